@@ -1,0 +1,25 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    # Options shared by the modules that judge.
+    DOCUMENTATION = r"""
+options:
+  fail_on:
+    description:
+      - From which verdict on the task is failed. The verdict itself is always returned.
+      - A sick node is a result, not an error, so by default the task succeeds.
+    type: str
+    choices: [critical, warning, never]
+    default: never
+  textfile:
+    description:
+      - Absolute path of a metrics file to write for the textfile collector of the Prometheus node exporter.
+      - Written to a temporary file, synchronised and renamed, mode 0644. Its folder must exist.
+      - Not written in check mode.
+    type: path
+"""

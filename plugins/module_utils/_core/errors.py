@@ -1,0 +1,95 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Typed errors. Each says what was tried, on what, why it failed and what to do; shells only format them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _restore(kind: type[FleetError], args: tuple[Any, ...], state: dict[str, Any]) -> FleetError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class FleetError(Exception):
+    """Base of all errors the core raises on purpose.
+
+    :param message: what was tried, on what, and why it failed; one line, ends with a full stop.
+    :param todo: what the user can do about it; one sentence, or empty.
+    :param subject: the path, host, GPU, option... the error is about.
+    """
+
+    #: Exit code of the node command for this error (section 3 of the contract: 3 = could not run).
+    exit_code = 3
+
+    def __init__(self, message: str, todo: str = "", subject: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.todo = todo
+        self.subject = subject
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.todo}".strip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses take other arguments; an isolated child sends its error to the parent pickled.
+        return _restore, (type(self), self.args, self.__dict__)
+
+    def to_dict(self) -> dict[str, str]:
+        """Return kind, message, todo and subject as a flat mapping (no secrets: messages never carry any)."""
+        found = {"kind": type(self).__name__, "message": self.message, "todo": self.todo}
+        if self.subject is not None:
+            found["subject"] = self.subject
+        return found
+
+
+class OptionError(FleetError):
+    """An option has a value that can't be used. Raised before anything was changed."""
+
+
+class MissingLibrary(FleetError):
+    """A Python library is not importable in this interpreter.
+
+    :param library: name as in the package index (C(nvidia-ml-py)).
+    :param traceback: the import error's text.
+    """
+
+    def __init__(self, library: str, reason: str, traceback: str = "") -> None:
+        super().__init__(f"Missing Python library {library}, needed {reason}.", f"Install it with: pip install {library}")
+        self.library = library
+        self.reason = reason
+        self.traceback = traceback
+
+
+class LockBusy(FleetError):
+    """Another run holds the lock; nothing was done."""
+
+
+class NotUsable(FleetError):
+    """A path, file or service that was named does not exist or can't be used."""
+
+
+class Refused(FleetError):
+    """The request is understood but dangerous, so nothing was done (roots, brakes, mount points)."""
+
+
+class CommandFailed(FleetError):
+    """An external program was missing, timed out or ended with an error."""
+
+
+class WriteFailed(FleetError):
+    """Writing a file failed (full disk, permission); what was there before is untouched."""
+
+
+class VerificationFailed(FleetError):
+    """Data was read and is not what it claims to be."""
+
+    exit_code = 2
+
+
+class StoreError(FleetError):
+    """The object store refused or failed a request."""

@@ -1,0 +1,166 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one shape in which every part reports: checks, their summary, and the document around them.
+
+Status order, counting rules and the score are fixed by the project's contract. In short: C(skipped) means
+the thing does not exist here and stays outside C(total); C(unknown) means it exists and could not be judged
+and counts as a warning, or as critical where a check says so (GPU, storage).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+PASS = "pass"
+WARNING = "warning"
+CRITICAL = "critical"
+UNKNOWN = "unknown"
+SKIPPED = "skipped"
+
+#: All statuses a check can have, best first.
+STATUSES = (SKIPPED, PASS, UNKNOWN, WARNING, CRITICAL)
+#: Actions, mildest first; the order decides which one a summary recommends.
+ACTIONS = ("none", "restart_app", "free_space", "inspect", "reset_gpu", "drain", "reboot")
+EXIT_CODES = {SKIPPED: 0, PASS: 0, WARNING: 1, CRITICAL: 2}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    C(check) is a stable name; C(subject) says which one of several (GPU, mount, unit). C(value), C(warn) and
+    C(crit) are numbers in C(unit), or text. C(unknown_as) says what C(unknown) counts as. C(domain) is
+    C(node) (the machine is at fault) or C(user) (a workload is). C(since) is when the state began (ISO 8601).
+    """
+
+    check: str
+    status: str
+    message: str
+    subject: str | None = None
+    value: Any = None
+    unit: str | None = None
+    warn: Any = None
+    crit: Any = None
+    threshold_source: str | None = None
+    action: str = "none"
+    domain: str | None = None
+    since: str | None = None
+    duration_ms: float | None = None
+    details: Mapping[str, Any] | None = None
+    unknown_as: str = WARNING
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("status", STATUSES), ("action", ACTIONS), ("unknown_as", (WARNING, CRITICAL))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} of check {self.check!r} is {getattr(self, name)!r}, not one of {', '.join(allowed)}")
+
+    @property
+    def counts_as(self) -> str:
+        """The status used for counting: C(unknown) resolved to what it counts as."""
+        return self.unknown_as if self.status == UNKNOWN else self.status
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the check without the fields that do not apply to it (value C(None))."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unknown_as"}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def score(passed: int, warnings: int, failed: int) -> float | None:
+    """Return the health score, 0 to 100 with two decimals; None when nothing was judged.
+
+    Any critical: 50 (P + W/2) / N. Only warnings: max(50, 100 P / N). Else 100. Rounding never crosses a band,
+    so that 100 means all passed, [50, 100) means warnings only and below 50 means a critical, for any input.
+    """
+    total = passed + warnings + failed
+    if total == 0:
+        return None
+    if failed:
+        return min(49.99, round(50.0 * (passed + warnings / 2.0) / total, 2))
+    if warnings:
+        return min(99.99, max(50.0, round(100.0 * passed / total, 2)))
+    return 100.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts, score and overall verdict of a list of checks."""
+
+    total: int
+    passed: int
+    warnings: int
+    failed: int
+    skipped: int
+    health_score: float | None
+    status: str
+    exit_code: int
+
+    @classmethod
+    def of(cls, checks: Iterable[Check]) -> Summary:
+        """Count the checks. C(status) is the worst one counted, C(skipped) when none was."""
+        counts = {status: 0 for status in STATUSES}
+        for check in checks:
+            counts[check.counts_as] += 1
+        status = next((s for s in (CRITICAL, WARNING, PASS) if counts[s]), SKIPPED)
+        return cls(
+            total=counts[PASS] + counts[WARNING] + counts[CRITICAL],
+            passed=counts[PASS],
+            warnings=counts[WARNING],
+            failed=counts[CRITICAL],
+            skipped=counts[SKIPPED],
+            health_score=score(counts[PASS], counts[WARNING], counts[CRITICAL]),
+            status=status,
+            exit_code=EXIT_CODES[status],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all eight fields by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def worst(statuses: Iterable[str]) -> str:
+    """Return the worst of the statuses, C(skipped) for none."""
+    return max(statuses, key=STATUSES.index, default=SKIPPED)
+
+
+def isoformat(epoch: float) -> str:
+    """Return seconds since the epoch as ISO 8601 in UTC, whole seconds: C(2025-01-31T14:30:00+00:00)."""
+    return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).isoformat()
+
+
+@dataclass(frozen=True)
+class Document:
+    """A complete report of one part on one host; C(extra) holds what only that part returns."""
+
+    timestamp: str
+    hostname: str
+    checks: tuple[Check, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> Summary:
+        return Summary.of(self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return C(timestamp hostname checks summary status exit_code) and the part's own keys."""
+        summary = self.summary
+        found: dict[str, Any] = {
+            "timestamp": self.timestamp,
+            "hostname": self.hostname,
+            "checks": [check.to_dict() for check in self.checks],
+            "summary": summary.to_dict(),
+            "status": summary.status,
+            "exit_code": summary.exit_code,
+        }
+        found.update(self.extra)
+        return found
+
+
+def fails(status: str, fail_on: str) -> bool:
+    """Say whether a verdict of C(status) is a failure for a caller who asked for C(fail_on)."""
+    if fail_on == "never":
+        return False
+    return EXIT_CODES.get(status, 2) >= (1 if fail_on == WARNING else 2)

@@ -1,0 +1,123 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Ansible side of every module: argument specs from option tables, ports over AnsibleModule, typed errors to fail_json.
+
+Private to this collection; no interface is promised to others.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
+
+from ._core import isolate, verdict
+from ._core.errors import CommandFailed, FleetError, MissingLibrary
+from ._core.options import Option, OptionSet
+from ._core.ports import CommandResult, World
+
+#: Interpreter of the virtual environment that the agent role makes on a node.
+AGENT_PYTHON = "/opt/mlops-fleet/venv/bin/python3"
+#: Library name in the package index -> name it is imported by.
+IMPORT_NAMES = {"nvidia-ml-py": "pynvml"}
+
+
+def argument_spec(table: t.Iterable[Option]) -> dict[str, t.Any]:
+    """Return the Ansible argument spec that says the same as the option table."""
+    return {option.name: _argument(option) for option in table}
+
+
+def _argument(option: Option) -> dict[str, t.Any]:
+    spec: dict[str, t.Any] = {"type": option.type}
+    if option.required:
+        spec["required"] = True
+    elif option.default is not None:
+        spec["default"] = option.default
+    for name in ("elements", "choices", "aliases"):
+        value = getattr(option, name)
+        if value:
+            spec[name] = list(value) if isinstance(value, tuple) else value
+    if option.suboptions:
+        spec["options"] = argument_spec(option.suboptions)
+    if option.secret:
+        spec["no_log"] = True
+    elif any(word in option.name for word in ("pass", "secret", "token", "key")):
+        spec["no_log"] = False
+    return spec
+
+
+def build(options: type[OptionSet], **extra: t.Any) -> AnsibleModule:
+    """Make the AnsibleModule for an option set; every module supports check mode. Extra arguments go to AnsibleModule."""
+    return AnsibleModule(argument_spec=argument_spec(options.TABLE), supports_check_mode=True, **extra)
+
+
+class ModuleCommandRunner:
+    """The CommandRunner port over AnsibleModule.run_command, which knows no deadline: each call runs in an isolated child."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+
+    def __call__(
+        self,
+        argv: t.Sequence[str],
+        timeout: float = 30.0,
+        env: t.Mapping[str, str] | None = None,
+        stdin: str | None = None,
+    ) -> CommandResult:
+        program = argv[0]
+        if not os.path.isabs(program):
+            program = self.module.get_bin_path(program, opt_dirs=["/usr/local/sbin", "/usr/sbin", "/sbin"]) or ""
+        if not program or not os.access(program, os.X_OK):
+            raise CommandFailed(f"The program {argv[0]} is not installed on this host.", f"Install {argv[0]}.", argv[0])
+
+        def run() -> CommandResult:
+            status, out, err = self.module.run_command(
+                [program, *argv[1:]],
+                data=stdin,
+                binary_data=False,
+                environ_update={"LC_ALL": "C", **(env or {})},
+                errors="replace",
+                handle_exceptions=False,
+            )
+            return CommandResult(status, out, err)
+
+        outcome = isolate.call(run, timeout)
+        if outcome.timed_out:
+            raise CommandFailed(f"{argv[0]} did not answer within {timeout:g} s and was killed.", "", argv[0])
+        if outcome.error is not None:
+            raise CommandFailed(f"{argv[0]} could not be run: {outcome.error.message}", outcome.error.todo, argv[0]) from outcome.error
+        return t.cast(CommandResult, outcome.value)
+
+
+def world(module: AnsibleModule) -> World:
+    """Return the ports of the core, filled in by the module."""
+    return World(run=ModuleCommandRunner(module), warn=module.warn)
+
+
+def execute(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.NoReturn:
+    """Run C(work) and leave the module with its result, or with one clear message.
+
+    A missing library makes the module start again under the interpreter of the agent role's virtual environment when that has
+    it; else it gives Ansible's standard message, which names the library and this interpreter's path.
+    """
+    try:
+        result = work()
+    except MissingLibrary as error:
+        name = IMPORT_NAMES.get(error.library, error.library)
+        if not has_respawned() and probe_interpreters_for_module([AGENT_PYTHON], name):
+            respawn_module(AGENT_PYTHON)
+        module.fail_json(msg=missing_required_lib(error.library, reason=error.reason), exception=error.traceback or None)
+    except FleetError as error:
+        module.fail_json(msg=str(error), error=error.to_dict())
+    module.exit_json(**result)
+
+
+def leave(module: AnsibleModule, result: dict[str, t.Any], fail_on: str) -> dict[str, t.Any]:
+    """Return a verdict's result, or fail the task with it when its status is what the user calls a failure (C(fail_on))."""
+    if verdict.fails(result["status"], fail_on):
+        bad = [check["message"] for check in result["checks"] if check["status"] not in (verdict.PASS, verdict.SKIPPED)]
+        module.fail_json(msg=f"{result['hostname']} is {result['status']}: " + "; ".join(bad[:5]), **{"changed": False, **result})
+    return result

@@ -1,0 +1,76 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes the checkout importable as ansible_collections.mlops.fleet and offers real ports to the tests."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+COLLECTIONS = ROOT / ".build" / "collections"
+
+
+def _link() -> None:
+    here = COLLECTIONS / "ansible_collections" / "mlops"
+    here.mkdir(parents=True, exist_ok=True)
+    link = here / "fleet"
+    try:
+        link.symlink_to(ROOT)
+    except FileExistsError:
+        if link.resolve() != ROOT:
+            raise RuntimeError(f"{link} is not a link to {ROOT}: remove it") from None
+    if str(COLLECTIONS) not in sys.path:
+        sys.path.insert(0, str(COLLECTIONS))
+
+
+_link()
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+
+
+class Clock:
+    """A clock that stands until a test turns it; seconds since the epoch."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.time = now
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+def run_command(argv, timeout=30.0, env=None, stdin=None):
+    """A real CommandRunner over subprocess."""
+    try:
+        done = subprocess.run(
+            list(argv),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, "LC_ALL": "C", **(env or {})},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandFailed(f"{argv[0]}: {error}") from error
+    return CommandResult(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def world(clock: Clock) -> World:
+    """Ports over the real machine, with a clock the test can turn."""
+    return World(run=run_command, clock=clock)
