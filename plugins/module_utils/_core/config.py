@@ -56,9 +56,7 @@ def load(path: str = PATH) -> dict[str, dict[str, Any]]:
     return {section: dict(values) for section, values in document.items()}
 
 
-def merge(
-    table: type[OptionSet], section: Mapping[str, Any], environ: Mapping[str, str], flags: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, str]]:
+def merge(table: type[OptionSet], section: Mapping[str, Any], environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Merge file section, environment and flags by precedence.
 
     :return: the merged mapping (input of C(from_mapping)) and where each option came from

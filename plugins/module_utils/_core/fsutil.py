@@ -18,7 +18,7 @@ from .errors import LockBusy, NotUsable, Refused, WriteFailed
 
 #: Folders that are never a cleanup root or a restore target, whatever the options say. Their children may be.
 DANGEROUS = frozenset(
-    [
+    {
         "/",
         "/bin",
         "/boot",
@@ -55,8 +55,10 @@ DANGEROUS = frozenset(
         "/var/run",
         "/var/spool",
         "/var/tmp",
-    ]
+    }
 )
+#: Of these, the ones many programs share: acceptable where a pattern limits what is meant (C(/var/log) with C(ml-*)).
+SHARED = frozenset({"/tmp", "/var/log", "/var/tmp"})
 #: Trees in which nothing is ever ours: neither they nor anything below them is accepted.
 FORBIDDEN_TREES = (
     "/bin",
@@ -123,9 +125,7 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            raise WriteFailed(
-                f"Can't write {path}: {error.strerror}.", "Nothing was changed; check space and permissions.", path
-            ) from error
+            raise WriteFailed(f"Can't write {path}: {error.strerror}.", "Nothing was changed; check space and permissions.", path) from error
         raise
     if durable:
         fsync_folder(folder)
@@ -158,9 +158,7 @@ def lock(path: str, purpose: str) -> Iterator[None]:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise WriteFailed(
-            f"Can't open the lock file {path}: {error.strerror}.", "Check that its folder is writable by this user.", path
-        ) from error
+        raise WriteFailed(f"Can't open the lock file {path}: {error.strerror}.", "Check that its folder is writable by this user.", path) from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,9 +166,7 @@ def lock(path: str, purpose: str) -> Iterator[None]:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise LockBusy(
-                f"Another {purpose} is running (process {holder} holds {path}).", "Wait for it to end, then run again.", path
-            ) from error
+            raise LockBusy(f"Another {purpose} is running (process {holder} holds {path}).", "Wait for it to end, then run again.", path) from error
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
         yield
@@ -192,10 +188,11 @@ def lock_folder() -> str:
     return folder
 
 
-def refuse_dangerous(path: str, what: str) -> str:
+def refuse_dangerous(path: str, what: str, shared_ok: bool = False) -> str:
     """Return C(path) normalised, when it may be the C(what) (C("cleanup root"), C("restore target"), ...).
 
-    Links are resolved for the test, so that a link to C(/home) is refused like C(/home).
+    Links are resolved for the test, so that a link to C(/home) is refused like C(/home). C(shared_ok) accepts the folders
+    in SHARED; pass it only when a pattern with a literal beginning limits what inside them is meant.
 
     :raises Refused: empty, relative, C(/), a system folder, a home folder itself, or less than two levels deep.
     """
@@ -205,6 +202,8 @@ def refuse_dangerous(path: str, what: str) -> str:
         raise Refused(f"The {what} {path} contains '..'.", "Name the folder directly.", path)
     normal = os.path.normpath("/" + path.lstrip("/"))
     for candidate in dict.fromkeys((normal, os.path.realpath(normal))):
+        if shared_ok and candidate in SHARED:
+            continue
         homes = {os.path.expanduser("~")} | ({candidate} if os.path.dirname(candidate) == "/home" else set())
         if candidate in DANGEROUS or candidate in homes or candidate.count("/") < 2:
             raise Refused(f"The {what} {path} is a system or home folder.", "Name a folder of its own below it.", path)

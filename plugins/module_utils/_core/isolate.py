@@ -96,9 +96,7 @@ def _outcome(child: _Child, timed_out: bool) -> Outcome:
     try:
         kind, value = pickle.loads(child.data)
     except (pickle.UnpicklingError, EOFError):
-        return Outcome(
-            error=FleetError("The isolated call died without an answer (killed, or out of memory)."), pid=child.pid, duration=duration
-        )
+        return Outcome(error=FleetError("The isolated call died without an answer (killed, or out of memory)."), pid=child.pid, duration=duration)
     if kind == "error":
         return Outcome(error=value, pid=child.pid, duration=duration)
     return Outcome(value=value, pid=child.pid, duration=duration)

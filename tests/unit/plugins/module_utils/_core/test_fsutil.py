@@ -39,9 +39,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path):
         "except fsutil.WriteFailed as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}, check=True)
     assert "Can't write" in done.stdout and "File too large" in done.stdout
     assert (tmp_path / "f").read_text() == "old" and os.listdir(tmp_path) == ["f"]
 
@@ -138,9 +136,7 @@ def test_open_folder_follows_no_link(tmp_path):
         fsutil.open_folder(str(tmp_path / "gone"))
 
 
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 1024**3, "5.0 GiB"), (2048 * 1024**4, "2048.0 TiB")]
-)
+@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 1024**3, "5.0 GiB"), (2048 * 1024**4, "2048.0 TiB")])
 def test_human_size(size, text):
     assert fsutil.human_size(size) == text
 
@@ -148,3 +144,9 @@ def test_human_size(size, text):
 @pytest.mark.parametrize(("seconds", "text"), [(0.85, "850 ms"), (12.34, "12.3 s"), (245, "4 min 05 s"), (7380, "2 h 03 min")])
 def test_human_duration(seconds, text):
     assert fsutil.human_duration(seconds) == text
+
+
+def test_shared_folders_only_where_a_pattern_limits():
+    assert fsutil.refuse_dangerous("/var/log", "cleanup root", shared_ok=True) == "/var/log"
+    with pytest.raises(Refused):
+        fsutil.refuse_dangerous("/home", "cleanup root", shared_ok=True)

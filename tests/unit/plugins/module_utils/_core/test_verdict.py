@@ -91,9 +91,7 @@ def test_nothing_judged_is_skipped_not_healthy():
 
 
 def test_document_keeps_the_old_keys_and_is_plain_json():
-    document = Document(
-        verdict.isoformat(1_738_333_800.9), "ml-node-01", (Check("Disk usage", "pass", "Disk usage: 65%", value=65),), {"gpus": []}
-    )
+    document = Document(verdict.isoformat(1_738_333_800.9), "ml-node-01", (Check("Disk usage", "pass", "Disk usage: 65%", value=65),), {"gpus": []})
     found = json.loads(json.dumps(document.to_dict()))
     assert found["timestamp"] == "2025-01-31T14:30:00+00:00"
     assert list(found)[:4] == ["timestamp", "hostname", "checks", "summary"]
