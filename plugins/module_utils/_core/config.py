@@ -63,7 +63,7 @@ def merge(table: type[OptionSet], section: Mapping[str, Any], environ: Mapping[s
         (C(flag), C(environment VARIABLE), C(file), C(default)).
     """
     values: dict[str, Any] = dict(section)
-    origin = {name: "file" for name in values}
+    origin = dict.fromkeys(values, "file")
     for name, (text, variable) in from_environment(table.TABLE, environ).items():
         values[name] = text
         origin[name] = f"environment {variable}"

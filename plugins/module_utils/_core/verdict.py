@@ -101,7 +101,7 @@ class Summary:
     @classmethod
     def of(cls, checks: Iterable[Check]) -> Summary:
         """Count the checks. C(status) is the worst one counted, C(skipped) when none was."""
-        counts = {status: 0 for status in STATUSES}
+        counts = dict.fromkeys(STATUSES, 0)
         for check in checks:
             counts[check.counts_as] += 1
         status = next((s for s in (CRITICAL, WARNING, PASS) if counts[s]), SKIPPED)

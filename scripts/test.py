@@ -1,0 +1,331 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the project's checks in stages, each in its own log, none stopping the next; then a table and one last line with the sums.
+
+    python3 scripts/test.py                      all stages (this is `make test`)
+    python3 scripts/test.py lint unit            some of them
+    python3 scripts/test.py unit -- -k verdict   the words behind `--` go to pytest
+    python3 scripts/test.py --build-only         only make the artifact
+
+A stage counts single tests where its tool tells them (pytest cases, sanity tests, targets, linters). What this machine can't run is
+counted as skipped, with the reason and the command that would change it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+
+import setup
+from house import BUILD, PYTHONS, ROOT, Problem, ask, find_tool, install_command, interpreters, main_wrapper, run, say
+
+LOGS = BUILD / "logs"
+CORE_TESTS = "tests/unit/plugins/module_utils/_core"
+# Public content needs these and nothing else; a surprise in the artifact is a failure.
+ARTIFACT_TOP = {"CHANGELOG.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "bindep.txt", "changelogs", "docs", "meta", "playbooks", "plugins"}
+ARTIFACT_TOP |= {"requirements.txt", "roles", "CONTRIBUTING.md"}
+
+
+@dataclasses.dataclass
+class Result:
+    """What a stage found: counts, and for everything that did not pass one line that says what and why."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    notes: list[str] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+    def judge(self, name: str, good: bool, why: str = "") -> bool:
+        """Count one test."""
+        if good:
+            self.passed += 1
+        else:
+            self.failed += 1
+            self.notes.append(f"failed: {name}{': ' + why if why else ''}")
+        return good
+
+    def skip(self, name: str, why: str, count: int = 1) -> None:
+        """Count what can't run here."""
+        self.skipped += count
+        self.notes.append(f"skipped: {name}: {why}")
+
+    @property
+    def word(self) -> str:
+        return "FAILED" if self.failed else "passed" if self.passed else "skipped" if self.skipped else "nothing to do"
+
+
+class Stage:
+    """One stage: runs commands into its log and collects the counts."""
+
+    def __init__(self, name: str, extra: list[str]) -> None:
+        self.name, self.extra, self.result = name, extra, Result()
+        LOGS.mkdir(parents=True, exist_ok=True)
+        self.path = LOGS / f"{name}.log"
+        self.log = open(self.path, "w", encoding="utf-8", errors="replace")
+
+    def command(self, argv: list, **options) -> subprocess.CompletedProcess:
+        """Run a command; its output goes to the log and is returned too."""
+        argv = [str(part) for part in argv]
+        self.log.write(f"\n$ {shlex.join(argv)}\n")
+        self.log.flush()
+        start, lines = time.monotonic(), []
+        options.setdefault("cwd", ROOT)
+        options.setdefault("env", environment())
+        with subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", **options
+        ) as process:
+            for line in process.stdout:
+                lines.append(line)
+                self.log.write(line)
+                self.log.flush()
+        self.log.write(f"[{process.returncode} after {time.monotonic() - start:.1f} s]\n")
+        return subprocess.CompletedProcess(argv, process.returncode, "".join(lines), "")
+
+    def check(self, name: str, argv: list, **options) -> bool:
+        """Run a command that is one test: its exit code is the verdict."""
+        done = self.command(argv, **options)
+        last = next((line for line in reversed(done.stdout.strip().splitlines()) if line.strip()), "no output")
+        return self.result.judge(name, done.returncode == 0, last.strip()[:200])
+
+    def pytest(self, name: str, python: Path, arguments: list, **options) -> None:
+        """Run pytest and count its cases from the JUnit file it writes."""
+        report = LOGS / f"{self.name}-{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.xml"
+        report.unlink(missing_ok=True)
+        argv = [python, "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-ra", f"--junitxml={report}", *arguments, *self.extra]
+        done = self.command(argv, **options)
+        if not report.exists():
+            self.result.judge(name, False, f"pytest ended with {done.returncode} and no report, see the log")
+            return
+        cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+        before = self.result.failed
+        for case in cases:
+            title = f"{name}: {case.get('classname')}::{case.get('name')}"
+            if case.find("failure") is not None or case.find("error") is not None:
+                trouble = case.find("failure") if case.find("failure") is not None else case.find("error")
+                self.result.judge(title, False, (trouble.get("message") or "").splitlines()[0][:160] if trouble.get("message") else "")
+            elif case.find("skipped") is not None:
+                self.result.skip(title, case.find("skipped").get("message") or "")
+            else:
+                self.result.judge(title, True)
+        if done.returncode not in (0, 5) and self.result.failed == before:
+            self.result.judge(name, False, f"pytest ended with {done.returncode}, see the log")
+        elif done.returncode == 5 and not cases:
+            self.result.skip(name, "no tests there")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of every check: this checkout's collections path only, our tools first, no leftovers of an outer shell."""
+    env = setup.clean_environment()
+    env = {key: value for key, value in env.items() if not key.startswith("ANSIBLE_")}
+    env["PATH"] = os.pathsep.join([str(BUILD / "dev" / "bin"), env.get("PATH", ""), "/usr/sbin", "/sbin"])
+    env.update(ANSIBLE_COLLECTIONS_PATH=str(BUILD / "collections"), ANSIBLE_NOCOLOR="1", ANSIBLE_LOCALHOST_WARNING="False", PYTHONDONTWRITEBYTECODE="1")
+    env.update(ANSIBLE_HOME=str(BUILD / "ansible-home"), LC_ALL="C.UTF-8")
+    return {**env, **more}
+
+
+def venv(name: str) -> Path:
+    """The bin folder of an environment, made when missing."""
+    return setup.ensure(name).parent
+
+
+def project_files() -> list[str]:
+    """What belongs to the project: files that git knows or would add."""
+    names = ask(["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]).split("\0")
+    return [name for name in names if name and (ROOT / name).exists()]
+
+
+def copy_project(folder: Path) -> Path:
+    """A copy of the project's files as FOLDER/ansible_collections/mlops/fleet inside a git repository of its own; returns its path.
+
+    ansible-test wants exactly that, and a copy keeps what tests write out of the checkout.
+    """
+    target = folder / "ansible_collections" / "mlops" / "fleet"
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in project_files():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
+    run(["git", "init", "--quiet", target], capture=True)
+    run(["git", "-C", target, "add", "--all"], capture=True)
+    return target
+
+
+def ansible_test_environment() -> dict[str, str]:
+    """A home of its own for ansible-test, with the pip bootstrap scripts it would otherwise download from a fixed host.
+
+    The user's own ~/.ansible stays untouched; pip and pyenv still find the machine's settings.
+    """
+    home = BUILD / "ansible-test-home"
+    cache = home / ".ansible" / "test" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    for name in ("get_pip_24_2.py", "get_pip_25_2.py"):
+        (cache / name).write_text("import ensurepip\n\nensurepip.bootstrap()\n", encoding="utf-8")
+    env = environment()
+    real = Path.home()
+    for name in (".pip", ".config/pip", ".gitconfig"):
+        link = home / name
+        if (real / name).exists() and not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(real / name)
+    env.update(HOME=str(home), PYENV_ROOT=os.environ.get("PYENV_ROOT") or str(real / ".pyenv"))
+    env.pop("ANSIBLE_HOME")
+    env.pop("PYTHONNOUSERSITE")
+    return env
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+def lint(stage: Stage) -> None:
+    """Style and types."""
+    dev = venv("dev")
+    setup.link_collection()
+    stage.check("ruff check", [dev / "ruff", "check", "."])
+    stage.check("ruff format", [dev / "ruff", "format", "--check", "."])
+    stage.check("mypy on _core", [dev / "mypy"])
+    stage.check("yamllint", [dev / "yamllint", "--strict", "."])
+    stage.check("ansible-lint, profile production", [dev / "ansible-lint", "--strict", "--nocolor"])
+    scripts = [name for name in project_files() if name.endswith(".sh") or name == ".ci/run" or is_shell(ROOT / name)]
+    if not find_tool("shellcheck"):
+        stage.result.skip("shellcheck", install_command(["shellcheck"]))
+    elif scripts:
+        stage.check("shellcheck", [find_tool("shellcheck"), *scripts])
+
+
+def is_shell(path: Path) -> bool:
+    """Whether a file starts as a shell script."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with open(path, "rb") as handle:
+        first = handle.readline(80)
+    return bool(re.match(rb"#!\s*/(usr/)?bin/(env\s+)?(ba|da|k)?sh\b", first))
+
+
+def sanity(stage: Stage) -> None:
+    """ansible-test sanity, every test, without an ignore file."""
+    ignores = [name for name in project_files() if re.fullmatch(r"tests/sanity/ignore-.*\.txt", name)]
+    stage.result.judge("no ignore files", not ignores, ", ".join(ignores))
+    copy = copy_project(BUILD / "sanity")
+    for name in ("dev", "core221"):
+        try:
+            binary = venv(name) / "ansible-test"
+        except setup.Unavailable as reason:
+            stage.result.skip(f"sanity on .build/{name}", str(reason))
+            continue
+        core = ask([binary, "--version"]).split()[-1]
+        version = ask([setup.environment_python(name), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+        argv = [binary, "sanity", "--local", "--requirements", "--python", version, "--color", "no", "-v"]
+        done = stage.command([*argv, *stage.extra], cwd=copy, env=ansible_test_environment())
+        title = f"sanity (core {core}, Python {version})"
+        ran = list(dict.fromkeys(re.findall(r'^Running sanity test "([^"]+)"', done.stdout, re.M)))
+        broken = re.search(r"sanity test\(s\) listed below \(out of \d+\) failed[^\n]*\n((?:(?!\[).)*)", done.stdout, re.S)
+        failed = sorted({line.split()[0] for line in (broken.group(1) if broken else "").splitlines() if line.strip()} & {t.split()[0] for t in ran})
+        for test in ran:
+            if test.split()[0] in failed:
+                stage.result.judge(f"{title}: {test}", False, "see the log")
+            else:
+                stage.result.judge(f"{title}: {test}", True)
+        if not ran or (done.returncode != 0 and not failed):
+            stage.result.judge(title, False, f"ansible-test ended with {done.returncode}, see the log")
+        for test, why in re.findall(r'^WARNING: Skipping sanity test "?([a-z0-9-]+)"? (.*)$', done.stdout, re.M):
+            stage.result.skip(f"{title}: {test}", why)
+
+
+def unit(stage: Stage) -> None:
+    """All unit tests on both ansible-core lines, and those of _core on every Python that targets run."""
+    setup.link_collection()
+    for name in ("dev", "core221"):
+        try:
+            stage.pytest(f"all, {describe(name)}", venv(name) / "python", ["tests/unit"])
+        except setup.Unavailable as reason:
+            stage.result.skip(f"unit on .build/{name}", str(reason))
+    if not (ROOT / CORE_TESTS).is_dir():
+        return
+    found = interpreters()
+    for version in PYTHONS:
+        if version in found:
+            stage.pytest(f"_core, Python {version}", venv(f"unit-{version}") / "python", [CORE_TESTS])
+        elif version != PYTHONS[-1]:
+            stage.result.skip(f"_core, Python {version}", "no such interpreter here")
+
+
+def describe(name: str) -> str:
+    """An environment in words: its ansible-core and Python."""
+    code = "import sys, ansible.release; print('core %s, Python %d.%d' % (ansible.release.__version__, *sys.version_info[:2]))"
+    return ask([setup.environment_python(name), "-c", code])
+
+
+STAGES: dict[str, Callable[[Stage], None]] = {"lint": lint, "sanity": sanity, "unit": unit}
+
+
+def run_stage(name: str, extra: list[str]) -> Result:
+    """Run one stage, whatever happens in it."""
+    stage = Stage(name, extra)
+    start = time.monotonic()
+    say(f"== {name} ({(STAGES[name].__doc__ or '').strip().splitlines()[0]}) log: {os.path.relpath(stage.path)}")
+    try:
+        STAGES[name](stage)
+    except setup.Unavailable as reason:
+        stage.result.skip(name, str(reason))
+    except (Problem, OSError, ValueError, subprocess.SubprocessError) as problem:
+        stage.result.judge(name, False, str(problem))
+    result = stage.result
+    result.seconds = time.monotonic() - start
+    for note in result.notes:
+        stage.log.write(f"{note}\n")
+    stage.log.close()
+    for note in [one for one in result.notes if one.startswith("failed")][:20] + summarized_skips(result.notes):
+        say(f"   {note}")
+    say(f"   {result.word}: {result.passed} passed, {result.failed} failed, {result.skipped} skipped in {result.seconds:.0f} s")
+    return result
+
+
+def summarized_skips(notes: list[str]) -> list[str]:
+    """The skip notes with equal reasons folded into one line each."""
+    reasons: dict[str, list[str]] = {}
+    for note in notes:
+        if note.startswith("skipped: "):
+            title, _, why = note[len("skipped: ") :].rpartition(": ")
+            reasons.setdefault(why, []).append(title)
+    return [f"skipped: {titles[0]}{f' and {len(titles) - 1} more' if len(titles) > 1 else ''}: {why}" for why, titles in reasons.items()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)} (default: all)")
+    parser.add_argument("--build-only", action="store_true", help="only build the artifact")
+    own, extra = sys.argv[1:], []
+    if "--" in own:
+        own, extra = own[: own.index("--")], own[own.index("--") + 1 :]
+    given = parser.parse_args(own)
+    unknown = [name for name in given.stage if name not in STAGES]
+    if unknown:
+        raise Problem(f"unknown stage: {', '.join(unknown)}. Choose from {', '.join(STAGES)}")
+    os.chdir(ROOT)
+    chosen = given.stage or list(STAGES)
+    if not given.stage:
+        setup.system_tools(setup.TOOLS_FOR_TESTS)
+    results = {name: run_stage(name, extra) for name in chosen}
+    say()
+    say(f"{'stage':<14}{'result':<15}{'passed':>7}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    for name, result in results.items():
+        say(f"{name:<14}{result.word:<15}{result.passed:>7}{result.failed:>8}{result.skipped:>9}{result.seconds:>9.0f}")
+    passed, failed, skipped = (sum(getattr(result, field) for result in results.values()) for field in ("passed", "failed", "skipped"))
+    say()
+    say(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    main_wrapper(main)
