@@ -73,7 +73,7 @@ class Stage:
         self.name, self.extra, self.result = name, extra, Result()
         LOGS.mkdir(parents=True, exist_ok=True)
         self.path = LOGS / f"{name}.log"
-        self.log = open(self.path, "w", encoding="utf-8", errors="replace")
+        self.log = self.path.open("w", encoding="utf-8", errors="replace")
 
     def command(self, argv: list, **options) -> subprocess.CompletedProcess:
         """Run a command; its output goes to the log and is returned too."""

@@ -52,7 +52,7 @@ def test_missing_folder_is_named(tmp_path):
 def test_json_errors_name_file_and_place(tmp_path):
     path = tmp_path / "c.json"
     assert fsutil.read_json(str(path)) is None
-    path.write_text('{"a": 1,\n}')
+    path.write_text('{"a": 1,\n"b" 2}')
     with pytest.raises(NotUsable, match=r"c\.json.*line 2"):
         fsutil.read_json(str(path))
 
