@@ -41,7 +41,7 @@ def build(output=None, cflags=None):
         # The recipe in the Makefile says the same; this one needs no make on the machine.
         temporary = library.with_name(f"{library.name}.new.{os.getpid()}")
         command = [found, "-std=gnu11", "-Wall", "-Wextra", "-Werror", *(cflags or "-O2").split(), "-fvisibility=hidden"]
-        command += ["-shared", "-fPIC", "-pthread", "-Wl,-soname,libnvidia-ml.so.1", "-o", str(temporary), str(source)]
+        command += ["-shared", "-fPIC", "-pthread", "-Wl,-soname,libnvidia-ml.so.1", "-o", str(temporary), str(source), "-ldl"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
@@ -58,11 +58,7 @@ def environment(scenario, base=None, library=None):
     env = dict(os.environ if base is None else base)
     folder = str(Path(library or build()).parent)
     env["LD_LIBRARY_PATH"] = os.pathsep.join([folder] + [p for p in [env.get("LD_LIBRARY_PATH")] if p])
-    if scenario is None:
-        # An empty name would fall back to the system-wide file.
-        env["NVML_DOUBLE_SCENARIO"] = "/nonexistent/no-scenario.ini"
-    else:
-        env["NVML_DOUBLE_SCENARIO"] = str(scenario_path(scenario))
+    env["NVML_DOUBLE_SCENARIO"] = "" if scenario is None else str(scenario_path(scenario))  # empty: none, not even the system-wide one
     return env
 
 
@@ -79,14 +75,15 @@ def write_scenario(path, system=None, gpu=None, gpus=(), base=None):
 
     ``system``, ``gpu`` are mappings of key to value for [system] and for the defaults; ``gpus`` is a list (or a mapping by
     number) of mappings for the single GPUs. ``base`` is a shipped scenario, or path, whose text comes first; what is given
-    here overrides it. A value None removes nothing: leave a key out of the base, or give it ``!NOT_SUPPORTED``.
+    here overrides it, but defaults given here do not override what the base says of a single GPU. None as a value stands for
+    ``!NOT_SUPPORTED``, which is what a key that is not there gives.
     """
     path = Path(path)
     lines = [scenario_path(base).read_text(encoding="utf-8")] if base else []
     numbered = gpus.items() if hasattr(gpus, "items") else enumerate(gpus)
     for header, keys in [("[system]", system), ("[gpu]", gpu)] + [(f"[gpu {number}]", keys) for number, keys in numbered]:
         if keys is not None:
-            lines += [header, *(f"{key} = {value}" for key, value in keys.items()), ""]
+            lines += [header, *(f"{key} = {'!NOT_SUPPORTED' if value is None else value}" for key, value in keys.items()), ""]
     temporary = path.with_name(f"{path.name}.new.{os.getpid()}")
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(temporary, path)

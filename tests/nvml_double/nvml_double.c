@@ -9,6 +9,7 @@
 // Order of checks, as in the real library: symbol known to this driver -> initialized -> arguments -> handle -> device state.
 
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <pthread.h>
@@ -20,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -50,43 +50,50 @@ static const struct { int code; const char *name, *text; } errors[] = {
     {30, "RESET_TYPE_NOT_SUPPORTED", "Reset type not supported"}, {999, "UNKNOWN", "Unknown Error"},
 };
 
-// First driver branch whose library has the symbol; a symbol not listed is in all of them.
+// First driver branch (of those worth simulating) whose library has the symbol; one not listed is in all of them. 470, 525 and
+// 535 were compared with the symbols of NVIDIA's libraries, the newer ones with the nvidia-ml-py release of that branch.
 static const struct { const char *symbol; int branch; } since[] = {
-    {"nvmlDeviceGetMemoryInfo_v2", 510}, {"nvmlDeviceGetComputeRunningProcesses_v3", 510},
-    {"nvmlDeviceGetGraphicsRunningProcesses_v3", 510}, {"nvmlDeviceGetMPSComputeRunningProcesses_v3", 510},
-    {"nvmlDeviceGetGspFirmwareVersion", 510}, {"nvmlDeviceGetGspFirmwareMode", 510}, {"nvmlDeviceGetMemoryBusWidth", 510},
-    {"nvmlDeviceGetNumGpuCores", 510}, {"nvmlDeviceGetGpuMaxPcieLinkGeneration", 525},
-    {"nvmlDeviceGetGpuFabricInfo", 525}, {"nvmlDeviceGetGpuFabricInfoV", 535},
+    {"nvmlDeviceGetComputeRunningProcesses_v3", 525}, {"nvmlDeviceGetGraphicsRunningProcesses_v3", 525},
+    {"nvmlDeviceGetMPSComputeRunningProcesses_v3", 525}, {"nvmlDeviceGetMemoryInfo_v2", 525}, {"nvmlDeviceGetNumFans", 525},
+    {"nvmlDeviceGetGspFirmwareVersion", 525}, {"nvmlDeviceGetGspFirmwareMode", 525}, {"nvmlDeviceGetMemoryBusWidth", 525},
+    {"nvmlDeviceGetNumGpuCores", 525}, {"nvmlDeviceGetGpuMaxPcieLinkGeneration", 525}, {"nvmlDeviceGetPcieLinkMaxSpeed", 525},
+    {"nvmlDeviceGetPcieSpeed", 525}, {"nvmlDeviceGetDefaultEccMode", 525}, {"nvmlDeviceGetGpuFabricInfo", 525},
     {"nvmlDeviceGetCurrentClocksEventReasons", 535}, {"nvmlDeviceGetSupportedClocksEventReasons", 535},
     {"nvmlDeviceGetRunningProcessDetailList", 535}, {"nvmlDeviceGetConfComputeMemSizeInfo", 535},
-    {"nvmlDeviceGetLastBBXFlushTime", 535}, {"nvmlDeviceGetSramEccErrorStatus", 550},
-    {"nvmlDeviceGetTemperatureV", 565}, {"nvmlDeviceGetMarginTemperature", 565}, {"nvmlDeviceGetDriverModel_v2", 565},
-    {"nvmlSystemGetDriverBranch", 565}, {"nvmlDeviceGetRepairStatus", 580},
-    {"nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts", 580}, {"nvmlDeviceGetRemappedRows_v2", 590},
+    {"nvmlDeviceGetSramEccErrorStatus", 535}, {"nvmlDeviceGetModuleId", 535}, {"nvmlDeviceGetGpuFabricInfoV", 570},
+    {"nvmlDeviceGetTemperatureV", 570}, {"nvmlDeviceGetMarginTemperature", 570}, {"nvmlDeviceGetDriverModel_v2", 570},
+    {"nvmlSystemGetDriverBranch", 570}, {"nvmlDeviceGetRepairStatus", 590},
+    {"nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts", 590}, {"nvmlDeviceGetRemappedRows_v2", 615},
 };
+// `fields` is NVML_FI_MAX of the nvidia-ml-py release of the branch.
 static const struct { int branch; const char *version; unsigned fields; } branches[] = {
-    {470, "470.256.02", 167}, {525, "525.147.05", 200}, {535, "535.309.01", 226}, {570, "570.172.08", 274}, {590, "590.48.01", 298},
+    {470, "470.256.02", 161}, {525, "525.147.05", 197}, {535, "535.309.01", 197}, {570, "570.172.08", 269}, {590, "590.48.01", 289},
 };
 
-// Keys a scenario may use. A key not found here is a mistake in the scenario, and nvmlInit then fails loudly: a misspelt
-// fault must not look like a healthy GPU.
+// Keys a scenario may use (fnmatch with extended patterns). Any other key is a mistake in the scenario, and nvmlInit then
+// fails loudly: a misspelt fault must not look like a healthy GPU.
 static const char *const system_keys[] = {
-    "init", "all", "count", "driver_version", "driver_branch", "driver_profile", "absent", "nvml_version", "cuda_version",
-    "process.*", "nvml*",
+    "init", "all", "count", "driver_version", "driver_branch", "driver_profile", "absent", "nvml_version", "cuda_version", "process.+([0-9])",
 };
+#define CLOCKS "@(graphics|sm|memory|video)"
+#define LINKS "nvlink.?(+([0-9]).)"
 static const char *const gpu_keys[] = {
-    "handle", "all", "nvml*", "name", "uuid", "serial", "board_part", "vbios", "minor", "index", "brand", "architecture",
-    "compute_capability", "board_id", "multi_gpu_board", "module_id", "cores", "bus_width", "pci.bus_id", "pci.device_id",
-    "pci.subsystem_id", "temp.gpu", "temp.margin", "temp.threshold.*", "fan", "fan.count", "fan.[0-9]", "power.usage", "power.limit",
-    "power.enforced_limit", "power.default_limit", "power.min_limit", "power.max_limit", "power.management", "energy",
-    "util.gpu", "util.memory", "util.encoder", "util.decoder", "memory.total", "memory.reserved", "memory.used", "bar1.total",
-    "bar1.used", "clock.graphics", "clock.sm", "clock.memory", "clock.video", "clock.max.*", "clock.app.*", "clocks.reasons",
-    "clocks.supported_reasons", "pstate", "persistence", "display.mode", "display.active", "compute_mode", "ecc.mode", "ecc.pending",
-    "ecc.default", "ecc.volatile.*", "ecc.aggregate.*", "sram.*", "remap.*", "retired.sbe", "retired.dbe", "retired.pending",
-    "nvlink.*", "pcie.gen", "pcie.gen_max", "pcie.gen_max_gpu", "pcie.width", "pcie.width_max", "pcie.replay", "pcie.tx", "pcie.rx",
-    "pcie.speed", "pcie.speed_max", "field.[0-9]*", "mig.mode", "mig.pending", "mig.max", "procs.compute", "procs.graphics",
-    "procs.mps", "procs.utilization", "fabric.*", "inforom.*", "gsp.version", "gsp.mode", "gsp.default", "violation.[0-9]*",
-    "virtualization", "repair.channel", "repair.tpc", "confidential.protected_kib", "confidential.unprotected_kib", "events.supported",
+    "handle", "all", "name", "uuid", "serial", "board_part", "vbios", "minor", "index", "brand", "architecture", "compute_capability",
+    "board_id", "multi_gpu_board", "module_id", "cores", "bus_width", "virtualization", "events.supported",
+    "pci.@(bus_id|device_id|subsystem_id)", "temp.@(gpu|margin)", "temp.threshold.@(shutdown|slowdown|mem_max|gpu_max)",
+    "temp.threshold.@(acoustic_min|acoustic_curr|acoustic_max|gps_curr)", "fan?(.count|.[0-9])",
+    "power.@(usage|limit|enforced_limit|default_limit|min_limit|max_limit|management)", "energy", "util.@(gpu|memory|encoder|decoder)",
+    "memory.@(total|reserved|used)", "bar1.@(total|used)", "confidential.@(protected_kib|unprotected_kib)",
+    "clock.?(max.|app.)" CLOCKS, "clocks.?(supported_)reasons", "violation.+([0-9])", "pstate", "persistence",
+    "display.@(mode|active)", "compute_mode", "mig.@(mode|pending|max)", "ecc.@(mode|pending|default)",
+    "ecc.@(volatile|aggregate).@(corrected|uncorrected)",
+    "ecc.@(volatile|aggregate).@(corrected|uncorrected).@(l1_cache|l2_cache|dram|register_file|texture_memory|texture_shm|cbu|sram)",
+    "sram.@(aggregate|volatile).@(parity|secded|corrected)", "sram.bucket.@(l2|sm|pcie|mcu|other)", "sram.@(threshold_exceeded|unique)",
+    "remap.@(corrected|uncorrected|pending|failure|histogram|inactive_corrected|inactive_uncorrected)", "retired.@(sbe|dbe|pending)",
+    "repair.@(channel|tpc)", "nvlink.links", LINKS "@(state|version|capabilities|remote.type|remote.bus_id)",
+    LINKS "error.@(replay|recovery|crc_flit|crc_data|ecc_data)", "pcie.@(gen|gen_max|gen_max_gpu|width|width_max|replay|tx|rx|speed|speed_max)",
+    "fabric.@(state|status|clique|cluster|health_mask|health_summary)", "field.+([0-9])?(.+([0-9]))",
+    "procs.@(compute|graphics|mps|utilization)", "inforom.@(image|oem|ecc|power|den|valid|checksum)", "gsp.@(version|mode|default)",
 };
 
 // ---- the scenario -----------------------------------------------------------------------------------------------------
@@ -105,6 +112,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct section sys, defaults;
 static struct gpu gpus[MAX_GPUS];  // static, so that a handle outlives a reload
 static unsigned gpu_count, init_count;
+static int branch;  // of the simulated driver; a very high one without a driver_profile
 static bool loaded, broken, present;
 
 static void complain(const char *format, ...) {
@@ -143,7 +151,6 @@ static void set(struct section *section, const char *key, const char *steps) {
     } else {
         free(entry->steps);
     }
-    // The list owns a copy; it is eaten from the front, so keep the text movable within its own allocation.
     entry->steps = strdup(steps);
     entry->slept = false;
     if (!entry->key || !entry->steps) abort();
@@ -180,10 +187,28 @@ static bool steps_ok(const char *steps) {  // every !ERROR and every @delay in t
     return true;
 }
 
-static bool known(const char *const *keys, size_t count, const char *key) {
-    for (size_t i = 0; i < count; i++)
-        if (!fnmatch(keys[i], key, 0)) return true;
+// A function of this library, by whose name a call can be refused or delayed.
+static bool exported(const char *name) {
+    Dl_info self;
+    void *library = dladdr(&init_count, &self) ? dlopen(self.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+    bool there = library && dlsym(library, name) && strcmp(name, "nvmlErrorString") != 0;
+    if (library) dlclose(library);
+    return there;
+}
+
+static bool known(const struct section *where, const char *key) {
+    bool system = where == &sys;
+    if (!fnmatch("nvml[A-Z]*", key, 0))
+        return exported(key) && (system || fnmatch("nvml@(System|Event|Init|Shutdown|DeviceGetCount|DeviceGetHandleBy)*", key, FNM_EXTMATCH));
+    for (size_t i = 0; i < (system ? COUNT(system_keys) : COUNT(gpu_keys)); i++)
+        if (!fnmatch(system ? system_keys[i] : gpu_keys[i], key, FNM_EXTMATCH)) return true;
     return false;
+}
+
+static const char *check_absent(char *names) {
+    for (char *save = NULL, *name = strtok_r(names, ", ", &save); name; name = strtok_r(NULL, ", ", &save))
+        if (!exported(name)) return "absent names a function that this library does not have";
+    return NULL;
 }
 
 // One line of the file. `where` is the section being filled, NULL before the first one. Returns what is wrong, or NULL.
@@ -206,32 +231,33 @@ static const char *parse_line(char *line, struct section **where) {
     value = trim(value);
     if (!*where) return "a key before the first section";
     if (strlen(key) >= MAX_KEY) return "key too long";
-    if (*where == &sys ? !known(system_keys, COUNT(system_keys), key) : !known(gpu_keys, COUNT(gpu_keys), key)) return "unknown key";
+    if (!known(*where, key)) return "unknown key";
     if (!steps_ok(value)) return "unknown error name or bad delay";
     set(*where, key, value);
-    return NULL;
+    return strcmp(key, "absent") ? NULL : check_absent(value);
 }
 
-// Reads the scenario named by NVML_DOUBLE_SCENARIO, else the system-wide one, else none.
+// Reads the scenario named by NVML_DOUBLE_SCENARIO, else the system-wide one. An empty name means: none at all.
 static void load(void) {
-    const char *path = getenv("NVML_DOUBLE_SCENARIO");
+    const char *named = getenv("NVML_DOUBLE_SCENARIO"), *path = named ? named : "/etc/nvml-double/scenario.ini";
     struct section *where = NULL;
     char line[MAX_TEXT];
     empty(&sys), empty(&defaults);
     for (int i = 0; i < MAX_GPUS; i++) empty(&gpus[i].keys);
-    gpu_count = 0, broken = present = false, loaded = true;
-    FILE *file = fopen(path && *path ? path : "/etc/nvml-double/scenario.ini", "re");
+    gpu_count = 0, broken = present = false, loaded = true, branch = INT32_MAX;
+    FILE *file = *path ? fopen(path, "re") : NULL;
     if (!file) {
-        if (path && *path) complain("%s: %s", path, strerror(errno));
+        if (*path && named) complain("%s: %s", path, strerror(errno));
         return;
     }
     for (int number = 1; fgets(line, sizeof line, file); number++) {
         const char *wrong = strchr(line, '\n') || feof(file) ? parse_line(line, &where) : "line too long";
-        if (wrong) complain("%s:%d: %s", path ? path : "scenario.ini", number, wrong), broken = true;
+        if (wrong) complain("%s:%d: %s", path, number, wrong), broken = true;
     }
     fclose(file);
     present = true;
-    struct entry *count = find(&sys, "count");
+    struct entry *profile = find(&sys, "driver_profile"), *count = find(&sys, "count");
+    if (profile) branch = atoi(profile->steps);
     unsigned long wanted = count ? strtoul(count->steps, NULL, 10) : 0;
     if (wanted > gpu_count) gpu_count = wanted < MAX_GPUS ? (unsigned)wanted : MAX_GPUS;
     for (unsigned i = 0; i < gpu_count; i++)
@@ -307,14 +333,15 @@ static int gate(struct section *section, const char *key) {
 // Decimal or 0x number with an optional K, M, G (powers of 1024). False when it is none.
 static bool number_of(const char *text, int64_t *number) {
     char *end;
-    const char *digits = *text == '-' ? text + 1 : text;
+    bool negative = *text == '-';
+    const char *digits = text + negative, *units = " KMG";
+    if (*digits < '0' || *digits > '9') return false;
     errno = 0;
-    *number = (int64_t)strtoull(digits, &end, !strncmp(digits, "0x", 2) ? 16 : 10);
-    if (errno || end == digits || *digits == '-' || *digits == '+') return false;
-    const char *units = " KMG", *unit = *end ? strchr(units + 1, *end) : NULL;
-    if (unit) *number <<= 10 * (unit - units), end++;
-    if (digits != text) *number = -*number;
-    return *end == '\0';
+    uint64_t magnitude = strtoull(digits, &end, !strncmp(digits, "0x", 2) ? 16 : 10);
+    const char *unit = *end ? strchr(units + 1, *end) : NULL;
+    if (unit && __builtin_mul_overflow(magnitude, (uint64_t)1 << 10 * (unit - units), &magnitude)) return false;
+    *number = (int64_t)(negative ? -magnitude : magnitude);
+    return !errno && !end[unit != NULL];
 }
 
 static int read_number(nvmlDevice_t gpu, const char *key, int64_t *number) {
@@ -368,18 +395,13 @@ static int parse_rows(const char *key, char *text, uint64_t rows[][8], int colum
 
 // ---- entering a call --------------------------------------------------------------------------------------------------
 
-static int branch_of_driver(void) {
-    struct entry *profile = find(&sys, "driver_profile");
-    return profile ? atoi(profile->steps) : INT32_MAX;
-}
-
 static bool absent(const char *function) {
     struct entry *entry = find(&sys, "absent");
     size_t length = strlen(function);
     for (const char *at = entry ? entry->steps : NULL; at && (at = strstr(at, function)); at += length)
         if ((at == entry->steps || strchr(", ", at[-1])) && strchr(", ", at[length])) return true;
     for (size_t i = 0; i < COUNT(since); i++)
-        if (!strcmp(since[i].symbol, function)) return branch_of_driver() < since[i].branch;
+        if (!strcmp(since[i].symbol, function)) return branch < since[i].branch;
     return false;
 }
 
@@ -453,13 +475,19 @@ EXPORT int nvmlInitWithFlags(unsigned flags) {
     if (bad) return UNKNOWN;
     if (none) return DRIVER_NOT_LOADED;
     int code = gate(&sys, "init");
-    if (code == SUCCESS) __atomic_add_fetch(&init_count, 1, __ATOMIC_SEQ_CST);
-    return code;
+    if (code == SUCCESS) code = gate(&sys, __func__);
+    if (code != SUCCESS) return code;
+    pthread_mutex_lock(&lock);
+    init_count++;
+    pthread_mutex_unlock(&lock);
+    return SUCCESS;
 }
 EXPORT int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 EXPORT int nvmlInit(void) { return nvmlInitWithFlags(0); }
 
 EXPORT int nvmlShutdown(void) {  // the real one answers success before any init, too
+    int code = gate(&sys, __func__);
+    if (code != SUCCESS) return code;
     pthread_mutex_lock(&lock);
     if (init_count) init_count--;
     pthread_mutex_unlock(&lock);
@@ -480,9 +508,10 @@ static int system_text(const char *key, char *out, unsigned room) {
 
 EXPORT int nvmlSystemGetDriverVersion(char *out, unsigned room) {
     ENTER_SYSTEM(out);
-    for (size_t i = 0; i < COUNT(branches) && !find(&sys, "driver_version"); i++)
-        if (branches[i].branch == branch_of_driver()) return give_text(branches[i].version, out, room);
-    return system_text("driver_version", out, room);
+    code = system_text("driver_version", out, room);
+    for (size_t i = 0; i < COUNT(branches) && code == NOT_SUPPORTED; i++)
+        if (branches[i].branch == branch) return give_text(branches[i].version, out, room);
+    return code;
 }
 
 typedef struct { unsigned version; char branch[80]; } driver_branch;
@@ -496,7 +525,8 @@ EXPORT int nvmlSystemGetNVMLVersion(char *out, unsigned room) {  // works withou
     pthread_mutex_lock(&lock);
     if (!loaded) load();
     pthread_mutex_unlock(&lock);
-    return out ? system_text("nvml_version", out, room) : INVALID_ARGUMENT;
+    int code = out ? gate(&sys, __func__) : INVALID_ARGUMENT;
+    return code == SUCCESS ? system_text("nvml_version", out, room) : code;
 }
 
 static int cuda_version(int *out) {  // 12040 means 12.4
@@ -547,16 +577,20 @@ EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, nvmlDevice_t *out) {
     return hand_out(index, out);
 }
 
-// The text of a key at load-up, without serving steps, delays or errors: identity does not depend on the device's state.
-static const char *identity(unsigned index, const char *key) {
-    struct entry *entry = find(&gpus[index].keys, key);
-    return entry ? entry->steps : "";
+// Number of the GPU whose key equals `wanted`, without serving delays or errors: who it is does not depend on its state.
+static unsigned search(const char *key, const void *wanted, bool (*equal)(const char *, const void *)) {
+    unsigned index = 0;
+    pthread_mutex_lock(&lock);
+    for (struct entry *entry; index < gpu_count; index++)
+        if ((entry = find(&gpus[index].keys, key)) && equal(entry->steps, wanted)) break;
+    index = index < gpu_count ? index : MAX_GPUS;
+    pthread_mutex_unlock(&lock);
+    return index;
 }
-
+static bool same_text(const char *value, const void *wanted) { return !strcmp(value, wanted); }
 static int hand_out_named(const char *key, const char *wanted, nvmlDevice_t *out) {
-    for (unsigned i = 0; i < gpu_count; i++)
-        if (!strcmp(identity(i, key), wanted)) return hand_out(i, out);
-    return NOT_FOUND;
+    unsigned index = search(key, wanted, same_text);
+    return index < MAX_GPUS ? hand_out(index, out) : NOT_FOUND;
 }
 
 EXPORT int nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *out) {
@@ -575,12 +609,16 @@ static bool parse_bus_id(const char *text, unsigned id[3]) {  // 00000000:18:00.
     return sscanf(text, "%x:%x%n", &id[1], &id[2], &end) == 2 && end && (!text[end] || !strcmp(text + end, ".0"));
 }
 
+static bool same_bus_id(const char *value, const void *wanted) {
+    unsigned have[3];
+    return parse_bus_id(value, have) && !memcmp(have, wanted, sizeof have);
+}
+
 EXPORT int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, nvmlDevice_t *out) {
-    unsigned wanted[3], have[3];
+    unsigned wanted[3];
     ENTER_SYSTEM(bus_id && out && parse_bus_id(bus_id, wanted));
-    for (unsigned i = 0; i < gpu_count; i++)
-        if (parse_bus_id(identity(i, "pci.bus_id"), have) && !memcmp(wanted, have, sizeof have)) return hand_out(i, out);
-    return NOT_FOUND;
+    unsigned index = search("pci.bus_id", wanted, same_bus_id);
+    return index < MAX_GPUS ? hand_out(index, out) : NOT_FOUND;
 }
 
 EXPORT int nvmlDeviceGetIndex(nvmlDevice_t gpu, unsigned *out) {
@@ -1030,7 +1068,7 @@ EXPORT int nvmlDeviceGetGpuFabricInfo(nvmlDevice_t gpu, fabric_v1 *out) {
 EXPORT int nvmlDeviceGetGpuFabricInfoV(nvmlDevice_t gpu, fabric_v3 *out) {  // the caller's version word tells the size
     fabric_v3 fabric = {0};
     ENTER(gpu, out);
-    bool third = out->v2.version == VERSION_WORD(fabric_v3, 3) && branch_of_driver() >= 570;
+    bool third = out->v2.version == VERSION_WORD(fabric_v3, 3) && branch >= 570;
     if (!third && out->v2.version != VERSION_WORD(fabric_v2, 2)) return ARGUMENT_VERSION_MISMATCH;
     TRY(read_fabric(gpu, &fabric));
     fabric.v2.version = out->v2.version;
@@ -1084,7 +1122,7 @@ static int convert_field(const char *key, char *text, const char *default_type, 
 static int read_field(nvmlDevice_t gpu, field_value *field) {
     char key[MAX_KEY], text[MAX_TEXT];
     for (size_t i = 0; i < COUNT(branches); i++)
-        if (branches[i].branch == branch_of_driver() && field->id >= branches[i].fields) return INVALID_ARGUMENT;
+        if (branches[i].branch == branch && field->id >= branches[i].fields) return INVALID_ARGUMENT;
     snprintf(key, sizeof key, "field.%u.%u", field->id, field->scope);  // a scope is a link, as a rule
     int code = fetch(&gpu->keys, key, text, false);
     if (code == NOT_SUPPORTED) {
@@ -1164,6 +1202,13 @@ EXPORT int nvmlDeviceGetProcessUtilization(nvmlDevice_t gpu, process_sample *out
     return SUCCESS;
 }
 
+// The sizes that pynvml's ctypes structures have.
+_Static_assert(sizeof(pci_info) == 68 && sizeof(memory_v1) == 24 && sizeof(memory_v2) == 40 && sizeof(temperature_v1) == 12, "");
+_Static_assert(sizeof(sram_status_v1) == 104 && sizeof(sram_unique_entry) == 28 && sizeof(sram_unique_v1) == 16, "");
+_Static_assert(sizeof(fabric_v1) == 28 && sizeof(fabric_v2) == 36 && sizeof(fabric_v3) == 40 && sizeof(field_value) == 40, "");
+_Static_assert(sizeof(process_v3) == 24 && sizeof(process_detail) == 32 && sizeof(process_details) == 24, "");
+_Static_assert(sizeof(process_sample) == 32 && sizeof(driver_branch) == 84, "");
+
 // ---- events: sets exist, nothing ever happens -------------------------------------------------------------------------
 
 typedef struct { nvmlDevice_t gpu; uint64_t type, data; unsigned gpu_instance, compute_instance; } event_data;
@@ -1184,7 +1229,7 @@ EXPORT int nvmlDeviceRegisterEvents(nvmlDevice_t gpu, uint64_t types, void *even
 static int wait_for_event(void *event_set, const event_data *out, unsigned timeout_ms, const char *function) {
     int code = enter_system(function, event_set && out);
     if (code != SUCCESS) return code;
-    usleep(timeout_ms * 1000);
+    stall(timeout_ms / 1000.0);
     return TIMEOUT;
 }
 EXPORT int nvmlEventSetWait_v2(void *event_set, event_data *out, unsigned timeout_ms) {
