@@ -212,7 +212,7 @@ def running(group: str) -> list[dict]:
 
 def parse_node(text: str) -> tuple[str, str, bool]:
     """`NAME=RELEASE[,full]` -> name, release, full."""
-    name, _, rest = text.partition("=")
+    name, _sign, rest = text.partition("=")
     release, *flags = (rest or "bookworm").split(",")
     if not name.replace("-", "").isalnum() or set(flags) - {"full"}:
         raise Problem(f"{text!r} is no node: write NAME=RELEASE or NAME=RELEASE,full")

@@ -28,7 +28,7 @@ def weights(seed: int, count: int) -> bytes:
     dice = random.Random(seed)
     high = dice.choices(b"\x3c\x3b\x3d\xbc\xbb\xbd", weights=(8, 5, 2, 8, 5, 2), k=count)
     out = bytearray(2 * count)
-    out[0::2] = bytes(dice.getrandbits(8) for _ in range(count))
+    out[0::2] = bytes(dice.getrandbits(8) for _number in range(count))
     out[1::2] = bytes(high)
     return bytes(out)
 

@@ -22,13 +22,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
+import nodes
 import setup
-from house import BUILD, PYTHONS, ROOT, Problem, ask, find_tool, install_command, interpreters, main_wrapper, run, say
+from house import BUILD, PYTHONS, ROOT, Problem, ask, find_tool, install_command, interpreters, main_wrapper, packages_for, run, say
 
 LOGS = BUILD / "logs"
 CORE_TESTS = "tests/unit/plugins/module_utils/_core"
@@ -266,7 +268,121 @@ def describe(name: str) -> str:
     return ask([setup.environment_python(name), "-c", code])
 
 
-STAGES: dict[str, Callable[[Stage], None]] = {"lint": lint, "sanity": sanity, "unit": unit}
+def readers(stage: Stage) -> None:
+    """Other people's GPU readers and ours must read the same from the simulated GPUs."""
+    if not find_tool("gcc") and not find_tool("cc"):
+        stage.result.skip("third-party readers", f"no C compiler for the simulated GPUs ({install_command(packages_for(['gcc']))})")
+        return
+    stage.pytest("readers", venv("readers") / "python", ["tests/third_party"])
+
+
+def integration(stage: Stage) -> None:
+    """Every integration target under ansible-test, from a copy, one after the other."""
+    names = sorted(path.parent.parent.name for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml"))
+    targets = [name for name in names if not name.startswith(("setup_", "prepare_"))]
+    if not targets:
+        stage.result.skip("integration", "no targets there")
+        return
+    binary = venv("dev") / "ansible-test"
+    copy = copy_project(BUILD / "integration")
+    version = ask([setup.environment_python("dev"), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+    env = ansible_test_environment()
+    for name in targets:
+        argv = [binary, "integration", "--local", "--python", version, "--color", "no", "--allow-root", "--allow-unsupported", *stage.extra, name]
+        done = stage.command(argv, cwd=copy, env=env)
+        excluded = re.search(rf"^WARNING: Excluding tests? marked (.+?): {re.escape(name)}$", done.stdout, re.M)
+        if excluded:
+            stage.result.skip(name, f"marked {excluded.group(1)}")
+            continue
+        last = re.findall(r"^(?:fatal|\[ERROR\]|FATAL|ERROR).*$", done.stdout, re.M)
+        stage.result.judge(name, done.returncode == 0, (last[0] if last else f"ended with {done.returncode}")[:200])
+
+
+def build_artifact(stage: Stage) -> Path:
+    """Build the collection from a clean copy into .build/artifact; returns the file."""
+    output = BUILD / "artifact"
+    shutil.rmtree(output, ignore_errors=True)
+    copy = copy_project(BUILD / "artifact-source")
+    galaxy = venv("dev") / "ansible-galaxy"
+    stage.check("collection build", [galaxy, "collection", "build", copy, "--output-path", output])
+    files = list(output.glob("mlops-fleet-*.tar.gz"))
+    if not files:
+        raise Problem(f"no artifact was built, see {stage.path}")
+    return files[0]
+
+
+def artifact(stage: Stage) -> None:
+    """Build, install into an empty collections path, use it from there; then what Galaxy checks on an upload."""
+    built = build_artifact(stage)
+    with tarfile.open(built) as archive:
+        top = {name.split("/")[0] for name in archive.getnames()}
+        junk = [name for name in archive.getnames() if "__pycache__" in name or name.endswith((".pyc", ".gitkeep", ".retry"))]
+    stage.result.judge("only what users need", top <= ARTIFACT_TOP and not junk, f"also holds {sorted(top - ARTIFACT_TOP) + junk[:3]}")
+
+    installed = BUILD / "installed"
+    shutil.rmtree(installed, ignore_errors=True)
+    env = environment(ANSIBLE_COLLECTIONS_PATH=str(installed))
+    dev = venv("dev")
+    installs = [dev / "ansible-galaxy", "collection", "install", built, "--collections-path", installed, "--no-deps"]
+    if not stage.check("install into an empty path", installs, env=env):
+        return
+    stage.check("documentation of everything", [dev / "ansible-doc", "--metadata-dump", "mlops.fleet"], env=env)
+    for playbook in sorted((installed / "ansible_collections/mlops/fleet/playbooks").glob("*.yml")):
+        name = f"mlops.fleet.{playbook.stem}"
+        stage.check(f"syntax of {name}", [dev / "ansible-playbook", "--syntax-check", "--inventory", "localhost,", name], env=env)
+
+    try:
+        python = venv("importer") / "python"
+    except setup.Unavailable as reason:
+        stage.result.skip("galaxy-importer", str(reason))
+        return
+    config = BUILD / "galaxy-importer.cfg"
+    config.write_text("[galaxy-importer]\nRUN_ANSIBLE_TEST = False\nRUN_FLAKE8 = False\nCHECK_CHANGELOG = True\n", encoding="utf-8")
+    env = environment(GALAXY_IMPORTER_CONFIG=str(config))
+    env["PATH"] = os.pathsep.join([str(python.parent), env["PATH"]])
+    work = BUILD / "importer-work"
+    work.mkdir(exist_ok=True)
+    done = stage.command([python, "-m", "galaxy_importer.main", built], cwd=work, env=env)
+    stage.result.judge("galaxy-importer takes it", done.returncode == 0, done.stdout.strip().splitlines()[-1][:200] if done.stdout.strip() else "")
+    complaints = re.findall(r"^(?:WARNING|ERROR): .*$", done.stdout, re.M)
+    stage.result.judge("galaxy-importer has no complaint", not complaints, "; ".join(complaints)[:300])
+
+
+def molecule(stage: Stage) -> None:
+    """The maintenance run over booted nodes, reached over SSH."""
+    missing = nodes.missing_tools()
+    if missing:
+        stage.result.skip("molecule", f"this machine lacks {', '.join(missing)} ({install_command(packages_for(missing))})")
+        return
+    binaries = venv("molecule")
+    setup.link_collection()
+    scratch = BUILD / "molecule-run"
+    shutil.rmtree(scratch, ignore_errors=True)
+    env = environment(MOLECULE_EPHEMERAL_DIRECTORY=str(scratch), MLOPS_COLLECTIONS=str(BUILD / "collections"))
+    env["PATH"] = os.pathsep.join([str(binaries), env["PATH"]])
+    for scenario in sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")):
+        done = stage.command([binaries / "molecule", "test", "--scenario-name", scenario, *stage.extra], env=env)
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+        steps = re.findall(r"^\S+ ➜ (\w+): Executed: (\w+)", plain.partition("DETAILS")[2], re.M)
+        for step, word in steps:
+            stage.result.judge(f"{scenario}: {step}", word == "Successful", f"{word}, see the log")
+        cases = re.findall(r"=+ (?:.*?(\d+) failed)?.*?(\d+) passed.*? in ", plain)
+        if cases:
+            stage.result.passed += int(cases[-1][1])
+            stage.result.failed += int(cases[-1][0] or 0)
+        if done.returncode != 0 and not stage.result.failed:
+            stage.result.judge(scenario, False, f"molecule ended with {done.returncode}, see the log")
+
+
+STAGES: dict[str, Callable[[Stage], None]] = {
+    "lint": lint,
+    "sanity": sanity,
+    "unit": unit,
+    "readers": readers,
+    "integration": integration,
+    "artifact": artifact,
+    "molecule": molecule,
+}
 
 
 def run_stage(name: str, extra: list[str]) -> Result:
@@ -296,7 +412,7 @@ def summarized_skips(notes: list[str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for note in notes:
         if note.startswith("skipped: "):
-            title, _, why = note[len("skipped: ") :].rpartition(": ")
+            title, _sign, why = note[len("skipped: ") :].rpartition(": ")
             reasons.setdefault(why, []).append(title)
     return [f"skipped: {titles[0]}{f' and {len(titles) - 1} more' if len(titles) > 1 else ''}: {why}" for why, titles in reasons.items()]
 
@@ -313,6 +429,9 @@ def main() -> int:
     if unknown:
         raise Problem(f"unknown stage: {', '.join(unknown)}. Choose from {', '.join(STAGES)}")
     os.chdir(ROOT)
+    if given.build_only:
+        say(str(build_artifact(Stage("build", extra))))
+        return 0
     chosen = given.stage or list(STAGES)
     if not given.stage:
         setup.system_tools(setup.TOOLS_FOR_TESTS)
