@@ -1181,9 +1181,9 @@ EXPORT int nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t gpu, process_detai
     uint64_t rows[MAX_LIST][8];
     ENTER(gpu, out && out->mode < COUNT(process_keys));
     if (out->version != VERSION_WORD(*out, 1)) return ARGUMENT_VERSION_MISMATCH;
-    TRY(read_rows(gpu, process_keys[out->mode], rows, 5, UINT64_MAX, &out->count, out->entries));
+    TRY(read_rows(gpu, process_keys[out->mode], rows, 4, UINT64_MAX, &out->count, out->entries));
     for (unsigned i = 0; i < out->count; i++)
-        out->entries[i] = (process_detail){(unsigned)rows[i][0], rows[i][1], (unsigned)rows[i][2], (unsigned)rows[i][3], rows[i][4]};
+        out->entries[i] = (process_detail){(unsigned)rows[i][0], rows[i][1], (unsigned)rows[i][2], (unsigned)rows[i][3], 0};
     return SUCCESS;
 }
 
