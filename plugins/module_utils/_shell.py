@@ -9,6 +9,7 @@ Private to this collection; no interface is promised to others.
 from __future__ import annotations
 
 import os
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -98,26 +99,46 @@ def world(module: AnsibleModule) -> World:
 
 
 def execute(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.NoReturn:
-    """Run C(work) and leave the module with its result, or with one clear message.
+    """Run C(work) and leave the module with its result and C(duration) (seconds), or with one clear message.
 
     A missing library makes the module start again under the interpreter of the agent role's virtual environment when that has
     it; else it gives Ansible's standard message, which names the library and this interpreter's path.
     """
+    started = time.monotonic()
+
+    def took() -> float:
+        return round(time.monotonic() - started, 3)
+
     try:
         result = work()
     except MissingLibrary as error:
         name = IMPORT_NAMES.get(error.library, error.library)
         if not has_respawned() and probe_interpreters_for_module([AGENT_PYTHON], name):
             respawn_module(AGENT_PYTHON)
-        module.fail_json(msg=missing_required_lib(error.library, reason=error.reason), exception=error.traceback or None)
+        module.fail_json(msg=missing_required_lib(error.library, reason=error.reason), exception=error.traceback or None, duration=took())
+    except VerdictFailed as error:
+        module.fail_json(msg=str(error), **{**error.result, "changed": False, "duration": took()})
     except FleetError as error:
-        module.fail_json(msg=str(error), error=error.to_dict())
-    module.exit_json(**result)
+        module.fail_json(msg=str(error), error=error.to_dict(), duration=took())
+    module.exit_json(**{**result, "duration": took()})
 
 
-def leave(module: AnsibleModule, result: dict[str, t.Any], fail_on: str) -> dict[str, t.Any]:
-    """Return a verdict's result, or fail the task with it when its status is what the user calls a failure (C(fail_on))."""
+class VerdictFailed(FleetError):
+    """The verdict is what the user calls a failure; the result is returned all the same."""
+
+    def __init__(self, message: str, result: dict[str, t.Any]) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def judged(result: dict[str, t.Any], fail_on: str) -> dict[str, t.Any]:
+    """Return a verdict's result; raise VerdictFailed with it when its status is what the user calls a failure (C(fail_on))."""
     if verdict.fails(result["status"], fail_on):
         bad = [check["message"] for check in result["checks"] if check["status"] not in (verdict.PASS, verdict.SKIPPED)]
-        module.fail_json(msg=f"{result['hostname']} is {result['status']}: " + "; ".join(bad[:5]), **{"changed": False, **result})
+        raise VerdictFailed(f"{result['hostname']} is {result['status']}: " + "; ".join(bad[:5]), result)
     return result
+
+
+def leave(module: AnsibleModule, result: dict[str, t.Any], fail_on: str) -> dict[str, t.Any]:  # noqa: ARG001
+    """Former name of judged()."""
+    return judged(result, fail_on)

@@ -1,0 +1,142 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of mlops.fleet.fleet_report; nothing runs on the nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import typing as t
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, NotUsable
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import html
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fsutil import atomic_write
+from ansible_collections.mlops.fleet.plugins.module_utils._core.options import Option, OptionSet
+
+_NAME = re.compile(r"^maintenance-\d{8}T\d{6}Z\.(json|html)$")
+
+
+class ReportOptions(OptionSet):
+    TABLE = (
+        Option("dest", type="path", relative_ok=True),
+        Option("title", default="Fleet maintenance"),
+        Option("fail_on", choices=("critical", "warning", "never"), default="critical"),
+        Option("phases", type="list", elements="str", choices=fleet.PHASES, default=list(fleet.PHASES)),
+        Option("prefix", default="maintenance_result_"),
+        Option("keep", type="int", minimum=1, default=30),
+        Option("max_fail_percentage", type="float", minimum=0, maximum=100),
+        Option("show", type="bool", default=True),
+    )
+
+
+def plain(value: t.Any) -> t.Any:
+    """Return a registered result as plain JSON data: without Ansible's tags, wrappers and lazy containers."""
+    if isinstance(value, t.Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, str):
+        return "".join(value)
+    return value
+
+
+class ActionModule(ActionBase):
+    """Assembles the report of all targeted hosts from their registered results."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result = super().run(tmp, task_vars)
+        try:
+            options = ReportOptions.from_mapping(plain(self._task.args))
+            result.update(self._brake(options, task_vars or {}) if options.max_fail_percentage is not None else self._report(options, task_vars or {}))
+        except FleetError as error:
+            result.update(failed=True, msg=str(error), error=error.to_dict())
+        return result
+
+    @staticmethod
+    def _lookup(options: t.Any, task_vars: dict[str, t.Any]) -> tuple[list[str], fleet.Lookup]:
+        """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results."""
+        hostvars = task_vars["hostvars"]
+        kept: dict[str, t.Any] = {}
+
+        def lookup(host: str, phase: str) -> t.Any:
+            if host not in kept:
+                kept[host] = hostvars.get(host) or {}
+            return plain(kept[host].get(options.prefix + phase))
+
+        return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup
+
+    def _brake(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        hosts, lookup = self._lookup(options, task_vars)
+        reason = fleet.brake(([lookup(host, phase) for phase in options.phases] for host in hosts), options.max_fail_percentage)
+        if reason:
+            self._display.warning(reason)
+        return {"changed": False, "held": reason}
+
+    def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        hosts, lookup = self._lookup(options, task_vars)
+        held = {host: str(((task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake") or {}).get("held") or "") for host in hosts}
+        check_mode = bool(self._task.check_mode)
+        now = time.time()
+        report = fleet.assemble(
+            hosts,
+            lookup,
+            phases=[phase for phase in fleet.PHASES if phase in options.phases],
+            timestamp=now,
+            title=options.title,
+            fail_on=options.fail_on,
+            check_mode=check_mode,
+            held=held,
+        )
+        lines = fleet.table(report)
+        if options.show:
+            for line in lines:
+                self._display.display(line)
+        paths = self._write(options, report, now) if options.dest and not check_mode else {}
+        summary = {name: report[name] for name in ("timestamp", "status", "exit_code", "failed_hosts", "errors")}
+        summary.update(report["summary"])
+        return {
+            "changed": False,
+            "msg": fleet.headline(report),
+            "failed_hosts": report["failed_hosts"],
+            "errors": report["errors"],
+            "status": report["status"],
+            "exit_code": report["exit_code"],
+            "summary": report["summary"],
+            "table": lines,
+            **paths,
+            # What AWX stores as the job's artifacts and hands to later nodes of a workflow.
+            "ansible_stats": {"data": {"mlops_fleet": summary}, "per_host": False, "aggregate": False},
+        }
+
+    def _write(self, options: t.Any, report: dict[str, t.Any], now: float) -> dict[str, str]:
+        folder = os.path.abspath(options.dest)
+        try:
+            os.makedirs(folder, mode=0o750, exist_ok=True)
+        except OSError as error:
+            raise NotUsable(
+                f"Can't make the report folder {folder}: {error.strerror}.", "Set fleet_report_dir to a folder this user can write.", folder
+            ) from error
+        stem = time.strftime("maintenance-%Y%m%dT%H%M%SZ", time.gmtime(now))
+        paths = {}
+        for kind, text in (("json", json.dumps(report, indent=1, ensure_ascii=False) + "\n"), ("html", html.render(report))):
+            path = os.path.join(folder, f"{stem}.{kind}")
+            atomic_write(path, text, mode=0o640)
+            link = os.path.join(folder, f".latest.{kind}.{os.getpid()}")
+            os.symlink(os.path.basename(path), link)
+            os.replace(link, os.path.join(folder, f"latest.{kind}"))
+            paths[kind] = path
+        ours = sorted(name for name in os.listdir(folder) if _NAME.match(name))
+        stems = sorted({name.rsplit(".", 1)[0] for name in ours})
+        for name in ours:
+            if name.rsplit(".", 1)[0] not in stems[-options.keep :]:
+                os.unlink(os.path.join(folder, name))
+        return paths

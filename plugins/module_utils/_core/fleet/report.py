@@ -1,0 +1,269 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fleet report: what the phases of a maintenance run left on every targeted host, in one document.
+
+Input are the registered results of the phases; hosts that gave none are part of the report too. The same rules that decide
+whether a phase runs on a host live here, so that the report's reason for a skipped phase and the role's conditions agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from .. import verdict
+from ..fsutil import human_duration, human_size
+
+#: The phases in their order. Cleanup comes last and only after the backup is safe.
+PHASES = ("health", "gpu", "backup", "cleanup")
+
+FAILED = "failed"
+UNREACHABLE = "unreachable"
+HELD = "held"
+NO_DATA = "no_data"
+#: All states of a phase or host, best first.
+STATES = (verdict.SKIPPED, verdict.PASS, verdict.WARNING, verdict.CRITICAL, HELD, NO_DATA, FAILED, UNREACHABLE)
+#: States in which a phase did not do its job, whatever the verdict.
+BROKEN = frozenset({FAILED, UNREACHABLE, HELD, NO_DATA})
+#: How many problems a host's entry names; the rest is counted.
+PROBLEMS = 10
+
+Result = Mapping[str, Any]
+Lookup = Callable[[str, str], "Result | None"]
+
+
+def worst(states: Iterable[str]) -> str:
+    """Return the worst of the states, C(skipped) for none."""
+    return max(states, key=STATES.index, default=verdict.SKIPPED)
+
+
+def phase_failed(result: Result | None) -> bool:
+    """Say whether a registered result means that the phase did not do its job."""
+    return bool(result and (result.get("failed") or result.get("unreachable")))
+
+
+def _skip_reason(phase: str, earlier: Mapping[str, str], held: str) -> tuple[str, str]:
+    """Return state and reason of a phase that Ansible skipped."""
+    if UNREACHABLE in earlier.values():
+        return UNREACHABLE, "host can't be reached"
+    if held:
+        return HELD, held
+    if phase == "cleanup" and earlier.get("backup") == FAILED:
+        return verdict.SKIPPED, "not run: the backup failed, and cleanup never runs without it"
+    broken = [name for name, state in earlier.items() if state == FAILED]
+    if broken:
+        return verdict.SKIPPED, f"not run: {broken[0]} failed and continue_on_error is off"
+    return verdict.SKIPPED, "switched off"
+
+
+def _backup_message(result: Result) -> str:
+    backup = result.get("backup") or {}
+    if not backup:
+        return str(result.get("msg") or "nothing to back up")
+    size = human_size(float(backup.get("size") or 0))
+    proof = "verified" if backup.get("verified") else "not verified"
+    what = "new backup" if result.get("changed") else "unchanged since the last backup"
+    return f"{what}: {backup.get('files', '?')} files, {size}, {proof}"
+
+
+def _cleanup_message(result: Result) -> str:
+    removed = result.get("removed") or []
+    count = result.get("removed_count", len(removed))
+    if not count:
+        return "nothing to remove"
+    return f"{count} removed, {human_size(float(result.get('freed_bytes') or 0))} freed"
+
+
+def _judged_message(result: Result) -> str:
+    summary = result.get("summary") or {}
+    bad = problems_of(result)
+    if bad:
+        return "; ".join(bad[:2]) + (f" (+{len(bad) - 2} more)" if len(bad) > 2 else "")
+    if result.get("status") == verdict.SKIPPED:
+        messages = [str(check.get("message")) for check in result.get("checks") or []]
+        return messages[0] if messages else "nothing to check here"
+    return f"{summary.get('passed', 0)} of {summary.get('total', 0)} checks passed"
+
+
+def problems_of(result: Result) -> list[str]:
+    """Return the messages of the checks that did not pass, worst first, in the checks' own order within a status."""
+    checks = [check for check in result.get("checks") or [] if check.get("status") not in (verdict.PASS, verdict.SKIPPED)]
+    checks.sort(key=lambda check: -verdict.STATUSES.index(check.get("status", verdict.UNKNOWN)))
+    return [str(check.get("message")) for check in checks]
+
+
+_MESSAGES = {"backup": _backup_message, "cleanup": _cleanup_message}
+
+
+def phase_entry(phase: str, result: Result | None, earlier: Mapping[str, str], held: str, check_mode: bool) -> dict[str, Any]:
+    """Return what the report says of one phase on one host: C(phase status message duration changed).
+
+    :param earlier: states of the phases before it on this host. :param held: why the host was held back, or empty.
+    C(duration) is in seconds of the node, None where the phase did not run.
+    """
+    entry: dict[str, Any] = {"phase": phase, "duration": None, "changed": False}
+    if result is None:
+        if UNREACHABLE in earlier.values():
+            return {**entry, "status": UNREACHABLE, "message": "host can't be reached"}
+        return {**entry, "status": NO_DATA, "message": "the run gave no result for this host"}
+    if result.get("unreachable"):
+        return {**entry, "status": UNREACHABLE, "message": str(result.get("msg") or "host can't be reached")}
+    entry["duration"] = result.get("duration")
+    if result.get("failed"):
+        message = str(result.get("msg") or "the module failed without a message")
+        if check_mode:
+            return {**entry, "status": verdict.WARNING, "message": f"would fail: {message}"}
+        return {**entry, "status": FAILED, "message": message}
+    if result.get("skipped"):
+        state, reason = _skip_reason(phase, earlier, held)
+        return {**entry, "duration": None, "status": state, "message": reason}
+    message = _MESSAGES.get(phase, _judged_message)(result)
+    status = result.get("status")
+    return {**entry, "status": status if status in STATES else verdict.PASS, "message": message, "changed": bool(result.get("changed"))}
+
+
+def host_entry(host: str, results: Mapping[str, Result | None], held: str = "", check_mode: bool = False) -> dict[str, Any]:
+    """Return the report's entry of one host from its phases' registered results (None = there is none)."""
+    entries: list[dict[str, Any]] = []
+    earlier: dict[str, str] = {}
+    for phase in PHASES:
+        if phase not in results:
+            continue
+        entry = phase_entry(phase, results[phase], earlier, held, check_mode)
+        earlier[phase] = entry["status"]
+        entries.append(entry)
+    health, gpu = results.get("health") or {}, results.get("gpu") or {}
+    backup, cleanup = results.get("backup") or {}, results.get("cleanup") or {}
+    problems = problems_of(health) + problems_of(gpu)
+    made = backup.get("backup") or {}
+    return {
+        "host": host,
+        "hostname": health.get("hostname") or gpu.get("hostname") or "",
+        "status": worst(earlier.values()),
+        "phases": entries,
+        "health_score": (health.get("summary") or {}).get("health_score"),
+        "recommendation": _recommendation(health, gpu),
+        "gpus": len(gpu.get("gpus") or []),
+        "problems": problems[:PROBLEMS],
+        "problems_total": len(problems),
+        "backup": {name: made[name] for name in ("path", "size", "sha256", "verified", "created") if name in made},
+        "freed_bytes": int(cleanup.get("freed_bytes") or 0),
+        "duration": round(sum(entry["duration"] or 0 for entry in entries), 3),
+    }
+
+
+def _recommendation(health: Result, gpu: Result) -> str:
+    given = health.get("recommendation")
+    if isinstance(given, Mapping):
+        given = given.get("action")
+    actions = [str(check.get("action", "none")) for check in gpu.get("checks") or [] if check.get("status") == verdict.CRITICAL]
+    known = [action for action in [str(given or "none"), *actions] if action in verdict.ACTIONS]
+    return max(known, key=verdict.ACTIONS.index, default="none")
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Return the C(share)-th percentile (0 to 100) by the nearest-rank method, None for no values."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    return ordered[max(0, math.ceil(share / 100.0 * len(ordered)) - 1)]
+
+
+def assemble(
+    hosts: Sequence[str],
+    lookup: Lookup,
+    *,
+    phases: Sequence[str] = PHASES,
+    timestamp: float,
+    title: str = "Fleet maintenance",
+    fail_on: str = verdict.CRITICAL,
+    check_mode: bool = False,
+    held: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Assemble the report of all targeted hosts.
+
+    :param lookup: returns the registered result of (host, phase), None where there is none.
+    :param timestamp: seconds since the epoch. :param held: host to the reason why it was held back.
+    :return: C(version title timestamp check_mode hosts summary failed_hosts errors status exit_code), plain JSON data.
+        C(failed_hosts) are those whose phases did not do their job, or whose verdict is at least C(fail_on).
+    """
+    entries = [host_entry(host, {phase: lookup(host, phase) for phase in phases}, (held or {}).get(host, ""), check_mode) for host in hosts]
+    failed = [entry["host"] for entry in entries if entry["status"] in BROKEN or verdict.fails(entry["status"], fail_on)]
+    states = {state: sum(1 for entry in entries if entry["status"] == state) for state in STATES}
+    errors = []
+    if not entries:
+        errors.append("No host matched.")
+    elif states[UNREACHABLE] == len(entries):
+        errors.append(f"None of the {len(entries)} targeted hosts could be reached.")
+    scores = [float(entry["health_score"]) for entry in entries if entry["health_score"] is not None]
+    broken = bool(errors) or any(entry["status"] in BROKEN for entry in entries)
+    status = verdict.CRITICAL if broken or states[verdict.CRITICAL] else worst(entry["status"] for entry in entries)
+    return {
+        "version": 1,
+        "title": title,
+        "timestamp": verdict.isoformat(timestamp),
+        "check_mode": check_mode,
+        "phases": list(phases),
+        "hosts": entries,
+        "summary": {
+            "hosts": len(entries),
+            "states": states,
+            "score_min": min(scores, default=None),
+            "score_p5": percentile(scores, 5),
+            "backups_verified": sum(1 for entry in entries if entry["backup"].get("verified")),
+            "freed_bytes": sum(entry["freed_bytes"] for entry in entries),
+            "do_not_schedule": [
+                entry["host"] for entry in entries if entry["recommendation"] in ("drain", "reboot", "reset_gpu") or entry["status"] == UNREACHABLE
+            ],
+        },
+        "failed_hosts": failed,
+        "errors": errors,
+        "status": status,
+        "exit_code": verdict.EXIT_CODES[status],
+    }
+
+
+def brake(results: Iterable[Iterable[Result | None]], limit: float) -> str:
+    """Say why no further host may be started, or return the empty text.
+
+    :param results: per host that was started, its phases' registered results.
+    :param limit: the largest share of failed hosts allowed, in percent (100 = no brake).
+    """
+    started = [[result for result in host if result is not None] for host in results]
+    started = [host for host in started if host]
+    failed = sum(1 for host in started if any(phase_failed(result) for result in host))
+    if started and 100.0 * failed / len(started) > limit:
+        return f"held back: {failed} of {len(started)} hosts failed, more than the {limit:g} % allowed"
+    return ""
+
+
+_MARKS = {verdict.PASS: "ok", verdict.SKIPPED: "-", NO_DATA: "no data"}
+
+
+def table(report: Mapping[str, Any]) -> list[str]:
+    """Return the report as lines of a plain table: one row per host, a column per phase with state and duration."""
+    phases = report["phases"]
+    header = ["HOST", "STATE", "SCORE", *(phase.upper() for phase in phases), "TIME"]
+    rows = [header]
+    for entry in report["hosts"]:
+        cells = [entry["host"], entry["status"], "" if entry["health_score"] is None else f"{entry['health_score']:g}"]
+        for phase in entry["phases"]:
+            mark = _MARKS.get(phase["status"], phase["status"])
+            cells.append(mark if phase["duration"] is None else f"{mark} {human_duration(phase['duration'])}")
+        rows.append([*cells, human_duration(entry["duration"]) if entry["duration"] else ""])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    bad = [(entry, phase) for entry in report["hosts"] for phase in entry["phases"] if phase["status"] not in (verdict.PASS, verdict.SKIPPED)]
+    lines += [f"{entry['host']}: {phase['phase']} {phase['status']}: {phase['message']}" for entry, phase in bad]
+    return [*lines, *report["errors"], headline(report)]
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """Return the whole run in one line."""
+    summary = report["summary"]
+    states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in summary["states"].items() if count)
+    text = f"{report['title']}: {report['status'].upper()} - {summary['hosts']} hosts ({states or 'none'})"
+    return text + f", {summary['backups_verified']} verified backups, {human_size(summary['freed_bytes'])} freed"

@@ -1,0 +1,164 @@
+#!/usr/bin/python
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_report
+short_description: One report of a maintenance run over all targeted hosts
+version_added: "0.1.0"
+description:
+  - Reads the registered results of the phases from every host the play targets and makes one JSON document, one self-contained
+    HTML page, a table on the screen and job artifacts of them.
+  - Hosts that failed, were unreachable or gave no result are part of the report.
+  - Runs on the controller only, whatever the connection of the hosts is. Use it with C(run_once).
+  - The role M(mlops.fleet.fleet_report#role) and the playbooks of this collection use it; it is useful directly when you write
+    your own.
+options:
+  dest:
+    description:
+      - Folder on the controller for the report. Made when it does not exist.
+      - Each run writes C(maintenance-TIMESTAMP.json) and C(.html), mode 0640, and points C(latest.json) and C(latest.html) to them.
+      - Without it nothing is written. In check mode nothing is written either.
+    type: path
+  title:
+    description: Title of the report.
+    type: str
+    default: Fleet maintenance
+  phases:
+    description: The phases to report on.
+    type: list
+    elements: str
+    choices: [health, gpu, backup, cleanup]
+    default: [health, gpu, backup, cleanup]
+  prefix:
+    description: What the variables that hold the registered results begin with; the phase's name follows.
+    type: str
+    default: maintenance_result_
+  fail_on:
+    description: From which verdict on a host is listed in RV(failed_hosts). A phase that did not do its job always counts.
+    type: str
+    choices: [critical, warning, never]
+    default: critical
+  keep:
+    description: Number of earlier reports that stay in O(dest), this one included.
+    type: int
+    default: 30
+  max_fail_percentage:
+    description:
+      - When given, no report is made. Instead RV(held) says whether more than this share of the hosts started so far failed.
+      - Unlike the play keyword of this name, it stops the rollout without losing the report.
+    type: float
+  show:
+    description: Whether to print the table.
+    type: bool
+    default: true
+extends_documentation_fragment:
+  - mlops.fleet.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  platform:
+    platforms: all
+author:
+  - mlops.fleet contributors (@mlops-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Judge the nodes
+  hosts: gpu_nodes
+  gather_facts: false
+  ignore_unreachable: true
+  tasks:
+    - name: Check the GPUs
+      mlops.fleet.gpu_health:
+        expected_count: 8
+      register: maintenance_result_gpu
+      ignore_errors: true
+
+    - name: Write the report
+      mlops.fleet.fleet_report:
+        dest: ./reports
+        phases: [gpu]
+      register: fleet
+      run_once: true
+
+    - name: Fail the hosts that need attention
+      ansible.builtin.fail:
+        msg: "{{ inventory_hostname }} needs attention, see {{ fleet.html }}"
+      when: inventory_hostname in fleet.failed_hosts
+"""
+
+RETURN = r"""
+msg:
+  description: The whole run in one line.
+  returned: when a report was made
+  type: str
+  sample: "Fleet maintenance: CRITICAL - 3 hosts (1 pass, 1 critical, 1 unreachable), 2 verified backups, 1.2 GiB freed"
+status:
+  description: Worst state of the fleet. A phase that did not do its job makes it V(critical).
+  returned: when a report was made
+  type: str
+exit_code:
+  description: The same as a number, 0 for all passed, 1 for warnings, 2 for critical.
+  returned: when a report was made
+  type: int
+failed_hosts:
+  description: Hosts whose phases did not all do their job, or whose verdict is at least O(fail_on).
+  returned: when a report was made
+  type: list
+  elements: str
+errors:
+  description: What is wrong with the run as a whole, such as no host reachable.
+  returned: when a report was made
+  type: list
+  elements: str
+summary:
+  description: Counts over the fleet.
+  returned: when a report was made
+  type: dict
+  contains:
+    hosts:
+      description: Number of targeted hosts.
+      type: int
+    states:
+      description: Number of hosts per state.
+      type: dict
+    score_min:
+      description: Lowest health score.
+      type: float
+    score_p5:
+      description: Fifth percentile of the health scores.
+      type: float
+    backups_verified:
+      description: Hosts that have a verified backup.
+      type: int
+    freed_bytes:
+      description: Bytes freed by all cleanups.
+      type: int
+    do_not_schedule:
+      description: Hosts that should get no work now.
+      type: list
+      elements: str
+table:
+  description: The report as lines of text.
+  returned: when a report was made
+  type: list
+  elements: str
+json:
+  description: Path of the JSON report.
+  returned: when O(dest) is given and not in check mode
+  type: str
+html:
+  description: Path of the HTML report.
+  returned: when O(dest) is given and not in check mode
+  type: str
+held:
+  description: Why no further host may be started; empty when all is well.
+  returned: when O(max_fail_percentage) is given
+  type: str
+"""
