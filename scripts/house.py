@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("MLOPS_BUILD_DIR") or ROOT / ".build").absolute()
 OLDEST = (3, 11)  # what ansible-core 2.19 needs on the controller
-PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")  # what targets run
 
 # Tool -> the Debian/Ubuntu packages that bring it.
 PACKAGES = {

@@ -26,6 +26,7 @@ from house import (
     PYTHONS,
     ROOT,
     Problem,
+    ask,
     digest,
     find_tool,
     install_command,
@@ -96,29 +97,29 @@ def find_base(name: str) -> Path:
 
 
 def stamp_text(name: str, base: Path) -> str:
-    """What an environment was made of: when this changes it is made anew."""
-    requirements = (REQUIREMENTS / f"{ENVIRONMENTS[name][0]}.txt").read_bytes()
-    return f"{base.resolve()} {digest(requirements)}\n"
+    """What an environment is made of: Python's version and the requirements. The path of the interpreter is left out: shims have many."""
+    version = ask([base, "-c", "import platform; print(platform.python_version())"])
+    return f"{version} {digest((REQUIREMENTS / f'{ENVIRONMENTS[name][0]}.txt').read_bytes())}\n"
 
 
-def ensure(name: str, quiet: bool = False) -> Path:
+def ensure(name: str) -> Path:
     """Make an environment unless it is there; returns its interpreter."""
     base = find_base(name)
     folder, stamp, wanted = BUILD / name, BUILD / name / ".stamp", stamp_text(name, base)
     with locked(BUILD / "locks" / f"{name}.lock"):
-        if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted and environment_python(name).exists():
+        found = stamp.read_text(encoding="utf-8") if stamp.exists() else ""
+        if found == wanted and environment_python(name).exists():
             return environment_python(name)
         with timed() as seconds:
-            if not environment_python(name).exists() or stamp.exists():
+            say(f"setup: .build/{name} with {base}: installing")
+            # Other requirements on the same Python are installed on top: somebody may be using the environment.
+            if not environment_python(name).exists() or (found and found.split()[0] != wanted.split()[0]):
                 shutil.rmtree(folder, ignore_errors=True)
                 make_environment(base, folder)
-            if not quiet:
-                say(f"setup: .build/{name} with {base}: installing")
             pip = [environment_python(name), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
             run([*pip, "--requirement", REQUIREMENTS / f"{ENVIRONMENTS[name][0]}.txt"], capture=True, env=clean_environment())
             stamp.write_text(wanted, encoding="utf-8")
-            if not quiet:
-                say(f"setup: .build/{name} is ready after {seconds():.0f} s")
+            say(f"setup: .build/{name} is ready after {seconds():.0f} s")
     return environment_python(name)
 
 
