@@ -378,7 +378,10 @@ static int parse_rows(const char *key, char *text, uint64_t rows[][8], int colum
     int count = 0;
     for (char *item, *save = NULL; (item = strtok_r(text, ", \t", &save)); text = NULL) {
         int column = 0;
-        if (count == MAX_LIST) return -1;
+        if (count == MAX_LIST) {
+            complain("%s: more than %d items", key, MAX_LIST);
+            return -1;
+        }
         for (char *part; (part = strsep(&item, ":")); column++) {
             int64_t number = -1;
             if (column == columns || (strcmp(part, "na") && !number_of(part, &number))) {

@@ -78,9 +78,9 @@ def ours(scenario):
         pytest.skip("mlops.fleet.gpu_health is not in this checkout")
     if not (DEV / "bin" / "ansible").exists():
         pytest.skip(f"no ansible in {DEV}")
+    interpreter = f"ansible_python_interpreter={DEV / 'bin' / 'python'}"
     out = run(
-        [DEV / "bin" / "ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "mlops.fleet.gpu_health", "-a", "backend=nvml"]
-        + ["-e", f"ansible_python_interpreter={DEV / 'bin' / 'python'}"],
+        [DEV / "bin" / "ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "mlops.fleet.gpu_health", "-a", "backend=nvml", "-e", interpreter],
         scenario,
         check=False,  # a module that fails says so in its output, which is then shown
         ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".build" / "collections"),

@@ -624,7 +624,13 @@ def test_clean_under_sanitizers(harness, prelude, tmp_path):
         base="faulty",
         gpu={"retired.dbe": "0xffffffffffffffff:1 2", "retired.sbe": "", "field.194": "-2:s32;-9223372036854775808:s64", "field.82": "7:what"},
         gpus={
-            0: {"temp.gpu": "1;2;99999999999999999999", "procs.compute": ",".join(f"{i}:1" for i in range(256)), "sram.unique": "1:2", "fabric.cluster": "zz-1"}
+            0: {
+                "temp.gpu": "1;2;99999999999999999999",
+                "procs.compute": ",".join(f"{i}:1" for i in range(256)),
+                "procs.graphics": ",".join(f"{i}:1" for i in range(257)),
+                "sram.unique": "1:2",
+                "fabric.cluster": "zz-1",
+            }
         },
     )
     env = harness.environment(scenario, library=library)
