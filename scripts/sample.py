@@ -7,6 +7,7 @@
 
 makes FOLDER/models, FOLDER/experiments, FOLDER/checkpoints and FOLDER/logs (about 12 MB). Models are real: safetensors files that the
 safetensors library reads, whole and in shards with their index. The content is the same on every run; ages count from now.
+Models that are there already are left as they are.
 Needs nothing but Python 3.9; it also runs on the nodes of the molecule scenario.
 """
 
@@ -121,7 +122,8 @@ def main() -> int:
         sys.stderr.write(__doc__ or "")
         return 2
     root, now = Path(sys.argv[1]), time.time()
-    models(root / "models")
+    if not (root / "models").exists():
+        models(root / "models")
     ages: dict[str, float] = {}
     for number, days in enumerate((1, 12, 29, 45, 90), 1):
         folder = root / "experiments" / f"exp-{number:03d}-lr-sweep"

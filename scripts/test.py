@@ -273,7 +273,9 @@ def readers(stage: Stage) -> None:
     if not find_tool("gcc") and not find_tool("cc"):
         stage.result.skip("third-party readers", f"no C compiler for the simulated GPUs ({install_command(packages_for(['gcc']))})")
         return
-    stage.pytest("readers", venv("readers") / "python", ["tests/third_party"])
+    setup.link_collection()
+    env = environment(MLOPS_READERS_VENV=str(BUILD / "readers"), MLOPS_DEV_VENV=str(venv("dev").parent))
+    stage.pytest("readers", venv("readers") / "python", ["tests/third_party"], env=env)
 
 
 def integration(stage: Stage) -> None:

@@ -1,0 +1,100 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole maintenance on this machine, with a small sample instead of real models (this is `make run`).
+
+Health and GPU checks read the real machine; backup and cleanup work on the sample. Everything that is written lies in one folder:
+MLOPS_RUN_DIR, by default ./mlops-fleet-run, and the virtual environment in .build/venv.
+
+    python3 scripts/run.py [--folder DIR] [--collections PATH] [-- words for ansible-playbook]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import setup
+from house import ROOT, Problem, main_wrapper, say
+
+MARK = ".mlops-fleet-run"
+
+
+def open_folder(folder: Path) -> None:
+    """Make the working folder, or take one that an earlier run made; anything else that is not empty is somebody's data."""
+    if folder.exists() and not folder.is_dir():
+        raise Problem(f"{folder} is a file. Name another folder with MLOPS_RUN_DIR.")
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise Problem(f"{folder} holds things that no earlier run made. Name an empty or a new folder with MLOPS_RUN_DIR.")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text("made by `make run`; this folder may be removed\n", encoding="utf-8")
+
+
+def lay_out(folder: Path, python: Path) -> None:
+    """Lay out the sample anew, but keep models that are there: unchanged models need no new backup, and a second run shows that."""
+    for name in ("experiments", "checkpoints", "logs"):
+        shutil.rmtree(folder / "sample" / name, ignore_errors=True)
+    subprocess.run([str(python), str(ROOT / "scripts" / "sample.py"), str(folder / "sample")], check=True, stdout=subprocess.DEVNULL)
+
+
+def variables(folder: Path) -> dict:
+    """What differs from the roles' defaults: every path is inside the folder, and only the sample is backed up and cleaned."""
+    sample = folder / "sample"
+    return {
+        "maintenance_model_dir": str(sample / "models"),
+        "maintenance_backup_dir": str(folder / "backups"),
+        "maintenance_gpu_metrics_csv": str(folder / "state" / "gpu-metrics.csv"),
+        "maintenance_health_state_file": str(folder / "state" / "health.json"),
+        "maintenance_cleanup_report_path": str(folder / "state" / "cleanup.json"),
+        "fleet_report_dir": str(folder / "reports"),
+        # A laptop that is low on disk is worth a line in the report, not a failed demonstration.
+        "fleet_report_gate": False,
+    }
+
+
+def main() -> int:
+    own, extra = sys.argv[1:], []
+    if "--" in own:
+        own, extra = own[: own.index("--")], own[own.index("--") + 1 :]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(os.environ.get("MLOPS_RUN_DIR") or "mlops-fleet-run"))
+    parser.add_argument("--collections", type=Path, help="a collections path that holds an installed mlops.fleet, instead of this checkout")
+    given = parser.parse_args(own)
+    folder = given.folder.expanduser().absolute()
+    try:
+        python = setup.ensure("venv")
+    except setup.Unavailable as reason:
+        raise Problem(str(reason)) from reason
+    collections = given.collections.absolute() if given.collections else setup.link_collection()
+    open_folder(folder)
+    lay_out(folder, python)
+    (folder / "state").mkdir(exist_ok=True)
+    (folder / "vars.json").write_text(json.dumps(variables(folder), indent=2) + "\n", encoding="utf-8")
+    host = {"ansible_connection": "local", "ansible_python_interpreter": str(python), "ansible_remote_tmp": str(folder / "tmp")}
+    inventory = {"all": {"hosts": {"localhost": host}}}
+    (folder / "inventory.json").write_text(json.dumps(inventory, indent=2) + "\n", encoding="utf-8")
+
+    env = {key: value for key, value in setup.clean_environment().items() if not key.startswith("ANSIBLE_")}
+    env.update(ANSIBLE_COLLECTIONS_PATH=str(collections), ANSIBLE_HOME=str(folder / "tmp"), ANSIBLE_LOCAL_TEMP=str(folder / "tmp"))
+    env.update(PYTHONDONTWRITEBYTECODE="1", ANSIBLE_LOCALHOST_WARNING="False", ANSIBLE_FORCE_COLOR="1" if sys.stdout.isatty() else "0")
+    env["PATH"] = os.pathsep.join([str(python.parent), env.get("PATH", "")])
+    argv = [str(python.parent / "ansible-playbook"), "--inventory", str(folder / "inventory.json"), "--extra-vars", f"@{folder / 'vars.json'}"]
+    done = subprocess.run([*argv, "mlops.fleet.maintenance", *extra], env=env, cwd=folder, check=False)
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    say()
+    for title, pattern in (("report (page)", "reports/*.html"), ("report (data)", "reports/*.json"), ("backup", "backups/models_backup_*")):
+        newest = max(folder.glob(pattern), key=lambda path: (path.stat().st_mtime, -len(path.name)), default=None)
+        say(f"{title:<15} {newest or 'none was written'}")
+    say(f"{'sample':<15} {folder / 'sample'}")
+    if done.returncode != 0:
+        say(f"The run ended with {done.returncode}: something above failed.")
+    return done.returncode
+
+
+if __name__ == "__main__":
+    main_wrapper(main)
