@@ -459,6 +459,32 @@ say([before, lib.nvmlDeviceGetTemperature(g, 0, None), lib.nvmlDeviceGetTemperat
     assert run("h100x8", CALLS + code) == [1, 2, 2, 2, 2, 7, 25, "!2", "!6", "!2", "!6", "!25", "!2", "!2"]
 
 
+def test_every_version_word_is_checked(run):
+    code = """
+lib = ctypes.CDLL("libnvidia-ml.so.1")
+calls = {
+    "nvmlDeviceGetMemoryInfo_v2": (n.c_nvmlMemory_v2_t, n.nvmlMemory_v2),
+    "nvmlDeviceGetTemperatureV": (n.c_nvmlTemperature_v1_t, n.nvmlTemperature_v1),
+    "nvmlDeviceGetMarginTemperature": (n.c_nvmlMarginTemperature_v1_t, n.nvmlMarginTemperature_v1),
+    "nvmlDeviceGetSramEccErrorStatus": (n.c_nvmlEccSramErrorStatus_v1_t, n.nvmlEccSramErrorStatus_v1),
+    "nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts": (n.c_nvmlEccSramUniqueUncorrectedErrorCounts_v1_t, n.nvmlEccSramUniqueUncorrectedErrorCounts_v1),
+    "nvmlDeviceGetRepairStatus": (n.c_nvmlRepairStatus_t, n.nvmlRepairStatus_v1),
+    "nvmlDeviceGetGpuFabricInfoV": (n.c_nvmlGpuFabricInfo_v3_t, n.nvmlGpuFabricInfo_v3),
+    "nvmlDeviceGetRunningProcessDetailList": (n.c_nvmlProcessDetailList_t, n.nvmlProcessDetailList_v1),
+}
+codes = {}
+for name, (cls, right) in calls.items():
+    codes[name] = []
+    for word in (right, right + 1, right ^ (0x10 << 24), 0):
+        value = struct(cls, word)
+        codes[name].append(getattr(lib, name)(g, ctypes.byref(value)))
+say(codes)
+"""
+    got = run("h100x8", CALLS + INIT + code)
+    assert got == {name: [0, 25, 25, 25] for name in got}
+    assert len(got) == 8
+
+
 def test_steps_advance_once_per_read_and_the_last_stays(run):
     got = run(
         one(temp__gpu="70;75;!GPU_IS_LOST;80", procs__compute="1:5;;!TIMEOUT"),
