@@ -39,6 +39,8 @@ PACKAGES = {
     "ssh": ["openssh-client"],
     "ssh-keygen": ["openssh-client"],
     "iptables": ["iptables"],
+    "newuidmap": ["uidmap"],
+    "slirp4netns": ["slirp4netns"],
     "netavark": ["netavark", "aardvark-dns"],
 }
 # netavark lives outside PATH, and root's tools may be missing from the PATH of cron or CI.

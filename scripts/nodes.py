@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pwd
 import resource
 import subprocess
 import sys
@@ -72,23 +73,32 @@ def can_raise_limits() -> bool:
     return False
 
 
-def missing_tools(ready_image: bool = False) -> list[str]:
-    """The tools this machine lacks to build and start nodes."""
+def obstacle(ready_image: bool = False) -> str:
+    """Why nodes can't run on this machine, with the command that changes it; empty where they can."""
     wanted = ["podman", "ssh", "ssh-keygen"]
-    if not rootless():
-        wanted += ["iptables", "netavark"]
+    wanted += ["newuidmap", "slirp4netns"] if rootless() else ["iptables", "netavark"]
     if not cgroup_v2():
         wanted.append("runc")
     if not ready_image:
         wanted.append("mmdebstrap")
-    return [tool for tool in wanted if not find_tool(tool)]
+    missing = [tool for tool in wanted if not find_tool(tool)]
+    if missing:
+        return f"nodes need {', '.join(missing)}. Install: {install_command(packages_for(missing))}"
+    if rootless() and not cgroup_v2():
+        return "booted nodes without root need cgroup version 2, which this machine has not. Run it as root"
+    if rootless():
+        user = pwd.getpwuid(os.getuid()).pw_name
+        ranges = Path("/etc/subuid").read_text(encoding="utf-8") if Path("/etc/subuid").exists() else ""
+        if not any(line.split(":")[0] in (user, str(os.getuid())) for line in ranges.splitlines()):
+            return f"{user} has no subordinate user numbers. Give some: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+    return ""
 
 
 def demand_tools(ready_image: bool = False) -> None:
-    """Stop with the command that helps where a tool is missing."""
-    missing = missing_tools(ready_image)
-    if missing:
-        raise Problem(f"nodes need {', '.join(missing)}. Install: {install_command(packages_for(missing))}")
+    """Stop with the command that helps where nodes can't run."""
+    reason = obstacle(ready_image)
+    if reason:
+        raise Problem(reason)
 
 
 def environment() -> dict[str, str]:

@@ -352,9 +352,9 @@ def artifact(stage: Stage) -> None:
 
 def molecule(stage: Stage) -> None:
     """The maintenance run over booted nodes, reached over SSH."""
-    missing = nodes.missing_tools()
-    if missing:
-        stage.result.skip("molecule", f"this machine lacks {', '.join(missing)} ({install_command(packages_for(missing))})")
+    reason = nodes.obstacle()
+    if reason:
+        stage.result.skip("molecule", reason)
         return
     binaries = venv("molecule")
     setup.link_collection()
@@ -445,7 +445,7 @@ def main() -> int:
     passed, failed, skipped = (sum(getattr(result, field) for result in results.values()) for field in ("passed", "failed", "skipped"))
     say()
     say(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    return 1 if failed or not passed else 0
+    return 1 if failed or not (passed or skipped) else 0
 
 
 if __name__ == "__main__":
