@@ -106,7 +106,13 @@ def ensure(name: str) -> Path:
                 shutil.rmtree(folder, ignore_errors=True)
                 make_environment(base, folder)
             pip = [environment_python(name), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-            run([*pip, "--requirement", REQUIREMENTS / f"{ENVIRONMENTS[name][0]}.txt"], capture=True, env=clean_environment())
+            try:
+                run([*pip, "--requirement", REQUIREMENTS / f"{ENVIRONMENTS[name][0]}.txt"], capture=True, env=clean_environment())
+            except Problem as problem:
+                if find_tool("gcc") or find_tool("cc"):
+                    raise
+                hint = f"There is no C compiler, which a package without a ready wheel needs. Install: {install_command(packages_for(['gcc']))}"
+                raise Problem(f"{problem}\n{hint}") from problem
             stamp.write_text(wanted, encoding="utf-8")
             say(f"setup: .build/{name} is ready after {seconds():.0f} s")
     return environment_python(name)
