@@ -1,0 +1,48 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A program of the user's, called with severity and message as its last two arguments (the old scripts' custom handler)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from ..errors import CommandFailed
+from ..ports import World
+from .channel import Channel, Undelivered
+from .events import one_line
+from .payloads import Unit, placeholders
+
+#: The kernel takes 128 KiB per argument; nobody reads more than this.
+_LONGEST = 8000
+
+
+class Command(Channel):
+    """Runs C(argv) with severity and message added; never through a shell."""
+
+    kind = "command"
+
+    def __init__(self, world: World, argv: Sequence[str], timeout: float, digest_after: int) -> None:
+        super().__init__(world, "command", argv[0], "command " + "\0".join(argv), digest_after)
+        self.argv = list(argv)
+        self.timeout = timeout
+
+    @property
+    def budget(self) -> float:
+        return super().budget + self.timeout
+
+    def send(self, unit: Unit, deadline: float) -> str:
+        message = unit.events[0].message if len(unit.events) == 1 else "\n".join([unit.title, *unit.lines])
+        environment = {f"MLOPS_{name.upper()}": value[:_LONGEST] for name, value in placeholders(unit).items()}
+        timeout = min(self.timeout, deadline - time.monotonic())
+        if timeout <= 0:
+            raise Undelivered("no time left", passing=True)
+        try:
+            done = self.world.run([*self.argv, unit.severity, message[:_LONGEST]], timeout=timeout, env=environment, stdin="")
+        except CommandFailed as error:
+            raise Undelivered(error.message, passing="not installed" not in error.message) from None
+        said = one_line(done.stdout + " " + done.stderr, 300)
+        if done.returncode != 0:
+            raise Undelivered(f"ended with {done.returncode}" + (f": {said}" if said else ""), passing=True)
+        return "ended with 0" + (f": {said}" if said else "")

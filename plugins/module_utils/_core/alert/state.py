@@ -1,0 +1,313 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What was told and what could not be: the decision when to speak, and the file that survives restarts.
+
+The file (C(state.json), mode 0600) is committed twice per run that has something to send: before sending, with the new events
+among the undelivered ones, and after, without those that arrived. A crash in between therefore loses nothing and repeats at most what
+that one run sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import hmac
+import json
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from .. import fsutil, verdict
+from ..errors import FleetError, LockBusy, NotUsable, Refused, WriteFailed
+from ..ports import World
+from .events import LEVELS, RECOVERY, Event, digest_key, merge
+
+#: Undelivered events are tried for a day, and at most this many per channel are kept (the newest).
+QUEUE_SECONDS = 86400.0
+QUEUE_LENGTH = 200
+#: Entries nothing was heard of for so long are forgotten.
+FORGET_SECONDS = 30 * 86400.0
+ENTRIES = 5000
+#: A second run waits this long for the first one to finish sending.
+LOCK_SECONDS = 150.0
+_EMPTY: dict[str, Any] = {"version": 1, "saved": 0, "salt": "", "entries": {}, "pending": {}}
+
+
+def default_folder(world: World) -> str:
+    """Return the state folder for this user: below C(/var/lib) for root, else below the user's own state folder."""
+    if os.geteuid() == 0:
+        return world.path("/var/lib/mlops-fleet/alert")
+    home = world.environ.get("XDG_STATE_HOME") or os.path.join(world.environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return os.path.join(home, "mlops-fleet", "alert")
+
+
+class Store:
+    """The state file in its folder; when the folder takes no more (full, read-only), a copy on the runtime file system.
+
+    :param folder: made with mode 0700 by C(prepare). :param world: C(warn) hears what went wrong without stopping the run.
+    """
+
+    def __init__(self, folder: str, world: World) -> None:
+        self.folder = folder
+        self.world = world
+        self.path = os.path.join(folder, "state.json")
+        mark = hashlib.sha256(os.path.abspath(folder).encode()).hexdigest()[:12]
+        base = world.path("/run") if os.geteuid() == 0 else world.environ.get("XDG_RUNTIME_DIR", "")
+        self.spare = os.path.join(base, f"mlops-fleet-alert-{mark}.json") if base else ""
+        self.data: dict[str, Any] = copy.deepcopy(_EMPTY)
+
+    def prepare(self) -> None:
+        """Make the folder (0700). :raises Refused: others may write in it. :raises WriteFailed: it can't be made."""
+        try:
+            os.makedirs(os.path.dirname(self.folder), mode=0o755, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.folder, 0o700)
+            found = os.stat(self.folder)
+        except OSError as error:
+            raise WriteFailed(f"Can't make the state folder {self.folder}: {error.strerror}.", "Name another one in state_dir.", self.folder) from error
+        if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022 or found.st_uid not in (os.geteuid(), 0):
+            raise Refused(f"The state folder {self.folder} is writable by others or not this user's.", f"Run: chmod 0700 {self.folder}", self.folder)
+
+    @contextlib.contextmanager
+    def locked(self, patience: float = LOCK_SECONDS) -> Iterator[None]:
+        """Hold the folder's lock while deciding and sending; wait for another run to finish.
+
+        :raises LockBusy: it did not within C(patience) seconds.
+        """
+        with contextlib.ExitStack() as stack:
+            path = os.path.join(self.folder, "lock")
+            end = time.monotonic() + patience
+            while True:
+                try:
+                    stack.enter_context(fsutil.lock(path, "alert run"))
+                    break
+                except LockBusy:
+                    if time.monotonic() >= end:
+                        raise
+                    time.sleep(0.05)
+                except WriteFailed:
+                    spare = os.path.join(fsutil.lock_folder(), os.path.basename(self.spare or "mlops-fleet-alert") + ".lock")
+                    if path == spare:
+                        raise
+                    path = spare
+            yield
+
+    def load(self, repair: bool = True) -> None:
+        """Read the newer of file and spare copy. What is damaged is set aside (C(repair)), reported and replaced by nothing."""
+        newest: dict[str, Any] | None = None
+        for path in (self.path, self.spare):
+            try:
+                found = fsutil.read_json(path) if path else None
+                if found is not None and not (isinstance(found, dict) and found.get("version") == 1):
+                    raise NotUsable(f"{path} is not an alert state file of this version.", "", path)
+            except NotUsable as error:
+                self.world.warn(f"{error.message} What was told before is not known any more; the file is kept as {path}.broken.")
+                if repair:
+                    with contextlib.suppress(OSError):
+                        os.replace(path, path + ".broken")
+                continue
+            if found is not None and (newest is None or _number(found.get("saved")) > _number(newest.get("saved"))):
+                newest = found
+        self.data = _clean(newest or {})
+
+    def save(self) -> bool:
+        """Write the state whole or not at all; False (and a warning) when neither place takes it."""
+        self.data["saved"] = int(self.data["saved"]) + 1
+        text = json.dumps(self.data, ensure_ascii=True, sort_keys=True) + "\n"
+        try:
+            fsutil.atomic_write(self.path, text, mode=0o600)
+        except FleetError as error:
+            problem = error.message
+        else:
+            if self.spare:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.spare)
+            return True
+        try:
+            if not self.spare:
+                raise WriteFailed(problem)
+            fsutil.atomic_write(self.spare, text, mode=0o600)
+        except FleetError:
+            self.world.warn(f"{problem} The cooldown can't be kept: the next run may repeat these messages.")
+            return False
+        self.world.warn(f"{problem} The state is kept in {self.spare} until the next boot.")
+        return True
+
+    def identity(self, secret: str) -> str:
+        """Return a short name for a channel from which its URL can't be read back (keyed hash, 48 bits)."""
+        if not self.data["salt"]:
+            self.data["salt"] = os.urandom(16).hex()
+        return hmac.new(str(self.data["salt"]).encode(), secret.encode("utf-8", "replace"), "sha256").hexdigest()[:12]
+
+    def expire(self, now: float, cooldown: float) -> int:
+        """Forget old entries and undelivered events; return how many undelivered ones were given up."""
+        lost = 0
+        entries = self.data["entries"]
+        for key, entry in list(entries.items()):
+            entry["seen_at"] = min(entry["seen_at"], now)
+            if now - entry["seen_at"] > (FORGET_SECONDS if entry["open"] else max(86400.0, cooldown)):
+                del entries[key]
+        for key in sorted(entries, key=lambda one: entries[one]["seen_at"])[: max(0, len(entries) - ENTRIES)]:
+            del entries[key]
+        for channel, waiting in list(self.data["pending"].items()):
+            newest = sorted(waiting, key=lambda one: waiting[one]["queued_at"], reverse=True)
+            for place, key in enumerate(newest):
+                waiting[key]["queued_at"] = min(waiting[key]["queued_at"], now)
+                if place >= QUEUE_LENGTH or now - waiting[key]["queued_at"] > QUEUE_SECONDS:
+                    del waiting[key]
+                    lost += 1
+            if not waiting:
+                del self.data["pending"][channel]
+        return lost
+
+    def waiting(self, channel: str) -> list[Event]:
+        """Return what could not be delivered to a channel yet, oldest first."""
+        found = self.data["pending"].get(channel, {})
+        return [Event.from_dict(found[key]["event"]) for key in sorted(found, key=lambda one: (found[one]["queued_at"], one))]
+
+    def enqueue(self, channel: str, events: Iterable[Event], now: float) -> None:
+        """Note events as undelivered to a channel; a newer event of a key takes the older one's place."""
+        waiting = self.data["pending"].setdefault(channel, {})
+        for event in events:
+            old = waiting.get(event.key)
+            newest = event if old is None else merge(Event.from_dict(old["event"]), event)
+            waiting[event.key] = {"queued_at": now, "event": newest.to_dict()}
+        if not waiting:
+            del self.data["pending"][channel]
+
+    def done(self, channel: str, keys: Iterable[str]) -> None:
+        """Take events off a channel's undelivered ones."""
+        waiting = self.data["pending"].get(channel, {})
+        for key in keys:
+            waiting.pop(key, None)
+        if not waiting:
+            self.data["pending"].pop(channel, None)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+
+
+def _clean(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the usable part of a state file, every field of the type the code relies on."""
+    data = copy.deepcopy(_EMPTY)
+    data["saved"] = int(_number(found.get("saved")))
+    data["salt"] = found.get("salt") if isinstance(found.get("salt"), str) else ""
+    entries = found.get("entries")
+    for key, entry in (entries if isinstance(entries, dict) else {}).items():
+        if isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in ("host", "check", "subject")):
+            data["entries"][key] = {
+                "host": entry["host"],
+                "check": entry["check"],
+                "subject": entry["subject"],
+                "since": _number(entry.get("since")),
+                "seen_at": _number(entry.get("seen_at")),
+                "sent_at": _number(entry.get("sent_at")),
+                "sent": entry.get("sent") if entry.get("sent") in LEVELS else verdict.PASS,
+                "open": entry.get("open") is True,
+                "bad": entry.get("bad") is True,
+                "incident": entry.get("incident") if isinstance(entry.get("incident"), str) else key,
+            }
+    pending = found.get("pending")
+    for channel, waiting in (pending if isinstance(pending, dict) else {}).items():
+        for key, one in (waiting if isinstance(waiting, dict) else {}).items():
+            if isinstance(one, dict) and isinstance(one.get("event"), dict):
+                with contextlib.suppress(ValueError):
+                    event = Event.from_dict(one["event"])
+                    data["pending"].setdefault(channel, {})[key] = {"queued_at": _number(one.get("queued_at")), "event": event.to_dict()}
+    return data
+
+
+def decide(
+    entries: Mapping[str, Mapping[str, Any]],
+    seen: Iterable[Event],
+    ran: frozenset[tuple[str, str]],
+    now: float,
+    cooldown: float,
+    digest_after: int,
+) -> tuple[list[tuple[Event, bool]], dict[str, Any]]:
+    """Judge which sightings are told. Pure.
+
+    :param entries: what the state file knows, by key.
+    :param ran: (host, check) of the checks that a document reports as a whole, so that a subject it leaves out is gone.
+    :return: every problem and recovery with whether it is sent (C(reason) says why), and the entries as they are once that happened.
+
+    A problem is told when it is new, when it is worse than what was told last, and again when C(cooldown) seconds have passed. The
+    cooldown counts from the last alert and outlives a recovery, so that something that flaps is told once per cooldown and not each
+    time. A recovery is told once, and only when its problem was.
+    """
+    after = {key: dict(entry) for key, entry in entries.items()}
+    seen = _with_vanished(after, list(seen), ran, now)
+    found: list[tuple[Event, bool]] = []
+    fresh: list[str] = []
+    for event in seen:
+        entry = after.get(event.key)
+        if entry is not None:
+            # A time in the future is a clock that was set back: count from now, or nobody hears of it until the clock is there again.
+            entry["sent_at"], entry["since"] = min(entry["sent_at"], now), min(entry["since"], now)
+            entry["seen_at"] = now
+        if event.severity == verdict.PASS:
+            recovered = _recover(event, entry)
+            if recovered is not None:
+                found.append((recovered, True))
+            continue
+        if entry is None:
+            entry = {"host": event.host, "check": event.check, "subject": event.subject, "since": event.since, "seen_at": now}
+            entry.update(sent_at=0.0, sent=verdict.PASS, open=False, bad=False, incident=event.key)
+            after[event.key] = entry
+        if not entry["bad"]:
+            entry.update(bad=True, since=event.since)
+        send, reason = _when(event, entry, now, cooldown)
+        previous = (entry["sent"],) if entry["open"] and entry["sent"] not in (event.severity, verdict.PASS) else ()
+        if send:
+            if not entry["open"]:
+                fresh.append(event.key)
+                entry["incident"] = event.key
+            entry.update(sent_at=now, sent=event.severity, open=event.has_end)
+        found.append((replace(event, reason=reason, since=min(entry["since"], event.since), previous=previous), send))
+    if len(fresh) > digest_after:
+        for key in fresh:
+            after[key]["incident"] = digest_key(after[key]["host"])
+    return [(replace(event, incident=after[event.key]["incident"]), send) for event, send in found], after
+
+
+def _when(event: Event, entry: Mapping[str, Any], now: float, cooldown: float) -> tuple[bool, str]:
+    told = entry["sent_at"] > 0
+    age = now - entry["sent_at"]
+    if not told or (age >= cooldown and not entry["open"]):
+        return True, "new problem"
+    if event.level > LEVELS[entry["sent"]]:
+        return True, f"escalated from {entry['sent']} to {event.severity}"
+    if age >= cooldown:
+        return True, f"still {event.severity}, cooldown of {fsutil.human_duration(cooldown)} is over"
+    rest = fsutil.human_duration(cooldown - age)
+    return False, f"told {fsutil.human_duration(age)} ago, within the cooldown for another {rest}"
+
+
+def _recover(event: Event, entry: dict[str, Any] | None) -> Event | None:
+    if entry is None or not entry["bad"]:
+        return None
+    entry["bad"] = False
+    if not entry["open"]:
+        return None
+    entry["open"] = False
+    return replace(event, kind=RECOVERY, reason=f"recovered, was {entry['sent']}", since=entry["since"], previous=(entry["sent"],))
+
+
+def _with_vanished(entries: Mapping[str, Mapping[str, Any]], seen: list[Event], ran: frozenset[tuple[str, str]], now: float) -> list[Event]:
+    """Add a C(pass) for subjects that a check no longer reports (a mount or GPU that is gone), or their incident stays open for ever.
+
+    Only where the check itself ran: a document without that check says nothing, nor does one in which it is bad as a whole.
+    """
+    keys = {event.key for event in seen}
+    ran = ran - {(event.host, event.check) for event in seen if not event.subject and event.severity != verdict.PASS}
+    for key, entry in entries.items():
+        if entry["bad"] and key not in keys and (entry["host"], entry["check"]) in ran:
+            text = f"{entry['check']} {entry['subject']}".strip() + " is no longer reported"
+            seen.append(Event(key, entry["host"], entry["check"], entry["subject"], verdict.SKIPPED, verdict.PASS, text, now, now))
+    return seen
