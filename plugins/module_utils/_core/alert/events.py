@@ -156,7 +156,7 @@ def from_document(document: Mapping[str, Any], host: str, now: float) -> tuple[l
     unknown_as = _unknown_as(document, usable)
     found: dict[str, Event] = {}
     for one in usable:
-        status = one["status"]
+        status: str = one["status"]
         severity = {verdict.UNKNOWN: unknown_as, verdict.SKIPPED: verdict.PASS}.get(status, status)
         check, subject = one_line(one["check"], 200), one_line("" if one.get("subject") is None else one["subject"], 200)
         event = Event(
