@@ -26,6 +26,7 @@ PARTS = {
     "backup": ("backup.options", "BackupOptions"),
     "cleanup": ("cleanup.options", "CleanupOptions"),
     "alert": ("alert.options", "AlertOptions"),
+    "maintenance": ("maintenance", "MaintenanceOptions"),
 }
 
 
@@ -49,11 +50,17 @@ def load(path: str = PATH) -> dict[str, dict[str, Any]]:
     if not isinstance(document, Mapping):
         raise OptionError(f"{path} must hold a JSON object with one section per part.", "", path)
     for section, values in document.items():
-        if section not in PARTS and section != "maintenance":
-            raise OptionError(f"{path}: unknown section {section!r}.", "Known: " + ", ".join(sorted([*PARTS, "maintenance"])) + ".", path)
+        if section not in PARTS:
+            raise OptionError(f"{path}: unknown section {section!r}.", "Known: " + ", ".join(sorted(PARTS)) + ".", path)
         if not isinstance(values, Mapping):
             raise OptionError(f"{path}: section {section!r} must be an object.", "", path)
     return {section: dict(values) for section, values in document.items()}
+
+
+def _set(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set an option; a mapping adds to the mapping that is there."""
+    below = values.get(name)
+    values[name] = {**below, **value} if isinstance(below, Mapping) and isinstance(value, Mapping) else value
 
 
 def merge(table: type[OptionSet], section: Mapping[str, Any], environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -64,12 +71,12 @@ def merge(table: type[OptionSet], section: Mapping[str, Any], environ: Mapping[s
     """
     values: dict[str, Any] = dict(section)
     origin = dict.fromkeys(values, "file")
-    for name, (text, variable) in from_environment(table.TABLE, environ).items():
-        values[name] = text
+    for name, (found, variable) in from_environment(table.TABLE, environ).items():
+        _set(values, name, found)
         origin[name] = f"environment {variable}"
     for name, value in flags.items():
         if value is not None:
-            values[name] = value
+            _set(values, name, value)
             origin[name] = "flag"
     for option in table.TABLE:
         origin.setdefault(option.name, "default")
@@ -80,8 +87,6 @@ def validate(document: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what is wrong with a configuration document, one line per problem; empty when it can be used."""
     problems = []
     for section, values in document.items():
-        if section == "maintenance":
-            continue
         try:
             option_set(section).from_mapping(values)
         except FleetError as error:

@@ -242,13 +242,20 @@ def hide_secrets(table: Iterable[Option], values: Mapping[str, Any]) -> dict[str
 
 
 def from_environment(table: Iterable[Option], environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    """Return what the old environment variables say: option name to (raw text, variable name). Empty ones count as unset."""
+    """Return what the old environment variables say: option name to (raw value, variable names).
+
+    Empty ones count as unset. Suboptions of a mapping arrive as a mapping of those that are set.
+    """
     found: dict[str, tuple[Any, str]] = {}
     for option in table:
         for variable in option.env:
             if environ.get(variable, "") != "":
                 found[option.name] = (environ[variable], variable)
                 break
+        else:
+            inner = from_environment(option.suboptions or (), environ) if option.type == "dict" else {}
+            if inner:
+                found[option.name] = ({name: value for name, (value, _) in inner.items()}, ", ".join(names for _, names in inner.values()))
     return found
 
 

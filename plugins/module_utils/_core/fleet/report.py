@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import verdict
 from ..fsutil import human_duration, human_size
+from ..output import human
 
 #: The phases in their order. Cleanup comes last and only after the backup is safe.
 PHASES = ("health", "gpu", "backup", "cleanup")
@@ -253,9 +254,7 @@ def table(report: Mapping[str, Any]) -> list[str]:
             mark = _MARKS.get(phase["status"], phase["status"])
             cells.append(mark if phase["duration"] is None else f"{mark} {human_duration(phase['duration'])}")
         rows.append([*cells, human_duration(entry["duration"]) if entry["duration"] else ""])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = human.table(rows, rule=True)
     bad = [(entry, phase) for entry in report["hosts"] for phase in entry["phases"] if phase["status"] not in (verdict.PASS, verdict.SKIPPED)]
     lines += [f"{entry['host']}: {phase['phase']} {phase['status']}: {phase['message']}" for entry, phase in bad]
     return [*lines, *report["errors"], headline(report)]

@@ -1,0 +1,184 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Installing the node agent: versioned folders, a C(current) link that is switched atomically, one older version kept.
+
+Layout below the install folder::
+
+    versions/0.1.0-1f2e3d4c5b6a/mlops_fleet/   the package: mlfleet.py, _core/, VERSION, compiled
+    current -> versions/0.1.0-1f2e3d4c5b6a
+    previous -> the version before, for a rollback
+
+A running job resolves C(current) once, at its start, so an upgrade never mixes two versions in one process.
+"""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import io
+import os
+import re
+import shutil
+import tarfile
+from typing import Any
+
+from .errors import NotUsable, Refused, VerificationFailed
+from .fsutil import atomic_write, fsync_folder, lock, refuse_dangerous
+
+PACKAGE = "mlops_fleet"
+_VERSION = re.compile(r"^[0-9A-Za-z][0-9A-Za-z.+_-]*-[0-9a-f]{12}$")
+_MEMBER = re.compile(r"^(?:[A-Za-z0-9_]+/)*(?:[A-Za-z0-9_]+\.py|VERSION)$")
+
+_COMMAND = """#!{interpreter} -I
+# Installed by mlops.fleet.agent; changes are lost.
+import os
+import sys
+
+sys.path.insert(0, os.path.realpath({current!r}))
+from {package}.mlfleet import main
+
+sys.exit(main())
+"""
+
+
+def _link(folder: str, name: str) -> str:
+    """Return the version a link of ours names, or the empty text."""
+    try:
+        return os.path.basename(os.readlink(os.path.join(folder, name)))
+    except OSError:
+        return ""
+
+
+def _point(folder: str, name: str, version: str) -> None:
+    """Let a link name a version: made beside it and renamed over it, so that it never is missing."""
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(os.path.join("versions", version), temporary)
+    os.replace(temporary, os.path.join(folder, name))
+    fsync_folder(folder)
+
+
+def installed(folder: str) -> dict[str, Any]:
+    """Return C(current), C(previous) (names or empty) and C(versions) (list) of an install folder."""
+    try:
+        versions = sorted(name for name in os.listdir(os.path.join(folder, "versions")) if _VERSION.match(name))
+    except OSError:
+        versions = []
+    return {"current": _link(folder, "current"), "previous": _link(folder, "previous"), "versions": versions}
+
+
+def _unpack(folder: str, version: str, bundle: bytes) -> None:
+    """Unpack the bundle into its version folder, compile it, and only then give it its name."""
+    final = os.path.join(folder, "versions", version)
+    temporary = os.path.join(folder, "versions", f".{version}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    package = os.path.join(temporary, PACKAGE)
+    os.makedirs(package, mode=0o755)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(bundle), mode="r:gz") as archive:
+            for member in archive:
+                if not member.isreg() or not _MEMBER.match(member.name):
+                    raise VerificationFailed(f"The agent bundle holds {member.name!r}, which does not belong there.", "", member.name)
+                stream = archive.extractfile(member)
+                path = os.path.join(package, member.name)
+                os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+                atomic_write(path, stream.read() if stream else b"", mode=0o644)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise NotUsable(f"Can't unpack the agent into {temporary}: {error}.", "Check the free space.", folder) from error
+    # Compiled for everyone now: users without write access would compile at each start.
+    compileall.compile_dir(package, quiet=2)
+    for path, _folders, _files in os.walk(temporary):
+        os.chmod(path, 0o755)
+        fsync_folder(path)
+    os.rename(temporary, final)
+    fsync_folder(os.path.dirname(final))
+
+
+def install(folder: str, bin_dir: str, interpreter: str, version: str, bundle: bytes, check: bool = False) -> dict[str, Any]:
+    """Install C(version) (C(RELEASE-DIGEST)) from the bundle (gzipped tar of the package's files) and make it current.
+
+    :param interpreter: absolute path for the command's first line; at most 120 characters, no blanks.
+    :return: C(changed), C(before) and C(after) as of C(installed). With C(check) nothing is written.
+    :raises Refused: dangerous folder or unusable interpreter. :raises VerificationFailed: the bundle holds foreign files.
+    """
+    folder = refuse_dangerous(folder, "install folder")
+    if not _VERSION.match(version):
+        raise Refused(f"{version!r} is not a version name.", "", version)
+    if not os.path.isabs(interpreter) or len(interpreter) > 120 or any(one.isspace() for one in interpreter):
+        raise Refused(f"The interpreter {interpreter!r} can't stand in a script's first line.", "Give a short absolute path.", interpreter)
+    before = installed(folder)
+    command = os.path.join(bin_dir, "mlfleet")
+    script = _COMMAND.format(interpreter=interpreter, current=os.path.join(folder, "current"), package=PACKAGE)
+    current = before["current"] == version and version in before["versions"]
+    written = _read(command) == script and os.access(command, os.X_OK)
+    if check or (current and written):
+        after = before if current else {"current": version, "previous": before["current"], "versions": sorted({*before["versions"], version})}
+        return {"changed": not (current and written), "before": before, "after": after}
+    os.makedirs(os.path.join(folder, "versions"), mode=0o755, exist_ok=True)
+    os.makedirs(bin_dir, mode=0o755, exist_ok=True)
+    with lock(os.path.join(folder, ".lock"), "installation of the agent"):
+        if version not in installed(folder)["versions"]:
+            _unpack(folder, version, bundle)
+        if before["current"] and before["current"] != version:
+            _point(folder, "previous", before["current"])
+        _point(folder, "current", version)
+        atomic_write(command, script, mode=0o755)
+        _forget_old(folder)
+    return {"changed": True, "before": before, "after": installed(folder)}
+
+
+def roll_back(folder: str, check: bool = False) -> dict[str, Any]:
+    """Make the previous version current again (and the current one the previous).
+
+    :raises NotUsable: there is no previous version.
+    """
+    before = installed(folder)
+    if not before["previous"] or before["previous"] not in before["versions"]:
+        raise NotUsable(f"There is no previous version in {folder} to roll back to.", "Install the wanted version instead.", folder)
+    if not check:
+        with lock(os.path.join(folder, ".lock"), "installation of the agent"):
+            _point(folder, "current", before["previous"])
+            _point(folder, "previous", before["current"])
+    after = {**before, "current": before["previous"], "previous": before["current"]}
+    return {"changed": True, "before": before, "after": after}
+
+
+def remove(folder: str, bin_dir: str, check: bool = False) -> dict[str, Any]:
+    """Remove what C(install) made and nothing else: our versions, links, lock and command; folders only when empty then."""
+    folder = refuse_dangerous(folder, "install folder")
+    before = installed(folder)
+    command = os.path.join(bin_dir, "mlfleet")
+    ours = "Installed by mlops.fleet.agent" in _read(command)
+    changed = bool(before["versions"] or before["current"] or before["previous"] or ours)
+    after: dict[str, Any] = {"current": "", "previous": "", "versions": []}
+    if check or not changed:
+        return {"changed": changed, "before": before, "after": after}
+    if ours:
+        os.unlink(command)
+    for name in ("current", "previous", ".lock"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
+    for version in before["versions"]:
+        shutil.rmtree(os.path.join(folder, "versions", version))
+    for path in (os.path.join(folder, "versions"), folder):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+    return {"changed": True, "before": before, "after": after}
+
+
+def _forget_old(folder: str) -> None:
+    found = installed(folder)
+    for name in os.listdir(os.path.join(folder, "versions")):
+        if name not in (found["current"], found["previous"]) and _VERSION.match(name.lstrip(".").removesuffix(".tmp")):
+            shutil.rmtree(os.path.join(folder, "versions", name), ignore_errors=True)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,125 @@
+#!/usr/bin/python
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: agent_install
+short_description: Install the node command mlfleet
+version_added: "0.1.0"
+description:
+  - Copies this collection's core and the command C(mlfleet) to the node as one bundle, into a folder of their own version, and
+    points the link C(current) to it. The version before is kept for a rollback.
+  - The switch is atomic, and a job that is running meanwhile stays on the version it started with.
+  - The role M(mlops.fleet.agent#role) uses it and sets up the rest.
+options:
+  state:
+    description:
+      - V(present) installs the version of this collection.
+      - V(rolled_back) makes the version before current again.
+      - V(absent) removes all versions and the command, and nothing else.
+    type: str
+    choices: [present, absent, rolled_back]
+    default: present
+  install_dir:
+    description: Folder of the versions on the node.
+    type: path
+    default: /opt/mlops-fleet
+  bin_dir:
+    description: Folder in which the command is put.
+    type: path
+    default: /usr/local/bin
+  interpreter:
+    description: Python that runs the command, version 3.9 or later.
+    type: path
+    default: /usr/bin/python3
+  bundle:
+    description: The package as base64 text. Made on the controller; do not set it.
+    type: str
+  version:
+    description: Name of the version. Made on the controller; do not set it.
+    type: str
+extends_documentation_fragment:
+  - mlops.fleet.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+author:
+  - mlops.fleet contributors (@mlops-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Install the command
+  mlops.fleet.agent_install:
+    interpreter: /opt/mlops-fleet/venv/bin/python3
+
+- name: Go back to the version before
+  mlops.fleet.agent_install:
+    state: rolled_back
+"""
+
+RETURN = r"""
+current:
+  description: The version that is current now, empty after removal.
+  returned: success
+  type: str
+  sample: 0.1.0-1f2e3d4c5b6a
+previous:
+  description: The version that can be rolled back to, or empty.
+  returned: success
+  type: str
+versions:
+  description: All versions on the node.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import base64
+import typing as t
+
+from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils._core import agent
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
+from ansible_collections.mlops.fleet.plugins.module_utils._core.options import Option, OptionSet
+
+
+class AgentOptions(OptionSet):
+    TABLE = (
+        Option("state", choices=("present", "absent", "rolled_back"), default="present"),
+        Option("install_dir", type="path", default="/opt/mlops-fleet"),
+        Option("bin_dir", type="path", default="/usr/local/bin"),
+        Option("interpreter", type="path", default="/usr/bin/python3"),
+        Option("bundle"),
+        Option("version"),
+    )
+
+
+def main() -> None:
+    module = _shell.build(AgentOptions)
+
+    def work() -> dict[str, t.Any]:
+        options = AgentOptions.from_mapping(module.params)
+        if options.state == "absent":
+            result = agent.remove(options.install_dir, options.bin_dir, module.check_mode)
+        elif options.state == "rolled_back":
+            result = agent.roll_back(options.install_dir, module.check_mode)
+        else:
+            if not options.bundle or not options.version:
+                raise OptionError("The bundle is missing.", "Call mlops.fleet.agent_install as a task, so that the controller makes it.")
+            bundle = base64.b64decode(options.bundle)
+            result = agent.install(options.install_dir, options.bin_dir, options.interpreter, options.version, bundle, module.check_mode)
+        found = {"changed": result["changed"], **result["after"]}
+        if module._diff:
+            found["diff"] = {"before": result["before"], "after": result["after"]}
+        return found
+
+    _shell.execute(module, work)
+
+
+if __name__ == "__main__":
+    main()

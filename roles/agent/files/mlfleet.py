@@ -1,0 +1,591 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The node command C(mlfleet): the shell over the core for timers, cron jobs and people, with no control node.
+
+Runs as C(mlops_fleet.mlfleet) from the folder that the agent role installs; C(_core) lies beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+
+from ._core import config, verdict
+from ._core.errors import CommandFailed, FleetError, LockBusy, MissingLibrary, OptionError, VerificationFailed
+from ._core.options import Option
+from ._core.ports import CommandResult, Progress, World
+
+VERSION_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "VERSION")
+LOGS = {
+    "backup": "/var/log/ml-backup.log",
+    "verify": "/var/log/ml-backup.log",
+    "restore": "/var/log/ml-backup.log",
+    "gpu": "/var/log/gpu-monitor.log",
+    "cleanup": "/var/log/ml-cleanup.log",
+    "health": "/var/log/ml-health-check.log",
+    "maintenance": "/var/log/ml-maintenance.log",
+}
+EXIT_FAILED, EXIT_BAD_BACKUP, EXIT_NOT_RUN = 1, 2, 3
+
+
+def version() -> str:
+    """Return the version that the agent role stamped, C(unknown) when run from a checkout."""
+    try:
+        with open(VERSION_FILE, encoding="ascii") as stream:
+            return stream.read().strip()
+    except OSError:
+        return "unknown"
+
+
+def run_command(argv, timeout=30.0, env=None, stdin=None):
+    """The CommandRunner port: own process group, killed as a whole at the deadline, never waited for after that."""
+    import shutil
+    import subprocess
+
+    path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    program = shutil.which(argv[0], path=path)
+    if program is None:
+        raise CommandFailed(f"The program {argv[0]} is not installed on this host.", f"Install {argv[0]}.", argv[0])
+    try:
+        child = subprocess.Popen(
+            [program, *argv[1:]],
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C", **(env or {})},
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CommandFailed(f"{argv[0]} could not be run: {error.strerror}.", "", argv[0]) from error
+    try:
+        out, err = child.communicate(stdin, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        raise CommandFailed(f"{argv[0]} did not answer within {timeout:g} s and was killed.", "", argv[0]) from None
+    return CommandResult(child.returncode, out, err)
+
+
+class Terminal:
+    """Everything that is printed: results on stdout, notes and progress on stderr, the same in the log file."""
+
+    def __init__(self, json_only: bool, log_file: str | None) -> None:
+        self.json_only = json_only
+        self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self.live = sys.stderr.isatty() and not json_only
+        self.log_file = log_file
+        self.drawn = False
+        self.last = (0.0, -1)
+
+    def say(self, *lines: str) -> None:
+        """Print lines of the human output; nothing with --json."""
+        self.clear()
+        if not self.json_only:
+            for line in lines:
+                print(line)
+
+    def note(self, message: str) -> None:
+        """Print a message for the person at the terminal or in the journal."""
+        self.clear()
+        print(f"mlfleet: {message}", file=sys.stderr)
+
+    def data(self, document) -> None:
+        """Print the JSON document, the only thing on stdout with --json."""
+        if self.json_only:
+            print(json.dumps(document, indent=1, ensure_ascii=False, sort_keys=False))
+
+    def log(self, level: str, message: str) -> None:
+        """Append one line to the log file: local time, level, message. A log that can't be written is said once."""
+        if not self.log_file:
+            return
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{level}] {' '.join(message.split())}\n"
+        try:
+            fd = os.open(self.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+            try:
+                os.write(fd, line.encode("utf-8", "replace"))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self.note(f"no log is written: {self.log_file}: {error.strerror} (choose another with --log-file)")
+            self.log_file = None
+
+    def progress(self, step: Progress) -> None:
+        """Show progress: a bar on a terminal, otherwise a plain line whenever another tenth is done, at most every 5 s."""
+        share = step.done / step.total if step.total else 0.0
+        now = time.monotonic()
+        if self.live:
+            if now - self.last[0] < 0.1 and share < 1:
+                return
+            filled = int(share * 30)
+            amount = f"{share:4.0%}" if step.total else f"{step.done}"
+            print(f"\r\033[K{step.phase:<10} [{'#' * filled}{'.' * (30 - filled)}] {amount} {step.subject[-40:]}", end="", file=sys.stderr, flush=True)
+            self.drawn = True
+            self.last = (now, 0)
+        elif step.total and now - self.last[0] >= 5 and int(share * 10) != self.last[1]:
+            print(f"{step.phase}: {share:.0%} of {step.total} {step.unit}", file=sys.stderr, flush=True)
+            self.last = (now, int(share * 10))
+
+    def clear(self) -> None:
+        """Remove the progress bar."""
+        if self.drawn:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            self.drawn = False
+
+
+# --- flags from the option tables -------------------------------------------------------------------------------------
+
+
+def add_options(parser: argparse.ArgumentParser, table, leave_out=()) -> None:
+    """Give the parser a flag for each option of the table that is not secret; values stay text until the core reads them."""
+    group = parser.add_argument_group("options (also keys of the configuration file)")
+    for option in table:
+        if option.name not in leave_out:
+            _add_option(group, option, "")
+
+
+def _add_option(group, option: Option, prefix: str) -> None:
+    if option.secret or (option.type == "list" and option.suboptions):
+        return  # secrets would be visible in the process list; lists of mappings belong in the file
+    if option.suboptions:
+        for inner in option.suboptions:
+            _add_option(group, inner, f"{prefix}{option.name}.")
+        return
+    name = (prefix + option.name).replace("_", "-").replace(".", "-")
+    text = option.help.replace("%", "%%")
+    if option.env:
+        text += f" [{', '.join(option.env)}]"
+    keywords: dict = {"dest": f"option:{prefix}{option.name}", "default": None, "help": text}
+    if option.type == "bool":
+        keywords["action"] = argparse.BooleanOptionalAction
+    elif option.type == "dict":
+        keywords["metavar"] = "JSON"
+        keywords["type"] = _json_object
+    else:
+        keywords["metavar"] = "{" + ",".join(map(str, option.choices)) + "}" if option.choices and option.type != "list" else option.type.upper()
+    group.add_argument(f"--{name}", *option.flags, **keywords)
+
+
+def _json_object(text: str):
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError("not a JSON object")
+    return found
+
+
+def flags_given(arguments: argparse.Namespace) -> dict:
+    """Return the options that were given as flags, suboptions nested."""
+    found: dict = {}
+    for key, value in vars(arguments).items():
+        if key.startswith("option:") and value is not None:
+            *outer, name = key[len("option:") :].split(".")
+            below = found
+            for step in outer:
+                below = below.setdefault(step, {})
+            below[name] = value
+    return found
+
+
+class Command:
+    """One call of the command: the parsed flags, the configuration, the terminal and the ports."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.name = arguments.command
+        self.environ = dict(os.environ)
+        log_file = getattr(arguments, "log_file", None) or (self.environ.get("LOG_FILE") if self.name == "maintenance" else None)
+        self.terminal = Terminal(getattr(arguments, "json", False), log_file or LOGS.get(self.name))
+        self.world = World(run=run_command, warn=self.terminal.note)
+        self._file: dict | None = None
+
+    @property
+    def file(self) -> dict:
+        if self._file is None:
+            self._file = config.load(self.arguments.config)
+        return self._file
+
+    def merged(self, part: str, flags=None) -> tuple[dict, dict]:
+        """Return the values of a part by precedence, and where each came from."""
+        table = config.option_set(part)
+        given = flags_given(self.arguments) if flags is None else flags
+        return config.merge(table, self.file.get(part, {}), self.environ, given)
+
+    def options(self, part: str, flags=None, **forced):
+        values, _origin = self.merged(part, flags)
+        values.update(forced)
+        asked = getattr(self.arguments, "s3_sync", False) or "s3" in (flags_given(self.arguments) if flags is None else flags)
+        if part == "backup" and not asked and "s3" not in self.file.get("backup", {}):
+            # As before, the bucket of the environment is used only when --s3-sync asks for it.
+            values.pop("s3", None)
+        return config.option_set(part).from_mapping(values)
+
+
+# --- the subcommands ----------------------------------------------------------------------------------------------
+
+
+def judge(command: Command, part: str, flags=None) -> dict:
+    """Run a health check (C(health) or C(gpu)) and return its document."""
+    if part == "gpu":
+        from ._core.gpu import health
+    else:
+        from ._core.node import health
+    extra = {}
+    if part == "gpu" and "metrics_csv" not in command.merged("gpu", flags)[0]:
+        extra["metrics_csv"] = "/var/log/gpu-metrics.csv" if os.access("/var/log", os.W_OK) else None
+    return health.run(command.options(part, flags, **extra), command.world).to_dict()
+
+
+def show_document(command: Command, document: dict) -> None:
+    from ._core.output import human
+
+    terminal = command.terminal
+    verbose = command.arguments.verbose
+    if verbose and document.get("gpus"):
+        terminal.say(*human.gpus(document["gpus"]), "")
+    terminal.say(*human.document(document, terminal.colour, verbose))
+    for check in document["checks"]:
+        if check["status"] not in (verdict.PASS, verdict.SKIPPED):
+            terminal.log({"warning": "WARNING", "unknown": "WARNING"}.get(check["status"], "CRITICAL"), check["message"])
+    terminal.log("INFO", human.document(document)[-1])
+    terminal.data(document)
+
+
+def send_alerts(command: Command, document: dict) -> None:
+    """Tell people, when the configuration or the old environment variables name a channel."""
+    values, _origin = command.merged("alert", {})
+    if command.arguments.no_alert or not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
+        return
+    from ._core.alert import alert
+
+    values["document"] = document
+    result = alert.run(config.option_set("alert").from_mapping(values), command.world)
+    for channel in result.to_dict()["channels"]:
+        if channel["status"] in ("failed", "queued"):
+            command.terminal.note(f"alert by {channel['name']} {channel['status']}: {channel.get('detail', '')}")
+            command.terminal.log("WARNING", f"alert by {channel['name']} {channel['status']}: {channel.get('detail', '')}")
+
+
+def do_health(command: Command) -> int:
+    document = judge(command, command.name)
+    show_document(command, document)
+    try:
+        send_alerts(command, document)
+    except FleetError as error:
+        command.terminal.note(f"no alert was sent: {error}")
+        command.terminal.log("ERROR", f"no alert was sent: {error}")
+    return int(document["exit_code"])
+
+
+def back_up(command: Command, flags=None, check: bool = False) -> dict:
+    from ._core import backup
+
+    return backup.run(command.options("backup", flags), command.world, check=check, tell=command.terminal.progress).to_dict()
+
+
+def clean_up(command: Command, flags=None, check: bool = False) -> dict:
+    from ._core import cleanup
+
+    return cleanup.run(command.options("cleanup", flags), command.world, check=check, tell=command.terminal.progress).to_dict()
+
+
+def do_backup(command: Command) -> int:
+    arguments, terminal = command.arguments, command.terminal
+    if arguments.verify_file:
+        return verify_archive(command, arguments.verify_file)
+    if arguments.s3_sync and not (command.merged("backup")[0].get("s3") or {}).get("bucket"):
+        raise OptionError("--s3-sync needs a bucket.", "Set S3_BUCKET, --s3-bucket or backup.s3.bucket in the configuration.", "s3.bucket")
+    terminal.log("INFO", "backup started" + (" (dry run)" if arguments.dry_run else ""))
+    result = back_up(command, check=arguments.dry_run)
+    lines = backup_lines(result, arguments.dry_run)
+    terminal.say(*lines)
+    for line in lines:
+        terminal.log("INFO", line)
+    terminal.data(result)
+    return 0
+
+
+def backup_lines(result: dict, dry_run: bool) -> list:
+    """Return what a backup run did, or would do, as lines."""
+    from ._core.fsutil import human_size
+
+    would = "would be " if dry_run else ""
+    made = result.get("backup") or {}
+    if result.get("changed"):
+        proof = "" if dry_run else ", verified" if made.get("verified") else ", NOT verified"
+        lines = [f"Backup {would}made: {made.get('path')} ({made.get('files')} files, {human_size(made.get('size') or 0)}{proof})"]
+    else:
+        lines = [f"Nothing has changed since {made.get('path')}: no new backup needed"]
+    lines += [f"Copy {would}stored: {copy.get('url')}" for copy in result.get("copies") or []]
+    removed = [one.get("path", one) if isinstance(one, dict) else one for one in result.get("removed") or []]
+    return lines + [f"Expired backup {would}removed: {path}" for path in removed]
+
+
+def verify_archive(command: Command, path: str) -> int:
+    """Verify one archive, or all in the backup folder; exit status 2 when one is damaged or there is none."""
+    from ._core import backup
+
+    terminal = command.terminal
+    result = backup.info(path, command.world, depth="full", tell=terminal.progress)
+    found = result["backups"]
+    for one in found:
+        problems = "; ".join(one.get("problems") or [])
+        line = f"{one['path']}: " + ("verified" if one.get("verified") else f"DAMAGED: {problems or 'not verified'}")
+        terminal.say(line)
+        terminal.log("INFO" if one.get("verified") else "CRITICAL", line)
+    if not found:
+        terminal.say(f"There is no backup in {path}")
+        terminal.log("CRITICAL", f"there is no backup in {path}")
+    terminal.data(result)
+    return 0 if found and all(one.get("verified") for one in found) else EXIT_BAD_BACKUP
+
+
+def do_verify(command: Command) -> int:
+    path = command.arguments.path or command.options("backup", {}).destination
+    return verify_archive(command, os.path.abspath(path))
+
+
+def do_restore(command: Command) -> int:
+    from ._core import backup
+
+    arguments, terminal = command.arguments, command.terminal
+    given = {
+        "backup": arguments.backup,
+        "path": arguments.path or command.options("backup", {}).destination,
+        "destination": arguments.destination,
+        "files": arguments.files,
+        "mode": "replace" if arguments.replace else "new",
+    }
+    result = backup.restore(given, command.world, check=arguments.dry_run, tell=terminal.progress)
+    restored = result["restored"]
+    line = f"{'Would restore' if arguments.dry_run else 'Restored'} {restored.get('files')} files from {restored.get('backup')} to {arguments.destination}"
+    terminal.say(line)
+    terminal.log("INFO", line)
+    terminal.data(result)
+    return 0
+
+
+def do_cleanup(command: Command) -> int:
+    from ._core.fsutil import human_size
+    from ._core.output import human
+
+    arguments, terminal = command.arguments, command.terminal
+    flags = flags_given(arguments)
+    if arguments.only_target:
+        flags["only"] = [arguments.only_target]
+    terminal.log("INFO", "cleanup started" + (" (dry run)" if arguments.dry_run else ""))
+    result = clean_up(command, flags, check=arguments.dry_run)
+    rows = [["TARGET", "ROOT", "STATUS", "REMOVED", "FREED"]]
+    for target in result["targets"]:
+        freed = human_size(target.get("freed_bytes") or 0)
+        rows.append([target["name"], target.get("root", ""), target.get("status", ""), target.get("removed_count", 0), freed])
+    if arguments.verbose or arguments.dry_run:
+        for unit in result["plan"] if arguments.dry_run else result["removed"]:
+            path = unit.get("path", "") if isinstance(unit, dict) else unit
+            size = f" ({human_size(unit.get('size') or unit.get('bytes') or 0)})" if isinstance(unit, dict) else ""
+            terminal.say(f"{'would remove' if arguments.dry_run else 'removed'} {path}{size}")
+    terminal.say(*human.table(rows))
+    line = f"{'Would free' if arguments.dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
+    terminal.say(line)
+    terminal.log("INFO", line)
+    terminal.data(result)
+    return EXIT_FAILED if result.get("failed") else 0
+
+
+def do_maintenance(command: Command) -> int:
+    from ._core import fsutil, maintenance
+    from ._core.fleet import report as fleet
+
+    arguments, terminal = command.arguments, command.terminal
+    flags = {f"run_{phase}": False for phase in fleet.PHASES if getattr(arguments, f"skip_{phase}")}
+    if arguments.continue_on_error:
+        flags["continue_on_error"] = True
+    options = maintenance.MaintenanceOptions.from_mapping(command.merged("maintenance", flags)[0])
+    check = arguments.dry_run
+
+    def judged(part):
+        document = judge(command, part, {})
+        if not check:
+            try:
+                send_alerts(command, document)
+            except FleetError as error:
+                terminal.note(f"no alert was sent: {error}")
+        return document
+
+    phases = {
+        "health": lambda: judged("health"),
+        "gpu": lambda: judged("gpu"),
+        "backup": lambda: back_up(command, {}, check),
+        "cleanup": lambda: clean_up(command, {}, check),
+    }
+
+    def started(phase: str) -> None:
+        terminal.log("INFO", f"{phase} started")
+        if not terminal.live:
+            terminal.note(f"{phase} started")
+
+    with fsutil.lock(os.path.join(fsutil.lock_folder(), "mlops-fleet-maintenance.lock"), "maintenance"):
+        report = maintenance.run(options, phases, command.world, started)
+    terminal.say(*fleet.table(report))
+    for entry in report["hosts"][0]["phases"]:
+        took = "" if entry["duration"] is None else f" in {fsutil.human_duration(entry['duration'])}"
+        terminal.log("ERROR" if entry["status"] == fleet.FAILED else "INFO", f"{entry['phase']}: {entry['status']}{took}: {entry['message']}")
+    terminal.log("INFO", fleet.headline(report))
+    terminal.data(report)
+    return EXIT_FAILED if report["failed_hosts"] else 0
+
+
+def read_document(path: str):
+    """Return the JSON document in a file, or on standard input (C(-))."""
+    try:
+        if path == "-":
+            return json.load(sys.stdin)
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{path} can't be read as a JSON document: {error}.", "Give the output of a command with --json.", path) from None
+
+
+def do_alert(command: Command) -> int:
+    from ._core.alert import alert
+
+    arguments, terminal = command.arguments, command.terminal
+    values, _origin = command.merged("alert", flags_given(arguments))
+    if arguments.document_file:
+        values["document"] = read_document(arguments.document_file)
+    if arguments.unit:
+        values.setdefault("severity", "critical")
+        values["message"] = f"{arguments.unit} failed on {command.world.hostname}"
+    result = alert.run(config.option_set("alert").from_mapping(values), command.world, check=arguments.dry_run).to_dict()
+    for channel in result["channels"]:
+        terminal.say(f"{channel['name']}: {channel['status']} {channel.get('detail') or ''}".rstrip())
+    if not result["channels"]:
+        terminal.say("No channel is configured: set alert.email, alert.webhooks, alert.syslog or alert.command in the configuration.")
+    terminal.data(result)
+    return EXIT_FAILED if any(channel["status"] in ("failed", "queued") for channel in result["channels"]) else 0
+
+
+def do_config(command: Command) -> int:
+    from ._core.output import human
+
+    terminal = command.terminal
+    rows = [["OPTION", "VALUE", "FROM"]]
+    effective: dict = {}
+    problems = []
+    for part in config.PARTS:
+        values, origin = command.merged(part, {})
+        try:
+            shown = config.option_set(part).from_mapping(values).to_dict()
+        except FleetError as error:
+            problems.append(f"{part}: {error}")
+            continue
+        effective[part] = {name: {"value": value, "from": origin[name]} for name, value in shown.items()}
+        rows += [[f"{part}.{name}", json.dumps(value), origin[name]] for name, value in shown.items()]
+    if not command.arguments.check or command.arguments.verbose:
+        terminal.say(*human.table(rows))
+    terminal.say(*(f"wrong: {problem}" for problem in problems))
+    if not problems:
+        terminal.say(f"The configuration can be used ({command.arguments.config}{'' if command.file else ': empty or not there, so defaults'}).")
+    terminal.data({"options": effective, "problems": problems, "version": version()})
+    return EXIT_NOT_RUN if problems else 0
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+EPILOG = """exit status: 0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 critical (backup: a backup is damaged), 3 could not run.
+Flags win over environment variables (in brackets), these over the configuration file, that over defaults; 'mlfleet config' shows what is in force."""
+
+
+def parser_of(names=None) -> argparse.ArgumentParser:
+    """Return the parser; only the subcommands in C(names) get their options (importing a part costs time)."""
+    parser = argparse.ArgumentParser(
+        prog="mlfleet", description="Keeps this ML node healthy.", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"mlfleet {version()}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, text: str, work, part: str | None = None, leave_out=(), dry_run=False) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(name, help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        sub.set_defaults(work=work)
+        sub.add_argument("--config", default=config.PATH, metavar="FILE", help=f"configuration file (default {config.PATH})")
+        sub.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
+        sub.add_argument("--verbose", "-v", action="store_true", help="show what passed too")
+        if name in LOGS:
+            sub.add_argument("--log-file", metavar="FILE", help=f"append to this log (default {LOGS[name]})")
+        if dry_run:
+            sub.add_argument("--dry-run", "-n", action="store_true", help="change nothing, say what would be done")
+        if part and (names is None or name in names):
+            add_options(sub, config.option_set(part).TABLE, leave_out)
+        return sub
+
+    for name, text in (("health", "judge this node"), ("gpu", "judge the GPUs of this node")):
+        sub = add(name, text, do_health, name, leave_out=("fail_on",))
+        sub.add_argument("--no-alert", action="store_true", help="tell nobody, whatever the verdict")
+    sub = add("backup", "back up the models, verified", do_backup, "backup", leave_out=("verify",), dry_run=True)
+    sub.add_argument("--s3-sync", action="store_true", help="store a copy in the bucket named by S3_BUCKET or the configuration")
+    sub.add_argument("--verify", dest="verify_file", metavar="FILE", help="make no backup; verify this archive")
+    sub.add_argument("--no-verify", dest="option:verify", action="store_false", default=None, help="do not read the new archive back [VERIFY_BACKUP=false]")
+    sub = add("verify", "read backups again and compare every file", do_verify)
+    sub.add_argument("path", nargs="?", help="an archive or a backup folder (default: the configured one)")
+    sub = add("restore", "restore a backup, verified while it is written", do_restore, dry_run=True)
+    sub.add_argument("destination", help="folder to restore to")
+    sub.add_argument("files", nargs="*", help="only these files (patterns)")
+    sub.add_argument("--backup", default="latest", help="archive, its name, or latest")
+    sub.add_argument("--path", metavar="DIR", help="backup folder (default: the configured one)")
+    sub.add_argument("--replace", action="store_true", help="replace what is in the destination")
+    sub = add("cleanup", "remove old experiments, checkpoints, logs and temporary files", do_cleanup, "cleanup", dry_run=True)
+    for target in ("experiments", "checkpoints"):
+        sub.add_argument(f"--{target}-only", dest="only_target", action="store_const", const=target, help=f"clean up {target} and nothing else")
+    sub = add("maintenance", "health, GPU, backup, cleanup, in this order", do_maintenance, dry_run=True)
+    for phase in ("health", "gpu", "backup", "cleanup"):
+        sub.add_argument(f"--skip-{phase}", action="store_true", help=f"leave out {phase}")
+    sub.add_argument("--continue-on-error", action="store_true", help="go on after a phase that failed (cleanup never follows a failed backup)")
+    sub.add_argument("--no-alert", action="store_true", help="tell nobody, whatever the verdict")
+    sub = add("alert", "tell people, over the configured channels", do_alert, "alert", leave_out=("document",), dry_run=True)
+    sub.add_argument("--document", dest="document_file", metavar="FILE", help="verdict to tell about (- for standard input)")
+    sub.add_argument("--unit", help="say that this systemd unit failed (for OnFailure=)")
+    sub = add("config", "show the effective configuration and where it comes from", do_config)
+    sub.add_argument("--check", action="store_true", help="only say whether it can be used")
+    return parser
+
+
+def main(argv=None) -> int:
+    """Run one subcommand; return its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    named = [word for word in argv[:1] if not word.startswith("-")]
+    try:
+        arguments = parser_of(named).parse_args(argv)
+    except SystemExit as leaving:
+        return EXIT_NOT_RUN if leaving.code else 0
+    command = Command(arguments)
+    try:
+        return int(arguments.work(command))
+    except FleetError as error:
+        command.terminal.clear()
+        command.terminal.note(str(error))
+        command.terminal.log("ERROR", str(error))
+        command.terminal.data({"error": error.to_dict()})
+        if isinstance(error, VerificationFailed):
+            return EXIT_BAD_BACKUP
+        if command.name in ("backup", "restore", "cleanup") and not isinstance(error, (OptionError, MissingLibrary, LockBusy)):
+            return EXIT_FAILED
+        return EXIT_NOT_RUN
+    except BrokenPipeError:
+        return EXIT_NOT_RUN
+    except KeyboardInterrupt:
+        command.terminal.note("interrupted")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
