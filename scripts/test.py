@@ -144,7 +144,7 @@ def venv(name: str) -> Path:
 
 def project_files() -> list[str]:
     """What belongs to the project: files that git knows or would add."""
-    names = ask(["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]).split("\0")
+    names = ask(["git", "-c", "safe.directory=*", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]).split("\0")
     return [name for name in names if name and (ROOT / name).exists()]
 
 
