@@ -1,0 +1,183 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writing an archive in one pass: read, hash every file, make tar, compress in threads, hash the whole, write."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import os
+import stat
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import NotUsable
+from ..ports import Progress, Tell
+from . import tarstream
+from .codec import CHUNK, Codec
+from .names import shown
+from .source import FILE, Entry, Tree, below
+
+#: Threads that compress unless told otherwise; more gain little and each costs 16 MiB.
+MOST_WORKERS = 8
+
+
+class Changed(Exception):
+    """A file was changed while it was read, so what was read is no state it ever had. C(args[0]) is its path."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished archive: its size and SHA-256, bytes of tar in it, what it holds (as it was read) and each file's SHA-256."""
+
+    size: int
+    sha256: str
+    plain: int
+    entries: tuple[Entry, ...]
+    digests: dict[str, str]
+
+
+def cpus(workers: int) -> int:
+    """Return the number of threads for the option C(workers)."""
+    return workers or max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
+
+
+class _Pipe:
+    """Takes tar bytes, gives chunks to the threads and writes their results in order. Memory is bounded by the threads."""
+
+    def __init__(self, write: Callable[[bytes], None], codec: Codec, executor: Any, workers: int) -> None:
+        self._write, self._codec, self._executor = write, codec, executor
+        self._limit = 2 * workers + 1
+        self._waiting: collections.deque[Any] = collections.deque()
+        self._buffer = bytearray(CHUNK)
+        self._filled = 0
+        self._crc = 0
+        self.plain = 0
+        write(codec.header)
+
+    def space(self, wanted: int) -> memoryview:
+        """Return room for up to C(wanted) bytes; say with C(advance) how many were put there."""
+        return memoryview(self._buffer)[self._filled : min(CHUNK, self._filled + wanted)]
+
+    def advance(self, count: int) -> None:
+        self._filled += count
+        self.plain += count
+        if self._filled == CHUNK:
+            self._submit()
+
+    def put(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            room = self.space(len(view))
+            count = len(room)
+            room[:] = view[:count]
+            view = view[count:]
+            self.advance(count)
+
+    def _submit(self) -> None:
+        chunk = memoryview(self._buffer)[: self._filled]
+        self._crc = zlib.crc32(chunk, self._crc)
+        self._waiting.append(self._executor.submit(self._codec.pack, chunk))
+        self._buffer, self._filled = bytearray(CHUNK), 0
+        while len(self._waiting) > self._limit:
+            self._write(self._waiting.popleft().result())
+
+    def finish(self) -> None:
+        if self._filled:
+            self._submit()
+        while self._waiting:
+            self._write(self._waiting.popleft().result())
+        self._write(self._codec.trailer(self._crc, self.plain))
+
+
+def write(tree: Tree, root: int, name: str, fd: int, codec: Codec, workers: int, tell: Tell) -> Written:
+    """Write the archive of C(tree) to C(fd) (not synchronised).
+
+    :param root: the source, open. :param name: its path, for messages. :param workers: threads, at least 1.
+    :raises Changed: a file changed under our hands. :raises NotUsable: one can't be read. :raises OSError: writing failed.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    digest = hashlib.sha256()
+    total, done, size = tree.size, 0, 0
+    entries: list[Entry] = []
+    digests: dict[str, str] = {}
+
+    def out(data: bytes) -> None:
+        nonlocal size
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        digest.update(data)
+        size += len(data)
+
+    executor = ThreadPoolExecutor(workers, "compress")
+    try:
+        pipe = _Pipe(out, codec, executor, workers)
+        with below(root) as folders:
+            for found in tree.entries:
+                entry = found
+                if entry.type != FILE:
+                    pipe.put(tarstream.header(entry))
+                    entries.append(entry)
+                    continue
+                folder, _slash, base = entry.path.rpartition("/")
+                source = _open(folders.open, folder, base, f"{name}/{entry.path}", entry.path)
+                try:
+                    entry = _current(entry, os.fstat(source))
+                    pipe.put(tarstream.header(entry))
+                    tell(Progress("archive", done, total, subject=shown(entry.path)))
+                    digests[entry.path] = _copy(source, entry, pipe, f"{name}/{entry.path}")
+                finally:
+                    os.close(source)
+                entries.append(entry)
+                done += entry.size
+        pipe.put(tarstream.end(pipe.plain))
+        pipe.finish()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+    tell(Progress("archive", done, total))
+    return Written(size, digest.hexdigest(), pipe.plain, tuple(entries), digests)
+
+
+def _open(open_folder: Callable[[str], int], folder: str, base: str, full: str, path: str) -> int:
+    try:
+        return os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=open_folder(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        raise Changed(path) from None
+    except OSError as error:
+        full = shown(full)
+        raise NotUsable(f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full) from error
+
+
+def _current(entry: Entry, found: os.stat_result) -> Entry:
+    """Return the entry as the file is now: what was replaced since the walk is stored whole as it is."""
+    if not stat.S_ISREG(found.st_mode):
+        raise Changed(entry.path)
+    return Entry.of(entry.path, FILE, found)
+
+
+def _copy(source: int, entry: Entry, pipe: _Pipe, full: str) -> str:
+    """Put the file's content and its padding into the pipe; return its SHA-256."""
+    digest = hashlib.sha256()
+    left = entry.size
+    while left:
+        room = pipe.space(left)
+        try:
+            count = os.readv(source, [room])
+        except OSError as error:
+            full = shown(full)
+            raise NotUsable(f"Can't read {full}: {error.strerror}.", "Check the disk it lies on.", full) from error
+        if count == 0:
+            raise Changed(entry.path)
+        digest.update(room[:count])
+        pipe.advance(count)
+        left -= count
+    after = os.fstat(source)
+    if (after.st_size, after.st_mtime_ns) != (entry.size, entry.mtime_ns):
+        raise Changed(entry.path)
+    pipe.put(tarstream.pad(entry.size))
+    return digest.hexdigest()

@@ -1,0 +1,50 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""File names of backups: what is ours and what is not."""
+
+from __future__ import annotations
+
+import re
+import time
+
+SUFFIXES = {"gzip": ".tar.gz", "zstd": ".tar.zst", "none": ".tar"}
+#: The checksum file beside an archive, as sha256sum(1) writes and reads it.
+CHECKSUM = ".sha256"
+#: The manifest beside an archive; written last, so a backup with one is complete.
+MANIFEST = ".manifest.json"
+LOCK = ".models_backup.lock"
+
+_ARCHIVE = re.compile(r"models_backup_([0-9]{8}_[0-9]{6})\.tar(?:\.gz|\.zst)?")
+_TEMPORARY = re.compile(r"\.models_backup_[0-9]{8}_[0-9]{6}\.tar(?:\.gz|\.zst)?(?:\.sha256|\.manifest\.json)?\.[0-9a-f]{12}\.tmp")
+
+
+def is_archive(name: str) -> bool:
+    """Say whether C(name) is the file name of an archive of ours."""
+    return _ARCHIVE.fullmatch(name) is not None and stamp_time(name) is not None
+
+
+def is_temporary(name: str) -> bool:
+    """Say whether C(name) is a temporary file of a run of ours."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def stem(created: float) -> str:
+    """Return the file name without suffix for a backup made at C(created) (seconds since the epoch), in local time as ever."""
+    return time.strftime("models_backup_%Y%m%d_%H%M%S", time.localtime(created))
+
+
+def stamp_time(name: str) -> float | None:
+    """Return the time in an archive's name as seconds since the epoch, None when it is no time."""
+    match = _ARCHIVE.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        return time.mktime(time.strptime(match.group(1), "%Y%m%d_%H%M%S"))
+    except (ValueError, OverflowError):
+        return None
+
+
+def shown(path: str) -> str:
+    """Return a file name of any bytes as one line of valid text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in path)

@@ -1,0 +1,327 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading an archive in one pass: hash the whole, unpack, take the tar apart, hash every file, compare with the manifest.
+
+The one reader behind verification and restore. It is independent of the writer: zlib (or libzstd) checks the compression and
+the standard library's tarfile the structure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Protocol
+
+from ..errors import NotUsable, VerificationFailed
+from ..ports import Progress, Tell
+from . import codec
+from .names import shown
+from .source import FILE, FOLDER, LINK
+
+HARD_LINK = "hard link"
+#: More problems than this in one archive are counted, not listed.
+MOST_PROBLEMS = 100
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a backup. C(path) is the file in it, or None for the archive as a whole."""
+
+    message: str
+    path: str | None = None
+
+    def __str__(self) -> str:
+        return f"{shown(self.path)}: {self.message}" if self.path is not None else self.message
+
+
+class Sink(Protocol):
+    """Receives what an archive holds. Entries have the manifest's keys; a file's C(size) is known before its content."""
+
+    def begin(self, entry: Mapping[str, Any]) -> None:
+        """A file, folder or link begins."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def data(self, piece: bytes) -> None:
+        """Content of the file that has begun."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def done(self, entry: Mapping[str, Any]) -> None:
+        """The entry is complete; a file's C(sha256) is set."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+
+@dataclass
+class Scan:
+    """What reading an archive found. C(size) and C(sha256) are the archive's; C(entries) what it holds; sizes in bytes."""
+
+    problems: list[Problem] = field(default_factory=list)
+    more_problems: int = 0
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    size: int = 0
+    sha256: str = ""
+    files: int = 0
+    bytes: int = 0
+
+    def add(self, message: str, path: str | None = None) -> None:
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(Problem(message, path))
+        else:
+            self.more_problems += 1
+
+    def raise_for(self, what: str) -> None:
+        """Raise VerificationFailed that names the first problems, if there are any."""
+        if self.problems:
+            shown_ones = "; ".join(str(problem) for problem in self.problems[:5])
+            more = len(self.problems) + self.more_problems - 5
+            raise VerificationFailed(
+                f"{what} is damaged: {shown_ones}{f'; and {more} more problems' if more > 0 else ''}.",
+                "Use another backup; nothing was changed by this check.",
+                what,
+            )
+
+
+class _Plain(io.RawIOBase):
+    """The tar inside an archive as a stream, hashing the archive on the way."""
+
+    def __init__(self, raw: BinaryIO, total: int, tell: Tell, phase: str) -> None:
+        self._raw, self._total, self._tell, self._phase = raw, total, tell, phase
+        self._hash = hashlib.sha256()
+        self._unpacker: codec.Unpacker | None = None
+        self._buffer = b""
+        self._ended = False
+        self.size = 0
+        self.plain = 0
+        #: Offset behind the last byte that is not zero: whether anything follows the end of the tar.
+        self.last_data = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def _more(self) -> bytes:
+        """Return some more plain data, b"" at the end. :raises codec.Damaged:"""
+        while True:
+            if self._unpacker is not None and self._unpacker.pending:
+                found = self._unpacker.feed(b"")
+            elif self._ended:
+                return b""
+            else:
+                raw = self._raw_block()
+                if not raw:
+                    self._ended = True
+                    if self._unpacker is None:
+                        raise codec.Damaged("it is empty")
+                    self._unpacker.finish()
+                    return b""
+                if self._unpacker is None:
+                    self._unpacker = codec.unpacker(raw)
+                found = self._unpacker.feed(raw)
+            if found:
+                kept = len(found.rstrip(b"\0"))
+                if kept:
+                    self.last_data = self.plain + kept
+                self.plain += len(found)
+                return found
+
+    def _raw_block(self) -> bytes:
+        raw = self._raw.read(codec.BLOCK)
+        while 0 < len(raw) < 6:  # enough to tell the compression by
+            more = self._raw.read(6)
+            if not more:
+                break
+            raw += more
+        self._hash.update(raw)
+        self.size += len(raw)
+        self._tell(Progress(self._phase, self.size, self._total))
+        return raw
+
+    def read(self, size: int = -1) -> bytes:
+        """Return exactly C(size) bytes, fewer only at the end."""
+        if len(self._buffer) < size:
+            pieces = [self._buffer]
+            have = len(self._buffer)
+            while have < size:
+                piece = self._more()
+                if not piece:
+                    break
+                pieces.append(piece)
+                have += len(piece)
+            self._buffer = b"".join(pieces)
+        found, self._buffer = self._buffer[:size], self._buffer[size:]
+        return found
+
+    def drain(self) -> None:
+        """Unpack the rest; it counts for C(plain) and C(last_data)."""
+        self._buffer = b""
+        while self._more():
+            pass
+
+    def hash_rest(self) -> str:
+        """Read what is left of the archive without unpacking it and return the SHA-256 of the whole."""
+        while not self._ended and self._raw_block():
+            pass
+        return self._hash.hexdigest()
+
+
+def member_path(name: str) -> str:
+    """Return the relative path a member's name means.
+
+    :raises VerificationFailed: absolute, empty, or with C(..): no archive of ours has such a name.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        raise VerificationFailed(f"The archive holds an entry with the unsafe name {shown(name)!r}.", "Don't trust this archive.", name)
+    return "/".join(parts)
+
+
+def _entry(member: tarfile.TarInfo) -> dict[str, Any]:
+    """Return a member with the manifest's keys. :raises VerificationFailed: a device, a pipe, or an unsafe name."""
+    found: dict[str, Any] = {
+        "path": member_path(member.name),
+        "mode": f"{member.mode & 0o7777:04o}",
+        "uid": member.uid,
+        "gid": member.gid,
+        "mtime_ns": _nanoseconds(member),
+    }
+    if member.isdir():
+        found["type"] = FOLDER
+    elif member.issym():
+        found.update(type=LINK, target=member.linkname)
+    elif member.islnk():
+        found.update(type=HARD_LINK, target=member_path(member.linkname))
+    elif member.isreg():
+        found.update(type=FILE, size=member.size)
+    else:
+        raise VerificationFailed(f"The archive holds {shown(member.name)!r}, which is a device or a pipe.", "Don't trust this archive.", member.name)
+    return found
+
+
+def _nanoseconds(member: tarfile.TarInfo) -> int:
+    text = member.pax_headers.get("mtime")
+    if text is None:
+        return int(member.mtime) * 10**9
+    sign = -1 if text.startswith("-") else 1
+    whole, _dot, fraction = text.lstrip("-").partition(".")
+    try:
+        return sign * (int(whole or "0") * 10**9 + int((fraction + "0" * 9)[:9]))
+    except ValueError:
+        return int(member.mtime) * 10**9
+
+
+_COMPARED = ("type", "mode", "uid", "gid", "mtime_ns", "size", "sha256", "target")
+_WORDS = {"sha256": "content (SHA-256)", "mtime_ns": "modification time", "target": "link target"}
+
+
+def _compare(scan: Scan, entry: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> None:
+    if wanted is None:
+        scan.add("is in the archive but not in the manifest", entry["path"])
+        return
+    differ = [_WORDS.get(key, key) for key in _COMPARED if entry.get(key) != wanted.get(key)]
+    if differ:
+        scan.add(f"differs from the manifest in {', '.join(differ)}", entry["path"])
+
+
+def scan(
+    raw: BinaryIO, total: int, manifest: Mapping[str, Any] | None, sha256: str | None, tell: Tell, sink: Sink | None = None, phase: str = "verify"
+) -> Scan:
+    """Read a whole archive and compare it with its manifest and checksum; every difference becomes a problem.
+
+    :param total: expected size of the archive in bytes, for progress. :param manifest: None for archives of the old scripts.
+    :param sha256: the archive's expected SHA-256, None when there is none.
+    :param sink: gets the content while it is read, before the end has been checked.
+    :raises VerificationFailed: with a sink, at the first problem; without one only for entries no archive of ours may hold.
+    :raises OSError: the archive can't be read.
+    """
+    found = Scan()
+    wanted = {entry["path"]: entry for entry in manifest["entries"]} if manifest is not None else None
+    plain = _Plain(raw, total, tell, phase)
+    seen: set[str] = set()
+    current: str | None = None
+    offset = 0
+    try:
+        with tarfile.open(fileobj=plain, mode="r|", bufsize=codec.BLOCK, encoding="utf-8", errors="surrogateescape") as tar:
+            for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                if member.name.rstrip("/") in ("", "."):
+                    continue
+                current = member.name
+                entry = _entry(member)
+                current = path = entry["path"]
+                if path in seen:
+                    found.add("is in the archive twice", path)
+                    if sink is not None:
+                        break
+                seen.add(path)
+                if sink is not None and wanted is not None:
+                    before = {key: value for key, value in wanted.get(path, {}).items() if key != "sha256"}
+                    _compare(found, entry, before or None)
+                    if found.problems:
+                        break
+                if sink is not None:
+                    sink.begin(entry)
+                if entry["type"] == FILE:
+                    _content(tar, member, entry, sink)
+                    found.files += 1
+                    found.bytes += entry["size"]
+                if wanted is not None:
+                    _compare(found, entry, wanted.get(path))
+                    if found.problems and sink is not None:
+                        break
+                if sink is not None:
+                    sink.done(entry)
+                found.entries.append(entry)
+                current = None
+            offset = tar.offset
+        if not found.problems or sink is None:
+            plain.drain()
+            if plain.last_data > offset:
+                found.add("the archive goes on behind its end: an entry's header is damaged")
+            elif plain.plain < offset + 2 * tarfile.BLOCKSIZE:
+                found.add("the archive has no end: it was cut off")
+    except (tarfile.TarError, codec.Damaged, EOFError, ValueError) as error:
+        where = f" at byte {plain.size} of {total}"
+        found.add(f"can't be unpacked any further{where}: {error}", current)
+    if found.problems and sink is not None:
+        return found
+    if wanted is not None:
+        for path in wanted:
+            if path not in seen:
+                found.add("is missing in the archive", path)
+    found.sha256 = plain.hash_rest()
+    found.size = plain.size
+    if sha256 is not None and found.sha256 != sha256:
+        found.add(f"the archive's SHA-256 is {found.sha256}, but was {sha256} when it was made")
+    if manifest is not None and found.size != manifest["archive"]["size"]:
+        found.add(f"the archive is {found.size} bytes long, but was {manifest['archive']['size']} when it was made")
+    return found
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, entry: dict[str, Any], sink: Sink | None) -> None:
+    stream = tar.extractfile(member)
+    digest = hashlib.sha256()
+    left = entry["size"]
+    while left:
+        piece = stream.read(min(codec.BLOCK, left)) if stream is not None else b""
+        if not piece:
+            raise EOFError("the content ends early")
+        digest.update(piece)
+        if sink is not None:
+            sink.data(piece)
+        left -= len(piece)
+    entry["sha256"] = digest.hexdigest()
+
+
+def open_archive(path: str) -> BinaryIO:
+    """Open an archive for reading, not through a link in the last component. :raises NotUsable: it can't be."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotUsable(f"Can't open the archive {shown(path)}: {error.strerror}.", "Check its path and permissions.", path) from error
+    if not os.path.isfile(f"/proc/self/fd/{fd}"):
+        os.close(fd)
+        raise NotUsable(f"{shown(path)} is not a file.", "Name an archive.", path)
+    return os.fdopen(fd, "rb", buffering=0)

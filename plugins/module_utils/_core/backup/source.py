@@ -1,0 +1,225 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The source tree: walked without following links, with a fingerprint that tells whether anything has changed."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..errors import NotUsable
+from .names import shown
+
+FILE = "file"
+FOLDER = "folder"
+LINK = "link"
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Kernels stamp files with a clock that ticks every 1 to 10 ms: a change within the tick of the walk would leave no trace.
+_TICK_NS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file, folder or symbolic link. C(path) is relative to the source; undecodable bytes are surrogates. Sizes in bytes."""
+
+    path: str
+    type: str
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    allocated: int = 0
+    target: str = ""
+
+    @classmethod
+    def of(cls, path: str, kind: str, found: os.stat_result, target: str = "") -> Entry:
+        return cls(
+            path=path,
+            type=kind,
+            mode=stat.S_IMODE(found.st_mode),
+            uid=found.st_uid,
+            gid=found.st_gid,
+            size=found.st_size if kind == FILE else 0,
+            mtime_ns=found.st_mtime_ns,
+            ctime_ns=found.st_ctime_ns,
+            inode=found.st_ino,
+            allocated=min(found.st_size, found.st_blocks * 512) if kind == FILE else 0,
+            target=target,
+        )
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a walk found, folders before what is in them. C(skipped) names sockets, pipes and devices, with their kind."""
+
+    entries: tuple[Entry, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def files(self) -> int:
+        return sum(entry.type == FILE for entry in self.entries)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.entries)
+
+    @property
+    def allocated(self) -> int:
+        """Bytes of all files that are not holes."""
+        return sum(entry.allocated for entry in self.entries)
+
+
+class Folders:
+    """Opens folders below a root component by component, never through a link; keeps the last one open."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._path: str | None = None
+        self._fd = -1
+
+    def open(self, path: str) -> int:
+        """Return a descriptor of the folder C(path) (relative, C("") is the root); it is valid until the next call. :raises OSError:"""
+        if path == "":
+            return self._root
+        if path != self._path:
+            self.close()
+            fd = os.dup(self._root)
+            try:
+                for part in path.split("/"):
+                    child = os.open(part, _FOLDER_FLAGS, dir_fd=fd)
+                    os.close(fd)
+                    fd = child
+            except BaseException:
+                os.close(fd)
+                raise
+            self._fd, self._path = fd, path
+        return self._fd
+
+    def close(self) -> None:
+        """Close the folder that is kept open."""
+        if self._path is not None:
+            os.close(self._fd)
+            self._path = None
+
+
+@contextmanager
+def below(root: int) -> Iterator[Folders]:
+    """Give a Folders for C(root), closed in the end."""
+    folders = Folders(root)
+    try:
+        yield folders
+    finally:
+        folders.close()
+
+
+def open_root(path: str) -> int:
+    """Open the source folder; itself it may be reached through links. :raises NotUsable: missing, no folder, not permitted."""
+    try:
+        return os.open(os.path.realpath(path), _FOLDER_FLAGS)
+    except OSError as error:
+        what = "is not a folder" if error.errno == errno.ENOTDIR else f"can't be opened: {error.strerror}"
+        raise NotUsable(f"The source {path} {what}.", "Name an existing folder that this user may read.", path) from error
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Say whether C(path) fits a pattern: one with a slash is compared with the whole relative path, one without with the name."""
+    name = path.rsplit("/", 1)[-1]
+    return any(fnmatch.fnmatchcase(path if "/" in p.strip("/") else name, p.strip("/")) for p in patterns)
+
+
+def selected(path: str, patterns: Iterable[str]) -> bool:
+    """Say whether C(path) or a folder it lies in fits a pattern."""
+    parts = path.split("/")
+    return any(matches("/".join(parts[: n + 1]), patterns) for n in range(len(parts)))
+
+
+def _unreadable(root: str, path: str, error: OSError) -> NotUsable:
+    full = shown(f"{root}/{path}" if path else root)
+    return NotUsable(f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full)
+
+
+def walk(root: int, name: str, exclude: Iterable[str] = ()) -> Tree:
+    """Return everything below the folder open as C(root), sorted, in the order of the archive.
+
+    :param name: the folder's path, for messages. :param exclude: patterns, see matches; what is in an excluded folder is excluded.
+    :raises NotUsable: something can't be read; an archive without it would not be a backup.
+    """
+    exclude = tuple(exclude)
+    for attempt in range(5):
+        tree = _walk_once(root, name, exclude)
+        newest = max((entry.ctime_ns for entry in tree.entries), default=0)
+        age = time.time_ns() - newest
+        if age > _TICK_NS or age < 0 or attempt == 4:
+            break
+        time.sleep(_TICK_NS / 1e9)
+    return tree
+
+
+def _walk_once(root: int, name: str, exclude: tuple[str, ...]) -> Tree:
+    entries: list[Entry] = []
+    skipped: list[str] = []
+    pending = [""]
+    with below(root) as folders:
+        while pending:
+            where = pending.pop()
+            try:
+                fd = folders.open(where)
+                if where:
+                    entries.append(Entry.of(where, FOLDER, os.fstat(fd)))
+                children = sorted(os.listdir(fd), key=os.fsencode)
+            except OSError as error:
+                raise _unreadable(name, where, error) from error
+            inner = []
+            for child in children:
+                path = f"{where}/{child}" if where else child
+                if exclude and matches(path, exclude):
+                    continue
+                try:
+                    found = os.stat(child, dir_fd=fd, follow_symlinks=False)
+                    if stat.S_ISDIR(found.st_mode):
+                        inner.append(path)
+                    elif stat.S_ISLNK(found.st_mode):
+                        entries.append(Entry.of(path, LINK, found, os.readlink(child, dir_fd=fd)))
+                    elif stat.S_ISREG(found.st_mode):
+                        if not os.access(child, os.R_OK, dir_fd=fd, effective_ids=os.access in os.supports_effective_ids):
+                            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                        entries.append(Entry.of(path, FILE, found))
+                    else:
+                        skipped.append(f"{shown(path)} ({_special(found.st_mode)})")
+                except FileNotFoundError:
+                    continue  # gone since the folder was read: not part of the tree any more
+                except OSError as error:
+                    raise _unreadable(name, path, error) from error
+            pending.extend(reversed(inner))
+    return Tree(tuple(entries), tuple(skipped))
+
+
+def _special(mode: int) -> str:
+    if stat.S_ISSOCK(mode):
+        return "socket"
+    if stat.S_ISFIFO(mode):
+        return "pipe"
+    return "device"
+
+
+def fingerprint(source: str, entries: Iterable[Entry]) -> str:
+    """Return a SHA-256 (hex) over path, type, mode, size, times, inode and link target of all entries."""
+    digest = hashlib.sha256(json.dumps(["mlops.fleet source 1", source]).encode("ascii"))
+    for entry in entries:
+        fields = [entry.path, entry.type, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode, entry.target]
+        digest.update(json.dumps(fields).encode("ascii") + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tar headers (POSIX pax) made by hand: exact times, any name, any size, and nothing extra for the ordinary file.
+
+The plain header always carries what fits, so that readers without pax still get whole seconds and short names right.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .source import FILE, FOLDER, LINK, Entry
+
+BLOCK = 512
+#: Archives end with two empty blocks and are filled up to whole records, as tar(1) does.
+RECORD = 10240
+
+_TYPES = {FILE: b"0", LINK: b"2", FOLDER: b"5"}
+
+
+def _octal(value: int, width: int) -> bytes:
+    """Return a number field; 0 where it does not fit, because then a pax record carries it."""
+    if not 0 <= value < 8 ** (width - 1):
+        value = 0
+    return b"%0*o\0" % (width - 1, value)
+
+
+def _ustar(name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, kind: bytes, target: bytes) -> bytes:
+    fields = b"".join(
+        (
+            name[:100].ljust(100, b"\0"),
+            _octal(mode, 8),
+            _octal(uid, 8),
+            _octal(gid, 8),
+            _octal(size, 12),
+            _octal(mtime, 12),
+            b" " * 8,
+            kind,
+            target[:100].ljust(100, b"\0"),
+            b"ustar\x0000",
+        )
+    ).ljust(BLOCK, b"\0")
+    return fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Return one pax record; its decimal length counts itself."""
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest) + 1
+    while len(str(length)) + len(rest) != length:
+        length = len(str(length)) + len(rest)
+    return str(length).encode("ascii") + rest
+
+
+def _decimal(time_ns: int) -> bytes:
+    """Return nanoseconds as decimal seconds, exact, also before 1970."""
+    sign, rest = ("-", -time_ns) if time_ns < 0 else ("", time_ns)
+    text = f"{sign}{rest // 10**9}.{rest % 10**9:09d}"
+    return text.rstrip("0").rstrip(".").encode("ascii")
+
+
+def pad(size: int, to: int = BLOCK) -> bytes:
+    """Return the zeros that fill C(size) bytes up to a multiple of C(to)."""
+    return b"\0" * (-size % to)
+
+
+def header(entry: Entry) -> bytes:
+    """Return the header blocks of an entry. Names that are no UTF-8 are stored byte for byte, as GNU tar does."""
+    name = os.fsencode(entry.path) + (b"/" if entry.type == FOLDER else b"")
+    target = os.fsencode(entry.target)
+    records = []
+    for key, value in ((b"path", name), (b"linkpath", target)):
+        if len(value) > 100 or not value.isascii():
+            records.append(_record(key, value))
+    for key, number, width in ((b"uid", entry.uid, 8), (b"gid", entry.gid, 8), (b"size", entry.size, 12)):
+        if number >= 8 ** (width - 1):
+            records.append(_record(key, str(number).encode("ascii")))
+    seconds = entry.mtime_ns // 10**9
+    if entry.mtime_ns % 10**9 or not 0 <= seconds < 8**11:
+        records.append(_record(b"mtime", _decimal(entry.mtime_ns)))
+    found = b""
+    if records:
+        body = b"".join(records)
+        found = _ustar(b"././@PaxHeader", 0o644, 0, 0, len(body), 0, b"x", b"") + body + pad(len(body))
+    return found + _ustar(name, entry.mode, entry.uid, entry.gid, entry.size, seconds, _TYPES[entry.type], target)
+
+
+def end(size: int) -> bytes:
+    """Return the end of an archive that is C(size) bytes long so far."""
+    return b"\0" * (2 * BLOCK) + pad(size + 2 * BLOCK, RECORD)
