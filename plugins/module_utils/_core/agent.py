@@ -91,7 +91,6 @@ def _unpack(folder: str, version: str, bundle: bytes) -> None:
     # Compiled for everyone now: users without write access would compile at each start.
     compileall.compile_dir(package, quiet=2)
     for path, _folders, _files in os.walk(temporary):
-        os.chmod(path, 0o755)
         fsync_folder(path)
     os.rename(temporary, final)
     fsync_folder(os.path.dirname(final))
@@ -117,16 +116,20 @@ def install(folder: str, bin_dir: str, interpreter: str, version: str, bundle: b
     if check or (current and written):
         after = before if current else {"current": version, "previous": before["current"], "versions": sorted({*before["versions"], version})}
         return {"changed": not (current and written), "before": before, "after": after}
-    os.makedirs(os.path.join(folder, "versions"), mode=0o755, exist_ok=True)
-    os.makedirs(bin_dir, mode=0o755, exist_ok=True)
-    with lock(os.path.join(folder, ".lock"), "installation of the agent"):
-        if version not in installed(folder)["versions"]:
-            _unpack(folder, version, bundle)
-        if before["current"] and before["current"] != version:
-            _point(folder, "previous", before["current"])
-        _point(folder, "current", version)
-        atomic_write(command, script, mode=0o755)
-        _forget_old(folder)
+    old_umask = os.umask(0o022)  # the command is for every user of the node
+    try:
+        os.makedirs(os.path.join(folder, "versions"), mode=0o755, exist_ok=True)
+        os.makedirs(bin_dir, mode=0o755, exist_ok=True)
+        with lock(os.path.join(folder, ".lock"), "installation of the agent"):
+            if version not in installed(folder)["versions"]:
+                _unpack(folder, version, bundle)
+            if before["current"] and before["current"] != version:
+                _point(folder, "previous", before["current"])
+            _point(folder, "current", version)
+            atomic_write(command, script, mode=0o755)
+            _forget_old(folder)
+    finally:
+        os.umask(old_umask)
     return {"changed": True, "before": before, "after": installed(folder)}
 
 
