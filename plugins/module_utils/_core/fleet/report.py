@@ -48,7 +48,7 @@ def phase_failed(result: Result | None) -> bool:
 def _skip_reason(phase: str, earlier: Mapping[str, str], held: str) -> tuple[str, str]:
     """Return state and reason of a phase that Ansible skipped."""
     if UNREACHABLE in earlier.values():
-        return UNREACHABLE, "host can't be reached"
+        return verdict.SKIPPED, "not run: the host can't be reached"
     if held:
         return HELD, held
     if phase == "cleanup" and earlier.get("backup") == FAILED:
@@ -107,7 +107,7 @@ def phase_entry(phase: str, result: Result | None, earlier: Mapping[str, str], h
     entry: dict[str, Any] = {"phase": phase, "duration": None, "changed": False}
     if result is None:
         if UNREACHABLE in earlier.values():
-            return {**entry, "status": UNREACHABLE, "message": "host can't be reached"}
+            return {**entry, "status": verdict.SKIPPED, "message": "not run: the host can't be reached"}
         return {**entry, "status": NO_DATA, "message": "the run gave no result for this host"}
     if result.get("unreachable"):
         return {**entry, "status": UNREACHABLE, "message": str(result.get("msg") or "host can't be reached")}
