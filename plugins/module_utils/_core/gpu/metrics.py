@@ -1,0 +1,136 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""GPU numbers for other programs: the old script's CSV file and Prometheus samples."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import fcntl
+import io
+import os
+import stat
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import fsutil
+from ..errors import WriteFailed
+from ..output.prometheus import STATUS_VALUES, Sample, of_checks
+from ..verdict import Check
+
+#: The old script's columns, exactly. C(util_mem) is the memory controller's; memory in MiB, power in W.
+HEADER = "timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit"
+_COLUMNS = ("id", "name", "temp", "util_gpu", "util_mem", "mem_used", "mem_total", "power_draw", "power_limit")
+_MIB = 1 << 20
+#: Seconds to wait for another writer of the same file.
+LOCK_PATIENCE = 5.0
+
+
+def csv_rows(gpus: Iterable[Mapping[str, Any]], now: float) -> str:
+    """Return one line per GPU. Time is local as in the old script; numbers are whole; what is not known is an empty field."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for gpu in gpus:
+        values = [gpu[column] for column in _COLUMNS]
+        writer.writerow([stamp] + ["" if value is None else round(value) if isinstance(value, float) else value for value in values])
+    return out.getvalue()
+
+
+def append_csv(path: str, gpus: Iterable[Mapping[str, Any]], now: float) -> None:
+    """Append a row per GPU to the CSV file C(path) in one write under a lock; a new or empty file gets the header first.
+
+    A file moved away by log rotation between opening and locking is noticed and the new one used.
+
+    :param now: seconds since the epoch.
+    :raises WriteFailed: the file is a link or no regular file, can't be made or locked, or the disk is full. A row that did not fit is
+        removed again.
+    """
+    rows = csv_rows(gpus, now)
+    if not rows:
+        return
+    try:
+        fd = _open_locked(path)
+        try:
+            size = os.fstat(fd).st_size
+            try:
+                fsutil.write_all(fd, ((HEADER + "\n" if size == 0 else "") + rows).encode("utf-8", "replace"))
+            except OSError:
+                os.ftruncate(fd, size)
+                raise
+        finally:
+            os.close(fd)
+    except OSError as error:
+        reason = {errno.ELOOP: "It is a symbolic link", errno.EWOULDBLOCK: "Another process holds its lock"}.get(error.errno or 0, error.strerror)
+        raise WriteFailed(f"Can't append to {path}: {reason}.", "Check that its folder exists, is writable and has space.", path) from error
+
+
+def _open_locked(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while True:
+        fd = os.open(path, flags, 0o640)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "It is not a regular file")
+            _flock(fd)
+            try:
+                same = os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+            except FileNotFoundError:
+                same = False
+            if same:
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _flock(fd: int) -> None:
+    """Wait for the lock, but not for ever: whoever holds it may be stuck."""
+    end = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.01)
+
+
+def samples(checks: Iterable[Check], gpus: Iterable[Mapping[str, Any]], driver_version: str | None, now: float) -> list[Sample]:
+    """Return the Prometheus samples of a report; values a GPU does not have are left out."""
+    gpus = list(gpus)
+    found = [Sample("mlops_gpu_devices", {}, len(gpus))]
+    columns: dict[str, list[Sample]] = {}
+    for gpu in gpus:
+        labels = {"gpu": str(gpu["id"]), "uuid": gpu["uuid"] or ""}
+        about = {**labels, "name": gpu["name"] or "", "bus_id": gpu["bus_id"] or "", "driver": driver_version or ""}
+        ecc = gpu["ecc"] or {}
+        row = {
+            "mlops_gpu_status": STATUS_VALUES.get(gpu["status"]),
+            "mlops_gpu_temperature_celsius": gpu["temp"],
+            "mlops_gpu_memory_temperature_celsius": gpu["temp_memory"],
+            "mlops_gpu_temperature_margin_celsius": gpu["margin"],
+            "mlops_gpu_utilization_ratio": _scaled(gpu["util_gpu"], 0.01),
+            "mlops_gpu_memory_utilization_ratio": _scaled(gpu["util_mem"], 0.01),
+            "mlops_gpu_memory_used_bytes": _scaled(gpu["mem_used"], _MIB),
+            "mlops_gpu_memory_size_bytes": _scaled(gpu["mem_total"], _MIB),
+            "mlops_gpu_power_draw_watts": gpu["power_draw"],
+            "mlops_gpu_power_limit_watts": gpu["power_limit"],
+            "mlops_gpu_ecc_uncorrected_errors": ecc.get("volatile_uncorrected"),
+            "mlops_gpu_ecc_corrected_errors": ecc.get("volatile_corrected"),
+        }
+        columns.setdefault("mlops_gpu_info", []).append(Sample("mlops_gpu_info", about, 1))
+        for name, value in row.items():
+            columns.setdefault(name, []).append(Sample(name, labels, value))
+        for event in gpu["xids"]:
+            columns.setdefault("mlops_gpu_xid_errors", []).append(Sample("mlops_gpu_xid_errors", {**labels, "xid": str(event["code"])}, event["count"]))
+    for column in columns.values():
+        found += column
+    return found + of_checks("gpu", checks, now)
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else round(value * factor, 4)

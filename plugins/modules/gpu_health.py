@@ -1,0 +1,453 @@
+#!/usr/bin/python
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_health
+short_description: Judge the health of the NVIDIA GPUs of a node
+version_added: "0.1.0"
+description:
+  - Asks the driver once for everything, looks for driver errors (Xid) in the kernel log and for GPUs on the PCI bus, and gives one
+    verdict with its reasons.
+  - What the device says of itself decides. The recovery action that the driver asks for, lost GPUs, failed or pending row remapping,
+    uncorrected memory errors, Xids, the distance to the slowdown temperature and slowdown by the hardware come before fixed numbers.
+  - A node without a GPU is no error. Without driver library and without an NVIDIA device on the PCI bus the status is V(skipped) and
+    the exit code 0, unless O(expected_count) says otherwise. A GPU without a working driver is critical.
+  - The driver is asked in a process of its own, so that a driver that hangs cannot hang the task.
+  - A value that a device does not have is null in RV(gpus), never 0.
+  - The module changes nothing on the node but the files named by O(metrics_csv) and O(textfile), and always reports C(changed=false).
+extends_documentation_fragment:
+  - mlops.fleet.attributes
+  - mlops.fleet.verdict
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Judges as always and writes no file.
+  diff_mode:
+    support: none
+  platform:
+    support: full
+options:
+  expected_count:
+    description:
+      - Number of GPUs that this node must have. Fewer is critical, more is a warning.
+      - Without it, GPUs that are on the PCI bus but not in the driver are found all the same, except in containers.
+      - Set it to V(0) on nodes that have the driver installed but no GPU.
+    type: int
+  temperature_warning:
+    description:
+      - Warn above this core temperature in degrees Celsius.
+      - It stands in for the device's own warning (5 degrees before slowdown, or above its maximum for operation).
+      - Without it, and where the device has no limit of its own, V(80).
+    type: float
+  temperature_critical:
+    description:
+      - Critical above this core temperature in degrees Celsius. The device's own critical limit holds beside it.
+      - Without it, and where the device has no limit of its own, V(90).
+    type: float
+  memory_warning:
+    description:
+      - Warn above this share of GPU memory in use, in percent. V(0) switches it off.
+      - A full memory is normal on a node that trains and says nothing about its health. The default is the one of the scripts that
+        this module replaces. On training nodes set it to V(0), once for all through C(module_defaults).
+      - The check's C(domain) is V(user).
+    type: float
+    default: 90
+  power_warning:
+    description:
+      - Warn above this share of the power limit in use, in percent. V(0) switches it off.
+      - A GPU under full load draws what its limit allows. Set it to V(0) where that is the normal state, as with O(memory_warning).
+    type: float
+    default: 95
+  metrics_csv:
+    description:
+      - Absolute path of a CSV file. One row per GPU is appended to it, under a lock and in one write. A new file gets the header
+        C(timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit) first.
+      - Time is local, memory in MiB, power in W, all numbers are whole. What a GPU does not have is an empty field.
+      - A symbolic link is refused. A file that cannot be written is a warning among the checks and does not hide the verdict.
+    type: path
+  timeout:
+    description: Seconds for all questions to the driver together. A driver that has not answered by then is critical.
+    type: float
+    default: 30
+  xid_window:
+    description: Seconds to look back in the kernel log, never beyond the last boot.
+    type: int
+    default: 86400
+  xid_overrides:
+    description:
+      - Your own levels for single Xid numbers, over those of NVIDIA's catalog. Each value is V(ignore), V(warning) or V(critical).
+      - V(ignore) keeps the Xid in the result and takes it out of the verdict.
+    type: dict
+  log_source:
+    description:
+      - Where to look for Xids. V(auto) takes the journal, else the kernel's own buffer.
+      - V(journal), V(dmesg), or the absolute path of a log file, of which the last 16 MiB are read.
+      - V(none) does not look.
+      - Where the log cannot be read (not root, container), the check says that nothing was checked. It is V(skipped) with V(auto),
+        V(unknown) with a source you named.
+    type: str
+    default: auto
+  backend:
+    description:
+      - How to ask the driver. V(auto) takes NVML through the Python library C(nvidia-ml-py), else the program C(nvidia-smi).
+      - V(nvidia_smi) does not see NVLink, fabric state, processes and the margin of some drivers.
+    type: str
+    choices: [auto, nvml, nvidia_smi]
+    default: auto
+requirements:
+  - NVIDIA driver
+  - nvidia-ml-py or the program nvidia-smi
+  - root, where only root may read the kernel log
+author:
+  - mlops.fleet contributors (@mlops-fleet)
+seealso:
+  - name: Analyzing Xid errors with the Xid catalog
+    description: Meaning of the driver's error numbers.
+    link: https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
+"""
+
+EXAMPLES = r"""
+- name: Look at the GPUs
+  mlops.fleet.gpu_health:
+  register: gpu
+
+- name: Stop here when a GPU is broken or missing
+  mlops.fleet.gpu_health:
+    expected_count: 8
+    fail_on: critical
+
+- name: On nodes that train, full memory and full power are normal
+  module_defaults:
+    mlops.fleet.gpu_health:
+      memory_warning: 0
+      power_warning: 0
+  block:
+    - name: Judge the hardware only
+      mlops.fleet.gpu_health:
+        xid_overrides:
+          "63": warning
+          "43": ignore
+        metrics_csv: /var/log/gpu-metrics.csv
+        textfile: /var/lib/prometheus/node-exporter/mlops_gpu.prom
+
+- name: Name the hot GPUs
+  ansible.builtin.debug:
+    msg: "{{ gpu.gpus | selectattr('temp', 'defined') | rejectattr('temp', 'none') | selectattr('temp', '>', 75) | map(attribute='id') }}"
+"""
+
+RETURN = r"""
+timestamp:
+  description: When the GPUs were looked at, ISO 8601 in UTC.
+  returned: always
+  type: str
+  sample: "2025-01-31T14:30:00+00:00"
+hostname:
+  description: Name of the node.
+  returned: always
+  type: str
+  sample: gpu-17
+status:
+  description: Verdict over all checks. V(skipped) means that there is no GPU.
+  returned: always
+  type: str
+  sample: warning
+exit_code:
+  description: V(0) healthy or no GPU, V(1) warning, V(2) critical.
+  returned: always
+  type: int
+  sample: 1
+summary:
+  description: Counts of the checks and the health score.
+  returned: always
+  type: dict
+  sample: {exit_code: 1, failed: 0, health_score: 93.75, passed: 15, skipped: 0, status: warning, total: 16, warnings: 1}
+checks:
+  description: What was looked at, in the order in which faults explain each other.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    check:
+      description: Stable name of the check.
+      type: str
+      returned: always
+      sample: gpu_temperature
+    status:
+      description: V(pass), V(warning), V(critical), V(unknown) or V(skipped).
+      type: str
+      returned: always
+      sample: warning
+    message:
+      description: One line for people.
+      type: str
+      returned: always
+      sample: "GPU 0: temperature 86 °C, above 80 °C"
+    subject:
+      description: The GPU, or the PCI address of one that the driver no longer lists.
+      type: str
+      returned: when the check is about one GPU
+      sample: GPU 0
+    value:
+      description: What was measured.
+      type: raw
+      returned: when there is one
+      sample: 86
+    unit:
+      description: Unit of the value and its limits.
+      type: str
+      returned: when there is one
+      sample: °C
+    warn:
+      description: Limit of the warning.
+      type: raw
+      returned: when there is one
+      sample: 80
+    crit:
+      description: Limit of the critical status.
+      type: raw
+      returned: when there is one
+      sample: 90
+    threshold_source:
+      description: Whose limit decided, V(device), V(default) or V(user).
+      type: str
+      returned: when a limit decided
+      sample: user
+    action:
+      description: What to do, V(none), V(restart_app), V(inspect), V(reset_gpu), V(drain) or V(reboot).
+      type: str
+      returned: always
+      sample: inspect
+    domain:
+      description: V(node) when the machine is at fault, V(user) when it is what runs on it.
+      type: str
+      returned: when the check did not pass
+      sample: node
+gpus:
+  description: The GPUs in the order of the driver. What a GPU does not have is null.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: Index of the GPU in the driver.
+      type: int
+      returned: always
+      sample: 0
+    name:
+      description: Model.
+      type: str
+      returned: always
+      sample: NVIDIA H100 80GB HBM3
+    uuid:
+      description: The GPU's own identity, which does not change with its index.
+      type: str
+      returned: always
+      sample: GPU-4f2a9c10-0000-4d3e-9b1a-012345678900
+    serial:
+      description: Serial number of the board.
+      type: str
+      returned: always
+      sample: "1654922000000"
+    bus_id:
+      description: PCI address.
+      type: str
+      returned: always
+      sample: "00000000:18:00.0"
+    vbios:
+      description: Version of the video BIOS.
+      type: str
+      returned: always
+      sample: 96.00.89.00.01
+    temp:
+      description: Core temperature in °C.
+      type: int
+      returned: always
+      sample: 72
+    temp_memory:
+      description: Memory temperature in °C.
+      type: int
+      returned: always
+      sample: 80
+    margin:
+      description: Distance to the nearest slowdown threshold in °C.
+      type: int
+      returned: always
+      sample: 26
+    fan:
+      description: Fan speed in percent.
+      type: int
+      returned: always
+      sample: 30
+    util_gpu:
+      description: Share of time with a running kernel, in percent.
+      type: int
+      returned: always
+      sample: 85
+    util_mem:
+      description: Share of time with a busy memory controller, in percent.
+      type: int
+      returned: always
+      sample: 90
+    mem_used:
+      description: Memory in use in MiB, without what the driver reserves.
+      type: int
+      returned: always
+      sample: 15000
+    mem_total:
+      description: Memory in MiB.
+      type: int
+      returned: always
+      sample: 16384
+    power_draw:
+      description: Power draw in W.
+      type: float
+      returned: always
+      sample: 250.0
+    power_limit:
+      description: Power limit in force in W.
+      type: float
+      returned: always
+      sample: 300.0
+    pstate:
+      description: Performance state, V(0) is the fastest.
+      type: int
+      returned: always
+      sample: 0
+    clock_sm:
+      description: Clock of the multiprocessors in MHz.
+      type: int
+      returned: always
+      sample: 1980
+    clock_mem:
+      description: Clock of the memory in MHz.
+      type: int
+      returned: always
+      sample: 2619
+    clock_reasons:
+      description: What holds the clocks down.
+      type: list
+      elements: str
+      returned: always
+      sample: [idle]
+    ecc:
+      description: Error correction mode and error counts, volatile since the driver was loaded and aggregate over the GPU's life.
+      type: dict
+      returned: always
+      sample: {aggregate_corrected: 2, aggregate_uncorrected: 0, mode: true, volatile_corrected: 0, volatile_uncorrected: 0}
+    sram_threshold:
+      description: Whether the threshold of uncorrected SRAM errors is exceeded.
+      type: bool
+      returned: always
+      sample: false
+    remap:
+      description: Remapped memory rows.
+      type: dict
+      returned: always
+      sample: {corrected: 0, failure: false, pending: false, uncorrected: 0}
+    retired:
+      description: Retired memory pages of GPUs before Ampere.
+      type: dict
+      returned: always
+      sample: {double_bit: 0, pending: false, single_bit: 2}
+    recovery_action:
+      description: What the driver asks for to recover the GPU.
+      type: str
+      returned: always
+      sample: none
+    nvlink:
+      description: Number of links and the numbers of those that are down.
+      type: dict
+      returned: always
+      sample: {down: [], links: 18}
+    pcie:
+      description: Generation and width of the PCIe link, now and at most, and replays.
+      type: dict
+      returned: always
+      sample: {gen: 5, gen_max: 5, replays: 0, width: 16, width_max: 16}
+    fabric:
+      description: Registration with the NVLink fabric; state 3 with status 0 is complete.
+      type: dict
+      returned: always
+      sample: {state: 3, status: 0}
+    mig:
+      description: Whether the GPU is split into instances (MIG).
+      type: bool
+      returned: always
+      sample: false
+    persistence:
+      description: Whether the driver stays loaded when nothing uses the GPU.
+      type: bool
+      returned: always
+      sample: true
+    processes:
+      description: At most 32 processes on the GPU with the memory in MiB they use.
+      type: list
+      elements: dict
+      returned: always
+      sample: [{mem_used: 15000, pid: 4242}]
+    process_count:
+      description: Number of processes on the GPU.
+      type: int
+      returned: always
+      sample: 1
+    xids:
+      description: Driver errors of this GPU in the kernel log, with code, count, time of the last one, level and action.
+      type: list
+      elements: dict
+      returned: always
+      sample: [{action: reboot, code: 79, count: 1, last: "2025-01-31T14:29:12+00:00", level: critical, text: GPU has fallen off the bus}]
+    status:
+      description: The worst check of this GPU.
+      type: str
+      returned: always
+      sample: pass
+driver:
+  description: What answered. Null where there is none.
+  returned: always
+  type: dict
+  contains:
+    backend:
+      description: V(nvml) or V(nvidia_smi).
+      type: str
+      returned: always
+      sample: nvml
+    version:
+      description: Version of the driver.
+      type: str
+      returned: always
+      sample: 590.48.01
+    nvml_version:
+      description: Version of the NVML library.
+      type: str
+      returned: always
+      sample: 13.590.48.01
+    cuda_version:
+      description: Newest CUDA version the driver supports.
+      type: str
+      returned: always
+      sample: "13.1"
+"""
+
+from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
+
+
+def main() -> None:
+    module = _shell.build(GpuOptions)
+
+    def work() -> dict:
+        options = GpuOptions.from_mapping(module.params)
+        document = health.run(options, _shell.world(module), write=not module.check_mode)
+        return _shell.leave(module, {"changed": False, **document.to_dict()}, options.fail_on)
+
+    _shell.execute(module, work)
+
+
+if __name__ == "__main__":
+    main()
