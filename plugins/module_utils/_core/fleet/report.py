@@ -9,13 +9,13 @@ whether a phase runs on a host live here, so that the report's reason for a skip
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import verdict
 from ..fsutil import human_duration, human_size
 from ..output import human
+from .stats import percentile
 
 #: The phases in their order. Cleanup comes last and only after the backup is safe.
 PHASES = ("health", "gpu", "backup", "cleanup")
@@ -162,14 +162,6 @@ def _recommendation(health: Result, gpu: Result) -> str:
     actions = [str(check.get("action", "none")) for check in gpu.get("checks") or [] if check.get("status") == verdict.CRITICAL]
     known = [action for action in [str(given or "none"), *actions] if action in verdict.ACTIONS]
     return max(known, key=verdict.ACTIONS.index, default="none")
-
-
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return the C(share)-th percentile (0 to 100) by the nearest-rank method, None for no values."""
-    ordered = sorted(values)
-    if not ordered:
-        return None
-    return ordered[max(0, math.ceil(share / 100.0 * len(ordered)) - 1)]
 
 
 def assemble(

@@ -136,11 +136,6 @@ def test_brake(failed, good, limit, stops):
     assert bool(fleet.brake(hosts, limit)) is stops
 
 
-def test_percentile_is_the_nearest_rank():
-    assert [fleet.percentile(range(1, 101), share) for share in (0, 5, 50, 100)] == [1, 5, 50, 100]
-    assert fleet.percentile([], 5) is None
-
-
 def test_the_table_lines_up_and_ends_with_the_headline():
     lines = fleet.table(assemble({"n1": HEALTHY, "a-much-longer-name": {"health": DOWN}}))
     assert lines[0].split() == ["HOST", "STATE", "SCORE", "HEALTH", "GPU", "BACKUP", "CLEANUP", "TIME"]

@@ -1,0 +1,55 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fleet-level arithmetic for people's own playbooks."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import verdict
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import stats
+
+
+def worst(value: t.Any) -> str:
+    """Return the worst of a list of verdict statuses."""
+    if isinstance(value, (str, t.Mapping)) or not isinstance(value, t.Iterable):
+        raise AnsibleFilterError("mlops.fleet.worst expects a list of statuses")
+    found = [str(one) for one in value]
+    for one in found:
+        if one not in verdict.STATUSES:
+            raise AnsibleFilterError(f"mlops.fleet.worst: {one!r} is not one of {', '.join(verdict.STATUSES)}")
+    return verdict.worst(found)
+
+
+def _numbers(value: t.Any, name: str) -> list[float]:
+    try:
+        return [float(one) for one in value if one is not None]
+    except (TypeError, ValueError) as error:
+        raise AnsibleFilterError(f"mlops.fleet.{name} expects numbers: {error}") from error
+
+
+def percentile(value: t.Any, share: float = 50) -> float | None:
+    """Return a percentile of a list of numbers; nulls are left out."""
+    if isinstance(value, (str, t.Mapping)) or not isinstance(value, t.Iterable):
+        raise AnsibleFilterError("mlops.fleet.percentile expects a list of numbers")
+    if not 0 <= float(share) <= 100:
+        raise AnsibleFilterError("mlops.fleet.percentile: the share must lie between 0 and 100")
+    return stats.percentile(_numbers(value, "percentile"), float(share))
+
+
+def outliers(value: t.Any, limit: float = 3.5) -> list[str]:
+    """Return the keys whose number lies far from the others'; nulls are left out."""
+    if not isinstance(value, t.Mapping):
+        raise AnsibleFilterError("mlops.fleet.outliers expects a mapping of names to numbers")
+    known = {str(name): number for name, number in value.items() if number is not None}
+    return stats.outliers(dict(zip(known, _numbers(known.values(), "outliers"))), float(limit))
+
+
+class FilterModule:
+    """The filters of this collection."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {"worst": worst, "percentile": percentile, "outliers": outliers}
