@@ -90,6 +90,7 @@ class Email(Channel):
     def _smtp(self, message: Any, deadline: float) -> str:
         """Send once. :raises Undelivered: with the server's code; its words only where they can't hold what we sent it."""
         import smtplib
+        import socket
         import ssl
 
         email = self.email
@@ -124,7 +125,8 @@ class Email(Channel):
             words = "" if secret.touches(said, self.secrets) else f": {one_line(said, 200)}"
             raise Undelivered(f"{error.smtp_code}{words}", passing=400 <= error.smtp_code < 500 or error.smtp_code < 0) from None
         except (smtplib.SMTPException, OSError) as error:
-            if isinstance(error, TimeoutError) or type(error).__name__ == "timeout":
+            # smtplib tells of a time-out as of a closed connection, with the time-out as its cause.
+            if any(isinstance(one, socket.timeout) for one in (error, error.__context__)):  # another class before Python 3.10
                 raise Undelivered("no answer in time", passing=True) from None
             why = error.strerror if isinstance(error, OSError) and error.strerror else "the server closed the connection"
             raise Undelivered(f"no connection: {one_line(why, 200)}", passing=True) from None

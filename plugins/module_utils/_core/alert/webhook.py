@@ -211,13 +211,14 @@ def _tls(ca_file: str | None) -> Any:
 
 def _trouble(error: Any) -> Undelivered:
     """What a failed connection means, in our own words: exception texts of the HTTP library hold URLs and header values."""
+    import socket
     import ssl
 
     if isinstance(error, ssl.SSLCertVerificationError):
         return Undelivered(f"the server's certificate is not trusted: {error.verify_message}", passing=False)
     if isinstance(error, ssl.SSLError):
         return Undelivered(f"TLS failed: {error.reason or 'connection broken'}", passing=True)
-    if isinstance(error, TimeoutError) or type(error).__name__ == "timeout":
+    if isinstance(error, socket.timeout):  # another class before Python 3.10
         return Undelivered("no answer in time", passing=True)
     if isinstance(error, OSError) and error.strerror:
         return Undelivered(f"no connection: {error.strerror}", passing=True)

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
+
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
 
@@ -141,7 +142,7 @@ def smtp(authority):
         async def handle_DATA(self, server, session, envelope):
             if self.replies:
                 return self.replies.pop(0)
-            self.mails.append({"to": envelope.rcpt_tos, "from": envelope.mail_from, "data": envelope.content, "tls": session.ssl is not None})
+            self.mails.append({"to": envelope.rcpt_tos, "from": envelope.mail_from, "data": envelope.content, "tls": mode == "tls" or session.ssl is not None})
             return "250 OK"
 
     def start(mode="starttls", user=None, password=None, replies=()):
@@ -150,7 +151,7 @@ def smtp(authority):
         def check(server, session, envelope, mechanism, data):
             good = (data.login, data.password) == ((user or "").encode(), (password or "").encode())
             handler.logins.append(data.login.decode())
-            return AuthResult(success=good)
+            return AuthResult(success=good, handled=False)
 
         settings = {"hostname": "test.example", "authenticator": check, "auth_required": user is not None, "auth_require_tls": False}
         if mode == "starttls":

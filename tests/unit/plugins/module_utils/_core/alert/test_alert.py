@@ -14,6 +14,7 @@ import sys
 import time
 
 import pytest
+
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import alert, state
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError, Refused
@@ -77,7 +78,7 @@ def test_hosts_checks_and_subjects_have_cooldowns_of_their_own(tell, web, docume
 
 
 def test_the_state_survives_a_restart(world, web, document, make_check, tmp_path):
-    source = f"""
+    source = """
 import json, sys
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
@@ -341,7 +342,8 @@ def test_a_test_at_pagerduty_and_opsgenie_leaves_no_incident(tell, web):
 
 def test_the_state_is_private_and_holds_no_secret(tell, web, answer, document, make_check, tmp_path):
     web.answers = [answer(status=500)] * 2
-    hooks = hook(web, headers={"X-Auth": "h3aderSecret"}) + [{"url": web.url("/pd"), "payload": "pagerduty", "routing_key": "R0ut1ngK3y" * 3, "retries": 0}]
+    pager = {"url": web.url("/pd"), "payload": "pagerduty", "routing_key": "R0ut1ngK3y" * 3, "retries": 0}
+    hooks = [*hook(web, headers={"X-Auth": "h3aderSecret"}), pager]
     result = tell(document=document(make_check("disk_space", "critical")), webhooks=hooks)
     folder = tmp_path / "state"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -1,0 +1,223 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Webhooks against real HTTP and HTTPS servers: answers, time-outs, redirects, certificates, and no secret in any text."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+
+TOKEN = "T0KEN1abcDEF2ghi"
+
+
+def one(web, **more):
+    return [{"url": web.url(f"/hooks/{TOKEN}"), "payload": "plain", "timeout": 5, **more}]
+
+
+def send(tell, hooks):
+    result = tell(message="disk is full", severity="critical", webhooks=hooks)
+    assert TOKEN not in json.dumps(result.to_dict())
+    return result.channels[0]
+
+
+def test_delivery(tell, web):
+    found = send(tell, one(web, headers={"X-Team": "ml-platform"}))
+    assert (found["status"], found["detail"]) == ("sent", "HTTP 200")
+    assert found["target"] == "http://127.0.0.1"
+    request = web.requests[0]
+    assert request["path"] == f"/hooks/{TOKEN}"
+    assert request["headers"]["Content-Type"].startswith("application/json")
+    assert request["headers"]["X-Team"] == "ml-platform"
+
+
+def test_429_waits_as_long_as_asked(tell, web, answer):
+    web.answers = [answer(status=429, headers={"Retry-After": "1"})]
+    assert send(tell, one(web))["status"] == "sent"
+    assert 1.0 <= web.requests[1]["at"] - web.requests[0]["at"] < 2.6
+
+
+def test_429_with_a_date(tell, web, answer):
+    from email.utils import formatdate
+
+    web.answers = [answer(status=429, headers={"Retry-After": formatdate(time.time() + 2, usegmt=True)})]
+    assert send(tell, one(web))["status"] == "sent"
+    assert web.requests[1]["at"] - web.requests[0]["at"] < 3.6
+
+
+def test_429_that_asks_for_too_long_is_left_to_the_next_run(tell, web, answer):
+    web.answers = [answer(status=429, headers={"Retry-After": "600"})]
+    start = time.monotonic()
+    found = send(tell, one(web, retries=5))
+    assert time.monotonic() - start < 2
+    assert found["status"] == "queued"
+    assert "600 s" in found["detail"]
+    assert len(web.requests) == 1
+
+
+def test_500_is_tried_again_with_growing_pauses_and_then_kept(tell, web, answer):
+    web.answers = [answer(status=500)] * 3
+    found = send(tell, one(web, retries=2))
+    assert found["status"] == "queued"
+    assert "HTTP 500" in found["detail"]
+    first, second, third = (request["at"] for request in web.requests)
+    assert 0.45 < second - first < 1.2
+    assert 0.95 < third - second < 2.2
+
+
+def test_500_then_200(tell, web, answer):
+    web.answers = [answer(status=502)]
+    assert send(tell, one(web))["status"] == "sent"
+    assert len(web.requests) == 2
+
+
+def test_silence(tell, web, answer):
+    web.answers = [answer(hang=3)]
+    start = time.monotonic()
+    found = send(tell, one(web, timeout=0.5, retries=0))
+    assert time.monotonic() - start < 2
+    assert (found["status"], found["detail"]) == ("queued", "no answer in time")
+
+
+def test_a_reset_connection_is_tried_again(tell, web, answer):
+    web.answers = [answer(reset=True)]
+    assert send(tell, one(web))["status"] == "sent"
+    web.answers = [answer(reset=True)]
+    assert tell(message="other", webhooks=one(web, retries=0)).channels[0]["status"] == "queued"
+
+
+def test_nobody_listening(tell):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    found = send(tell, [{"url": f"http://127.0.0.1:{port}/{TOKEN}", "retries": 0}])
+    assert (found["status"], found["detail"]) == ("queued", "no connection: Connection refused")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_is_not_followed(tell, web, web2, answer, status):
+    web.answers = [answer(status=status, headers={"Location": web2.url(f"/stolen/{TOKEN}")})]
+    found = send(tell, one(web))
+    assert found["status"] == "failed"
+    assert f"HTTP {status}" in found["detail"]
+    assert "redirect" in found["detail"]
+    assert not web2.requests
+    assert len(web.requests) == 1
+
+
+def test_a_redirect_on_the_same_host_that_keeps_the_method_is_followed(tell, web, answer):
+    web.answers = [answer(status=308, headers={"Location": "/moved"})]
+    assert send(tell, one(web))["status"] == "sent"
+    assert web.requests[1]["path"] == "/moved"
+    assert web.requests[1]["json"] == web.requests[0]["json"]
+
+
+def test_a_redirect_loop_ends(tell, web, answer):
+    web.answers = [answer(status=307, headers={"Location": "/again"})] * 20
+    assert send(tell, one(web))["status"] == "failed"
+    assert len(web.requests) <= 5
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413])
+def test_a_refusal_is_for_good(tell, web, answer, status):
+    web.answers = [answer(status=status, body='{"message": "bad event"}')]
+    found = send(tell, one(web, retries=3))
+    assert found["status"] == "failed"
+    assert "bad event" in found["detail"]
+    assert len(web.requests) == 1
+
+
+@pytest.mark.parametrize("echo", [TOKEN, TOKEN[3:13], f"/hooks/{TOKEN}", "h3aderSecret", "aDerU3Iz"])
+def test_an_answer_that_echoes_a_secret_is_not_repeated(tell, web, answer, echo):
+    web.answers = [answer(status=400, body=f"unknown token {echo}")]
+    result = tell(message="x", webhooks=one(web, headers={"Authorization": "Bearer h3aderSecret", "X-Two": "aDerU3Iz"}))
+    assert echo not in json.dumps(result.to_dict())
+    assert result.channels[0]["detail"] == "HTTP 400 Bad Request"
+
+
+def test_tls_is_verified(tell, secure_web, authority):
+    refused = send(tell, one(secure_web, retries=0))
+    assert refused["status"] == "failed"
+    assert "certificate is not trusted" in refused["detail"]
+    assert not secure_web.requests
+    trusted = send(tell, one(secure_web, ca_file=authority.ca_file))
+    assert trusted["status"] == "sent"
+    assert trusted["target"] == "https://127.0.0.1"
+
+
+def test_a_certificate_for_another_name_is_refused(tell, authority):
+    import ssl
+
+    import trustme
+
+    from .conftest import WebServer
+
+    other = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    other.issue_cert("elsewhere.example").configure_cert(context)
+    server = WebServer(context)
+    try:
+        with other.cert_pem.tempfile() as path:
+            assert "certificate is not trusted" in send(tell, one(server, ca_file=path, retries=0))["detail"]
+    finally:
+        server.close()
+
+
+def test_user_and_password_in_the_url_become_a_header(tell, web):
+    url = web.url("/x").replace("http://", "http://bob:pa%40ss-w0rd@")
+    result = tell(message="x", webhooks=[{"url": url, "payload": "plain"}])
+    assert web.requests[0]["headers"]["Authorization"] == "Basic Ym9iOnBhQHNzLXcwcmQ="
+    assert result.channels[0]["target"] == "http://127.0.0.1"
+    assert "bob" not in json.dumps(result.to_dict())
+
+
+def test_secrets_from_file_and_environment(tell, web, world, tmp_path):
+    path = tmp_path / "url"
+    path.write_text(web.url(f"/{TOKEN}") + "\n")
+    path.chmod(0o644)
+    refused = send(tell, [{"url_file": str(path)}])
+    assert refused["status"] == "failed"
+    assert "chmod 0600" in refused["detail"]
+    path.chmod(0o600)
+    assert send(tell, [{"url_file": str(path)}])["status"] == "sent"
+    world.environ = {"HOOK": web.url("/from-env")}
+    assert tell(message="y", webhooks=[{"url_env": "HOOK"}]).channels[0]["status"] == "sent"
+    assert "is not set" in tell(message="z", webhooks=[{"url_env": "MISSING"}]).channels[0]["detail"]
+    assert [request["path"] for request in web.requests] == [f"/{TOKEN}", "/from-env"]
+
+
+def test_an_unusable_url_from_a_file_is_reported_without_it(tell, tmp_path):
+    path = tmp_path / "url"
+    path.write_text(f"ftp://host/{TOKEN}")
+    path.chmod(0o600)
+    assert "must begin with https://" in send(tell, [{"url_file": str(path)}])["detail"]
+
+
+def test_base_addresses_get_the_path_of_their_service(tell, web):
+    for payload, more in (("pagerduty", {"routing_key": "R" * 32}), ("opsgenie", {"api_key": "K" * 32}), ("alertmanager", {})):
+        tell(message=f"to {payload}", webhooks=[{"url": web.url("/"), "payload": payload, **more}])
+    assert [request["path"] for request in web.requests] == ["/v2/enqueue", "/v2/alerts", "/api/v2/alerts"]
+    assert web.requests[1]["headers"]["Authorization"] == "GenieKey " + "K" * 32
+
+
+def test_pagerduty_without_a_key_says_so(tell, web):
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.webhook import guess
+
+    assert guess("https://events.pagerduty.com/v2/enqueue") == "pagerduty"
+    assert guess("https://hooks.slack.com/services/T/B/X") == "slack"
+    assert guess("https://prod-1.westeurope.logic.azure.com:443/workflows/x") == "teams"
+    assert guess("https://hooks.slack.com.evil.example/") == "plain"
+
+
+def test_everything_after_a_dead_server_is_kept_without_waiting_for_each(tell, web, answer, document, make_check):
+    web.answers = [answer(hang=2)]
+    start = time.monotonic()
+    verdict = document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(5)])
+    found = tell(document=verdict, webhooks=one(web, payload="slack", timeout=0.5, retries=0)).channels[0]
+    assert time.monotonic() - start < 1.8
+    assert found["status"] == "queued"
+    assert found["events"] == 5
+    assert len(web.requests) == 1
