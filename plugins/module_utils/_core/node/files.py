@@ -1,0 +1,50 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading small files below C(/proc), C(/sys) and C(/etc): nothing here can hang, a missing file is None."""
+
+from __future__ import annotations
+
+import os
+
+from ..ports import World
+
+
+def text(world: World, path: str) -> str | None:
+    """Return the content of a file below the world's root without surrounding white space, None when it can't be read."""
+    try:
+        with open(world.path(path), encoding="utf-8", errors="replace") as stream:
+            return stream.read().strip()
+    except OSError:
+        return None
+
+
+def lines(world: World, path: str) -> list[str]:
+    """Return the lines of a file, [] when it can't be read."""
+    return (text(world, path) or "").splitlines()
+
+
+def number(world: World, path: str) -> int | None:
+    """Return a file that holds one whole number (its first word), None when it does not."""
+    words = (text(world, path) or "").split()
+    try:
+        return int(words[0]) if words else None
+    except ValueError:
+        return None
+
+
+def folder(world: World, path: str) -> list[str]:
+    """Return the sorted names in a folder, [] when it can't be read."""
+    try:
+        return sorted(os.listdir(world.path(path)))
+    except OSError:
+        return []
+
+
+def in_container(world: World) -> bool:
+    """Whether this is a container, where clock, kernel and hardware are the host's business."""
+    if os.path.exists(world.path("/run/.containerenv")) or os.path.exists(world.path("/.dockerenv")):
+        return True
+    if text(world, "/run/systemd/container") is not None:
+        return True
+    return any(word.startswith("container=") for word in (text(world, "/proc/1/environ") or "").split("\0"))

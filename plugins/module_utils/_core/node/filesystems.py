@@ -1,0 +1,266 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mounted file systems: space, inodes, unwanted read-only, mounts that do not answer, mounts that are missing."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import verdict
+from ..fsutil import human_size
+from ..ports import World
+from ..verdict import Check
+from . import files, thresholds
+from .options import NodeOptions
+
+#: File systems that hold nothing a person could fill, or show what another mount shows.
+PSEUDO = frozenset(
+    "autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs fuse.gvfsd-fuse fuse.lxcfs fuse.portal fusectl hugetlbfs"
+    " mqueue nsfs overlay proc pstore ramfs rootfs rpc_pipefs securityfs selinuxfs sysfs tracefs".split()
+)
+#: Always full and read-only by nature.
+IMAGES = frozenset({"squashfs", "iso9660", "erofs", "cramfs", "udf"})
+#: Served by something that may die: each is asked in a process of its own. Every C(fuse) type counts as one of them.
+NETWORK = frozenset("nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs 9p afs ocfs2 gfs2 ncpfs orangefs pvfs2 virtiofs weka wekafs".split())
+_OCTAL = re.compile(r"\\([0-7]{3})")
+#: Where a folder may be read-only on purpose, whatever its file system.
+_READ_ONLY_BY_NATURE = ("/boot/efi", "/snap/", "/sysroot", "/usr")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of mountinfo. C(device) is major:minor, C(options) are those of the mount and of its superblock together."""
+
+    path: str
+    fstype: str
+    source: str
+    device: str
+    root: str
+    mount_read_only: bool
+    super_read_only: bool
+
+    @property
+    def remote(self) -> bool:
+        """Whether it may stop answering while the kernel is well."""
+        return self.fstype in NETWORK or self.fstype.split(".")[0] in ("fuse", "fuseblk")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What statvfs said: bytes and inodes. C(avail) is what an ordinary user may still write, as C(df) shows it."""
+
+    used: int
+    avail: int
+    inodes: int
+    inodes_used: int
+    inodes_avail: int
+    read_only: bool
+
+
+def _unescape(word: str) -> str:
+    return _OCTAL.sub(lambda found: chr(int(found.group(1), 8)), word)
+
+
+def parse_mountinfo(content: str) -> list[Mount]:
+    """Return the mounts of a mountinfo file, in its order (proc(5))."""
+    found = []
+    for line in content.splitlines():
+        left, _separator, right = line.partition(" - ")
+        words, tail = left.split(" "), right.split(" ")
+        if len(words) < 6 or len(tail) < 2:
+            continue
+        found.append(
+            Mount(
+                path=_unescape(words[4]),
+                fstype=tail[0],
+                source=_unescape(tail[1]),
+                device=words[2],
+                root=_unescape(words[3]),
+                mount_read_only="ro" in words[5].split(","),
+                super_read_only="ro" in tail[-1].split(","),
+            )
+        )
+    return found
+
+
+def relevant(mounts: list[Mount], exclude: list[str]) -> list[Mount]:
+    """Return the mounts to judge: none twice (bind mounts, one on top of another), no pseudo file systems, no images, not the excluded.
+
+    A container's root is an overlay; it is kept, because there it is the disk.
+    """
+    visible = {mount.path: mount for mount in mounts}  # a later mount on the same point hides the earlier one
+    chosen: dict[str, Mount] = {}
+    for mount in visible.values():
+        if mount.fstype in IMAGES or (mount.fstype in PSEUDO and not (mount.fstype == "overlay" and mount.path == "/")):
+            continue
+        if mount.fstype == "tmpfs" and (mount.path.startswith(("/run/user/", "/run/credentials/", "/sys/", "/proc/")) or mount.path.endswith("/userdata/shm")):
+            continue
+        if mount.source.startswith("/dev/loop") and mount.path.startswith(("/snap/", "/var/lib/snapd/snap/")):
+            continue
+        if mount.path.startswith("/var/lib/containers/storage/overlay-containers/") or mount.path.startswith("/var/lib/kubelet/pods/"):
+            continue
+        if any(fnmatch.fnmatchcase(mount.path, pattern) for pattern in exclude):
+            continue
+        if mount.root != "/" and os.path.isabs(mount.root) and mount.path.startswith("/etc/"):
+            continue  # single files bound into a container (resolv.conf, hosts)
+        other = chosen.get(mount.device)
+        # Of several mounts of one file system the one that shows its root, then the shortest path, stands for all.
+        if other is None or (mount.root != "/", len(mount.path), mount.path) < (other.root != "/", len(other.path), other.path):
+            chosen[mount.device] = mount
+    return sorted(chosen.values(), key=lambda mount: mount.path)
+
+
+def fstab(world: World) -> dict[str, tuple[str, frozenset[str]]]:
+    """Return what C(/etc/fstab) wants: mount point to (type, options)."""
+    found = {}
+    for line in files.lines(world, "/etc/fstab"):
+        words = line.split()
+        if len(words) >= 4 and not words[0].startswith("#"):
+            found[_unescape(words[1])] = (words[2], frozenset(words[3].split(",")))
+    return found
+
+
+def usage(path: str) -> Usage:
+    """Ask one file system; may hang for ever, so only in a child. :raises OSError: it answered with an error (C(ESTALE), C(EIO), C(EACCES))."""
+    found = os.statvfs(path)
+    return Usage(
+        used=(found.f_blocks - found.f_bfree) * found.f_frsize,
+        avail=found.f_bavail * found.f_frsize,
+        inodes=found.f_files,
+        inodes_used=found.f_files - found.f_ffree,
+        inodes_avail=found.f_favail,
+        read_only=bool(found.f_flag & os.ST_RDONLY),
+    )
+
+
+def probe(paths: list[str]) -> dict[str, Any]:
+    """Return for each mount point its Usage, or the error number and text of the system call."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        try:
+            found[path] = usage(path)
+        except OSError as error:
+            found[path] = (error.errno, error.strerror)
+    return found
+
+
+def percent(used: int, avail: int) -> float:
+    """Return used / (used + avail) in percent, the way C(df) rounds away the blocks reserved for root; 0 for an empty file system."""
+    return 100.0 * used / (used + avail) if used + avail > 0 else 0.0
+
+
+def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
+    """Judge C(mounts) (list of Mount), C(answers) (mount point to Usage, (errno, text) or Problem text), C(fstab)."""
+    found: list[Check] = []
+    mounted = {mount.path for mount in facts["mounts"]} | set(facts["mount_points"])
+    if options.wants("mount_present"):
+        found += _missing(facts["fstab"], mounted, options)
+    for mount in facts["mounts"]:
+        answer = facts["answers"].get(mount.path)
+        if answer is None:
+            continue
+        if not isinstance(answer, Usage):
+            found += _silent(mount, answer, options)
+            continue
+        if mount.remote and options.wants("mount_responds"):
+            found.append(Check("mount_responds", verdict.PASS, f"{mount.path} ({mount.fstype}) answers", mount.path))
+        writable = not (answer.read_only and mount.mount_read_only)  # nobody can fill what nobody may write
+        if writable and options.wants("disk_usage"):
+            found.append(_space(mount, answer, options))
+        if writable and options.wants("inode_usage") and answer.inodes > 0:  # btrfs and some network file systems have no fixed number of inodes
+            limits = options.limits_in_force["inode_usage"]
+            value = percent(answer.inodes_used, answer.inodes_avail)
+            found.append(thresholds.judge(limits, "inode_usage", value, f"Inode usage: {value:.0f}% on {mount.path}", subject=mount.path))
+        if options.wants("read_only"):
+            found += _read_only(mount, answer, facts["fstab"].get(mount.path))
+    return found
+
+
+def _missing(wanted: Mapping[str, tuple[str, frozenset[str]]], mounted: set[str], options: NodeOptions) -> list[Check]:
+    from_fstab = {
+        path
+        for path, (fstype, how) in wanted.items()
+        if path.startswith("/")
+        and fstype not in ("swap", "none", "proc", "sysfs", "devpts", "tmpfs")
+        and not how & {"noauto", "x-systemd.automount", "comment=systemd.automount"}
+        and not any(fnmatch.fnmatchcase(path, pattern) for pattern in options.disk_exclude)
+    }
+    found = []
+    for path in sorted(from_fstab | {os.path.normpath(path) for path in options.expected_mounts}):
+        asked = path in options.expected_mounts
+        if path in mounted:
+            if asked:
+                found.append(Check("mount_present", verdict.PASS, f"{path} is mounted", path))
+            continue
+        soft = not asked and "nofail" in wanted[path][1]
+        origin = "expected_mounts" if asked else "/etc/fstab"
+        status = verdict.WARNING if soft else verdict.CRITICAL
+        found.append(Check("mount_present", status, f"{path} is not mounted, though {origin} names it", path, action="inspect", domain="node"))
+    return found
+
+
+def _silent(mount: Mount, answer: Any, options: NodeOptions) -> list[Check]:
+    """The file system did not answer, or with an error."""
+    if not options.wants("mount_responds"):
+        return []
+    name = f"{mount.path} ({mount.fstype})"
+    if isinstance(answer, tuple):
+        code, reason = answer
+        if code in (errno.EACCES, errno.EPERM):
+            return [Check("mount_responds", verdict.SKIPPED, f"{name} may not be read by this user", mount.path)]
+        if code == errno.ENOENT:
+            return [Check("mount_responds", verdict.SKIPPED, f"{name} is hidden below another mount", mount.path)]
+        text = f"{name} answers with an error: {reason}"
+    else:
+        text = f"{name}: {answer}"
+    return [Check("mount_responds", verdict.CRITICAL, text, mount.path, action="drain", domain="node")]
+
+
+def _space(mount: Mount, answer: Usage, options: NodeOptions) -> Check:
+    """Percentage and floor together: 10 % of 30 TB is no alarm."""
+    limits = options.limits_in_force["disk_usage"]
+    value = percent(answer.used, answer.avail)
+    status = limits.level(value)
+    free_gib = answer.avail / 2**30
+    for level, floor, milder in (
+        (verdict.CRITICAL, options.disk_floor_critical, verdict.WARNING),
+        (verdict.WARNING, options.disk_floor_warning, verdict.PASS),
+    ):
+        if status == level and floor and free_gib >= floor:
+            status = milder
+    message = f"Disk usage: {value:.0f}% on {mount.path} ({human_size(answer.avail)} free)"
+    return thresholds.judge(limits, "disk_usage", value, message, status, subject=mount.path, details={"free_bytes": answer.avail, "used_bytes": answer.used})
+
+
+def _read_only(mount: Mount, answer: Usage, wanted: tuple[str, frozenset[str]] | None) -> list[Check]:
+    """A file system that turned read-only: its superblock is, and fstab does not want it so.
+
+    After an error the kernel turns the superblock read-only and leaves the mount's own flag alone; people turn both. A mount point that
+    alone is read-only (bind mount, container) was made so on purpose.
+    """
+    if not mount.fstype.startswith(("ext", "xfs", "btrfs", "f2fs", "jfs", "reiserfs", "zfs", "vfat", "nfs", "bcachefs")):
+        return []
+    if answer.read_only and mount.super_read_only:
+        by_kernel = not mount.mount_read_only
+        on_purpose = "ro" in wanted[1] if wanted else mount.path.startswith(_READ_ONLY_BY_NATURE) or (mount.remote and not by_kernel)
+        if not on_purpose:
+            known = by_kernel or wanted is not None
+            reason = "the kernel turned it so after an error" if by_kernel else "/etc/fstab wants it writable" if known else "/etc/fstab does not say so"
+            return [
+                Check(
+                    "read_only",
+                    verdict.CRITICAL if known else verdict.WARNING,
+                    f"{mount.path} ({mount.fstype}) is read-only: {reason}",
+                    mount.path,
+                    action="drain" if known else "inspect",
+                    domain="node",
+                )
+            ]
+    return [Check("read_only", verdict.PASS, f"{mount.path} is {'read-only as intended' if answer.read_only else 'writable'}", mount.path)]

@@ -1,0 +1,215 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Recent errors: one bounded, indexed query of the journal, or the kernel's own ring buffer where there is no journal."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .. import verdict
+from ..ports import World
+from ..verdict import Check
+from . import files, thresholds
+from .options import NodeOptions
+
+#: Most entries one query may return; newest first, so what is left out is the oldest.
+MOST = 1000
+#: systemd's catalogue id of "a unit's restart was scheduled" (sd-messages.h, SD_MESSAGE_UNIT_RESTART_SCHEDULED).
+RESTARTED = "5eb03494b6584870a536b337290809b2"
+_FIELDS = "MESSAGE,PRIORITY,_TRANSPORT,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,UNIT,MESSAGE_ID"
+_OOM = re.compile(
+    r"(?P<cgroup>Memory cgroup out of memory|Out of memory)(?:: Killed process|: Kill process|.*Killed process) (?P<pid>\d+),? \((?P<name>[^)]*)\)"
+)
+
+#: Kernel messages that mean something on every node: name, pattern, verdict, action.
+PATTERNS: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "file system error",
+        r"EXT4-fs error|XFS \(\S+\): .*([Cc]orruption|[Ss]hutting down|metadata I/O error)|BTRFS (error|critical)|Remounting filesystem read-only",
+        "critical",
+        "drain",
+    ),
+    ("disk I/O error", r"I/O error, dev |Buffer I/O error|critical medium error|blk_update_request: .*error", "critical", "drain"),
+    ("NVMe controller fault", r"nvme.*(controller is down|Removing after probe failure|I/O .*timeout, (reset|disable))", "critical", "drain"),
+    ("machine check", r"\[Hardware Error\]|mce: .*CPU\d+: Machine Check|Uncorrected hardware memory error|Memory failure: 0x", "critical", "drain"),
+    ("lock-up", r"soft lockup|hard LOCKUP|rcu.*detected stalls|watchdog: BUG", "critical", "reboot"),
+    ("kernel bug", r"kernel BUG at|BUG: (unable to handle|kernel NULL|Bad page)|Oops: |general protection fault.*\[#", "critical", "reboot"),
+    ("hung task", r"blocked for more than \d+ seconds", "warning", "inspect"),
+    ("network device fault", r"NETDEV WATCHDOG|transmit queue \d+ timed out|tx timeout", "warning", "inspect"),
+    ("PCIe error", r"AER: .*(Fatal|Uncorrect)|PCIe Bus Error: severity=Uncorrect", "warning", "inspect"),
+    ("network file system", r"nfs: server \S+ not responding(?!, still trying.*OK)|LustreError|ceph: mds\d+ hung", "warning", "inspect"),
+)
+
+
+def _entry(message: Any, when: float, kernel: bool, priority: int, source: str) -> dict[str, Any]:
+    if isinstance(message, list):  # journald writes what is not UTF-8 as a list of bytes
+        message = bytes(message).decode("utf-8", "replace")
+    return {"message": str(message or ""), "time": when, "kernel": kernel, "priority": priority, "source": source}
+
+
+def has_journal(world: World) -> bool:
+    """Whether there is a journal on this machine: a folder named by machine id with something in it, persistent or volatile."""
+    return any(files.folder(world, f"{base}/{name}") for base in ("/var/log/journal", "/run/log/journal") for name in files.folder(world, base))
+
+
+def observe(world: World, options: NodeOptions, timeout: float) -> dict[str, Any]:
+    """Return C(source) (C(journal), C(kernel) or None), C(entries) of priority err and worse, newest last, C(restarts) and C(limited).
+
+    C(restarts) counts by unit what systemd restarted within the flapping window; None where no journal tells it.
+
+    :raises CommandFailed: journalctl did not answer in time.
+    """
+    now = world.clock.now()
+    if has_journal(world):
+        found = _journal(world, options, timeout, now)
+        if found is not None:
+            return found
+    entries = _ring(world, options.error_window)
+    if entries is None:
+        return {"source": None, "entries": [], "restarts": None, "limited": False, "window": options.error_window}
+    return {"source": "kernel", "entries": entries, "restarts": None, "limited": False, "window": options.error_window}
+
+
+def _journal(world: World, options: NodeOptions, timeout: float, now: float) -> dict[str, Any] | None:
+    """Ask the journal; None when this user may not read it."""
+    window = max(options.error_window, options.flapping_window)
+    argv = ["journalctl", "-q", "--no-pager", "-r", "-o", "json", f"--output-fields={_FIELDS}", f"--since=-{window}s", "-n", str(MOST)]
+    argv += [f"PRIORITY={level}" for level in range(4)] + ["+", f"MESSAGE_ID={RESTARTED}"]
+    done = world.run(argv, timeout=timeout)
+    if done.returncode != 0 or "not seeing messages from other users" in done.stderr or "insufficient permissions" in done.stderr.lower():
+        return None
+    entries: list[dict[str, Any]] = []
+    restarts: dict[str, int] = {}
+    count = 0
+    for line in reversed(done.stdout.splitlines()):
+        try:
+            fields = json.loads(line)
+            when = int(fields["__REALTIME_TIMESTAMP"]) / 1e6
+        except (ValueError, KeyError, TypeError):
+            continue
+        count += 1
+        if fields.get("MESSAGE_ID") == RESTARTED:
+            name = fields.get("UNIT")
+            if isinstance(name, str) and when >= now - options.flapping_window:
+                restarts[name] = restarts.get(name, 0) + 1
+            continue
+        if when < now - options.error_window:
+            continue
+        kernel = fields.get("_TRANSPORT") == "kernel"
+        source = fields.get("_SYSTEMD_UNIT") or fields.get("SYSLOG_IDENTIFIER") or "unknown"
+        entries.append(_entry(fields.get("MESSAGE"), when, kernel, int(fields.get("PRIORITY", 3)), "kernel" if kernel else str(source)))
+    return {"source": "journal", "entries": entries, "restarts": restarts, "limited": count >= MOST, "window": options.error_window}
+
+
+def _ring(world: World, window: float) -> list[dict[str, Any]] | None:
+    """Read the kernel's ring buffer without blocking (Documentation/ABI/testing/dev-kmsg); None when this user may not."""
+    uptime = (files.text(world, "/proc/uptime") or "").split()
+    try:
+        fd = os.open(world.path("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    now = world.clock.now()
+    age_base = float(uptime[0]) if uptime else 0.0
+    entries = []
+    try:
+        while True:
+            try:
+                record = os.read(fd, 8192)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno == errno.EPIPE:  # overwritten while we read: go on with the next
+                    continue
+                return None
+            if not record:
+                break
+            head, separator, body = record.decode("utf-8", "replace").partition(";")
+            words = head.split(",")
+            if not separator or len(words) < 3:
+                continue
+            level, age = int(words[0]) & 7, age_base - int(words[2]) / 1e6
+            if level <= 3 and age <= window:
+                entries.append(_entry(body.split("\n", 1)[0], now - age, True, level, "kernel"))
+    finally:
+        os.close(fd)
+    return entries
+
+
+def _shown(message: str) -> str:
+    line = " ".join(message.split())
+    return line if len(line) <= 120 else line[:119] + "…"
+
+
+def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
+    """Judge the entries, and C(oom_delta): kills counted by the kernel since the last run (None without a state file)."""
+    found = []
+    source, entries = facts["source"], facts["entries"]
+    span = f"the last {facts['window'] // 60} min"
+    kernel = [entry for entry in entries if entry["kernel"]]
+    if options.wants("oom_kills"):
+        found.append(_oom(facts, kernel, span, options))
+    if options.wants("kernel_errors"):
+        if source is None:
+            found.append(Check("kernel_errors", verdict.SKIPPED, "Kernel messages: neither journal nor kernel log can be read by this user"))
+        else:
+            found += _kernel(kernel, span, options)
+    if options.wants("journal_errors"):
+        if source != "journal":
+            found.append(Check("journal_errors", verdict.SKIPPED, "Recent errors: no journal that this user may read"))
+        else:
+            by_source: dict[str, int] = {}
+            for entry in entries:
+                by_source[entry["source"]] = by_source.get(entry["source"], 0) + 1
+            top = sorted(by_source.items(), key=lambda pair: (-pair[1], pair[0]))
+            more = f" or more (only the newest {MOST} were read)" if facts["limited"] else ""
+            message = f"Recent errors: {len(entries)}{more} in {span}" + (": " + ", ".join(f"{name} {count}" for name, count in top[:5]) if top else "")
+            details = {"by_source": dict(top[:20])} if top else None
+            found.append(thresholds.judge(options.limits_in_force["journal_errors"], "journal_errors", len(entries), message, details=details))
+    return found
+
+
+def _oom(facts: Mapping[str, Any], kernel: list[dict[str, Any]], span: str, options: NodeOptions) -> Check:
+    victims = []
+    whole_node = False
+    for entry in kernel:
+        match = _OOM.search(entry["message"])
+        if match:
+            victims.append(f"{match.group('name')} ({match.group('pid')})")
+            whole_node = whole_node or match.group("cgroup") == "Out of memory"
+    delta = facts.get("oom_delta")
+    if facts["source"] is None and delta is None:
+        since_boot = facts.get("oom_since_boot")
+        if since_boot == 0:
+            return thresholds.judge(options.limits_in_force["oom_kills"], "oom_kills", 0, "OOM kills: 0 since boot")
+        return Check("oom_kills", verdict.SKIPPED, "OOM kills: no log to read, and no state file to compare the kernel's counter with")
+    count = max(len(victims), delta or 0)
+    names = ": " + ", ".join(dict.fromkeys(victims[-5:])) if victims else ""
+    when = f"in {span}" if delta is None or len(victims) >= delta else "since the last check"
+    details = {"victims": victims[-20:], "whole_node": whole_node} if victims else None
+    return thresholds.judge(options.limits_in_force["oom_kills"], "oom_kills", count, f"OOM kills: {count} {when}{names}", details=details)
+
+
+def _kernel(kernel: list[dict[str, Any]], span: str, options: NodeOptions) -> list[Check]:
+    rules = [*PATTERNS, *((rule["name"], rule["pattern"], rule["status"], "inspect") for rule in options.error_patterns)]
+    found = []
+    for name, pattern, status, action in rules:
+        compiled = re.compile(pattern)
+        hits = [entry for entry in kernel if compiled.search(entry["message"])]
+        if hits:
+            text = f"Kernel: {name}, {len(hits)} in {span}, last: {_shown(hits[-1]['message'])}"
+            found.append(Check("kernel_errors", status, text, name, value=len(hits), action=action, domain="node"))
+    return found or [Check("kernel_errors", verdict.PASS, f"Kernel messages: no known fault in {span}", value=0)]
+
+
+def oom_counter(world: World) -> int | None:
+    """Return how many processes the kernel has killed for want of memory since boot (C(oom_kill) of C(/proc/vmstat))."""
+    for line in files.lines(world, "/proc/vmstat"):
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
+    return None

@@ -1,0 +1,164 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Steady verdicts: a small file remembers what was seen, so that a state is raised and cleared only when it lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from .. import fsutil, verdict
+from ..errors import FleetError, LockBusy, WriteFailed
+from ..verdict import Check, isoformat
+from .options import NodeOptions
+
+VERSION = 1
+#: What a check that was not made for so long said is forgotten; seconds.
+FORGET = 7 * 86400
+#: How long a second run waits for the first one's lock; seconds.
+PATIENCE = 2.0
+#: Faults that do not go away by themselves while a node settles after its boot: raised at once.
+LASTING = frozenset(
+    {
+        "certificate",
+        "disk_health",
+        "disk_usage",
+        "disk_wear",
+        "inode_usage",
+        "kernel_taint",
+        "machine_checks",
+        "memory_errors",
+        "nvme_state",
+        "raid",
+        "read_only",
+        "security_updates",
+        "zfs_pool",
+    }
+)
+
+
+def _rank(check: Check, status: str) -> int:
+    return verdict.STATUSES.index(check.unknown_as if status == verdict.UNKNOWN else status)
+
+
+def steady(
+    checks: Iterable[Check], memory: Mapping[str, Mapping[str, Any]], now: float, age: float | None, options: NodeOptions
+) -> tuple[list[Check], dict[str, dict[str, Any]]]:
+    """Return the checks with the statuses that have lasted, and what to remember.
+
+    A worse status must be seen C(raise_after) times in a row, a better one C(clear_after) times. A check with a C(clear) limit stays raised
+    until its value no longer hits that. Within C(boot_grace) seconds after the start nothing new is raised, but for LASTING.
+
+    :param memory: check and subject to what was remembered. :param now: seconds since the epoch. :param age: seconds since boot, None when unknown.
+    """
+    found = []
+    kept = {key: dict(old) for key, old in memory.items() if now - float(old.get("seen", now)) < FORGET}
+    grace = age is not None and age < options.boot_grace
+    for check in checks:
+        key = f"{check.check}|{check.subject or ''}"
+        old = kept.pop(key, None)
+        if check.status == verdict.SKIPPED:
+            found.append(check)
+            continue
+        confirmed = str(old["status"]) if old else verdict.PASS
+        since = float(old["since"]) if old else now
+        count, direction = (int(old.get("count", 0)), old.get("direction")) if old else (0, None)
+        observed = check.status
+        limits = options.limits_in_force.get(check.check)
+        held = False
+        if (
+            limits
+            and limits.clear
+            and _rank(check, confirmed) > _rank(check, observed)
+            and isinstance(check.value, (int, float))
+            and limits.clear.hit(check.value)
+        ):
+            observed, held = confirmed, True
+        note = ""
+        if observed == confirmed:
+            count, direction = 0, None
+        else:
+            worse = _rank(check, observed) > _rank(check, confirmed)
+            way = "worse" if worse else "better"
+            count, direction = (count + 1 if direction == way else 1), way
+            need = options.raise_after if worse else options.clear_after
+            if worse and grace and check.check not in LASTING:
+                count, note = 0, f" (within {options.boot_grace} s after boot, not raised yet)"
+            elif count >= need:
+                confirmed, since, count, direction = observed, now, 0, None
+            else:
+                note = f" (seen {count} of {need} times, not raised yet)" if worse else f" (better {count} of {need} times, not cleared yet)"
+        if held:
+            note = f" (not below {limits.clear.text} yet, not cleared)" if limits and limits.clear else ""
+        action, domain = check.action, check.domain
+        if confirmed != check.status:
+            raised = confirmed in (verdict.WARNING, verdict.CRITICAL, verdict.UNKNOWN)
+            action = str(old.get("action") or "none") if old and raised else "none"
+            domain = old.get("domain") if old and raised else None
+        details = {**(check.details or {}), "observed": check.status} if confirmed != check.status else check.details
+        found.append(replace(check, status=confirmed, message=check.message + note, since=isoformat(since), action=action, domain=domain, details=details))
+        kept[key] = {"status": confirmed, "since": since, "count": count, "direction": direction, "action": action, "domain": domain, "seen": now}
+    return found, kept
+
+
+def load(path: str) -> tuple[dict[str, Any], str | None]:
+    """Return what the state file holds (an empty state when there is none) and what is wrong with it, if anything."""
+    empty: dict[str, Any] = {"version": VERSION, "checks": {}, "counters": {}}
+    try:
+        content = fsutil.read_json(path)
+    except FleetError as error:
+        return empty, error.message
+    if content is None:
+        return empty, None
+    good = (
+        isinstance(content, dict)
+        and content.get("version") == VERSION
+        and isinstance(content.get("checks"), dict)
+        and isinstance(content.get("counters"), dict)
+    )
+    if good and all(
+        isinstance(one, dict) and one.get("status") in verdict.STATUSES and isinstance(one.get("since"), (int, float)) for one in content["checks"].values()
+    ):
+        return content, None
+    return empty, f"{path} is not a state file of this version."
+
+
+@contextlib.contextmanager
+def opened(path: str, write: bool) -> Iterator[dict[str, Any]]:
+    """Give the state of C(path) and store what the body makes of it. Two runs at once follow each other.
+
+    The mapping has the keys C(checks) and C(counters), and C(problem) (text or None), which is not stored.
+
+    :param write: whether to store it at all. :raises WriteFailed: it can't be stored. :raises LockBusy: the other run takes too long.
+    """
+    with contextlib.ExitStack() as stack:
+        if write:
+            folder = os.path.dirname(path)
+            if not os.path.isdir(folder):
+                try:
+                    os.mkdir(folder, 0o750)  # one level only: a longer path that does not exist is a mistake
+                except FileExistsError:
+                    pass
+                except OSError as error:
+                    raise WriteFailed(f"Can't make {folder} for the state file: {error.strerror}.", "Make it, or name another state_file.", path) from error
+            end = time.monotonic() + PATIENCE
+            while True:
+                try:
+                    stack.enter_context(fsutil.lock(path + ".lock", "health check"))
+                    break
+                except LockBusy:
+                    if time.monotonic() >= end:
+                        raise
+                    time.sleep(0.05)
+        state, problem = load(path)
+        yield_state = {**state, "problem": problem}
+        yield yield_state
+        if write:
+            yield_state.pop("problem")
+            fsutil.atomic_write(path, json.dumps(yield_state, indent=1, sort_keys=True) + "\n", mode=0o640)
