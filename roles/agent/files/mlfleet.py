@@ -234,8 +234,8 @@ class Command:
 # --- the subcommands ----------------------------------------------------------------------------------------------
 
 
-def judge(command: Command, part: str, flags=None) -> dict:
-    """Run a health check (C(health) or C(gpu)) and return its document."""
+def judge(command: Command, part: str, flags=None, write: bool = True) -> dict:
+    """Run a health check (C(health) or C(gpu)) and return its document; C(write) its metrics and state files."""
     if part == "gpu":
         from ._core.gpu import health
     else:
@@ -243,7 +243,7 @@ def judge(command: Command, part: str, flags=None) -> dict:
     extra = {}
     if part == "gpu" and "metrics_csv" not in command.merged("gpu", flags)[0]:
         extra["metrics_csv"] = "/var/log/gpu-metrics.csv" if os.access("/var/log", os.W_OK) else None
-    return health.run(command.options(part, flags, **extra), command.world).to_dict()
+    return health.run(command.options(part, flags, **extra), command.world, write=write).to_dict()
 
 
 def show_document(command: Command, document: dict) -> None:
@@ -288,15 +288,15 @@ def do_health(command: Command) -> int:
 
 
 def back_up(command: Command, flags=None, check: bool = False) -> dict:
-    from ._core import backup
+    from ._core.backup import job
 
-    return backup.run(command.options("backup", flags), command.world, check=check, tell=command.terminal.progress).to_dict()
+    return job.run(command.options("backup", flags), command.world, check=check, tell=command.terminal.progress).to_dict()
 
 
 def clean_up(command: Command, flags=None, check: bool = False) -> dict:
-    from ._core import cleanup
+    from ._core.cleanup import job
 
-    return cleanup.run(command.options("cleanup", flags), command.world, check=check, tell=command.terminal.progress).to_dict()
+    return job.run(command.options("cleanup", flags), command.world, check=check, tell=command.terminal.progress).to_dict()
 
 
 def do_backup(command: Command) -> int:
@@ -333,10 +333,11 @@ def backup_lines(result: dict, dry_run: bool) -> list:
 
 def verify_archive(command: Command, path: str) -> int:
     """Verify one archive, or all in the backup folder; exit status 2 when one is damaged or there is none."""
-    from ._core import backup
+    from ._core.backup import info
+    from ._core.backup.options import InfoOptions
 
     terminal = command.terminal
-    result = backup.info(path, command.world, depth="full", tell=terminal.progress)
+    result = info.run(InfoOptions.from_mapping({"path": path, "verify": "full"}), terminal.progress)
     found = result["backups"]
     for one in found:
         problems = "; ".join(one.get("problems") or [])
@@ -356,7 +357,8 @@ def do_verify(command: Command) -> int:
 
 
 def do_restore(command: Command) -> int:
-    from ._core import backup
+    from ._core.backup import restore
+    from ._core.backup.options import RestoreOptions
 
     arguments, terminal = command.arguments, command.terminal
     given = {
@@ -366,7 +368,7 @@ def do_restore(command: Command) -> int:
         "files": arguments.files,
         "mode": "replace" if arguments.replace else "new",
     }
-    result = backup.restore(given, command.world, check=arguments.dry_run, tell=terminal.progress)
+    result = restore.run(RestoreOptions.from_mapping(given), command.world, check=arguments.dry_run, tell=terminal.progress).to_dict()
     restored = result["restored"]
     line = f"{'Would restore' if arguments.dry_run else 'Restored'} {restored.get('files')} files from {restored.get('backup')} to {arguments.destination}"
     terminal.say(line)
@@ -414,7 +416,7 @@ def do_maintenance(command: Command) -> int:
     check = arguments.dry_run
 
     def judged(part):
-        document = judge(command, part, {})
+        document = judge(command, part, {}, write=not check)
         if not check:
             try:
                 send_alerts(command, document)
@@ -475,12 +477,9 @@ def do_alert(command: Command) -> int:
     return EXIT_FAILED if any(channel["status"] in ("failed", "queued") for channel in result["channels"]) else 0
 
 
-def do_config(command: Command) -> int:
-    from ._core.output import human
-
-    terminal = command.terminal
-    rows = [["OPTION", "VALUE", "FROM"]]
-    effective: dict = {}
+def effective(command: Command) -> tuple[dict, list]:
+    """Return the options in force with their origin, by part, and what is wrong with the configuration."""
+    found: dict = {}
     problems = []
     for part in config.PARTS:
         values, origin = command.merged(part, {})
@@ -489,15 +488,66 @@ def do_config(command: Command) -> int:
         except FleetError as error:
             problems.append(f"{part}: {error}")
             continue
-        effective[part] = {name: {"value": value, "from": origin[name]} for name, value in shown.items()}
-        rows += [[f"{part}.{name}", json.dumps(value), origin[name]] for name, value in shown.items()]
+        found[part] = {name: {"value": value, "from": origin[name]} for name, value in shown.items()}
+    return found, problems
+
+
+def do_config(command: Command) -> int:
+    from ._core.output import human
+
+    terminal = command.terminal
+    found, problems = effective(command)
+    rows = [["OPTION", "VALUE", "FROM"]]
+    rows += [[f"{part}.{name}", json.dumps(one["value"]), one["from"]] for part, options in found.items() for name, one in options.items()]
     if not command.arguments.check or command.arguments.verbose:
         terminal.say(*human.table(rows))
     terminal.say(*(f"wrong: {problem}" for problem in problems))
     if not problems:
         terminal.say(f"The configuration can be used ({command.arguments.config}{'' if command.file else ': empty or not there, so defaults'}).")
-    terminal.data({"options": effective, "problems": problems, "version": version()})
+    terminal.data({"options": found, "problems": problems, "version": version()})
     return EXIT_NOT_RUN if problems else 0
+
+
+def do_doctor(command: Command) -> int:
+    from ._core import doctor
+    from ._core.backup import info
+    from ._core.backup.options import InfoOptions
+
+    checks = doctor.configuration(command.arguments.config, effective(command)[1])
+    work = {
+        "health": lambda: judge(command, "health", {}, write=False),
+        "gpu": lambda: judge(command, "gpu", {}, write=False),
+        "backup": lambda: back_up(command, {}, check=True),
+        "cleanup": lambda: clean_up(command, {}, check=True),
+    }
+    for name, run in work.items():
+        check, result = doctor.job(name, run)
+        checks.append(check)
+        if name == "backup" and result:
+            destination = command.options("backup", {}).destination
+            checks.append(doctor.space(destination, result["plan"]))
+            if os.path.isdir(destination):
+                checks.append(doctor.proven(info.run(InfoOptions.from_mapping({"path": destination}))["backups"], destination))
+    checks += doctor.logs(list(LOGS.values()))
+    checks.append(doctor.schedule(command.world))
+    try:
+        checks.append(doctor.alerts(alert_channels(command)))
+    except FleetError as error:
+        checks.append(doctor.alerts(None, str(error)))
+    document = verdict.Document(verdict.isoformat(time.time()), command.world.hostname, tuple(checks), {"version": version()}).to_dict()
+    show_document(command, document)
+    return int(document["exit_code"])
+
+
+def alert_channels(command: Command) -> list:
+    """Return the channels that a test message would go to; nothing is sent."""
+    values, _origin = command.merged("alert", {})
+    if not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
+        return []
+    from ._core.alert import alert
+
+    options = config.option_set("alert").from_mapping({**values, "test": True})
+    return alert.run(options, command.world, check=True).to_dict()["channels"]
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
@@ -556,6 +606,7 @@ def parser_of(names=None) -> argparse.ArgumentParser:
     sub.add_argument("--unit", help="say that this systemd unit failed (for OnFailure=)")
     sub = add("config", "show the effective configuration and where it comes from", do_config)
     sub.add_argument("--check", action="store_true", help="only say whether it can be used")
+    add("doctor", "say whether this node can look after itself; changes nothing", do_doctor)
     return parser
 
 

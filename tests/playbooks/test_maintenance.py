@@ -1,0 +1,166 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks over several hosts, real modules, real files; what they leave is read with other tools."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+
+
+def archives(home: pathlib.Path) -> list[pathlib.Path]:
+    return sorted((home / "backups").glob("models_backup_*.tar.gz"))
+
+
+def listing(folder: pathlib.Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_two_good_hosts_and_one_that_is_gone(fleet):
+    homes = [fleet.host("n1"), fleet.host("n2")]
+    fleet.gone()
+    run = fleet.run()
+    assert run.rc != 0, run
+    report = fleet.report()
+    assert {entry["host"]: entry["status"] for entry in report["hosts"]} | {"gone": "unreachable"} == {
+        entry["host"]: entry["status"] for entry in report["hosts"]
+    }
+    assert report["failed_hosts"] == ["gone"] and report["summary"]["backups_verified"] == 2
+    assert run.recap["gone"]["failed"] == 1 and run.recap["n1"]["failed"] == run.recap["n2"]["failed"] == 0
+    for home in homes:
+        (archive,) = archives(home)
+        listed = subprocess.run(["tar", "-tzf", archive], capture_output=True, text=True, check=True).stdout
+        assert "weights.bin" in listed
+        subprocess.run(["sha256sum", "--check", "--quiet", f"{archive.name}.sha256"], cwd=archive.parent, check=True)
+        assert not (home / "experiments" / "old").exists() and (home / "experiments" / "new").exists()
+    page = (fleet.reports / "latest.html").read_text()
+    assert all(name in page for name in ("n1", "n2", "gone")) and "http://" not in page and "https://" not in page
+    assert "HOST" in run.out and "gone: health unreachable" in run.out
+    assert (fleet.reports / "latest.json").stat().st_mode & 0o007 == 0
+
+    again = fleet.run()
+    assert all(again.recap[host]["changed"] == 0 for host in ("n1", "n2")), again
+
+
+def test_cleanup_never_follows_a_failed_backup(fleet):
+    good, bad = fleet.host("good"), fleet.host("bad", maintenance_continue_on_error=True)
+    for path in sorted((bad / "models").iterdir()):
+        path.unlink()
+    (bad / "models").rmdir()
+    run = fleet.run()
+    assert run.rc != 0
+    found = fleet.phases("bad")
+    assert found["backup"]["status"] == "failed" and str(bad / "models") in found["backup"]["message"]
+    assert found["cleanup"]["status"] == "skipped" and (bad / "experiments" / "old").exists()
+    assert fleet.report()["failed_hosts"] == ["bad"] and not (good / "experiments" / "old").exists()
+
+
+def test_a_failed_phase_stops_the_later_ones_unless_told_otherwise(fleet):
+    for name, go_on in (("stops", False), ("goes", True)):
+        fleet.host(name, maintenance_continue_on_error=go_on, maintenance_health_services=["not a service name"], maintenance_health_checks=None)
+    assert fleet.run().rc != 0
+    assert [one["status"] for one in fleet.phases("stops").values()] == ["failed", "skipped", "skipped", "skipped"]
+    assert "health failed" in fleet.phases("stops")["backup"]["message"]
+    assert fleet.phases("goes")["backup"]["status"] == "pass" and fleet.phases("goes")["cleanup"]["status"] == "pass"
+
+
+def test_none_reachable_is_an_error_with_a_report(fleet):
+    fleet.gone("a")
+    fleet.gone("b")
+    run = fleet.run()
+    assert run.rc != 0 and "None of the 2 targeted hosts could be reached." in run.out
+    assert fleet.report()["errors"] and fleet.report()["exit_code"] == 2
+
+
+def test_no_host_matched_is_an_error(fleet):
+    fleet.host("n1")
+    for arguments in (["-e", "maintenance_hosts=nobody"], ["-e", "maintenance_hosts=gpu", "--limit", "n1"]):
+        run = fleet.run("maintenance", *arguments)
+        assert run.rc != 0 and "No host matched" in run.out, run
+
+
+def test_an_empty_inventory_is_an_error(fleet):
+    run = fleet.run()
+    assert run.rc != 0 and "No host matched" in run.out, run
+
+
+def test_check_mode_on_a_virgin_node_is_clean_and_changes_nothing(fleet):
+    home = fleet.host("n1")
+    fleet.host("empty", models=False)
+    before = listing(home)
+    run = fleet.run("maintenance", "--check", "--diff")
+    assert run.rc == 0, run
+    assert listing(home) == before and not fleet.reports.exists() and not (fleet.folder / "empty").exists()
+    assert "would fail" in run.out  # the host without models is told what a real run would say
+
+
+def test_limit_reports_only_the_hosts_of_the_limit(fleet):
+    fleet.host("n1")
+    fleet.host("n2")
+    assert fleet.run("maintenance", "--limit", "n2").rc == 0
+    assert [entry["host"] for entry in fleet.report()["hosts"]] == ["n2"]
+
+
+def test_phases_can_be_switched_off(fleet):
+    home = fleet.host("n1", maintenance_run_backup=False, maintenance_run_gpu=False)
+    assert fleet.run().rc == 0
+    found = fleet.phases("n1")
+    assert found["backup"]["message"] == found["gpu"]["message"] == "switched off"
+    # The user switched the backup off, so cleanup may run.
+    assert not (home / "experiments" / "old").exists() and not (home / "backups").exists()
+
+
+def test_one_phase_playbooks(fleet):
+    home = fleet.host("n1")
+    assert fleet.run("backup").rc == 0
+    assert len(archives(home)) == 1 and (home / "experiments" / "old").exists()
+    assert list(fleet.phases("n1")) == ["backup"]
+    run = fleet.run("verify_backups")
+    assert run.rc == 0 and "1 backups verified" in run.out, run
+    restored = fleet.folder / "restored"
+    run = fleet.run("restore", "-e", json.dumps({"restore_destination": str(restored)}))
+    assert run.rc == 0, run
+    assert subprocess.run(["diff", "-r", home / "models", restored], check=False).returncode == 0
+    assert fleet.run("restore").rc != 0
+
+    archive = archives(home)[0]
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+    run = fleet.run("verify_backups")
+    assert run.rc != 0 and archive.name in run.out, run
+
+
+def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):
+    fleet.host("a", models=False)
+    homes = [fleet.host("b"), fleet.host("c")]
+    run = fleet.run("maintenance", "-e", "maintenance_serial=1", "-e", "maintenance_max_fail_percentage=20")
+    assert run.rc != 0
+    report = fleet.report()
+    assert {entry["host"]: entry["status"] for entry in report["hosts"]} == {"a": "failed", "b": "held", "c": "held"}
+    assert not any(archives(home) for home in homes) and "1 of 1 hosts failed" in run.out
+
+
+def test_module_defaults_reach_the_phases(fleet):
+    home = fleet.host("n1")
+    playbook = fleet.folder / "mine.yml"
+    playbook.write_text(
+        json.dumps(
+            [
+                {
+                    "hosts": "fleet",
+                    "gather_facts": False,
+                    "ignore_unreachable": True,
+                    "module_defaults": {"mlops.fleet.model_backup": {"exclude": ["*.bin"]}},
+                    "tasks": [{"ansible.builtin.import_role": {"name": "mlops.fleet.maintenance"}}],
+                }
+            ]
+        )
+    )
+    (home / "models" / "config.json").write_text("{}")
+    run = fleet.run(str(playbook))
+    assert run.rc == 0, run
+    listed = subprocess.run(["tar", "-tzf", archives(home)[0]], capture_output=True, text=True, check=True).stdout
+    assert "config.json" in listed and "weights.bin" not in listed
