@@ -142,7 +142,7 @@ def smtp(authority):
         async def handle_DATA(self, server, session, envelope):
             if self.replies:
                 return self.replies.pop(0)
-            self.mails.append({"to": envelope.rcpt_tos, "from": envelope.mail_from, "data": envelope.content, "tls": mode == "tls" or session.ssl is not None})
+            self.mails.append({"to": envelope.rcpt_tos, "from": envelope.mail_from, "data": envelope.content, "tls": session.ssl is not None})
             return "250 OK"
 
     def start(mode="starttls", user=None, password=None, replies=()):
