@@ -151,10 +151,16 @@ def read_checksum(archive: str) -> str | None:
     raw = _read(path)
     if raw is None:
         return None
-    match = re.match(rb"\\?([0-9A-Fa-f]{64})(?:[ *\n]|$)", raw)
-    if match is None:
+    found = parse_checksum(raw)
+    if found is None:
         raise NotUsable(f"The checksum file {path} holds no SHA-256.", "", path)
-    return match.group(1).decode("ascii").lower()
+    return found
+
+
+def parse_checksum(raw: bytes) -> str | None:
+    """Return the SHA-256 at the beginning of what sha256sum(1) wrote, None when there is none."""
+    match = re.match(rb"\\?([0-9A-Fa-f]{64})(?:[ *\n]|$)", raw)
+    return match.group(1).decode("ascii").lower() if match else None
 
 
 def stale(folder: str) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -261,9 +261,9 @@ def preview(plan: Plan) -> Result:
     result.before = sorted(one.name for one in facts.backups)
     gone = {one.backup.name for one in plan.removals}
     result.after = [name for name in result.before if name not in gone]
-    result.notes = _notes(facts.tree)
+    result.notes = _notes(facts.tree, plan.options.source)
     if plan.make:
-        result.after.append(names.stem(facts.now) + names.SUFFIXES[plan.options.compression])
+        result.after.append(_free_name(result.before, facts.now, names.SUFFIXES[plan.options.compression])[0])
     result.changed = plan.make or bool(gone)
     if plan.options.s3:
         from .store_s3 import Store
@@ -312,7 +312,7 @@ def _locked(plan: Plan, world: World, tell: Tell, folder: int) -> Result:
         current = plan.current
     else:
         raise FleetError("The plan neither makes a backup nor knows one.")
-    result.notes += _notes(result.plan.facts.tree)
+    result.notes += _notes(result.plan.facts.tree, options.source)
     result.backup = current.to_dict()
     if options.s3:
         _copy(options, current, result, world, tell)
@@ -330,11 +330,19 @@ def _locked(plan: Plan, world: World, tell: Tell, folder: int) -> Result:
     return result
 
 
-def _notes(tree: Tree) -> list[str]:
+def _notes(tree: Tree, origin: str) -> list[str]:
     notes = [f"not backed up: {one}" for one in tree.skipped[:20]]
     if len(tree.skipped) > 20:
         notes.append(f"not backed up: {len(tree.skipped) - 20} more sockets, pipes and devices")
-    return notes
+    return notes + _link_note(tree, origin)
+
+
+def _link_note(tree: Tree, origin: str) -> list[str]:
+    outside = [one for one in tree.entries if one.type == source.LINK and source.points_outside(one.path, one.target, os.path.normpath(origin))]
+    if not outside:
+        return []
+    first = f"{names.shown(outside[0].path)} -> {names.shown(outside[0].target)}"
+    return [f"{len(outside)} links point out of the source ({first}): what they point to is not in the backup, and restoring them needs allow_outside_links"]
 
 
 def _removal(decision: retention.Decision) -> dict[str, Any]:
@@ -357,9 +365,9 @@ def _make_folder(path: str) -> None:
             raise WriteFailed(f"Can't make the folder {one}: {error.strerror}.", "Check its parent's permissions.", one) from error
 
 
-def _free_name(folder: int, now: float, suffix: str) -> tuple[str, float]:
-    """Return a name nobody uses and its time: when this second is taken, the next one."""
-    present = set(os.listdir(folder))
+def _free_name(present: Iterable[str], now: float, suffix: str) -> tuple[str, float]:
+    """Return a name that none of C(present) has and its time: when this second is taken, the next one."""
+    present = tuple(present)
     created = float(int(now))
     while any(one.startswith(names.stem(created) + ".") for one in present):
         created += 1
@@ -369,7 +377,7 @@ def _free_name(folder: int, now: float, suffix: str) -> tuple[str, float]:
 def _make(plan: Plan, result: Result, world: World, tell: Tell, folder: int) -> Backup:
     """Write, prove and publish one archive."""
     options, clock = plan.options, world.clock
-    name, created = _free_name(folder, plan.facts.now, names.SUFFIXES[options.compression])
+    name, created = _free_name(os.listdir(folder), plan.facts.now, names.SUFFIXES[options.compression])
     temporary = f".{name}.{os.urandom(6).hex()}.tmp"
     started = clock.monotonic()
     try:

@@ -216,6 +216,12 @@ def _special(mode: int) -> str:
     return "device"
 
 
+def points_outside(path: str, target: str, root: str) -> bool:
+    """Say whether a link at the relative C(path) below the folder C(root) points out of it. By its text alone: nothing is followed."""
+    where = os.path.normpath(os.path.join(root, os.path.dirname(path), target))
+    return where != root and not where.startswith(root + "/")
+
+
 def fingerprint(source: str, entries: Iterable[Entry]) -> str:
     """Return a SHA-256 (hex) over path, type, mode, size, times, inode and link target of all entries."""
     digest = hashlib.sha256(json.dumps(["mlops.fleet source 1", source]).encode("ascii"))

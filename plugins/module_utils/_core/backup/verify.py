@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from ..errors import FleetError, NotUsable, VerificationFailed
@@ -56,18 +56,20 @@ def quick(stream: BinaryIO, sha256: str | None, size: int, tell: Tell) -> list[P
     return []
 
 
-def check(backup: Backup, depth: str, tell: Tell = silent) -> dict[str, Any]:
+def check(backup: Backup, depth: str, tell: Tell = silent, opener: Callable[[Backup], BinaryIO] | None = None) -> dict[str, Any]:
     """Return C(backup.to_dict()) with what a look of that depth (C(none quick full)) found.
+
+    :param opener: opens the archive's stream; by default the local file.
 
     With C(full), C(verified) is what this look found; otherwise what is on record, and false when there is any problem.
     """
     found = backup.to_dict()
     found["checked"] = depth
-    if depth == "none" or not os.path.lexists(backup.path):
+    if depth == "none" or (opener is None and not os.path.lexists(backup.path)):
         return found
     problems = list(backup.problems)
     try:
-        stream = reading.open_archive(backup.path)
+        stream = opener(backup) if opener is not None else reading.open_archive(backup.path)
     except FleetError as error:
         found.update(problems=[*problems, error.message], verified=False)
         return found

@@ -1,0 +1,584 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restoring: into a temporary tree beside the destination, every file compared while it is written, then one atomic step.
+
+What comes out of an archive is trusted in nothing: names stay below the tree (descriptors, no link is ever followed), links are
+made last, devices and pipes are refused, and until everything has matched the destination is untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from ..errors import NotUsable, Refused, VerificationFailed, WriteFailed
+from ..fsutil import human_size, lock, lock_folder, open_folder, refuse_dangerous
+from ..ports import Tell, World, silent
+from . import catalogue, names, reading, source, verify
+from .catalogue import Backup
+from .codec import BLOCK
+from .options import RestoreOptions
+from .source import FILE, FOLDER, LINK
+
+_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_RENAME_EXCHANGE = 2
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backup is read from: its description and a function that opens its stream."""
+
+    backup: Backup
+    open: Any
+    url: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was read. C(wanted) are the entries to restore (None: an archive of the old scripts, known only when read).
+
+    C(state) of the destination: C(missing empty same other). C(free) in bytes.
+    """
+
+    origin: Origin
+    destination: str
+    wanted: tuple[dict[str, Any], ...] | None
+    state: str
+    free: int
+    reason: str = ""
+
+
+@dataclass
+class Result:
+    """What was restored, or in check mode would be."""
+
+    facts: Facts
+    changed: bool
+    files: int = 0
+    bytes: int = 0
+    verified: bool = False
+    notes: list[str] = field(default_factory=list)
+    before: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the module returns: C(changed restored notes). Sizes in bytes."""
+        backup = self.facts.origin.backup
+        return {
+            "changed": self.changed,
+            "restored": {
+                "backup": backup.name,
+                "origin": self.facts.origin.url,
+                "created": backup.to_dict()["created"],
+                "sha256": backup.sha256,
+                "destination": self.facts.destination,
+                "files": self.files,
+                "bytes": self.bytes,
+                "verified": self.verified,
+                "state": self.facts.state,
+            },
+            "notes": self.notes,
+        }
+
+
+def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell = silent) -> Result:  # noqa: ARG001
+    """Restore a backup unless the destination already equals it.
+
+    :param check: only say what would be done. :raises VerificationFailed: the archive is not what was backed up; nothing is left.
+    :raises Refused: the destination or something in the archive is dangerous. :raises FleetError: anything else.
+    """
+    facts = observe(options, tell)
+    plan = decide(options, facts)
+    if check or not plan.changed:
+        return plan
+    return carry_out(plan, options, tell)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------------
+
+
+def observe(options: RestoreOptions, tell: Tell = silent) -> Facts:
+    """Find the backup and look at the destination. :raises NotUsable: there is no such backup. :raises Refused: bad destination."""
+    destination = refuse_dangerous(options.destination, "restore destination")
+    if os.path.islink(destination):
+        raise Refused(f"The restore destination {destination} is a symbolic link.", "Name the folder it points to.", destination)
+    origin = find(options)
+    if not options.s3 and os.path.realpath(origin.url).startswith(os.path.realpath(destination) + "/"):
+        raise Refused(f"The backup {origin.url} lies inside the restore destination {destination}.", "Restore into a folder elsewhere.", destination)
+    wanted = _wanted(origin.backup, options.files)
+    if wanted is not None and not wanted:
+        raise NotUsable(f"Nothing in {origin.backup.name} matches {', '.join(options.files)}.", "Check the patterns.", origin.backup.name)
+    if wanted is not None:
+        _check_links(wanted, destination, options.allow_outside_links)
+    state, reason = _state(destination, wanted, tell)
+    return Facts(origin, destination, wanted, state, _free(destination), reason)
+
+
+def find(options: RestoreOptions) -> Origin:
+    """Return the backup the options name. C(latest) is the newest complete one, a verified one first. :raises NotUsable: none."""
+    if options.s3:
+        from .store_s3 import Store
+
+        store = Store(options.s3)
+        chosen = _choose(store.listing(), options.backup, store.url(""))
+        return Origin(chosen, lambda: store.open(chosen), store.url(chosen.name))
+    chosen = verify.at(options.backup) if "/" in options.backup else _choose(catalogue.listing(options.path), options.backup, options.path)
+    if chosen.problems and options.verify_content:
+        raise VerificationFailed(f"{chosen.path} is damaged: {'; '.join(chosen.problems)}.", "Use another backup.", chosen.path)
+    return Origin(chosen, lambda: reading.open_archive(chosen.path), chosen.path)
+
+
+def _choose(backups: list[Backup], wanted: str, where: str) -> Backup:
+    if wanted == "latest":
+        for good in (lambda one: one.verified, lambda one: one.complete, lambda one: one.legacy):
+            found = next((one for one in backups if good(one)), None)
+            if found is not None:
+                return found
+        raise NotUsable(f"There is no complete backup in {where}.", "Make one, or name another place.", where)
+    found = next((one for one in backups if one.name == wanted), None)
+    if found is None:
+        near = ", ".join(one.name for one in backups[:3]) or "none"
+        raise NotUsable(f"There is no backup {wanted} in {where}.", f"The newest there: {near}.", where)
+    return found
+
+
+def _wanted(backup: Backup, patterns: list[str]) -> tuple[dict[str, Any], ...] | None:
+    """Return the manifest's entries that fit, with the folders they lie in."""
+    if backup.manifest is None:
+        return None
+    entries = backup.manifest["entries"]
+    if not patterns:
+        return tuple(entries)
+    chosen = {entry["path"] for entry in entries if source.selected(entry["path"], patterns)}
+    parents = {"/".join(path.split("/")[:n]) for path in chosen for n in range(1, path.count("/") + 1)}
+    return tuple(entry for entry in entries if entry["path"] in chosen or (entry["path"] in parents and entry["type"] == FOLDER))
+
+
+def _check_links(entries: tuple[dict[str, Any], ...], destination: str, allowed: bool) -> None:
+    if allowed:
+        return
+    for entry in entries:
+        if entry["type"] == LINK and source.points_outside(entry["path"], entry["target"], destination):
+            raise Refused(
+                f"The backup holds the link {names.shown(entry['path'])} to {names.shown(entry['target'])}, which is outside of the folder.",
+                "Set allow_outside_links to restore such links as they are.",
+                entry["path"],
+            )
+
+
+def _free(folder: str) -> int:
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def _state(destination: str, wanted: tuple[dict[str, Any], ...] | None, tell: Tell) -> tuple[str, str]:
+    try:
+        found = os.lstat(destination)
+    except FileNotFoundError:
+        return "missing", ""
+    except OSError as error:
+        raise NotUsable(f"Can't look at {destination}: {error.strerror}.", "Check its permissions.", destination) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise Refused(f"The restore destination {destination} exists and is not a folder.", "Name a folder.", destination)
+    try:
+        if not os.listdir(destination):
+            return "empty", ""
+    except OSError as error:
+        raise NotUsable(f"Can't read {destination}: {error.strerror}.", "Check its permissions.", destination) from error
+    if wanted is None:
+        return "other", "what an archive of the old scripts holds is not known beforehand"
+    reason = difference(destination, wanted, tell)
+    return ("other", reason) if reason else ("same", "")
+
+
+def difference(destination: str, wanted: tuple[dict[str, Any], ...], tell: Tell = silent) -> str:
+    """Return how the folder differs from the entries, C("") when it equals them: names, kinds, modes, times and contents."""
+    root = source.open_root(destination)
+    try:
+        tree = source.walk(root, destination)
+        expected = {entry["path"]: entry for entry in wanted}
+        present = {entry.path: entry for entry in tree.entries}
+        for path in expected:
+            if path not in present:
+                return f"{names.shown(path)} is missing"
+        for path, entry in present.items():
+            other = expected.get(path)
+            if other is None:
+                return f"{names.shown(path)} is not in the backup"
+            if entry.type != other["type"] or entry.target != other.get("target", "") or (entry.type == FILE and entry.size != other["size"]):
+                return f"{names.shown(path)} differs"
+            if entry.type != LINK and entry.mode != _mode(other):
+                return f"{names.shown(path)} has other permissions"
+            if entry.type == FILE and entry.mtime_ns != other["mtime_ns"]:
+                return f"{names.shown(path)} has another modification time"
+        if tree.skipped:
+            return f"{tree.skipped[0]} is not in the backup"
+        with source.below(root) as folders:
+            for path, entry in present.items():
+                if entry.type == FILE and _digest(folders, path, tell) != expected[path]["sha256"]:
+                    return f"{names.shown(path)} has other content"
+    finally:
+        os.close(root)
+    return ""
+
+
+def _digest(folders: source.Folders, path: str, tell: Tell) -> str:  # noqa: ARG001
+    folder, _slash, base = path.rpartition("/")
+    fd = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folders.open(folder))
+    digest = hashlib.sha256()
+    with os.fdopen(fd, "rb", buffering=0) as stream:
+        while True:
+            block = stream.read(BLOCK)
+            if not block:
+                return digest.hexdigest()
+            digest.update(block)
+
+
+def _mode(entry: Mapping[str, Any]) -> int:
+    """Return the permissions a restored entry gets: never set-user-id or set-group-id, which no model needs."""
+    return int(entry["mode"], 8) & 0o1777
+
+
+# --- deciding ---------------------------------------------------------------------------------------------------------------
+
+
+def decide(options: RestoreOptions, facts: Facts) -> Result:
+    """Say what would be done. Pure. :raises Refused: the destination holds something and may not be replaced."""
+    plan = Result(facts, changed=facts.state != "same")
+    if facts.wanted is not None:
+        files = [entry for entry in facts.wanted if entry["type"] == FILE]
+        plan.files, plan.bytes = len(files), sum(entry["size"] for entry in files)
+        plan.after = [entry["path"] for entry in facts.wanted]
+    if facts.state == "same":
+        plan.verified = True
+        plan.before = plan.after
+        return plan
+    if facts.state == "other" and options.mode == "new":
+        raise Refused(
+            f"The restore destination {facts.destination} is not empty and differs from the backup: {facts.reason}.",
+            "Name a new folder, or set mode to replace.",
+            facts.destination,
+        )
+    if facts.wanted is not None and plan.bytes > facts.free:
+        raise WriteFailed(
+            f"Not enough space for {facts.destination}: the backup needs {human_size(plan.bytes)}, {human_size(facts.free)} are free.",
+            "Free some space, or restore only some files.",
+            facts.destination,
+        )
+    return plan
+
+
+# --- doing ------------------------------------------------------------------------------------------------------------------
+
+
+def carry_out(plan: Result, options: RestoreOptions, tell: Tell = silent) -> Result:
+    """Restore. :raises LockBusy: another restore to this folder is running. :raises FleetError: see run."""
+    destination = plan.facts.destination
+    parent, name = os.path.split(destination)
+    real = os.path.join(os.path.realpath(parent), name)
+    key = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
+    with lock(os.path.join(lock_folder(), f"mlops-fleet-restore-{key}.lock"), f"restore to {destination}"):
+        _make_parents(parent)
+        folder = open_folder(os.path.realpath(parent))
+        try:
+            return _locked(plan, options, tell, folder, name)
+        except OSError as error:
+            raise WriteFailed(
+                f"Restoring to {destination} failed: {error.strerror or error}.", "Nothing was changed there; check space and permissions.", destination
+            ) from error
+        finally:
+            os.close(folder)
+
+
+def _make_parents(parent: str) -> None:
+    try:
+        os.makedirs(parent, 0o750, exist_ok=True)
+    except OSError as error:
+        raise WriteFailed(f"Can't make the folder {parent}: {error.strerror}.", "Check its parent's permissions.", parent) from error
+
+
+def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name: str) -> Result:
+    facts = plan.facts
+    plan.notes += _clean_up(folder, name)
+    # What was seen before the lock may be out of date: something put there meanwhile must not be lost.
+    if options.mode == "new" and _present(folder, name) and os.listdir(f"/proc/self/fd/{folder}/{name}"):
+        raise Refused(f"The restore destination {facts.destination} is not empty any more.", "Look what put something there.", facts.destination)
+    temporary = f".{name}.mlops-restore.{os.urandom(6).hex()}"
+    os.mkdir(temporary, 0o700, dir_fd=folder)
+    try:
+        root = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            tree = _Tree(root, facts, options)
+            _fill(tree, facts, options, tell)
+            tree.finish(_root_mode(folder, name))
+        finally:
+            os.close(root)
+        plan.after = sorted(tree.restored)
+        plan.before = _names_in(facts.destination) if options.mode == "replace" else []
+        _swap(folder, temporary, name, facts.destination)
+    except BaseException:
+        _discard(folder, temporary)
+        raise
+    os.fsync(folder)
+    _discard(folder, temporary)  # holds the replaced tree now, if there was one
+    plan.files, plan.bytes = tree.files, tree.bytes
+    plan.verified = options.verify_content and facts.origin.backup.sha256 is not None
+    plan.changed = True
+    return plan
+
+
+def _names_in(path: str) -> list[str]:
+    try:
+        root = source.open_root(path)
+    except NotUsable:
+        return []
+    try:
+        return sorted(entry.path for entry in source.walk(root, path).entries)
+    finally:
+        os.close(root)
+
+
+def _present(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _root_mode(folder: int, name: str) -> int:
+    try:
+        return stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return 0o750
+
+
+def _clean_up(folder: int, name: str) -> list[str]:
+    """Under the lock: put back a tree that a killed run had moved aside, remove what such runs left."""
+    notes = []
+    ours = re.compile(re.escape(f".{name}.mlops-") + "(restore|old)[.][0-9a-f]{12}")
+    for one in sorted(os.listdir(folder)):
+        match = ours.fullmatch(one)
+        if match is None:
+            continue
+        if match.group(1) == "old" and not _present(folder, name):
+            os.rename(one, name, src_dir_fd=folder, dst_dir_fd=folder)
+            notes.append("put back the folder that an interrupted restore had moved aside")
+            continue
+        _discard(folder, one)
+        notes.append("removed what an interrupted restore had left")
+    return notes
+
+
+def _discard(folder: int, name: str) -> None:
+    """Remove a tree of ours below the open folder; links in it are removed, never followed."""
+    with contextlib.suppress(FileNotFoundError):
+        _open_up(folder, name)
+        shutil.rmtree(f"/proc/self/fd/{folder}/{name}")
+
+
+def _open_up(folder: int, name: str) -> None:
+    """Make the folders of a tree writable for us, so that read-only ones can be removed too."""
+    top = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        with contextlib.suppress(OSError):
+            os.chmod(f"/proc/self/fd/{top}", 0o700)
+    finally:
+        os.close(top)
+    for _where, inner, _files, fd in os.fwalk(name, dir_fd=folder):
+        for one in inner:
+            with contextlib.suppress(OSError):
+                if stat.S_ISDIR(os.stat(one, dir_fd=fd, follow_symlinks=False).st_mode):
+                    os.chmod(one, 0o700, dir_fd=fd)
+
+
+def _fill(tree: _Tree, facts: Facts, options: RestoreOptions, tell: Tell) -> None:
+    backup = facts.origin.backup
+    stream: BinaryIO = facts.origin.open()
+    with contextlib.closing(stream):
+        manifest = backup.manifest if options.verify_content else None
+        sha256 = backup.sha256 if options.verify_content else None
+        found = reading.scan(stream, backup.size, manifest, sha256, tell, sink=tree, phase="restore")
+    found.raise_for(f"The backup {backup.name}")
+    if not tree.files:
+        raise VerificationFailed(f"The backup {backup.name} holds no file{' that matches' if options.files else ''}.", "", backup.name)
+
+
+class _Tree:
+    """The sink that writes what an archive holds below an open folder."""
+
+    def __init__(self, root: int, facts: Facts, options: RestoreOptions) -> None:
+        self._root = root
+        self._destination = facts.destination
+        self._chosen = {entry["path"] for entry in facts.wanted} if facts.wanted is not None else None
+        self._patterns = options.files
+        self._outside = options.allow_outside_links
+        self._folders: dict[str, Mapping[str, Any] | None] = {}
+        self._links: list[Mapping[str, Any]] = []
+        self._fd = -1
+        self._owner = os.geteuid() == 0
+        self.restored: set[str] = set()
+        self.files = 0
+        self.bytes = 0
+
+    def _wants(self, path: str) -> bool:
+        if self._chosen is not None:
+            return path in self._chosen
+        return not self._patterns or source.selected(path, self._patterns)
+
+    @contextlib.contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """Give the folder in which C(path) lies, made where the archive has no entry for it, and the last part of the path."""
+        folder, _slash, base = path.rpartition("/")
+        parts = folder.split("/") if folder else []
+        for n in range(1, len(parts) + 1):
+            self._make_folder("/".join(parts[:n]), None)
+        with source.below(self._root) as folders:
+            yield folders.open(folder), base
+
+    def _make_folder(self, path: str, entry: Mapping[str, Any] | None) -> None:
+        if path in self._folders:
+            if entry is not None:
+                self._folders[path] = entry
+            return
+        folder, _slash, base = path.rpartition("/")
+        with source.below(self._root) as folders:
+            os.mkdir(base, 0o700, dir_fd=folders.open(folder))
+        self._folders[path] = entry
+        self.restored.add(path)
+
+    def begin(self, entry: Mapping[str, Any]) -> None:
+        path, kind = entry["path"], entry["type"]
+        if not self._wants(path):
+            return
+        if kind == FOLDER:
+            with self._parent(path):
+                self._make_folder(path, entry)
+        elif kind == LINK:
+            _check_links((dict(entry),), self._destination, self._outside)
+            self._links.append(entry)
+        elif kind == reading.HARD_LINK:
+            self._hard_link(entry)
+        else:
+            with self._parent(path) as (folder, base):
+                self._fd = os.open(base, _FILE_FLAGS, 0o600, dir_fd=folder)
+            self.restored.add(path)
+
+    def _hard_link(self, entry: Mapping[str, Any]) -> None:
+        """Link to a file of this restore (old archives only); both names lie below the tree and no link is on the way."""
+        if entry["target"] not in self.restored or entry["target"] in self._folders:
+            raise VerificationFailed(
+                f"The archive links {names.shown(entry['path'])} to {names.shown(entry['target'])}, which was not restored before it.",
+                "Restore all files, or don't trust this archive.",
+                entry["path"],
+            )
+        with self._parent(entry["path"]) as (folder, base), self._parent(entry["target"]) as (other, name):
+            os.link(name, base, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False)
+        self.restored.add(entry["path"])
+        self.files += 1
+
+    def data(self, piece: bytes) -> None:
+        if self._fd < 0:
+            return
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def done(self, entry: Mapping[str, Any]) -> None:
+        if self._fd < 0:
+            return
+        try:
+            if self._owner:
+                os.fchown(self._fd, entry["uid"], entry["gid"])
+            os.fchmod(self._fd, _mode(entry))
+            os.utime(self._fd, ns=(entry["mtime_ns"], entry["mtime_ns"]))
+            os.fsync(self._fd)
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+        self.files += 1
+        self.bytes += entry["size"]
+
+    def finish(self, mode: int) -> None:
+        """Make the links, then give folders their permissions and times, innermost first; make it all durable."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        for entry in self._links:
+            with self._parent(entry["path"]) as (folder, base):
+                os.symlink(entry["target"], base, dir_fd=folder)
+                if self._owner:
+                    os.chown(base, entry["uid"], entry["gid"], dir_fd=folder, follow_symlinks=False)
+                os.utime(base, ns=(entry["mtime_ns"], entry["mtime_ns"]), dir_fd=folder, follow_symlinks=False)
+            self.restored.add(entry["path"])
+        with source.below(self._root) as folders:
+            for path in sorted(self._folders, key=lambda one: one.count("/"), reverse=True):
+                found = self._folders[path]
+                fd = folders.open(path)
+                os.fsync(fd)
+                if found is None:
+                    os.fchmod(fd, 0o750)
+                    continue
+                if self._owner:
+                    os.fchown(fd, found["uid"], found["gid"])
+                os.fchmod(fd, _mode(found))
+                os.utime(fd, ns=(found["mtime_ns"], found["mtime_ns"]))
+        os.fchmod(self._root, mode)
+        os.fsync(self._root)
+
+
+def _swap(folder: int, temporary: str, name: str, destination: str) -> None:
+    """Put the finished tree in place in one step; afterwards C(temporary) is the replaced tree, or gone.
+
+    :raises OSError: it could not; the destination is as before.
+    """
+    if not _present(folder, name) or not os.listdir(f"/proc/self/fd/{folder}/{name}"):
+        try:
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            return
+        except OSError as error:
+            if error.errno in (errno.EBUSY, errno.EXDEV):
+                raise Refused(f"The restore destination {destination} is a mount point.", "Restore into a folder inside of it.", destination) from error
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise Refused(f"Something was put into {destination} meanwhile.", "Look what did that, then restore again.", destination) from error
+            raise
+    if exchange(folder, temporary, name):
+        return
+    old = f".{name}.mlops-old.{os.urandom(6).hex()}"
+    os.rename(name, old, src_dir_fd=folder, dst_dir_fd=folder)
+    try:
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        os.rename(old, name, src_dir_fd=folder, dst_dir_fd=folder)
+        raise
+    os.rename(old, temporary, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def exchange(folder: int, one: str, other: str) -> bool:
+    """Swap two names in an open folder in one step (renameat2); False where kernel, C library or filesystem can't.
+
+    :raises OSError: it could, but failed.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    if renameat2(folder, os.fsencode(one), folder, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), other)
