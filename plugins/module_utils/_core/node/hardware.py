@@ -19,12 +19,12 @@ from . import files, thresholds
 from .options import NodeOptions
 
 _DISK = re.compile(r"(nvme\d+n\d+|sd[a-z]+)")
-_TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
 
 
 def tool(world: World, name: str) -> str | None:
     """Return the path of an installed program, None when it is not there."""
-    return next((path for path in (f"{folder}/{name}" for folder in _TOOL_FOLDERS) if os.access(world.path(path), os.X_OK)), None)
+    return next((path for path in (f"{folder}/{name}" for folder in TOOL_FOLDERS) if os.access(world.path(path), os.X_OK)), None)
 
 
 def disks(world: World) -> list[str]:

@@ -199,7 +199,12 @@ def _disks_to_ask(options: NodeOptions, world: World) -> tuple[str | None, list[
 
 
 def _gpu(options: NodeOptions, world: World) -> list[Check]:
-    """Ask the GPU part; our own default temperatures count only where the device has no limits of its own."""
+    """Ask the GPU part; our own default temperatures count only where the device has no limits of its own.
+
+    Loading that part costs more than all other checks together, so it is loaded only where something speaks for a GPU.
+    """
+    if options.gpu_expected_count is None and not _gpu_traces(world):
+        return [Check("gpu_driver", verdict.SKIPPED, "No NVIDIA GPU on this node: no device, no driver, no nvidia-smi")]
     from ..gpu import health as gpu_health
     from ..gpu.options import GpuOptions
 
@@ -209,6 +214,25 @@ def _gpu(options: NodeOptions, world: World) -> list[Check]:
         given.update(temperature_warning=warning, temperature_critical=critical)
     checks, _gpus = gpu_health.checks(GpuOptions.from_mapping(given), world, (warning, critical))
     return checks
+
+
+def _gpu_traces(world: World) -> bool:
+    """Whether anything here speaks for an NVIDIA GPU: a device, a driver, its library (which may live anywhere the loader looks), its tool."""
+    if any(os.path.exists(world.path(path)) for path in ("/dev/nvidiactl", "/proc/driver/nvidia", "/sys/module/nvidia")):
+        return True
+    folders = [*world.environ.get("PATH", "").split(":"), *hardware.TOOL_FOLDERS]
+    if any(os.access(os.path.join(world.path(folder), "nvidia-smi"), os.X_OK) for folder in folders if folder.startswith("/")):
+        return True
+    devices = "/sys/bus/pci/devices"
+    if any(files.text(world, f"{devices}/{name}/vendor") == "0x10de" for name in files.folder(world, devices)):
+        return True
+    import ctypes
+
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _mount_answers(probes: Probes, answers: Mapping[str, Any], mounts: list[filesystems.Mount]) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def _oom(facts: Mapping[str, Any], kernel: list[dict[str, Any]], span: str, opti
 def _kernel(kernel: list[dict[str, Any]], span: str, options: NodeOptions) -> list[Check]:
     rules = [*PATTERNS, *((rule["name"], rule["pattern"], rule["status"], "inspect") for rule in options.error_patterns)]
     found = []
-    for name, pattern, status, action in rules:
+    for name, pattern, status, action in rules if kernel else ():  # compiling the patterns costs more than all the rest here
         compiled = re.compile(pattern)
         hits = [entry for entry in kernel if compiled.search(entry["message"])]
         if hits:

@@ -97,7 +97,7 @@ RULES: dict[str, Rule] = {
     "swap_usage": Rule("80", OFF, "%", action="restart_app", domain="user", percent=True),
     "memory_pressure": Rule("5", "20", "%", action="restart_app", domain="user", percent=True),
     "io_pressure": Rule("50", OFF, "%", domain="user", percent=True),
-    "cpu_pressure": Rule("80", OFF, "%", domain="user", percent=True),
+    "cpu_pressure": Rule(OFF, OFF, "%", domain="user", percent=True),
     "cpu_load": Rule("1.5", "3", "", domain="user"),
     "failed_units": Rule("1"),
     "flapping_units": Rule("1"),
