@@ -43,21 +43,24 @@ REASONS = {
 }
 #: Codes after which the driver, not one value, is in doubt: uninitialized, not loaded, time-out, interrupts, library, mismatch.
 _DRIVER_BROKEN = frozenset({1, r.DRIVER_NOT_LOADED, 10, 11, r.LIBRARY_NOT_FOUND, r.MISMATCH})
-#: Parts of the questions whose answers carry the verdict; a missing one makes the GPU "unknown", any other only a warning.
-_ESSENTIAL = (
-    "handle",
-    "Temperature",
-    "temperature.gpu",
-    "FieldValues 230",
-    "gpu_recovery_action",
-    "EccErrors volatile uncorrected",
-    "uncorrected.volatile",
-    "RemappedRows",
-    "RetiredPagesPending",
-    "retired_pages.pending",
-    "MemoryInfo",
-    "memory.used",
-    "memory.total",
+#: The questions whose answers carry the verdict; a missing one makes the GPU "unknown", any other only a warning.
+_ESSENTIAL = frozenset(
+    {
+        "nvmlDeviceGetTemperature",
+        "nvmlDeviceGetFieldValues",
+        "nvmlDeviceGetFieldValues 230",
+        "nvmlDeviceGetTotalEccErrors volatile uncorrected",
+        "nvmlDeviceGetRemappedRows",
+        "nvmlDeviceGetRetiredPagesPendingStatus",
+        "nvmlDeviceGetMemoryInfo",
+        "temperature.gpu",
+        "gpu_recovery_action",
+        "ecc.errors.uncorrected.volatile.total",
+        "retired_pages.pending",
+        "memory.used",
+        "memory.total",
+        "nvidia-smi",
+    }
 )
 
 
@@ -238,7 +241,7 @@ def _readings(gpu: _Gpu, faults: list[tuple[str, int, str]]) -> None:
     failed = []
     severe = False
     for name, code, words in faults:
-        essential = any(part in name for part in _ESSENTIAL)
+        essential = name in _ESSENTIAL
         if code == r.CORRUPTED_INFOROM and not essential:
             continue
         if code == r.NO_PERMISSION and not essential:

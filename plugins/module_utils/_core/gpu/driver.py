@@ -74,6 +74,8 @@ class _Asker:
             return 0, "", _text(function(*args))
         except self.pynvml.NVMLError as error:
             return int(error.value), str(error), None
+        except getattr(self.pynvml, "NVMLLibraryMismatchError", ()):  # asked for by its plain name, this driver has an older form only
+            return 13, "Function Not Found", None
         except Exception as error:  # noqa: BLE001  # a binding that does not fit the driver must not end the round
             return r.UNREADABLE, f"{type(error).__name__}: {error}", None
 
@@ -286,11 +288,13 @@ def _processes(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
     found: dict[int, int | None] = {}
     known = False
     for name in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"):
-        running = asker.ask(name, handle)
-        if running is None:
+        listed = asker.ask(name, handle)
+        if listed is None and asker.code in r.UNSUPPORTED:
+            listed = asker.ask(name + "_v2", handle)
+        if listed is None:
             continue
         known = True
-        for process in running:
+        for process in listed:
             used = process.usedGpuMemory
             found[int(process.pid)] = None if used is None else used // _MIB
     if known:

@@ -94,7 +94,7 @@ _WORDS = (
     ("unknown error", r.UNKNOWN_ERROR),
 )
 _BAD_FIELD = re.compile(r'Field "([^"]+)" is not a valid field')
-_DEAD = re.compile(r"Unable to determine the device handle for gpu ?(?:\d+: ?)?([0-9a-f:.]*[0-9a-f])?:? ?(.*)", re.IGNORECASE)
+_DEAD = re.compile(r"Unable to determine the device handle for gpu ?(?:\d+: )?([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])?:? ?(.*)", re.IGNORECASE)
 _BAD_INFOROM = re.compile(r"info?r?ROM is corrupted at gpu ([0-9a-f:.]*[0-9a-f])", re.IGNORECASE)
 
 
