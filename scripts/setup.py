@@ -55,7 +55,7 @@ GROUPS = {
     "test": [name for name in ENVIRONMENTS if name != "venv"],
 }
 # What the stages of `make test` want from the system; what is missing costs those stages only.
-TOOLS_FOR_TESTS = ["gcc", "make", "git", "shellcheck", "logrotate", "promtool", "ssh", "ssh-keygen", "podman", "mmdebstrap"]
+TOOLS_FOR_TESTS = ["gcc", "make", "git", "shellcheck", "logrotate", "promtool", "prometheus-alertmanager", "ssh", "ssh-keygen", "podman", "mmdebstrap"]
 TOOLS_FOR_TESTS += ["iptables", "netavark"] if os.geteuid() == 0 else ["newuidmap", "slirp4netns"]
 TOOLS_FOR_TESTS += [] if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else ["runc"]
 

@@ -15,6 +15,7 @@ counted as skipped, with the reason and the command that would change it.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import dataclasses
 import os
 import re
@@ -23,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,25 +77,30 @@ class Stage:
         self.name, self.extra, self.result = name, extra, Result()
         LOGS.mkdir(parents=True, exist_ok=True)
         self.path = LOGS / f"{name}.log"
+        self.turn = threading.Lock()
         self.log = self.path.open("w", encoding="utf-8", errors="replace")
 
-    def command(self, argv: list, **options) -> subprocess.CompletedProcess:
-        """Run a command; its output goes to the log and is returned too."""
+    def command(self, argv: list, live: bool = True, **options) -> subprocess.CompletedProcess:
+        """Run a command; its output goes to the log and is returned too. Not `live`: to the log in one piece at the end, for side-by-side runs."""
         argv = [str(part) for part in argv]
-        self.log.write(f"\n$ {shlex.join(argv)}\n")
-        self.log.flush()
-        start, lines = time.monotonic(), []
         options.setdefault("cwd", ROOT)
         options.setdefault("env", environment())
-        with subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", **options
-        ) as process:
+        options.update(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace")
+        start, lines = time.monotonic(), [f"\n$ {shlex.join(argv)}\n"]
+        with subprocess.Popen(argv, **options) as process:
             for line in process.stdout:
                 lines.append(line)
-                self.log.write(line)
-                self.log.flush()
-        self.log.write(f"[{process.returncode} after {time.monotonic() - start:.1f} s]\n")
-        return subprocess.CompletedProcess(argv, process.returncode, "".join(lines), "")
+                if live:
+                    self.write(lines[-2:] if len(lines) == 2 else [line])
+        end = f"[{process.returncode} after {time.monotonic() - start:.1f} s]\n"
+        self.write([end] if live and len(lines) > 1 else [*lines, end])
+        return subprocess.CompletedProcess(argv, process.returncode, "".join(lines[1:]), "")
+
+    def write(self, lines: list[str]) -> None:
+        """Put lines into the log, together."""
+        with self.turn:
+            self.log.writelines(lines)
+            self.log.flush()
 
     def check(self, name: str, argv: list, **options) -> bool:
         """Run a command that is one test: its exit code is the verdict."""
@@ -110,7 +117,11 @@ class Stage:
         if not report.exists():
             self.result.judge(name, False, f"pytest ended with {done.returncode} and no report, see the log")
             return
-        cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+        with self.turn:
+            self.count(name, done.returncode, list(ElementTree.parse(report).getroot().iter("testcase")))
+
+    def count(self, name: str, code: int, cases: list) -> None:
+        """Take the cases of a JUnit report into the counts."""
         before = self.result.failed
         for case in cases:
             title = f"{name}: {case.get('classname')}::{case.get('name')}"
@@ -121,9 +132,9 @@ class Stage:
                 self.result.skip(title, case.find("skipped").get("message") or "")
             else:
                 self.result.judge(title, True)
-        if done.returncode not in (0, 5) and self.result.failed == before:
-            self.result.judge(name, False, f"pytest ended with {done.returncode}, see the log")
-        elif done.returncode == 5 and not cases:
+        if code not in (0, 5) and self.result.failed == before:
+            self.result.judge(name, False, f"pytest ended with {code}, see the log")
+        elif code == 5 and not cases:
             self.result.skip(name, "no tests there")
 
 
@@ -247,19 +258,25 @@ def sanity(stage: Stage) -> None:
 def unit(stage: Stage) -> None:
     """All unit tests on both ansible-core lines, and those of _core on every Python that targets run."""
     setup.link_collection()
+    wanted: list[tuple[str, str, str]] = []
     for name in ("dev", "core221"):
         try:
-            stage.pytest(f"all, {describe(name)}", venv(name) / "python", ["tests/unit"])
+            venv(name)
+            wanted.append((f"all, {describe(name)}", name, "tests/unit"))
         except setup.Unavailable as reason:
             stage.result.skip(f"unit on .build/{name}", str(reason))
-    if not (ROOT / CORE_TESTS).is_dir():
-        return
     found = interpreters()
     for version in PYTHONS:
         if version in found:
-            stage.pytest(f"_core, Python {version}", venv(f"unit-{version}") / "python", [CORE_TESTS])
+            venv(f"unit-{version}")
+            wanted.append((f"_core, Python {version}", f"unit-{version}", CORE_TESTS))
         else:
             stage.result.skip(f"_core, Python {version}", "no such interpreter here")
+    # Most of these tests wait (for servers, time-outs, children): two runs side by side fit on two cores.
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+        runs = [pool.submit(stage.pytest, title, setup.environment_python(name), [tests], live=False) for title, name, tests in wanted]
+    for one in runs:
+        one.result()
 
 
 def describe(name: str) -> str:
