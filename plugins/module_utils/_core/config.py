@@ -88,7 +88,7 @@ def validate(document: Mapping[str, Mapping[str, Any]]) -> list[str]:
     problems = []
     for section, values in document.items():
         try:
-            option_set(section).from_mapping(values)
+            option_set(section).from_section(values)
         except FleetError as error:
             problems.append(f"{section}: {error}")
     return problems

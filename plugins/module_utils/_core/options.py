@@ -218,6 +218,11 @@ class OptionSet:
         options.verify()
         return options
 
+    @classmethod
+    def from_section(cls: type[_Set], given: Mapping[str, Any]) -> _Set:
+        """Read the options of a configuration section; what only a call can give may be missing. Raises like from_mapping."""
+        return cls.from_mapping(given)
+
     def verify(self) -> None:
         """Check options against each other; raise OptionError where they contradict."""
 

@@ -484,7 +484,7 @@ def effective(command: Command) -> tuple[dict, list]:
     for part in config.PARTS:
         values, origin = command.merged(part, {})
         try:
-            shown = config.option_set(part).from_mapping(values).to_dict()
+            shown = config.option_set(part).from_section(values).to_dict()
         except FleetError as error:
             problems.append(f"{part}: {error}")
             continue

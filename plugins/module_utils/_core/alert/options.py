@@ -131,6 +131,13 @@ class AlertOptions(OptionSet):
             values["command"] = [values["command"]] if values["command"] else None
         return super().from_mapping(values)
 
+    @classmethod
+    def from_section(cls: type[_Set], given: Mapping[str, Any]) -> _Set:
+        """Read the options of a configuration section: what is told comes with each call."""
+        found = cls.from_mapping({"test": True, **given})
+        found._values["test"] = bool(given.get("test"))
+        return found
+
     def verify(self) -> None:
         """Check what the table can't say: sources of secrets, addresses, headers, what is told at all."""
         if self.document is None and self.message is None and not self.test:
