@@ -33,6 +33,7 @@ PACKAGES = {
     "shellcheck": ["shellcheck"],
     "logrotate": ["logrotate"],
     "promtool": ["prometheus"],
+    "prometheus-alertmanager": ["prometheus-alertmanager"],
     "podman": ["podman"],
     "runc": ["runc"],
     "mmdebstrap": ["mmdebstrap", "debian-archive-keyring"],
@@ -43,6 +44,8 @@ PACKAGES = {
     "slirp4netns": ["slirp4netns"],
     "netavark": ["netavark", "aardvark-dns"],
 }
+# Packages that would start a service: only their programs are wanted, unpacked into .build/tools.
+UNPACKED = {"prometheus", "prometheus-alertmanager"}
 # netavark lives outside PATH, and root's tools may be missing from the PATH of cron or CI.
 EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/podman", "/usr/libexec/podman", "/usr/local/libexec/podman")
 
@@ -69,7 +72,7 @@ def demand_python() -> None:
 
 def find_tool(name: str) -> str | None:
     """The path of a program, looked for in PATH and where system tools hide; None where there is none."""
-    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *EXTRA_PATH]))
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *EXTRA_PATH, str(BUILD / "tools" / "usr" / "bin")]))
 
 
 def packages_for(tools: list[str]) -> list[str]:

@@ -19,12 +19,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from house import (
     BUILD,
     PYTHONS,
     ROOT,
+    UNPACKED,
     Problem,
     ask,
     digest,
@@ -136,8 +138,27 @@ def make_environment(base: Path, folder: Path) -> None:
     run([base, "-m", "venv", folder], capture=True, env=clean_environment())
 
 
+def unpack(package: str) -> bool:
+    """Put the programs of a Debian package into .build/tools without installing it: no service starts, no root is needed."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        return False
+    say(f"setup: unpacking the programs of {package} into .build/tools")
+    with tempfile.TemporaryDirectory() as folder:
+        got = run(["apt-get", "download", "--quiet", package], capture=True, check=False, cwd=folder)
+        files = list(Path(folder).glob("*.deb"))
+        if got.returncode != 0 or not files:
+            return False
+        return run(["dpkg-deb", "--extract", files[0], BUILD / "tools"], capture=True, check=False).returncode == 0
+
+
 def install_packages(packages: list[str]) -> bool:
     """Install system packages where this process may; False where it may not or apt has failed."""
+    if os.geteuid() == 0 and shutil.which("apt-get") and not any(Path("/var/lib/apt/lists").glob("*Packages*")):
+        run(["apt-get", "update", "--quiet"], capture=True, check=False)
+    unpacked = [unpack(package) for package in packages if package in UNPACKED]
+    packages = [package for package in packages if package not in UNPACKED]
+    if not packages:
+        return all(unpacked)
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return False
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -145,13 +166,13 @@ def install_packages(packages: list[str]) -> bool:
     argv = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
     first = run(argv, capture=True, check=False, env=env, stdin=subprocess.DEVNULL)
     if first.returncode == 0:
-        return True
+        return all(unpacked)
     run(["apt-get", "update", "--quiet"], capture=True, check=False, env=env)
     again = run(argv, capture=True, check=False, env=env, stdin=subprocess.DEVNULL)
     if again.returncode != 0:
         words = "\n".join(again.stdout.strip().splitlines()[-5:])
         say(f"setup: apt-get could not install them:\n{words}")
-    return again.returncode == 0
+    return again.returncode == 0 and all(unpacked)
 
 
 def system_tools(tools: list[str]) -> list[str]:

@@ -142,7 +142,7 @@ def environment(**more: str) -> dict[str, str]:
     """The environment of every check: this checkout's collections path only, our tools first, no leftovers of an outer shell."""
     env = setup.clean_environment()
     env = {key: value for key, value in env.items() if not key.startswith("ANSIBLE_")}
-    env["PATH"] = os.pathsep.join([str(BUILD / "dev" / "bin"), env.get("PATH", ""), "/usr/sbin", "/sbin"])
+    env["PATH"] = os.pathsep.join([str(BUILD / "dev" / "bin"), env.get("PATH", ""), "/usr/sbin", "/sbin", str(BUILD / "tools" / "usr" / "bin")])
     env.update(ANSIBLE_COLLECTIONS_PATH=str(BUILD / "collections"), ANSIBLE_NOCOLOR="1", ANSIBLE_LOCALHOST_WARNING="False", PYTHONDONTWRITEBYTECODE="1")
     env.update(ANSIBLE_HOME=str(BUILD / "ansible-home"), LC_ALL="C.UTF-8")
     return {**env, **more}
