@@ -22,6 +22,16 @@ from .options import NodeOptions
 
 #: Two looks at a process this far apart (seconds): one that did not run in between and cannot be interrupted is stuck.
 STUCK_SECONDS = 1.0
+#: Programs that probes start, by the first word of the probe's name.
+_PROGRAMS = {
+    "chrony": ("chronyc",),
+    "disk": ("smartctl", "nvme"),
+    "gpu": ("nvidia-smi",),
+    "journal": ("journalctl",),
+    "reboot": ("needs-restarting",),
+    "systemd": ("systemctl",),
+    "updates": ("apt-get", "dnf"),
+}
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -50,11 +60,14 @@ def _marked(name: str, function: Callable[[], Any]) -> Callable[[], Any]:
 def _still_hanging(table: list[dict[str, Any]], name: str, timeout: float, uptime: float) -> dict[str, Any] | None:
     """Return the process of an earlier run's probe C(name) that outlived its deadline; None when there is none.
 
-    Only our own user's (and, for others, nobody's) processes count: somebody else's may carry any name.
+    A program that a probe started and that could not be killed is known by its own name, whoever started it: another would hang as well.
+    Only our own user's processes count, because somebody else's may carry any name.
     """
     mark = _mark(name)
+    programs = _PROGRAMS.get(name.partition(" ")[0], ())
     for one in table:
-        if one["name"] == mark and one["state"] not in "ZX" and uptime - one["start"] > timeout + 1:
+        ours = (one["name"] == mark and one["state"] not in "ZX") or (one["name"] in programs and one["state"] == "D")
+        if ours and uptime - one["start"] > timeout + 1:
             with contextlib.suppress(OSError):
                 if os.stat(f"/proc/{one['pid']}").st_uid == os.geteuid():
                     return one
@@ -112,7 +125,10 @@ def observe(options: NodeOptions, world: World) -> dict[str, Any]:
         facts["table"] = resources.processes(world)
     probes = Probes(world, options, facts["table"])
     looked = time.monotonic()
-    suspects = {one["pid"]: resources.switches(world, one["pid"]) for one in resources.blocked(facts["table"])} if options.wants("stuck_processes") else {}
+    suspects = {}
+    if options.wants("stuck_processes"):
+        blocked = (one["pid"] for one in resources.blocked(facts["table"]) if not one["name"].startswith("mlp:"))  # our own are told elsewhere
+        suspects = {pid: resources.switches(world, pid) for pid in blocked}
     facts["resources"] = resources.observe(world, options)
     facts["system"] = system.observe(world, options)
     facts["hardware"] = hardware.observe(world) if options.wants("hardware") else None
@@ -252,11 +268,11 @@ def _mount_answers(probes: Probes, answers: Mapping[str, Any], mounts: list[file
 
 
 def _stuck(world: World, table: list[dict[str, Any]], suspects: Mapping[int, Any]) -> list[dict[str, Any]]:
-    """Return those of the suspects that have not run since the first look and still can't be interrupted; our own probes aside."""
+    """Return those of the suspects that have not run since the first look and still can't be interrupted."""
     found = []
     for one in table:
         before = suspects.get(one["pid"])
-        if before is None or one["name"].startswith("mlp:"):
+        if before is None:
             continue
         now = resources.parse_stat(files.text(world, f"/proc/{one['pid']}/stat") or "")
         if now and now["state"] == "D" and now["start"] == one["start"] and resources.switches(world, one["pid"]) == before:

@@ -1,0 +1,69 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A verdict document as JUnit XML, for CI systems: one test suite, one test case per check.
+
+Form: the schema that Jenkins' JUnit plugin and Ant's task share (testsuites, testsuite, testcase with failure, error or skipped).
+Critical is a failure, C(unknown) an error, C(skipped) skipped; a warning passes with its message in system-out unless it is to fail.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .. import verdict
+
+#: Characters that XML 1.0 does not allow at all, not even as a reference.
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _text(value: Any) -> str:
+    clean = _ILLEGAL.sub("\ufffd", str(value))
+    return clean.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _attribute(value: Any) -> str:
+    clean = _text(value).replace('"', "&quot;")
+    return '"' + clean.replace("\t", "&#9;").replace("\n", "&#10;").replace("\r", "&#13;") + '"'
+
+
+def render(result: Mapping[str, Any], suite: str = "node_health", warnings_fail: bool = False) -> str:
+    """Return a verdict document (C(Document.to_dict()), or a module's result) as JUnit XML, ending with a new line.
+
+    :param suite: name of the test suite. :param warnings_fail: count warnings as failures too.
+    """
+    cases = []
+    counts = {"failure": 0, "error": 0, "skipped": 0}
+    seconds = 0.0
+    for check in result["checks"]:
+        took = (check.get("duration_ms") or 0) / 1000
+        seconds = max(seconds, took)  # the probes ran side by side
+        name = check["check"] + (f" {check['subject']}" if check.get("subject") else "")
+        kind = _kind(check["status"], warnings_fail)
+        head = f"    <testcase classname={_attribute(suite + '.' + check['check'])} name={_attribute(name)} time={_attribute(f'{took:.3f}')}>"
+        if kind is None:
+            body = f"      <system-out>{_text(check['message'])}</system-out>"
+        elif kind == "skipped":
+            body = f"      <skipped message={_attribute(check['message'])}/>"
+        else:
+            more = "\n".join(f"{key}: {check[key]}" for key in ("value", "unit", "warn", "crit", "since", "action") if check.get(key) is not None)
+            body = f"      <{kind} message={_attribute(check['message'])} type={_attribute(check['status'])}>{_text(more)}</{kind}>"
+        if kind is not None:
+            counts[kind] += 1
+        cases.append(f"{head}\n{body}\n    </testcase>")
+    numbers = f"tests={_attribute(len(cases))} failures={_attribute(counts['failure'])} errors={_attribute(counts['error'])}"
+    stamp = str(result["timestamp"]).partition("+")[0]  # the schema knows no time zone; ours is UTC
+    suite_head = (
+        f"  <testsuite name={_attribute(suite)} {numbers} skipped={_attribute(counts['skipped'])} time={_attribute(f'{seconds:.3f}')}"
+        f" timestamp={_attribute(stamp)} hostname={_attribute(result['hostname'])}>"
+    )
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites {numbers}>", suite_head, *cases, "  </testsuite>", "</testsuites>"]
+    return "\n".join(lines) + "\n"
+
+
+def _kind(status: str, warnings_fail: bool) -> str | None:
+    if status == verdict.WARNING:
+        return "failure" if warnings_fail else None
+    return {verdict.CRITICAL: "failure", verdict.UNKNOWN: "error", verdict.SKIPPED: "skipped"}.get(status)
