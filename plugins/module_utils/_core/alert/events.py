@@ -87,7 +87,7 @@ class Event:
         values = {name: given[name] for name in known if name in given}
         for name, kind in known.items():
             value = values.get(name)
-            if kind == "str" and value is not None and not isinstance(value, str):
+            if kind == "str" and name in values and not isinstance(value, str):
                 raise ValueError(name)
             if kind == "float" and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise ValueError(name)
