@@ -325,7 +325,8 @@ class Store:
             )
             upload = begun["UploadId"]
             try:
-                parts, digests = [], b""
+                parts: list[dict[str, Any]] = []
+                digests = b""
                 for offset in range(0, backup.size, size):
                     data = _exactly(stream, min(size, backup.size - offset), backup.path)
                     whole.update(data)

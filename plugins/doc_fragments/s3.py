@@ -1,0 +1,69 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+_CONNECTION = r"""
+options:
+  s3:
+    description:
+      - Object storage that holds copies of the backups. Any server that speaks S3 will do. Needs C(boto3) on the node.
+    type: dict
+    suboptions:
+      bucket:
+        description:
+          - Name of the bucket. It must exist.
+          - While it is empty no object storage is used.
+        type: str
+      prefix:
+        description:
+          - Put before the names of the objects, followed by a slash.
+          - Give each host a prefix of its own. Names of backups hold no host name.
+        type: str
+        default: ""
+      endpoint_url:
+        description:
+          - Base URL of the server, like V(https://s3.example.com:9000). Without it Amazon's.
+          - Must not hold credentials.
+        type: str
+      region:
+        description: Region of the bucket.
+        type: str
+      access_key:
+        description: Access key. Without it the node's own credentials are used, in the order that C(boto3) looks for them.
+        type: str
+      secret_key:
+        description: Secret key that belongs to O(s3.access_key).
+        type: str
+      session_token:
+        description: Token of temporary credentials.
+        type: str
+      ca_bundle:
+        description: File on the node with the certificates of the authorities to trust, for servers with a private one.
+        type: path
+"""
+
+
+class ModuleDocFragment:
+    # Where copies are read from.
+    DOCUMENTATION = _CONNECTION
+
+    # Where copies are written to.
+    COPIES = (
+        _CONNECTION
+        + r"""
+      storage_class:
+        description: Storage class of the archives. Manifests and checksums are always stored as V(STANDARD).
+        type: str
+        choices: [STANDARD, STANDARD_IA, ONEZONE_IA, INTELLIGENT_TIERING, GLACIER_IR, GLACIER, DEEP_ARCHIVE, REDUCED_REDUNDANCY]
+        default: STANDARD
+      prune:
+        description:
+          - Apply the retention options to the copies too.
+          - Off by default, because the bucket's own lifecycle rules usually do that.
+          - Only objects directly under O(s3.prefix) that are named exactly like backups are ever removed.
+        type: bool
+        default: false
+"""
+    )

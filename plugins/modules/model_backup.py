@@ -1,0 +1,256 @@
+#!/usr/bin/python
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_backup
+short_description: Make backups of models that are proven to be restorable
+version_added: "0.1.0"
+description:
+  - Writes a folder into one archive C(models_backup_YYYYmmdd_HHMMSS.tar.gz) that ordinary C(tar) unpacks, with a checksum file for
+    C(sha256sum -c) and a manifest with the SHA-256 of every file beside it.
+  - The archive gets its name only after it was written, synchronised, read back and compared file by file. A run that is killed at any
+    moment leaves nothing that looks like a finished backup.
+  - Nothing is done while the newest verified backup still matches the source (names, sizes, times, inodes, permissions).
+  - Old backups are removed by O(retention_days) and the O(keep_last)-like options, only after everything else has succeeded. The newest verified
+    backup always stays, and so do archives made by other tools under the same name until a newer verified backup exists.
+  - Symbolic links are stored as links and never followed. Sockets, pipes and devices are left out and named in RV(notes).
+    A file that can't be read fails the task. A file that changes while it is read makes the run start over, up to three times.
+extends_documentation_fragment:
+  - mlops.fleet.attributes
+  - mlops.fleet.s3.copies
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Reads names and sizes in the source, the manifests at the destination, and with O(s3) what the bucket holds. Writes nothing.
+  diff_mode:
+    support: full
+    details:
+      - Shows the list of backups before and after.
+  platform:
+    support: full
+options:
+  source:
+    description: Folder to back up. It must exist and hold at least one file.
+    type: path
+    default: /opt/ml/models
+  destination:
+    description:
+      - Folder that holds the backups. It is made with mode 0750 when missing.
+      - Must not lie inside O(source), nor the other way round.
+    type: path
+    default: /backup/models
+  compression:
+    description:
+      - Compression of the archive. The suffix is C(.tar.gz), C(.tar.zst) or C(.tar).
+      - V(gzip) chooses the method per 4 MiB piece, because most of what weights allow is had without the search for repetitions.
+      - V(zstd) needs the system library C(libzstd) 1.4 or later on the node, for restoring too.
+    type: str
+    choices: [gzip, zstd, none]
+    default: gzip
+  compression_level:
+    description: From V(1) (fast) to V(9) (small). Without meaning for O(compression=none).
+    type: int
+    default: 6
+  workers:
+    description: Threads that compress. V(0) takes one per CPU that the task may use, at most 8.
+    type: int
+    default: 0
+  verify:
+    description:
+      - Read the archive back from the disk before it counts, unpack it and compare the SHA-256 of every file.
+      - Without it the backup is listed as not verified, and the next run with O(verify=true) makes a new one.
+    type: bool
+    default: true
+  retention_days:
+    description:
+      - Keep backups up to this age in days. V(0) switches this rule off.
+      - All rules only keep. A backup goes when no rule keeps it. With no rule at all everything stays.
+    type: int
+    default: 30
+  keep_last:
+    description:
+      - Keep this many newest backups, whatever their age. V(0) switches this rule off.
+      - To have exactly that many and no others, set O(retention_days=0).
+    type: int
+    default: 0
+  keep_daily:
+    description: Keep the newest backup of each of this many days that have one. V(0) switches this rule off.
+    type: int
+    default: 0
+  keep_weekly:
+    description: Keep the newest backup of each of this many weeks that have one. V(0) switches this rule off.
+    type: int
+    default: 0
+  keep_monthly:
+    description: Keep the newest backup of each of this many months that have one. V(0) switches this rule off.
+    type: int
+    default: 0
+  keep_yearly:
+    description: Keep the newest backup of each of this many years that have one. V(0) switches this rule off.
+    type: int
+    default: 0
+  force:
+    description: Make a backup even though nothing has changed since the last one.
+    type: bool
+    default: false
+  exclude:
+    description:
+      - Shell patterns of what to leave out. One without a slash is compared with names at any depth, one with a slash with the
+        whole path relative to O(source).
+      - What lies in an excluded folder is excluded too.
+    type: list
+    elements: str
+    default: []
+notes:
+  - Permissions, owners (as numbers) and times are stored. Access control lists and extended attributes are not.
+  - Two runs to the same O(destination) never overlap. The second one fails and changes nothing.
+requirements:
+  - boto3 (for O(s3) only)
+seealso:
+  - module: mlops.fleet.model_backup_info
+  - module: mlops.fleet.model_restore
+author:
+  - mlops.fleet contributors (@mlops-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Back up the models, keep 30 days
+  mlops.fleet.model_backup:
+
+- name: Keep seven days, four weeks and twelve months, leave out what can be made again
+  mlops.fleet.model_backup:
+    source: /srv/models
+    destination: /backup/models
+    retention_days: 0
+    keep_daily: 7
+    keep_weekly: 4
+    keep_monthly: 12
+    exclude:
+      - "*.tmp"
+      - cache
+
+- name: Keep a copy in object storage
+  mlops.fleet.model_backup:
+    s3:
+      bucket: ml-backups
+      prefix: "{{ inventory_hostname }}"
+      endpoint_url: https://s3.example.com
+      access_key: "{{ vault_s3_access_key }}"
+      secret_key: "{{ vault_s3_secret_key }}"
+      storage_class: STANDARD_IA
+
+- name: Say what would be backed up and removed
+  mlops.fleet.model_backup:
+  check_mode: true
+  diff: true
+"""
+
+RETURN = r"""
+backup:
+  description: The backup that is current now. In check mode null when there is none yet.
+  returned: success
+  type: dict
+  contains:
+    name: {description: File name of the archive., type: str, returned: success, sample: models_backup_20250131_020000.tar.gz}
+    path: {description: Path of the archive., type: str, returned: success}
+    created: {description: When it was made (ISO 8601)., type: str, returned: success, sample: "2025-01-31T02:00:00+00:00"}
+    size: {description: Size of the archive in bytes., type: int, returned: success}
+    sha256: {description: SHA-256 of the archive., type: str, returned: success}
+    files: {description: Number of files in it., type: int, returned: success}
+    bytes: {description: Size of these files together in bytes., type: int, returned: success}
+    verified: {description: Whether it was read back and every file matched., type: bool, returned: success}
+    source: {description: The folder it was made of., type: str, returned: success}
+    hostname: {description: The host it was made on., type: str, returned: success}
+    compression: {description: Its compression., type: str, returned: success}
+    manifest: {description: Path of its manifest., type: str, returned: success}
+    legacy: {description: Whether it has a checksum file but no manifest., type: bool, returned: success}
+    problems: {description: What is wrong with it., type: list, elements: str, returned: success}
+plan:
+  description: What was found to be necessary.
+  returned: success
+  type: dict
+  contains:
+    action: {description: "V(create) or V(keep).", type: str, returned: success}
+    reason: {description: Why., type: str, returned: success, sample: the source has changed}
+    files: {description: Number of files in the source., type: int, returned: success}
+    bytes: {description: Their size in bytes., type: int, returned: success}
+    estimated_size: {description: Expected size of a new archive in bytes., type: int, returned: success}
+removed:
+  description: Backups that were removed, or in check mode would be.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name: {description: File name of the archive., type: str, returned: success}
+    path: {description: Its path., type: str, returned: success}
+    created: {description: When it was made., type: str, returned: success}
+    size: {description: Its size in bytes., type: int, returned: success}
+    reason: {description: Why no rule kept it., type: str, returned: success, sample: "45 days old, kept are 30"}
+copies:
+  description: The copy in object storage, and copies that were removed there.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    url: {description: Where it is., type: str, returned: success, sample: s3://ml-backups/node1/models_backup_20250131_020000.tar.gz}
+    verified:
+      description:
+        - V(checksum) when the server has confirmed the SHA-256 of what it stores, and is known to refuse wrong ones.
+        - V(size_only) when it tells nothing but the size. V(planned) in check mode.
+      type: str
+      returned: for copies that are there
+    size: {description: Size in bytes., type: int, returned: for copies that are there}
+    sha256: {description: SHA-256 of the archive., type: str, returned: for copies that are there}
+    storage_class: {description: Storage class of the archive., type: str, returned: for copies that are there}
+    uploaded: {description: Whether this run has sent it., type: bool, returned: for copies that are there}
+    removed: {description: Whether it was removed by the retention rules., type: bool, returned: for copies that were removed}
+    reason: {description: Why no rule kept it., type: str, returned: for copies that were removed}
+stats:
+  description: What it took.
+  returned: success
+  type: dict
+  contains:
+    durations: {description: "Seconds per phase (C(archive), C(verify), C(upload)).", type: dict, returned: success}
+    bytes_read: {description: Bytes of files read., type: int, returned: success}
+    bytes_written: {description: Size of the new archive in bytes., type: int, returned: success}
+    ratio: {description: Size of the archive divided by that of the files., type: float, returned: when a backup was made}
+notes:
+  description: What else is worth knowing, like files that are not backed up.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import typing as t
+
+from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
+
+
+def main() -> None:
+    module = _shell.build(BackupOptions)
+
+    def work() -> dict[str, t.Any]:
+        options = BackupOptions.from_mapping(module.params)
+        result = job.run(options, _shell.world(module), check=module.check_mode)
+        found = result.to_dict()
+        if module._diff:
+            found["diff"] = {
+                "before_header": options.destination,
+                "after_header": options.destination,
+                "before": "".join(f"{name}\n" for name in result.before),
+                "after": "".join(f"{name}\n" for name in result.after),
+            }
+        return found
+
+    _shell.execute(module, work)
+
+
+if __name__ == "__main__":
+    main()

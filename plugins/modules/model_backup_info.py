@@ -1,0 +1,111 @@
+#!/usr/bin/python
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_backup_info
+short_description: List backups of models and verify them
+version_added: "0.1.0"
+description:
+  - Lists the backups that M(mlops.fleet.model_backup) has made, and archives of other tools under the same names that have a checksum file.
+  - Verifies them when asked, by reading only. A backup that is damaged is a result, not an error.
+    RV(backups[].problems) says what is wrong, and which file is hit. Use RV(verified) in a condition.
+extends_documentation_fragment:
+  - mlops.fleet.attributes
+  - mlops.fleet.attributes.info_module
+  - mlops.fleet.s3
+attributes:
+  platform:
+    support: full
+options:
+  path:
+    description: Folder that holds the backups, or one archive. Not used with O(s3).
+    type: path
+    default: /backup/models
+  verify:
+    description:
+      - V(none) compares names, sizes and manifests.
+      - V(quick) also compares the SHA-256 of each archive.
+      - V(full) unpacks each archive without writing anything, and compares the SHA-256 of each file in it.
+      - With O(s3) both V(quick) and V(full) download the archives.
+    type: str
+    choices: [none, quick, full]
+    default: none
+requirements:
+  - boto3 (for O(s3) only)
+seealso:
+  - module: mlops.fleet.model_backup
+  - module: mlops.fleet.model_restore
+author:
+  - mlops.fleet contributors (@mlops-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Read all backups and compare every file
+  mlops.fleet.model_backup_info:
+    path: /backup/models
+    verify: full
+  register: backups
+
+- name: Stop when one is damaged
+  ansible.builtin.assert:
+    that: backups.verified
+    fail_msg: "{{ backups.backups | map(attribute='problems') | flatten | join(', ') }}"
+"""
+
+RETURN = r"""
+backups:
+  description: The backups, newest first.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name: {description: File name of the archive., type: str, returned: success, sample: models_backup_20250131_020000.tar.gz}
+    path: {description: Path or URL of the archive., type: str, returned: success}
+    created: {description: When it was made (ISO 8601)., type: str, returned: success, sample: "2025-01-31T02:00:00+00:00"}
+    size: {description: Size of the archive in bytes., type: int, returned: success}
+    sha256: {description: SHA-256 that the archive had when it was made., type: str, returned: success}
+    verified:
+      description: With O(verify=full) whether this reading found nothing wrong. Otherwise whether the last verification on record did.
+      type: bool
+      returned: success
+    problems: {description: What is wrong with it., type: list, elements: str, returned: success}
+    checked: {description: How deep this run looked., type: str, returned: success}
+    legacy: {description: Whether it has a checksum file but no manifest., type: bool, returned: success}
+    files: {description: Number of files in it., type: int, returned: when known}
+    bytes: {description: Size of these files together in bytes., type: int, returned: when known}
+    source: {description: The folder it was made of., type: str, returned: when it has a manifest}
+    hostname: {description: The host it was made on., type: str, returned: when it has a manifest}
+    compression: {description: Its compression., type: str, returned: when it has a manifest}
+    manifest: {description: Path of its manifest., type: str, returned: when it has a manifest}
+latest:
+  description: The newest backup without a problem, in the same form. Null when there is none.
+  returned: success
+  type: dict
+verified:
+  description: Whether there is a backup, the newest one is verified, and none has a problem.
+  returned: success
+  type: bool
+"""
+
+import typing as t
+
+from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import InfoOptions
+
+
+def main() -> None:
+    module = _shell.build(InfoOptions)
+
+    def work() -> dict[str, t.Any]:
+        return {"changed": False, **info.run(InfoOptions.from_mapping(module.params))}
+
+    _shell.execute(module, work)
+
+
+if __name__ == "__main__":
+    main()

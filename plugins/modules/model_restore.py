@@ -1,0 +1,158 @@
+#!/usr/bin/python
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_restore
+short_description: Restore models from a verified backup
+version_added: "0.1.0"
+description:
+  - Unpacks a backup into a temporary folder beside O(destination), compares every file with the manifest while it is written, and then
+    puts the folder in place in one step. O(destination) is either as before or complete.
+  - When anything does not match, the task fails, names the file, and leaves nothing behind.
+  - Nothing in an archive is trusted. Names that lead out of the folder, devices and pipes are refused, links are never followed, and the
+    set-user-id and set-group-id bits are dropped.
+  - Nothing is done when O(destination) already equals the backup in names, permissions, times and contents.
+extends_documentation_fragment:
+  - mlops.fleet.attributes
+  - mlops.fleet.s3
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+    details:
+      - Shows the list of files before and after.
+  platform:
+    support: full
+options:
+  backup:
+    description:
+      - V(latest) is the newest verified backup, or where none is, the newest complete one.
+      - Else the file name of a backup in O(path) or O(s3), or the absolute path of an archive.
+    type: str
+    default: latest
+  path:
+    description: Folder that holds the backups. Not used with O(s3).
+    type: path
+    default: /backup/models
+  destination:
+    description: Folder to restore into. System and home folders and mount points are refused, and so is a symbolic link.
+    type: path
+    required: true
+  files:
+    description:
+      - Shell patterns of what to restore. One without a slash is compared with names at any depth, one with a slash with the whole path.
+      - A folder that fits is restored with all that is in it. By default everything is.
+      - Only with O(mode=new).
+    type: list
+    elements: str
+    default: []
+  verify:
+    description:
+      - Compare the archive and every file in it with the checksums of when it was made.
+      - Switch it off only to save what can be saved from a damaged backup.
+    type: bool
+    default: true
+  mode:
+    description:
+      - V(new) refuses a O(destination) that exists and is neither empty nor equal to the backup.
+      - V(replace) replaces it as a whole. What is in it and not in the backup is gone afterwards.
+    type: str
+    choices: [new, replace]
+    default: new
+  allow_outside_links:
+    description: Restore symbolic links that point out of O(destination). By default a backup with such a link is refused.
+    type: bool
+    default: false
+notes:
+  - Owners are restored when the task runs as root.
+requirements:
+  - boto3 (for O(s3) only)
+seealso:
+  - module: mlops.fleet.model_backup
+  - module: mlops.fleet.model_backup_info
+author:
+  - mlops.fleet contributors (@mlops-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Restore the newest backup into a new folder
+  mlops.fleet.model_restore:
+    destination: /opt/ml/models-restored
+
+- name: Go back to a certain backup
+  mlops.fleet.model_restore:
+    backup: models_backup_20250131_020000.tar.gz
+    destination: /opt/ml/models
+    mode: replace
+
+- name: Fetch one model from object storage
+  mlops.fleet.model_restore:
+    destination: /opt/ml/bert
+    files:
+      - bert
+    s3:
+      bucket: ml-backups
+      prefix: "{{ inventory_hostname }}"
+"""
+
+RETURN = r"""
+restored:
+  description: What was restored, or in check mode would be.
+  returned: success
+  type: dict
+  contains:
+    backup: {description: File name of the archive., type: str, returned: success, sample: models_backup_20250131_020000.tar.gz}
+    origin: {description: Path or URL of the archive., type: str, returned: success}
+    created: {description: When the backup was made (ISO 8601)., type: str, returned: success}
+    sha256: {description: SHA-256 of the archive., type: str, returned: success}
+    destination: {description: The folder., type: str, returned: success}
+    files: {description: Number of files. In check mode 0 where only reading the archive would tell., type: int, returned: success}
+    bytes: {description: Size of these files together in bytes., type: int, returned: success}
+    verified:
+      description: Whether every file there was compared with its checksum. False in check mode unless nothing is to be done.
+      type: bool
+      returned: success
+    state:
+      description: What the destination was before. One of V(missing), V(empty), V(same) and V(other).
+      type: str
+      returned: success
+notes:
+  description: What else is worth knowing, like leftovers of an interrupted restore that were removed.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import typing as t
+
+from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import names, restore
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import RestoreOptions
+
+
+def main() -> None:
+    module = _shell.build(RestoreOptions)
+
+    def work() -> dict[str, t.Any]:
+        options = RestoreOptions.from_mapping(module.params)
+        result = restore.run(options, _shell.world(module), check=module.check_mode)
+        found = result.to_dict()
+        if module._diff:
+            found["diff"] = {
+                "before_header": options.destination,
+                "after_header": options.destination,
+                "before": "".join(f"{names.shown(path)}\n" for path in result.before),
+                "after": "".join(f"{names.shown(path)}\n" for path in result.after),
+            }
+        return found
+
+    _shell.execute(module, work)
+
+
+if __name__ == "__main__":
+    main()
