@@ -151,6 +151,11 @@ hostname:
   returned: always
   type: str
   sample: gpu-17
+duration:
+  description: How long the module took, in seconds.
+  returned: always
+  type: float
+  sample: 0.21
 status:
   description: Verdict over all checks. V(skipped) means that there is no GPU.
   returned: always

@@ -9,7 +9,7 @@ The device's own words come before fixed numbers: its recovery action, its margi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -203,7 +203,7 @@ def _gpu_checks(options: GpuOptions, facts: Facts, values: Mapping[str, Any], fi
 
 def _state(gpu: _Gpu) -> bool:
     """Judge whether the GPU is usable at all; say whether the rest is worth looking at."""
-    faults = [(name, code, words) for name, code, words in gpu.values["faults"]]
+    faults = gpu.values["faults"]
     codes = {code for _name, code, _words in faults}
     handle = next(((code, words) for name, code, words in faults if "handle" in name.lower()), None)
     if r.GPU_IS_LOST in codes:
@@ -235,7 +235,7 @@ def _recovery(gpu: _Gpu) -> None:
         gpu.add("gpu_state", status, f"the driver asks for recovery: {words}", action=action, value=int(value), threshold_source="device")
 
 
-def _readings(gpu: _Gpu, faults: list[tuple[str, int, str]]) -> None:
+def _readings(gpu: _Gpu, faults: Sequence[tuple[str, int, str]]) -> None:
     if any(code == r.CORRUPTED_INFOROM for _name, code, _words in faults):
         gpu.add("gpu_inforom", WARNING, "the InfoROM is corrupted", action="inspect", threshold_source="device")
     failed = []
