@@ -1,0 +1,399 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carry a plan out: rename each unit into a quarantine folder beside it, look again, then remove it there.
+
+A unit leaves its place in one atomic step, so that a crash never leaves half of it where it looks whole. The quarantine folder
+(C(.mlops-fleet-trash-...), 0700, in the cleanup root, so on the same filesystem) has two compartments:
+C(new) holds what was moved and not yet looked at again, C(doomed) what is being removed. The next run finishes what is in C(doomed)
+and judges what is in C(new) anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..errors import FleetError
+from ..ports import Progress, Tell
+from .inuse import InUse
+from .options import TRASH, Target
+from .plan import Doomed, Kept, cutoff, due
+from .scan import DIRECTORY, STAMPS, Changed, Identity, Look, Survey, remove, survey
+
+#: Why a unit goes back that a stopped run had moved.
+PUT_BACK = "put back: a run was interrupted before its removal, and it is not due"
+#: Units that are moved before the process table is read again.
+BATCH = 256
+
+_NAME = re.compile(re.escape(TRASH) + r"[0-9a-f]{16}")
+
+
+@dataclass
+class Root:
+    """An open cleanup root. C(device) is st_dev, C(mount) the mount id, C(source) (major:minor, path inside
+    that filesystem), C(given) the path as it was configured."""
+
+    fd: int
+    path: str
+    device: int
+    mount: int | None
+    source: tuple[str, str] | None = None
+    given: str = ""
+
+    def look(self, target: Target, busy: InUse | None, now: float, moved: bool = False) -> Look:
+        """Return what a survey of one of this root's units looks out for."""
+        stamp = STAMPS[target.age_by]
+        return Look(stamp, self.device, self.mount, busy.identities if busy else None, target.excluded, cutoff(target, now), moved)
+
+
+@dataclass
+class Failure:
+    """A unit that could not be removed, and why; C(path) is where what is left of it lies."""
+
+    target: str
+    path: str
+    error: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"target": self.target, "path": self.path, "error": self.error}
+
+
+@dataclass
+class Done:
+    """What was done. C(freed) is in bytes, by target name."""
+
+    removed: list[Doomed] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    freed: dict[str, int] = field(default_factory=dict)
+    links: dict[Identity, int] = field(default_factory=dict)
+
+    def gone(self, one: Doomed, found: Survey) -> None:
+        """Count a unit that was removed; a file with several links when its last one went."""
+        size = found.size
+        for key, (count, seen, bytes_of) in found.linked.items():
+            self.links[key] = self.links.get(key, 0) + seen
+            if self.links[key] >= count:
+                size += bytes_of
+        self.count(one, size)
+
+    def count(self, one: Doomed, size: int) -> None:
+        """Count a unit whose removal freed C(size) bytes."""
+        self.freed[one.target] = self.freed.get(one.target, 0) + size
+        self.removed.append(one)
+
+    def fail(self, target: str, path: str, error: object) -> None:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        self.failures.append(Failure(target, path, text))
+
+
+class Quarantine:
+    """The quarantine folder of a root: made new, or left behind by a run that was stopped. It is locked while it is open."""
+
+    def __init__(self, root: Root, name: str, fd: int, new: int, doomed: int) -> None:
+        self.root, self.name, self.fd, self.new, self.doomed = root, name, fd, new, doomed
+
+    @property
+    def path(self) -> str:
+        return f"{self.root.path.rstrip('/')}/{self.name}"
+
+    @classmethod
+    def make(cls, root: Root) -> Quarantine:
+        """Make a new one. :raises OSError: no permission, no space."""
+        name = TRASH + os.urandom(8).hex()
+        os.mkdir(name, 0o700, dir_fd=root.fd)
+        fd = os.open(name, DIRECTORY, dir_fd=root.fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for compartment in ("new", "doomed"):
+                os.mkdir(compartment, 0o700, dir_fd=fd)
+            return cls(root, name, fd, os.open("new", DIRECTORY, dir_fd=fd), os.open("doomed", DIRECTORY, dir_fd=fd))
+        except BaseException:
+            for compartment in ("new", "doomed"):
+                with contextlib.suppress(OSError):
+                    os.rmdir(compartment, dir_fd=fd)
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=root.fd)
+            raise
+
+    @classmethod
+    def take(cls, root: Root, name: str) -> Quarantine | None:
+        """Open one that a stopped run of this user left; None for anything that is not exactly that, or that a run holds."""
+        if not _NAME.fullmatch(name):
+            return None
+        fds: list[int] = []
+        try:
+            for compartment in ("", "new", "doomed"):
+                if compartment and compartment not in os.listdir(fds[0]):
+                    fds.append(-1)  # stopped while it was made or removed
+                    continue
+                fds.append(os.open(compartment or name, DIRECTORY, dir_fd=fds[0] if compartment else root.fd))
+                found = os.fstat(fds[-1])
+                if found.st_uid != os.geteuid() or found.st_mode & 0o777 != 0o700 or found.st_dev != root.device:
+                    raise PermissionError
+                if not compartment:
+                    fcntl.flock(fds[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if not set(os.listdir(fds[0])) <= {"new", "doomed"}:
+                        raise PermissionError
+            return cls(root, name, *fds)
+        except OSError:
+            for fd in fds:
+                if fd >= 0:
+                    os.close(fd)
+            return None
+
+    def complete(self) -> None:
+        """Make the compartments that a stopped run had not made yet. :raises OSError: no permission, no space."""
+        for compartment in ("new", "doomed"):
+            if getattr(self, compartment) < 0:
+                os.mkdir(compartment, 0o700, dir_fd=self.fd)
+                setattr(self, compartment, os.open(compartment, DIRECTORY, dir_fd=self.fd))
+
+    def put_back(self, name: str) -> None:
+        """Return a unit from C(new) to its place. :raises OSError: something else has taken the place; nothing is overwritten."""
+        found = os.lstat(name, dir_fd=self.new)
+        if stat.S_ISDIR(found.st_mode):
+            # rename(2) replaces nothing but an empty folder by a folder.
+            os.rename(name, name, src_dir_fd=self.new, dst_dir_fd=self.root.fd)
+            return
+        os.link(name, name, src_dir_fd=self.new, dst_dir_fd=self.root.fd, follow_symlinks=False)
+        os.unlink(name, dir_fd=self.new)
+
+    def close(self, tidy: bool = True) -> None:
+        """Close it; C(tidy): remove it when it is empty."""
+        if tidy:
+            for compartment in ("new", "doomed"):
+                with contextlib.suppress(OSError):
+                    os.rmdir(compartment, dir_fd=self.fd)
+            with contextlib.suppress(OSError):
+                os.rmdir(self.name, dir_fd=self.root.fd)
+        for fd in (self.new, self.doomed, self.fd):
+            if fd >= 0:
+                os.close(fd)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What removing the units of one root needs: C(busy) reads the process table anew (None: in-use is not asked),
+    C(protected) returns the names that must stay, read anew, given the path of their folder and what is in use."""
+
+    target: Target
+    now: float
+    busy: Callable[[], InUse | None]
+    protected: Callable[[str, InUse | None], dict[str, str]]
+
+
+def carry_out(root: Root, work: Work, units: Sequence[Doomed], done: Done, tell: Tell) -> None:
+    """Remove the units of one target; one that resists is recorded and the others go on."""
+    units = list(units)
+    try:
+        quarantine = Quarantine.make(root)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            # No room for a folder: files need none, since unlinking one is atomic. Afterwards there is room.
+            units = _unlink_files(root, work, units, done)
+            if not units:
+                return
+        try:
+            quarantine = Quarantine.make(root)
+        except OSError as second:
+            for one in units:
+                done.fail(one.target, one.path, f"no quarantine folder could be made in {root.path}: {second.strerror}")
+            return
+    try:
+        for start in range(0, len(units), BATCH):
+            _batch(quarantine, work, units[start : start + BATCH], done)
+            tell(Progress("remove", min(start + BATCH, len(units)), len(units), "files", work.target.name))
+    finally:
+        quarantine.close()
+
+
+def _unlink_files(root: Root, work: Work, units: list[Doomed], done: Done) -> list[Doomed]:
+    busy = work.busy()
+    protected = work.protected(root.path, busy)
+    left = []
+    for one in units:
+        name = os.path.basename(one.path)
+        if one.kind == "dir" or one.survey is None:
+            left.append(one)
+            continue
+        try:
+            found = survey(root.fd, name, root.look(work.target, busy, work.now))
+            if _differs(one.survey, found, work) or name in protected:
+                left.append(one)  # judged again, with all the reasons, in quarantine
+                continue
+            os.unlink(name, dir_fd=root.fd)
+        except (OSError, Changed) as error:
+            done.fail(one.target, one.path, error)
+        else:
+            done.gone(one, found)
+    return left
+
+
+def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Done) -> None:
+    root = quarantine.root
+    protected = work.protected(root.path, None)
+    moved = []
+    for one in units:
+        name = os.path.basename(one.path)
+        if name in protected:
+            done.kept.append(Kept(one.target, one.path, protected[name]))
+            continue
+        try:
+            os.rename(name, name, src_dir_fd=root.fd, dst_dir_fd=quarantine.new)
+        except FileNotFoundError:
+            continue  # somebody else removed it
+        except OSError as error:
+            done.fail(one.target, one.path, error)
+            continue
+        moved.append(one)
+    try:
+        # Whoever opened a unit before it was moved is seen now; nobody can open it by its name any more.
+        busy = work.busy()
+        protected = work.protected(f"{quarantine.path}/new", busy)
+    except FleetError:
+        for one in moved:
+            _return(quarantine, one, "it could not be found out whether it is in use", done)
+        raise
+    for one in moved:
+        _remove_moved(quarantine, work, one, busy, protected, done)
+
+
+def _remove_moved(quarantine: Quarantine, work: Work, one: Doomed, busy: InUse | None, protected: dict[str, str], done: Done) -> None:
+    root, name = quarantine.root, os.path.basename(one.path)
+    try:
+        found = survey(quarantine.new, name, root.look(work.target, busy, work.now, moved=True))
+        reason = protected.get(name) or _differs(one.survey, found, work)
+    except FileNotFoundError:
+        done.fail(one.target, one.path, "it vanished from the quarantine folder")
+        return
+    except Changed as error:
+        found, reason = None, str(error)
+    except OSError as error:
+        found, reason = None, f"it can't be read: {error.strerror}"
+    if reason or found is None:
+        _return(quarantine, one, reason, done)
+        return
+    _destroy(quarantine, one, found, done)
+
+
+def _destroy(quarantine: Quarantine, one: Doomed, found: Survey, done: Done) -> None:
+    root, name = quarantine.root, os.path.basename(one.path)
+    try:
+        os.rename(name, name, src_dir_fd=quarantine.new, dst_dir_fd=quarantine.doomed)
+    except OSError as error:
+        done.fail(one.target, one.path, error)
+        return
+    finish(root, quarantine, name, replace(one, survey=found), done)
+
+
+def finish(root: Root, quarantine: Quarantine, name: str, one: Doomed, done: Done) -> None:
+    """Remove a unit that lies in C(doomed)."""
+    problems = remove(quarantine.doomed, name, root.device, root.mount)
+    if problems:
+        done.fail(one.target, f"{quarantine.path}/doomed/{name}", "; ".join(problems))
+    elif one.survey is not None:
+        done.gone(one, one.survey)
+
+
+def _return(quarantine: Quarantine, one: Doomed, reason: str, done: Done) -> None:
+    name = os.path.basename(one.path)
+    try:
+        quarantine.put_back(name)
+    except OSError as error:
+        done.fail(one.target, f"{quarantine.path}/new/{name}", f"{reason}; and it could not be put back: {error.strerror}")
+    else:
+        done.kept.append(Kept(one.target, one.path, reason))
+
+
+def _differs(planned: Survey | None, found: Survey, work: Work) -> str:
+    """Return why a unit is no longer what was planned, or empty."""
+    if planned is not None and (found.identity != planned.identity or found.mode != planned.mode):
+        return "it was replaced by something else after the plan was made"
+    if found.veto is not None and not found.stopped:
+        return found.veto
+    if not due(found, work.target, work.now) or (planned is not None and found.mtime_ns != planned.mtime_ns):
+        return "it was changed after the plan was made"
+    return ""
+
+
+# --- what a stopped run left --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Leftover:
+    """A quarantine folder of a stopped run: what of it goes on being removed, and the names that go back to their place."""
+
+    quarantine: Quarantine
+    doomed: list[Doomed] = field(default_factory=list)
+    back: list[tuple[str, str]] = field(default_factory=list)
+
+
+def leftovers(
+    root: Root, targets: Sequence[Target], busy: InUse | None, now: float, protected: Callable[[str, InUse | None], dict[str, str]]
+) -> Iterator[Leftover]:
+    """Find what stopped runs left in a root.
+
+    What was already being removed goes on; what was only moved is judged again by the target that matches its name
+    (its own ctime is the moment of the move, so only its mtime counts), and goes back when it is not due.
+    """
+    for name in sorted(os.listdir(root.fd)):
+        quarantine = Quarantine.take(root, name)
+        if quarantine is None:
+            continue
+        found = Leftover(quarantine)
+        for one in _names(quarantine.doomed):
+            with contextlib.suppress(OSError, Changed):
+                unit = survey(quarantine.doomed, one, Look(STAMPS["mtime"], root.device, root.mount))
+                found.doomed.append(_left(targets[0], quarantine, "doomed", unit, "its removal was interrupted"))
+        stay = protected(f"{quarantine.path}/new", busy)
+        for one in _names(quarantine.new):
+            target = next((target for target in targets if target.matches(one)), None)
+            if target is None:
+                found.back.append((targets[0].name, one))
+                continue
+            try:
+                unit = survey(quarantine.new, one, root.look(target, busy, now, moved=True))
+            except (OSError, Changed):
+                found.back.append((target.name, one))
+                continue
+            if one in stay or (unit.veto is not None and not unit.stopped) or not due(unit, target, now):
+                found.back.append((target.name, one))
+            else:
+                found.doomed.append(_left(target, quarantine, "new", unit, "a run was interrupted before its removal"))
+        yield found
+
+
+def _names(fd: int) -> list[str]:
+    return sorted(os.listdir(fd)) if fd >= 0 else []
+
+
+def _left(target: Target, quarantine: Quarantine, compartment: str, unit: Survey, reason: str) -> Doomed:
+    return Doomed(target.name, f"{quarantine.path}/{compartment}/{unit.name}", unit.kind, unit.disk_usage, None, reason, unit)
+
+
+def recover(left: Leftover, done: Done) -> None:
+    """Finish what a stopped run began."""
+    quarantine = left.quarantine
+    if left.doomed:
+        try:
+            quarantine.complete()
+        except OSError as error:
+            done.fail(left.doomed[0].target, quarantine.path, error)
+            return
+    for target, name in left.back:
+        path = f"{quarantine.root.path.rstrip('/')}/{name}"
+        _return(quarantine, Doomed(target, path, "", 0, None, ""), PUT_BACK, done)
+    for one in left.doomed:
+        if one.survey is not None and one.path.startswith(f"{quarantine.path}/new/"):
+            _destroy(quarantine, one, one.survey, done)
+        else:
+            finish(quarantine.root, quarantine, os.path.basename(one.path), one, done)

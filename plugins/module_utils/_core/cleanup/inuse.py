@@ -1,0 +1,177 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What running processes use: open files, working folders, mapped files, locks, and mounts of other namespaces.
+
+Identities (st_dev, st_ino) instead of paths: they stay true after renames, in containers and in other mount namespaces.
+Processes of other hosts on a network filesystem are invisible here; nothing in /proc can show them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .. import isolate
+from ..errors import NotUsable
+from .scan import Identity, open_directory
+
+#: Seconds after which a process table that does not answer (a file on a dead network mount) ends the cleanup.
+PATIENCE = 60.0
+
+_UNESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of mountinfo (proc(5)): C(device) is major:minor as text, C(source) the path inside that filesystem."""
+
+    id: int
+    device: str
+    source: str
+    point: str
+
+
+@dataclass(frozen=True)
+class InUse:
+    """Identities in use on the devices asked for, all mounts of all namespaces, and how many processes could not be examined."""
+
+    identities: frozenset[Identity] = frozenset()
+    mounts: frozenset[tuple[str, str]] = frozenset()
+    unseen: int = 0
+
+
+def _plain(field: str) -> str:
+    return _UNESCAPE.sub(lambda match: chr(int(match.group(1), 8)), field)
+
+
+def read_mounts(path: str) -> list[Mount]:
+    """Return the mounts in a mountinfo file. :raises OSError: it can't be read."""
+    found = []
+    # Newline only: file names may hold other characters that Python takes for line ends.
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        for line in lines:
+            words = line.split(" ")
+            if len(words) > 5:
+                found.append(Mount(int(words[0]), words[2], _plain(words[3]), _plain(words[4])))
+    return found
+
+
+def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
+    """Return device (major:minor) and path inside that filesystem of an absolute path, by the mount table alone."""
+    best: Mount | None = None
+    for mount in mounts:
+        point = mount.point.rstrip("/") + "/"
+        if (path + "/").startswith(point) and (best is None or len(mount.point) >= len(best.point)):
+            best = mount
+    return None if best is None else (best.device, os.path.normpath(os.path.join(best.source, os.path.relpath(path, best.point))))
+
+
+def observe(proc: str, devices: Iterable[int], folders: Iterable[str]) -> InUse:
+    """Look at all processes, this one included.
+
+    :param proc: path of the process table. :param devices: st_dev of interest. :param folders: real paths of the cleanup roots.
+    :raises NotUsable: the process table can't be read, or does not answer; without it nothing can be called unused.
+    """
+    outcome = isolate.call(lambda: _collect(proc, frozenset(devices), tuple(folders)), PATIENCE)
+    if outcome.timed_out or outcome.error is not None:
+        why = f"did not answer within {PATIENCE:g} s" if outcome.timed_out else outcome.error.message if outcome.error else ""
+        raise NotUsable(f"Can't find out what is in use: {proc} {why}.", "Nothing was removed. Say in_use=ignore when nothing can be.", proc)
+    found: InUse = outcome.value
+    return found
+
+
+def _collect(proc: str, devices: frozenset[int], folders: tuple[str, ...]) -> InUse:
+    found: set[Identity] = set()
+    mounts: set[tuple[str, str]] = set()
+    namespaces: set[Any] = set()
+    unseen = 0
+    for pid in os.listdir(proc):
+        if not pid.isdigit() or int(pid) == os.getpid():
+            continue
+        base = f"{proc}/{pid}"
+        try:
+            _descriptors(base, devices, found)
+            _maps(base, devices, folders, found)
+        except PermissionError:
+            unseen += 1
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        with contextlib.suppress(OSError):
+            namespace = os.stat(f"{base}/ns/mnt").st_ino
+            if namespace not in namespaces:
+                mounts.update((mount.device, mount.source) for mount in read_mounts(f"{base}/mountinfo") if mount.source != "/")
+                namespaces.add(namespace)
+    with contextlib.suppress(OSError):
+        mounts.update((mount.device, mount.source) for mount in read_mounts(f"{proc}/self/mountinfo") if mount.source != "/")
+    with contextlib.suppress(OSError):
+        _locks(f"{proc}/locks", devices, found)
+    return InUse(frozenset(found), frozenset(mounts), unseen)
+
+
+def _add(path: str, devices: frozenset[int], found: set[Identity]) -> None:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, NotADirectoryError):
+        one = os.stat(path)
+        if one.st_dev in devices:
+            found.add((one.st_dev, one.st_ino))
+
+
+def _descriptors(base: str, devices: frozenset[int], found: set[Identity]) -> None:
+    for name in ("cwd", "root", "exe"):
+        _add(f"{base}/{name}", devices, found)
+    for fd in os.listdir(f"{base}/fd"):
+        _add(f"{base}/fd/{fd}", devices, found)
+
+
+def _maps(base: str, devices: frozenset[int], folders: tuple[str, ...], found: set[Identity]) -> None:
+    """Add mapped files: a checkpoint that is mapped has no descriptor left.
+
+    Some filesystems (btrfs, overlay) show another device here than stat(2) gives, so paths below a root are looked up, too.
+    """
+    with open(f"{base}/maps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        for line in lines:
+            if "/" not in line:
+                continue
+            words = line.rstrip("\n").split(None, 5)
+            if len(words) < 6 or words[4] == "0":
+                continue
+            major, _colon, minor = words[3].partition(":")
+            device = os.makedev(int(major, 16), int(minor, 16))
+            if device in devices:
+                found.add((device, int(words[4])))
+            if words[5].startswith(folders):
+                _add(words[5], devices, found)
+
+
+def _locks(path: str, devices: frozenset[int], found: set[Identity]) -> None:
+    """Add locked files; this list shows those of other users' processes, too."""
+    with open(path, encoding="ascii", errors="replace") as lines:
+        for line in lines:
+            match = re.search(r" ([0-9a-f]+):([0-9a-f]+):(\d+) ", line)
+            if match:
+                device = os.makedev(int(match.group(1), 16), int(match.group(2), 16))
+                if device in devices:
+                    found.add((device, int(match.group(3))))
+
+
+def locked(name: str, dir_fd: int, folder: bool) -> bool:
+    """Say whether somebody holds a lock (flock(2)) on a unit, the way systemd-tmpfiles asks; programs pin their files so."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_DIRECTORY if folder else 0)
+    try:
+        fd = open_directory(name, dir_fd, flags)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False

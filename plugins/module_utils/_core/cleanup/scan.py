@@ -1,0 +1,434 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Walk, measure and remove a unit (one entry of a cleanup root) through folder descriptors only.
+
+No path is used twice: roots are opened component by component, everything below through the descriptor of its folder, symbolic
+links are never followed, FIFOs and devices never opened. Both walks hold one descriptor at a time whatever the depth: they climb
+back through C(..) and compare what they find there with what they left, so that a folder that is moved while they are inside it
+ends the walk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import stat
+from collections import deque
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+
+from ..errors import NotUsable, Refused
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NOATIME = getattr(os, "O_NOATIME", 0)
+_BLOCK = 512  # unit of st_blocks, whatever the filesystem's own
+
+#: (st_dev, st_ino)
+Identity = tuple[int, int]
+
+
+def identity(found: os.stat_result) -> Identity:
+    """Return what tells two files apart."""
+    return found.st_dev, found.st_ino
+
+
+class Changed(Exception):
+    """The tree was changed under us; C(str) says where."""
+
+
+def open_directory(name: str, dir_fd: int, flags: int = DIRECTORY) -> int:
+    """Open a folder (with other flags: a file), where possible without leaving a trace in its access time."""
+    try:
+        return os.open(name, flags | _NOATIME, dir_fd=dir_fd)
+    except PermissionError:
+        return os.open(name, flags, dir_fd=dir_fd)
+
+
+def mount_id(fd: int) -> int | None:
+    """Return the id of the mount that an open file lies on (Linux 3.15), None when the kernel does not say."""
+    try:
+        info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        match = re.search(rb"^mnt_id:\s*(\d+)", os.read(info, 4096), re.M)
+    finally:
+        os.close(info)
+    return int(match.group(1)) if match else None
+
+
+def open_root(path: str) -> tuple[int, str]:
+    """Open the cleanup root C(path) component by component; return its descriptor and its path without symbolic links.
+
+    A link on the way is followed only when nobody but root or this user can have made it.
+
+    :raises FileNotFoundError: it does not exist.
+    :raises Refused: a link of somebody else's on the way, or a folder in which anybody may replace the next one.
+    :raises NotUsable: not a folder, or not accessible.
+    """
+    parts = deque(part for part in path.split("/") if part)
+    fd = os.open("/", DIRECTORY)
+    real: list[str] = []
+    links = 0
+    try:
+        while parts:
+            here = os.fstat(fd)
+            if here.st_mode & stat.S_IWOTH and not here.st_mode & stat.S_ISVTX:
+                raise Refused(
+                    f"The cleanup root {path} can't be trusted: anybody may replace what is in /{'/'.join(real)}.",
+                    f"Take write permission from others (chmod o-w /{'/'.join(real)}) or set the sticky bit.",
+                    path,
+                )
+            part = parts.popleft()
+            found = os.lstat(part, dir_fd=fd)
+            if stat.S_ISLNK(found.st_mode):
+                links += 1
+                if links > 40 or found.st_uid not in (0, os.geteuid()):
+                    raise Refused(f"The cleanup root {path} leads through a symbolic link that is not ours: {part}.", "Name the real path.", path)
+                target = os.readlink(part, dir_fd=fd)
+                parts.extendleft(reversed([step for step in target.split("/") if step not in ("", ".")]))
+                if target.startswith("/"):
+                    os.close(fd)
+                    fd, real = os.open("/", DIRECTORY), []
+                continue
+            child = os.open(part, DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = child
+            if part == "..":
+                real = real[:-1]
+            else:
+                real.append(part)
+    except FileNotFoundError:
+        os.close(fd)
+        raise
+    except OSError as error:
+        os.close(fd)
+        raise NotUsable(f"Can't open the cleanup root {path}: {error.strerror}.", "Name an existing folder this user can read.", path) from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, "/" + "/".join(real)
+
+
+# --- measuring ----------------------------------------------------------------------------------------------------
+
+
+def _newest(found: os.stat_result) -> int:
+    return max(found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _mtime(found: os.stat_result) -> int:
+    return found.st_mtime_ns
+
+
+def _ctime(found: os.stat_result) -> int:
+    return found.st_ctime_ns
+
+
+def _atime(found: os.stat_result) -> int:
+    """Last use: of a file the later one of reading and writing; of a folder its last change, since listing it is no use."""
+    return found.st_mtime_ns if stat.S_ISDIR(found.st_mode) else max(found.st_atime_ns, found.st_mtime_ns)
+
+
+STAMPS: dict[str, Callable[[os.stat_result], int]] = {"newest": _newest, "mtime": _mtime, "ctime": _ctime, "atime": _atime}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a survey looks out for.
+
+    :param stamp: the time of an entry that counts, nanoseconds since the epoch.
+    :param busy: identities of what is in use; None when that is not asked.
+    :param device: st_dev, C(mount) the mount id of the root; nothing elsewhere is entered.
+    :param fresh: stop when an entry is newer than this (nanoseconds): the unit stays anyway.
+    :param moved: the unit was just renamed, so its own ctime says nothing; only its mtime counts.
+    """
+
+    stamp: Callable[[os.stat_result], int]
+    device: int
+    mount: int | None
+    busy: Set[Identity] | None = None
+    excluded: re.Pattern[str] | None = None
+    fresh: int | None = None
+    moved: bool = False
+
+
+@dataclass
+class Survey:
+    """What a unit is and holds. C(size) is the allocated bytes without files that have further links; those stand in C(linked):
+    identity to (number of links the file has, number seen here, allocated bytes). C(newest) is in nanoseconds since the epoch and
+    belongs to C(newest_path) (relative to the unit, empty for itself). C(veto) says why the unit must stay; C(unread) are the
+    folders in it that this user can't read."""
+
+    name: str
+    identity: Identity
+    mode: int
+    uid: int
+    mtime_ns: int
+    newest: int
+    newest_path: str = ""
+    size: int = 0
+    files: int = 0
+    folders: int = 0
+    linked: dict[Identity, tuple[int, int, int]] = field(default_factory=dict)
+    veto: str | None = None
+    stopped: bool = False
+
+    @property
+    def kind(self) -> str:
+        """C(dir), C(link), or C(file) for everything else."""
+        return "dir" if stat.S_ISDIR(self.mode) else "link" if stat.S_ISLNK(self.mode) else "file"
+
+    @property
+    def disk_usage(self) -> int:
+        """Allocated bytes as du(1) counts them: every file once, whether or not it has links elsewhere."""
+        return self.size + sum(size for _links, _seen, size in self.linked.values())
+
+    def keep(self, reason: str) -> None:
+        """Note the first reason to keep the unit."""
+        if self.veto is None:
+            self.veto = reason
+
+
+def survey(parent: int, name: str, look: Look) -> Survey:
+    """Look at a unit and everything in it. Reads only.
+
+    :raises FileNotFoundError: it is gone. :raises Changed: it is being changed.
+    """
+    found = os.lstat(name, dir_fd=parent)
+    own = found.st_mtime_ns if look.moved else look.stamp(found)
+    unit = Survey(name, identity(found), found.st_mode, found.st_uid, found.st_mtime_ns, own)
+    if look.excluded is not None and look.excluded.match(name):
+        unit.keep("excluded")
+    _count(unit, parent, name, "", found, look)
+    if not stat.S_ISDIR(found.st_mode) or unit.veto == MOUNT or _is_fresh(unit, look):
+        return unit
+    _walk(unit, parent, name, found, look)
+    return unit
+
+
+#: Why a unit that holds a mount point stays.
+MOUNT = "holds a mount point or another filesystem"
+
+
+def _is_fresh(unit: Survey, look: Look) -> bool:
+    unit.stopped = look.fresh is not None and unit.newest > look.fresh
+    return unit.stopped
+
+
+def _count(unit: Survey, fd: int, name: str, where: str, found: os.stat_result, look: Look) -> None:
+    """Add one entry to the unit's numbers and check it against what protects a unit."""
+    mode = found.st_mode
+    size = found.st_blocks * _BLOCK
+    if stat.S_ISDIR(mode):
+        unit.folders += 1
+        unit.size += size
+    else:
+        unit.files += 1
+        if found.st_nlink > 1:
+            seen = unit.linked.get(identity(found), (0, 0, 0))[1]
+            unit.linked[identity(found)] = (found.st_nlink, seen + 1, size)
+        else:
+            unit.size += size
+    if found.st_dev != look.device:
+        unit.keep(MOUNT)
+    if look.busy is not None and unit.veto is None:
+        if (found.st_dev, found.st_ino) in look.busy:
+            unit.keep(f"in use: {where or 'itself'} is open, mapped, locked or a process's folder")
+        elif stat.S_ISSOCK(mode) and socket_alive(fd, name):
+            unit.keep(f"in use: {where or 'itself'} is a socket that a process listens on")
+
+
+def _open_checked(name: str, parent: int, expected: Identity, where: str) -> int:
+    fd = open_directory(name, parent)
+    if identity(os.fstat(fd)) != expected:
+        os.close(fd)
+        raise Changed(f"{where} was replaced while it was read")
+    return fd
+
+
+def _walk(unit: Survey, parent: int, name: str, found: os.stat_result, look: Look) -> None:
+    stack: list[tuple[Identity, list[tuple[str, Identity]]]] = []
+    path: list[str] = []
+    try:
+        fd = _open_checked(name, parent, identity(found), name)
+    except PermissionError:
+        unit.keep("can't be read by this user")
+        return
+    try:
+        stack.append((identity(found), _list(unit, fd, path, look)))
+        while stack and not unit.stopped:
+            waiting = stack[-1][1]
+            if not waiting:
+                stack.pop()
+                if not stack:
+                    break
+                fd = _climb(fd, stack[-1][0], "/".join(path))
+                path.pop()
+                continue
+            child, expected = waiting.pop()
+            path.append(child)
+            where = "/".join(path)
+            try:
+                inner = _open_checked(child, fd, expected, where)
+            except PermissionError:
+                unit.keep(f"{where} can't be read by this user")
+                path.pop()
+                continue
+            except FileNotFoundError:
+                path.pop()
+                continue
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                    raise
+                raise Changed(f"{where} was replaced while it was read") from error
+            os.close(fd)
+            fd = inner
+            stack.append((expected, _list(unit, fd, path, look)))
+    finally:
+        os.close(fd)
+
+
+def _climb(fd: int, expected: Identity, where: str) -> int:
+    """Return the descriptor of the folder above; closes C(fd) when that is where we came from."""
+    above = open_directory("..", fd)
+    if identity(os.fstat(above)) != expected:
+        os.close(above)
+        raise Changed(f"{where} was moved while it was read")
+    os.close(fd)
+    return above
+
+
+def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str, Identity]]:
+    """Count the entries of the open folder; return its subfolders that may be entered."""
+    if look.mount is not None and mount_id(fd) != look.mount:
+        unit.keep(MOUNT)
+        return []
+    prefix = "/".join(path) + "/" if path else ""
+    stamp, excluded, folders = look.stamp, look.excluded, []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = entry.name
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            time = stamp(found)
+            if time > unit.newest:
+                unit.newest, unit.newest_path = time, prefix + name
+            if excluded is not None and excluded.match(name):
+                unit.keep(f"holds {prefix}{name}, which is excluded")
+            _count(unit, fd, name, prefix + name, found, look)
+            if stat.S_ISDIR(found.st_mode) and found.st_dev == look.device:
+                folders.append((name, identity(found)))
+    return [] if _is_fresh(unit, look) else folders
+
+
+def socket_alive(fd: int, name: str) -> bool:
+    """Say whether a process has bound the socket C(name) in the open folder, in any network namespace.
+
+    A datagram socket that connects to a stream socket is refused with EPROTOTYPE before the owner notices anything, and connecting
+    to a datagram socket sends nothing; ECONNREFUSED is the kernel's word for a socket without owner (unix(7)). Anything else counts as alive.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(f"/proc/self/fd/{fd}/{name}")
+        except OSError as error:
+            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+    return True
+
+
+# --- removing -----------------------------------------------------------------------------------------------------
+
+
+def remove(parent: int, name: str, device: int, mount: int | None) -> list[str]:
+    """Remove a unit and everything in it; return what could not be removed, and why (at most 5 lines), empty when all is gone.
+
+    Goes on after an entry that resists, so that as much as possible is freed; never enters another filesystem or mount.
+    """
+    problems: list[str] = []
+    for _attempt in range(3):  # a process that still holds a folder open may add to it while we empty it
+        problems = []
+        try:
+            _remove(parent, name, device, mount, problems)
+        except FileNotFoundError:
+            pass
+        except (OSError, Changed) as error:
+            problems.append(str(error))
+        if not any(os.strerror(errno.ENOTEMPTY) in problem for problem in problems):
+            break
+    return problems[:5]
+
+
+def _remove(parent: int, name: str, device: int, mount: int | None, problems: list[str]) -> None:
+    found = os.lstat(name, dir_fd=parent)
+    if not stat.S_ISDIR(found.st_mode):
+        os.unlink(name, dir_fd=parent)
+        return
+    path = [name]
+    fd = _open_checked(name, parent, identity(found), name)
+    try:
+        stack = [(identity(found), _empty(fd, path, device, mount, problems))]
+        while True:
+            waiting = stack[-1][1]
+            if waiting:
+                child, expected = waiting.pop()
+                path.append(child)
+                try:
+                    inner = _open_checked(child, fd, expected, "/".join(path))
+                except (OSError, Changed) as error:
+                    problems.append(f"{'/'.join(path)}: {error.strerror if isinstance(error, OSError) else error}")
+                    path.pop()
+                    continue
+                os.close(fd)
+                fd = inner
+                stack.append((expected, _empty(fd, path, device, mount, problems)))
+                continue
+            stack.pop()
+            if not stack:
+                break
+            fd = _climb(fd, stack[-1][0], "/".join(path))
+            _rmdir(path[-1], fd, path, problems)
+            path.pop()
+    finally:
+        os.close(fd)
+    _rmdir(name, parent, path, problems)
+
+
+def _rmdir(name: str, fd: int, path: list[str], problems: list[str]) -> None:
+    try:
+        os.rmdir(name, dir_fd=fd)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        problems.append(f"{'/'.join(path)}: {error.strerror}")
+
+
+def _empty(fd: int, path: list[str], device: int, mount: int | None, problems: list[str]) -> list[tuple[str, Identity]]:
+    """Unlink what is no folder in the open folder; return its subfolders."""
+    here = os.fstat(fd)
+    if here.st_dev != device or (mount is not None and mount_id(fd) != mount):
+        problems.append(f"{'/'.join(path)}: a mount point")
+        return []
+    if here.st_mode & 0o700 != 0o700 and here.st_uid == os.geteuid() != 0:
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, 0o700)  # caches make their folders read-only; their owner may remove them all the same
+    folders = []
+    with os.scandir(fd) as scan:
+        entries = list(scan)  # some filesystems lose their place when entries go while they are listed
+    for entry in entries:
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((entry.name, identity(entry.stat(follow_symlinks=False))))
+            else:
+                os.unlink(entry.name, dir_fd=fd)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problems.append(f"{'/'.join(path)}/{entry.name}: {error.strerror}")
+    return folders

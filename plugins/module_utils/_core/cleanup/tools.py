@@ -1,0 +1,170 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Places that other programs own: docker's images, the caches of pip and apt. Each is cleaned by its own program, never by us."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import CommandFailed
+from ..ports import World
+from .options import IMAGE_DAYS
+from .plan import Doomed, Kept
+from .scan import DIRECTORY, STAMPS, Changed, Look, survey
+
+
+@dataclass
+class Tool:
+    """What was found of one place. C(state): C(ok), C(skipped) (not here, or not ours to clean) or C(failed); C(note) says why.
+    C(clean) removes what the plan names and returns an error by path for what resisted."""
+
+    name: str
+    root: str = ""
+    state: str = "ok"
+    note: str = ""
+    remove: list[Doomed] = field(default_factory=list)
+    keep: list[Kept] = field(default_factory=list)
+    clean: Callable[[], dict[str, str]] = dict
+
+
+def look(name: str, world: World) -> Tool:
+    """Find out what a tool would clean; a tool that is not there is skipped. Reads only."""
+    try:
+        return {"docker": _docker, "pip": _pip, "apt": _apt}[name](world)
+    except CommandFailed as error:
+        return Tool(name, state="skipped", note=error.message)
+
+
+def _run(world: World, argv: list[str], timeout: float = 60.0) -> str:
+    """Return a program's output. :raises CommandFailed: missing, too slow, or it ended with an error."""
+    done = world.run(argv, timeout=timeout)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise CommandFailed(f"{' '.join(argv[:3])} failed: {said[-1] if said else f'ended with {done.returncode}'}", "", argv[0])
+    return done.stdout
+
+
+def parse_created(text: str) -> float:
+    """Return docker's creation time (RFC 3339, up to nanoseconds) as seconds since the epoch. :raises ValueError: it is none."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)", text)
+    if match is None:
+        raise ValueError(text)
+    return datetime.datetime.fromisoformat(match.group(1) + match.group(2).replace("Z", "+00:00")).timestamp()
+
+
+def _docker(world: World) -> Tool:
+    """Images that no container uses, by age since their creation: docker keeps no time of last use."""
+    found = Tool("docker", "docker images", note="ages count from the images' creation; sizes count layers that images share each time")
+    ids = list(dict.fromkeys(_run(world, ["docker", "image", "ls", "--quiet", "--no-trunc"]).split()))
+    containers = _run(world, ["docker", "ps", "--all", "--quiet", "--no-trunc"]).split()
+    used = set(_run(world, ["docker", "inspect", "--type", "container", "--format", "{{.Image}}", *containers]).split()) if containers else set()
+    images: list[dict[str, Any]] = json.loads(_run(world, ["docker", "image", "inspect", *ids])) if ids else []
+    now = world.clock.now()
+    going: list[tuple[Doomed, list[str]]] = []
+    for image in images:
+        names = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
+        path = names[0] if names else image["Id"]
+        try:
+            age = now - parse_created(image["Created"])
+        except (KeyError, ValueError):
+            found.keep.append(Kept("docker", path, "its creation time is unknown"))
+            continue
+        if image["Id"] in used or image["Id"].split(":")[-1] in used:
+            found.keep.append(Kept("docker", path, "in use: a container is made from it"))
+        elif age < IMAGE_DAYS * 86400:
+            found.keep.append(Kept("docker", path, f"created {age / 86400:.1f} days ago, kept {IMAGE_DAYS:.1f} days"))
+        else:
+            reason = f"created {age / 86400:.1f} days ago, kept {IMAGE_DAYS:.1f} days"
+            going.append((Doomed("docker", path, "image", int(image.get("Size") or 0), age, reason), names or [image["Id"]]))
+    found.remove = [one for one, _names in going]
+
+    def clean() -> dict[str, str]:
+        problems = {}
+        for one, names in going:
+            try:
+                # Without --force: docker itself refuses what a container has begun to use meanwhile.
+                _run(world, ["docker", "image", "rm", *names], timeout=600)
+            except CommandFailed as error:
+                problems[one.path] = error.message
+        return problems
+
+    found.clean = clean
+    return found
+
+
+def _measure(folder: str, names: Callable[[str], bool]) -> tuple[int, int]:
+    """Return number of files and allocated bytes of the folder's entries whose name fits; (0, 0) when there is none."""
+    files = size = 0
+    try:
+        fd = os.open(folder, DIRECTORY)
+    except OSError:
+        return 0, 0
+    try:
+        for name in os.listdir(fd):
+            if names(name):
+                with contextlib.suppress(OSError, Changed):
+                    one = survey(fd, name, Look(STAMPS["mtime"], os.fstat(fd).st_dev, None))
+                    files, size = files + one.files, size + one.disk_usage
+    finally:
+        os.close(fd)
+    return files, size
+
+
+def _cache(found: Tool, measure: Callable[[], tuple[int, int]], purge: Callable[[], object]) -> Tool:
+    """Fill in a tool that has one unit, its cache."""
+    files, size = measure()
+    if files:
+        found.remove = [Doomed(found.name, found.root, "cache", size, None, f"a cache of {files} files")]
+
+    def clean() -> dict[str, str]:
+        try:
+            purge()
+        except CommandFailed as error:
+            return {found.root: error.message}
+        left = measure()[0]
+        return {found.root: f"{left} files are left"} if left else {}
+
+    found.clean = clean
+    return found
+
+
+def _pip(world: World) -> Tool:
+    """The cache of the user who runs this; those of other users are theirs."""
+    failure: CommandFailed | None = None
+    for argv in (["pip3"], ["pip"], ["python3", "-m", "pip"]):
+        try:
+            folder = _run(world, [*argv, "cache", "dir"]).strip()
+        except CommandFailed as error:
+            failure = failure or error
+            continue
+        measure = functools.partial(_measure, folder, lambda name: name.startswith("http") or name == "wheels")
+        purge = functools.partial(_run, world, [*argv, "cache", "purge"], 600)
+        return _cache(Tool("pip", folder, note="the cache of the user who runs the cleanup"), measure, purge)
+    raise failure or CommandFailed("pip is not installed.")
+
+
+def _apt(world: World) -> Tool:
+    """Downloaded packages."""
+    answer = _run(world, ["apt-config", "shell", "FOLDER", "Dir::Cache::archives/d"])
+    match = re.search(r"FOLDER='([^']*)'", answer)
+    folder = match.group(1).rstrip("/") if match else ""
+    if not folder:
+        raise CommandFailed("apt-config does not name the folder of downloaded packages.", "", "apt-config")
+    if not os.access(folder, os.W_OK):
+        return Tool("apt", folder, "skipped", "its cache belongs to root")
+
+    def measure() -> tuple[int, int]:
+        packages = _measure(folder, lambda name: name.endswith(".deb"))
+        partial = _measure(os.path.join(folder, "partial"), lambda _name: True)
+        return packages[0] + partial[0], packages[1] + partial[1]
+
+    return _cache(Tool("apt", folder), measure, lambda: _run(world, ["apt-get", "--option", "DPkg::Lock::Timeout=60", "clean"], 120))

@@ -1,0 +1,375 @@
+#!/usr/bin/python
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: artifact_cleanup
+short_description: Free disk space without deleting what is needed
+version_added: "0.1.0"
+description:
+  - Removes old experiments, checkpoints, logs and temporary files. Without O(targets) it cleans the four usual places of a machine learning node.
+  - The unit that goes or stays is an entry of a target's folder as a whole, for example one run. Its age is that of the newest entry
+    anywhere inside it.
+  - Kept whatever their age are units in use (open, mapped or locked files, working folders, live sockets, volumes of containers), units that hold
+    a mount point, units that a symbolic link in the same folder names (V(latest)), and what this task itself needs.
+  - Safe against users who change the tree meanwhile. Nothing is reached through a path twice, symbolic links are never followed, and no other
+    filesystem or mount is entered.
+  - A unit is first renamed into a quarantine folder beside it (V(.mlops-fleet-trash-) and 16 digits), looked at again and removed there, so that
+    a crash never leaves half of it in its place. The next run finishes what a stopped run left.
+  - One cleanup runs at a time on a host.
+options:
+  targets:
+    description:
+      - What to clean, instead of the four usual places V(/opt/ml/experiments/*), V(/opt/ml/checkpoints/*), V(/var/log/ml-*) and V(/tmp/ml-*).
+      - A target whose folder does not exist on the host is reported as V(missing) and is no error.
+      - A path that several targets match belongs to the first of them.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name in results and for O(only). By default the path.
+        type: str
+      path:
+        description:
+          - Folder whose entries are the units. System folders, home folders and V(/) are refused.
+          - V(/tmp), V(/var/tmp) and V(/var/log) need a O(targets[].pattern) with a literal beginning of at least two characters.
+          - Refused, too, when anybody may replace one of the folders above it, or when it leads through a symbolic link of another user.
+        type: path
+        required: true
+        aliases: [root]
+      pattern:
+        description: Shell pattern of the units' names. As in a shell, names that begin with a dot need a pattern that does.
+        type: str
+        default: "*"
+      unit:
+        description: Kind of entry that is a unit. Everything that is no folder counts as V(file), symbolic links, too, which are removed and never followed.
+        type: str
+        choices: [dir, file, any]
+        default: any
+      retention_days:
+        description:
+          - Age in days from which on a unit goes, exact to the second. Fractions are fine. V(0) removes every unit.
+          - Required, unless the target is named V(experiments), V(checkpoints) or V(logs) and so has an option of its own.
+        type: float
+      age_by:
+        description: What the age counts from, by default O(age_by).
+        type: str
+        choices: [newest, mtime, ctime, atime]
+      keep_last:
+        description: Keep this many newest units, whatever their age.
+        type: int
+        default: 0
+      exclude:
+        description: Shell patterns of names. A unit that has such a name, or holds an entry of such a name, is kept.
+        type: list
+        elements: str
+        default: []
+  aggressive:
+    description:
+      - Also clean V(docker) (images made more than 7 days ago that no container uses; docker keeps no time of last use), V(pip) and V(apt)
+        (their caches) and V(tmp) (what is older than 3 days in V(/tmp)).
+      - Each is a target of its own. A missing program is reported as V(skipped).
+    type: bool
+    default: false
+  only:
+    description: Names of the targets to clean, by default all.
+    type: list
+    elements: str
+  experiments_dir:
+    description: Folder of the target V(experiments) when O(targets) is not given.
+    type: path
+    default: /opt/ml/experiments
+  checkpoints_dir:
+    description: Folder of the target V(checkpoints) when O(targets) is not given.
+    type: path
+    default: /opt/ml/checkpoints
+  experiments_retention:
+    description: Days to keep the units of the target V(experiments), unless that says otherwise.
+    type: float
+    default: 30.0
+  checkpoints_retention:
+    description: Days to keep the units of the target V(checkpoints), unless that says otherwise.
+    type: float
+    default: 7.0
+  logs_retention:
+    description: Days to keep the units of the target V(logs), unless that says otherwise.
+    type: float
+    default: 14.0
+  age_by:
+    description:
+      - What ages count from, for the targets that do not say.
+      - V(newest) is the later one of mtime (content) and ctime (content, name, owner, mode). A file that C(tar), C(rsync) or C(touch) gave an
+        old mtime is new by it, since no program can set a ctime back.
+      - V(atime) counts the last reading of files where the mount records it; folders count by their mtime.
+    type: str
+    choices: [newest, mtime, ctime, atime]
+    default: newest
+  in_use:
+    description:
+      - V(skip) keeps what running processes use. Processes on other hosts that share a network filesystem can't be seen.
+      - V(ignore) does not ask.
+    type: str
+    choices: [skip, ignore]
+    default: skip
+  brake:
+    description: Fail and remove nothing at all when more than this would be removed. The plan is returned.
+    type: dict
+    suboptions:
+      max_units:
+        description: Largest number of units.
+        type: int
+      max_bytes:
+        description: Largest number of bytes.
+        type: int
+      max_share:
+        description: Largest share of the units of one target, from 0 to 1. Targets that are always emptied (retention 0) do not count.
+        type: float
+  require_backup:
+    description: Fail and remove nothing unless there is a fresh verified backup, as M(mlops.fleet.model_backup) makes them.
+    type: dict
+    suboptions:
+      path:
+        description: Backup folder, or the manifest or archive of one backup.
+        type: path
+        required: true
+      max_age_hours:
+        description: Oldest backup that counts, in hours.
+        type: float
+        default: 24.0
+  report_path:
+    description:
+      - File for the whole report as JSON, written at once and with mode 0640. Its folder must exist.
+      - Not written in check mode.
+    type: path
+extends_documentation_fragment:
+  - mlops.fleet.attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - The result is that of the run, and nothing is touched.
+  diff_mode:
+    support: full
+    details:
+      - Units that go are lines that disappear.
+seealso:
+  - module: mlops.fleet.model_backup
+author:
+  - mlops.fleet contributors (@mlops-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Clean the usual places
+  mlops.fleet.artifact_cleanup:
+
+- name: Clean up experiments only, keep them for 60 days, and never without a fresh backup
+  mlops.fleet.artifact_cleanup:
+    only: [experiments]
+    experiments_retention: 60
+    require_backup:
+      path: /backup/models
+      max_age_hours: 26
+
+- name: Clean the checkpoints of one project, but never the three newest and never more than half of them
+  mlops.fleet.artifact_cleanup:
+    targets:
+      - name: llama
+        path: /data/llama/checkpoints
+        pattern: step-*
+        unit: dir
+        retention_days: 3.5
+        keep_last: 3
+        exclude: ["*.pinned", .keep]
+    brake:
+      max_share: 0.5
+    report_path: /var/lib/mlops-fleet/cleanup.json
+
+- name: Remove old images and caches as well
+  mlops.fleet.artifact_cleanup:
+    aggressive: true
+    only: [docker, pip, apt]
+"""
+
+RETURN = r"""
+plan:
+  description: What was to be removed, oldest first within each target, at most 1000 entries.
+  returned: always, unless options are wrong
+  type: list
+  elements: dict
+  contains: &unit
+    target:
+      description: Name of the target.
+      type: str
+    path:
+      description: Path of the unit. Characters that are not printable appear as escapes.
+      type: str
+    kind:
+      description: V(dir), V(file), V(link), V(image) or V(cache).
+      type: str
+    size:
+      description: Allocated bytes as C(du) counts them.
+      type: int
+    files:
+      description: Number of files in it.
+      type: int
+    age_days:
+      description: Age in days.
+      type: float
+    reason:
+      description: Why it goes.
+      type: str
+  sample:
+    - target: checkpoints
+      path: /opt/ml/checkpoints/step-01000
+      kind: dir
+      size: 1474560
+      files: 3
+      age_days: 10.02
+      reason: 10.0 days old, kept 7.0 days
+plan_count:
+  description: Number of units in the plan.
+  returned: always, unless options are wrong
+  type: int
+removed:
+  description: What was removed, or would be in check mode, at most 1000 entries. The same keys as RV(plan).
+  returned: always, unless options are wrong
+  type: list
+  elements: dict
+  contains: *unit
+removed_count:
+  description: Number of units removed.
+  returned: always, unless options are wrong
+  type: int
+kept:
+  description: What stays and why, at most 1000 entries.
+  returned: always, unless options are wrong
+  type: list
+  elements: dict
+  contains:
+    target:
+      description: Name of the target.
+      type: str
+    path:
+      description: Path of the unit.
+      type: str
+    reason:
+      description: Why it stays.
+      type: str
+  sample:
+    - target: experiments
+      path: /opt/ml/experiments/exp-007
+      reason: newest change 2.1 days ago (logs/train.log), kept 30.0 days
+kept_count:
+  description: Number of units kept.
+  returned: always, unless options are wrong
+  type: int
+failures:
+  description: What could not be done. When there is any, the others were done all the same and the task is failed.
+  returned: always, unless options are wrong
+  type: list
+  elements: dict
+  contains:
+    target:
+      description: Name of the target.
+      type: str
+    path:
+      description: Where what is left of the unit lies.
+      type: str
+    error:
+      description: Why.
+      type: str
+freed_bytes:
+  description: Allocated bytes of the files removed. A file with several links counts when its last link goes.
+  returned: always, unless options are wrong
+  type: int
+filesystems:
+  description: What the filesystems themselves say, which includes what other programs wrote or removed meanwhile.
+  returned: when not in check mode
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: A cleanup root on it.
+      type: str
+    available_before:
+      description: Bytes available to users before.
+      type: int
+    available_after:
+      description: Bytes available to users afterwards.
+      type: int
+    difference:
+      description: The second less the first.
+      type: int
+targets:
+  description: The targets with their numbers.
+  returned: always, unless options are wrong
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the target.
+      type: str
+    root:
+      description: Its folder, symbolic links resolved.
+      type: str
+    status:
+      description: V(ok), V(missing) (no such folder), V(skipped) (the program is not here) or V(failed).
+      type: str
+    note:
+      description: Why, or what to know about the numbers.
+      type: str
+    matched_count:
+      description: Number of units it matches.
+      type: int
+    planned_count:
+      description: Number of units to remove.
+      type: int
+    planned_bytes:
+      description: Their allocated bytes.
+      type: int
+    removed_count:
+      description: Number of units removed.
+      type: int
+    kept_count:
+      description: Number of units kept.
+      type: int
+    freed_bytes:
+      description: Bytes freed.
+      type: int
+notes:
+  description: What limits the result.
+  returned: always, unless options are wrong
+  type: list
+  elements: str
+"""
+
+from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
+
+
+def main() -> None:
+    module = _shell.build(CleanupOptions)
+
+    def work() -> dict:
+        options = CleanupOptions.from_mapping(module.params)
+        try:
+            done = job.run(options, _shell.world(module), check=module.check_mode)
+        except Braked as stopped:
+            module.fail_json(msg=str(stopped), error=stopped.to_dict(), **stopped.result)
+        result = done.to_dict()
+        if module._diff:
+            result["diff"] = done.diff()
+        if result.pop("failed", False):
+            module.fail_json(**result)
+        return result
+
+    _shell.execute(module, work)
+
+
+if __name__ == "__main__":
+    main()
