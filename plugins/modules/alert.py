@@ -24,22 +24,23 @@ options:
       - A verdict document, usually the registered result of a health module. Keys that are not part of a verdict are ignored.
       - The result of a skipped task holds no verdict and tells nothing.
     type: dict
-  message:
+  msg:
     description:
       - A text to send, instead of or beside O(document).
       - Without O(check), the same text is the same problem and another text another one.
     type: str
+    aliases: [message]
   severity:
     description:
-      - Severity of O(message). V(warning) when not given. V(unknown) counts as V(warning).
+      - Severity of O(msg). V(warning) when not given. V(unknown) counts as V(warning).
       - V(pass) takes back an earlier message of the same O(check) and O(subject); nothing is sent when there was none.
     type: str
     choices: [critical, warning, unknown, info, pass]
   check:
-    description: Stable name of what O(message) is about, for example V(model_backup).
+    description: Stable name of what O(msg) is about, for example V(model_backup).
     type: str
   subject:
-    description: Which one of several O(message) is about, for example a path.
+    description: Which one of several O(msg) is about, for example a path.
     type: str
   email:
     description:

@@ -79,8 +79,8 @@ def observe(options: AlertOptions, world: World) -> tuple[list[Event], frozenset
         ran = frozenset((event.host, event.check) for event in seen)
         for problem in problems:
             world.warn(problem)
-    if options.message is not None:
-        seen.append(happenings.from_message(options.message, options.severity, options.check, options.subject, world.hostname, now))
+    if options.msg is not None:
+        seen.append(happenings.from_message(options.msg, options.severity, options.check, options.subject, world.hostname, now))
     return seen, ran
 
 
@@ -213,7 +213,7 @@ def _shown(event: Event, decision: str) -> dict[str, Any]:
 def _test(options: AlertOptions, world: World, channels: Sequence[Channel], check: bool) -> Result:
     """Send one marked message through every channel; state and cooldown are neither read nor written."""
     now = world.clock.now()
-    text = "[TEST] " + (options.message or "This is a test of mlops.fleet alerts; nothing is wrong.")
+    text = "[TEST] " + (options.msg or "This is a test of mlops.fleet alerts; nothing is wrong.")
     event = happenings.from_message(text, "info", "alert_test", str(int(now)), world.hostname, now)
     event = replace(event, kind=TEST, reason="test", incident=event.key)
     result = Result(events=[_shown(event, "send")])

@@ -118,7 +118,7 @@ class Email(Channel):
         except smtplib.SMTPAuthenticationError as error:
             raise Undelivered(f"{error.smtp_code}: the server refused user or password", passing=400 <= error.smtp_code < 500) from None
         except smtplib.SMTPRecipientsRefused as error:
-            codes = {code for code, _ in error.recipients.values()}
+            codes = {answer[0] for answer in error.recipients.values()}
             raise Undelivered(f"all recipients were refused ({', '.join(map(str, sorted(codes)))})", passing=any(400 <= code < 500 for code in codes)) from None
         except smtplib.SMTPResponseException as error:
             said = error.smtp_error.decode("utf-8", "replace") if isinstance(error.smtp_error, bytes) else str(error.smtp_error)

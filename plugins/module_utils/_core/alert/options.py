@@ -21,7 +21,7 @@ PAYLOADS = ("auto", "plain", "slack", "mattermost", "teams", "pagerduty", "opsge
 #: Services whose address is known, so that only the key has to be given.
 DEFAULT_URLS = {"pagerduty": "https://events.pagerduty.com", "opsgenie": "https://api.opsgenie.com"}
 
-_ADDRESS = re.compile(r"[^\s<>,;:\"()\[\]\\\x00-\x1f\x7f-]" r"[^\s<>,;:\"()\[\]\\\x00-\x1f\x7f]*\Z")
+_ADDRESS = re.compile(r"(?!-)[^\s<>,;:\"()\[\]\\\x00-\x1f\x7f]*\Z")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -93,7 +93,7 @@ class AlertOptions(OptionSet):
     TABLE = (
         Option("document", type="dict", help="Verdict of gpu_health, node_health or any other part."),
         Option("severity", choices=SEVERITIES, help="Severity of message; default warning."),
-        Option("message", help="Text to send instead of, or beside, a document."),
+        Option("msg", aliases=("message",), help="Text to send instead of, or beside, a document."),
         Option("check", help="Stable name of what message is about; with it a later severity pass closes it."),
         Option("subject", help="Which one of several message is about."),
         Option("email", type="dict", suboptions=EMAIL, env=("ALERT_EMAIL",), help="Send e-mail."),
@@ -140,9 +140,9 @@ class AlertOptions(OptionSet):
 
     def verify(self) -> None:
         """Check what the table can't say: sources of secrets, addresses, headers, what is told at all."""
-        if self.document is None and self.message is None and not self.test:
+        if self.document is None and self.msg is None and not self.test:
             raise OptionError("There is nothing to tell.", "Give document (a registered verdict), message, or test: true.", "document")
-        if self.message is None and (self.severity or self.check or self.subject) and not self.test:
+        if self.msg is None and (self.severity or self.check or self.subject) and not self.test:
             raise OptionError("severity, check and subject describe message, but there is none.", "Add message.", "message")
         if self.severity == "pass" and not self.check:
             raise OptionError("severity pass needs check, to know which message it takes back.", "Use the same check for the problem and its end.", "check")

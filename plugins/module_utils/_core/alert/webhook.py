@@ -121,7 +121,7 @@ class Webhook(Channel):
         url = self.url
         if suffix:
             parts = urlsplit(url)
-            path, _, query = suffix.partition("?")
+            path, _mark, query = suffix.partition("?")
             url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + path, query="&".join(one for one in (parts.query, query) if one)))
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "mlops-fleet-alert", "Accept": "application/json, */*"}
         if self.payload == "opsgenie":
@@ -247,8 +247,8 @@ def _without_login(url: str) -> tuple[str, dict[str, str]]:
     import base64
     from urllib.parse import unquote
 
-    login, _, place = parts.netloc.rpartition("@")
-    user, _, password = login.partition(":")
+    login, _mark, place = parts.netloc.rpartition("@")
+    user, _mark, password = login.partition(":")
     token = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
     return urlunsplit(parts._replace(netloc=place)), {"Authorization": f"Basic {token}"}
 
