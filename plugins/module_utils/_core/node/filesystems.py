@@ -9,6 +9,7 @@ import errno
 import fnmatch
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,11 @@ PSEUDO = frozenset(
 IMAGES = frozenset({"squashfs", "iso9660", "erofs", "cramfs", "udf"})
 #: Served by something that may die: each is asked in a process of its own. Every C(fuse) type counts as one of them.
 NETWORK = frozenset("nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs 9p afs ocfs2 gfs2 ncpfs orangefs pvfs2 virtiofs weka wekafs".split())
+#: Small file systems that the system keeps for itself, and those of sessions and containers.
+_OWN_TMPFS = frozenset({"/dev", "/run/lock"})
+_PRIVATE_TMPFS = ("/proc/", "/run/credentials/", "/run/user/", "/sys/")
+#: Single files bound into a container (resolv.conf, hosts, secrets) and what a GPU runtime binds.
+_BOUND_FILES = ("/etc/", "/proc/", "/run/.containerenv", "/run/secrets", "/sys/", "/usr/bin/", "/usr/lib", "/dev/")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 #: Where a folder may be read-only on purpose, whatever its file system.
 _READ_ONLY_BY_NATURE = ("/boot/efi", "/snap/", "/sysroot", "/usr")
@@ -36,7 +42,7 @@ _READ_ONLY_BY_NATURE = ("/boot/efi", "/snap/", "/sysroot", "/usr")
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of mountinfo. C(device) is major:minor, C(options) are those of the mount and of its superblock together."""
+    """One line of mountinfo. C(device) is major:minor; C(stopped) says that the kernel forbade writing after an error (ext4 since Linux 6.15)."""
 
     path: str
     fstype: str
@@ -45,6 +51,7 @@ class Mount:
     root: str
     mount_read_only: bool
     super_read_only: bool
+    stopped: bool = False
 
     @property
     def remote(self) -> bool:
@@ -85,6 +92,7 @@ def parse_mountinfo(content: str) -> list[Mount]:
                 root=_unescape(words[3]),
                 mount_read_only="ro" in words[5].split(","),
                 super_read_only="ro" in tail[-1].split(","),
+                stopped=bool({"emergency_ro", "shutdown"} & set(tail[-1].split(","))),
             )
         )
     return found
@@ -100,7 +108,7 @@ def relevant(mounts: list[Mount], exclude: list[str]) -> list[Mount]:
     for mount in visible.values():
         if mount.fstype in IMAGES or (mount.fstype in PSEUDO and not (mount.fstype == "overlay" and mount.path == "/")):
             continue
-        if mount.fstype == "tmpfs" and (mount.path.startswith(("/run/user/", "/run/credentials/", "/sys/", "/proc/")) or mount.path.endswith("/userdata/shm")):
+        if mount.fstype == "tmpfs" and (mount.path in _OWN_TMPFS or mount.path.startswith(_PRIVATE_TMPFS) or mount.path.endswith("/userdata/shm")):
             continue
         if mount.source.startswith("/dev/loop") and mount.path.startswith(("/snap/", "/var/lib/snapd/snap/")):
             continue
@@ -108,8 +116,8 @@ def relevant(mounts: list[Mount], exclude: list[str]) -> list[Mount]:
             continue
         if any(fnmatch.fnmatchcase(mount.path, pattern) for pattern in exclude):
             continue
-        if mount.root != "/" and os.path.isabs(mount.root) and mount.path.startswith("/etc/"):
-            continue  # single files bound into a container (resolv.conf, hosts)
+        if mount.root != "/" and mount.path.startswith(_BOUND_FILES):
+            continue
         other = chosen.get(mount.device)
         # Of several mounts of one file system the one that shows its root, then the shortest path, stands for all.
         if other is None or (mount.root != "/", len(mount.path), mount.path) < (other.root != "/", len(other.path), other.path):
@@ -141,11 +149,12 @@ def usage(path: str) -> Usage:
 
 
 def probe(paths: list[str]) -> dict[str, Any]:
-    """Return for each mount point its Usage, or the error number and text of the system call."""
+    """Return for each mount point its Usage, or the error number and text of the system call; nothing for a file."""
     found: dict[str, Any] = {}
     for path in paths:
         try:
-            found[path] = usage(path)
+            if stat.S_ISDIR(os.stat(path).st_mode):  # a file bound here shows the file system of some folder elsewhere
+                found[path] = usage(path)
         except OSError as error:
             found[path] = (error.errno, error.strerror)
     return found
@@ -193,8 +202,9 @@ def _missing(wanted: Mapping[str, tuple[str, frozenset[str]]], mounted: set[str]
         and not any(fnmatch.fnmatchcase(path, pattern) for pattern in options.disk_exclude)
     }
     found = []
-    for path in sorted(from_fstab | {os.path.normpath(path) for path in options.expected_mounts}):
-        asked = path in options.expected_mounts
+    expected = {os.path.normpath(path) for path in options.expected_mounts}
+    for path in sorted(from_fstab | expected):
+        asked = path in expected
         if path in mounted:
             if asked:
                 found.append(Check("mount_present", verdict.PASS, f"{path} is mounted", path))
@@ -242,14 +252,14 @@ def _space(mount: Mount, answer: Usage, options: NodeOptions) -> Check:
 def _read_only(mount: Mount, answer: Usage, wanted: tuple[str, frozenset[str]] | None) -> list[Check]:
     """A file system that turned read-only: its superblock is, and fstab does not want it so.
 
-    After an error the kernel turns the superblock read-only and leaves the mount's own flag alone; people turn both. A mount point that
-    alone is read-only (bind mount, container) was made so on purpose.
+    After an error the kernel turns the superblock read-only and leaves the mount's own flag alone (older kernels), or marks it as stopped; people
+    turn both flags. A mount point that alone is read-only (bind mount, container) was made so on purpose.
     """
     if not mount.fstype.startswith(("ext", "xfs", "btrfs", "f2fs", "jfs", "reiserfs", "zfs", "vfat", "nfs", "bcachefs")):
         return []
-    if answer.read_only and mount.super_read_only:
-        by_kernel = not mount.mount_read_only
-        on_purpose = "ro" in wanted[1] if wanted else mount.path.startswith(_READ_ONLY_BY_NATURE) or (mount.remote and not by_kernel)
+    if mount.stopped or (answer.read_only and mount.super_read_only):
+        by_kernel = mount.stopped or not mount.mount_read_only
+        on_purpose = not by_kernel and ("ro" in wanted[1] if wanted else mount.remote or mount.path.startswith(_READ_ONLY_BY_NATURE))
         if not on_purpose:
             known = by_kernel or wanted is not None
             reason = "the kernel turned it so after an error" if by_kernel else "/etc/fstab wants it writable" if known else "/etc/fstab does not say so"

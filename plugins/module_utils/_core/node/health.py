@@ -262,8 +262,10 @@ def _mount_answers(probes: Probes, answers: Mapping[str, Any], mounts: list[file
         found.update(local)
     for mount in mounts:
         answer = answers.get(f"mount {mount.path}")
-        if answer is not None:
-            found[mount.path] = answer if isinstance(answer, Problem) else answer[mount.path]
+        if isinstance(answer, Problem):
+            found[mount.path] = answer
+        elif answer is not None:
+            found.update(answer)
     return found
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -22,7 +23,7 @@ from .options import NodeOptions
 MOST = 1000
 #: systemd's catalogue id of "a unit's restart was scheduled" (sd-messages.h, SD_MESSAGE_UNIT_RESTART_SCHEDULED).
 RESTARTED = "5eb03494b6584870a536b337290809b2"
-_FIELDS = "MESSAGE,PRIORITY,_TRANSPORT,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,UNIT,MESSAGE_ID"
+_FIELDS = "MESSAGE,PRIORITY,_TRANSPORT,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,UNIT,MESSAGE_ID,_SOURCE_MONOTONIC_TIMESTAMP"
 _OOM = re.compile(
     r"(?P<cgroup>Memory cgroup out of memory|Out of memory)(?:: Killed process|: Kill process|.*Killed process) (?P<pid>\d+),? \((?P<name>[^)]*)\)"
 )
@@ -84,6 +85,8 @@ def _journal(world: World, options: NodeOptions, timeout: float, now: float) -> 
     done = world.run(argv, timeout=timeout)
     if done.returncode != 0 or "not seeing messages from other users" in done.stderr or "insufficient permissions" in done.stderr.lower():
         return None
+    boot_id = (files.text(world, "/proc/sys/kernel/random/boot_id") or "").replace("-", "")
+    uptime = float((files.text(world, "/proc/uptime") or "0").split()[0])
     entries: list[dict[str, Any]] = []
     restarts: dict[str, int] = {}
     count = 0
@@ -91,6 +94,9 @@ def _journal(world: World, options: NodeOptions, timeout: float, now: float) -> 
         try:
             fields = json.loads(line)
             when = int(fields["__REALTIME_TIMESTAMP"]) / 1e6
+            if fields.get("_BOOT_ID") == boot_id and "_SOURCE_MONOTONIC_TIMESTAMP" in fields:
+                # A journal that starts late (in a container) takes old kernel messages for new; they carry their own time.
+                when = min(when, now - uptime + int(fields["_SOURCE_MONOTONIC_TIMESTAMP"]) / 1e6)
         except (ValueError, KeyError, TypeError):
             continue
         count += 1
@@ -114,6 +120,8 @@ def _ring(world: World, window: float) -> list[dict[str, Any]] | None:
         fd = os.open(world.path("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    with contextlib.suppress(OSError):
+        os.lseek(fd, 0, os.SEEK_DATA)  # what an administrator cleared (dmesg -C) is seen to
     now = world.clock.now()
     age_base = float(uptime[0]) if uptime else 0.0
     entries = []
@@ -129,13 +137,14 @@ def _ring(world: World, window: float) -> list[dict[str, Any]] | None:
                 return None
             if not record:
                 break
-            head, separator, body = record.decode("utf-8", "replace").partition(";")
-            words = head.split(",")
-            if not separator or len(words) < 3:
-                continue
-            level, age = int(words[0]) & 7, age_base - int(words[2]) / 1e6
-            if level <= 3 and age <= window:
-                entries.append(_entry(body.split("\n", 1)[0], now - age, True, level, "kernel"))
+            for line in record.decode("utf-8", "replace").splitlines():
+                head, separator, body = line.partition(";")
+                words = head.split(",")
+                if line.startswith(" ") or not separator or len(words) < 3:
+                    continue  # a record's further fields
+                level, age = int(words[0]) & 7, age_base - int(words[2]) / 1e6
+                if level <= 3 and age <= window:
+                    entries.append(_entry(body, now - age, True, level, "kernel"))
     finally:
         os.close(fd)
     return entries

@@ -1,0 +1,190 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""File systems: real mounts against df, real loop devices that fill up and turn read-only, mountinfo of other machines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import filesystems as fs
+
+MOUNTINFO = r"""
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
+42 27 254:0 /var/lib/x /srv/bound rw,relatime - ext4 /dev/vda rw
+43 27 7:1 / /snap/core/1 ro,nodev - squashfs /dev/loop1 ro
+44 27 0:50 / /var/lib/docker/overlay2/abc/merged rw - overlay overlay rw,lowerdir=/l
+45 27 0:61 / /mnt/with\040space rw - nfs4 server:/export rw,vers=4.2
+46 27 8:17 / /data rw shared:1 - xfs /dev/sdb1 ro,attr2
+47 27 8:33 / /hidden rw - ext4 /dev/sdc1 rw
+48 27 0:70 / /hidden rw - fuse.sshfs me@host:/ rw,user_id=0
+49 27 0:71 / /run/user/1000 rw - tmpfs tmpfs rw
+50 27 0:72 / /dev/shm rw - tmpfs tmpfs rw
+51 27 254:0 /etc/hosts /etc/hosts rw - ext4 /dev/vda rw
+"""
+
+
+def test_mountinfo_leaves_what_a_person_can_fill():
+    found = fs.relevant(fs.parse_mountinfo(MOUNTINFO), [])
+    assert [(mount.path, mount.fstype, mount.remote) for mount in found] == [
+        ("/", "ext4", False),
+        ("/data", "xfs", False),
+        ("/dev/shm", "tmpfs", False),
+        ("/hidden", "fuse.sshfs", True),
+        ("/mnt/with space", "nfs4", True),
+    ]
+    assert [mount.path for mount in fs.relevant(fs.parse_mountinfo(MOUNTINFO), ["/mnt/*", "/hidden"])] == ["/", "/data", "/dev/shm"]
+
+
+def test_a_containers_root_is_its_disk():
+    found = fs.relevant(fs.parse_mountinfo("1 0 0:50 / / rw - overlay overlay rw\n"), [])
+    assert [mount.path for mount in found] == ["/"]
+
+
+def test_percentages_are_those_of_df():
+    for path in ("/", "/dev/shm"):
+        shown = subprocess.run(["df", "--output=pcent,ipcent", path], capture_output=True, text=True, check=True).stdout.splitlines()[1].split()
+        answer = fs.usage(path)
+        assert abs(fs.percent(answer.used, answer.avail) - int(shown[0].rstrip("%"))) <= 1.0, "df rounds up"
+        if shown[1] != "-":
+            assert abs(fs.percent(answer.inodes_used, answer.inodes_avail) - int(shown[1].rstrip("%"))) <= 1.0
+
+
+def _usage(percent, size=2**40, read_only=False, inodes=1000, inodes_used=10):
+    used = -int(-size * percent // 100)
+    return fs.Usage(used, size - used, inodes, inodes_used, inodes - inodes_used, read_only)
+
+
+def _mount(path="/", fstype="ext4", mount_ro=False, super_ro=False):
+    return fs.Mount(path, fstype, "/dev/x", "1:1", "/", mount_ro, super_ro)
+
+
+def _judge(options, answer, mount=None, fstab=None):
+    mount = mount or _mount()
+    facts = {"mounts": [mount], "mount_points": [mount.path], "answers": {mount.path: answer}, "fstab": fstab or {}}
+    return {check.check: check for check in fs.judge(facts, options)}
+
+
+@pytest.mark.parametrize(
+    ("percent", "size", "status"),
+    [
+        (65, 2**40, "pass"),
+        (80, 2**40, "warning"),
+        (90, 2**40, "critical"),
+        (95, 30 * 2**40, "pass"),
+        (98.6, 30 * 2**40, "warning"),
+        (99.6, 30 * 2**40, "critical"),
+    ],
+)
+def test_space_counts_by_percent_and_floor(options, percent, size, status):
+    check = _judge(options(), _usage(percent, size))["disk_usage"]
+    assert check.status == status
+    assert check.message.startswith(f"Disk usage: {percent:.0f}% on /") and abs(check.value - percent) < 0.01
+    assert (check.warn, check.crit, check.unit) == (80, 90, "%")
+
+
+def test_floor_zero_makes_the_percentage_count_always(options):
+    given = options(disk_floor_warning=0, disk_floor_critical=0)
+    assert _judge(given, _usage(95, 30 * 2**40))["disk_usage"].status == "critical"
+
+
+def test_inodes(options):
+    assert _judge(options(), _usage(5, inodes_used=950))["inode_usage"].status == "critical"
+    assert "inode_usage" not in _judge(options(), _usage(5, inodes=0, inodes_used=0)), "btrfs has none to count"
+
+
+@pytest.mark.parametrize(
+    ("mount", "fstab", "status"),
+    [
+        (_mount(super_ro=True), {}, "critical"),  # the kernel did it
+        (fs.parse_mountinfo("60 27 7:0 / / rw,relatime - ext4 /dev/loop0 rw,errors=remount-ro,emergency_ro")[0], {}, "critical"),  # Linux 6.15 and later
+        (_mount(super_ro=True, mount_ro=True), {"/": ("ext4", frozenset({"defaults"}))}, "critical"),
+        (_mount(super_ro=True, mount_ro=True), {"/": ("ext4", frozenset({"ro"}))}, "pass"),
+        (_mount(super_ro=True, mount_ro=True), {}, "warning"),
+        (_mount(mount_ro=True), {}, "pass"),  # a read-only bind of a writable disk
+        (_mount(fstype="nfs4", super_ro=True, mount_ro=True), {}, "pass"),
+    ],
+)
+def test_read_only(options, mount, fstab, status):
+    assert _judge(options(), _usage(5, read_only=True), mount, fstab)["read_only"].status == status
+
+
+def test_errors_and_silence_are_critical_and_denied_access_is_not(options):
+    assert _judge(options(), (116, "Stale file handle"))["mount_responds"].status == "critical"
+    assert "Stale file handle" in _judge(options(), (116, "Stale file handle"))["mount_responds"].message
+    assert _judge(options(), "no answer within 5 s")["mount_responds"].status == "critical"
+    assert _judge(options(), (13, "Permission denied"))["mount_responds"].status == "skipped"
+
+
+def test_mounts_that_are_missing(options):
+    fstab = {
+        "/scratch": ("xfs", frozenset({"defaults"})),
+        "/usb": ("ext4", frozenset({"noauto"})),
+        "/opt/x": ("nfs", frozenset({"nofail"})),
+        "none": ("swap", frozenset({"sw"})),
+    }
+    facts = {"mounts": [], "mount_points": ["/there"], "answers": {}, "fstab": fstab}
+    found = {check.subject: check.status for check in fs.judge(facts, options(expected_mounts=["/there", "/gone/"]))}
+    assert found == {"/scratch": "critical", "/opt/x": "warning", "/there": "pass", "/gone": "critical"}
+
+
+@pytest.fixture
+def loop_mount(tmp_path):
+    """A real ext4 file system of 64 MiB on a loop device."""
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
+        pytest.skip("needs root and mkfs.ext4")
+    image, folder = tmp_path / "disk.img", tmp_path / "mnt"
+    folder.mkdir()
+    with open(image, "wb") as stream:
+        stream.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True)
+    mounted = subprocess.run(["mount", "-o", "loop", str(image), str(folder)], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no loop devices here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def _observed(folder):
+    every = fs.parse_mountinfo(open("/proc/self/mountinfo", encoding="utf-8").read())
+    mounts = [mount for mount in fs.relevant(every, []) if mount.path == str(folder)]
+    return {"mounts": mounts, "mount_points": [mount.path for mount in every], "answers": fs.probe([str(folder)]), "fstab": {}}
+
+
+def test_a_real_disk_fills_up_and_turns_read_only(loop_mount, options):
+    given = options()
+
+    def found():
+        return {check.check: check.status for check in fs.judge(_observed(loop_mount), given)}
+
+    assert found() == {"disk_usage": "pass", "inode_usage": "pass", "read_only": "pass"}
+    free = os.statvfs(loop_mount).f_bavail * os.statvfs(loop_mount).f_frsize
+    with open(loop_mount / "ballast", "wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, int(free * 0.85))
+    assert found()["disk_usage"] == "warning"
+    with open(loop_mount / "more", "wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, int(free * 0.08))
+    assert found()["disk_usage"] == "critical"
+    subprocess.run(["mount", "-o", "remount,ro", str(loop_mount)], check=True)
+    assert found()["read_only"] == "warning", "somebody mounted it so, and fstab says nothing"
+    assert "disk_usage" not in found(), "nobody can fill it any more"
+    facts = {**_observed(loop_mount), "fstab": {str(loop_mount): ("ext4", frozenset({"defaults"}))}}
+    assert [check.status for check in fs.judge(facts, given) if check.check == "read_only"] == ["critical"]
+
+
+def test_the_kernels_own_remount_is_critical(loop_mount, options):
+    device = next(mount.source for mount in fs.parse_mountinfo(open("/proc/self/mountinfo", encoding="utf-8").read()) if mount.path == str(loop_mount))
+    trigger = f"/sys/fs/ext4/{os.path.basename(device)}/trigger_fs_error"
+    if not os.environ.get("MLOPS_TEST_KERNEL_FAULTS"):
+        pytest.skip("leaves a file system error in the kernel's log for everybody to find; set MLOPS_TEST_KERNEL_FAULTS=1 to run it")
+    if not os.access(trigger, os.W_OK):
+        pytest.skip("this kernel can't simulate a file system error")
+    subprocess.run(["mount", "-o", "remount,errors=remount-ro", str(loop_mount)], check=True)
+    with open(trigger, "w", encoding="ascii") as stream:
+        stream.write("simulated by a test of mlops.fleet")
+    check = next(check for check in fs.judge(_observed(loop_mount), options()) if check.check == "read_only")
+    assert check.status == "critical" and "the kernel turned it so" in check.message and check.action == "drain"

@@ -1,0 +1,86 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options: the old defaults and variables, and bad values that end in one clear message."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.mlops.fleet.plugins.module_utils._core.config import merge
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import GROUPS, NodeOptions
+
+
+def test_defaults_are_those_of_the_old_script(options):
+    made = options()
+    limits = made.limits_in_force
+    assert (limits["disk_usage"].warning.plain, limits["disk_usage"].critical.plain, limits["memory_usage"].warning.plain) == (80, 90, 85)
+    assert (made.gpu_temperature_warning, made.gpu_temperature_critical, made.services, made.gpu, made.network) == (75, 85, ["docker"], True, True)
+
+
+def test_old_variables_set_the_options():
+    environ = {
+        "DISK_WARN_THRESHOLD": "70",
+        "DISK_CRIT_THRESHOLD": "75",
+        "MEM_WARN_THRESHOLD": "60",
+        "GPU_TEMP_WARN": "66",
+        "GPU_TEMP_CRIT": "77",
+        "SERVICES_TO_CHECK": "docker nginx postgresql",
+        "CHECK_GPU": "no",
+    }
+    values, origin = merge(NodeOptions, {"disk_warning": 50}, environ, {})
+    made = NodeOptions.from_mapping(values)
+    assert made.limits_in_force["disk_usage"].warning.plain == 70, "the environment goes before the file"
+    assert made.limits_in_force["disk_usage"].critical.plain == 75 and made.limits_in_force["memory_usage"].warning.plain == 60
+    assert (made.gpu_temperature_warning, made.gpu_temperature_critical) == (66, 77)
+    assert made.services == ["docker", "nginx", "postgresql"] and made.gpu is False
+    assert origin["disk_warning"] == "environment DISK_WARN_THRESHOLD"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"services": ["a b"]}, "'a b' can't be the name of a systemd unit"),
+        ({"services": ["../x"]}, "can't be the name"),
+        ({"services": [""]}, r"services\[0\] is empty"),
+        ({"services": ["*.service"]}, "can't be the name"),
+        ({"services": ["--help"]}, "can't be the name"),
+        ({"disk_warning": 95}, "warning limit of disk_usage"),
+        ({"disk_warning": "lots"}, "neither a number nor a range"),
+        ({"disk_warning": -5}, "between 0 and 100"),
+        ({"memory_warning": "101"}, "between 0 and 100"),
+        ({"limits": {"disk_usag": {"warning": 1}}}, "Did you mean disk_usage"),
+        ({"limits": {"cpu_load": 4}}, "must be a mapping"),
+        ({"limits": {"cpu_load": {"warn": 4}}}, "must be a mapping of warning, critical and clear"),
+        ({"checks": ["disk_usge"]}, "did you mean disk_usage"),
+        ({"skip": ["everything"]}, "neither a check nor a group"),
+        ({"timeout": 0}, "at least 0.5"),
+        ({"raise_after": 0}, "at least 1"),
+        ({"state_file": "relative/state.json"}, "absolute path"),
+        ({"network_targets": ["example.org"]}, "is not HOST:PORT"),
+        ({"network_targets": ["example.org:99999"]}, "is not HOST:PORT"),
+        ({"dns_names": ["bad host"]}, "is not a host name"),
+        ({"error_patterns": [{"name": "x", "pattern": "("}]}, "no regular expression"),
+        ({"gpu_temperature_warning": 95}, "above gpu_temperature_critical"),
+        ({"disk_floor_warning": 10, "disk_floor_critical": 20}, "larger than disk_floor_warning"),
+        ({"disk_warnig": 3}, "Did you mean disk_warning"),
+    ],
+)
+def test_bad_options_end_in_one_clear_message(given, words):
+    with pytest.raises(OptionError, match=words):
+        NodeOptions.from_mapping(given)
+
+
+def test_what_is_wanted(options):
+    every = options()
+    assert all(every.wants(name) for name in GROUPS)
+    some = options(checks=["Disk usage", "network"], skip=["dns"])  # the old report's names are understood
+    assert some.wants("disk") and some.wants("disk_usage") and not some.wants("inode_usage")
+    assert some.wants("network") and some.wants("network_gateway") and not some.wants("dns") and not some.wants("memory")
+    assert not options(network=False).wants("dns") and not options(network=False).wants("network")
+    assert not options(gpu=False).wants("gpu") and not options(gpu=False).wants("gpu_temperature")
+    assert options(checks=["gpu_temperature"]).wants("gpu") and not options(checks=["gpu_temperature"]).wants("gpu_ecc")
+
+
+def test_only_an_untouched_service_list_is_lenient(options):
+    assert options().services_are_default() and not options(services=["docker", "nginx"]).services_are_default()

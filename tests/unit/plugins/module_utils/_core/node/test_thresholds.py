@@ -1,0 +1,64 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Limits: the examples of the plugin guidelines, plain numbers, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import thresholds
+
+
+# "Example ranges" of the Monitoring Plugins Development Guidelines; our plain number is "from 10 on", theirs reads 0:10.
+@pytest.mark.parametrize(
+    ("text", "good", "bad"),
+    [
+        ("0:10", [0, 5, 10], [-1, 10.1]),
+        ("10:", [10, 1e9], [9.99, -5]),
+        ("~:10", [-1e9, 10], [10.5]),
+        ("10:20", [10, 15, 20], [9, 21]),
+        ("@10:20", [9.9, 20.1], [10, 15, 20]),
+        (":10", [0, 10], [-0.1, 11]),
+        ("@5", [-1, 6], [0, 5]),
+        ("~:", [-1e99, 0, 1e99], []),
+        ("80", [79.999, 0, -5], [80, 80.0, 95]),
+        ("1.5", [1.49], [1.5]),
+    ],
+)
+def test_what_is_bad(text, good, bad):
+    limit = thresholds.parse(text)
+    assert [value for value in good if limit.hit(value)] == []
+    assert [value for value in bad if not limit.hit(value)] == []
+
+
+def test_a_plain_number_counts_downwards_where_small_is_bad():
+    limit = thresholds.parse("7", below=True)
+    assert limit.hit(7) and limit.hit(-3) and not limit.hit(7.1)
+
+
+@pytest.mark.parametrize("text", ["", "x", "20:10", "nan", "1:2:3", "@", "inf", "10 20", "80%", "~"])
+def test_nonsense_is_refused(text):
+    with pytest.raises(ValueError, match="neither a number nor a range"):
+        thresholds.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"disk_usage": {"warning": "95"}}, "lies beyond its critical limit"),
+        ({"disk_usage": {"critical": "120"}}, "between 0 and 100"),
+        ({"certificate": {"warning": "3"}}, "lies beyond its critical limit"),
+        ({"cpu_load": {"clear": "much"}}, "clear limit of cpu_load"),
+    ],
+)
+def test_limits_that_contradict_are_refused(given, words):
+    with pytest.raises(OptionError, match=words):
+        thresholds.resolve(given)
+
+
+def test_source_says_who_set_the_limit():
+    found = thresholds.resolve({"cpu_load": {"warning": 2}, "disk_usage": {"warning": "80"}})
+    assert (found["cpu_load"].source, found["disk_usage"].source) == ("user", "default")
+    assert found["cpu_load"].level(1.9) == "pass" and found["cpu_load"].level(2) == "warning" and found["cpu_load"].level(3) == "critical"
+    assert found["flapping_units"].critical.shown is None, "a limit that is off is not shown"
