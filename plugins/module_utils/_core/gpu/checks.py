@@ -93,9 +93,9 @@ def decide(options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED
     """
     reading = facts.reading
     checks = _driver(options, facts)
-    if reading is None or (not reading.gpus and checks[0].status != PASS):
+    if reading is None or checks[0].status == SKIPPED:
         return checks, []
-    if reading.count is not None:
+    if reading.count is not None and reading.code == 0:
         checks += _count(options, facts, reading)
     events = xid.judge(facts.log.finds, options.xid_overrides)
     shown = []
@@ -341,7 +341,7 @@ def _xids_elsewhere(facts: Facts, reading: r.Reading, events: list[xid.Event]) -
     for bus, own in strangers.items():
         status, action, words = _xid_verdict(own)
         count = sum(event.count for event in own)
-        message = f"{bus}, which the driver does not list: {words}"
+        message = f"{bus}, which the driver does not show: {words}"
         checks.append(Check("gpu_xid", status, message, subject=bus, value=count, action=action if status != PASS else "none", domain="node"))
     return checks
 

@@ -138,6 +138,13 @@ def test_a_gpu_that_is_gone_from_the_driver_is_reported_by_its_address(node, che
     assert (found["status"], found["action"]) == ("critical", "reboot")
 
 
+@pytest.mark.parametrize("scenario", ["hang_init", "version_mismatch", "no_driver"])
+def test_why_the_driver_died_is_told_even_when_it_shows_no_gpu(node, check, scenario):
+    document = node.gpus(scenario).run(log_source=node.log(line(119, "Timeout after 45s of waiting for RPC response")), timeout=1)
+    assert "GSP RPC timeout" in check(document, "gpu_xid", BUS)["message"]
+    assert document.get("wall", 0) < 2
+
+
 @pytest.mark.parametrize("source", ["path", "auto"])
 def test_an_unreadable_log_is_not_called_clean(node, check, source, tmp_path):
     # The worker's root has no /dev/kmsg and its PATH no journalctl.
