@@ -50,6 +50,12 @@ def variables(folder: Path) -> dict:
         "maintenance_backup_dir": str(folder / "backups"),
         "maintenance_gpu_metrics_csv": str(folder / "state" / "gpu-metrics.csv"),
         "maintenance_health_state_file": str(folder / "state" / "health.json"),
+        # A ctime can't be set back, so fresh sample data is never old by it: here the modification time decides.
+        "maintenance_cleanup_targets": [
+            {"name": "experiments", "path": str(sample / "experiments"), "retention_days": 30, "age_by": "mtime"},
+            {"name": "checkpoints", "path": str(sample / "checkpoints"), "retention_days": 7, "age_by": "mtime"},
+            {"name": "logs", "path": str(sample / "logs"), "pattern": "ml-*", "retention_days": 14, "age_by": "mtime"},
+        ],
         "maintenance_cleanup_report_path": str(folder / "state" / "cleanup.json"),
         "fleet_report_dir": str(folder / "reports"),
         # A laptop that is low on disk is worth a line in the report, not a failed demonstration.
@@ -87,7 +93,7 @@ def main() -> int:
     done = subprocess.run([*argv, "mlops.fleet.maintenance", *extra], env=env, cwd=folder, check=False)
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     say()
-    for title, pattern in (("report (page)", "reports/*.html"), ("report (data)", "reports/*.json"), ("backup", "backups/models_backup_*")):
+    for title, pattern in (("report (page)", "reports/*.html"), ("report (data)", "reports/*.json"), ("backup", "backups/models_backup_*.tar.gz")):
         newest = max(folder.glob(pattern), key=lambda path: (path.stat().st_mtime, -len(path.name)), default=None)
         say(f"{title:<15} {newest or 'none was written'}")
     say(f"{'sample':<15} {folder / 'sample'}")

@@ -244,13 +244,15 @@ def sanity(stage: Stage) -> None:
         ran = list(dict.fromkeys(re.findall(r'^Running sanity test "([^"]+)"', done.stdout, re.M)))
         broken = re.search(r"sanity test\(s\) listed below \(out of \d+\) failed[^\n]*\n((?:(?!\[).)*)", done.stdout, re.S)
         failed = sorted({line.split()[0] for line in (broken.group(1) if broken else "").splitlines() if line.strip()} & {t.split()[0] for t in ran})
+        failed += sorted({test.split()[0] for test in re.findall(r"^ERROR: Found \d+ (\S+) issue", done.stdout, re.M)} - set(failed))
         for test in ran:
             if test.split()[0] in failed:
                 stage.result.judge(f"{title}: {test}", False, "see the log")
             else:
                 stage.result.judge(f"{title}: {test}", True)
-        if not ran or (done.returncode != 0 and not failed):
-            stage.result.judge(title, False, f"ansible-test ended with {done.returncode}, see the log")
+        broken_off = re.search(r"^FATAL: (?!The \d+ sanity)(.*)$", done.stdout, re.M)
+        if broken_off or not ran or (done.returncode != 0 and not failed):
+            stage.result.judge(title, False, f"ended early: {broken_off.group(1)[:150] if broken_off else done.returncode}")
         for test, why in re.findall(r'^WARNING: Skipping sanity test "?([a-z0-9-]+)"? (.*)$', done.stdout, re.M):
             stage.result.skip(f"{title}: {test}", why)
 
