@@ -11,6 +11,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import xid
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 
 NOW = 1_800_000_000.0
 #: GPU 0 of the scenario l40s.
@@ -227,15 +228,8 @@ def test_a_large_file_is_read_from_its_end(node, check):
     assert check(node.run(log_source=path), "gpu_xid")["status"] == "critical"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to write to the kernel log")
-@pytest.mark.skipif(not os.access("/dev/kmsg", os.W_OK), reason="the kernel log can't be written here")
-def test_the_real_kernel_log(node, check):
-    """An address that no other test uses: the log is the machine's and stays."""
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
-
-    address = f"{os.getpid() % 0xFFFF:04x}:ee:00"
-    with open("/dev/kmsg", "w", encoding="ascii") as stream:
-        stream.write(f"NVRM: Xid (PCI:{address}): 62, test of mlops.fleet\n")
+@pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK), reason="the kernel log can't be read here")
+def test_the_real_kernel_log_is_read_to_its_end():
+    """Only read: a line written there would stay, and be found on this machine, until the next boot."""
     log = xid.read("dmesg", 60, 5, World(run=None))
-    assert not log.problem
-    assert [code for _when, bus, code, _rest in log.finds if xid.shown(bus) == address] == [62]
+    assert (log.source, log.problem) == ("dmesg", "")
