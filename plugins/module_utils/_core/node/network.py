@@ -55,7 +55,10 @@ def links(world: World) -> list[dict[str, Any]]:
 
     :raises MissingLibrary: no psutil.
     """
-    stats = resources.psutil(world).net_if_stats()
+    try:
+        stats = resources.psutil(world).net_if_stats()
+    except OSError:
+        stats = {}  # hidden from this user or container; /sys still tells about the carrier
     found = []
     for name in files.folder(world, "/sys/class/net"):
         base = f"/sys/class/net/{name}"

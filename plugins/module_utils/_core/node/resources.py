@@ -112,9 +112,12 @@ def observe(world: World, options: NodeOptions) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if options.wants("memory"):
         library = psutil(world)
-        memory, swap = library.virtual_memory(), library.swap_memory()
-        facts["memory"] = {"total": memory.total, "available": memory.available}
-        facts["swap"] = {"total": swap.total, "used": swap.used}
+        try:
+            memory, swap = library.virtual_memory(), library.swap_memory()
+            facts["memory"] = {"total": memory.total, "available": memory.available}
+            facts["swap"] = {"total": swap.total, "used": swap.used}
+        except (OSError, KeyError, ValueError) as error:
+            facts["memory"] = facts["swap"] = str(error)
     facts["pressure"] = {name: pressure(world, name) for name in ("memory", "io", "cpu")}
     load = (files.text(world, "/proc/loadavg") or "").split()
     if len(load) >= 4:
@@ -136,12 +139,15 @@ def observe(world: World, options: NodeOptions) -> dict[str, Any]:
 def judge_memory(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     """Judge memory, swap and memory pressure."""
     found = []
-    if options.wants("memory_usage"):
+    if isinstance(facts.get("memory"), str):
+        wanted = [check for check in ("memory_usage", "swap_usage") if options.wants(check)]
+        found += [Check(check, verdict.UNKNOWN, f"Memory: can't be read ({facts['memory']})") for check in wanted[:1]]
+    elif options.wants("memory_usage"):
         total, available = facts["memory"]["total"], facts["memory"]["available"]
         value = 100.0 * (total - available) / total if total else 0.0
         message = f"Memory usage: {value:.0f}% ({human_size(available)} of {human_size(total)} available)"
         found.append(thresholds.judge(options.limits_in_force["memory_usage"], "memory_usage", value, message))
-    if options.wants("swap_usage"):
+    if options.wants("swap_usage") and not isinstance(facts.get("swap"), str):
         total, used = facts["swap"]["total"], facts["swap"]["used"]
         if total:
             value = 100.0 * used / total

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World

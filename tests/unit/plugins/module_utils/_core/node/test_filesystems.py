@@ -10,6 +10,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import filesystems as fs
 
 MOUNTINFO = r"""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import thresholds
 

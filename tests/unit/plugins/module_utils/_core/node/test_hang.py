@@ -1,0 +1,162 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What hangs must not hang the check: dead FUSE mounts, programs that ignore SIGTERM, probes left over from an earlier run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import isolate
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[5]
+RUN = f"""
+import json, os, subprocess, sys, time
+sys.path.insert(0, {str(ROOT / ".build" / "collections")!r})
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
+def none(argv, **more):
+    raise CommandFailed(argv[0] + " is not installed")
+def probes():
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            stat = open("/proc/" + name + "/stat").read()
+        except OSError:
+            continue
+        if "(mlp:" in stat and stat.rpartition(")")[2].split()[0] not in "ZX":
+            found.append(int(name))
+    return sorted(found)
+result = []
+for number in range(2):
+    begun = time.monotonic()
+    document = health.run(NodeOptions.from_mapping(json.loads(sys.argv[1])), World(run=none)).to_dict()
+    took = time.monotonic() - begun
+    time.sleep(0.3)
+    result.append(dict(document, took=took, probes=probes()))
+    time.sleep(float(sys.argv[2]))
+print(json.dumps(result))
+"""
+
+needs_fuse = pytest.mark.skipif(os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK), reason="needs root and /dev/fuse")
+
+
+def _dead(mode, folder, given, pause):
+    folder.mkdir()
+    argv = [sys.executable, str(HERE / "dead_fuse.py"), mode, str(folder), sys.executable, "-c", RUN, json.dumps(given), str(pause)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    if done.returncode != 0 and "Operation not permitted" in done.stderr:
+        pytest.skip("mount namespaces are not allowed here")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def _bad(document):
+    return [(check["check"], check["subject"]) for check in document["checks"] if check["status"] in ("critical", "unknown")]
+
+
+@needs_fuse
+def test_a_dead_mount_fails_alone_within_the_deadline(tmp_path):
+    dead = tmp_path / "dead"
+    first, second = _dead("pending", dead, {"checks": ["disk", "memory", "load", "processes"]}, 0)
+    for document in (first, second):
+        assert document["took"] < 8
+        assert _bad(document) == [("mount_responds", str(dead))]
+        assert document["probes"] == [], "the probe's process is gone"
+        assert [check["message"] for check in document["checks"] if check["check"] == "mount_responds"] == [f"{dead} (fuse.dead): no answer within 5 s"]
+        assert document["summary"]["passed"] >= 6, "the other mounts and groups were judged all the same"
+        assert (document["recommendation"], document["exit_code"]) == ("drain", 2)
+
+
+@needs_fuse
+def test_a_probe_that_cannot_be_killed_is_reported_and_not_started_again(tmp_path):
+    dead = tmp_path / "dead"
+    first, second = _dead("swallow", dead, {"checks": ["disk", "processes"], "timeout": 1}, 2.2)
+    assert first["took"] < 4 and second["took"] < 4
+    assert _bad(first) == _bad(second) == [("mount_responds", str(dead))]
+    assert len(first["probes"]) == 1 and second["probes"] == first["probes"], "no second probe"
+    message = next(check["message"] for check in second["checks"] if check["check"] == "mount_responds")
+    assert "hung since 2" in message and f"process {first['probes'][0]}" in message
+
+
+def _stubborn(argv, timeout=30.0, env=None, stdin=None):
+    """A runner without a deadline of its own, around a program that ignores SIGTERM."""
+    done = subprocess.run(["sh", "-c", "trap '' TERM; sleep 60"], capture_output=True, text=True)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
+
+
+def _sleepers():
+    return subprocess.run(["pgrep", "-fc", "^sleep 60$"], capture_output=True, text=True).stdout.strip()
+
+
+def test_a_program_that_never_ends_costs_its_own_check_only(machine, options, monkeypatch):
+    (machine.root / "run/systemd/system").mkdir(parents=True)
+    machine.put("/var/log/journal/abc/system.journal", "")
+    world = World(run=_stubborn, clock=machine.world.clock, root=str(machine.root), hostname="n1", environ={})
+    before = _sleepers()
+    begun = time.monotonic()
+    document = health.run(options(timeout=1, checks=["services", "errors", "limits"]), world).to_dict()
+    assert time.monotonic() - begun < 3
+    found = {check["check"]: check for check in document["checks"]}
+    assert found["service"]["status"] == "unknown" and "no answer within 1 s" in found["service"]["message"]
+    assert found["journal_errors"]["status"] == "unknown" and found["oom_kills"]["status"] == "skipped", "one cause counts once"
+    assert "file_descriptors" in found
+    time.sleep(0.1)
+    assert _sleepers() == before, "what the probe started was killed with it"
+
+
+def test_all_probes_together_have_a_deadline(machine, options, monkeypatch):
+    monkeypatch.setattr(health.network, "connect", lambda target, timeout: time.sleep(30))
+    begun = time.monotonic()
+    given = options(checks=["network_target"], network_targets=["a:1", "b:1", "c:1"], timeout=20, total_timeout=1)
+    document = health.run(given, machine.world).to_dict()
+    assert time.monotonic() - begun < 3 and document["summary"]["failed"] == 3
+
+
+def test_only_our_own_old_process_counts_as_a_hanging_probe():
+    mark = health._mark("mount /x")
+    own = {"pid": os.getpid(), "name": mark, "state": "D", "start": 0.0}
+    assert health._still_hanging([own], "mount /x", 5, 100) == own
+    assert health._still_hanging([own], "mount /y", 5, 100) is None
+    assert health._still_hanging([{**own, "state": "Z"}], "mount /x", 5, 100) is None, "a dead one waits for nothing"
+    assert health._still_hanging([own], "mount /x", 5, 4) is None, "a check that runs right now"
+    tool = {**own, "name": "nvidia-smi"}
+    assert health._still_hanging([tool], "gpu", 5, 100) == tool and health._still_hanging([{**tool, "state": "S"}], "gpu", 5, 100) is None
+    if os.geteuid() == 0:
+        other = subprocess.Popen(["sleep", "30"], preexec_fn=lambda: os.setuid(65534))
+        try:
+            assert health._still_hanging([{**own, "pid": other.pid}], "mount /x", 5, 100) is None, "anybody may take any name"
+        finally:
+            other.kill()
+            other.wait()
+
+
+def test_a_real_childs_name_is_the_mark():
+    found = isolate.call(health._marked("mount /a/very/long/path", lambda: open("/proc/self/comm", encoding="ascii").read().strip()), 5)
+    assert found.value == health._mark("mount /a/very/long/path") and len(found.value) < 16
+
+
+def test_when_all_local_mounts_hang_the_guilty_one_is_named(options, machine, monkeypatch):
+    machine.put("/proc/self/mountinfo", "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:2 / /bad rw - ext4 /dev/sdb1 rw\n")
+
+    def probe(paths):
+        if "/bad" in paths:
+            time.sleep(30)
+        return {path: health.filesystems.usage("/") for path in paths}
+
+    monkeypatch.setattr(health.filesystems, "probe", probe)
+    document = health.run(options(checks=["disk"], timeout=0.5), machine.world).to_dict()
+    assert _bad(document) == [("mount_responds", "/bad")]
+    assert [check["subject"] for check in document["checks"] if check["check"] == "disk_usage"] == ["/"]
