@@ -28,8 +28,8 @@ options:
     description:
       - A text to send, instead of or beside O(document).
       - Without O(check), the same text is the same problem and another text another one.
+      - May also be written C(message). The module itself can't declare that name, because Ansible reserves it.
     type: str
-    aliases: [message]
   severity:
     description:
       - Severity of O(msg). V(warning) when not given. V(unknown) counts as V(warning).
@@ -254,7 +254,7 @@ EXAMPLES = r"""
   mlops.fleet.alert:
     severity: critical
     check: nightly_training
-    message: The nightly training did not start
+    msg: The nightly training did not start
     command: [/opt/ml-automation/handlers/custom-alert.sh]
 
 - name: See whether all channels work

@@ -93,7 +93,7 @@ class AlertOptions(OptionSet):
     TABLE = (
         Option("document", type="dict", help="Verdict of gpu_health, node_health or any other part."),
         Option("severity", choices=SEVERITIES, help="Severity of message; default warning."),
-        Option("msg", aliases=("message",), help="Text to send instead of, or beside, a document."),
+        Option("msg", flags=("--message",), help="Text to send instead of, or beside, a document."),
         Option("check", help="Stable name of what message is about; with it a later severity pass closes it."),
         Option("subject", help="Which one of several message is about."),
         Option("email", type="dict", suboptions=EMAIL, env=("ALERT_EMAIL",), help="Send e-mail."),
@@ -115,6 +115,12 @@ class AlertOptions(OptionSet):
         :raises OptionError: see read_table; no message ever shows an URL.
         """
         values = dict(given)
+        # Ansible reserves the plain name; everybody else may use it.
+        if "message" in values:
+            message = values.pop("message")
+            if message is not None and values.get("msg") is not None:
+                raise OptionError("Options msg and message are the same: give one of them.", subject="msg")
+            values["msg"] = values.get("msg") if message is None else message
         if isinstance(values.get("email"), (str, list)) and values["email"]:
             values["email"] = {"to": values["email"]}
         hooks = values.get("webhooks")

@@ -182,6 +182,15 @@ def test_check_mode_and_then_for_real(play, server, tmp_path):
     assert len(server.requests) == 1
 
 
+def test_message_is_another_name_of_msg(play, server):
+    hooks = [{"url": f"http://{server.place}/x"}]
+    for name in ("msg", "message"):
+        told, _, _ = play({name: f"by {name}", "webhooks": hooks})
+        assert told["events"][0]["message"] == f"by {name}"
+    told, _, _ = play({"msg": "a", "message": "b", "webhooks": hooks})
+    assert "same option" in told["msg"]
+
+
 def test_undelivered_can_fail_the_task(play, server):
     server.status = 404
     args = {"message": "x", "webhooks": [{"url": f"http://{server.place}/x"}], "fail_on_undelivered": True}

@@ -46,6 +46,7 @@ def test_from_is_an_alias_of_sender():
     "given",
     [
         {"message": None},
+        {"msg": "y"},
         {"message": None, "severity": "critical"},
         {"severity": "pass"},
         {"severity": "fatal"},
