@@ -127,7 +127,9 @@ def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
             words = f"The loaded kernel module is {facts.module_version}, but the driver's library says {version}: an update waits for a reboot"
             return one(WARNING, words, "reboot", value=version)
         return one(PASS, f"NVIDIA driver {version} answers", value=reading.driver_version)
-    if expected == 0 and not facts.pci:
+    if expected == 0:
+        if facts.pci:
+            return one(WARNING, f"{on_bus}, but none expected, and no working driver", "inspect")
         return one(SKIPPED, "No GPU on this node, as expected")
     code = r.LIBRARY_NOT_FOUND if reading is None else reading.code
     if code == r.LIBRARY_NOT_FOUND:

@@ -85,7 +85,7 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
     left = max(0.5, min(10.0, options.timeout - (time.monotonic() - started)))
     facts.log = _log(options, left, world)
     if reading.hung is None:
-        facts.orphans = _orphans(reading, left, world)
+        facts.orphans = _orphans(reading, max(0.3, min(10.0, options.timeout - (time.monotonic() - started))), world)
     return facts
 
 

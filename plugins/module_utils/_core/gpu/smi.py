@@ -158,7 +158,7 @@ def _read_gpus(found: r.Reading, fields: list[str], result: CommandResult) -> No
         elif len(values) > 1 and values[0].isdigit():
             dead.append((None, f"nvidia-smi said {line.strip()!r}"))
     for values in rows:
-        found.gpus.append(_gpu(dict(zip(fields, values)), len(found.gpus), found))
+        found.gpus.append(_gpu(dict(zip(fields, values)), found))
     for bus, words in dead:
         gpu = r.blank(_free_index(found))
         gpu["bus_id"] = bus
@@ -192,8 +192,8 @@ def _free_index(found: r.Reading) -> int:
     return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
-def _gpu(row: dict[str, str], position: int, found: r.Reading) -> dict[str, Any]:
-    gpu = r.blank(position)
+def _gpu(row: dict[str, str], found: r.Reading) -> dict[str, Any]:
+    gpu = r.blank(_free_index(found))
     nested: dict[str, dict[str, Any]] = {"ecc": {}, "retired": {}, "pcie": {}}
     for field, text in row.items():
         key = FIELDS[field]
@@ -204,7 +204,7 @@ def _gpu(row: dict[str, str], position: int, found: r.Reading) -> dict[str, Any]
         elif dot:
             nested[group][name] = value
         elif key == "id":
-            gpu["id"] = position if value is None else value
+            gpu["id"] = _free_index(found) if value is None or any(other["id"] == value for other in found.gpus) else value
         elif key == "power_limit_set":
             gpu["power_limit"] = value if gpu["power_limit"] is None else gpu["power_limit"]
         elif key == "pstate" or key in r.KEYS:

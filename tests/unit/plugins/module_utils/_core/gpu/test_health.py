@@ -147,6 +147,11 @@ def test_driver_installed_on_a_node_said_to_have_no_gpu(node):
     assert node.gpus("no_driver").run(expected_count=0)["status"] == "skipped"
 
 
+def test_gpu_on_the_bus_of_a_node_said_to_have_none(node):
+    document = node.pci("0000:05:00.0").run(library=False, expected_count=0)
+    assert (document["status"], document["checks"][0]["status"]) == ("warning", "warning")
+
+
 def test_gpu_on_the_bus_that_the_driver_lost_is_named(node, check):
     node.gpus("faulty").pci("0000:18:00.0", "0000:2a:00.0", "0000:3b:00.0")
     found = check(node.run(), "gpu_count")

@@ -186,6 +186,12 @@ def test_a_program_that_hangs_and_ignores_sigterm(node, check):
     assert document["exit_code"] == 2
 
 
+def test_an_index_that_comes_twice_keeps_both_gpus_and_the_files(node, tmp_path):
+    document = ask(node, {"textfile": str(tmp_path / "gpu.prom"), "metrics_csv": str(tmp_path / "gpu.csv")}, gpus=[H100, {**OTHER, "index": "0"}])
+    assert [gpu["id"] for gpu in document["gpus"]] == [0, 1]
+    assert (tmp_path / "gpu.prom").exists()
+
+
 def test_asked_for_and_not_installed(node):
     assert node.run(library=False, backend="nvidia_smi")["status"] == "skipped"
     assert node.run(library=False, backend="nvidia_smi", expected_count=1)["exit_code"] == 2
