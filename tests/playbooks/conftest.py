@@ -88,7 +88,9 @@ class Fleet:
             playbook if "/" in playbook else f"mlops.fleet.{playbook}",
         ]
         env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-        env.update(ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS), ANSIBLE_NOCOLOR="1", ANSIBLE_HOME=str(self.folder / "ansible"), ANSIBLE_FORKS="10")
+        env.update(
+            ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS), ANSIBLE_NOCOLOR="1", ANSIBLE_HOME=str(self.folder / "ansible"), ANSIBLE_FORKS="1"
+        )  # the hosts share this machine, and so its locks
         done = subprocess.run(
             [*command, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL
         )

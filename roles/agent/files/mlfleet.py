@@ -320,15 +320,16 @@ def backup_lines(result: dict, dry_run: bool) -> list:
     from ._core.fsutil import human_size
 
     would = "would be " if dry_run else ""
-    made = result.get("backup") or {}
-    if result.get("changed"):
-        proof = "" if dry_run else ", verified" if made.get("verified") else ", NOT verified"
-        lines = [f"Backup {would}made: {made.get('path')} ({made.get('files')} files, {human_size(made.get('size') or 0)}{proof})"]
+    made, plan = result["backup"] or {}, result["plan"]
+    if plan["action"] == "create" and dry_run:
+        lines = [f"A backup would be made: {plan['files']} files, {human_size(plan['bytes'])} ({plan['reason']})"]
+    elif plan["action"] == "create":
+        proof = "verified" if made.get("verified") else "NOT verified"
+        lines = [f"Backup made: {made['path']} ({made['files']} files, {human_size(made['size'])}, {proof})"]
     else:
-        lines = [f"Nothing has changed since {made.get('path')}: no new backup needed"]
-    lines += [f"Copy {would}stored: {copy.get('url')}" for copy in result.get("copies") or []]
-    removed = [one.get("path", one) if isinstance(one, dict) else one for one in result.get("removed") or []]
-    return lines + [f"Expired backup {would}removed: {path}" for path in removed]
+        lines = [f"No new backup needed: {plan['reason']}"]
+    lines += [f"Copy {would}stored: {copy['url']}" for copy in result["copies"]]
+    return lines + [f"Expired backup {would}removed: {one['path']} ({one['reason']})" for one in result["removed"]]
 
 
 def verify_archive(command: Command, path: str) -> int:

@@ -165,7 +165,7 @@ def test_backup_verify_damage_restore(node):
     node.run("backup", check=0)
     (archive,) = archives(node)
     subprocess.run(["sha256sum", "-c", "--quiet", f"{archive.name}.sha256"], cwd=archive.parent, check=True)
-    assert "no new backup needed" in node.run("backup", check=0).stdout and len(archives(node)) == 1
+    assert "No new backup needed" in node.run("backup", check=0).stdout and len(archives(node)) == 1
     assert "verified" in node.run("verify", check=0).stdout
     assert node.run("backup", "--verify", str(archive), check=0).stdout.strip().endswith("verified")
     node.run("restore", str(node.folder / "back"), check=0)
