@@ -1,0 +1,162 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Steady verdicts: what lasts is raised, what flaps is not, a planned reboot is quiet, two runs at once keep one state."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import isolate
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import LockBusy, WriteFailed
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, state
+from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import Check
+
+NOW = 1_800_000_000.0
+
+
+class Series:
+    """Feeds statuses of one check, a minute apart, and tells what is reported."""
+
+    def __init__(self, options, check="service", age=1e6):
+        self.options, self.check, self.age, self.memory, self.now = options, check, age, {}, NOW
+        self.last = None
+
+    def feed(self, *statuses, value=None):
+        reported = []
+        for status in statuses:
+            self.now += 60
+            seen = Check(self.check, status, f"it is {status}", "x", value=value, action="none" if status == "pass" else "drain", domain="node")
+            found, self.memory = state.steady([seen], json.loads(json.dumps(self.memory)), self.now, self.age, self.options)
+            self.last = found[0]
+            reported.append(found[0].status)
+        return reported
+
+
+def test_raised_after_n_and_cleared_after_m(options):
+    series = Series(options(raise_after=3, clear_after=2))
+    assert series.feed("pass", "critical", "critical") == ["pass", "pass", "pass"]
+    assert "seen 2 of 3 times, not raised yet" in series.last.message and series.last.details["observed"] == "critical" and series.last.action == "none"
+    assert series.feed("critical") == ["critical"] and series.last.since == "2027-01-15T08:04:00+00:00"
+    assert series.feed("critical", "pass") == ["critical", "critical"]
+    assert series.last.since == "2027-01-15T08:04:00+00:00" and series.last.action == "drain" and "not cleared yet" in series.last.message
+    assert series.feed("pass") == ["pass"] and series.last.since == "2027-01-15T08:07:00+00:00"
+
+
+@pytest.mark.parametrize("length", [2, 3, 5])
+def test_flapping_never_changes_the_state(options, length):
+    series = Series(options(raise_after=length, clear_after=length))
+    pattern = ["critical"] * (length - 1) + ["pass"]
+    assert set(series.feed(*pattern * 4)) == {"pass"}
+    assert series.feed(*["critical"] * length)[-1] == "critical"
+    assert set(series.feed(*(["pass"] * (length - 1) + ["critical"]) * 4)) == {"critical"}
+
+
+def test_an_escalation_has_to_last_as_well_and_defaults_raise_at_once(options):
+    series = Series(options(raise_after=2, clear_after=1))
+    assert series.feed("warning", "warning", "critical", "critical", "warning") == ["pass", "warning", "warning", "critical", "warning"]
+    assert Series(options()).feed("critical", "pass", "pass") == ["critical", "critical", "pass"]
+
+
+def test_a_planned_reboot_raises_nothing_in_its_grace(options):
+    series = Series(options(), age=30)
+    assert series.feed("critical", "critical", "unknown") == ["pass", "pass", "pass"]
+    assert "within 600 s after boot" in series.last.message
+    series.age = 601
+    assert series.feed("critical") == ["critical"]
+    series.age = 10
+    assert series.feed("critical", "pass", "pass") == ["critical", "critical", "pass"], "what was wrong before stays wrong until it clears"
+    assert Series(options(), check="disk_usage", age=30).feed("critical") == ["critical"], "a full disk does not settle"
+    assert Series(options(boot_grace=0), age=30).feed("critical") == ["critical"]
+
+
+def test_different_limits_to_raise_and_to_clear(options):
+    series = Series(options(clear_after=1, limits={"disk_usage": {"clear": 75}}), check="disk_usage")
+    assert series.feed("warning", value=81) == ["warning"]
+    assert series.feed("pass", value=78) == ["warning"] and "not below 75 yet" in series.last.message
+    assert series.feed("pass", value=75) == ["warning"]
+    assert series.feed("pass", value=74.9) == ["pass"]
+    assert series.feed("pass", value=78) == ["pass"], "it is no limit to raise"
+
+
+def test_skipped_is_reported_at_once_and_forgotten(options):
+    series = Series(options(raise_after=2))
+    assert series.feed("critical", "skipped", "critical") == ["pass", "skipped", "pass"]
+
+
+def test_what_was_not_checked_is_kept_for_a_week(options):
+    given = options()
+    _found, memory = state.steady([Check("dns", "critical", "x", "a")], {}, NOW, None, given)
+    _found, later = state.steady([], memory, NOW + 6 * 86400, None, given)
+    assert "dns|a" in later
+    assert state.steady([], memory, NOW + 8 * 86400, None, given)[1] == {}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 9}', '{"version": 1, "checks": {"a|": {"status": "odd", "since": 1}}, "counters": {}}'])
+def test_a_damaged_file_starts_anew_and_is_said(tmp_path, content):
+    path = tmp_path / "state.json"
+    path.write_text(content)
+    with state.opened(str(path), True) as memory:
+        assert memory["problem"] and memory["checks"] == {}
+    assert json.loads(path.read_text()) == {"version": 1, "checks": {}, "counters": {}}
+
+
+def test_the_file_is_private_and_its_folder_is_made(tmp_path):
+    path = tmp_path / "new" / "state.json"
+    with state.opened(str(path), True) as memory:
+        memory["counters"]["a"] = 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640 and json.loads(path.read_text())["counters"] == {"a": 1}
+    with pytest.raises(WriteFailed, match="Can't make"), state.opened(str(tmp_path / "no" / "such" / "state.json"), True):
+        pass
+
+
+def test_nothing_is_written_in_check_mode(tmp_path):
+    with state.opened(str(tmp_path / "new" / "state.json"), False) as memory:
+        memory["counters"]["a"] = 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_runs_at_once_lose_nothing(tmp_path):
+    path = str(tmp_path / "state.json")
+
+    def count():
+        for _ in range(20):
+            with state.opened(path, True) as memory:
+                memory["counters"]["n"] = memory["counters"].get("n", 0) + 1
+
+    found = isolate.call_many({str(number): count for number in range(3)}, 20)
+    assert [outcome.error for outcome in found.values()] == [None] * 3
+    assert json.loads(open(path, encoding="utf-8").read())["counters"]["n"] == 60
+
+
+def test_a_run_that_does_not_get_the_state_judges_all_the_same(tmp_path, machine, options, monkeypatch):
+    path = str(tmp_path / "state.json")
+    monkeypatch.setattr(state, "PATIENCE", 0.1)
+    with state.opened(path, True):
+        with pytest.raises(LockBusy), state.opened(path, True):
+            pass
+        document = health.run(options(state_file=path, checks=["limits"]), machine.world).to_dict()
+    found = {check["check"]: check["status"] for check in document["checks"]}
+    assert found["state_file"] == "warning" and "file_descriptors" in found
+
+
+def test_oom_kills_are_counted_from_run_to_run(tmp_path, machine, options):
+    machine.put("/proc/sys/kernel/random/boot_id", "one\n")
+    machine.put("/proc/vmstat", "oom_kill 7\n")
+    given = options(state_file=str(tmp_path / "state.json"), checks=["oom_kills"], clear_after=1)
+
+    def run():
+        return health.run(given, machine.world).to_dict()["checks"][0]
+
+    assert run()["status"] == "skipped", "seven kills, nobody knows when"
+    assert (run()["status"], run()["message"]) == ("pass", "OOM kills: 0 in the last 60 min")
+    machine.put("/proc/vmstat", "oom_kill 9\n")
+    check = run()
+    assert (check["status"], check["value"], check["message"]) == ("warning", 2, "OOM kills: 2 since the last check")
+    machine.put("/proc/sys/kernel/random/boot_id", "two\n")
+    machine.put("/proc/vmstat", "oom_kill 0\n")
+    assert run()["status"] == "pass"
