@@ -143,7 +143,7 @@ def environment(**more: str) -> dict[str, str]:
     env = setup.clean_environment()
     env = {key: value for key, value in env.items() if not key.startswith("ANSIBLE_")}
     env["PATH"] = os.pathsep.join([str(BUILD / "dev" / "bin"), env.get("PATH", ""), "/usr/sbin", "/sbin", str(BUILD / "tools" / "usr" / "bin")])
-    env.update(ANSIBLE_COLLECTIONS_PATH=str(BUILD / "collections"), ANSIBLE_NOCOLOR="1", ANSIBLE_LOCALHOST_WARNING="False", PYTHONDONTWRITEBYTECODE="1")
+    env.update(ANSIBLE_COLLECTIONS_PATH=str(setup.COLLECTIONS), ANSIBLE_NOCOLOR="1", ANSIBLE_LOCALHOST_WARNING="False", PYTHONDONTWRITEBYTECODE="1")
     env.update(ANSIBLE_HOME=str(BUILD / "ansible-home"), LC_ALL="C.UTF-8")
     return {**env, **more}
 
@@ -298,7 +298,9 @@ def readers(stage: Stage) -> None:
 
 
 def integration(stage: Stage) -> None:
-    """Every integration target under ansible-test, from a copy, one after the other."""
+    """The playbooks over several hosts, then every integration target under ansible-test, from a copy, one after the other."""
+    setup.link_collection()
+    stage.pytest("playbooks", venv("dev") / "python", ["tests/playbooks"])
     names = sorted(path.parent.parent.name for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml"))
     targets = [name for name in names if not name.startswith(("setup_", "prepare_"))]
     if not targets:
@@ -379,14 +381,15 @@ def molecule(stage: Stage) -> None:
     setup.link_collection()
     scratch = BUILD / "molecule-run"
     shutil.rmtree(scratch, ignore_errors=True)
-    env = environment(MOLECULE_EPHEMERAL_DIRECTORY=str(scratch), MLOPS_COLLECTIONS=str(BUILD / "collections"))
+    env = environment(MOLECULE_EPHEMERAL_DIRECTORY=str(scratch))
     env["PATH"] = os.pathsep.join([str(binaries), env["PATH"]])
     for scenario in sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")):
         done = stage.command([binaries / "molecule", "test", "--scenario-name", scenario, *stage.extra], env=env)
         plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
         steps = re.findall(r"^\S+ ➜ (\w+): Executed: (\w+)", plain.partition("DETAILS")[2], re.M)
         for step, word in steps:
-            stage.result.judge(f"{scenario}: {step}", word == "Successful", f"{word}, see the log")
+            if word != "Missing":  # a playbook that the scenario does not have, run by molecule's own clean-up
+                stage.result.judge(f"{scenario}: {step}", word == "Successful", f"{word}, see the log")
         cases = re.findall(r"=+ (?:.*?(\d+) failed)?.*?(\d+) passed.*? in ", plain)
         if cases:
             stage.result.passed += int(cases[-1][1])
