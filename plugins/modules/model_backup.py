@@ -230,11 +230,12 @@ import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions, url_secrets
 
 
 def main() -> None:
     module = _shell.build(BackupOptions)
+    module.no_log_values.update(url_secrets(module.params))
 
     def work() -> dict[str, t.Any]:
         options = BackupOptions.from_mapping(module.params)

@@ -95,11 +95,12 @@ import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import InfoOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import InfoOptions, url_secrets
 
 
 def main() -> None:
     module = _shell.build(InfoOptions)
+    module.no_log_values.update(url_secrets(module.params))
 
     def work() -> dict[str, t.Any]:
         return {"changed": False, **info.run(InfoOptions.from_mapping(module.params))}

@@ -132,11 +132,12 @@ import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import names, restore
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import RestoreOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import RestoreOptions, url_secrets
 
 
 def main() -> None:
     module = _shell.build(RestoreOptions)
+    module.no_log_values.update(url_secrets(module.params))
 
     def work() -> dict[str, t.Any]:
         options = RestoreOptions.from_mapping(module.params)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -72,6 +73,13 @@ def check_s3(given: dict[str, Any] | None) -> dict[str, Any] | None:
     if any(part in (".", "..") for part in given["prefix"].split("/")):
         raise OptionError(f"Option s3.prefix is {given['prefix']!r}, but must not hold '.' or '..'.", "", "s3.prefix")
     return given
+
+
+def url_secrets(given: Mapping[str, Any]) -> set[str]:
+    """Return user name and password in an endpoint URL, which is refused; a shell must still keep them out of what it shows."""
+    url = (given.get("s3") or {}).get("endpoint_url") or ""
+    userinfo = url.rpartition("@")[0].rpartition("/")[2]
+    return {word for word in (userinfo, *userinfo.split(":", 1)) if word}
 
 
 def _s3_option(*more: Option) -> Option:

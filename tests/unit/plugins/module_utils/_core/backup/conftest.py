@@ -1,0 +1,90 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small source tree, and the three jobs of the backup part as plain functions."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import socket
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info, job, restore
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions, InfoOptions, RestoreOptions
+
+DAY = 86400
+
+
+@pytest.fixture
+def source(tmp_path) -> pathlib.Path:
+    """Weights that can't be compressed, text, an empty file, a sparse one, links, deep folders, names of all kinds, a socket."""
+    root = tmp_path / "models"
+    (root / "bert" / "v1").mkdir(parents=True)
+    (root / "bert" / "v1" / "model.safetensors").write_bytes(os.urandom(5_000_000))
+    (root / "bert" / "v1" / "tokenizer.json").write_text("".join(f'{{"token": {n}}}\n' for n in range(90_000)))
+    (root / "bert" / "latest").symlink_to("v1")
+    (root / "empty").write_bytes(b"")
+    (root / "empty folder").mkdir()
+    with open(root / "sparse", "wb") as stream:
+        stream.truncate(9_000_000)
+    deep = root.joinpath(*["d" * 30] * 12)
+    deep.mkdir(parents=True)
+    (deep / ("n" * 200)).write_text("deep")
+    (root / "two\nlines").write_text("newline")
+    (root / "Grüße 模型").write_text("unicode")
+    with open(os.fsencode(root) + b"/bad\xff\xfe", "wb") as stream:
+        stream.write(b"no utf-8")
+    (root / "-rf").write_text("dash")
+    (root / "run.sh").write_text("#!/bin/sh\n")
+    (root / "run.sh").chmod(0o750)
+    os.utime(root / "run.sh", ns=(1, 1_234_567_890_123_456_789))
+    with socket.socket(socket.AF_UNIX) as server:
+        before = os.getcwd()
+        os.chdir(root)
+        server.bind("socket")
+        os.chdir(before)
+    return root
+
+
+@pytest.fixture
+def destination(tmp_path) -> pathlib.Path:
+    return tmp_path / "backups"
+
+
+@pytest.fixture
+def back_up(world, source, destination):
+    """Run a backup; options as keywords."""
+
+    def run(check=False, **given):
+        options = BackupOptions.from_mapping({"source": str(source), "destination": str(destination), "workers": 2, **given})
+        return job.run(options, world, check=check)
+
+    return run
+
+
+@pytest.fixture
+def look(destination):
+    """List the backups with C(verify) as depth."""
+
+    def run(verify="none", path=None, **given):
+        return info.run(InfoOptions.from_mapping({"path": str(path or destination), "verify": verify, **given}))
+
+    return run
+
+
+@pytest.fixture
+def restored(tmp_path) -> pathlib.Path:
+    return tmp_path / "restored" / "models"
+
+
+@pytest.fixture
+def bring_back(world, destination, restored):
+    """Run a restore; options as keywords."""
+
+    def run(check=False, **given):
+        options = RestoreOptions.from_mapping({"path": str(destination), "destination": str(restored), **given})
+        return restore.run(options, world, check=check)
+
+    return run

@@ -1,0 +1,484 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Making backups: what is done, what is refused, and what is left after every kind of death."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import archive, catalogue, codec, job, manifest, names
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
+
+DAY = 86400
+ROOT = pathlib.Path(__file__).resolve().parents[6]
+
+
+def content(folder):
+    return sorted(name for name in os.listdir(folder) if name != names.LOCK)
+
+
+def in_child(function):
+    """Run C(function) in a forked child; return its exit status (its FleetError's exit code + 10, 99 for anything else)."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            function()
+            status = 0
+        except errors.FleetError as error:
+            status = 10 + error.exit_code
+            os.write(2, f"{error}\n".encode())
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if hasattr(os, "waitstatus_to_exitcode") else os.WEXITSTATUS(os.waitpid(pid, 0)[1])
+
+
+# --- the ordinary course ---------------------------------------------------------------------------------------------
+
+
+def test_check_apply_check_apply(back_up, destination):
+    preview = back_up(check=True).to_dict()
+    assert preview["changed"] and preview["backup"] is None and preview["plan"]["action"] == "create"
+    assert not destination.exists(), "check mode writes nothing, not even the folder"
+    first = back_up().to_dict()
+    assert first["changed"] and first["backup"]["verified"]
+    before = {name: os.stat(destination / name).st_mtime_ns for name in content(destination)}
+    assert not back_up(check=True).changed
+    second = back_up().to_dict()
+    assert not second["changed"] and second["backup"] == first["backup"]
+    assert before == {name: os.stat(destination / name).st_mtime_ns for name in content(destination)}
+
+
+def test_what_is_written_and_told(back_up, source, destination, clock):
+    result = back_up().to_dict()
+    stem = time.strftime("models_backup_%Y%m%d_%H%M%S.tar.gz", time.localtime(clock.now()))
+    assert content(destination) == [stem, stem + ".manifest.json", stem + ".sha256"]
+    assert [oct(os.stat(destination / name).st_mode & 0o7777) for name in content(destination)] == ["0o640"] * 3
+    assert oct(destination.stat().st_mode & 0o7777) == "0o750"
+    files = [path for path in source.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert result["backup"]["files"] == len(files)
+    assert result["backup"]["bytes"] == result["stats"]["bytes_read"] == sum(path.stat().st_size for path in files)
+    assert result["notes"] == ["not backed up: socket (socket)"]
+    document = manifest.parse((destination / (stem + ".manifest.json")).read_bytes(), "")
+    weights = next(entry for entry in document["entries"] if entry["path"].endswith("safetensors"))
+    told = subprocess.run(["sha256sum", str(source / weights["path"])], capture_output=True, text=True).stdout.split()[0]
+    assert weights["sha256"] == told
+    json.dumps(result, ensure_ascii=False).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "new").write_text(""),
+        lambda root: (root / "empty").unlink(),
+        lambda root: (root / "run.sh").chmod(0o700),
+        lambda root: (root / "bert" / "latest").unlink() or (root / "bert" / "latest").symlink_to("v2"),
+        lambda root: os.utime(root / "run.sh"),
+        lambda root: (root / "empty folder").rmdir(),
+    ],
+)
+def test_any_change_of_the_source_makes_a_new_backup(back_up, source, change):
+    back_up()
+    change(source)
+    assert back_up().changed and not back_up().changed
+
+
+def test_same_size_and_time_but_other_content_is_seen(back_up, source, clock):
+    """ctime gives it away, as for borg and restic."""
+    back_up()
+    file = source / "bert" / "v1" / "tokenizer.json"
+    before = file.stat()
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    with open(file, "r+b") as stream:
+        stream.write(data)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    clock.time += 5
+    assert back_up().changed
+
+
+def test_two_backups_in_one_second_get_two_names(back_up):
+    first, second = back_up(), back_up(force=True)
+    assert first.backup["name"] != second.backup["name"]
+    assert second.before == [first.backup["name"]] and len(second.after) == 2
+
+
+def test_an_unverified_backup_is_no_reason_to_skip(back_up):
+    assert back_up(verify=False).backup["verified"] is False
+    assert not back_up(verify=False).changed
+    assert back_up().plan.reason == "the newest backup was never verified"
+
+
+def test_a_damaged_newest_backup_is_no_reason_to_skip(back_up):
+    path = back_up().backup["path"]
+    os.truncate(path, os.path.getsize(path) - 1)
+    assert back_up().changed
+
+
+def test_exclude(back_up, source, destination):
+    result = back_up(exclude=["*.json", "bert/latest", "d" * 30])
+    listed = subprocess.run(["tar", "-tzf", result.backup["path"]], capture_output=True, text=True).stdout
+    assert "safetensors" in listed and ".json" not in listed and "latest" not in listed and "ddd" not in listed
+
+
+def test_retention_removes_with_manifest_and_checksum_and_only_ours(back_up, source, destination, clock):
+    back_up()
+    old = content(destination)
+    strangers = ["models_backup_20200101_000000.tar.gz.bak", "models_backup_2020.tar.gz", "notes.txt", "models_backup_20201399_000000.tar.gz"]
+    for name in strangers:
+        (destination / name).write_text("keep")
+    target = destination.parent / "precious"
+    target.write_text("precious")
+    (destination / "models_backup_20190101_000000.tar.gz").symlink_to(target)
+    clock.time += 31 * DAY
+    preview = back_up(check=True, force=True)
+    result = back_up(force=True)
+    assert [one["name"] for one in result.removed] == [one["name"] for one in preview.removed] == [old[0]]
+    assert result.removed[0]["reason"] == "31 days old, kept are 30"
+    left = set(content(destination))
+    assert not left & set(old) and set(strangers) <= left and "models_backup_20190101_000000.tar.gz" in left
+    assert target.read_text() == "precious"
+
+
+def test_archives_of_the_old_script_are_known_and_expire_only_behind_a_verified_backup(back_up, look, source, destination, clock):
+    destination.mkdir()
+    stem = time.strftime("models_backup_%Y%m%d_%H%M%S.tar.gz", time.localtime(clock.now() - 40 * DAY))
+    subprocess.run(["tar", "-czf", str(destination / stem), "-C", str(source.parent), "models"], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(f"sha256sum {stem} > {stem}.sha256", shell=True, cwd=destination, check=True)
+    found = look(verify="full")["backups"]
+    assert [(one["name"], one["legacy"], one["verified"], one["problems"]) for one in found] == [(stem, True, True, [])]
+    assert back_up(verify=False).removed == []
+    result = back_up(force=True)
+    assert [one["name"] for one in result.removed] == [stem]
+    assert not (destination / (stem + ".sha256")).exists()
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "text"),
+    [
+        ({"source": "/nonexistent/models"}, errors.NotUsable, "does not exist"),
+        ({"source": "/etc/hostname"}, errors.NotUsable, "is not a folder"),
+        ({"source": "models"}, errors.OptionError, "absolute path"),
+        ({"source": ""}, errors.OptionError, "empty"),
+        ({"destination": ""}, errors.OptionError, "empty"),
+        ({"destination": "/etc/backups"}, errors.Refused, "system folder"),
+        ({"destination": "/"}, errors.Refused, "system folder"),
+        ({"retention_days": -1}, errors.OptionError, "at least 0"),
+        ({"compression_level": 12}, errors.OptionError, "at most 9"),
+        ({"compression_level": 0}, errors.OptionError, "at least 1"),
+        ({"compression": "lzma"}, errors.OptionError, "gzip, zstd, none"),
+        ({"keep_last": -3}, errors.OptionError, "at least 0"),
+        ({"workers": 1000}, errors.OptionError, "at most 64"),
+        ({"exclude": ["*"]}, errors.NotUsable, "no file that is not excluded"),
+        ({"s3": {"prefix": "x"}}, errors.OptionError, "s3.bucket is missing"),
+        ({"s3": {"bucket": "b", "access_key": "x"}}, errors.OptionError, "belong together"),
+        ({"s3": {"bucket": "b", "endpoint_url": "ftp://x"}}, errors.OptionError, "http"),
+    ],
+)
+def test_refused_before_anything_is_written(back_up, destination, given, kind, text):
+    for check in (True, False):
+        with pytest.raises(kind, match=text):
+            back_up(check=check, **given)
+    assert not destination.exists()
+
+
+def test_a_password_in_the_endpoint_is_not_repeated(back_up):
+    with pytest.raises(errors.OptionError) as error:
+        back_up(s3={"bucket": "b", "endpoint_url": "https://joe:sesame@s3.example.com"})
+    assert "sesame" not in str(error.value) + json.dumps(error.value.to_dict())
+
+
+def test_a_storage_class_alone_asks_for_no_object_storage():
+    """The old scripts' environment file sets S3_STORAGE_CLASS also where S3_BUCKET is empty."""
+    assert BackupOptions.from_mapping({"s3": {"storage_class": "GLACIER"}}).s3 is None
+
+
+def test_nested_folders_are_refused_also_through_links(back_up, source, tmp_path):
+    link = tmp_path / "elsewhere"
+    link.symlink_to(source)
+    for given in (
+        {"destination": str(source / "backups")},
+        {"destination": str(link / "backups")},
+        {"destination": str(source)},
+        {"destination": str(tmp_path)},
+    ):
+        with pytest.raises(errors.Refused, match="inside"):
+            back_up(**given)
+
+
+def test_an_empty_source_is_an_error_and_removes_nothing(back_up, tmp_path, destination, clock):
+    back_up()
+    clock.time += 90 * DAY
+    before = content(destination)
+    empty = tmp_path / "empty"
+    (empty / "folder").mkdir(parents=True)
+    with pytest.raises(errors.NotUsable, match="holds no file"):
+        back_up(source=str(empty))
+    assert content(destination) == before
+
+
+def test_two_runs_at_once(back_up, destination):
+    back_up()
+    with open(destination / names.LOCK, "r+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.write("4242\n")
+        stream.flush()
+        with pytest.raises(errors.LockBusy, match="4242"):
+            back_up(force=True)
+    assert len(content(destination)) == 3
+
+
+# --- what a hostile world does ------------------------------------------------------------------------------------------
+
+
+def as_nobody(function):
+    def run():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        function()
+
+    return in_child(run)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_as_another_user(tmp_path, world, source):
+    for path in (*tmp_path.parents, tmp_path):
+        if path.stat().st_uid == 0 and path != pathlib.Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)
+    place = tmp_path / "theirs"
+    place.mkdir()
+    os.chown(place, 65534, 65534)
+
+    def go(**given):
+        options = BackupOptions.from_mapping({"source": str(source), "destination": str(place / "b"), **given})
+        return lambda: job.run(options, world)
+
+    assert as_nobody(go()) == 0
+    assert len(content(place / "b")) == 3
+    secret = source / "bert" / "v1" / "secret"
+    secret.write_text("x")
+    secret.chmod(0o600)
+
+    def told():
+        try:
+            go()()
+        except errors.NotUsable as error:
+            if str(secret) in str(error) and "Permission denied" in str(error):
+                raise
+        os._exit(1)
+
+    assert as_nobody(told) == 13
+    assert len(content(place / "b")) == 3
+    assert as_nobody(go(destination="/root/b", exclude=["secret"])) == 13
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 2_000_000, 5_000_000])
+def test_a_file_size_limit_leaves_nothing(world, source, destination, limit):
+    def run():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        job.run(BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}), world)
+
+    assert in_child(run) == 13
+    assert content(destination) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk(back_up, source, tmp_path, world):
+    """A tmpfs of 3 MB in a mount namespace of the child: refused beforehand; with a wrong estimate, cleaned up afterwards."""
+    small = tmp_path / "small"
+    small.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def mounted(function):
+        def run():
+            if libc.unshare(0x00020000) or libc.mount(b"none", b"/", None, 0x44000, None) or libc.mount(b"tmpfs", bytes(small), b"tmpfs", 0, b"size=3m"):
+                os._exit(77)
+            function()
+
+        return in_child(run)
+
+    def backup():
+        job.run(BackupOptions.from_mapping({"source": str(source), "destination": str(small)}), world)
+
+    def refused():
+        try:
+            backup()
+        except errors.WriteFailed as error:
+            os._exit(0 if "Not enough space" in str(error) and os.listdir(small) == [] else 1)
+
+    def full():
+        job._estimate = lambda *arguments: 0
+        try:
+            backup()
+        except errors.WriteFailed as error:
+            os._exit(0 if "No space left" in str(error) and content(small) == [] else 1)
+
+    status = mounted(refused)
+    if status == 77:
+        pytest.skip("no mount namespaces here")
+    assert status == 0
+    assert mounted(full) == 0
+
+
+def test_a_file_that_changes_while_it_is_read_makes_it_start_over(back_up, source, monkeypatch):
+    """The file grows while the archive is written, twice; the third attempt gets a state that existed."""
+    path, times = source / "bert" / "v1" / "model.safetensors", []
+    real = archive._copy
+
+    def copy(descriptor, entry, pipe, full):
+        if entry.path.endswith("safetensors") and len(times) < 2:
+            times.append(1)
+            with open(path, "ab") as stream:
+                stream.write(b"more")
+        return real(descriptor, entry, pipe, full)
+
+    monkeypatch.setattr(archive, "_copy", copy)
+    result = back_up()
+    assert len(times) == 2 and result.backup["verified"]
+    assert result.backup["bytes"] == sum(p.stat().st_size for p in source.rglob("*") if p.is_file() and not p.is_symlink())
+
+
+def test_a_file_that_never_stands_still_fails_by_name(back_up, source, destination):
+    path, stop = source / "bert" / "v1" / "model.safetensors", threading.Event()
+
+    def write():
+        with open(path, "r+b") as stream:
+            while not stop.is_set():
+                stream.seek(0)
+                stream.write(os.urandom(64))
+                stream.flush()
+                time.sleep(0.0002)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with pytest.raises(errors.NotUsable, match=r"model\.safetensors changed while it was read"):
+            back_up()
+    finally:
+        stop.set()
+        writer.join()
+    assert content(destination) == []
+
+
+def test_the_walk_never_follows_a_folder_swapped_for_a_link(source, tmp_path, back_up, monkeypatch):
+    """Between walk and read a folder becomes a link to /etc: the run fails or starts over, but never reads through it."""
+    real = archive.write
+
+    def write(tree, *arguments):
+        if not (source / "bert").is_symlink():
+            (source / "bert").rename(tmp_path / "moved")
+            (source / "bert").symlink_to("/etc")
+        return real(tree, *arguments)
+
+    monkeypatch.setattr(archive, "write", write)
+    result = back_up()
+    listed = subprocess.run(["tar", "-tzf", result.backup["path"]], capture_output=True, text=True).stdout
+    assert "bert" in listed.split("\n") and "bert/" not in listed
+
+
+def test_an_archive_that_does_not_read_back_is_never_published(back_up, destination, monkeypatch):
+    class Lying(codec.Gzip):
+        def pack(self, data):
+            spoiled = bytearray(data)
+            spoiled[len(spoiled) // 2] ^= 1
+            return super().pack(bytes(spoiled))
+
+    monkeypatch.setattr(codec, "Gzip", Lying)
+    with pytest.raises(errors.VerificationFailed) as error:
+        back_up()
+    assert error.value.exit_code == 2
+    assert content(destination) == []
+    monkeypatch.undo()
+
+
+def test_a_failed_run_removes_no_old_backup(back_up, source, destination, clock):
+    first = back_up()
+    second = back_up(force=True)
+    clock.time += 60 * DAY
+    before = content(destination)
+    (source / "new").write_text("x")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limit[1]))
+    try:
+        with pytest.raises(errors.WriteFailed):
+            back_up()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert content(destination) == before
+    assert [one["name"] for one in back_up().removed] == [second.backup["name"], first.backup["name"]]
+
+
+def test_killed_at_any_moment(world, source, destination, clock):
+    """kill -9 at 30 moments: whatever has an archive's name is whole for gzip and sha256sum; the next run cleans up."""
+    options = BackupOptions.from_mapping({"source": str(source), "destination": str(destination), "force": True, "retention_days": 0, "keep_last": 2})
+    began = time.monotonic()
+    assert in_child(lambda: job.run(options, world)) == 0
+    whole = time.monotonic() - began
+    rng, killed, partial = random.Random(3), 0, 0
+    for _ in range(30):
+        clock.time += 60
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                job.run(options, world)
+            os._exit(0)
+        time.sleep(rng.uniform(0, whole * 1.1))
+        os.kill(pid, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        partial += any(names.is_temporary(name) for name in content(destination))
+        for name in content(destination):
+            if names.is_archive(name):
+                assert subprocess.run(["gzip", "-t", name], cwd=destination).returncode == 0
+                assert subprocess.run(["sha256sum", "--status", "-c", name + ".sha256"], cwd=destination).returncode == 0
+        assert catalogue.newest(catalogue.listing(str(destination))) is not None, "one complete backup is always there"
+    assert killed > 15 and partial > 5, "the test hit the writing"
+    clock.time += 60
+    result = job.run(options, world)
+    assert result.backup["verified"]
+    assert not [name for name in content(destination) if names.is_temporary(name)]
+    assert len([name for name in content(destination) if names.is_archive(name)]) == 2
+
+
+def test_threads_and_buffers_do_not_grow_with_the_data(tmp_path, world):
+    """A sparse file of 1.5 GB through the whole pipeline within 160 MB of memory."""
+    big = tmp_path / "big"
+    big.mkdir()
+    with open(big / "weights", "wb") as stream:
+        stream.truncate(1_500_000_000)
+    code = (
+        "import resource, sys\n"
+        f"sys.path.insert(0, {str(ROOT / '.build' / 'collections')!r})\n"
+        "from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job\n"
+        "from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions\n"
+        "from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World\n"
+        f"given = {{'source': {str(big)!r}, 'destination': {str(tmp_path / 'b')!r}, 'workers': 2, 'compression_level': 1}}\n"
+        "result = job.run(BackupOptions.from_mapping(given), World(run=None))\n"
+        "assert result.backup['verified']\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 160_000
