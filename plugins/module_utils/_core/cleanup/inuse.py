@@ -96,12 +96,11 @@ def _collect(proc: str, devices: frozenset[int], folders: tuple[str, ...]) -> In
             continue
         base = f"{proc}/{pid}"
         try:
-            _descriptors(base, devices, found)
-            _maps(base, devices, folders, found)
-        except PermissionError:
-            unseen += 1
+            hidden = _descriptors(base, devices, found)
+            hidden |= _maps(base, devices, folders, found)
         except (FileNotFoundError, ProcessLookupError):
             continue
+        unseen += hidden
         with contextlib.suppress(OSError):
             namespace = os.stat(f"{base}/ns/mnt").st_ino
             if namespace not in namespaces:
@@ -114,43 +113,59 @@ def _collect(proc: str, devices: frozenset[int], folders: tuple[str, ...]) -> In
     return InUse(frozenset(found), frozenset(mounts), unseen)
 
 
-def _add(path: str, devices: frozenset[int], found: set[Identity]) -> None:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError, NotADirectoryError):
+def _add(path: str, devices: frozenset[int], found: set[Identity]) -> bool:
+    """Add what a link of /proc leads to; say whether we may not know."""
+    try:
         one = os.stat(path)
-        if one.st_dev in devices:
-            found.add((one.st_dev, one.st_ino))
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    if one.st_dev in devices:
+        found.add((one.st_dev, one.st_ino))
+    return False
 
 
-def _descriptors(base: str, devices: frozenset[int], found: set[Identity]) -> None:
+def _descriptors(base: str, devices: frozenset[int], found: set[Identity]) -> bool:
+    """Add open files and the process's folders; say whether something was hidden from us."""
+    hidden = False
     for name in ("cwd", "root", "exe"):
-        _add(f"{base}/{name}", devices, found)
-    for fd in os.listdir(f"{base}/fd"):
-        _add(f"{base}/fd/{fd}", devices, found)
+        hidden |= _add(f"{base}/{name}", devices, found)
+    try:
+        for fd in os.listdir(f"{base}/fd"):
+            hidden |= _add(f"{base}/fd/{fd}", devices, found)
+    except PermissionError:
+        hidden = True
+    return hidden
 
 
-def _maps(base: str, devices: frozenset[int], folders: tuple[str, ...], found: set[Identity]) -> None:
-    """Add mapped files: a checkpoint that is mapped has no descriptor left.
+def _maps(base: str, devices: frozenset[int], folders: tuple[str, ...], found: set[Identity]) -> bool:
+    """Add mapped files: a checkpoint that is mapped has no descriptor left. Say whether they were hidden from us.
 
     Some filesystems (btrfs, overlay) show another device here than stat(2) gives, so paths below a root are looked up, too.
     """
-    with open(f"{base}/maps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-        for line in lines:
-            if "/" not in line:
-                continue
-            words = line.rstrip("\n").split(None, 5)
-            if len(words) < 6 or words[4] == "0":
-                continue
-            major, _colon, minor = words[3].partition(":")
-            device = os.makedev(int(major, 16), int(minor, 16))
-            if device in devices:
-                found.add((device, int(words[4])))
-            if words[5].startswith(folders):
-                _add(words[5], devices, found)
+    try:
+        with open(f"{base}/maps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+            for line in lines:
+                if "/" not in line:
+                    continue
+                words = line.rstrip("\n").split(None, 5)
+                if len(words) < 6 or words[4] == "0":
+                    continue
+                major, _colon, minor = words[3].partition(":")
+                device = os.makedev(int(major, 16), int(minor, 16))
+                if device in devices:
+                    found.add((device, int(words[4])))
+                if words[5].startswith(folders):
+                    _add(words[5], devices, found)
+    except PermissionError:
+        return True
+    return False
 
 
 def _locks(path: str, devices: frozenset[int], found: set[Identity]) -> None:
     """Add locked files; this list shows those of other users' processes, too."""
-    with open(path, encoding="ascii", errors="replace") as lines:
+    with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             match = re.search(r" ([0-9a-f]+):([0-9a-f]+):(\d+) ", line)
             if match:

@@ -1,0 +1,138 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Trees, real processes and private mount namespaces for the cleanup's tests."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import pathlib
+import stat
+import subprocess
+import time
+import types
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import isolate
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions
+
+CLONE_NEWNS = 0x00020000
+DAY = 86400
+
+
+def unit(root, name, files=("model.bin", "logs/train.log"), size=5000):
+    """Make a unit with these files in it."""
+    for one in files:
+        path = pathlib.Path(root) / name / one
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(size))
+    (pathlib.Path(root) / name).mkdir(parents=True, exist_ok=True)
+    return pathlib.Path(root) / name
+
+
+def image(root):
+    """Everything that can be told about a tree but access times, as one text."""
+    lines = []
+    for folder, folders, files in os.walk(root):
+        for name in sorted([*folders, *files, "."]):
+            path = os.path.join(folder, name)
+            found = os.lstat(path)
+            content = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if stat.S_ISREG(found.st_mode) else ""
+            lines.append(f"{path} {found.st_ino} {found.st_mode:o} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {content}")
+    return "\n".join(sorted(lines))
+
+
+def clean(world, path, check=False, tell=None, **more):
+    """Run a cleanup of one target, 30 days unless told otherwise; return its result as a mapping."""
+    whole = {name: more.pop(name) for name in ("brake", "in_use", "only", "report_path", "require_backup", "age_by") if name in more}
+    target = {"name": "t", "path": str(path), "retention_days": 30, **more}
+    extra = {"tell": tell} if tell else {}
+    return job.run(CleanupOptions.from_mapping({"targets": [target], **whole}), world, check=check, **extra).to_dict()
+
+
+def names(entries):
+    return sorted(os.path.basename(one["path"]) for one in entries)
+
+
+def reasons(result):
+    return {os.path.basename(one["path"]): one["reason"] for one in result["kept"]}
+
+
+def in_namespace(function):
+    """Run a function in a forked child with a private mount namespace; return its value."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def inner():
+        if libc.unshare(CLONE_NEWNS) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        return function()
+
+    return value(isolate.call(inner, 60))
+
+
+def value(outcome):
+    assert not outcome.timed_out
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+def mount(*words):
+    subprocess.run(["mount", *map(str, words)], check=True)
+
+
+def as_nobody(function):
+    """Run a function in a forked child as the user nobody; return its value."""
+
+    def inner():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        return function()
+
+    return value(isolate.call(inner, 60))
+
+
+def can_mount():
+    try:
+        in_namespace(lambda: None)
+    except Exception:
+        return False
+    return True
+
+
+def require_root():
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+def require_mounts():
+    require_root()
+    if not can_mount():
+        pytest.skip("may not mount here")
+
+
+@pytest.fixture
+def lab():
+    """The functions of this file; pytest's importlib mode gives tests no other way to share them."""
+    return types.SimpleNamespace(**{name: one for name, one in globals().items() if isinstance(one, types.FunctionType)})
+
+
+@pytest.fixture
+def root(tmp_path):
+    """An empty cleanup root; the clock of the tests is weeks ahead, so what is made now is old."""
+    path = tmp_path / "root"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def fresh_clock(clock):
+    """Turn the clock to the present."""
+    clock.time = time.time()
+    return clock

@@ -1,0 +1,159 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Killed at any moment, the cleanup leaves whole units or none, and the next run finishes what was begun."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import signal
+import time
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import TRASH
+
+DAY = 86400
+OLD = {f"old-{number}": ("a", "d/b", "d/e/c") for number in range(4)}
+FILES = sorted(["a", "d/b", "d/e/c"])
+
+
+def _tree(root, lab, clock):
+    clock.time = time.time() + 40 * DAY
+    for name, files in OLD.items():
+        lab.unit(root, name, files=files, size=10)
+    (root / "old-file").write_text("x")
+    young = lab.unit(root, "young", files=FILES, size=10)
+    os.utime(young / "a", (clock.time - DAY, clock.time - DAY))
+
+
+def _whole(path):
+    return sorted(str(one.relative_to(path)) for one in pathlib.Path(path).rglob("*") if one.is_file()) == FILES
+
+
+def _killed_at(number, call):
+    """Run in a forked child that kills itself right before (even number) or after (odd) its n-th change of a folder; say whether it came to that."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            left = [number]
+
+            def bomb(real):
+                def change(*arguments, **options):
+                    left[0] -= 1
+                    if left[0] == -1:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    found = real(*arguments, **options)
+                    if left[0] == 0 and number % 2:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return found
+
+                return change
+
+            for name in ("mkdir", "rename", "unlink", "rmdir", "link"):
+                setattr(os, name, bomb(getattr(os, name)))
+            call()
+        finally:
+            os._exit(0)
+    _pid, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+def test_killed_before_and_after_every_change_it_leaves_whole_units_and_the_next_run_converges(world, clock, root, lab):
+    killed = 0
+    for number in range(200):
+        shutil.rmtree(root)
+        root.mkdir()
+        _tree(root, lab, clock)
+        if not _killed_at(number, lambda: lab.clean(world, root, in_use="ignore")):
+            break
+        killed += 1
+        for name in os.listdir(root):
+            if not name.startswith(TRASH) and name != "old-file":
+                assert _whole(root / name), f"{name} is not whole after a kill at change {number}"
+        planned = lab.clean(world, root, in_use="ignore", check=True)
+        image = lab.image(root)
+        assert planned == lab.clean(world, root, in_use="ignore", check=True) and lab.image(root) == image
+        result = lab.clean(world, root, in_use="ignore")
+        assert os.listdir(root) == ["young"] and _whole(root / "young"), f"kill at change {number}"
+        assert "failed" not in result and sorted(map(str, planned["plan"])) == sorted(map(str, result["removed"]))
+        assert not lab.clean(world, root, in_use="ignore")["changed"]
+    else:
+        pytest.fail("the run never came to its end")
+    assert killed > 40
+
+
+def test_a_unit_that_was_only_moved_goes_back_when_it_is_no_longer_due(world, clock, root, lab):
+    _tree(root, lab, clock)
+    trash = root / (TRASH + "0123456789abcdef")
+    for folder in (trash, trash / "new", trash / "doomed"):
+        folder.mkdir(mode=0o700)
+    for name in ("young", "old-1", "old-2", "unmatched"):
+        if name == "unmatched":
+            lab.unit(root, name, files=FILES)
+        os.rename(root / name, trash / "new" / name)
+    lab.unit(root, "old-2", files=("taken",))
+    held = open(trash / "new/old-1/a")
+    try:
+        planned = lab.clean(world, root, pattern="[oy]*", check=True)
+        assert planned["changed"] and trash.exists()
+        result = lab.clean(world, root, pattern="[oy]*")
+    finally:
+        held.close()
+    assert _whole(root / "young") and _whole(root / "unmatched") and _whole(root / "old-1")
+    assert sum(name.startswith(TRASH) for name in os.listdir(root)) == 0
+    assert "failed" not in result
+
+
+def test_a_name_that_was_taken_meanwhile_is_not_overwritten(world, clock, root, lab):
+    clock.time = time.time()
+    trash = root / (TRASH + "0123456789abcdef")
+    for folder in (trash, trash / "new", trash / "doomed"):
+        folder.mkdir(mode=0o700)
+    (trash / "new/x").write_text("old")
+    (root / "x").write_text("new")
+    result = lab.clean(world, root)
+    assert result["failed"] and "put back" in result["failures"][0]["error"]
+    assert (root / "x").read_text() == "new" and (trash / "new/x").read_text() == "old"
+
+
+@pytest.mark.parametrize("flaw", ["mode", "stranger", "name", "owner", "link", "locked"])
+def test_only_quarantine_folders_that_are_exactly_ours_are_touched(world, root, tmp_path, lab, flaw):
+    name = TRASH + ("0123456789abcdeX" if flaw == "name" else "0123456789abcdef")
+    trash = (tmp_path if flaw == "link" else root) / name
+    for folder in (trash, trash / "new", trash / "doomed"):
+        folder.mkdir(mode=0o700)
+    (trash / "doomed/precious").write_text("x")
+    lock = None
+    if flaw == "mode":
+        os.chmod(trash, 0o755)
+    elif flaw == "stranger":
+        (trash / "notes").write_text("x")
+    elif flaw == "owner":
+        lab.require_root()
+        os.chown(trash, 65534, 65534)
+    elif flaw == "link":
+        (root / name).symlink_to(trash)
+    elif flaw == "locked":
+        import fcntl
+
+        lock = os.open(trash, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        result = lab.clean(world, root, retention_days=0)
+    finally:
+        if lock is not None:
+            os.close(lock)
+    assert (trash / "doomed/precious").exists() and result["removed"] == []
+    if flaw == "locked":
+        assert lab.clean(world, root, retention_days=0)["removed_count"] == 1 and os.listdir(root) == []
+
+
+def test_many_units_go_in_batches(world, root, lab, monkeypatch):
+    monkeypatch.setattr(apply, "BATCH", 3)
+    for number in range(10):
+        (root / f"f{number}").write_text("x")
+    assert lab.clean(world, root)["removed_count"] == 10 and os.listdir(root) == []

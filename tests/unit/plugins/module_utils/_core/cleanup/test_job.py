@@ -1,0 +1,659 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What goes and what stays: real trees, real processes, a clock that is turned."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import fsutil, isolate
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import TRASH, CleanupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import LockBusy, NotUsable, Refused
+
+DAY = 86400
+
+
+# --- age ----------------------------------------------------------------------------------------------------------
+
+
+def test_old_units_go_young_ones_stay_and_a_second_run_finds_nothing(world, clock, root, lab):
+    lab.unit(root, "old")
+    clock.time = time.time() + 31 * DAY
+    young = lab.unit(root, "young")
+    for path in (young, *young.rglob("*")):
+        os.utime(path, (clock.time - DAY, clock.time - DAY))
+    first = lab.clean(world, root)
+    assert first["changed"] and lab.names(first["removed"]) == ["old"] and lab.names(first["kept"]) == ["young"]
+    assert os.listdir(root) == ["young"]
+    second = lab.clean(world, root)
+    assert not second["changed"] and second["removed"] == [] and second["freed_bytes"] == 0
+
+
+@pytest.mark.parametrize(("days", "seconds", "goes"), [(30, 0, True), (30, -1, False), (30, 1, True), (0.5, -1, False), (0.5, 0, True)])
+def test_the_boundary_is_exact_to_the_second(world, clock, root, lab, days, seconds, goes):
+    one = root / "file.log"
+    one.write_text("x")
+    stamp = int(time.time()) - 100
+    os.utime(one, (stamp, stamp))
+    clock.time = float(stamp + days * DAY + seconds)
+    assert bool(lab.clean(world, root, retention_days=days, age_by="mtime", check=True)["removed"]) is goes
+
+
+def test_an_old_folder_with_one_fresh_file_deep_inside_stays(world, clock, root, lab):
+    clock.time = time.time() + 40 * DAY
+    one = lab.unit(root, "run", files=("a/b/c/fresh.bin", "a/old.bin"))
+    os.utime(one / "a/b/c/fresh.bin", (clock.time - DAY, clock.time - DAY))
+    result = lab.clean(world, root)
+    assert result["removed"] == [] and "a/b/c/fresh.bin" in lab.reasons(result)["run"]
+    assert (one / "a/b/c/fresh.bin").exists()
+
+
+def test_an_old_mtime_alone_is_no_age_but_mtime_can_be_asked_for(world, fresh_clock, root, lab):
+    one = lab.unit(root, "unpacked")
+    for path in (one, *one.rglob("*")):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert lab.clean(world, root)["removed"] == []
+    assert lab.clean(world, root, age_by="ctime")["removed"] == []
+    assert lab.names(lab.clean(world, root, age_by="mtime")["removed"]) == ["unpacked"]
+    assert os.listdir(root) == []
+
+
+def test_by_access_time_a_file_read_lately_protects_its_unit_and_our_own_look_does_not(world, clock, root, lab):
+    for name in ("read", "unread"):
+        one = lab.unit(root, name)
+        for path in (one, *one.rglob("*")):
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+    os.utime(root / "read/model.bin", (time.time(), 1_000_000_000))
+    clock.time = time.time() + DAY
+    lab.clean(world, root, age_by="atime", check=True)
+    result = lab.clean(world, root, age_by="atime")
+    assert lab.names(result["removed"]) == ["unread"] and os.listdir(root) == ["read"]
+
+
+def test_retention_zero_takes_everything_even_from_the_future(world, fresh_clock, root, lab):
+    one = lab.unit(root, "ml-x")
+    os.utime(one / "model.bin", (2_500_000_000, 2_500_000_000))
+    assert lab.names(lab.clean(world, root, retention_days=0, pattern="ml-*")["removed"]) == ["ml-x"]
+
+
+def test_keep_last_keeps_the_newest(world, clock, root, lab):
+    for number in range(5):
+        one = lab.unit(root, f"step-{number}")
+        for path in (one, *one.rglob("*")):
+            os.utime(path, (1_000_000_000 + number, 1_000_000_000 + number))
+    result = lab.clean(world, root, keep_last=2, age_by="mtime")
+    assert lab.names(result["removed"]) == ["step-0", "step-1", "step-2"]
+    assert sorted(os.listdir(root)) == ["step-3", "step-4"]
+
+
+# --- which entries ------------------------------------------------------------------------------------------------
+
+
+def test_pattern_unit_kind_and_exclusions(world, root, lab):
+    for name in ("ml-a", "ml-keep", "ml-marked", "other", ".hidden"):
+        lab.unit(root, name)
+    (root / "ml-marked/logs/.pinned").write_text("")
+    (root / "ml-file").write_text("x")
+    result = lab.clean(world, root, pattern="ml-*", unit="dir", exclude=["*keep", ".pinned"])
+    assert lab.names(result["removed"]) == ["ml-a"]
+    assert lab.reasons(result) == {"ml-keep": "excluded", "ml-marked": "holds logs/.pinned, which is excluded"}
+    assert sorted(os.listdir(root)) == [".hidden", "ml-file", "ml-keep", "ml-marked", "other"]
+    assert lab.names(lab.clean(world, root, pattern="ml-*", unit="file")["removed"]) == ["ml-file"]
+    assert lab.names(lab.clean(world, root, pattern="*", exclude=["ml-*"])["removed"]) == ["other"]
+    assert lab.names(lab.clean(world, root, pattern=".h*")["removed"]) == [".hidden"]
+
+
+def test_a_link_is_removed_never_followed_and_a_link_to_a_unit_protects_both(world, root, tmp_path, lab):
+    victim = lab.unit(tmp_path, "victim")
+    for name in ("run-1", "run-2", "run-3"):
+        lab.unit(root, name)
+    (root / "away").symlink_to(victim)
+    (root / "dangling").symlink_to("/nowhere/at/all")
+    (root / "latest").symlink_to("run-2")
+    (root / "best").symlink_to(root / "run-3" / "model.bin")
+    result = lab.clean(world, root)
+    assert lab.names(result["removed"]) == ["away", "dangling", "run-1"]
+    assert sorted(os.listdir(root)) == ["best", "latest", "run-2", "run-3"]
+    assert (victim / "model.bin").exists()
+
+
+def test_a_root_reached_through_our_own_link_works_and_links_back_through_it_protect(world, root, tmp_path, lab):
+    (tmp_path / "alias").symlink_to(root)
+    for name in ("run-1", "run-2"):
+        lab.unit(root, name)
+    (root / "latest").symlink_to(tmp_path / "alias" / "run-2")
+    result = lab.clean(world, tmp_path / "alias")
+    assert lab.names(result["removed"]) == ["run-1"] and result["targets"][0]["root"] == str(root)
+
+
+def test_names_of_any_bytes(world, root, lab):
+    name = b"bad\xff\nname\x1b[31m"
+    os.mkdir(os.fsencode(root) + b"/" + name)
+    with open(os.fsencode(root) + b"/" + name + b"/in\xfe", "wb") as stream:
+        stream.write(b"x")
+    result = lab.clean(world, root)
+    json.dumps(result).encode("utf-8")
+    assert "\n" not in result["removed"][0]["path"] and "\x1b" not in result["removed"][0]["path"]
+    assert os.listdir(root) == []
+
+
+def test_a_path_that_two_targets_match_belongs_to_the_first(world, root, lab):
+    lab.unit(root, "ml-a")
+    given = {
+        "targets": [{"name": "first", "path": str(root), "pattern": "ml-*", "retention_days": 999}, {"name": "all", "path": str(root), "retention_days": 0}]
+    }
+    assert job.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"] == []
+    given["targets"].reverse()
+    assert lab.names(job.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"]) == ["ml-a"]
+
+
+def test_what_the_run_itself_needs_stays(world, root, tmp_path, lab):
+    inner = lab.unit(root, "holds-a-root") / "inner"
+    lab.unit(inner, "x")
+    (root / "reports").mkdir()
+    given = {
+        "targets": [{"name": "outer", "path": str(root), "retention_days": 0}, {"name": "inner", "path": str(inner), "retention_days": 0}],
+        "report_path": str(root / "reports" / "report.json"),
+    }
+    result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
+    assert lab.names(result["removed"]) == ["x"] and sorted(os.listdir(root)) == ["holds-a-root", "reports"]
+
+
+# --- in use -------------------------------------------------------------------------------------------------------
+
+
+def _holder(code, *arguments):
+    """Start a process that uses something; it says when it does."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", code + "\nimport sys, time\nprint('ready', flush=True)\ntime.sleep(60)", *map(str, arguments)], stdout=subprocess.PIPE
+    )
+    assert child.stdout.readline() == b"ready\n"
+    return child
+
+
+HOLD = {
+    "open": "import sys; held = open(sys.argv[1])",
+    "mapped": "import mmap, sys\nwith open(sys.argv[1], 'r+b') as f: held = mmap.mmap(f.fileno(), 0)",
+    "flock": "import fcntl, sys; held = open(sys.argv[1]); fcntl.flock(held, fcntl.LOCK_EX)",
+    "cwd": "import os, sys; os.chdir(os.path.dirname(sys.argv[1]))",
+    "renamed": "import os, sys; held = open(sys.argv[1]); os.rename(sys.argv[1], sys.argv[1] + '.x')",
+}
+
+
+@pytest.mark.parametrize("way", sorted(HOLD))
+def test_what_a_process_uses_stays_and_goes_when_it_ended(world, root, lab, way):
+    lab.unit(root, "free")
+    used = lab.unit(root, "used", files=("deep/er/model.bin",)) / "deep/er/model.bin"
+    child = _holder(HOLD[way], used)
+    try:
+        result = lab.clean(world, root)
+    finally:
+        child.kill()
+        child.wait()
+    assert lab.names(result["removed"]) == ["free"] and "in use" in lab.reasons(result)["used"]
+    assert lab.names(lab.clean(world, root)["removed"]) == ["used"]
+
+
+def test_in_use_can_be_ignored(world, root, lab):
+    used = lab.unit(root, "used") / "model.bin"
+    child = _holder(HOLD["open"], used)
+    try:
+        assert lab.names(lab.clean(world, root, in_use="ignore")["removed"]) == ["used"]
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_log_that_is_being_written_stays_and_its_rotated_files_age_on_their_own(world, root, lab):
+    for name in ("ml-api.log", "ml-api.log.1", "ml-api.log.2.gz"):
+        (root / name).write_text("x")
+    child = _holder("import sys; held = open(sys.argv[1], 'a')", root / "ml-api.log")
+    try:
+        assert lab.names(lab.clean(world, root, pattern="ml-*", retention_days=14)["removed"]) == ["ml-api.log.1", "ml-api.log.2.gz"]
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_lock_on_the_unit_itself_holds(world, root, lab):
+    one = lab.unit(root, "pinned")
+    fd = os.open(one, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        assert "in use" in lab.reasons(lab.clean(world, root))["pinned"]
+    finally:
+        os.close(fd)
+
+
+def test_a_mapped_file_without_any_descriptor_stays(world, root, lab):
+    path = lab.unit(root, "mapped") / "model.bin"
+    fd = os.open(path, os.O_RDONLY)
+    held = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+    os.close(fd)
+    try:
+        assert "in use" in lab.reasons(lab.clean(world, root))["mapped"]
+    finally:
+        held.close()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_a_live_socket_stays_and_is_not_disturbed_a_dead_one_goes(world, root, lab, kind):
+    lab.unit(root, "live")
+    with socket.socket(socket.AF_UNIX, kind) as listener:
+        listener.bind(str(root / "live/s"))
+        if kind != socket.SOCK_DGRAM:
+            listener.listen()
+        listener.settimeout(0.2)
+        assert "socket" in lab.reasons(lab.clean(world, root))["live"]
+        with pytest.raises(TimeoutError if sys.version_info >= (3, 10) else socket.timeout):
+            listener.recv(1) if kind == socket.SOCK_DGRAM else listener.accept()
+    assert lab.names(lab.clean(world, root)["removed"]) == ["live"]
+
+
+def test_a_volume_of_a_container_stays(world, root, tmp_path, lab):
+    """A container's mount namespace shows the unit mounted, though no process has a file of it open."""
+    lab.require_mounts()
+    one = lab.unit(root, "volume")
+    lab.unit(root, "free")
+    (tmp_path / "mnt").mkdir()
+    script = f"mount --make-rprivate / && mount --bind {one}/logs {tmp_path}/mnt && echo ready && exec sleep 60"
+    child = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == b"ready\n"
+        result = lab.clean(world, root)
+    finally:
+        child.kill()
+        child.wait()
+    assert lab.names(result["removed"]) == ["free"] and "mounted elsewhere" in lab.reasons(result)["volume"]
+
+
+# --- between plan and removal -------------------------------------------------------------------------------------
+
+
+def _once(action):
+    """A receiver of progress that acts once, when the scan is under way and the plan not carried out."""
+    state = []
+
+    def tell(progress):
+        if progress.phase == "scan" and progress.subject == "later" and not state:
+            state.append(1)
+            action()
+
+    return tell
+
+
+def _two(root, later, world, tell):
+    """Clean two targets: the second one's scan is the moment between the first one's scan and its removal."""
+    given = {"targets": [{"name": "first", "path": str(root), "retention_days": 30}, {"name": "later", "path": str(later), "retention_days": 30}]}
+    return job.run(CleanupOptions.from_mapping(given), world, tell=tell).to_dict()
+
+
+@pytest.fixture
+def later(tmp_path, lab):
+    lab.unit(tmp_path / "later", "z")
+    return tmp_path / "later"
+
+
+def test_a_unit_that_was_replaced_meanwhile_stays(world, root, later, tmp_path, lab):
+    one = lab.unit(root, "run")
+
+    def replace():
+        os.rename(one, tmp_path / "old")
+        lab.unit(root, "run", files=("new.bin",))
+
+    result = _two(root, later, world, _once(replace))
+    assert lab.names(result["removed"]) == ["z"] and "replaced" in lab.reasons(result)["run"]
+    assert os.listdir(root) == ["run"] and os.listdir(root / "run") == ["new.bin"] and (tmp_path / "old/model.bin").exists()
+
+
+def test_a_unit_that_became_a_link_meanwhile_is_put_back_and_not_followed(world, root, later, tmp_path, lab):
+    one, victim = lab.unit(root, "run"), lab.unit(tmp_path, "victim")
+
+    def replace():
+        shutil.rmtree(one)
+        one.symlink_to(victim)
+
+    result = _two(root, later, world, _once(replace))
+    assert lab.names(result["removed"]) == ["z"] and os.readlink(one) == str(victim) and (victim / "model.bin").exists()
+
+
+def test_a_unit_that_was_written_to_meanwhile_is_put_back_whole(world, clock, root, later, lab):
+    one = lab.unit(root, "run")
+    clock.time = time.time() + 40 * DAY
+
+    def write():
+        (one / "logs/new.log").write_text("still training")
+        for path in (one / "logs/new.log",):
+            os.utime(path, (clock.time, clock.time))
+
+    result = _two(root, later, world, _once(write))
+    assert "changed after the plan" in lab.reasons(result)["run"]
+    assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == ["run", "run/logs", "run/logs/new.log", "run/logs/train.log", "run/model.bin"]
+
+
+def test_a_unit_taken_into_use_meanwhile_is_put_back_whole(world, root, later, lab):
+    one = lab.unit(root, "run")
+    held = []
+    try:
+        result = _two(root, later, world, _once(lambda: held.append(open(one / "model.bin"))))
+    finally:
+        held[0].close()
+    assert "in use" in lab.reasons(result)["run"] and (one / "model.bin").exists() and os.listdir(root) == ["run"]
+
+
+def test_a_unit_that_vanished_meanwhile_is_no_error(world, root, later, lab):
+    one = lab.unit(root, "run")
+    result = _two(root, later, world, _once(lambda: shutil.rmtree(one)))
+    assert "failed" not in result and lab.names(result["removed"]) == ["z"]
+
+
+# --- mounts -------------------------------------------------------------------------------------------------------
+
+
+def test_mounts_inside_and_on_units_survive(world, root, tmp_path, lab):
+    lab.require_mounts()
+    data = lab.unit(tmp_path, "data", files=tuple(f"f{n}" for n in range(3)))
+    for name in ("bind", "tmpfs", "file", "top", "free"):
+        lab.unit(root, name)
+    (root / "bind/m").mkdir()
+    (root / "tmpfs/m").mkdir()
+
+    def inner():
+        lab.mount("--bind", data, root / "bind/m")
+        lab.mount("-t", "tmpfs", "none", root / "tmpfs/m")
+        (root / "tmpfs/m/x").write_text("x")
+        lab.mount("--bind", data / "f0", root / "file/model.bin")
+        lab.mount("--bind", data, root / "top")
+        result = lab.clean(world, root, retention_days=0)
+        return result, sorted(os.listdir(data)), os.listdir(root / "tmpfs/m"), sorted(os.listdir(root / "bind"))
+
+    result, left, in_tmpfs, beside = lab.in_namespace(inner)
+    assert left == ["f0", "f1", "f2"] and in_tmpfs == ["x"] and beside == ["logs", "m", "model.bin"]
+    assert lab.names(result["removed"]) == ["free"] and "failed" not in result
+    assert set(lab.reasons(result)) == {"bind", "tmpfs", "file", "top"}
+
+
+def test_a_mount_made_after_the_scan_survives(world, root, later, tmp_path, lab):
+    lab.require_mounts()
+    data, one = lab.unit(tmp_path, "data"), lab.unit(root, "run")
+
+    def inner():
+        return _two(root, later, world, _once(lambda: lab.mount("--bind", data, one / "logs")))
+
+    result = lab.in_namespace(inner)
+    assert (data / "model.bin").exists() and lab.names(result["removed"]) == ["z"]
+
+
+def test_the_plan_of_a_filesystem_that_is_read_only_is_the_same_and_nothing_is_touched(world, root, lab):
+    lab.require_mounts()
+    for name in ("a", "b"):
+        lab.unit(root, name)
+    before = lab.image(root)
+    plan = lab.clean(world, root, check=True)
+    assert lab.image(root) == before and plan["changed"]
+
+    def inner():
+        lab.mount("--bind", root, root)
+        lab.mount("-o", "remount,ro,bind", root)
+        return lab.clean(world, root, check=True), lab.clean(world, root)
+
+    checked, failed = lab.in_namespace(inner)
+    assert checked["plan"] == plan["plan"] and "failed" not in checked
+    assert failed["failed"] and not failed["changed"] and failed["freed_bytes"] == 0
+    done = lab.clean(world, root)
+    assert done["removed"] == plan["removed"] and done["freed_bytes"] == plan["freed_bytes"]
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+
+def _du(*paths):
+    return int(subprocess.run(["du", "-sc", "--block-size=1", *map(str, paths)], capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()[0])
+
+
+def test_sizes_are_those_of_du_and_links_count_when_the_last_one_goes(world, root, tmp_path, lab):
+    one, two = lab.unit(root, "one"), lab.unit(root, "two")
+    with open(one / "sparse", "wb") as stream:
+        stream.truncate(1 << 30)
+        stream.write(b"x" * 9000)
+    os.link(one / "model.bin", one / "inside")
+    os.link(one / "logs/train.log", two / "shared")
+    os.link(two / "model.bin", tmp_path / "outside")
+    expected = _du(one, two)
+    outside = os.stat(tmp_path / "outside").st_blocks * 512
+    result = lab.clean(world, root)
+    assert {entry["path"]: entry["size"] for entry in result["plan"]}.keys() == {str(one), str(two)}
+    assert result["freed_bytes"] == expected - outside
+
+
+def test_each_units_size_is_that_of_du(world, root, lab):
+    one, two = lab.unit(root, "one"), lab.unit(root, "two", files=("a", "b", "c/d"), size=70000)
+    os.link(one / "model.bin", two / "shared")
+    expected = {str(one): _du(one), str(two): _du(two)}
+    assert {entry["path"]: entry["size"] for entry in lab.clean(world, root, check=True)["plan"]} == expected
+
+
+# --- brakes, locks, refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("brake", [{"max_units": 2}, {"max_bytes": 10_000}, {"max_share": 0.7}])
+def test_the_brake_leaves_the_tree_as_it_was_and_returns_the_plan(world, root, lab, brake):
+    for name in ("a", "b", "c"):
+        lab.unit(root, name)
+    lab.unit(root, "pinned")
+    before = lab.image(root)
+    with pytest.raises(Braked) as stopped:
+        lab.clean(world, root, brake=brake, exclude=["pinned"])
+    assert lab.image(root) == before and lab.names(stopped.value.result["plan"]) == ["a", "b", "c"]
+    assert stopped.value.result["removed"] == [] and not stopped.value.result["changed"]
+    loose = {"max_units": 3, "max_bytes": 10_000_000, "max_share": 0.75}
+    assert lab.clean(world, root, brake=loose, exclude=["pinned"])["removed_count"] == 3
+
+
+def test_two_at_once_one_of_them_is_told(world, root, lab):
+    lab.unit(root, "a")
+    before = lab.image(root)
+    name = "mlops-fleet-cleanup.lock" if os.geteuid() == 0 else f"mlops-fleet-cleanup-{os.geteuid()}.lock"
+    with fsutil.lock(os.path.join(fsutil.lock_folder(), name), "cleanup"):
+        with pytest.raises(LockBusy):
+            lab.clean(world, root)
+        assert lab.image(root) == before
+        assert lab.clean(world, root, check=True)["changed"]
+
+
+def test_without_a_fresh_verified_backup_nothing_goes(world, clock, root, tmp_path, lab):
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job as backups
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
+
+    models = lab.unit(tmp_path, "models")
+    lab.unit(root, "a")
+    folder = tmp_path / "backups"
+    with pytest.raises(Refused, match="no verified backup"):
+        lab.clean(world, root, require_backup={"path": str(folder)})
+    done = backups.run(BackupOptions.from_mapping({"source": str(models), "destination": str(folder)}), world).to_dict()
+    archive = done["backup"]["path"]
+    clock.time += 26 * 3600
+    with pytest.raises(Refused, match="26 h"):
+        lab.clean(world, root, require_backup={"path": str(folder)})
+    assert os.listdir(root) == ["a"]
+    assert lab.clean(world, root, require_backup={"path": str(folder), "max_age_hours": 27}, check=True)["changed"]
+    assert lab.clean(world, root, require_backup={"path": archive + ".manifest.json", "max_age_hours": 27}, check=True)["changed"]
+    with open(archive, "ab") as stream:
+        stream.write(b"damage")
+    with pytest.raises(Refused, match="no verified backup"):
+        lab.clean(world, root, require_backup={"path": str(folder), "max_age_hours": 27})
+
+
+def test_a_missing_root_is_reported_and_no_error(world, tmp_path, lab):
+    result = lab.clean(world, tmp_path / "not-there")
+    assert not result["changed"] and result["targets"][0]["status"] == "missing"
+
+
+def test_a_root_that_is_a_file_fails_and_the_other_target_goes_on(world, root, tmp_path, lab):
+    lab.unit(root, "a")
+    (tmp_path / "file").write_text("x")
+    given = {"targets": [{"name": "bad", "path": str(tmp_path / "file"), "retention_days": 0}, {"name": "good", "path": str(root), "retention_days": 0}]}
+    result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
+    assert result["failed"] and lab.names(result["removed"]) == ["a"] and (tmp_path / "file").exists()
+    assert [one["status"] for one in result["targets"]] == ["failed", "ok"]
+
+
+def test_a_root_whose_parent_anybody_may_write_to_is_refused(world, tmp_path, lab):
+    lab.unit(tmp_path / "open" / "root", "a")
+    os.chmod(tmp_path / "open", 0o777)
+    with pytest.raises(Refused, match="anybody"):
+        lab.clean(world, tmp_path / "open" / "root")
+    os.chmod(tmp_path / "open", 0o1777)
+    assert lab.clean(world, tmp_path / "open" / "root")["changed"]
+
+
+def test_a_root_behind_somebody_elses_link_is_refused(world, tmp_path, root, lab):
+    lab.require_root()
+    lab.unit(root, "a")
+    (tmp_path / "link").symlink_to(root)
+    os.lchown(tmp_path / "link", 65534, 65534)
+    with pytest.raises(Refused, match="not ours"):
+        lab.clean(world, tmp_path / "link")
+    assert os.listdir(root) == ["a"]
+
+
+# --- failures -----------------------------------------------------------------------------------------------------
+
+
+def test_a_unit_that_resists_is_reported_and_the_others_go(world, root, lab):
+    lab.require_root()
+    for name in ("a", "b", "c"):
+        lab.unit(root, name)
+    if subprocess.run(["chattr", "+i", root / "b/model.bin"], capture_output=True).returncode != 0:
+        pytest.skip("this filesystem has no immutable flag")
+    try:
+        result = lab.clean(world, root)
+        assert lab.names(result["removed"]) == ["a", "c"] and result["failed"] and "model.bin" in result["failures"][0]["error"]
+        assert "b" not in os.listdir(root)
+        # What is left lies in quarantine, where nobody takes it for a whole unit, and is tried again by the next run.
+        assert os.path.exists(result["failures"][0]["path"]) and TRASH in result["failures"][0]["path"]
+        assert lab.clean(world, root)["failed"]
+    finally:
+        subprocess.run(["chattr", "-i", "-R", root], capture_output=True)
+    assert lab.clean(world, root)["removed_count"] == 1 and os.listdir(root) == []
+
+
+def test_another_user_cleans_what_is_his(world, tmp_path, lab):
+    lab.require_root()
+    base = pathlib.Path("/var/tmp") / f"cleanup-test-{os.getpid()}"
+    base.mkdir(mode=0o755)
+    try:
+        root = base / "root"
+        root.mkdir()
+        os.chmod(root, 0o1777)
+        lab.unit(root, "roots")
+        lab.as_nobody(lambda: lab.unit(root, "mine", files=("a", "d/b")) and os.chmod(root / "mine/d", 0o500))
+        result = lab.as_nobody(lambda: lab.clean(world, root))
+        assert lab.names(result["removed"]) == ["mine"] and "another user" in lab.reasons(result)["roots"]
+        assert "failed" not in result and os.listdir(root) == ["roots"]
+        os.chmod(root, 0o755)
+        lab.unit(root, "more")
+        result = lab.as_nobody(lambda: lab.clean(world, root))
+        assert result["failed"] and result["removed"] == [] and sorted(os.listdir(root)) == ["more", "roots"]
+        os.chmod(root, 0o700)
+        assert lab.as_nobody(lambda: lab.clean(world, root))["targets"][0]["status"] == "failed"
+    finally:
+        shutil.rmtree(base)
+
+
+def test_a_full_filesystem_is_no_obstacle(world, tmp_path, lab):
+    """Not even a folder can be made: files go first, then there is room for the quarantine folder."""
+    lab.require_mounts()
+    root = tmp_path / "full"
+    root.mkdir()
+
+    def inner():
+        lab.mount("-t", "tmpfs", "-o", "size=1m,nr_inodes=20", "none", root)
+        lab.unit(root, "run")
+        try:
+            for number in range(100):
+                (root / f"f{number}").write_text("x")
+        except OSError:
+            pass
+        with pytest.raises(OSError, match="No space"):
+            os.mkdir(root / "more")
+        return lab.clean(world, root), os.listdir(root)
+
+    result, left = lab.in_namespace(inner)
+    assert "failed" not in result and left == []
+
+
+def test_the_report_holds_everything_and_only_its_group_reads_it(world, root, tmp_path, lab):
+    for number in range(1005):
+        (root / f"f{number}").write_text("x")
+    path = tmp_path / "report.json"
+    assert lab.clean(world, root, report_path=str(path), check=True)["plan_count"] == 1005 and not path.exists()
+    result = lab.clean(world, root, report_path=str(path))
+    report = json.loads(path.read_text())
+    assert len(result["removed"]) == 1000 and result["removed_count"] == 1005 == len(report["removed"])
+    assert report["hostname"] == world.hostname and path.stat().st_mode & 0o777 == 0o640
+    with pytest.raises(NotUsable, match="does not exist"):
+        lab.clean(world, root, report_path=str(tmp_path / "no/report.json"))
+
+
+def test_an_unanswering_process_table_ends_the_run_before_anything_goes(world, root, tmp_path, lab):
+    lab.unit(root, "a")
+    world.root = str(tmp_path / "no-proc-here")
+    with pytest.raises(NotUsable, match="in use"):
+        lab.clean(world, root)
+    assert os.listdir(root) == ["a"]
+
+
+# --- the usual places ---------------------------------------------------------------------------------------------
+
+
+def test_the_old_scripts_places_by_default(world, clock, tmp_path, lab):
+    lab.require_mounts()
+
+    def inner():
+        for path in ("/opt", "/var/log", "/tmp"):
+            lab.mount("-t", "tmpfs", "-o", "mode=1777" if path == "/tmp" else "mode=755", "none", path)
+        now = time.time()
+        clock.time = now + 20 * DAY
+        for path in ("/opt/ml/experiments/e20", "/opt/ml/checkpoints/c20"):
+            lab.unit(*os.path.split(path))
+        for path in ("/var/log/ml-api.log.9", "/var/log/syslog", "/tmp/ml-new", "/tmp/other"):
+            pathlib.Path(path).write_text("x")
+        os.utime("/tmp/ml-new", (clock.time, clock.time))
+        first = job.run(CleanupOptions.from_mapping({}), world).to_dict()
+        clock.time = now + 29.9 * DAY
+        second = job.run(CleanupOptions.from_mapping({}), world).to_dict()
+        clock.time = now + 30.1 * DAY
+        third = job.run(CleanupOptions.from_mapping({"only": ["experiments"]}), world).to_dict()
+        aggressive = job.run(CleanupOptions.from_mapping({"aggressive": True, "only": ["tmp"]}), world).to_dict()
+        return first, second, third, aggressive, sorted(os.listdir("/tmp")), os.listdir("/var/log")
+
+    first, second, third, aggressive, tmp, log = lab.in_namespace(inner)
+    assert [one["path"] for one in first["removed"]] == ["/opt/ml/checkpoints/c20", "/var/log/ml-api.log.9", "/tmp/ml-new"]
+    assert [one["name"] for one in first["targets"]] == ["experiments", "checkpoints", "logs", "temp"]
+    assert not second["changed"] and [one["path"] for one in third["removed"]] == ["/opt/ml/experiments/e20"]
+    assert [one["path"] for one in aggressive["removed"]] == ["/tmp/other"]
+    assert tmp == [] and log == ["syslog"]
+
+
+def test_isolated_runs_do_not_disturb_the_parent(world, root, lab):
+    """The process table is read in a child; nothing of it is left behind."""
+    lab.unit(root, "a")
+    before = len(os.listdir("/proc/self/fd"))
+    lab.clean(world, root)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert isolate.call(lambda: 1, 5).value == 1
