@@ -70,8 +70,10 @@ class Store:
             found = os.stat(self.folder)
         except OSError as error:
             raise WriteFailed(f"Can't make the state folder {self.folder}: {error.strerror}.", "Name another one in state_dir.", self.folder) from error
-        if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022 or found.st_uid not in (os.geteuid(), 0):
-            raise Refused(f"The state folder {self.folder} is writable by others or not this user's.", f"Run: chmod 0700 {self.folder}", self.folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
+            raise Refused(f"The state folder {self.folder} is writable by others.", f"Run: chmod 0700 {self.folder}", self.folder)
+        if found.st_uid not in (os.geteuid(), 0):
+            raise Refused(f"The state folder {self.folder} belongs to another user.", "Run as that user, or name another state_dir.", self.folder)
 
     @contextlib.contextmanager
     def locked(self, patience: float = LOCK_SECONDS) -> Iterator[None]:

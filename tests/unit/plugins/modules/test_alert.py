@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import copy
 import glob
 import http.server
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -207,3 +209,41 @@ def test_wrong_options_are_one_clear_message_without_the_secret(play):
     told, output, _ = play({"message": "x", "webhooks": [{"url": "ftp://host/T0kenC4nary"}]})
     assert "must begin with https://" in told["msg"]
     assert "T0kenC4nary" not in output
+
+
+def examples():
+    """The alert tasks of the documentation page and of the module, by name."""
+    yaml = pytest.importorskip("yaml")
+    page = (ROOT / "docs" / "docsite" / "alerts.md").read_text(encoding="utf-8")
+    module = (ROOT / "plugins" / "modules" / "alert.py").read_text(encoding="utf-8")
+    blocks = [*re.findall(r"```yaml\n(.*?)```", page, re.S), re.search(r'EXAMPLES = r"""(.*?)"""', module, re.S).group(1)]
+    return [task for block in blocks for task in yaml.safe_load(block) if "mlops.fleet.alert" in task]
+
+
+def test_every_documented_example_is_delivered(server, tmp_path):
+    """Only addresses are changed: what went to the internet goes to loopback, mail and handler to a program here."""
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+
+    world = World(run=lambda argv, **_: CommandResult(0, "", ""))
+    gpu = {"hostname": "node1", "checks": [{"check": "gpu_count", "status": "critical", "message": "7 of 8 GPUs"}]}
+    found = examples()
+    assert len(found) >= 15
+    for number, task in enumerate(found):
+        given = {**copy.deepcopy(task["mlops.fleet.alert"]), "state_dir": str(tmp_path / str(number))}
+        if "document" in given:
+            assert given["document"] == "{{ gpu }}"
+            given["document"] = gpu
+        for hook in given.get("webhooks", []):
+            hook.pop("url_file", None)
+            hook["url"] = f"http://{server.place}"
+        if given.get("email", {}).get("host"):
+            given["email"] = {"to": given["email"]["to"]}
+        given.setdefault("command", ["/bin/true"])
+        result = run(AlertOptions.from_mapping(given), world)
+        if given.get("severity") != "pass":
+            assert {one["status"] for one in result.channels if one["kind"] != "syslog"} == {"sent"}, task["name"]
+    payloads = {hook.get("payload", "auto") for task in found for hook in task["mlops.fleet.alert"].get("webhooks", [])}
+    assert payloads >= {"slack", "mattermost", "teams", "pagerduty", "opsgenie", "alertmanager", "template"}
+    assert len(server.requests) >= 8
