@@ -42,6 +42,7 @@ from house import (
 )
 
 REQUIREMENTS = ROOT / "tests" / "requirements"
+COLLECTIONS = ROOT / ".build" / "collections"  # always in the checkout: tests and the molecule scenario count on it
 # Environment -> (requirements file, the Pythons it may stand on, best first)
 ENVIRONMENTS = {
     "venv": ("run", ("3.13", "3.12", "3.11")),
@@ -191,12 +192,12 @@ def system_tools(tools: list[str]) -> list[str]:
 
 def link_collection() -> Path:
     """A collections path in which this checkout is mlops.fleet, for ad-hoc calls and for mypy; returns it."""
-    link = BUILD / "collections" / "ansible_collections" / "mlops" / "fleet"
+    link = COLLECTIONS / "ansible_collections" / "mlops" / "fleet"
     if not link.is_symlink() or link.resolve() != ROOT:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(ROOT)
-    return BUILD / "collections"
+    return COLLECTIONS
 
 
 def main() -> int:
