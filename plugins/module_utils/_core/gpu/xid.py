@@ -271,6 +271,10 @@ def read(source: str, window: float, timeout: float, world: World) -> Log:
     return kernel if not kernel.problem else Log("auto", f"{journal.problem}; {kernel.problem}")
 
 
+# Of a line that a program wrote to /dev/kmsg, the journal takes "NVRM:" for the program's name and off the message.
+_GREP = r"--grep=NVRM|Xid \(|NVIDIA GPU|fallen off the bus"
+
+
 def _journal(since: float, timeout: float, world: World) -> Log:
     deadline = time.monotonic() + timeout
     base = ["journalctl", "--dmesg", "--quiet", "--no-pager", "--output=short-unix"]
@@ -280,7 +284,7 @@ def _journal(since: float, timeout: float, world: World) -> Log:
         if probe.returncode or not probe.stdout.strip():
             return Log("journal", _last_line(probe.stderr) or "the journal has no kernel messages of this boot, or this user may not read them")
         command = [*base, f"--since=@{int(since)}"]
-        found = world.run([*command, "--grep=NVRM|fallen off the bus"], timeout=max(0.1, deadline - time.monotonic()))
+        found = world.run([*command, _GREP], timeout=max(0.1, deadline - time.monotonic()))
         if found.returncode and found.stderr.strip():  # built without --grep; finding nothing gives 1 in silence
             found = world.run(command, timeout=max(0.1, deadline - time.monotonic()))
         if found.returncode and found.stderr.strip():
