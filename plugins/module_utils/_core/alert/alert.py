@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import isolate
+from ..errors import WriteFailed
 from ..ports import World
 from . import events as happenings
 from .channel import FAILED, QUEUED, SENT, SKIPPED, WOULD_SEND, Channel
@@ -88,7 +89,7 @@ def run(options: AlertOptions, world: World, check: bool = False) -> Result:
     """Tell what has to be told. In check mode nothing is sent or written, and the result says what would be.
 
     :raises OptionError: the document is no verdict. :raises LockBusy: another run holds the state folder for too long.
-    :raises Refused: the state folder is not safe. :raises WriteFailed: it can't be made.
+    :raises Refused: the state folder is not safe.
     """
     channels = channels_of(options, world)
     if not channels:
@@ -100,7 +101,11 @@ def run(options: AlertOptions, world: World, check: bool = False) -> Result:
     if check or not channels:
         store.load(repair=False)
         return _carry_out(options, world, store, channels, seen, ran, dry=True, would=check)
-    store.prepare()
+    try:
+        store.prepare()
+    except WriteFailed as error:
+        # A read-only disk is something to tell about, not a reason to keep quiet: the runtime file system remembers.
+        world.warn(str(error))
     with store.locked():
         store.load()
         return _carry_out(options, world, store, channels, seen, ran)

@@ -394,6 +394,19 @@ def test_a_full_disk_neither_silences_nor_storms(tell, web, document, make_check
         os.system(f"umount {folder}")
 
 
+def test_a_folder_that_can_not_be_made_silences_nobody(tell, web, document, make_check, tmp_path, world):
+    warnings = []
+    world.warn = warnings.append
+    world.root, world.environ = str(tmp_path), {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "file").touch()
+    verdict = document(make_check("root_filesystem", "critical"))
+    decisions = [tell(document=verdict, webhooks=hook(web), state_dir=str(tmp_path / "file" / "state")).events[0]["decision"] for _ in range(2)]
+    assert decisions == ["send", "hold"]
+    assert len(web.requests) == 1
+    assert any("Can't make the state folder" in one for one in warnings)
+
+
 def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
     folder = tmp_path / "state"
     folder.mkdir()
