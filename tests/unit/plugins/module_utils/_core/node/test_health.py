@@ -1,0 +1,152 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The node check as a whole, on this machine and on machines that lack nearly everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import isolate
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import MissingLibrary
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import GROUPS, NodeOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
+from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import STATUSES
+
+EVERY = {name for names in GROUPS.values() for name in names}
+
+
+def _valid(document):
+    """Check the contract of a document: names, order, counts, plain data."""
+    assert list(document)[:6] == ["timestamp", "hostname", "checks", "summary", "status", "exit_code"]
+    groups = list(GROUPS)
+    order = [groups.index(next((group for group, names in GROUPS.items() if check["check"] in names), "gpu")) for check in document["checks"]]
+    assert order == sorted(order), "checks come in the order of their groups"
+    for check in document["checks"]:
+        assert check["status"] in STATUSES and check["message"] and "\n" not in check["message"]
+        assert check["check"] in EVERY or check["check"].startswith("gpu_")
+    keys = [(check["check"], check.get("subject")) for check in document["checks"]]
+    assert len(keys) == len(set(keys)), "no check twice"
+    counted = [check["status"] for check in document["checks"] if check["status"] != "skipped"]
+    assert document["summary"]["total"] == len(counted)
+    assert document["recommendation"] in ("none", "inspect", "drain", "reboot")
+    assert json.loads(json.dumps(document)) == document
+    return document
+
+
+@pytest.fixture
+def psutil_there():
+    pytest.importorskip("psutil")
+
+
+def test_this_machine(world, options, psutil_there):
+    document = _valid(health.run(options(), world).to_dict())
+    found = {check["check"] for check in document["checks"]}
+    assert {"disk_usage", "inode_usage", "memory_usage", "cpu_load", "uptime", "reboot_required", "oom_kills", "process_ids"} <= found
+    again = health.run(options(), world).to_dict()
+    assert [(check["check"], check.get("subject")) for check in again["checks"]] == [(check["check"], check.get("subject")) for check in document["checks"]]
+
+
+def test_a_machine_that_lacks_everything(machine, options):
+    """No systemd, journal, PSI, GPU, network, mounts, programs: skipped or unknown, never a crash. (The clock is always there.)"""
+    document = _valid(health.run(options(skip=["memory", "network", "time_sync"]), machine.world).to_dict())
+    assert document["summary"]["failed"] == 0
+    assert {check["check"]: check["status"] for check in document["checks"] if check["status"] not in ("skipped", "pass")} == {
+        "cpu_load": "unknown",
+        "file_descriptors": "unknown",
+        "process_ids": "unknown",
+    }
+
+
+def test_an_empty_root_even_without_proc(tmp_path, clock, options, psutil_there):
+    world = World(run=lambda *a, **k: pytest.fail("no program is there"), clock=clock, root=str(tmp_path), environ={})
+    document = _valid(health.run(options(), world).to_dict())
+    assert document["summary"]["failed"] == 0 and document["status"] == "warning"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to stop being it")
+def test_as_nobody(world, options, psutil_there):
+    def run():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        return health.run(options(security_updates=False), world).to_dict()
+
+    outcome = isolate.call(run, 20)
+    assert outcome.error is None, outcome.error
+    document = _valid(outcome.value)
+    assert not [check for check in document["checks"] if check["check"] in ("mount_responds", "disk_health") and check["status"] == "critical"]
+
+
+def test_groups_and_names_choose(machine, options):
+    assert {check["check"] for check in health.run(options(checks=["limits", "uptime"]), machine.world).to_dict()["checks"]} == {
+        "file_descriptors",
+        "process_ids",
+        "conntrack",
+        "uptime",
+    }
+    assert health.run(options(checks=["limits"], skip=["limits"]), machine.world).to_dict()["summary"]["health_score"] is None
+
+
+def test_missing_psutil_is_its_own_error(world, options, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(MissingLibrary):
+        health.run(options(), world)
+
+
+def test_gpus_are_absent_expected_or_hinted_at(machine, options):
+    given = options(checks=["gpu"])
+    assert [(check.check, check.status) for check in health.run(given, machine.world).checks] == [("gpu_driver", "skipped")]
+    expected = health.run(options(checks=["gpu"], gpu_expected_count=8), machine.world).to_dict()
+    assert expected["status"] == "critical", "a node that is said to have GPUs and shows none is sick"
+    assert health._gpu_traces(machine.world) is False
+    machine.put("/sys/bus/pci/devices/0000:17:00.0/vendor", "0x10de\n")
+    assert health._gpu_traces(machine.world) is True
+
+
+def test_own_gpu_temperatures_go_before_the_devices(options, machine, monkeypatch):
+    import importlib
+
+    gpu = importlib.import_module(health.__package__.rpartition(".")[0] + ".gpu.health")
+    seen = []
+    monkeypatch.setattr(gpu, "checks", lambda given, world, fixed: (seen.append((given.temperature_warning, given.expected_count, fixed)), ([], []))[1])
+    health._gpu(options(gpu_expected_count=2), machine.world)
+    health._gpu(options(gpu_expected_count=2, gpu_temperature_warning=60), machine.world)
+    assert seen == [(None, 2, (75.0, 85.0)), (60.0, 2, (60.0, 85.0))]
+
+
+def test_files_that_cannot_be_written_are_checks_and_check_mode_writes_none(machine, options, tmp_path):
+    given = options(checks=["limits"], textfile=str(tmp_path / "no" / "node.prom"), state_file=str(tmp_path / "no" / "such" / "state.json"))
+    found = {check.check: check.status for check in health.run(given, machine.world).checks}
+    assert (found["textfile"], found["state_file"]) == ("warning", "warning") and "file_descriptors" in found
+    good = options(checks=["limits"], textfile=str(tmp_path / "node.prom"), state_file=str(tmp_path / "state.json"))
+    health.run(good, machine.world, write=False)
+    assert os.listdir(tmp_path) == ["machine"]
+    health.run(good, machine.world)
+    assert sorted(os.listdir(tmp_path)) == ["machine", "node.prom", "state.json", "state.json.lock"]
+    assert 'mlops_node_check_status{check="file_descriptors",subject=""} 3' in (tmp_path / "node.prom").read_text()
+
+
+def test_stuck_processes_must_not_have_run(machine, monkeypatch):
+    """Of three that can't be interrupted at both looks, one ran in between and one was replaced."""
+    tail = " 1 1 1 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 {start} 0"
+    status = "Name:\tx\nvoluntary_ctxt_switches:\t{count}\nnonvoluntary_ctxt_switches:\t0\n"
+    for pid in (11, 12, 13):
+        machine.put(f"/proc/{pid}/stat", f"{pid} (job) D" + tail.format(start=100))
+        machine.put(f"/proc/{pid}/status", status.format(count=5))
+    begun = time.monotonic()
+
+    def later(seconds):
+        machine.put("/proc/12/status", status.format(count=6))
+        machine.put("/proc/13/stat", "13 (job) D" + tail.format(start=999))
+        assert 0 < seconds <= health.STUCK_SECONDS
+
+    monkeypatch.setattr(health.time, "sleep", later)
+    document = health.run(NodeOptions.from_mapping({"checks": ["stuck_processes"]}), machine.world).to_dict()
+    assert document["checks"][0]["details"] == {"processes": [{"pid": 11, "name": "job"}]} and time.monotonic() - begun < 1

@@ -1,0 +1,138 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Connectivity: real sockets and the real resolver, routes and ports of other machines."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, network
+
+ROUTE = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+DEFAULT = "eth0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
+ARP = "IP address   HW type  Flags    HW address          Mask  Device\n10.0.0.1     0x1      {flags}      02:fc:00:00:00:05   *     eth0\n"
+
+
+def _run(machine, given):
+    return {(check["check"], check.get("subject")): check for check in health.run(given, machine.world).to_dict()["checks"]}
+
+
+@pytest.fixture
+def wired(machine):
+    machine.put("/proc/net/dev", "Inter-|\n face |\n")
+    machine.put("/proc/net/route", ROUTE + DEFAULT)
+    machine.put("/proc/net/arp", ARP.format(flags="0x2"))
+    return machine
+
+
+def test_gateway(wired, options):
+    given = options(checks=["network_gateway"])
+    check = _run(wired, given)[("network_gateway", "10.0.0.1")]
+    assert (check["status"], check["message"]) == ("pass", "Network: default route via 10.0.0.1 on eth0 (known)")
+    wired.put("/proc/net/arp", ARP.format(flags="0x0"))
+    assert _run(wired, given)[("network_gateway", "10.0.0.1")]["status"] == "warning"
+    wired.put("/proc/net/arp", "")
+    assert _run(wired, given)[("network_gateway", "10.0.0.1")]["status"] == "pass", "not contacted lately"
+    wired.put("/proc/net/route", ROUTE)
+    assert _run(wired, given)[("network_gateway", None)]["status"] == "warning"
+    fe80 = "fe80" + "0" * 27 + "1"
+    wired.put("/proc/net/ipv6_route", f"{'0' * 32} 00 {'0' * 32} 00 {fe80} 00000400 00000001 00000000 00000003     eth0\n")
+    assert _run(wired, given)[("network_gateway", "fe80::1")]["status"] == "pass"
+
+
+def test_real_targets(wired, options):
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as closed:
+        good, bad = (f"127.0.0.1:{one.getsockname()[1]}" for one in (server, closed))
+        closed.close()
+        found = _run(wired, options(checks=["network_target"], network_targets=[good, bad]))
+    assert found[("network_target", good)]["status"] == "pass" and found[("network_target", good)]["unit"] == "ms"
+    assert found[("network_target", bad)]["status"] == "critical" and "refused" in found[("network_target", bad)]["message"]
+
+
+def test_a_target_that_swallows_packets_has_a_deadline():
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        place = full.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(place)
+        with pytest.raises(FleetError, match="timed out"):
+            network.connect(f"127.0.0.1:{place[1]}", 0.5)
+        for one in waiting:
+            one.close()
+
+
+def test_real_names():
+    assert network.resolve("localhost")[0] == "ok"
+    assert network.resolve("a" * 64 + ".invalid")[0] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("names", "answer", "status"),
+    [
+        ([], ("ok", "192.0.0.170"), "pass"),
+        ([], ("unknown", "Name or service not known"), "pass"),  # a closed network whose resolver answers
+        ([], ("silent", "Temporary failure in name resolution"), "warning"),
+        (["git.example.org"], ("ok", "10.0.0.9"), "pass"),
+        (["git.example.org"], ("unknown", "Name or service not known"), "critical"),
+        (["git.example.org"], ("silent", "no answer within 5 s"), "critical"),
+    ],
+)
+def test_what_the_resolver_says(options, names, answer, status):
+    given = options(checks=["dns"], dns_names=names)
+    facts = {"nameservers": True, "names": {(names or [network.PROBE_NAME])[0]: answer}, "targets": {}, "links": [], "infiniband": [], "routes": []}
+    assert [check.status for check in network.judge(facts, given)] == [status]
+
+
+def test_no_name_server_is_no_fault(wired, options):
+    assert _run(wired, options(checks=["dns"]))[("dns", None)]["status"] == "skipped"
+
+
+def test_network_false_switches_everything_off(wired, options):
+    assert not [
+        key for key in _run(wired, options(network=False, checks=["network", "limits"])) if key[0] not in ("file_descriptors", "process_ids", "conntrack")
+    ]
+
+
+def _link(name, **more):
+    return {"name": name, "hardware": True, "wanted": True, "carrier": 1, "state": "up", "speed": 100000, "changes": 1, **more}
+
+
+@pytest.mark.parametrize(
+    ("links", "wanted", "status"),
+    [
+        ([_link("a")], [], {"a": "pass"}),
+        ([_link("a", carrier=0, state="down"), _link("b", wanted=False), _link("veth", hardware=False)], [], {"a": "warning"}),
+        ([_link("a")], [{"name": "a", "speed": 100000}, {"name": "b"}], {"a": "pass", "b": "critical"}),
+        ([_link("a", speed=25000)], [{"name": "a", "speed": 100000}], {"a": "critical"}),
+        ([_link("a", speed=0)], [{"name": "a", "speed": 100000}], {"a": "unknown"}),
+        ([_link("bond0", hardware=False, carrier=0)], [{"name": "bond0"}], {"bond0": "critical"}),
+        ([], [], {None: "skipped"}),
+    ],
+)
+def test_links(options, links, wanted, status):
+    given = options(checks=["network_link"], network_links=wanted)
+    assert {check.subject: check.status for check in network.judge({"links": links}, given)} == status
+
+
+def test_infiniband_ports(wired, options):
+    for name, state, physical, rate in (("mlx5_0", "4: ACTIVE", "5: LinkUp", "400 Gb/sec (4X NDR)"), ("mlx5_1", "1: DOWN", "3: Disabled", "10 Gb/sec (4X)")):
+        base = f"/sys/class/infiniband/{name}/ports/1"
+        for file, text in (("state", state), ("phys_state", physical), ("rate", rate), ("link_layer", "InfiniBand")):
+            wired.put(f"{base}/{file}", text + "\n")
+
+    def found(**given):
+        return {subject: check["status"] for (_name, subject), check in _run(wired, options(checks=["infiniband_port"], **given)).items()}
+
+    assert found() == {"mlx5_0/1": "pass", "mlx5_1/1": "skipped"}
+    assert found(infiniband_ports=2) == {"mlx5_0/1": "pass", "mlx5_1/1": "skipped", None: "critical"}
+    assert found(infiniband_ports=1, infiniband_rate=400) == {"mlx5_0/1": "pass", "mlx5_1/1": "skipped", None: "pass"}
+    assert found(infiniband_rate=800)["mlx5_0/1"] == "critical"
+    wired.put("/sys/class/infiniband/mlx5_1/ports/1/phys_state", "2: Polling\n")
+    assert found()["mlx5_1/1"] == "warning"

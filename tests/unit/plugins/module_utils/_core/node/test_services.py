@@ -1,0 +1,94 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""systemd units, as systemctl 252 and 257 print them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import services
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+
+
+def _block(name, load="loaded", active="inactive", sub="dead", result="success", restarts=0, kind="simple"):
+    """What systemctl show prints of a unit for the properties that are asked for."""
+    return f"Id={name}\nNames={name}\nLoadState={load}\nActiveState={active}\nSubState={sub}\nResult={result}\nNRestarts={restarts}\nType={kind}\n"
+
+
+#: Of booted Debian 12 and 13 nodes.
+SHOW = {
+    "docker.service": _block("docker.service", load="not-found"),
+    "ssh.service": _block("ssh.service", active="active", sub="running", kind="notify"),
+    "broken.service": _block("broken.service", active="failed", sub="failed", result="exit-code", restarts=5),
+    "loop.service": _block("loop.service", active="activating", sub="auto-restart", result="exit-code", restarts=4),
+    "stopped.service": _block("stopped.service"),
+    "ml-backup.service": _block("ml-backup.service", kind="oneshot"),
+    "off.service": _block("off.service", load="masked"),
+    "data.mount": "Id=data.mount\nLoadState=loaded\nActiveState=active\nSubState=mounted\nResult=success\n",
+}
+BAD = "broken.service loaded failed failed Broken\nloop.service loaded activating auto-restart Loop\n"
+
+
+def systemctl(argv, timeout=30.0, env=None, stdin=None):
+    assert argv[0] == "systemctl" and timeout <= 5
+    if argv[1] == "list-units":
+        return CommandResult(0, BAD, "")
+    return CommandResult(0, "\n".join(SHOW[name] for name in argv[argv.index("--") + 1 :]), "")
+
+
+@pytest.fixture
+def booted(machine):
+    (machine.root / "run/systemd/system").mkdir(parents=True)
+    return World(run=systemctl, clock=machine.world.clock, root=str(machine.root))
+
+
+def _found(world, options, restarts=None):
+    return services.judge({**services.observe(world, options, 5), "restarts": restarts}, options)
+
+
+def test_services(booted, options):
+    given = options(services=["ssh", "docker", "broken", "loop", "stopped", "ml-backup", "off", "data.mount"])
+    found = {check.subject: (check.status, check.message) for check in _found(booted, given) if check.check == "service"}
+    assert found == {
+        "ssh": ("pass", "Service ssh: active (running)"),
+        "docker": ("critical", "Unknown service docker: systemd knows no unit docker.service"),
+        "broken": ("critical", "Service broken: failed (failed, exit-code)"),
+        "loop": ("critical", "Service loop: activating (auto-restart, exit-code)"),
+        "stopped": ("critical", "Service stopped: inactive (dead)"),
+        "ml-backup": ("pass", "Service ml-backup: at rest, last run succeeded"),
+        "off": ("critical", "Service off: masked"),
+        "data.mount": ("pass", "Service data.mount: active (mounted)"),
+    }
+
+
+def test_the_default_service_may_be_absent(booted, options):
+    assert [(check.status, check.message) for check in _found(booted, options()) if check.check == "service"] == [("skipped", "Service docker: not installed")]
+
+
+def test_failed_units_do_not_count_the_named_ones_again(booted, options):
+    assert [check.value for check in _found(booted, options()) if check.check == "failed_units"] == [1]
+    assert [check.value for check in _found(booted, options(services=["broken"])) if check.check == "failed_units"] == [0]
+
+
+def test_flapping_is_told_by_the_journal_or_by_systemds_counter(booted, options):
+    def flapping(restarts, **given):
+        return next(check for check in _found(booted, options(**given), restarts) if check.check == "flapping_units")
+
+    assert flapping(None).message == "Flapping units: 1: loop.service (4 restarts)"
+    assert flapping({"a.service": 3, "b.service": 2}).message == "Flapping units: 1: a.service (3 restarts)"
+    assert flapping({"a.service": 3}, flapping_restarts=4).status == "pass" and flapping({}).status == "pass"
+
+
+def test_without_systemd_all_is_skipped(machine, options):
+    assert {check.status for check in _found(machine.world, options())} == {"skipped"}
+
+
+def test_an_incomplete_answer_is_no_verdict(booted, options):
+    def half(argv, **more):
+        return CommandResult(1, "", "Failed to connect to bus: Connection refused")
+
+    booted.run = half
+    with pytest.raises(CommandFailed, match="Connection refused"):
+        services.observe(booted, options(), 5)

@@ -1,0 +1,151 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The system as a whole: certificates against openssl, kernels, clock, pending reboots and updates."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, system
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+
+
+def _run(world, given):
+    return {(check["check"], check.get("subject")): check for check in health.run(given, world).to_dict()["checks"]}
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+@pytest.mark.parametrize(("days", "key"), [(10, "rsa:2048"), (20000, "ec")])  # the second ends after 2050: GeneralizedTime
+def test_certificates_end_when_openssl_says(tmp_path, days, key):
+    path = tmp_path / "cert.pem"
+    extra = ["-pkeyopt", "ec_paramgen_curve:prime256v1"] if key == "ec" else []
+    argv = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        key,
+        *extra,
+        "-nodes",
+        "-keyout",
+        str(tmp_path / "key.pem"),
+        "-out",
+        str(path),
+        "-days",
+        str(days),
+        "-subj",
+        "/CN=x",
+    ]
+    subprocess.run(argv, check=True, capture_output=True)
+    shown = (
+        subprocess.run(["openssl", "x509", "-noout", "-enddate", "-in", str(path)], capture_output=True, text=True, check=True).stdout.strip().partition("=")[2]
+    )
+    expected = int(subprocess.run(["date", "-d", shown, "+%s"], capture_output=True, text=True, check=True).stdout)
+    world = World(run=lambda *a, **k: None)
+    assert system.certificate(world, str(path)) == expected
+    both = tmp_path / "chain.pem"
+    both.write_text(path.read_text() + "garbage between\n" + path.read_text())
+    assert system.certificate(world, str(both)) == expected
+
+
+def test_certificates_are_judged(machine, options):
+    now = machine.world.clock.now()
+    facts = {"now": now, "certificates": {"/a": now + 30 * 86400, "/b": now + 20 * 86400, "/c": now + 6 * 86400, "/d": now - 1, "/e": "can't be read"}}
+    assert [check.status for check in system.judge_certificates(facts, options())] == ["pass", "warning", "critical", "critical", "critical"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"]
+)
+def test_broken_certificates_are_said(machine, options, content):
+    path = machine.put("/etc/ssl/x.pem", content)
+    check = _run(machine.world, options(certificates=["/etc/ssl/x.pem"], checks=["certificate"]))[("certificate", "/etc/ssl/x.pem")]
+    assert check["status"] == "critical" and "certificate" in check["message"].lower() and path.exists()
+
+
+def test_the_kernels_clock_can_be_asked():
+    found = system.kernel_clock()
+    assert set(found) == {"synchronised", "offset", "error"} and 0 <= found["offset"] < 1
+    if shutil.which("adjtimex"):
+        shown = subprocess.run(["adjtimex", "--print"], capture_output=True, text=True, check=True).stdout
+        assert (int(shown.split("status: ")[1].split()[0]) & 64 == 0) == found["synchronised"]
+
+
+@pytest.mark.parametrize(
+    ("clock", "status"),
+    [
+        ({"synchronised": True, "offset": 0.0002, "error": 0.1}, "pass"),
+        ({"synchronised": True, "offset": 0.2, "error": 0.1}, "warning"),
+        ({"synchronised": True, "offset": 1.5, "error": 0.1}, "critical"),
+        ({"synchronised": False, "offset": 0.0, "error": 16.0}, "warning"),
+        ("Operation not permitted", "unknown"),
+    ],
+)
+def test_clock(options, clock, status):
+    assert system._clock({"clock": clock, "container": False}, options()).status == status
+    assert system._clock({"clock": clock, "container": True}, options()).status == "skipped"
+
+
+def test_chrony_goes_before_the_kernel(machine):
+    line = "A9FEA97B,169.254.169.123,4,1600000000.1,-0.000012,0.00001,0.00002,-1.2,0.0,0.1,0.0005,0.0003,16.2,Normal\n"
+    world = World(run=lambda argv, **more: CommandResult(0, line, ""), root=str(machine.root))
+    assert system.chrony_offset(world, 1) == {"synchronised": True, "offset": 0.000012, "error": 0.0003}
+    world.run = lambda argv, **more: CommandResult(1, "506 Cannot talk to daemon\n", "")
+    assert system.chrony_offset(world, 1) is None
+
+
+def test_reboot_required_by_flag_file(machine, options):
+    given = options(checks=["reboot_required"])
+    assert _run(machine.world, given)[("reboot_required", None)]["status"] == "pass"
+    machine.put("/run/reboot-required", "*** System restart required ***\n")
+    machine.put("/run/reboot-required.pkgs", "linux-image-6.1.0-28-amd64\nlibc6\nlibc6\n")
+    document = health.run(given, machine.world).to_dict()
+    check = document["checks"][0]
+    assert (check["status"], check["action"]) == ("warning", "reboot") and "libc6, linux-image" in check["message"]
+    assert document["recommendation"] == "reboot" and document["reasons"] == [check["message"]]
+
+
+@pytest.mark.parametrize(
+    ("running", "installed", "newer"),
+    [
+        ("6.1.0-25-amd64", ["6.1.0-25-amd64", "6.1.0-28-amd64", "6.1.0-28-cloud-amd64"], "6.1.0-28-amd64"),
+        ("6.1.0-28-amd64", ["6.1.0-9-amd64", "6.1.0-28-amd64"], None),
+        ("5.14.0-427.el9.x86_64", ["5.14.0-427.13.1.el9.x86_64"], "5.14.0-427.13.1.el9.x86_64"),
+        ("5.14.0-70.el9.x86_64", ["5.14.0-427.el9.x86_64", "5.14.0-503.el9.x86_64+debug"], "5.14.0-427.el9.x86_64"),
+        ("6.8.0-generic", [], None),
+    ],
+)
+def test_a_newer_kernel_waits_for_a_reboot(machine, running, installed, newer):
+    for release in installed:
+        machine.put(f"/lib/modules/{release}/vmlinuz", "")
+    machine.put("/lib/modules/9.9.9-amd64/build", "left behind by a removed kernel")
+    assert system.newest_kernel(machine.world, running) == newer
+
+
+@pytest.mark.parametrize(("taint", "status"), [("0", "pass"), (str(1 | 1 << 12 | 1 << 13), "pass"), (str(1 << 7), "warning"), (str(1 << 4 | 1), "warning")])
+def test_taint(machine, options, taint, status):
+    machine.put("/proc/sys/kernel/tainted", taint + "\n")
+    assert _run(machine.world, options(checks=["kernel_taint"]))[("kernel_taint", None)]["status"] == status
+
+
+def test_uptime_has_no_limits_unless_given(machine, options):
+    assert _run(machine.world, options(checks=["uptime"]))[("uptime", None)]["message"] == "Uptime: 10 days"
+    assert _run(machine.world, options(checks=["uptime"], limits={"uptime": {"warning": 10}}))[("uptime", None)]["status"] == "warning"
+
+
+APT = "Inst libc6 [2.36-9] (2.36-9+deb12u9 Debian-Security:12/stable-security [amd64])\nInst vim [1] (2 Debian:12.8/stable [amd64])\nConf libc6 (2)\n"
+
+
+def test_security_updates_are_opt_in_and_counted(machine, options):
+    os.chmod(machine.put("/usr/bin/apt-get", "#!/bin/sh\n"), 0o755)
+    world = World(run=lambda argv, **more: CommandResult(0, APT, ""), clock=machine.world.clock, root=str(machine.root), environ={})
+    assert _run(world, options(checks=["updates"])) == {}
+    check = _run(world, options(checks=["updates"], security_updates=True))[("security_updates", None)]
+    assert (check["status"], check["value"], check["details"]) == ("warning", 1, {"packages": ["libc6"]})
+    os.unlink(machine.root / "usr/bin/apt-get")
+    assert _run(world, options(checks=["updates"], security_updates=True))[("security_updates", None)]["status"] == "skipped"
