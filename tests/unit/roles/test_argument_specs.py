@@ -35,3 +35,25 @@ def test_variables_carry_the_roles_name_and_a_description(role):
         assert name.startswith(role.name + "_") and spec["description"] and spec["type"], name
         if spec["type"] == "list":
             assert spec["elements"], name
+
+
+PHASES = {"health": "node_health", "gpu": "gpu_health", "backup": "model_backup", "cleanup": "artifact_cleanup"}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_maintenance_role_passes_options_that_the_parts_have(phase):
+    from ansible_collections.mlops.fleet.plugins.module_utils._core import config
+
+    table = {option.name: option for option in config.option_set(phase).TABLE}
+    tasks = yaml.safe_load((ROOT / "roles" / "maintenance" / "tasks" / "main.yml").read_text())
+    (task,) = [task for task in tasks if f"mlops.fleet.{PHASES[phase]}" in task]
+    passed = task[f"mlops.fleet.{PHASES[phase]}"]
+    specs = options(ROOT / "roles" / "maintenance")
+    for name, template in passed.items():
+        assert name in table, name
+        variable = f"maintenance_{phase}_{name}"
+        if variable in specs:
+            assert variable in template
+            assert (specs[variable]["type"], specs[variable].get("elements")) == (table[name].type, table[name].elements), variable
+    handed_over = {f"maintenance_{phase}_{name}" for name in passed}
+    assert {name for name in specs if name.startswith(f"maintenance_{phase}_")} <= handed_over | {"maintenance_backup_throttle", "maintenance_backup_dir"}
