@@ -269,7 +269,7 @@ def test_a_subject_that_is_gone_closes_its_problem(tell, web, document, make_che
     tell(document=document(make_check("other", "pass")), webhooks=hook(web))
     assert len(web.requests) == 1, "a document without that check says nothing about it"
     tell(document=document(make_check("disk_space", "unknown", "no answer from df")), webhooks=hook(web))
-    assert [status for status, _ in messages(web)] == ["firing", "firing"], "nor does a check that could not be made"
+    assert [alert["status"] for body in web.bodies for alert in body["alerts"]] == ["firing", "firing"], "nor does a check that could not be made"
     tell(document=document(make_check("disk_space", "pass", subject="/")), webhooks=hook(web))
     assert messages(web)[-1][0] == "resolved"
     assert "no longer reported" in json.dumps(web.bodies[-1])
