@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -30,6 +31,8 @@ def _link() -> None:
 
 
 _link()
+# Several interpreters run the tests side by side; each has locks of its own.
+os.environ["MLOPS_FLEET_LOCK_DIR"] = tempfile.mkdtemp(prefix="mlops-fleet-locks-")
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World

@@ -9,6 +9,7 @@ Runs as C(mlops_fleet.mlfleet) from the folder that the agent role installs; C(_
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -231,6 +232,18 @@ class Command:
         return config.option_set(part).from_mapping(values)
 
 
+@contextlib.contextmanager
+def job_lock(command: Command):
+    """Let no two jobs that change this node overlap: backup, restore, cleanup and maintenance share one lock. Rehearsals need none."""
+    from ._core import fsutil
+
+    if command.arguments.dry_run:
+        yield
+        return
+    with fsutil.lock(os.path.join(fsutil.lock_folder(), "jobs.lock"), "job of mlfleet", command.arguments.wait):
+        yield
+
+
 # --- the subcommands ----------------------------------------------------------------------------------------------
 
 
@@ -306,7 +319,8 @@ def do_backup(command: Command) -> int:
     if arguments.s3_sync and not (command.merged("backup")[0].get("s3") or {}).get("bucket"):
         raise OptionError("--s3-sync needs a bucket.", "Set S3_BUCKET, --s3-bucket or backup.s3.bucket in the configuration.", "s3.bucket")
     terminal.log("INFO", "backup started" + (" (dry run)" if arguments.dry_run else ""))
-    result = back_up(command, check=arguments.dry_run)
+    with job_lock(command):
+        result = back_up(command, check=arguments.dry_run)
     lines = backup_lines(result, arguments.dry_run)
     terminal.say(*lines)
     for line in lines:
@@ -369,7 +383,8 @@ def do_restore(command: Command) -> int:
         "files": arguments.files,
         "mode": "replace" if arguments.replace else "new",
     }
-    result = restore.run(RestoreOptions.from_mapping(given), command.world, check=arguments.dry_run, tell=terminal.progress).to_dict()
+    with job_lock(command):
+        result = restore.run(RestoreOptions.from_mapping(given), command.world, check=arguments.dry_run, tell=terminal.progress).to_dict()
     restored = result["restored"]
     line = f"{'Would restore' if arguments.dry_run else 'Restored'} {restored.get('files')} files from {restored.get('backup')} to {arguments.destination}"
     terminal.say(line)
@@ -387,7 +402,8 @@ def do_cleanup(command: Command) -> int:
     if arguments.only_target:
         flags["only"] = [arguments.only_target]
     terminal.log("INFO", "cleanup started" + (" (dry run)" if arguments.dry_run else ""))
-    result = clean_up(command, flags, check=arguments.dry_run)
+    with job_lock(command):
+        result = clean_up(command, flags, check=arguments.dry_run)
     rows = [["TARGET", "ROOT", "STATUS", "REMOVED", "FREED"]]
     for target in result["targets"]:
         freed = human_size(target.get("freed_bytes") or 0)
@@ -437,7 +453,7 @@ def do_maintenance(command: Command) -> int:
         if not terminal.live:
             terminal.note(f"{phase} started")
 
-    with fsutil.lock(os.path.join(fsutil.lock_folder(), "mlops-fleet-maintenance.lock"), "maintenance"):
+    with job_lock(command):
         report = maintenance.run(options, phases, command.world, started)
     terminal.say(*fleet.table(report))
     for entry in report["hosts"][0]["phases"]:
@@ -575,6 +591,8 @@ def parser_of(names=None) -> argparse.ArgumentParser:
             sub.add_argument("--log-file", metavar="FILE", help=f"append to this log (default {LOGS[name]})")
         if dry_run:
             sub.add_argument("--dry-run", "-n", action="store_true", help="change nothing, say what would be done")
+            if name != "alert":
+                sub.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait this long for another job to end (default 0)")
         if part and (names is None or name in names):
             add_options(sub, config.option_set(part).TABLE, leave_out)
         return sub

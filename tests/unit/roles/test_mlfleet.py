@@ -22,7 +22,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.action import agent_install
-from ansible_collections.mlops.fleet.plugins.module_utils._core import agent, config
+from ansible_collections.mlops.fleet.plugins.module_utils._core import agent, config, fsutil
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "nvml_double"))
@@ -55,7 +55,7 @@ def node(command, tmp_path):
 
         def run(self, *words, env=None, check=None, **options):
             self.config.write_text(json.dumps(self.settings))
-            environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **(env or {})}
+            environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLOPS_FLEET_LOCK_DIR": fsutil.lock_folder(), **(env or {})}
             argv = [str(command), words[0], "--config", str(self.config), *words[1:]]
             if words[0] not in ("alert", "config", "doctor"):
                 argv += ["--log-file", str(tmp_path / "job.log")]
@@ -211,13 +211,22 @@ def test_maintenance_never_cleans_after_a_failed_backup(node):
     assert "cleanup never runs without it" in node.log
 
 
-def test_two_maintenance_runs_at_once(node, command):
-    node.config.write_text(json.dumps(node.settings))
-    from ansible_collections.mlops.fleet.plugins.module_utils._core import fsutil
+@pytest.mark.parametrize("words", [["maintenance"], ["backup"], ["cleanup"], ["restore", "/nowhere/new"]])
+def test_jobs_never_overlap_and_say_so(node, words):
+    with fsutil.lock(os.path.join(fsutil.lock_folder(), "jobs.lock"), "job"):
+        done = node.run(*words)
+        assert done.returncode == 3 and f"Another job of mlfleet is running (process {os.getpid()} holds" in done.stderr and not archives(node)
+        assert node.run("backup", "--dry-run").returncode == 0
 
-    with fsutil.lock(os.path.join(fsutil.lock_folder(), "mlops-fleet-maintenance.lock"), "maintenance"):
-        done = node.run("maintenance")
-    assert done.returncode == 3 and "Another maintenance is running" in done.stderr and not archives(node)
+
+def test_a_job_can_wait_for_another(node):
+    with fsutil.lock(os.path.join(fsutil.lock_folder(), "jobs.lock"), "job"):
+        waiting = threading.Thread(target=node.run, args=("backup", "--wait", "30"))
+        waiting.start()
+        time.sleep(1)
+        assert not archives(node)
+    waiting.join()
+    assert len(archives(node)) == 1
 
 
 def test_precedence_and_where_options_come_from(node, command):
