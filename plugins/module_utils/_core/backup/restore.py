@@ -97,11 +97,50 @@ def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell =
     :param check: only say what would be done. :raises VerificationFailed: the archive is not what was backed up; nothing is left.
     :raises Refused: the destination or something in the archive is dangerous. :raises FleetError: anything else.
     """
+    put_back, notes = (False, []) if check else recover(options.destination)
     facts = observe(options, tell)
     plan = decide(options, facts)
-    if check or not plan.changed:
-        return plan
-    return carry_out(plan, options, tell)
+    result = plan if check or not plan.changed else carry_out(plan, options, tell)
+    result.changed = result.changed or put_back
+    result.notes[:0] = notes
+    return result
+
+
+def recover(destination: str) -> tuple[bool, list[str]]:
+    """Clear up after restores to this folder that were killed; return whether a folder was put back, and what to tell.
+
+    A run that died between two renames has left the only copy of what was there under a temporary name.
+
+    :raises LockBusy: another restore to this folder is running.
+    """
+    destination = refuse_dangerous(destination, "restore destination")
+    parent, name = os.path.split(destination)
+    pattern = _leftover(name)
+    if not os.path.isdir(parent) or not any(pattern.fullmatch(one) for one in os.listdir(parent)):
+        return False, []
+    with _locked_destination(destination):
+        folder = open_folder(os.path.realpath(parent))
+        try:
+            return _clean_up(folder, name)
+        except OSError as error:
+            raise WriteFailed(
+                f"Can't clear up beside {destination}: {error.strerror or error}.", "Check the permissions of its parent.", destination
+            ) from error
+        finally:
+            os.close(folder)
+
+
+def _leftover(name: str) -> re.Pattern[str]:
+    """Return the pattern of temporary names beside a destination."""
+    return re.compile(re.escape(f".{name}.mlops-") + "(restore|old)[.][0-9a-f]{12}")
+
+
+@contextlib.contextmanager
+def _locked_destination(destination: str) -> Iterator[None]:
+    parent, name = os.path.split(destination)
+    key = hashlib.sha256(os.fsencode(os.path.join(os.path.realpath(parent), name))).hexdigest()[:16]
+    with lock(os.path.join(lock_folder(), f"mlops-fleet-restore-{key}.lock"), f"restore to {destination}"):
+        yield
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------------
@@ -287,9 +326,7 @@ def carry_out(plan: Result, options: RestoreOptions, tell: Tell = silent) -> Res
     """Restore. :raises LockBusy: another restore to this folder is running. :raises FleetError: see run."""
     destination = plan.facts.destination
     parent, name = os.path.split(destination)
-    real = os.path.join(os.path.realpath(parent), name)
-    key = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
-    with lock(os.path.join(lock_folder(), f"mlops-fleet-restore-{key}.lock"), f"restore to {destination}"):
+    with _locked_destination(destination):
         _make_parents(parent)
         folder = open_folder(os.path.realpath(parent))
         try:
@@ -311,7 +348,6 @@ def _make_parents(parent: str) -> None:
 
 def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name: str) -> Result:
     facts = plan.facts
-    plan.notes += _clean_up(folder, name)
     # What was seen before the lock may be out of date: something put there meanwhile must not be lost.
     if options.mode == "new" and _present(folder, name) and os.listdir(f"/proc/self/fd/{folder}/{name}"):
         raise Refused(f"The restore destination {facts.destination} is not empty any more.", "Look what put something there.", facts.destination)
@@ -365,21 +401,22 @@ def _root_mode(folder: int, name: str) -> int:
         return 0o750
 
 
-def _clean_up(folder: int, name: str) -> list[str]:
+def _clean_up(folder: int, name: str) -> tuple[bool, list[str]]:
     """Under the lock: put back a tree that a killed run had moved aside, remove what such runs left."""
-    notes = []
-    ours = re.compile(re.escape(f".{name}.mlops-") + "(restore|old)[.][0-9a-f]{12}")
+    notes, put_back = [], False
+    ours = _leftover(name)
     for one in sorted(os.listdir(folder)):
         match = ours.fullmatch(one)
         if match is None:
             continue
         if match.group(1) == "old" and not _present(folder, name):
             os.rename(one, name, src_dir_fd=folder, dst_dir_fd=folder)
+            put_back = True
             notes.append("put back the folder that an interrupted restore had moved aside")
             continue
         _discard(folder, one)
         notes.append("removed what an interrupted restore had left")
-    return notes
+    return put_back, notes
 
 
 def _discard(folder: int, name: str) -> None:

@@ -22,13 +22,13 @@ def source(tmp_path) -> pathlib.Path:
     """Weights that can't be compressed, text, an empty file, a sparse one, links, deep folders, names of all kinds, a socket."""
     root = tmp_path / "models"
     (root / "bert" / "v1").mkdir(parents=True)
-    (root / "bert" / "v1" / "model.safetensors").write_bytes(os.urandom(5_000_000))
-    (root / "bert" / "v1" / "tokenizer.json").write_text("".join(f'{{"token": {n}}}\n' for n in range(90_000)))
+    (root / "bert" / "v1" / "model.safetensors").write_bytes(os.urandom(4_300_000))
+    (root / "bert" / "v1" / "tokenizer.json").write_text("".join(f'{{"token": {n}}}\n' for n in range(30_000)))
     (root / "bert" / "latest").symlink_to("v1")
     (root / "empty").write_bytes(b"")
     (root / "empty folder").mkdir()
     with open(root / "sparse", "wb") as stream:
-        stream.truncate(9_000_000)
+        stream.truncate(2_000_000)
     deep = root.joinpath(*["d" * 30] * 12)
     deep.mkdir(parents=True)
     (deep / ("n" * 200)).write_text("deep")

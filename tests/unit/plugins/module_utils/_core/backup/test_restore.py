@@ -1,0 +1,332 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restoring: complete or not at all, whatever the archive holds and whenever the process dies."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import signal
+import subprocess
+import tarfile
+import time
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import restore
+
+STEM = "models_backup_20250131_020000.tar.gz"
+
+
+def snapshot(root):
+    """Everything in a tree as find(1) sees it, and every file's SHA-256 as sha256sum(1) computes it."""
+    listing = subprocess.run(["find", ".", "!", "-type", "s", "-printf", r"%P %y %m %s %l %U:%G\0"], cwd=root, capture_output=True, check=True).stdout
+    entries = {line.rsplit(b" ", 3)[0] if b" d " in line else line for line in listing.split(b"\0")}
+    sums = subprocess.run("find . -type f -print0 | sort -z | xargs -0 sha256sum -z", shell=True, cwd=root, capture_output=True, check=True).stdout
+    return {line for line in entries if not line.startswith(b" ")}, sums
+
+
+def leftovers(restored):
+    return [name for name in os.listdir(restored.parent) if name != restored.name] if restored.parent.exists() else []
+
+
+def test_check_apply_check_apply(back_up, bring_back, source, restored):
+    back_up()
+    assert bring_back(check=True).changed and not restored.exists()
+    result = bring_back().to_dict()
+    assert result["changed"] and result["restored"]["verified"] and result["restored"]["files"] == 10
+    assert snapshot(restored) == snapshot(source)
+    assert os.stat(restored / "run.sh").st_mtime_ns == os.stat(source / "run.sh").st_mtime_ns
+    assert os.lstat(restored / "bert").st_mtime_ns == os.lstat(source / "bert").st_mtime_ns
+    assert leftovers(restored) == []
+    assert not bring_back(check=True).changed
+    assert bring_back().to_dict()["changed"] is False
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_other_compressions(back_up, bring_back, source, restored, compression):
+    back_up(compression=compression)
+    assert bring_back().changed and snapshot(restored) == snapshot(source)
+
+
+def test_into_an_empty_folder(back_up, bring_back, source, restored):
+    back_up()
+    restored.mkdir(parents=True)
+    restored.chmod(0o711)
+    assert bring_back().changed and snapshot(restored) == snapshot(source)
+    assert oct(restored.stat().st_mode & 0o777) == "0o711"
+
+
+def test_new_never_touches_what_is_there(back_up, bring_back, restored):
+    back_up()
+    restored.mkdir(parents=True)
+    (restored / "mine").write_text("mine")
+    for check in (True, False):
+        with pytest.raises(errors.Refused, match="not empty"):
+            bring_back(check=check)
+    assert os.listdir(restored) == ["mine"] and leftovers(restored) == []
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_replace(back_up, bring_back, source, restored, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(restore, "exchange", lambda *arguments: False)
+    back_up()
+    bring_back()
+    (restored / "extra").write_text("x")
+    (restored / "bert" / "v1" / "tokenizer.json").write_text("changed")
+    readonly = restored / "readonly"
+    readonly.mkdir()
+    (readonly / "file").write_text("x")
+    readonly.chmod(0o500)
+    preview = bring_back(mode="replace", check=True)
+    assert preview.changed and (restored / "extra").exists()
+    result = bring_back(mode="replace")
+    assert result.changed and "extra" in result.before and "extra" not in result.after
+    assert snapshot(restored) == snapshot(source) and leftovers(restored) == []
+
+
+def test_a_second_rename_that_fails_is_rolled_back(back_up, bring_back, restored, monkeypatch):
+    monkeypatch.setattr(restore, "exchange", lambda *arguments: False)
+    back_up()
+    restored.mkdir(parents=True)
+    (restored / "mine").write_text("mine")
+    real = os.rename
+
+    def rename(one, other, **fds):
+        if ".mlops-restore." in str(one) and other == restored.name:
+            raise OSError(5, "Input/output error")
+        return real(one, other, **fds)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(errors.WriteFailed, match="Input/output error"):
+        bring_back(mode="replace")
+    assert os.listdir(restored) == ["mine"] and leftovers(restored) == []
+
+
+@pytest.mark.parametrize("change", ["content", "mode", "time", "extra", "missing", "link"])
+def test_any_difference_is_seen(back_up, bring_back, source, restored, change):
+    back_up()
+    bring_back()
+    file = restored / "bert" / "v1" / "tokenizer.json"
+    if change == "content":
+        before = file.stat()
+        with open(file, "r+b") as stream:
+            stream.write(b"X")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif change == "mode":
+        file.chmod(0o600)
+    elif change == "time":
+        os.utime(file)
+    elif change == "extra":
+        (restored / "extra").mkdir()
+    elif change == "missing":
+        (restored / "empty").unlink()
+    else:
+        (restored / "bert" / "latest").unlink()
+        (restored / "bert" / "latest").symlink_to("v2")
+    with pytest.raises(errors.Refused):
+        bring_back()
+    assert bring_back(mode="replace").changed and snapshot(restored) == snapshot(source)
+
+
+def test_some_files(back_up, bring_back, source, restored):
+    back_up()
+    result = bring_back(files=["bert/v1", "run.sh"])
+    found = sorted(str(path.relative_to(restored)) for path in restored.rglob("*"))
+    assert found == ["bert", "bert/v1", "bert/v1/model.safetensors", "bert/v1/tokenizer.json", "run.sh"]
+    assert result.files == 3 and not bring_back(files=["bert/v1", "run.sh"]).changed
+    with pytest.raises(errors.NotUsable, match="matches"):
+        bring_back(files=["no such"])
+    with pytest.raises(errors.OptionError, match="contradict"):
+        bring_back(files=["run.sh"], mode="replace")
+
+
+def test_choosing(back_up, bring_back, source, restored, clock):
+    first = back_up()
+    (source / "added").write_text("x")
+    clock.time += 60
+    second = back_up(verify=False)
+    assert bring_back(check=True).facts.origin.backup.name == first.backup["name"], "latest is the newest verified one"
+    assert bring_back(check=True, backup=second.backup["name"]).facts.origin.backup.name == second.backup["name"]
+    assert bring_back(check=True, backup=second.backup["path"]).facts.origin.backup.name == second.backup["name"]
+    with pytest.raises(errors.NotUsable, match=r"no backup models_backup_19990101_000000\.tar\.gz"):
+        bring_back(backup="models_backup_19990101_000000.tar.gz")
+    with pytest.raises(errors.OptionError):
+        bring_back(backup="../x.tar.gz")
+
+
+@pytest.mark.parametrize("folder", ["/", "/etc/models", "/home", "/usr", "/opt", "relative", "/tmp/../etc"])
+def test_dangerous_destinations(back_up, bring_back, folder):
+    back_up()
+    with pytest.raises((errors.Refused, errors.OptionError)):
+        bring_back(destination=folder)
+
+
+def test_a_restore_never_replaces_its_own_backups(back_up, bring_back, destination, tmp_path):
+    back_up()
+    for folder in (destination, tmp_path):
+        with pytest.raises(errors.Refused, match="inside"):
+            bring_back(destination=str(folder), mode="replace")
+
+
+def test_a_link_as_destination_is_refused(back_up, bring_back, restored, tmp_path):
+    back_up()
+    restored.parent.mkdir()
+    (tmp_path / "other").mkdir()
+    restored.symlink_to(tmp_path / "other")
+    with pytest.raises(errors.Refused, match="symbolic link"):
+        bring_back(mode="replace")
+
+
+# --- archives that lie ----------------------------------------------------------------------------------------------------
+
+
+def craft(destination, members, checksum=True):
+    """An archive of the old script's kind with any members: (name, type, content or target)."""
+    destination.mkdir(exist_ok=True)
+    with tarfile.open(destination / STEM, "w:gz") as tar:
+        for name, kind, value in members:
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            if kind == tarfile.REGTYPE:
+                member.size = len(value)
+                tar.addfile(member, io.BytesIO(value))
+            else:
+                member.linkname = value
+                member.mode = 0o755
+                tar.addfile(member)
+    if checksum:
+        digest = hashlib.sha256((destination / STEM).read_bytes()).hexdigest()
+        (destination / (STEM + ".sha256")).write_text(f"{digest}  {STEM}\n")
+
+
+FILE, SYM, HARD, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("../outside", FILE, b"x")],
+        [("a/../../outside", FILE, b"x")],
+        [("/absolute/outside", FILE, b"x")],
+        [("link", SYM, "../.."), ("link/outside", FILE, b"x")],
+        [("link", SYM, "/etc")],
+        [("a/link", SYM, "../../x")],
+        [("hard", HARD, "/etc/passwd")],
+        [("hard", HARD, "../../secret")],
+        [("hard", HARD, "not there")],
+        [("a", FILE, b"x"), ("a/b", FILE, b"y")],
+        [("a", FILE, b"x"), ("a", FILE, b"y")],
+        [("null", tarfile.CHRTYPE, "")],
+        [("pipe", tarfile.FIFOTYPE, "")],
+        [("disk", tarfile.BLKTYPE, "")],
+        [("in", SYM, "inner"), ("inner", DIR, ""), ("in/file", FILE, b"x")],
+        [("only", DIR, "")],
+    ],
+)
+def test_hostile_archives(bring_back, destination, restored, tmp_path, members):
+    (tmp_path / "secret").write_text("secret")
+    craft(destination, members)
+    with pytest.raises(errors.FleetError):
+        bring_back()
+    assert not restored.exists() and leftovers(restored) == []
+    assert sorted(os.listdir(tmp_path)) == sorted(["backups", "secret", *(["restored"] if restored.parent.exists() else [])])
+
+
+def test_old_archives_with_hard_links_and_dots(bring_back, destination, restored):
+    craft(destination, [("./", DIR, ""), ("./a/b", FILE, b"x"), ("./hard", HARD, "./a/b"), ("./in", SYM, "a/b")])
+    result = bring_back().to_dict()
+    assert result["restored"]["verified"] and (restored / "hard").read_bytes() == (restored / "in").read_bytes() == b"x"
+    assert os.stat(restored / "hard").st_ino == os.stat(restored / "a" / "b").st_ino
+
+
+def test_an_old_archive_with_a_wrong_checksum(bring_back, destination, restored):
+    craft(destination, [("a", FILE, b"x")])
+    (destination / (STEM + ".sha256")).write_text("0" * 64 + f"  {STEM}\n")
+    with pytest.raises(errors.VerificationFailed, match="SHA-256"):
+        bring_back()
+    assert not restored.exists() and leftovers(restored) == []
+    assert bring_back(verify=False).changed, "what can be saved without checks"
+
+
+def test_links_that_leave_the_folder(back_up, bring_back, source, restored):
+    (source / "shared").symlink_to("/mnt/shared/tokenizer")
+    result = back_up()
+    assert any("allow_outside_links" in note for note in result.notes)
+    with pytest.raises(errors.Refused, match="allow_outside_links"):
+        bring_back()
+    assert bring_back(allow_outside_links=True).changed
+    assert os.readlink(restored / "shared") == "/mnt/shared/tokenizer"
+
+
+def test_set_user_id_is_dropped(back_up, bring_back, source, restored):
+    (source / "run.sh").chmod(0o4755)
+    back_up()
+    bring_back()
+    assert oct(os.stat(restored / "run.sh").st_mode & 0o7777) == "0o755"
+    assert not bring_back().changed
+
+
+def test_every_flipped_bit_keeps_the_destination_as_it_was(back_up, bring_back, restored):
+    path = back_up(compression="none").backup["path"]
+    restored.mkdir(parents=True)
+    (restored / "mine").write_text("mine")
+    rng = random.Random(11)
+    for _ in range(15):
+        offset = rng.randrange(os.path.getsize(path))
+        with open(path, "r+b") as stream:
+            stream.seek(offset)
+            byte = stream.read(1)[0]
+            stream.seek(offset)
+            stream.write(bytes([byte ^ 4]))
+        with pytest.raises(errors.VerificationFailed):
+            bring_back(mode="replace")
+        assert os.listdir(restored) == ["mine"] and leftovers(restored) == []
+        with open(path, "r+b") as stream:
+            stream.seek(offset)
+            stream.write(bytes([byte]))
+    assert bring_back(mode="replace").changed
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_killed_at_any_moment(back_up, bring_back, source, restored, monkeypatch, exchange):
+    """kill -9 at 20 moments of a replacement: the destination is the old tree or the new one, or back after the next run."""
+    if not exchange:
+        monkeypatch.setattr(restore, "exchange", lambda *arguments: False)
+    back_up()
+    began = time.monotonic()
+    bring_back()
+    whole = time.monotonic() - began
+    new, rng, killed = snapshot(source), random.Random(2), 0
+    for _ in range(20):
+        (restored / "extra").write_text("old")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                bring_back(mode="replace")
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0, whole * 1.2))
+        os.kill(pid, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        if exchange:
+            assert snapshot(restored)[1] == new[1] or (restored / "extra").exists()
+        bring_back(mode="replace")
+        assert snapshot(restored) == new and leftovers(restored) == []
+    assert killed > 5
+
+
+def test_an_interrupted_swap_is_put_back(back_up, bring_back, source, restored):
+    """A run that died between two renames: its old tree is the only copy of what was there."""
+    back_up()
+    bring_back()
+    restored.rename(restored.parent / ".models.mlops-old.0123456789ab")
+    result = bring_back()
+    assert snapshot(restored) == snapshot(source) and leftovers(restored) == []
+    assert result.changed and "put back" in result.notes[0]
+    assert not bring_back().changed
