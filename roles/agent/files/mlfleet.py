@@ -264,9 +264,19 @@ def show_document(command: Command, document: dict) -> None:
 
     terminal = command.terminal
     verbose = command.arguments.verbose
-    if verbose and document.get("gpus"):
-        terminal.say(*human.gpus(document["gpus"]), "")
-    terminal.say(*human.document(document, terminal.colour, verbose))
+    form = getattr(command.arguments, "format", "text")
+    if form == "nagios":
+        from ._core.output import nagios
+
+        terminal.say(*nagios.render(document, "GPU" if command.name == "gpu" else "NODE").splitlines())
+    elif form == "junit":
+        from ._core.output import junit
+
+        terminal.say(*junit.render(document, command.name).splitlines())
+    else:
+        if verbose and document.get("gpus"):
+            terminal.say(*human.gpus(document["gpus"]), "")
+        terminal.say(*human.document(document, terminal.colour, verbose))
     for check in document["checks"]:
         if check["status"] not in (verdict.PASS, verdict.SKIPPED):
             terminal.log({"warning": "WARNING", "unknown": "WARNING"}.get(check["status"], "CRITICAL"), check["message"])
@@ -484,7 +494,8 @@ def do_alert(command: Command) -> int:
         values["document"] = read_document(arguments.document_file)
     if arguments.unit:
         values.setdefault("severity", "critical")
-        values["message"] = f"{arguments.unit} failed on {command.world.hostname}"
+        if not values.get("msg"):
+            values["msg"] = f"{arguments.unit} failed on {command.world.hostname}"
     result = alert.run(config.option_set("alert").from_mapping(values), command.world, check=arguments.dry_run).to_dict()
     for channel in result["channels"]:
         terminal.say(f"{channel['name']}: {channel['status']} {channel.get('detail') or ''}".rstrip())
@@ -599,6 +610,7 @@ def parser_of(names=None) -> argparse.ArgumentParser:
 
     for name, text in (("health", "judge this node"), ("gpu", "judge the GPUs of this node")):
         sub = add(name, text, do_health, name, leave_out=("fail_on",))
+        sub.add_argument("--format", choices=("text", "nagios", "junit"), default="text", help="what to print: for people, plugin output, or JUnit XML")
         sub.add_argument("--no-alert", action="store_true", help="tell nobody, whatever the verdict")
     sub = add("backup", "back up the models, verified", do_backup, "backup", leave_out=("verify",), dry_run=True)
     sub.add_argument("--s3-sync", action="store_true", help="store a copy in the bucket named by S3_BUCKET or the configuration")

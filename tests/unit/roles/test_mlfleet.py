@@ -125,6 +125,16 @@ def test_health_says_the_same_as_the_old_script(node):
     assert done.returncode in (0, 1) and "score" in done.stdout
 
 
+def test_health_prints_for_nagios_and_ci(node):
+    node.settings["health"] = {"checks": ["memory_usage"], "memory_warning": "@0:100", "memory_critical": "~:"}
+    done = node.run("health", "--format", "nagios", "--no-alert", check=1)
+    assert done.returncode == 1 and re.match(
+        r"NODE WARNING - Memory usage: \d+% .*, score 50 \| 'memory_usage'=[\d.]+%;@0:100 'health_score'=50;;;0;100\n", done.stdout
+    )
+    done = node.run("health", "--format", "junit", "--no-alert", check=1)
+    assert done.returncode == 1 and done.stdout.startswith('<?xml version="1.0"') and 'tests="1" failures="0"' in done.stdout
+
+
 def test_gpu_json_csv_and_exit_codes(node, gpus):
     metrics = node.folder / "gpu.csv"
     env = {**gpus("h100x8"), "METRICS_FILE": str(metrics)}
