@@ -59,7 +59,7 @@ def _secret(name: str, what: str) -> tuple[Option, ...]:
 
 
 EMAIL = (
-    Option("to", type="list", elements="str", required=True, help="Addresses of the recipients."),
+    Option("to", type="list", elements="str", required=True, env=("ALERT_EMAIL",), help="Addresses of the recipients."),
     Option("sender", aliases=("from",), help="Address of the sender; default mlops-fleet@HOSTNAME."),
     Option("host", help="SMTP server; without it the local mail command is used."),
     Option("port", type="int", minimum=1, maximum=65535, help="Default 587 (starttls), 465 (tls), 25 (none)."),
@@ -96,7 +96,7 @@ class AlertOptions(OptionSet):
         Option("msg", flags=("--message",), help="Text to send instead of, or beside, a document."),
         Option("check", help="Stable name of what message is about; with it a later severity pass closes it."),
         Option("subject", help="Which one of several message is about."),
-        Option("email", type="dict", suboptions=EMAIL, env=("ALERT_EMAIL",), help="Send e-mail."),
+        Option("email", type="dict", suboptions=EMAIL, help="Send e-mail."),
         Option("webhooks", type="list", elements="dict", suboptions=WEBHOOK, env=("ALERT_WEBHOOK",), help="POST JSON to these addresses."),
         Option("syslog", type="bool", default=False, help="Write to the journal, or to /dev/log."),
         Option("command", type="list", elements="str", help="Program (absolute path) and arguments; severity and message are added."),
