@@ -89,6 +89,10 @@ verified:
   description: Whether there is a backup, the newest one is verified, and none has a problem.
   returned: success
   type: bool
+duration:
+  description: Seconds the module took.
+  returned: always
+  type: float
 """
 
 import typing as t

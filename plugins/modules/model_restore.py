@@ -126,6 +126,10 @@ notes:
   returned: success
   type: list
   elements: str
+duration:
+  description: Seconds the module took.
+  returned: always
+  type: float
 """
 
 import typing as t
