@@ -89,7 +89,7 @@ def main(ours, *configurations):
         for path, number, theirs in patterns(configuration, seen):
             for _path, _number, wanted in mine:
                 if same(wanted, theirs):
-                    print(f"{path}:{number} rotates {theirs} ({wanted} of ours)")
+                    sys.stdout.write(f"{path}:{number} rotates {theirs} ({wanted} of ours)\n")
 
 
 main(*sys.argv[1:])

@@ -1,0 +1,136 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Changing the schedule by playbook: refused mistakes, the cron back end, back again, and nothing left at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import testinfra
+
+testinfra_hosts = ["local://"]
+
+ENVIRONMENT = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
+NODES = ("node1", "gpu1")
+
+
+def node(name):
+    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
+
+
+def play(playbook, variables):
+    argv = ["ansible-playbook", "--inventory", str(INVENTORY), playbook, "-e", json.dumps({"maintenance_hosts": "fleet", **variables})]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+
+
+def role(name, **variables):
+    """Run one role on all nodes by a playbook of its own."""
+    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    (folder / "one_role.yml").write_text(json.dumps([{"hosts": "fleet", "gather_facts": False, "roles": [name]}]), encoding="utf-8")
+    return play(str(folder / "one_role.yml"), variables)
+
+
+def units(host):
+    return set(host.run("cd /etc/systemd/system && find . -name 'ml-*' -o -name 'gpu-*' -o -name 'mlops-*'").stdout.split())
+
+
+def state(host):
+    return host.check_output("cd /etc && find systemd cron.d logrotate.d -type f -exec md5sum {} + | sort")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"schedule_backup_calendar": "Sun 33:00"}, "schedule_backup_calendar: Failed to parse calendar specification 'Sun 33:00'"),
+        ({"schedule_gpu_directives": {"MemoryMaxx": "1G"}}, "gpu-monitor.service:"),
+        ({"schedule_memory_max": "lots"}, "schedule_memory_max 'lots'"),
+        ({"schedule_backend": "cron", "schedule_backup_cron": "0 25 * * *"}, "schedule_backup_cron '0 25 * * *'"),
+        ({"schedule_gpu_user": "nobody-here"}, "nobody-here"),
+        ({"schedule_command": "/usr/local/bin/missing"}, "/usr/local/bin/missing is not there"),
+    ],
+)
+def test_a_mistake_is_named_and_changes_nothing(variables, words):
+    before = [state(node(name)) for name in NODES]
+    done = role("mlops.fleet.schedule", **variables)
+    assert done.returncode != 0
+    assert words in done.stdout + done.stderr
+    assert [state(node(name)) for name in NODES] == before
+
+
+def test_a_unit_of_someone_else_is_not_touched():
+    host, path = node("node1"), "/etc/systemd/system/ml-maintenance.timer"
+    host.check_output(f"printf '[Timer]\\nOnCalendar=daily\\n' > {path}")
+    done = role("mlops.fleet.schedule", schedule_maintenance_enabled=True)
+    assert done.returncode != 0 and path in done.stdout
+    assert role("mlops.fleet.schedule").returncode == 0
+    assert "OnCalendar=daily" in host.check_output(f"cat {path}")
+    host.check_output(f"rm {path}")
+    # The other node had no such file, so it has the job now; the run without it took it away again.
+    assert not node("gpu1").file(path).exists
+
+
+def test_a_competing_rotation_is_named():
+    host, path = node("node1"), "/etc/logrotate.d/ml-infrastructure"
+    before = host.check_output("cat /etc/logrotate.d/mlops-fleet")
+    host.check_output(f"printf '/var/log/ml-*.log {{\\n weekly\\n}}\\n' > {path}")
+    try:
+        done = role("mlops.fleet.log_rotation", log_rotation_overrides=[{"name": "gpu", "keep": 5}])
+        assert done.returncode != 0 and f"{path}:1 rotates /var/log/ml-*.log" in done.stdout
+        assert host.check_output("cat /etc/logrotate.d/mlops-fleet") == before
+    finally:
+        host.check_output(f"rm {path}")
+
+
+def test_cron_runs_a_job_and_leaves_no_trace_of_timers():
+    done = role("mlops.fleet.schedule", schedule_backend="cron", schedule_gpu_cron="* * * * *")
+    assert done.returncode == 0, done.stdout
+    assert "changed=0" in role("mlops.fleet.schedule", schedule_backend="cron", schedule_gpu_cron="* * * * *").stdout
+    before = {}
+    for name in NODES:
+        assert units(node(name)) == set()
+        assert "ml-backup" not in node(name).check_output("systemctl list-units --all; ls /var/lib/systemd/timers")
+        before[name] = int(node(name).check_output("wc -l < /var/log/gpu-monitor.log"))
+    deadline = time.monotonic() + 100
+    for name in NODES:
+        while int(node(name).check_output("wc -l < /var/log/gpu-monitor.log")) == before[name]:
+            assert time.monotonic() < deadline, "cron did not run the job"
+            time.sleep(2)
+        assert node(name).file("/var/log/gpu-monitor.log").user == "mlops-fleet"
+
+
+def test_a_job_of_cron_reads_the_old_variables_and_tells_failures():
+    host = node("node1")
+    host.check_output("printf 'MODEL_DIR=/nowhere $(touch /tmp/run)\\n' >> /etc/ml-automation.conf")
+    done = host.run("/usr/local/sbin/mlops-fleet-cron backup")
+    assert done.rc == 1
+    assert "/nowhere $(touch /tmp/run)" in done.stdout + done.stderr
+    assert not host.file("/tmp/run").exists
+    assert "ml-backup.service failed" in host.check_output("journalctl -o cat --since -1min")
+    host.check_output("sed -i /MODEL_DIR/d /etc/ml-automation.conf")
+
+
+def test_back_to_timers_leaves_no_trace_of_cron():
+    assert role("mlops.fleet.schedule").returncode == 0
+    for name in NODES:
+        host = node(name)
+        assert not host.file("/etc/cron.d/mlops-fleet").exists and not host.file("/usr/local/sbin/mlops-fleet-cron").exists
+        assert host.service("ml-backup.timer").is_running
+
+
+def test_zz_uninstalled_the_node_is_as_before():
+    done = play("mlops.fleet.uninstall", {})
+    assert done.returncode == 0, done.stdout
+    assert "changed=0" in play("mlops.fleet.uninstall", {}).stdout
+    listing = "{ find /etc /opt /usr/local /var/lib /var/spool/cron -xdev | LC_ALL=C sort; cut -d: -f1 /etc/passwd /etc/group; }"
+    for name in NODES:
+        host = node(name)
+        assert host.run(f"{listing} | diff /root/before -").stdout == "", name
+        assert host.check_output("systemctl list-units --all --no-legend 'ml-*' 'gpu-*' 'mlops-*'") == ""
+        assert host.run("ls /srv/ml/backups/models_backup_*.tar.gz").rc == 0
