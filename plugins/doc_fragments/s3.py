@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
-_CONNECTION = r"""
+
+class ModuleDocFragment:
+    # Where copies are read from.
+    DOCUMENTATION = r"""
 options:
   s3:
     description:
@@ -44,14 +47,9 @@ options:
         type: path
 """
 
-
-class ModuleDocFragment:
-    # Where copies are read from.
-    DOCUMENTATION = _CONNECTION
-
-    # Where copies are written to.
-    COPIES = (
-        _CONNECTION
+    # Where copies are written to: two more suboptions. Annotated, because ansible-test takes plain assignments here for literals.
+    COPIES: str = (
+        DOCUMENTATION
         + r"""
       storage_class:
         description: Storage class of the archives. Manifests and checksums are always stored as V(STANDARD).

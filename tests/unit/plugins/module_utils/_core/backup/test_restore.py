@@ -277,7 +277,7 @@ def test_every_flipped_bit_keeps_the_destination_as_it_was(back_up, bring_back, 
     restored.mkdir(parents=True)
     (restored / "mine").write_text("mine")
     rng = random.Random(11)
-    for _ in range(15):
+    for _turn in range(15):
         offset = rng.randrange(os.path.getsize(path))
         with open(path, "r+b") as stream:
             stream.seek(offset)
@@ -303,7 +303,7 @@ def test_killed_at_any_moment(back_up, bring_back, source, restored, monkeypatch
     bring_back()
     whole = time.monotonic() - began
     new, rng, killed = snapshot(source), random.Random(2), 0
-    for _ in range(20):
+    for _turn in range(20):
         (restored / "extra").write_text("old")
         pid = os.fork()
         if pid == 0:

@@ -80,10 +80,10 @@ def test_three_years_of_daily_runs():
 
 def histories(count):
     rng = random.Random(7)
-    for _ in range(count):
+    for _turn in range(count):
         ages = rng.sample(range(800), rng.randrange(1, 25))
         backups = [backup(age, rng.choice(["verified", "verified", "plain", "legacy", "damaged"])) for age in ages]
-        picks = [rng.choice([0, 0, 1, 3, 10]) for _ in range(6)]
+        picks = [rng.choice([0, 0, 1, 3, 10]) for _turn in range(6)]
         yield backups, Rules(picks[0] * 10, *picks[1:])
 
 

@@ -40,7 +40,7 @@ def test_every_flipped_bit_is_found(back_up, look, compression):
     path = back_up(compression=compression).backup["path"]
     size, rng = os.path.getsize(path), random.Random(5)
     named = 0
-    for _ in range(40):
+    for _turn in range(40):
         offset, bit = rng.randrange(size), 1 << rng.randrange(8)
 
         def flip(stream, offset=offset, bit=bit):
@@ -76,7 +76,7 @@ def test_swapped_and_stolen_content(back_up, look, source, tmp_path):
     (source / "bert" / "v1" / "tokenizer.json").write_text("other")
     (source / "-rf").unlink()
     (source / "added").write_text("x")
-    subprocess.run(["tar", "-cf", path, "-C", str(source), "--exclude=socket", *sorted(os.listdir(source))[1:]], stderr=subprocess.DEVNULL)
+    subprocess.run(["tar", "-cf", path, "-C", str(source), "--exclude=socket", *sorted(os.listdir(source))[1:]], stderr=subprocess.DEVNULL, check=False)
     subprocess.run(f"sha256sum {os.path.basename(path)} > {path}.sha256", shell=True, cwd=os.path.dirname(path), check=True)
     problems = only(look(verify="full"))["problems"]
     assert any(one.startswith("bert/v1/tokenizer.json: differs") for one in problems)
