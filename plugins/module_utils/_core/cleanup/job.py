@@ -260,7 +260,9 @@ def _busy(options: CleanupOptions, world: World, roots: Iterable[Root]) -> InUse
 def _own_paths(options: CleanupOptions, facts: Facts) -> dict[str, str]:
     """Return paths that must not go, and why: what this run itself needs."""
     own = {root.path: "holds a cleanup root" for root in facts.roots.values()}
-    own[os.path.realpath(lock_folder())] = "holds this command's lock"
+    # Not asked of lock_folder(), which makes it: a check touches nothing.
+    for folder in (f"/tmp/mlops-fleet-{os.geteuid()}", os.environ.get("MLOPS_FLEET_LOCK_DIR", "")):
+        own[os.path.realpath(folder or "/")] = "holds our locks"
     if options.report_path:
         own[os.path.realpath(options.report_path)] = "is or holds the report"
     if options.require_backup:

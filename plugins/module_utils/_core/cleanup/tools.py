@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fnmatch
 import functools
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,6 @@ from ..errors import CommandFailed
 from ..ports import World
 from .options import IMAGE_DAYS
 from .plan import Doomed, Kept
-from .scan import DIRECTORY, STAMPS, Changed, Look, survey
 
 
 @dataclass
@@ -101,22 +101,16 @@ def _docker(world: World) -> Tool:
     return found
 
 
-def _measure(folder: str, names: Callable[[str], bool]) -> tuple[int, int]:
-    """Return number of files and allocated bytes of the folder's entries whose name fits; (0, 0) when there is none."""
-    files = size = 0
-    try:
-        fd = os.open(folder, DIRECTORY)
-    except OSError:
-        return 0, 0
-    try:
-        for name in os.listdir(fd):
-            if names(name):
-                with contextlib.suppress(OSError, Changed):
-                    one = survey(fd, name, Look(STAMPS["mtime"], os.fstat(fd).st_dev, None))
-                    files, size = files + one.files, size + one.disk_usage
-    finally:
-        os.close(fd)
-    return files, size
+def _measure(folders: Sequence[str], pattern: str = "*") -> tuple[int, int]:
+    """Return number and allocated bytes of the files in these trees whose name fits; (0, 0) when there is none."""
+    count = size = 0
+    for top in folders:
+        for folder, _folders, files in os.walk(top):
+            for name in fnmatch.filter(files, pattern):
+                with contextlib.suppress(OSError):
+                    size += os.lstat(os.path.join(folder, name)).st_blocks * 512
+                    count += 1
+    return count, size
 
 
 def _cache(found: Tool, measure: Callable[[], tuple[int, int]], purge: Callable[[], object]) -> Tool:
@@ -143,13 +137,21 @@ def _pip(world: World) -> Tool:
     for argv in (["pip3"], ["pip"], ["python3", "-m", "pip"]):
         try:
             folder = _run(world, [*argv, "cache", "dir"]).strip()
+            # Which folders a pip purges depends on its version; it says so itself.
+            places = re.findall(r" location[^:]*: (/.+)$", _run(world, [*argv, "cache", "info"]), re.M)
         except CommandFailed as error:
             failure = failure or error
             continue
-        measure = functools.partial(_measure, folder, lambda name: name.startswith("http") or name == "wheels")
+        measure = functools.partial(_measure_pip, places)
         purge = functools.partial(_run, world, [*argv, "cache", "purge"], 600)
         return _cache(Tool("pip", folder, note="the cache of the user who runs the cleanup"), measure, purge)
     raise failure or CommandFailed("pip is not installed.")
+
+
+def _measure_pip(places: Sequence[str]) -> tuple[int, int]:
+    wheels = [place for place in places if os.path.basename(place) == "wheels"]
+    pages, built = _measure([place for place in places if place not in wheels]), _measure(wheels, "*.whl")
+    return pages[0] + built[0], pages[1] + built[1]
 
 
 def _apt(world: World) -> Tool:
@@ -161,10 +163,5 @@ def _apt(world: World) -> Tool:
         raise CommandFailed("apt-config does not name the folder of downloaded packages.", "", "apt-config")
     if not os.access(folder, os.W_OK):
         return Tool("apt", folder, "skipped", "its cache belongs to root")
-
-    def measure() -> tuple[int, int]:
-        packages = _measure(folder, lambda name: name.endswith(".deb"))
-        partial = _measure(os.path.join(folder, "partial"), lambda _name: True)
-        return packages[0] + partial[0], packages[1] + partial[1]
-
-    return _cache(Tool("apt", folder), measure, lambda: _run(world, ["apt-get", "--option", "DPkg::Lock::Timeout=60", "clean"], 120))
+    measure = functools.partial(_measure, [folder], "*.deb*")
+    return _cache(Tool("apt", folder), measure, functools.partial(_run, world, ["apt-get", "--option", "DPkg::Lock::Timeout=60", "clean"], 120))

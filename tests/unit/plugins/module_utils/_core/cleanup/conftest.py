@@ -93,6 +93,7 @@ def as_nobody(function):
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
+        os.environ.pop("MLOPS_FLEET_LOCK_DIR")  # it belongs to root
         return function()
 
     return value(isolate.call(inner, 60))

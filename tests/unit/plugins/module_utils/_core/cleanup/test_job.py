@@ -647,7 +647,7 @@ def test_the_old_scripts_places_by_default(world, clock, tmp_path, lab):
     assert [one["name"] for one in first["targets"]] == ["experiments", "checkpoints", "logs", "temp"]
     assert not second["changed"] and [one["path"] for one in third["removed"]] == ["/opt/ml/experiments/e20"]
     assert [one["path"] for one in aggressive["removed"]] == ["/tmp/other"]
-    assert tmp == [] and log == ["syslog"]
+    assert tmp == [os.path.basename(os.environ["MLOPS_FLEET_LOCK_DIR"])] and log == ["syslog"]  # never the lock that is held
 
 
 def test_isolated_runs_do_not_disturb_the_parent(world, root, lab):

@@ -1,0 +1,158 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options that can't be used end in one clear message; the others mean what the old scripts meant."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import config
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions, Target, literal_start
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, OptionError, Refused
+
+DAY = 86400
+
+
+def _given(**target):
+    return {"targets": [{"path": "/data/x", "retention_days": 1, **target}]}
+
+
+def test_the_old_scripts_defaults():
+    options = CleanupOptions.from_mapping({})
+    assert [(one.name, one.path, one.pattern, one.retention / DAY, one.age_by) for one in options.folders] == [
+        ("experiments", "/opt/ml/experiments", "*", 30, "newest"),
+        ("checkpoints", "/opt/ml/checkpoints", "*", 7, "newest"),
+        ("logs", "/var/log", "ml-*", 14, "newest"),
+        ("temp", "/tmp", "ml-*", 0, "newest"),
+    ]
+    assert options.tools == ()
+
+
+def test_the_old_environment_variables():
+    environ = {
+        "EXPERIMENTS_RETENTION": "60",
+        "CHECKPOINTS_RETENTION": "3",
+        "LOGS_RETENTION": "0.5",
+        "AGGRESSIVE": "true",
+        "EXPERIMENTS_DIR": "/tmp/test-experiments",
+        "CHECKPOINTS_DIR": "/data/ck",
+    }
+    values, origin = config.merge(CleanupOptions, {}, environ, {})
+    options = CleanupOptions.from_mapping(values)
+    found = {one.name: (one.path, one.retention / DAY) for one in options.folders}
+    assert found == {
+        "experiments": ("/tmp/test-experiments", 60),
+        "checkpoints": ("/data/ck", 3),
+        "logs": ("/var/log", 0.5),
+        "temp": ("/tmp", 0),
+        "tmp": ("/tmp", 3),
+    }
+    assert options.tools == ("docker", "pip", "apt") and origin["aggressive"] == "environment AGGRESSIVE"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/home",
+        "/home/alice",
+        "/root",
+        "/etc",
+        "/usr",
+        "/usr/lib/x",
+        "/opt",
+        "/var",
+        "/var/lib",
+        "/tmp",
+        "/var/log",
+        "/data",
+        "//",
+        "/opt/../etc",
+        "/proc/1",
+        os.path.expanduser("~"),
+    ],
+)
+def test_dangerous_roots_are_refused(path):
+    with pytest.raises(Refused):
+        CleanupOptions.from_mapping(_given(path=path))
+
+
+@pytest.mark.parametrize("path", ["", "relative", "./x", "a/b"])
+def test_empty_and_relative_roots_are_refused(path):
+    with pytest.raises(OptionError):
+        CleanupOptions.from_mapping(_given(path=path))
+
+
+def test_a_link_to_a_dangerous_root_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to("/home")
+    with pytest.raises(Refused):
+        CleanupOptions.from_mapping(_given(path=str(tmp_path / "link")))
+    with pytest.raises(Refused):
+        CleanupOptions.from_mapping({"experiments_dir": "/home"})
+
+
+@pytest.mark.parametrize(("pattern", "fine"), [("ml-*", True), ("ml*", True), ("m*", False), ("*", False), ("?l-*", False), ("[m]l-*", False)])
+def test_shared_folders_need_a_pattern_with_a_beginning(pattern, fine):
+    if fine:
+        assert CleanupOptions.from_mapping(_given(path="/tmp", pattern=pattern)).folders[0].path == "/tmp"
+    else:
+        with pytest.raises(Refused):
+            CleanupOptions.from_mapping(_given(path="/tmp", pattern=pattern))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"targets": []}, "empty"),
+        ({"only": []}, "empty"),
+        ({"only": ["nothing"]}, "nothing"),
+        ({"only": ["docker"]}, "aggressive"),
+        ({"experiments_retention": -1}, "at least 0"),
+        ({"logs_retention": "soon"}, "number"),
+        ({"experiments_dir": "relative"}, "absolute"),
+        ({"age_by": "birth"}, "one of"),
+        ({"brake": {"max_share": 2}}, "at most 1"),
+        ({"brake": {"max_units": -1}}, "at least 0"),
+        ({"require_backup": {}}, "required"),
+        ({"unknown": 1}, "Unknown"),
+        (_given(retention_days=None), "retention_days is required"),
+        (_given(retention_days=-0.1), "at least 0"),
+        (_given(retention_days=float("nan")), "number"),
+        (_given(name="temp", retention_days=None), "retention_days is required"),
+        (_given(pattern="a/b"), "slash"),
+        (_given(pattern=".."), "names"),
+        (_given(exclude=["a/b"]), "slash"),
+        (_given(unit="tree"), "one of"),
+        (_given(keep_last=-1), "at least 0"),
+        ({"targets": _given()["targets"] * 2}, "Two targets"),
+        ({"targets": [{"name": "docker", **_given()["targets"][0]}], "aggressive": True}, "Two targets"),
+    ],
+)
+def test_options_that_can_not_be_used(given, message):
+    with pytest.raises(FleetError, match=message):
+        CleanupOptions.from_mapping(given)
+
+
+def test_a_target_of_a_usual_name_takes_its_retention_from_the_option_of_that_name():
+    given = {
+        "targets": [{"name": "experiments", "path": "/data/x"}, {"name": "mine", "path": "/data/y", "retention_days": 2}],
+        "experiments_retention": 60,
+        "age_by": "mtime",
+    }
+    options = CleanupOptions.from_mapping(given)
+    assert [(one.retention / DAY, one.age_by) for one in options.folders] == [(60, "mtime"), (2, "mtime")]
+
+
+def test_only_limits_what_is_cleaned():
+    options = CleanupOptions.from_mapping({"only": ["checkpoints", "apt"], "aggressive": True})
+    assert [one.name for one in options.folders] == ["checkpoints"] and options.tools == ("apt",)
+
+
+def test_patterns_are_the_shells():
+    assert Target("t", "/x").matches("a") and not Target("t", "/x").matches(".a")
+    assert Target("t", "/x", ".*").matches(".a") and not Target("t", "/x", ".*").matches(".mlops-fleet-trash-0123456789abcdef")
+    assert not Target("t", "/x", "ML-*").matches("ml-a")
+    assert [literal_start(one) for one in ("ml-*", "a?b", "[ab]", "plain")] == ["ml-", "a", "", "plain"]
