@@ -22,7 +22,7 @@ from .options import NodeOptions
 #: Most entries one query may return; newest first, so what is left out is the oldest.
 MOST = 1000
 #: systemd's catalogue id of "a unit's restart was scheduled" (sd-messages.h, SD_MESSAGE_UNIT_RESTART_SCHEDULED).
-RESTARTED = "5eb03494b6584870a536b337290809b2"
+RESTARTED = "5eb03494b6584870a536b337290809b3"
 _FIELDS = "MESSAGE,PRIORITY,_TRANSPORT,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,UNIT,MESSAGE_ID,_SOURCE_MONOTONIC_TIMESTAMP"
 _OOM = re.compile(
     r"(?P<cgroup>Memory cgroup out of memory|Out of memory)(?:: Killed process|: Kill process|.*Killed process) (?P<pid>\d+),? \((?P<name>[^)]*)\)"

@@ -6,7 +6,7 @@
     python dead_fuse.py MODE MOUNTPOINT COMMAND...
 
 MODE is how dead it is: C(pending) never reads a request, so a waiting process can still be killed; C(swallow) reads every request and
-never answers, so it can't. The mount is gone when this ends: closing the device ends every waiting call. No libfuse is needed.
+never answers, so it can't. With C(+everybody) behind it every process sees the mount: only on a node of its own. The mount is gone when this ends: closing the device ends every waiting call. No libfuse is needed.
 """
 
 from __future__ import annotations
@@ -47,8 +47,11 @@ def _swallow(fd: int) -> None:
 
 def main() -> int:
     mode, folder, command = sys.argv[1], sys.argv[2], sys.argv[3:]
-    _check(_LIBC.unshare(_CLONE_NEWNS))
-    _check(_LIBC.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
+    if mode.endswith("+everybody"):
+        mode = mode.partition("+")[0]
+    else:
+        _check(_LIBC.unshare(_CLONE_NEWNS))
+        _check(_LIBC.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     data = f"fd={fd},rootmode={stat.S_IFDIR:o},user_id=0,group_id=0"
     _check(_LIBC.mount(b"dead", folder.encode(), b"fuse.dead", 0, data.encode()))

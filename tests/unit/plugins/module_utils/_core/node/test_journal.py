@@ -128,3 +128,12 @@ def test_a_journal_of_others_falls_back_to_the_ring_buffer(machine, options):
 
     world = World(run=denied, clock=machine.world.clock, root=str(machine.root))
     assert journal.observe(world, options(), 4)["source"] == "kernel"
+
+
+def test_the_id_of_restarts_is_systemds():
+    try:
+        with open("/usr/lib/systemd/catalog/systemd.catalog", encoding="utf-8") as stream:
+            catalog = stream.read()
+    except OSError:
+        pytest.skip("no message catalogue here")
+    assert f"-- {journal.RESTARTED}\nSubject: Automatic restarting of a unit has been scheduled\n" in catalog
