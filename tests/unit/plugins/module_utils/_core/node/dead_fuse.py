@@ -6,7 +6,8 @@
     python dead_fuse.py MODE MOUNTPOINT COMMAND...
 
 MODE is how dead it is: C(pending) never reads a request, so a waiting process can still be killed; C(swallow) reads every request and
-never answers, so it can't. With C(+everybody) behind it every process sees the mount: only on a node of its own. The mount is gone when this ends: closing the device ends every waiting call. No libfuse is needed.
+never answers, so it can't. With C(+everybody) behind it every process sees the mount: only on a node of its own. The mount is gone when
+this ends: closing the device ends every waiting call. No libfuse is needed.
 """
 
 from __future__ import annotations
