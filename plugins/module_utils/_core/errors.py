@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 
@@ -51,6 +53,22 @@ class OptionError(FleetError):
     """An option has a value that can't be used. Raised before anything was changed."""
 
 
+#: Libraries that distributions package under this name, Debian's and Red Hat's alike.
+_PACKAGES = {"psutil": "python3-psutil", "boto3": "python3-boto3"}
+
+
+def install_command(library: str) -> str:
+    """Return the command that installs a Python library for this interpreter.
+
+    The distribution's own Python takes the distribution's package: newer ones refuse pip there (PEP 668).
+    """
+    if sys.prefix == sys.base_prefix == "/usr" and library in _PACKAGES:
+        for tool in ("apt-get", "dnf", "zypper"):
+            if os.path.exists("/usr/bin/" + tool):
+                return f"{tool} install {_PACKAGES[library]}"
+    return f"{sys.executable or 'python3'} -m pip install {library}"
+
+
 class MissingLibrary(FleetError):
     """A Python library is not importable in this interpreter.
 
@@ -59,7 +77,7 @@ class MissingLibrary(FleetError):
     """
 
     def __init__(self, library: str, reason: str, traceback: str = "") -> None:
-        super().__init__(f"Missing Python library {library}, needed {reason}.", f"Install it with: pip install {library}")
+        super().__init__(f"Missing Python library {library} for {sys.executable}, needed {reason}.", f"Install it with: {install_command(library)}")
         self.library = library
         self.reason = reason
         self.traceback = traceback

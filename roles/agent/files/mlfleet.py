@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import sys
 import time
 
 from ._core import config, verdict
-from ._core.errors import CommandFailed, FleetError, LockBusy, MissingLibrary, OptionError, VerificationFailed
+from ._core.errors import CommandFailed, FleetError, LockBusy, MissingLibrary, NotUsable, OptionError, VerificationFailed
 from ._core.options import Option
 from ._core.ports import CommandResult, Progress, World
 
@@ -76,14 +77,31 @@ def run_command(argv, timeout=30.0, env=None, stdin=None):
     return CommandResult(child.returncode, out, err)
 
 
+def _silence(stream) -> None:
+    """Let nothing more come out of a stream that can't be written: the interpreter would try again, and complain, at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _tell(text: str) -> None:
+    """Write to stderr. Nobody may be there to read it; the work goes on all the same."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
+
+
 class Terminal:
     """Everything that is printed: results on stdout, notes and progress on stderr, the same in the log file."""
 
     def __init__(self, json_only: bool, log_file: str | None) -> None:
         self.json_only = json_only
+        if json_only:
+            sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8 whatever the terminal's character set
         self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self.live = sys.stderr.isatty() and not json_only
         self.log_file = log_file
+        self.unwritten = ""
         self.drawn = False
         self.last = (0.0, -1)
 
@@ -91,18 +109,31 @@ class Terminal:
         """Print lines of the human output; nothing with --json."""
         self.clear()
         if not self.json_only:
-            for line in lines:
-                print(line)
+            self._print(*lines)
 
     def note(self, message: str) -> None:
         """Print a message for the person at the terminal or in the journal."""
         self.clear()
-        print(f"mlfleet: {message}", file=sys.stderr)
+        _tell(f"mlfleet: {message}\n")
 
     def data(self, document) -> None:
         """Print the JSON document, the only thing on stdout with --json."""
         if self.json_only:
-            print(json.dumps(document, indent=1, ensure_ascii=False, sort_keys=False))
+            self._print(json.dumps(document, indent=1, ensure_ascii=False, sort_keys=False))
+
+    def _print(self, *lines: str) -> None:
+        """Write to stdout. A reader that has gone away is no error, and keeps no job from ending and logging as it should."""
+        if self.unwritten:
+            return
+        try:
+            for line in lines:
+                print(line)
+            sys.stdout.flush()
+        except OSError as error:
+            self.unwritten = error.strerror or str(error)
+            _silence(sys.stdout)
+            if not isinstance(error, BrokenPipeError):
+                self.note(f"the result could not be written to standard output: {self.unwritten}")
 
     def log(self, level: str, message: str) -> None:
         """Append one line to the log file: local time, level, message. A log that can't be written is said once."""
@@ -110,13 +141,15 @@ class Terminal:
             return
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{level}] {' '.join(message.split())}\n"
         try:
-            fd = os.open(self.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+            # Neither through a link to somewhere else nor into a pipe that nobody reads.
+            fd = os.open(self.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
             try:
                 os.write(fd, line.encode("utf-8", "replace"))
             finally:
                 os.close(fd)
         except OSError as error:
-            self.note(f"no log is written: {self.log_file}: {error.strerror} (choose another with --log-file)")
+            reason = "it is a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+            self.note(f"no log is written: {self.log_file}: {reason} (choose another with --log-file)")
             self.log_file = None
 
     def progress(self, step: Progress) -> None:
@@ -128,17 +161,17 @@ class Terminal:
                 return
             filled = int(share * 30)
             amount = f"{share:4.0%}" if step.total else f"{step.done}"
-            print(f"\r\033[K{step.phase:<10} [{'#' * filled}{'.' * (30 - filled)}] {amount} {step.subject[-40:]}", end="", file=sys.stderr, flush=True)
+            _tell(f"\r\033[K{step.phase:<10} [{'#' * filled}{'.' * (30 - filled)}] {amount} {step.subject[-40:]}")
             self.drawn = True
             self.last = (now, 0)
         elif step.total and now - self.last[0] >= 5 and int(share * 10) != self.last[1]:
-            print(f"{step.phase}: {share:.0%} of {step.total} {step.unit}", file=sys.stderr, flush=True)
+            _tell(f"{step.phase}: {share:.0%} of {step.total} {step.unit}\n")
             self.last = (now, int(share * 10))
 
     def clear(self) -> None:
         """Remove the progress bar."""
         if self.drawn:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            _tell("\r\033[K")
             self.drawn = False
 
 
@@ -213,7 +246,13 @@ class Command:
     @property
     def file(self) -> dict:
         if self._file is None:
-            self._file = config.load(self.arguments.config)
+            try:
+                self._file = config.load(self.arguments.config)
+            except NotUsable as error:
+                if not isinstance(error.__cause__, PermissionError):
+                    raise
+                path = self.arguments.config
+                raise NotUsable(f"{path} can't be read by {_user_name()}.", "Run this as root" + _member(path) + ".", path) from error
         return self._file
 
     def merged(self, part: str, flags=None) -> tuple[dict, dict]:
@@ -230,6 +269,27 @@ class Command:
             # As before, the bucket of the environment is used only when --s3-sync asks for it.
             values.pop("s3", None)
         return config.option_set(part).from_mapping(values)
+
+
+def _user_name() -> str:
+    """Return the name of the user this runs as, or the number where there is no name."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"user {os.geteuid()}"
+
+
+def _member(path: str) -> str:
+    """Return the advice to become a member of the group that may read the configuration, empty where it is not known."""
+    import grp
+
+    with contextlib.suppress(OSError, KeyError):
+        group = grp.getgrgid(os.stat(os.path.dirname(os.path.abspath(path))).st_gid)
+        if group.gr_gid:
+            return f" or as a member of the group {group.gr_name}"
+    return ""
 
 
 @contextlib.contextmanager
@@ -578,6 +638,71 @@ def alert_channels(command: Command) -> list:
     return alert.run(options, command.world, check=True).to_dict()["channels"]
 
 
+def do_completion(command: Command) -> int:
+    """Print the completion script for bash, made from the parser, so that it names what this version knows."""
+    parser = parser_of()
+    (subparsers,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    files, plain, flags = [], [], []
+    for name, sub in subparsers.choices.items():
+        words = []
+        for action in sub._actions:
+            words += [word for word in action.option_strings if word.startswith("--")]
+            patterns = "|".join(f'"{name} {word}"' for word in action.option_strings)
+            choices = action.choices or (action.metavar[1:-1].split(",") if str(action.metavar).startswith("{") else ())
+            if not patterns or action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
+                continue
+            if choices:
+                flags.append(f"    {patterns}) words='{' '.join(map(str, choices))}' ;;")
+            else:
+                (files if action.metavar in ("FILE", "DIR", "PATH") else plain).append(patterns)
+        flags.append(f"    \"{name} \"*) words='{' '.join(words)}' ;;")
+    # The flags with values first: the line of the subcommand itself matches whatever comes before the cursor.
+    flags.sort(key=lambda line: line.startswith('    "') and '"*)' in line)
+    names = " ".join([*subparsers.choices, "--help", "--version"])
+    script = _COMPLETION.replace("@NAMES@", names).replace("@FLAGS@", "\n".join(flags))
+    command.terminal.say(script.replace("@FILES@", "|".join(files)).replace("@PLAIN@", "|".join(plain)).rstrip())
+    return 0
+
+
+# Works without the package bash-completion: plain bash 4 built-ins only.
+_COMPLETION = """# Completion of mlfleet for bash. Installed by mlops.fleet.agent; changes are lost.
+_mlfleet() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command word words
+    command='' words=''
+    # bash takes the = of --flag=value for a word
+    if [[ $current == = ]]; then
+        current=
+    elif [[ $previous == = ]]; then
+        previous=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        if [[ $word != -* ]]; then
+            command=$word
+            break
+        fi
+    done
+    COMPREPLY=()
+    case "$command $previous" in
+    @FILES@)
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        return
+        ;;
+    @PLAIN@) return ;;
+    " "*) words='@NAMES@' ;;
+@FLAGS@
+    esac
+    if [[ $command == @(verify|restore) && $current != -* ]]; then
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        return
+    fi
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+}
+complete -F _mlfleet mlfleet
+"""
+
+
 # --- the command line -----------------------------------------------------------------------------------------------
 
 EPILOG = """exit status: 0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 critical (backup: a backup is damaged), 3 could not run.
@@ -638,35 +763,106 @@ def parser_of(names=None) -> argparse.ArgumentParser:
     sub = add("config", "show the effective configuration and where it comes from", do_config)
     sub.add_argument("--check", action="store_true", help="only say whether it can be used")
     add("doctor", "say whether this node can look after itself; changes nothing", do_doctor)
+    subparsers.add_parser("completion", description="Print the completion script for bash.").set_defaults(work=do_completion)
     return parser
 
 
+class Stopped(BaseException):
+    """A signal asked this process to end: everything half-made is removed on the way out, as on any error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def _stop(number: int, _frame) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the tidying up
+    raise Stopped(number)
+
+
+def _prepare() -> None:
+    """Open what the caller closed of the three standard streams, and turn the signals that end a process into exceptions."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, so no file of ours ever becomes stdout
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a file name may hold any bytes
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and so do we then
+            signal.signal(number, _stop)
+
+
+def _exit_status(command: Command, error: FleetError) -> int:
+    if isinstance(error, VerificationFailed):
+        return EXIT_BAD_BACKUP
+    if command.name in ("backup", "restore", "cleanup") and not isinstance(error, (OptionError, MissingLibrary, LockBusy)):
+        return EXIT_FAILED
+    return EXIT_NOT_RUN
+
+
+def run(command: Command) -> int:
+    """Run one subcommand and say what went wrong; return its exit status."""
+    terminal = command.terminal
+
+    def failed(error: FleetError) -> None:
+        terminal.note(str(error))
+        terminal.log("ERROR", str(error))
+        terminal.data({"error": error.to_dict()})
+
+    try:
+        return int(command.arguments.work(command))
+    except FleetError as error:
+        failed(error)
+        return _exit_status(command, error)
+    except KeyboardInterrupt:
+        terminal.note("interrupted")
+        terminal.log("ERROR", f"{command.name} interrupted")
+        return 130
+    except Stopped as error:
+        terminal.note(f"stopped by {error}")
+        terminal.log("ERROR", f"{command.name} stopped by {error}")
+        raise
+    except Exception as error:  # whatever it is: one line, and the way to more
+        if command.environ.get("MLFLEET_DEBUG"):
+            import traceback
+
+            _tell(traceback.format_exc())
+        lines = " ".join(str(error).split())
+        todo = "This is a fault of mlfleet; run it again with MLFLEET_DEBUG=1 in the environment for the traceback."
+        failed(FleetError(f"{command.name} ended unexpectedly: {type(error).__name__}: {lines}.", todo, command.name))
+        return EXIT_NOT_RUN
+
+
 def main(argv=None) -> int:
-    """Run one subcommand; return its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run the command line; return the exit status."""
+    _prepare()
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except Stopped as error:
+        # End by the signal itself: systemd and shells tell a stop from a failure by that.
+        signal.signal(error.number, signal.SIG_DFL)
+        os.kill(os.getpid(), error.number)
+        return 128 + error.number
+
+
+def _main(argv) -> int:
     named = [word for word in argv[:1] if not word.startswith("-")]
     try:
         arguments = parser_of(named).parse_args(argv)
     except SystemExit as leaving:
+        try:
+            sys.stdout.flush()
+        except OSError:  # the reader of --help has gone away
+            _silence(sys.stdout)
         return EXIT_NOT_RUN if leaving.code else 0
     command = Command(arguments)
-    try:
-        return int(arguments.work(command))
-    except FleetError as error:
-        command.terminal.clear()
-        command.terminal.note(str(error))
-        command.terminal.log("ERROR", str(error))
-        command.terminal.data({"error": error.to_dict()})
-        if isinstance(error, VerificationFailed):
-            return EXIT_BAD_BACKUP
-        if command.name in ("backup", "restore", "cleanup") and not isinstance(error, (OptionError, MissingLibrary, LockBusy)):
-            return EXIT_FAILED
-        return EXIT_NOT_RUN
-    except BrokenPipeError:
-        return EXIT_NOT_RUN
-    except KeyboardInterrupt:
-        command.terminal.note("interrupted")
-        return 130
+    status = run(command)
+    lost = command.terminal.unwritten
+    return max(status, EXIT_NOT_RUN) if lost and lost != os.strerror(errno.EPIPE) else status
 
 
 if __name__ == "__main__":
