@@ -129,8 +129,7 @@ def write(tree: Tree, root: int, name: str, fd: int, codec: Codec, workers: int,
                 try:
                     entry = _current(entry, os.fstat(source))
                     pipe.put(tarstream.header(entry))
-                    tell(Progress("archive", done, total, subject=shown(entry.path)))
-                    digests[entry.path] = _copy(source, entry, pipe, f"{name}/{entry.path}")
+                    digests[entry.path] = _copy(source, entry, pipe, f"{name}/{entry.path}", _progress(tell, done, total, entry.path))
                 finally:
                     os.close(source)
                 entries.append(entry)
@@ -160,7 +159,13 @@ def _current(entry: Entry, found: os.stat_result) -> Entry:
     return Entry.of(entry.path, FILE, found)
 
 
-def _copy(source: int, entry: Entry, pipe: _Pipe, full: str) -> str:
+def _progress(tell: Tell, done: int, total: int, path: str) -> Callable[[int], None]:
+    """Return a function that tells how many bytes of the file C(path) were read."""
+    subject = shown(path)
+    return lambda count: tell(Progress("archive", done + count, total, subject=subject))
+
+
+def _copy(source: int, entry: Entry, pipe: _Pipe, full: str, progress: Callable[[int], None]) -> str:
     """Put the file's content and its padding into the pipe; return its SHA-256."""
     digest = hashlib.sha256()
     left = entry.size
@@ -176,6 +181,7 @@ def _copy(source: int, entry: Entry, pipe: _Pipe, full: str) -> str:
         digest.update(room[:count])
         pipe.advance(count)
         left -= count
+        progress(entry.size - left)
     after = os.fstat(source)
     if (after.st_size, after.st_mtime_ns) != (entry.size, entry.mtime_ns):
         raise Changed(entry.path)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -116,6 +117,9 @@ class BackupOptions(OptionSet):
 
     def verify(self) -> None:
         self.verify_archive = bool(self._values["verify"])
+        for name in ("source", "destination"):
+            # Another spelling is no other folder; "//x" means "/x" on Linux.
+            self._values[name] = os.path.normpath("/" + self._values[name].lstrip("/"))
         self._values["s3"] = check_s3(self._values["s3"])
 
 

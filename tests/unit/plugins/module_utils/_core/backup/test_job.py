@@ -113,6 +113,21 @@ def test_same_size_and_time_but_other_content_is_seen(back_up, source, clock):
     assert back_up().changed
 
 
+def test_another_spelling_of_the_source_is_no_change(back_up, source, destination):
+    back_up()
+    assert not back_up(source=f"/{source}/", destination=f"{destination}/.").changed
+
+
+def test_progress_is_told_within_a_file_and_ends_at_the_total(world, source, destination):
+    told: list = []
+    job.run(BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}), world, tell=told.append)
+    archived = [one for one in told if one.phase == "archive"]
+    assert len([one for one in archived if one.subject.endswith("safetensors")]) > 1
+    assert (archived[-1].done, archived[-1].unit) == (archived[-1].total, "bytes")
+    assert [one.done for one in archived] == sorted(one.done for one in archived)
+    assert told[-1].phase == "verify" and told[-1].done == told[-1].total
+
+
 def test_two_backups_in_one_second_get_two_names(back_up):
     first, second = back_up(), back_up(force=True)
     assert first.backup["name"] != second.backup["name"]
@@ -347,12 +362,12 @@ def test_a_file_that_changes_while_it_is_read_makes_it_start_over(back_up, sourc
     path, times = source / "bert" / "v1" / "model.safetensors", []
     real = archive._copy
 
-    def copy(descriptor, entry, pipe, full):
+    def copy(descriptor, entry, pipe, full, progress):
         if entry.path.endswith("safetensors") and len(times) < 2:
             times.append(1)
             with open(path, "ab") as stream:
                 stream.write(b"more")
-        return real(descriptor, entry, pipe, full)
+        return real(descriptor, entry, pipe, full, progress)
 
     monkeypatch.setattr(archive, "_copy", copy)
     result = back_up()
