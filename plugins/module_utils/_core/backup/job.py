@@ -119,6 +119,11 @@ def observe(options: BackupOptions, world: World) -> Facts:
     refuse(options.source, options.destination)
     if options.compression == "zstd":
         codec.make("zstd", options.compression_level)
+    if options.s3:
+        # A missing library or a setting that can't be used must come out before hours of work, not after.
+        from .store_s3 import Store
+
+        Store(options.s3)
     with _opened_source(options.source) as root:
         tree = _walk(root, options)
     return Facts(

@@ -393,7 +393,9 @@ def test_an_upload_that_got_lost_fails(back_up, s3, destination):
     assert not [key for key in objects(s3) if key.endswith(".manifest.json")]
 
 
-def test_without_boto3_it_is_named(back_up, monkeypatch):
+def test_without_boto3_it_is_named_before_anything_is_done(back_up, destination, monkeypatch):
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(errors.MissingLibrary, match="boto3, needed to store copies in S3"):
-        back_up(check=True, s3={"bucket": "b"})
+    for check in (True, False):
+        with pytest.raises(errors.MissingLibrary, match=r"boto3.*needed to store copies in S3"):
+            back_up(check=check, s3={"bucket": "b"})
+    assert not destination.exists()
