@@ -9,7 +9,7 @@
     python3 scripts/test.py --build-only         only make the artifact
 
 A stage counts single tests where its tool tells them (pytest cases, sanity tests, targets, linters). What this machine can't run is
-counted as skipped, with the reason and the command that would change it.
+counted as skipped, with the reason and the command that would change it. MLOPS_TEST_JOBS says how many unit test runs go side by side (2).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -112,7 +113,19 @@ class Stage:
         """Run pytest and count its cases from the JUnit file it writes."""
         report = LOGS / f"{self.name}-{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.xml"
         report.unlink(missing_ok=True)
-        argv = [python, "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-ra", f"--junitxml={report}", *arguments, *self.extra]
+        argv = [
+            python,
+            "-m",
+            "pytest",
+            "--import-mode=importlib",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            "-ra",
+            f"--junitxml={report}",
+            *arguments,
+            *self.extra,
+        ]
         done = self.command(argv, **options)
         if not report.exists():
             self.result.judge(name, False, f"pytest ended with {done.returncode} and no report, see the log")
@@ -275,10 +288,21 @@ def unit(stage: Stage) -> None:
         else:
             stage.result.skip(f"_core, Python {version}", "no such interpreter here")
     # Most of these tests wait (for servers, time-outs, children): two runs side by side fit on two cores.
-    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        runs = [pool.submit(stage.pytest, title, setup.environment_python(name), [tests], live=False) for title, name, tests in wanted]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=int(os.environ.get("MLOPS_TEST_JOBS") or 2)) as pool:
+        runs = [pool.submit(unit_run, stage, *one) for one in wanted]
     for one in runs:
         one.result()
+
+
+def unit_run(stage: Stage, title: str, name: str, tests: str) -> None:
+    """One pytest run with temporary files and lock folders of its own, so that runs beside it don't meet it."""
+    scratch = Path(tempfile.mkdtemp(prefix="mlops-unit-"))  # a short path: sockets are made below it
+    (scratch / "run").mkdir(mode=0o700)
+    env = environment(XDG_RUNTIME_DIR=str(scratch / "run"), MLOPS_FLEET_LOCK_DIR=str(scratch / "lock"))
+    try:
+        stage.pytest(title, setup.environment_python(name), [f"--basetemp={scratch / 't'}", tests], live=False, env=env)
+    finally:
+        run(["rm", "-rf", scratch], check=False)  # shutil.rmtree gives up on the very deep trees that some tests make
 
 
 def describe(name: str) -> str:
