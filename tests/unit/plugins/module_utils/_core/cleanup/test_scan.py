@@ -160,29 +160,69 @@ def test_thirty_attacks_with_exchanged_links_cost_no_file_outside(world, tmp_pat
     assert attacked > 0 and exchanges > 1000
 
 
-def test_a_folder_moved_away_while_we_are_in_it_ends_the_walk(root, tmp_path, lab, monkeypatch):
-    """Without the comparison on the way up, the walk would go on in whatever folder the moved one lies in now."""
-    lab.unit(root, "run", files=("a/x", "b/y"))
-    lab.unit(tmp_path, "elsewhere", files=("precious",))
+@pytest.fixture
+def act_inside(monkeypatch):
+    """Let a test act at the moment a walk lists a certain folder."""
     real = os.scandir
-    moved = []
 
-    def scandir(fd):
-        path = os.readlink(f"/proc/self/fd/{fd}")
-        if path.endswith("/run/a") and not moved:
-            moved.append(path)
-            os.rename(path, tmp_path / "elsewhere" / "a")
-        return real(fd)
+    def arrange(end, action):
+        done = []
 
-    monkeypatch.setattr(os, "scandir", scandir)
+        def scandir(fd):
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            if path.endswith(end) and not done:
+                done.append(path)
+                action(path)
+            return real(fd)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        return done
+
+    return arrange
+
+
+def _survey(root, name):
     fd = os.open(root, os.O_RDONLY)
     try:
-        found = os.stat(root)
-        problems = scan.remove(fd, "run", found.st_dev, scan.mount_id(fd))
+        return scan.survey(fd, name, _look(root))
     finally:
         os.close(fd)
-    assert moved and (tmp_path / "elsewhere/precious").exists()
-    assert not problems or "moved" in problems[0]
+
+
+def test_a_folder_moved_away_while_we_are_in_it_ends_the_walk(root, tmp_path, lab, act_inside):
+    """Without the comparison on the way up, the walk would go on in whatever folder the moved one lies in now."""
+    lab.unit(root, "run", files=("a/b/x",))
+    (tmp_path / "elsewhere").mkdir()
+    done = act_inside("/run/a/b", lambda path: os.rename(path, tmp_path / "elsewhere/b"))
+    with pytest.raises(scan.Changed, match="moved"):
+        _survey(root, "run")
+    assert done
+
+
+def test_a_folder_replaced_between_listing_and_opening_ends_the_walk(root, tmp_path, lab, act_inside):
+    lab.unit(root, "run", files=("a/x", "b/y"))
+
+    def replace(path):
+        other = os.path.join(os.path.dirname(path), "a" if path.endswith("b") else "b")
+        os.rename(other, tmp_path / "away")
+        os.mkdir(other)
+
+    done = act_inside(("/run/a", "/run/b"), replace)  # whichever comes first
+    with pytest.raises(scan.Changed, match="replaced"):
+        _survey(root, "run")
+    assert done
+
+
+def test_removing_touches_nothing_outside_a_unit_whose_folder_is_moved_away(root, tmp_path, lab, act_inside):
+    lab.unit(root, "run", files=("a/x", "b/y"))
+    lab.unit(tmp_path, "elsewhere", files=("precious", "b/precious"))
+    done = act_inside("/run/a", lambda path: os.rename(path, tmp_path / "elsewhere/a"))
+    fd = os.open(root, os.O_RDONLY)
+    try:
+        scan.remove(fd, "run", os.stat(root).st_dev, scan.mount_id(fd))
+    finally:
+        os.close(fd)
+    assert done and (tmp_path / "elsewhere/precious").exists() and (tmp_path / "elsewhere/b/precious").exists()
 
 
 def test_sizes_of_a_scan_with_links_to_links(root, lab):
