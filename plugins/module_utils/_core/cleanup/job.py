@@ -146,8 +146,7 @@ def run(options: CleanupOptions, world: World, check: bool = False, tell: Tell =
         raise NotUsable(f"The folder of the report {options.report_path} does not exist.", "Make it, or name another file.", options.report_path)
     if check:
         return _run(options, world, True, tell)
-    name = "mlops-fleet-cleanup.lock" if os.geteuid() == 0 else f"mlops-fleet-cleanup-{os.geteuid()}.lock"
-    with lock(os.path.join(lock_folder(), name), "cleanup"):
+    with lock(os.path.join(lock_folder(), "cleanup.lock"), "cleanup"):
         return _run(options, world, False, tell)
 
 
@@ -163,7 +162,7 @@ def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> Clea
             plan.matched[tool.name] = len(tool.remove) + len(tool.keep)
         result = CleanupResult(options, isoformat(facts.now), world.hostname, facts, plan, Done(), check)
         if facts.busy is not None and facts.busy.unseen:
-            result.notes.append(f"{facts.busy.unseen} processes could not be examined; only locks and mounts tell what they use.")
+            result.notes.append(f"{facts.busy.unseen} process(es) could not be examined; only locks and mounts tell what they use.")
         try:
             check_brake(plan, facts.folders, options.brake)
         except Braked as stopped:
