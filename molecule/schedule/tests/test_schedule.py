@@ -130,12 +130,14 @@ def test_a_job_killed_by_its_limit_is_told_and_the_next_run_recovers(host):
 
 def test_jobs_do_not_overlap_and_say_so(host):
     """A second run of the same job while one holds its lock."""
-    host.check_output("touch /run/lock/mlops-fleet-cleanup.lock")
-    host.check_output("systemd-run --unit=holder flock /run/lock/mlops-fleet-cleanup.lock sleep 60")
+    host.check_output("systemctl start ml-cleanup.service")
+    locks = host.check_output("find /run/lock /run/mlops-fleet -name 'mlops-fleet-cleanup.lock' 2>/dev/null || true").split()
+    assert len(locks) == 1
+    host.check_output(f"systemd-run --unit=holder flock {locks[0]} sleep 60")
     time.sleep(1)
     try:
         assert host.run("systemctl start ml-cleanup.service").rc != 0
-        assert "nother" in host.check_output("journalctl -u ml-cleanup.service -o cat -n 8")
+        assert "Another" in host.check_output("journalctl -u ml-cleanup.service -o cat -n 8")
     finally:
         host.check_output("systemctl stop holder.service; systemctl reset-failed ml-cleanup.service || true")
     host.check_output("systemctl start ml-cleanup.service")
@@ -160,8 +162,11 @@ def test_others_read_no_secret_and_write_no_configuration(host):
 
 def test_a_credential_reaches_the_job_and_nobody_else(host):
     host.check_output("umask 077; echo s3cret > /root/token")
+    assert host.run("runuser -u mlops-fleet -- cat /root/token").rc != 0
+    plain = host.run("systemd-run --wait --pipe --quiet -p LoadCredential=token:/root/token sh -c 'cat $CREDENTIALS_DIRECTORY/token'")
+    if "s3cret" not in plain.stdout:
+        pytest.skip("systemd delivers no credentials at all in this container, not even to root")
     text = '[Service]\\nLoadCredential=token:/root/token\\nExecStart=\\nExecStart=/bin/sh -c "wc -c < $$CREDENTIALS_DIRECTORY/token; exit 0"\\n'
     with drop_in(host, "gpu-monitor.service", text):
         host.check_output("systemctl start gpu-monitor.service")
         assert "7" in host.check_output("journalctl -u gpu-monitor.service -o cat -n 5").split()
-    assert host.run("runuser -u mlops-fleet -- cat /root/token").rc != 0
