@@ -345,6 +345,16 @@ def test_a_unit_that_was_written_to_meanwhile_is_put_back_whole(world, clock, ro
     assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == ["run", "run/logs", "run/logs/new.log", "run/logs/train.log", "run/model.bin"]
 
 
+def test_a_file_that_was_written_to_meanwhile_stays_even_where_age_does_not_matter(world, root, later, lab):
+    (root / "state.bin").write_text("old")
+
+    def write():
+        (root / "state.bin").write_text("new")
+
+    result = _two(root, later, world, _once(write))
+    assert "changed after the plan" in lab.reasons(result)["state.bin"] and (root / "state.bin").read_text() == "new"
+
+
 def test_a_unit_taken_into_use_meanwhile_is_put_back_whole(world, root, later, lab):
     one = lab.unit(root, "run")
     held = []
