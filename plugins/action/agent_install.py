@@ -47,13 +47,18 @@ def release() -> str:
         return next(line.split(":", 1)[1].strip() for line in stream if line.startswith("version:"))
 
 
-def bundle() -> tuple[str, bytes]:
-    """Return the version's name and the bundle; the same files always give the same bytes."""
-    content = files()
+def version_of(content: dict[str, bytes]) -> str:
+    """Return the version's name: this collection's release and the first twelve digits of the digest of the package's files."""
     digest = hashlib.sha256()
     for name, data in content.items():
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
-    version = f"{release()}-{digest.hexdigest()[:12]}"
+    return f"{release()}-{digest.hexdigest()[:12]}"
+
+
+def bundle() -> tuple[str, bytes]:
+    """Return the version's name and the bundle; the same files always give the same bytes."""
+    content = files()
+    version = version_of(content)
     content["VERSION"] = f"{version}\n".encode("ascii")
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:

@@ -13,6 +13,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.mlops.fleet.plugins.action import agent_install
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, NotUsable
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import html
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
@@ -95,6 +96,7 @@ class ActionModule(ActionBase):
             fail_on=options.fail_on,
             check_mode=check_mode,
             held=held,
+            version=agent_install.version_of(agent_install.files()),
         )
         lines = fleet.table(report)
         if options.show:

@@ -80,6 +80,7 @@ versions:
 """
 
 import base64
+import os
 import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
@@ -111,6 +112,8 @@ def main() -> None:
         else:
             if not options.bundle or not options.version:
                 raise OptionError("The bundle is missing.", "Call mlops.fleet.agent_install as a task, so that the controller makes it.")
+            if not module.check_mode or os.path.exists(options.interpreter):  # the role may only be about to make it
+                agent.check_interpreter(_shell.world(module).run, options.interpreter)
             bundle = base64.b64decode(options.bundle)
             result = agent.install(options.install_dir, options.bin_dir, options.interpreter, options.version, bundle, module.check_mode)
         found = {"changed": result["changed"], **result["after"]}

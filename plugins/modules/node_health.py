@@ -416,6 +416,11 @@ domain:
   description: V(node) when the machine is at fault, V(user) when only workloads are, else V(none).
   returned: always
   type: str
+agent_version:
+  description: Version of the agent (the command C(mlfleet)) on this node, V(null) where it is not installed in C(/opt/mlops-fleet).
+  returned: always
+  type: str
+  sample: 0.1.0-1f2e3d4c5b6a
 duration:
   description: How long the module took, in seconds.
   returned: always
@@ -423,6 +428,7 @@ duration:
 """
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils._core.installed import agent_version
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
 
@@ -433,7 +439,7 @@ def main() -> None:
     def work() -> dict:
         options = NodeOptions.from_mapping(module.params)
         document = health.run(options, _shell.world(module), write=not module.check_mode)
-        return _shell.judged({"changed": False, **document.to_dict()}, options.fail_on)
+        return _shell.judged({"changed": False, **document.to_dict(), "agent_version": agent_version()}, options.fail_on)
 
     _shell.execute(module, work)
 

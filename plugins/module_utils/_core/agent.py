@@ -25,6 +25,7 @@ from typing import Any
 
 from .errors import NotUsable, Refused, VerificationFailed
 from .fsutil import atomic_write, fsync_folder, lock, refuse_dangerous
+from .ports import CommandRunner
 
 PACKAGE = "mlops_fleet"
 _VERSION = re.compile(r"^[0-9A-Za-z][0-9A-Za-z.+_-]*-[0-9a-f]{12}$")
@@ -96,6 +97,20 @@ def _unpack(folder: str, version: str, bundle: bytes) -> None:
     fsync_folder(os.path.dirname(final))
 
 
+def check_interpreter(run: CommandRunner, interpreter: str) -> None:
+    """Make sure that the Python that will run the command is there and new enough.
+
+    :raises CommandFailed: it is not there. :raises NotUsable: it is no Python, or older than 3.9.
+    """
+    todo = "Name a Python 3.9 or later (agent_python, or interpreter of the module)."
+    done = run([interpreter, "-I", "-c", "import sys; print(*sys.version_info[:2])"], timeout=30)
+    found = re.match(r"(\d+) (\d+)\s*$", done.stdout)
+    if done.returncode or not found:
+        raise NotUsable(f"{interpreter} is not a Python that works: {(done.stderr.strip() or done.stdout.strip())[-200:]}.", todo, interpreter)
+    if (int(found[1]), int(found[2])) < (3, 9):
+        raise NotUsable(f"{interpreter} is Python {found[1]}.{found[2]}.", todo, interpreter)
+
+
 def install(folder: str, bin_dir: str, interpreter: str, version: str, bundle: bytes, check: bool = False) -> dict[str, Any]:
     """Install C(version) (C(RELEASE-DIGEST)) from the bundle (gzipped tar of the package's files) and make it current.
 
@@ -155,7 +170,8 @@ def remove(folder: str, bin_dir: str, check: bool = False) -> dict[str, Any]:
     before = installed(folder)
     command = os.path.join(bin_dir, "mlfleet")
     ours = "Installed by mlops.fleet.agent" in _read(command)
-    changed = bool(before["versions"] or before["current"] or before["previous"] or ours)
+    unfinished = _unfinished(folder)
+    changed = bool(before["versions"] or before["current"] or before["previous"] or ours or unfinished)
     after: dict[str, Any] = {"current": "", "previous": "", "versions": []}
     if check or not changed:
         return {"changed": changed, "before": before, "after": after}
@@ -164,7 +180,7 @@ def remove(folder: str, bin_dir: str, check: bool = False) -> dict[str, Any]:
     for name in ("current", "previous", ".lock"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, name))
-    for version in before["versions"]:
+    for version in [*before["versions"], *unfinished]:
         shutil.rmtree(os.path.join(folder, "versions", version))
     for path in (os.path.join(folder, "versions"), folder):
         with contextlib.suppress(OSError):
@@ -172,10 +188,19 @@ def remove(folder: str, bin_dir: str, check: bool = False) -> dict[str, Any]:
     return {"changed": True, "before": before, "after": after}
 
 
+def _unfinished(folder: str) -> list[str]:
+    """Return the folders of installations that were killed, by their names below C(versions)."""
+    try:
+        names = os.listdir(os.path.join(folder, "versions"))
+    except OSError:
+        return []
+    return [name for name in names if name.startswith(".") and name.endswith(".tmp") and _VERSION.match(name[1:-4])]
+
+
 def _forget_old(folder: str) -> None:
     found = installed(folder)
-    for name in os.listdir(os.path.join(folder, "versions")):
-        if name not in (found["current"], found["previous"]) and _VERSION.match(name.lstrip(".").removesuffix(".tmp")):
+    for name in [*found["versions"], *_unfinished(folder)]:
+        if name not in (found["current"], found["previous"]):
             shutil.rmtree(os.path.join(folder, "versions", name), ignore_errors=True)
 
 

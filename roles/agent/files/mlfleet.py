@@ -826,7 +826,7 @@ def run(command: Command) -> int:
         terminal.note(f"stopped by {error}")
         terminal.log("ERROR", f"{command.name} stopped by {error}")
         raise
-    except Exception as error:  # whatever it is: one line, and the way to more
+    except Exception as error:  # noqa: BLE001  # whatever it is: one line, and the way to more
         if command.environ.get("MLFLEET_DEBUG"):
             import traceback
 

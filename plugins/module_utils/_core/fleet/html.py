@@ -56,7 +56,8 @@ def _host_row(number: int, entry: Mapping[str, Any]) -> str:
     advice = "" if entry["recommendation"] == "none" else f"<small>recommended: {escape(entry['recommendation'])}</small>"
     cells = "".join(_phase_cell(phase) for phase in entry["phases"])
     took = human_duration(entry["duration"]) if entry["duration"] else ""
-    name = f"<td><b>{escape(entry['host'])}</b>{advice}</td>"
+    notes = "".join(f"<small>{escape(note)}</small>" for note in entry["notes"])
+    name = f"<td><b>{escape(entry['host'])}</b>{advice}{notes}</td>"
     return f'<tr id="h{number}">{name}<td>{_state(entry["status"])}</td><td class="n">{score}</td>{cells}<td class="n">{escape(took)}</td></tr>'
 
 

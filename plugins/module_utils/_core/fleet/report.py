@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import verdict
 from ..fsutil import human_duration, human_size
+from ..installed import compare
 from ..output import human
 from .stats import percentile
 
@@ -125,8 +126,11 @@ def phase_entry(phase: str, result: Result | None, earlier: Mapping[str, str], h
     return {**entry, "status": status if status in STATES else verdict.PASS, "message": message, "changed": bool(result.get("changed"))}
 
 
-def host_entry(host: str, results: Mapping[str, Result | None], held: str = "", check_mode: bool = False) -> dict[str, Any]:
-    """Return the report's entry of one host from its phases' registered results (None = there is none)."""
+def host_entry(host: str, results: Mapping[str, Result | None], held: str = "", check_mode: bool = False, version: str = "") -> dict[str, Any]:
+    """Return the report's entry of one host from its phases' registered results (None = there is none).
+
+    :param version: the collection's version of the agent, to compare the node's with.
+    """
     entries: list[dict[str, Any]] = []
     earlier: dict[str, str] = {}
     for phase in PHASES:
@@ -149,6 +153,8 @@ def host_entry(host: str, results: Mapping[str, Result | None], held: str = "", 
         "gpus": len(gpu.get("gpus") or []),
         "problems": problems[:PROBLEMS],
         "problems_total": len(problems),
+        "agent_version": str(health.get("agent_version") or ""),
+        "notes": [note for note in [compare(str(health.get("agent_version") or ""), version)] if note],
         "backup": {name: made[name] for name in ("path", "size", "sha256", "verified", "created") if name in made},
         "freed_bytes": int(cleanup.get("freed_bytes") or 0),
         "duration": round(sum(entry["duration"] or 0 for entry in entries), 3),
@@ -174,15 +180,17 @@ def assemble(
     fail_on: str = verdict.CRITICAL,
     check_mode: bool = False,
     held: Mapping[str, str] | None = None,
+    version: str = "",
 ) -> dict[str, Any]:
     """Assemble the report of all targeted hosts.
 
     :param lookup: returns the registered result of (host, phase), None where there is none.
     :param timestamp: seconds since the epoch. :param held: host to the reason why it was held back.
+    :param version: the collection's version of the agent; hosts whose agent is another get a note. It changes no verdict.
     :return: C(version title timestamp check_mode hosts summary failed_hosts errors status exit_code), plain JSON data.
         C(failed_hosts) are those whose phases did not do their job, or whose verdict is at least C(fail_on).
     """
-    entries = [host_entry(host, {phase: lookup(host, phase) for phase in phases}, (held or {}).get(host, ""), check_mode) for host in hosts]
+    entries = [host_entry(host, {phase: lookup(host, phase) for phase in phases}, (held or {}).get(host, ""), check_mode, version) for host in hosts]
     failed = [entry["host"] for entry in entries if entry["status"] in BROKEN or verdict.fails(entry["status"], fail_on)]
     states = {state: sum(1 for entry in entries if entry["status"] == state) for state in STATES}
     errors = []
@@ -249,6 +257,7 @@ def table(report: Mapping[str, Any]) -> list[str]:
     lines = human.table(rows, rule=True)
     bad = [(entry, phase) for entry in report["hosts"] for phase in entry["phases"] if phase["status"] not in (verdict.PASS, verdict.SKIPPED)]
     lines += [f"{entry['host']}: {phase['phase']} {phase['status']}: {phase['message']}" for entry, phase in bad]
+    lines += [f"{entry['host']}: note: {note}" for entry in report["hosts"] for note in entry["notes"]]
     return [*lines, *report["errors"], headline(report)]
 
 

@@ -16,8 +16,8 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import agent
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import NotUsable, Refused, VerificationFailed
+from ansible_collections.mlops.fleet.plugins.module_utils._core import agent, installed
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed, NotUsable, Refused, VerificationFailed
 
 PROGRAM = "import sys\n\n\ndef main():\n    print({name!r}, __file__)\n    return 7\n"
 
@@ -159,3 +159,30 @@ def test_a_foreign_command_of_that_name_stays(tmp_path):
     (tmp_path / "bin" / "mlfleet").write_text("#!/bin/sh\n")
     assert not agent.remove(str(tmp_path / "opt"), str(tmp_path / "bin"))["changed"]
     assert (tmp_path / "bin" / "mlfleet").exists()
+
+
+def test_removal_takes_what_a_killed_installation_left(place, tmp_path):
+    place("a")
+    (tmp_path / "opt" / "versions" / f".{version('b')}.tmp" / "mlops_fleet").mkdir(parents=True)
+    assert agent.remove(str(tmp_path / "opt"), str(tmp_path / "bin"))["changed"]
+    assert not (tmp_path / "opt").exists()
+
+
+def test_the_interpreter_must_be_a_python_new_enough(world, tmp_path):
+    agent.check_interpreter(world.run, sys.executable)
+    old = tmp_path / "old-python"
+    old.write_text("#!/bin/sh\necho 3 8\n")
+    other = tmp_path / "other"
+    other.write_text("#!/bin/sh\necho no such option >&2; exit 2\n")
+    for path, words in ((old, "is Python 3.8"), (other, "no such option")):
+        path.chmod(0o755)
+        with pytest.raises(NotUsable, match=words):
+            agent.check_interpreter(world.run, str(path))
+    with pytest.raises(CommandFailed, match="not installed"):
+        agent.check_interpreter(world.run, str(tmp_path / "missing"))
+
+
+def test_the_stamp_of_an_installation_can_be_read(tmp_path):
+    assert installed.agent_version(str(tmp_path / "opt")) is None
+    agent.install(str(tmp_path / "opt"), str(tmp_path / "bin"), sys.executable, version("a"), release(version("a")))
+    assert installed.agent_version(str(tmp_path / "opt")) == version("a")

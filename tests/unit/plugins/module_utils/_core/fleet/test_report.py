@@ -179,3 +179,18 @@ def test_a_large_fleet_is_quick_and_plain_json():
     assert time.process_time() - start < 5 and len(text) < 2_000_000
     assert json.loads(json.dumps(report)) == report
     assert Page(text).open == []
+
+
+def test_an_agent_that_is_not_the_collections_is_said_and_changes_no_verdict():
+    mine, wanted = "0.1.0-aaaaaaaaaaaa", "0.2.0-bbbbbbbbbbbb"
+    results = {name: {**HEALTHY, "health": verdict(CHECK_OK, agent_version=one)} for name, one in (("old", mine), ("same", wanted), ("none", None))}
+    report = assemble(results, version=wanted)
+    assert {host["host"]: [note.split(" is ")[1].split(" (")[0] for note in host["notes"]] for host in report["hosts"]} == {
+        "old": ["older than the collection"],
+        "same": [],
+        "none": [],
+    }
+    assert report["status"] == "pass" and report["failed_hosts"] == [] and entry(report, "old")["agent_version"] == mine
+    (line,) = [line for line in fleet.table(report) if ": note: " in line]
+    assert line.startswith("old: note: the agent on this node (0.1.0-aaaaaaaaaaaa) is older")
+    assert page.render(report).count("is older than the collection") == 1
