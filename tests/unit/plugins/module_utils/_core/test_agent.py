@@ -178,7 +178,7 @@ def test_the_interpreter_must_be_a_python_new_enough(world, tmp_path):
         path.chmod(0o755)
         with pytest.raises(NotUsable, match=words):
             agent.check_interpreter(world.run, str(path))
-    with pytest.raises(CommandFailed, match="not installed"):
+    with pytest.raises(CommandFailed, match="missing"):
         agent.check_interpreter(world.run, str(tmp_path / "missing"))
 
 
