@@ -98,7 +98,7 @@ RULES: dict[str, Rule] = {
     "memory_pressure": Rule("5", "20", "%", action="restart_app", domain="user", percent=True),
     "io_pressure": Rule("50", OFF, "%", domain="user", percent=True),
     "cpu_pressure": Rule(OFF, OFF, "%", domain="user", percent=True),
-    "cpu_load": Rule("1.5", "3", "", domain="user"),
+    "cpu_load": Rule("1.5", OFF, domain="user"),
     "failed_units": Rule("1"),
     "flapping_units": Rule("1"),
     "oom_kills": Rule("1", "10", action="restart_app", domain="user"),

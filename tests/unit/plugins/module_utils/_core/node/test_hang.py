@@ -15,6 +15,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import isolate
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
@@ -95,6 +96,28 @@ def _stubborn(argv, timeout=30.0, env=None, stdin=None):
     """A runner without a deadline of its own, around a program that ignores SIGTERM."""
     done = subprocess.run(["sh", "-c", "trap '' TERM; sleep 60"], capture_output=True, text=True)
     return CommandResult(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_gpu_tool_that_ignores_sigterm_is_critical_in_time(tmp_path, clock, options, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\ntrap '' TERM INT HUP\nwhile :; do sleep 0.2; done\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def run(argv, timeout=30.0, env=None, stdin=None):
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise CommandFailed(f"{argv[0]} did not answer") from error
+        return CommandResult(done.returncode, done.stdout, done.stderr)
+
+    begun = time.monotonic()
+    document = health.run(options(checks=["gpu"], timeout=1.5), World(run=run, clock=clock)).to_dict()
+    assert time.monotonic() - begun < 4 and document["status"] == "critical"
+    if document["checks"][0]["check"] == "gpu_driver":  # no real driver here that answers beside it
+        assert document["summary"]["total"] == 1
+    time.sleep(0.3)
+    assert subprocess.run(["pgrep", "-f", str(tool)], capture_output=True).returncode == 1, "it was killed for good"
 
 
 def _sleepers():

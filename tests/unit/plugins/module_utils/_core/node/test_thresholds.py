@@ -59,7 +59,7 @@ def test_limits_that_contradict_are_refused(given, words):
 
 
 def test_source_says_who_set_the_limit():
-    found = thresholds.resolve({"cpu_load": {"warning": 2}, "disk_usage": {"warning": "80"}})
+    found = thresholds.resolve({"cpu_load": {"warning": 2, "critical": 3}, "disk_usage": {"warning": "80"}})
     assert (found["cpu_load"].source, found["disk_usage"].source) == ("user", "default")
     assert found["cpu_load"].level(1.9) == "pass" and found["cpu_load"].level(2) == "warning" and found["cpu_load"].level(3) == "critical"
     assert found["flapping_units"].critical.shown is None, "a limit that is off is not shown"
