@@ -9,6 +9,7 @@ import fcntl
 import os
 
 import pytest
+
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import inuse
 
 
