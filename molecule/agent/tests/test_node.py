@@ -1,0 +1,138 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the installation left on the nodes, asked of the system's own tools."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+testinfra_hosts = ["fleet"]
+
+CONFIG = "/etc/mlops-fleet/config.json"
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "user", "group"),
+    [
+        (CONFIG, 0o640, "root", "mlops-fleet"),
+        ("/etc/mlops-fleet", 0o750, "root", "mlops-fleet"),
+        ("/var/lib/mlops-fleet", 0o750, "mlops-fleet", "mlops-fleet"),
+        ("/opt/mlops-fleet", 0o755, "root", "root"),
+        ("/opt/mlops-fleet/current/mlops_fleet/mlfleet.py", 0o644, "root", "root"),
+        ("/usr/local/bin/mlfleet", 0o755, "root", "root"),
+        ("/usr/share/bash-completion/completions/mlfleet", 0o644, "root", "root"),
+        ("/var/log/ml-backup.log", 0o640, "root", "mlops-fleet"),
+        ("/var/log/gpu-monitor.log", 0o640, "mlops-fleet", "mlops-fleet"),
+        ("/var/log/ml-health-check.log", 0o640, "mlops-fleet", "mlops-fleet"),
+    ],
+)
+def test_owners_and_modes(host, path, mode, user, group):
+    found = host.file(path)
+    assert (oct(found.mode), found.user, found.group) == (oct(mode), user, group)
+
+
+def test_the_user_can_not_log_in_and_is_nobody_special(host):
+    user = host.user("mlops-fleet")
+    assert user.shell == "/usr/sbin/nologin" and user.home == "/var/lib/mlops-fleet" and not host.file("/home/mlops-fleet").exists
+    assert set(user.groups) <= {"mlops-fleet", "adm", "systemd-journal", "video", "render"}
+    assert host.check_output("getent shadow mlops-fleet").split(":")[1].startswith(("!", "*"))
+    assert not host.run("find / -xdev -user mlops-fleet -perm /6000").stdout
+
+
+def test_current_names_one_version_and_the_command_runs_it(host):
+    version = host.check_output("cat /opt/mlops-fleet/current/mlops_fleet/VERSION")
+    assert host.file("/opt/mlops-fleet/current").linked_to == f"/opt/mlops-fleet/versions/{version}"
+    assert host.check_output("ls /opt/mlops-fleet/versions") == version
+    assert host.check_output("mlfleet --version") == f"mlfleet {version}"
+    files = host.check_output("cd /opt/mlops-fleet/current && find -L . -type f").split()
+    assert files and all(path.endswith((".py", ".pyc", "/VERSION")) for path in files)
+
+
+def test_others_read_no_configuration_and_write_nothing(host):
+    assert "hush-hush" in host.check_output(f"cat {CONFIG}")
+    assert host.run(f"runuser -u nobody -- cat {CONFIG}").rc != 0
+    assert "hush-hush" in host.check_output(f"runuser -u mlops-fleet -- cat {CONFIG}")
+    for user in ("nobody", "mlops-fleet"):
+        writable = host.check_output(
+            f"runuser -u {user} -- find -L /etc/mlops-fleet /opt/mlops-fleet /usr/local/bin /usr/share/bash-completion"
+            " /etc/systemd/system /etc/logrotate.d -xdev -writable 2>/dev/null || true"
+        )
+        assert writable == ""
+    for path in ("/var/log/ml-backup.log", "/var/log/gpu-monitor.log", "/var/log/gpu-metrics.csv"):
+        assert host.run(f"runuser -u nobody -- cat {path}").rc != 0
+    assert host.run("runuser -u mlops-fleet -- sh -c 'echo x >> /var/log/ml-backup.log'").rc != 0
+
+
+def test_the_service_user_gets_json_and_nothing_else(host):
+    done = host.run("runuser -u mlops-fleet -- mlfleet gpu --json")
+    document = json.loads(done.stdout)
+    assert done.rc == 0 and document["gpus"] == [] and document["summary"]["status"] == "skipped"
+    done = host.run("runuser -u mlops-fleet -- mlfleet health --json")
+    assert done.rc in (0, 1) and json.loads(done.stdout)["summary"]["total"] > 3
+    # The journal is open to it through its groups.
+    assert not [check for check in json.loads(done.stdout)["checks"] if "ermission" in check["message"]]
+    assert "no log is written" not in done.stderr
+
+
+def test_a_stranger_is_told_who_may(host):
+    done = host.run("runuser -u nobody -- mlfleet gpu")
+    assert done.rc == 3 and "can't be read by nobody" in done.stderr and "member of the group mlops-fleet" in done.stderr
+
+
+def test_the_doctor_finds_the_node_ready(host):
+    done = host.run("mlfleet doctor --json")
+    checks = {(check["check"], check.get("subject", "")): check["status"] for check in json.loads(done.stdout)["checks"]}
+    assert done.rc in (0, 1), done.stdout
+    for name in ("health", "gpu", "backup", "cleanup"):
+        assert checks[f"job {name}", name] == "pass"
+    assert checks["configuration permissions", CONFIG] == "pass" and checks["schedule", ""] == "pass" and checks["alerts", ""] == "pass"
+    assert "critical" not in checks.values()
+
+
+def test_the_doctor_finds_a_node_that_is_not(host):
+    host.check_output(f"chmod 0644 {CONFIG}")
+    try:
+        done = host.run("mlfleet doctor")
+        assert done.rc == 2 and "0644" in done.stdout
+    finally:
+        host.check_output(f"chmod 0640 {CONFIG}")
+
+
+def test_no_secret_in_process_lists_journal_or_output(host):
+    """Every command line of the node while the jobs run, sampled; the journal has Ansible's own record of its modules too."""
+    watch = (
+        "while [ ! -e /tmp/stop ]; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c [h]ush-hush; done > /tmp/seen & "
+        "mlfleet doctor --verbose > /tmp/said 2>&1; mlfleet config >> /tmp/said; mlfleet backup >> /tmp/said 2>&1;"
+        " mlfleet alert --test >> /tmp/said 2>&1; touch /tmp/stop; wait"
+    )
+    host.check_output(f"rm -f /tmp/stop /tmp/seen /tmp/said; cat > /tmp/watch.sh <<'END'\n{watch}\nEND\nbash /tmp/watch.sh")
+    samples = host.check_output("cat /tmp/seen").split()
+    assert len(samples) > 5 and set(samples) == {"0"}
+    assert "hush-hush" not in host.check_output("cat /tmp/said") and "HUSH" not in host.check_output("cat /tmp/said")
+    journal = host.check_output("journalctl --output=verbose --no-pager | grep -ci [h]ush || true")
+    assert host.run("journalctl | grep -c Invoked").stdout.strip() != "0" and journal == "0"
+    host.check_output("rm /tmp/watch.sh /tmp/stop /tmp/seen /tmp/said")
+
+
+def test_bash_finds_the_completion(host):
+    program = (
+        "source /usr/share/bash-completion/completions/mlfleet; COMP_WORDS=(mlfleet backup --s3-b); COMP_CWORD=2; _mlfleet;"
+        ' echo "${COMPREPLY[*]}"; complete -p mlfleet'
+    )
+    assert host.check_output("bash -c %s", program).splitlines() == ["--s3-bucket", "complete -F _mlfleet mlfleet"]
+
+
+def test_old_variables_take_effect_in_the_timers_jobs(host):
+    """A limit that every disk breaks, in the old scripts' file: the health job that its timer starts warns."""
+    assert "DISK_WARN_THRESHOLD=80" in host.check_output("cat /etc/ml-automation.conf")
+    log = "/var/log/ml-health-check.log"
+    host.check_output("sed -i s/DISK_WARN_THRESHOLD=80/DISK_WARN_THRESHOLD=0.001/ /etc/ml-automation.conf")
+    try:
+        before = int(host.check_output(f"grep -c 'Disk usage' {log} || true"))
+        host.check_output("systemctl start ml-health-check.service")
+        assert int(host.check_output(f"grep -c 'WARNING. Disk usage' {log}")) > before
+    finally:
+        host.check_output("sed -i s/DISK_WARN_THRESHOLD=0.001/DISK_WARN_THRESHOLD=80/ /etc/ml-automation.conf")
