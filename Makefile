@@ -41,6 +41,7 @@ molecule: ## booted nodes over SSH
 bench: ## what a task costs, against an empty module
 	@$(PYTHON) scripts/setup.py dev
 	@.build/dev/bin/python scripts/bench.py
+	@.build/dev/bin/python tests/benchmarks/node_command.py
 
 build: ## the collection's artifact, in .build/artifact
 	@$(PYTHON) scripts/test.py --build-only
