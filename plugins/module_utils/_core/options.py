@@ -195,7 +195,7 @@ def read_table(table: Iterable[Option], given: Mapping[str, Any], prefix: str = 
 
 
 class OptionSet:
-    """The checked options of one part; each is an attribute. Subclasses set C(TABLE) and may override C(verify)."""
+    """The checked options of one part; each is an attribute. Subclasses set C(TABLE) and may override C(check_together)."""
 
     TABLE: ClassVar[tuple[Option, ...]] = ()
 
@@ -215,7 +215,7 @@ class OptionSet:
         :raises OptionError: see read_table; also for options that contradict each other.
         """
         options = cls(read_table(cls.TABLE, given))
-        options.verify()
+        options.check_together()
         return options
 
     @classmethod
@@ -223,7 +223,7 @@ class OptionSet:
         """Read the options of a configuration section; what only a call can give may be missing. Raises like from_mapping."""
         return cls.from_mapping(given)
 
-    def verify(self) -> None:
+    def check_together(self) -> None:
         """Check options against each other; raise OptionError where they contradict."""
 
     def to_dict(self) -> dict[str, Any]:

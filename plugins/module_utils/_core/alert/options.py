@@ -144,7 +144,7 @@ class AlertOptions(OptionSet):
         found._values["test"] = bool(given.get("test"))
         return found
 
-    def verify(self) -> None:
+    def check_together(self) -> None:
         """Check what the table can't say: sources of secrets, addresses, headers, what is told at all."""
         if self.document is None and self.msg is None and not self.test:
             raise OptionError("There is nothing to tell.", "Give document (a registered verdict), message, or test: true.", "document")

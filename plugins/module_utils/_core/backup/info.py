@@ -24,9 +24,9 @@ def run(options: InfoOptions, tell: Tell = silent) -> dict[str, Any]:
         from .store_s3 import Store
 
         store = Store(options.s3)
-        found = [store.check(one, options.depth, tell) for one in store.listing()]
+        found = [store.check(one, options.verify, tell) for one in store.listing()]
     else:
-        found = [verify.check(one, options.depth, tell) for one in local(options.path)]
+        found = [verify.check(one, options.verify, tell) for one in local(options.path)]
     return {
         "backups": found,
         "latest": next((one for one in found if not one["problems"]), None),

@@ -213,7 +213,7 @@ def decide(options: BackupOptions, facts: Facts) -> Plan:
     backups = list(facts.backups)
     if make:
         # The new backup as it will be, for the rules.
-        verifications = [{"result": "ok"}] if options.verify_archive else []
+        verifications = [{"result": "ok"}] if options.verify else []
         backups.append(Backup("", "", facts.now, estimate, manifest={"verifications": verifications}))
     decisions = retention.decide(backups, rules(options), facts.now)
     return Plan(options, facts, make, reason, None if make else current, estimate, tuple(one for one in decisions if one.backup.name))
@@ -236,7 +236,7 @@ def _needed(options: BackupOptions, facts: Facts, current: Backup | None) -> tup
         return True, "forced"
     if current is None or current.manifest is None:
         return True, "there is no complete backup"
-    if options.verify_archive and not current.verified:
+    if options.verify and not current.verified:
         return True, "the newest backup was never verified"
     if current.manifest["fingerprint"] != facts.fingerprint:
         return True, "the source has changed"
@@ -396,7 +396,7 @@ def _make(plan: Plan, result: Result, world: World, tell: Tell, folder: int) -> 
             result.plan = replace(plan, facts=replace(plan.facts, tree=tree))
             result.written = written.size
             document = manifest.build(name, created, world.hostname, options.source, options.to_dict(), tree.skipped, written)
-            if options.verify_archive:
+            if options.verify:
                 started = clock.monotonic()
                 found = _prove(fd, name, written, document, tell)
                 document["verifications"].append({"at": isoformat(clock.now()), "depth": "full", "result": "ok", "files": found.files, "bytes": found.bytes})

@@ -112,11 +112,7 @@ class BackupOptions(OptionSet):
         _s3_option(*_UPLOAD),
     )
 
-    #: The option C(verify); its name is taken by the method below.
-    verify_archive: bool
-
-    def verify(self) -> None:
-        self.verify_archive = bool(self._values["verify"])
+    def check_together(self) -> None:
         for name in ("source", "destination"):
             # Another spelling is no other folder; "//x" means "/x" on Linux.
             self._values[name] = os.path.normpath("/" + self._values[name].lstrip("/"))
@@ -132,10 +128,7 @@ class InfoOptions(OptionSet):
         _s3_option(),
     )
 
-    depth: str
-
-    def verify(self) -> None:
-        self.depth = str(self._values["verify"])
+    def check_together(self) -> None:
         self._values["s3"] = check_s3(self._values["s3"])
 
 
@@ -153,10 +146,7 @@ class RestoreOptions(OptionSet):
         _s3_option(),
     )
 
-    verify_content: bool
-
-    def verify(self) -> None:
-        self.verify_content = bool(self._values["verify"])
+    def check_together(self) -> None:
         self._values["s3"] = check_s3(self._values["s3"])
         if self.files and self.mode == "replace":
             raise OptionError(

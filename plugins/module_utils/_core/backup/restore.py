@@ -172,7 +172,7 @@ def find(options: RestoreOptions) -> Origin:
         chosen = _choose(store.listing(), options.backup, store.url(""))
         return Origin(chosen, lambda: store.open(chosen), store.url(chosen.name))
     chosen = verify.at(options.backup) if "/" in options.backup else _choose(catalogue.listing(options.path), options.backup, options.path)
-    if chosen.problems and options.verify_content:
+    if chosen.problems and options.verify:
         raise VerificationFailed(f"{chosen.path} is damaged: {'; '.join(chosen.problems)}.", "Use another backup.", chosen.path)
     return Origin(chosen, lambda: reading.open_archive(chosen.path), chosen.path)
 
@@ -370,7 +370,7 @@ def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name
     os.fsync(folder)
     _discard(folder, temporary)  # holds the replaced tree now, if there was one
     plan.files, plan.bytes = tree.files, tree.bytes
-    plan.verified = options.verify_content and facts.origin.backup.sha256 is not None
+    plan.verified = options.verify and facts.origin.backup.sha256 is not None
     plan.changed = True
     return plan
 
@@ -445,8 +445,8 @@ def _fill(tree: _Tree, facts: Facts, options: RestoreOptions, tell: Tell) -> Non
     backup = facts.origin.backup
     stream: BinaryIO = facts.origin.open()
     with contextlib.closing(stream):
-        manifest = backup.manifest if options.verify_content else None
-        sha256 = backup.sha256 if options.verify_content else None
+        manifest = backup.manifest if options.verify else None
+        sha256 = backup.sha256 if options.verify else None
         found = reading.scan(stream, backup.size, manifest, sha256, tell, sink=tree, phase="restore")
     found.raise_for(f"The backup {backup.name}")
     if not tree.files:

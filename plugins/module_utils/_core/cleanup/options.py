@@ -108,7 +108,7 @@ class CleanupOptions(OptionSet):
     folders: tuple[Target, ...]
     tools: tuple[str, ...]
 
-    def verify(self) -> None:
+    def check_together(self) -> None:
         if self.targets is not None and not self.targets:
             raise OptionError("Option targets is an empty list.", "Name what to clean, or leave the option out for the usual places.", "targets")
         folders = self._defaults() if self.targets is None else [self._given(number, one) for number, one in enumerate(self.targets)]

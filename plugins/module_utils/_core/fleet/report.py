@@ -170,6 +170,15 @@ def _recommendation(health: Result, gpu: Result) -> str:
     return max(known, key=verdict.ACTIONS.index, default="none")
 
 
+def _unfit(entry: Mapping[str, Any]) -> bool:
+    """Say whether a host should get no work: unreachable, or critically sick in a way that asks for more than a look.
+
+    A pending kernel update recommends a reboot, too, but as a warning; that host can go on working.
+    """
+    sick = any(phase["phase"] in ("health", "gpu") and phase["status"] == verdict.CRITICAL for phase in entry["phases"])
+    return entry["status"] == UNREACHABLE or (sick and entry["recommendation"] in ("drain", "reboot", "reset_gpu"))
+
+
 def assemble(
     hosts: Sequence[str],
     lookup: Lookup,
@@ -215,9 +224,7 @@ def assemble(
             "score_p5": percentile(scores, 5),
             "backups_verified": sum(1 for entry in entries if entry["backup"].get("verified")),
             "freed_bytes": sum(entry["freed_bytes"] for entry in entries),
-            "do_not_schedule": [
-                entry["host"] for entry in entries if entry["recommendation"] in ("drain", "reboot", "reset_gpu") or entry["status"] == UNREACHABLE
-            ],
+            "do_not_schedule": [entry["host"] for entry in entries if _unfit(entry)],
         },
         "failed_hosts": failed,
         "errors": errors,

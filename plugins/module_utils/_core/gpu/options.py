@@ -66,7 +66,7 @@ class GpuOptions(OptionSet):
         FAIL_ON,
     )
 
-    def verify(self) -> None:
+    def check_together(self) -> None:
         """:raises OptionError: the critical temperature is below the warning one."""
         warning, critical = self.temperature_warning, self.temperature_critical
         if warning is not None and critical is not None and critical < warning:

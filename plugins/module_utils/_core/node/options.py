@@ -135,7 +135,7 @@ class NodeOptions(OptionSet):
 
     limits_in_force: dict[str, thresholds.Limits]
 
-    def verify(self) -> None:
+    def check_together(self) -> None:
         """Check the limits and patterns as a whole. :raises OptionError: they contradict each other or can't be used."""
         given: dict[str, dict[str, Any]] = {}
         for name, own in self.limits.items():

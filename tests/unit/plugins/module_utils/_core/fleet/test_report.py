@@ -71,6 +71,11 @@ def test_a_sick_gpu_makes_the_run_critical_and_names_the_host():
     assert assemble({"n2": {**HEALTHY, "gpu": verdict(CHECK_BAD, status="critical")}}, fail_on="never")["failed_hosts"] == []
 
 
+def test_a_pending_reboot_alone_keeps_no_work_away():
+    report = assemble({"n1": {**HEALTHY, "health": verdict(CHECK_WARM, status="warning", recommendation="reboot")}})
+    assert entry(report, "n1")["recommendation"] == "reboot" and report["summary"]["do_not_schedule"] == []
+
+
 def test_warnings_fail_only_when_asked():
     results = {"n1": {**HEALTHY, "gpu": verdict(CHECK_WARM, status="warning")}}
     assert assemble(results)["failed_hosts"] == [] and assemble(results)["exit_code"] == 1
