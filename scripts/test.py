@@ -383,6 +383,13 @@ def artifact(stage: Stage) -> None:
         name = f"mlops.fleet.{playbook.stem}"
         stage.check(f"syntax of {name}", [dev / "ansible-playbook", "--syntax-check", "--inventory", "localhost,", name], env=env)
 
+    sample = BUILD / "run-sample"
+    shutil.rmtree(sample, ignore_errors=True)
+    argv = [sys.executable, ROOT / "scripts" / "run.py", "--folder", sample, "--collections", installed]
+    if stage.check("the sample run (make run) with the installed collection", argv):
+        for pattern in ("reports/maintenance-*.html", "reports/maintenance-*.json", "backups/models_backup_*.tar.gz"):
+            stage.result.judge(f"the sample run left {pattern}", any(sample.glob(pattern)), "nothing there")
+
     try:
         python = venv("importer") / "python"
     except setup.Unavailable as reason:
