@@ -58,7 +58,7 @@ def test_others_read_no_configuration_and_write_nothing(host):
     for user in ("nobody", "mlops-fleet"):
         writable = host.check_output(
             f"runuser -u {user} -- find -L /etc/mlops-fleet /opt/mlops-fleet /usr/local/bin /usr/share/bash-completion"
-            " /etc/systemd/system /etc/logrotate.d -xdev -writable 2>/dev/null || true"
+            " /etc/systemd/system /etc/logrotate.d -xdev '(' -type f -o -type d ')' -writable 2>/dev/null || true"
         )
         assert writable == ""
     for path in ("/var/log/ml-backup.log", "/var/log/gpu-monitor.log", "/var/log/gpu-metrics.csv"):
@@ -89,7 +89,19 @@ def test_the_doctor_finds_the_node_ready(host):
     for name in ("health", "gpu", "backup", "cleanup"):
         assert checks[f"job {name}", name] == "pass"
     assert checks["configuration permissions", CONFIG] == "pass" and checks["schedule", ""] == "pass" and checks["alerts", ""] == "pass"
+    assert checks["last run", "gpu-monitor.service"] == "pass" and checks["last run", "ml-health-check.service"] == "pass"
     assert "critical" not in checks.values()
+
+
+def test_the_doctor_finds_a_unit_that_systemd_can_not_start(host):
+    folder = "/run/systemd/system/gpu-monitor.service.d"
+    host.check_output(f"mkdir -p {folder} && printf '[Service]\\nWorkingDirectory=/nowhere\\n' > {folder}/test.conf && systemctl daemon-reload")
+    try:
+        assert host.run("systemctl start gpu-monitor.service").rc != 0
+        done = host.run("mlfleet doctor")
+        assert done.rc == 2 and "gpu-monitor.service failed when it was last started (exit-code, status 200)" in done.stdout
+    finally:
+        host.check_output(f"rm -r {folder} && systemctl daemon-reload && systemctl reset-failed gpu-monitor.service && systemctl start gpu-monitor.service")
 
 
 def test_the_doctor_finds_a_node_that_is_not(host):

@@ -31,20 +31,20 @@ def node(name):
     return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
 
 
-def play(playbook, collections=None, **variables):
+def play(playbook, collections=None, words=(), **variables):
     """Run a playbook on the nodes as people do; C(collections) is another collections path than the checkout's."""
     env = {**ENVIRONMENT, "ANSIBLE_COLLECTIONS_PATH": str(collections)} if collections else ENVIRONMENT
-    argv = ["ansible-playbook", "--inventory", str(INVENTORY), playbook, "-e", json.dumps({"maintenance_hosts": "fleet", **variables})]
+    argv = ["ansible-playbook", "--inventory", str(INVENTORY), playbook, "-e", json.dumps({"maintenance_hosts": "fleet", **variables}), *words]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False, env=env)
-    done.words = re.sub(r"\s+", " ", done.stdout)
+    done.words = re.sub(r"\s+", " ", done.stdout + done.stderr)
     return done
 
 
-def role(collections=None, **variables):
+def role(collections=None, words=(), **variables):
     """Run the role alone."""
     path = EPHEMERAL / "agent_role.yml"
     path.write_text(json.dumps([{"hosts": "fleet", "gather_facts": False, "roles": ["mlops.fleet.agent"]}]), encoding="utf-8")
-    return play(str(path), collections, **variables)
+    return play(str(path), collections, words, **variables)
 
 
 def versions(host):
@@ -122,7 +122,9 @@ def test_upgrade_while_a_job_runs_and_a_timer_fires(newer):
         host = node(name)
         # The GPU job every second, and a backup that waits for the lock of another job: it has started, but not imported what it needs.
         host.check_output(
-            "mkdir -p /run/systemd/system/gpu-monitor.timer.d && printf '[Timer]\\nOnCalendar=\\nOnCalendar=*:*:*\\nRandomizedDelaySec=0\\nAccuracySec=10ms\\n'"
+            "mkdir -p /run/systemd/system/gpu-monitor.timer.d /run/systemd/system/gpu-monitor.service.d"
+            " && printf '[Unit]\\nStartLimitIntervalSec=0\\n' > /run/systemd/system/gpu-monitor.service.d/test.conf"
+            " && printf '[Timer]\\nOnCalendar=\\nOnCalendar=*:*:*\\nRandomizedDelaySec=0\\nAccuracySec=10ms\\n'"
             " > /run/systemd/system/gpu-monitor.timer.d/test.conf && systemctl daemon-reload && systemctl restart gpu-monitor.timer"
         )
         host.check_output("mkdir -p -m 0700 /run/lock/mlops-fleet; systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 600")
@@ -134,7 +136,7 @@ def test_upgrade_while_a_job_runs_and_a_timer_fires(newer):
     time.sleep(3)
     for name in NODES:
         host = node(name)
-        host.check_output("rm -r /run/systemd/system/gpu-monitor.timer.d && systemctl daemon-reload && systemctl restart gpu-monitor.timer")
+        host.check_output("rm -r /run/systemd/system/gpu-monitor.*.d && systemctl daemon-reload && systemctl restart gpu-monitor.timer")
         now = versions(host)
         assert now["current"].startswith("0.2.0-") and now["previous"] == before[name]["current"]
         assert host.check_output("mlfleet --version") == f"mlfleet {now['current']}"
@@ -189,19 +191,28 @@ def test_without_the_means_for_a_virtual_environment_the_role_says_what_to_insta
             node(name).check_output(f"mv /usr/lib/python{PYTHONS[name]}/ensurepip.away /usr/lib/python{PYTHONS[name]}/ensurepip")
 
 
-def test_a_virtual_environment_from_carried_wheels():
+@pytest.fixture
+def no_index():
+    """Nothing can be fetched by the nodes, so the wheels are all there is."""
+    for name in NODES:
+        node(name).check_output("printf '[global]\\nindex-url = http://127.0.0.1:9/simple\\n' > /etc/pip.conf")
+    yield
+    for name in NODES:
+        node(name).check_output("rm /etc/pip.conf")
+
+
+def test_a_virtual_environment_from_carried_wheels(no_index):
     wheels = EPHEMERAL / "wheels"
     for python in PYTHONS.values():
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels, "--only-binary=:all:", "--python-version", python]
         done = subprocess.run([*argv, "psutil", "nvidia-ml-py", "boto3"], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             pytest.skip("the wheels can't be downloaded here: " + done.stderr.strip()[-200:])
-    for name in NODES:
-        # Nothing can be fetched by the nodes, so the wheels are all there is.
-        node(name).check_output("printf '[global]\\nindex-url = http://127.0.0.1:9/simple\\n' > /etc/pip.conf")
     variables = {"agent_dependencies": "venv", "agent_wheelhouse": str(wheels)}
+    assert role(**variables, words=["--check"]).returncode == 0
+    assert not node("node12").file("/opt/mlops-fleet/venv").exists
     done = role(**variables)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
     python = "/opt/mlops-fleet/venv/bin/python3"
     for name in NODES:
         host = node(name)
@@ -209,10 +220,9 @@ def test_a_virtual_environment_from_carried_wheels():
         places = host.check_output(f"{python} -c 'import psutil, pynvml, boto3; print(psutil.__file__, pynvml.__file__, boto3.__file__)'")
         assert places.count("/opt/mlops-fleet/venv/") == 3
         assert host.run("runuser -u mlops-fleet -- mlfleet health --json").rc in (0, 1)
+        assert host.run("systemctl start gpu-monitor.service ml-backup.service").rc == 0
     done = role(**variables)
     assert done.returncode == 0 and done.stdout.count("changed=0 ") == len(NODES), done.stdout
-    for name in NODES:
-        node(name).check_output("rm /etc/pip.conf")
 
 
 def test_zz_uninstalled_the_node_is_as_before():

@@ -87,6 +87,33 @@ def schedule(world: World) -> Check:
     return Check("schedule", WARNING, "Nothing runs the jobs on this node: no active timer and no cron file", action="inspect")
 
 
+def last_runs(world: World) -> list[Check]:
+    """Judge how the jobs ended when their timers last started them: a unit may fail where the same job, started by hand, does not.
+
+    A critical verdict (exit status 2 of the two that judge) is a job well done. Statuses from 200 on are systemd's own: it could not
+    set up what the unit asks for (C(EXIT STATUS) in systemd.exec(5)).
+    """
+    found = []
+    for timer in TIMERS:
+        unit = timer.replace(".timer", ".service")
+        try:
+            done = world.run(["systemctl", "show", "--property=LoadState,Result,ExecMainStatus,ExecMainStartTimestamp", unit], timeout=10)
+        except CommandFailed:
+            return []
+        state = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+        if state.get("LoadState") != "loaded" or not state.get("ExecMainStartTimestamp"):
+            continue
+        number, result = int(state.get("ExecMainStatus") or 0), state.get("Result", "")
+        judged = unit.startswith(("gpu-", "ml-health")) and result == "exit-code" and number == 2
+        if result == "success" or judged:
+            found.append(Check("last run", PASS, f"{unit} did its work", subject=unit))
+            continue
+        status = CRITICAL if number >= 200 else WARNING
+        text = f"{unit} failed when it was last started ({result}, status {number}): journalctl -u {unit}"
+        found.append(Check("last run", status, text, subject=unit, value=number, action="inspect"))
+    return found
+
+
 def alerts(channels: Sequence[Mapping[str, Any]] | None, problem: str = "") -> Check:
     """Judge whether anybody would be told."""
     if problem:

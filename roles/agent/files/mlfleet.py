@@ -618,6 +618,7 @@ def do_doctor(command: Command) -> int:
                 checks.append(doctor.proven(info.run(InfoOptions.from_mapping({"path": destination}))["backups"], destination))
     checks += doctor.logs(list(LOGS.values()))
     checks.append(doctor.schedule(command.world))
+    checks += doctor.last_runs(command.world)
     try:
         checks.append(doctor.alerts(alert_channels(command)))
     except FleetError as error:
@@ -858,7 +859,7 @@ def _main(argv) -> int:
             sys.stdout.flush()
         except OSError:  # the reader of --help has gone away
             _silence(sys.stdout)
-        return EXIT_NOT_RUN if leaving.code else 0
+        return 0 if leaving.code in (None, 0) else EXIT_NOT_RUN
     command = Command(arguments)
     status = run(command)
     lost = command.terminal.unwritten
