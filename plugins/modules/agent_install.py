@@ -13,7 +13,7 @@ description:
   - Copies this collection's core and the command C(mlfleet) to the node as one bundle, into a folder of their own version, and
     points the link C(current) to it. The version before is kept for a rollback.
   - The switch is atomic, and a job that is running meanwhile stays on the version it started with.
-  - The role M(mlops.fleet.agent#role) uses it and sets up the rest.
+  - The role P(mlops.fleet.agent#role) uses it and sets up the rest.
 options:
   state:
     description:

@@ -14,7 +14,7 @@ description:
     HTML page, a table on the screen and job artifacts of them.
   - Hosts that failed, were unreachable or gave no result are part of the report.
   - Runs on the controller only, whatever the connection of the hosts is. Use it with C(run_once).
-  - The role M(mlops.fleet.fleet_report#role) and the playbooks of this collection use it; it is useful directly when you write
+  - The role P(mlops.fleet.fleet_report#role) and the playbooks of this collection use it; it is useful directly when you write
     your own.
 options:
   dest:

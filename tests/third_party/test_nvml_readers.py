@@ -99,7 +99,7 @@ def read_scenario(name):
         if header:
             keys = {} if header[1] == "system" else defaults if header[2] is None else gpus.setdefault(int(header[2]), {})
         elif "=" in line and not line.startswith("#"):
-            key, _, value = line.partition("=")
+            key, dummy, value = line.partition("=")
             keys[key.strip()] = value.strip()
     return [{**defaults, **gpus[index]} for index in sorted(gpus)]
 

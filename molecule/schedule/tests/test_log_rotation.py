@@ -46,7 +46,7 @@ def test_the_new_log_is_right_for_its_writer(host, path, owner):
 
 def test_old_logs_are_compressed_one_rotation_later(host):
     log = "/var/log/gpu-monitor.log"
-    for _ in range(2):
+    for dummy in range(2):
         host.check_output(f"echo x >> {log}; {ROTATE}")
     assert host.file(f"{log}.1").exists and host.file(f"{log}.2.gz").exists
 
@@ -55,7 +55,7 @@ def test_the_metrics_keep_their_header(host):
     if host.check_output("hostname") != "gpu1":
         pytest.skip("this node has no GPU, so no metrics")
     metrics = "/var/log/gpu-metrics.csv"
-    for _ in range(2):
+    for dummy in range(2):
         host.run("systemctl start gpu-monitor.service")
         host.check_output(ROTATE)
     host.run("systemctl start gpu-monitor.service")

@@ -260,7 +260,7 @@ def from_environment(table: Iterable[Option], environ: Mapping[str, str]) -> dic
         else:
             inner = from_environment(option.suboptions or (), environ) if option.type == "dict" else {}
             if inner:
-                found[option.name] = ({name: value for name, (value, _) in inner.items()}, ", ".join(names for _, names in inner.values()))
+                found[option.name] = ({name: value for name, (value, dummy) in inner.items()}, ", ".join(names for dummy, names in inner.values()))
     return found
 
 

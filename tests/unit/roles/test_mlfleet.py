@@ -213,7 +213,7 @@ def test_alerts_of_the_old_variables_reach_a_webhook_once(node, gpus):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     env = {**gpus("faulty"), "ALERT_WEBHOOK": f"http://127.0.0.1:{server.server_port}/hook", "METRICS_FILE": str(node.folder / "m.csv")}
     try:
-        for _ in range(2):
+        for dummy in range(2):
             assert node.run("gpu", env=env).returncode == 2
     finally:
         server.shutdown()

@@ -52,7 +52,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(said)
 
-            def log_message(self, *_):
+            def log_message(self, *dummy):
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -113,7 +113,7 @@ def play(tmp_path):
         if watch:
             sampler.start()
         argv = [str(PLAYBOOK), "-vvv", str(playbook)] + (["--check"] if check else [])
-        done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=120)
+        done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=120, check=False)
         sampler.over.set()
         if watch:
             sampler.join()
@@ -167,18 +167,18 @@ def test_no_secret_in_output_result_state_or_process_list(play, server, everythi
         assert word not in json.dumps(told), "result"
         assert word not in state, "state on disk"
     assert sampler.seen == set(), "process list"
-    assert any(CANARIES["file"] in path for path, _ in server.requests), "the secrets did reach the service"
+    assert any(CANARIES["file"] in path for path, dummy in server.requests), "the secrets did reach the service"
 
 
 def test_check_mode_and_then_for_real(play, server, tmp_path):
     args = {"message": "GPU 3 is lost", "severity": "critical", "webhooks": [{"url": f"http://{server.place}/x", "payload": "plain"}]}
-    would, _, _ = play(args, check=True)
+    would, dummy, dummy = play(args, check=True)
     assert (would["changed"], would["channels"][0]["status"]) == (True, "would_send")
     assert not server.requests
     assert not (tmp_path / "state").exists()
-    sent, _, _ = play(args)
+    sent, dummy, dummy = play(args)
     assert (sent["changed"], sent["channels"][0]["status"], sent["channels"][0]["target"]) == (True, "sent", "http://127.0.0.1")
-    again, _, _ = play(args)
+    again, dummy, dummy = play(args)
     assert (again["changed"], again["channels"][0]["status"]) == (False, "skipped")
     assert again["events"][0]["decision"] == "hold"
     assert len(server.requests) == 1
@@ -187,26 +187,26 @@ def test_check_mode_and_then_for_real(play, server, tmp_path):
 def test_message_is_another_name_of_msg(play, server):
     hooks = [{"url": f"http://{server.place}/x"}]
     for name in ("msg", "message"):
-        told, _, _ = play({name: f"by {name}", "webhooks": hooks})
+        told, dummy, dummy = play({name: f"by {name}", "webhooks": hooks})
         assert told["events"][0]["message"] == f"by {name}"
-    told, _, _ = play({"msg": "a", "message": "b", "webhooks": hooks})
+    told, dummy, dummy = play({"msg": "a", "message": "b", "webhooks": hooks})
     assert "same option" in told["msg"]
 
 
 def test_undelivered_can_fail_the_task(play, server):
     server.status = 404
     args = {"message": "x", "webhooks": [{"url": f"http://{server.place}/x"}], "fail_on_undelivered": True}
-    told, _, _ = play(args)
+    told, dummy, dummy = play(args)
     assert told["failed"]
     assert "plain: HTTP 404" in told["msg"]
     assert told["channels"][0]["status"] == "failed"
-    told, _, _ = play({**args, "fail_on_undelivered": False})
+    told, dummy, dummy = play({**args, "fail_on_undelivered": False})
     assert not told["failed"]
     assert any("not delivered" in one for one in told["warnings"])
 
 
 def test_wrong_options_are_one_clear_message_without_the_secret(play):
-    told, output, _ = play({"message": "x", "webhooks": [{"url": "ftp://host/T0kenC4nary"}]})
+    told, output, dummy = play({"message": "x", "webhooks": [{"url": "ftp://host/T0kenC4nary"}]})
     assert "must begin with https://" in told["msg"]
     assert "T0kenC4nary" not in output
 
@@ -226,7 +226,7 @@ def test_every_documented_example_is_delivered(server, tmp_path):
     from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
     from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
-    world = World(run=lambda argv, **_: CommandResult(0, "", ""))
+    world = World(run=lambda argv, **dummy: CommandResult(0, "", ""))
     gpu = {"hostname": "node1", "checks": [{"check": "gpu_count", "status": "critical", "message": "7 of 8 GPUs"}]}
     found = examples()
     assert len(found) >= 15

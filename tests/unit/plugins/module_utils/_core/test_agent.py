@@ -134,7 +134,7 @@ def test_killed_at_any_moment_the_command_still_runs(place, tmp_path):
         f"agent.install({str(place.folder)!r}, {str(place.command.parent)!r}, sys.executable, {version('b')!r}, bundle)\n"
     )
     random.seed(4)
-    for _ in range(8):
+    for dummy in range(8):
         child = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
         time.sleep(random.uniform(0.03, 0.25))
         child.send_signal(signal.SIGKILL)

@@ -30,10 +30,10 @@ def hook(web, **more):
 
 
 def test_a_problem_is_told_once_and_its_end_once(tell, web, document, make_check, clock):
-    for _ in range(3):
+    for dummy in range(3):
         tell(document=document(make_check("disk_space", "critical", "Disk usage: 95%", "/data")), webhooks=hook(web))
         clock.time += 300
-    for _ in range(2):
+    for dummy in range(2):
         tell(document=document(make_check("disk_space", "pass", "Disk usage: 60%", "/data")), webhooks=hook(web))
     assert messages(web) == [("firing", "Disk usage: 95%"), ("resolved", "Disk usage: 60%")]
 
@@ -65,8 +65,8 @@ def test_flapping_is_told_once_per_cooldown(tell, web, document, make_check, clo
         tell(document=document(make_check("network", "critical" if number % 2 == 0 else "pass")), webhooks=hook(web))
         clock.time += 300
     seconds = 40 * 300
-    assert sum(status == "firing" for status, _ in messages(web)) <= seconds / 3600 + 1
-    assert sum(status == "resolved" for status, _ in messages(web)) <= seconds / 3600 + 1
+    assert sum(status == "firing" for status, dummy in messages(web)) <= seconds / 3600 + 1
+    assert sum(status == "resolved" for status, dummy in messages(web)) <= seconds / 3600 + 1
 
 
 def test_hosts_checks_and_subjects_have_cooldowns_of_their_own(tell, web, document, make_check):
@@ -90,7 +90,7 @@ print(json.dumps(run(AlertOptions.from_mapping(given), World(run=None)).to_dict(
 
     given = json.dumps({"document": document(make_check("oom", "critical")), "webhooks": hook(web), "state_dir": str(tmp_path / "state")})
     decisions = []
-    for _ in range(2):
+    for dummy in range(2):
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run([sys.executable, "-c", source], input=given, capture_output=True, text=True, check=True, env=env)
         decisions.append(json.loads(done.stdout)["events"][0]["decision"])
@@ -103,7 +103,7 @@ def test_a_clock_set_back_neither_silences_nor_repeats(tell, web, document, make
     clock.time += 10 * 86400
     tell(document=verdict, webhooks=hook(web))
     clock.time -= 10 * 86400  # the wrong time was corrected
-    for _ in range(11):
+    for dummy in range(11):
         tell(document=verdict, webhooks=hook(web))
         clock.time += 300
     assert len(web.requests) == 1, "no storm"
@@ -116,7 +116,7 @@ def test_a_clock_set_forward_gives_at_most_one_more(tell, web, document, make_ch
     verdict = document(make_check("disk_space", "critical"))
     tell(document=verdict, webhooks=hook(web))
     clock.time += 10 * 86400
-    for _ in range(5):
+    for dummy in range(5):
         tell(document=verdict, webhooks=hook(web))
     assert len(web.requests) == 2
 
@@ -131,7 +131,7 @@ def test_two_runs_at_once_send_one_message(web, answer, document, make_check, tm
     given = {"document": document(make_check("disk_space", "critical")), "webhooks": hook(web), "state_dir": str(tmp_path / "state")}
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(4)
-    runs = [context.Process(target=_concurrent, args=(given, barrier)) for _ in range(4)]
+    runs = [context.Process(target=_concurrent, args=(given, barrier)) for dummy in range(4)]
     for one in runs:
         one.start()
     for one in runs:
@@ -158,7 +158,7 @@ def test_a_run_killed_half_way_loses_nothing_and_repeats_at_most_once(tell, web,
         os._exit(1)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     before = len(web.requests)
-    for _ in range(3):
+    for dummy in range(3):
         clock.time += 60
         tell(document=verdict, webhooks=hook(web))
     assert len(web.requests) - before == 1
@@ -278,7 +278,7 @@ def test_a_subject_that_is_gone_closes_its_problem(tell, web, document, make_che
 def test_a_skipped_check_closes_its_problem(tell, web, document, make_check):
     tell(document=document(make_check("gpu", "critical")), webhooks=hook(web))
     tell(document=document(make_check("gpu", "skipped")), webhooks=hook(web))
-    assert [status for status, _ in messages(web)] == ["firing", "resolved"]
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
 
 
 def test_recoveries_can_be_left_out(tell, web, document, make_check, clock):
@@ -323,7 +323,7 @@ def test_check_mode_sends_and_writes_nothing_and_says_what_it_would(tell, web, d
 
 
 def test_a_test_message_is_marked_and_leaves_no_trace(tell, web, tmp_path):
-    for _ in range(2):
+    for dummy in range(2):
         result = tell(test=True, webhooks=hook(web))
         assert result.channels[0]["status"] == "sent"
     assert len(web.requests) == 2
@@ -382,13 +382,13 @@ def test_a_full_disk_neither_silences_nor_storms(tell, web, document, make_check
             (folder / "filler").write_bytes(b"x" * 100_000)
         except OSError:
             pass
-        for _ in range(3):
+        for dummy in range(3):
             result = tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web))
         assert len(web.requests) == 1
         assert result.events[0]["decision"] == "hold"
         (folder / "filler").unlink()
         tell(document=document(make_check("disk_space", "pass")), webhooks=hook(web))
-        assert [status for status, _ in messages(web)] == ["firing", "resolved"]
+        assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
         assert list((tmp_path / "run").iterdir()) == [], "the spare copy is gone once the folder works again"
     finally:
         os.system(f"umount {folder}")
@@ -401,7 +401,7 @@ def test_a_folder_that_can_not_be_made_silences_nobody(tell, web, document, make
     (tmp_path / "run").mkdir()
     (tmp_path / "file").touch()
     verdict = document(make_check("root_filesystem", "critical"))
-    decisions = [tell(document=verdict, webhooks=hook(web), state_dir=str(tmp_path / "file" / "state")).events[0]["decision"] for _ in range(2)]
+    decisions = [tell(document=verdict, webhooks=hook(web), state_dir=str(tmp_path / "file" / "state")).events[0]["decision"] for dummy in range(2)]
     assert decisions == ["send", "hold"]
     assert len(web.requests) == 1
     assert any("Can't make the state folder" in one for one in warnings)

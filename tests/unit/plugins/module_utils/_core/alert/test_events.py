@@ -29,12 +29,12 @@ def test_a_core_document_goes_straight_in():
 @pytest.mark.parametrize(("unknown_as", "severity"), [("critical", "critical"), ("warning", "warning")])
 def test_unknown_counts_as_the_summary_counted_it(unknown_as, severity):
     checks = (Check("gpu", UNKNOWN, "no answer", unknown_as=unknown_as), Check("other", CRITICAL, "bad"))
-    events, _ = from_document(Document("t", "n", checks).to_dict(), "n", 1000.0)
+    events, dummy = from_document(Document("t", "n", checks).to_dict(), "n", 1000.0)
     assert events[0].severity == severity
 
 
 def test_the_worst_of_equal_names_counts():
-    events, _ = judged(*[{"check": "disk", "status": status, "message": status} for status in ("pass", "critical", "warning")])
+    events, dummy = judged(*[{"check": "disk", "status": status, "message": status} for status in ("pass", "critical", "warning")])
     assert [(event.severity, event.message) for event in events] == [("critical", "critical")]
 
 
@@ -59,7 +59,7 @@ def test_keys_are_stable_safe_and_distinct():
 
 
 def test_texts_are_one_bounded_line():
-    (event,), _ = judged({"check": "a", "status": "critical", "message": "one\r\ntwo\x00\x1b[31m \u202eevil " + "x" * 5000})
+    (event,), dummy = judged({"check": "a", "status": "critical", "message": "one\r\ntwo\x00\x1b[31m \u202eevil " + "x" * 5000})
     assert event.message.startswith("one two [31m  evil x")
     assert len(event.message) <= 1000
     assert from_message("", None, None, None, "n", 0.0).message
@@ -67,7 +67,7 @@ def test_texts_are_one_bounded_line():
 
 def test_since_in_the_future_or_unreadable_is_now():
     for since in ("2099-01-01T00:00:00Z", "yesterday", 5, ""):
-        (event,), _ = judged({"check": "a", "status": "critical", "since": since})
+        (event,), dummy = judged({"check": "a", "status": "critical", "since": since})
         assert event.since == 1000.0
 
 

@@ -273,7 +273,7 @@ def alertmanager(tmp_path):
     arguments = [f"--config.file={tmp_path}/am.yml", f"--storage.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
     with open(tmp_path / "log", "w") as log, subprocess.Popen([program, *arguments], stdout=log, stderr=log) as process:
         address = f"http://127.0.0.1:{port}"
-        for _ in range(100):
+        for dummy in range(100):
             try:
                 urllib.request.urlopen(f"{address}/-/ready", timeout=1).close()
                 break

@@ -55,7 +55,7 @@ def test_priorities_and_never_a_digest(tell, root, document, make_check):
     with listen(root + "/run/systemd/journal/socket") as journal:
         checks = [make_check("unit", "warning", subject=f"u{n}") for n in range(7)]
         tell(document=document(*checks), syslog=True)
-        assert [fields(journal.recv(65536))["PRIORITY"] for _ in checks] == ["4"] * 7
+        assert [fields(journal.recv(65536))["PRIORITY"] for dummy in checks] == ["4"] * 7
         tell(document=document(*[{**check, "status": "pass"} for check in checks[:1]]), syslog=True)
         found = fields(journal.recv(65536))
         assert (found["PRIORITY"], found["MLOPS_EVENT"]) == ("5", "recovery")
@@ -77,7 +77,7 @@ def test_dev_log_as_a_stream(tell, root):
         lines = []
 
         def read():
-            connection, _ = log.accept()
+            connection, dummy = log.accept()
             with connection:
                 lines.append(connection.recv(65536))
 
@@ -89,7 +89,7 @@ def test_dev_log_as_a_stream(tell, root):
 
 
 def test_without_either_it_is_skipped_and_nobody_was_told(tell, root):
-    for _ in range(2):
+    for dummy in range(2):
         result = tell(message="hello", syslog=True)
         assert result.channels[0]["status"] == "skipped"
         assert "neither" in result.channels[0]["detail"]

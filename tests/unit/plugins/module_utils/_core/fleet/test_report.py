@@ -38,8 +38,7 @@ DOWN = {"unreachable": True, "msg": "Connection refused"}
 
 
 def assemble(fleet_results, **options):
-    lookup = lambda host, phase: fleet_results[host].get(phase)  # noqa: E731
-    return fleet.assemble(list(fleet_results), lookup, timestamp=1_800_000_000, **options)
+    return fleet.assemble(list(fleet_results), lambda host, phase: fleet_results[host].get(phase), timestamp=1_800_000_000, **options)
 
 
 def entry(report, host):

@@ -58,7 +58,7 @@ needs_fuse = pytest.mark.skipif(os.geteuid() != 0 or not os.access("/dev/fuse", 
 def _dead(mode, folder, given, pause):
     folder.mkdir()
     argv = [sys.executable, str(HERE / "dead_fuse.py"), mode, str(folder), sys.executable, "-c", RUN, json.dumps(given), str(pause)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0 and "Operation not permitted" in done.stderr:
         pytest.skip("mount namespaces are not allowed here")
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,7 @@ def test_a_probe_that_cannot_be_killed_is_reported_and_not_started_again(tmp_pat
 
 def _stubborn(argv, timeout=30.0, env=None, stdin=None):
     """A runner without a deadline of its own, around a program that ignores SIGTERM."""
-    done = subprocess.run(["sh", "-c", f"trap '' TERM; sleep {LONG}"], capture_output=True, text=True)
+    done = subprocess.run(["sh", "-c", f"trap '' TERM; sleep {LONG}"], capture_output=True, text=True, check=False)
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
@@ -107,7 +107,7 @@ def test_a_gpu_tool_that_ignores_sigterm_is_critical_in_time(tmp_path, clock, op
 
     def run(argv, timeout=30.0, env=None, stdin=None):
         try:
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired as error:
             raise CommandFailed(f"{argv[0]} did not answer") from error
         return CommandResult(done.returncode, done.stdout, done.stderr)
@@ -118,11 +118,11 @@ def test_a_gpu_tool_that_ignores_sigterm_is_critical_in_time(tmp_path, clock, op
     if document["checks"][0]["check"] == "gpu_driver":  # no real driver here that answers beside it
         assert document["summary"]["total"] == 1
     time.sleep(0.3)
-    assert subprocess.run(["pgrep", "-f", str(tool)], capture_output=True).returncode == 1, "it was killed for good"
+    assert subprocess.run(["pgrep", "-f", str(tool)], capture_output=True, check=False).returncode == 1, "it was killed for good"
 
 
 def _sleepers():
-    return subprocess.run(["pgrep", "-fc", f"^sleep {LONG}$"], capture_output=True, text=True).stdout.strip()
+    return subprocess.run(["pgrep", "-fc", f"^sleep {LONG}$"], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def test_a_program_that_never_ends_costs_its_own_check_only(machine, options, monkeypatch):

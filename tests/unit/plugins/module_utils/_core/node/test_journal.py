@@ -68,7 +68,7 @@ def test_an_oom_of_the_whole_node_is_told_apart(options):
 
 def test_many_errors_warn_and_name_their_sources(options):
     facts = _facts()
-    facts["entries"] = [journal._entry("x", 0, False, 3, "noisy.service") for _ in range(100)]
+    facts["entries"] = [journal._entry("x", 0, False, 3, "noisy.service") for dummy in range(100)]
     check = _judge(options(), facts)[("journal_errors", None)]
     assert check.status == "warning" and check.message == "Recent errors: 100 in the last 60 min: noisy.service 100"
 

@@ -58,7 +58,7 @@ def test_a_target_that_swallows_packets_has_a_deadline():
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         place = full.getsockname()
-        waiting = [socket.socket() for _ in range(4)]
+        waiting = [socket.socket() for dummy in range(4)]
         for one in waiting:
             one.setblocking(False)
             one.connect_ex(place)

@@ -81,7 +81,7 @@ def test_stat_lines_with_odd_names():
 
 
 def test_real_zombies_are_counted(world, options):
-    children = [subprocess.Popen(["true"]) for _ in range(3)]
+    children = [subprocess.Popen(["true"]) for dummy in range(3)]
     time.sleep(0.3)
     table = resources.processes(world)
     mine = {child.pid for child in children}

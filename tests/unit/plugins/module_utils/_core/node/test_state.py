@@ -124,7 +124,7 @@ def test_two_runs_at_once_lose_nothing(tmp_path):
     path = str(tmp_path / "state.json")
 
     def count():
-        for _ in range(20):
+        for dummy in range(20):
             with state.opened(path, True) as memory:
                 memory["counters"]["n"] = memory["counters"].get("n", 0) + 1
 
