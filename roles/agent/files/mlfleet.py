@@ -23,6 +23,7 @@ from ._core.options import Option
 from ._core.ports import CommandResult, Progress, World
 
 VERSION_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "VERSION")
+METRICS = "/var/log/gpu-metrics.csv"
 LOGS = {
     "backup": "/var/log/ml-backup.log",
     "verify": "/var/log/ml-backup.log",
@@ -101,6 +102,7 @@ class Terminal:
         self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self.live = sys.stderr.isatty() and not json_only
         self.log_file = log_file
+        self.log_lost = False
         self.unwritten = ""
         self.drawn = False
         self.last = (0.0, -1)
@@ -149,8 +151,10 @@ class Terminal:
                 os.close(fd)
         except OSError as error:
             reason = "it is a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
-            self.note(f"no log is written: {self.log_file}: {reason} (choose another with --log-file)")
-            self.log_file = None
+            # Said once, but tried again with the next line: logrotate may just be between its rename and its new file.
+            if not self.log_lost:
+                self.note(f"no log is written: {self.log_file}: {reason} (choose another with --log-file)")
+            self.log_lost = True
 
     def progress(self, step: Progress) -> None:
         """Show progress: a bar on a terminal, otherwise a plain line whenever another tenth is done, at most every 5 s."""
@@ -307,6 +311,11 @@ def job_lock(command: Command):
 # --- the subcommands ----------------------------------------------------------------------------------------------
 
 
+def writable(path: str) -> bool:
+    """Say whether this user can append to the file, or make it."""
+    return os.access(path, os.W_OK) if os.path.lexists(path) else os.access(os.path.dirname(path), os.W_OK)
+
+
 def judge(command: Command, part: str, flags=None, write: bool = True) -> dict:
     """Run a health check (C(health) or C(gpu)) and return its document; C(write) its metrics and state files."""
     if part == "gpu":
@@ -315,7 +324,7 @@ def judge(command: Command, part: str, flags=None, write: bool = True) -> dict:
         from ._core.node import health
     extra = {}
     if part == "gpu" and "metrics_csv" not in command.merged("gpu", flags)[0]:
-        extra["metrics_csv"] = "/var/log/gpu-metrics.csv" if os.access("/var/log", os.W_OK) else None
+        extra["metrics_csv"] = METRICS if writable(METRICS) else None
     return health.run(command.options(part, flags, **extra), command.world, write=write).to_dict()
 
 
@@ -555,7 +564,8 @@ def do_alert(command: Command) -> int:
     if arguments.unit:
         values.setdefault("severity", "critical")
         if not values.get("msg"):
-            values["msg"] = f"{arguments.unit} failed on {command.world.hostname}"
+            why = command.environ.get("MONITOR_SERVICE_RESULT", "")  # systemd 251 and later says it: oom-kill, timeout, exit-code
+            values["msg"] = f"{arguments.unit} failed on {command.world.hostname}" + (f" ({why})" if why else "")
     result = alert.run(config.option_set("alert").from_mapping(values), command.world, check=arguments.dry_run).to_dict()
     for channel in result["channels"]:
         terminal.say(f"{channel['name']}: {channel['status']} {channel.get('detail') or ''}".rstrip())
