@@ -219,7 +219,7 @@ def test_a_virtual_environment_from_carried_wheels(no_index):
         assert host.check_output("head -1 /usr/local/bin/mlfleet") == f"#!{python} -I"
         places = host.check_output(f"{python} -c 'import psutil, pynvml, boto3; print(psutil.__file__, pynvml.__file__, boto3.__file__)'")
         assert places.count("/opt/mlops-fleet/venv/") == 3
-        assert host.run("runuser -u mlops-fleet -- mlfleet health --json").rc in (0, 1)
+        assert host.run("runuser -u mlops-fleet -- mlfleet health --json").rc in (0, 1, 2)
         assert host.run("systemctl start gpu-monitor.service ml-backup.service").rc == 0
     done = role(**variables)
     assert done.returncode == 0 and done.stdout.count("changed=0 ") == len(NODES), done.stdout

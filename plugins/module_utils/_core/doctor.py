@@ -101,14 +101,15 @@ def last_runs(world: World) -> list[Check]:
         except CommandFailed:
             return []
         state = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
-        if state.get("LoadState") != "loaded" or not state.get("ExecMainStartTimestamp"):
-            continue
         number, result = int(state.get("ExecMainStatus") or 0), state.get("Result", "")
+        if state.get("LoadState") != "loaded" or (result == "success" and not state.get("ExecMainStartTimestamp")):
+            continue
         judged = unit.startswith(("gpu-", "ml-health")) and result == "exit-code" and number == 2
         if result == "success" or judged:
             found.append(Check("last run", PASS, f"{unit} did its work", subject=unit))
             continue
-        status = CRITICAL if number >= 200 else WARNING
+        # 0 with another result than success: what comes before the command failed already.
+        status = CRITICAL if number >= 200 or number == 0 else WARNING
         text = f"{unit} failed when it was last started ({result}, status {number}): journalctl -u {unit}"
         found.append(Check("last run", status, text, subject=unit, value=number, action="inspect"))
     return found

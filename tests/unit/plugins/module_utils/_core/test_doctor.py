@@ -37,6 +37,7 @@ STARTED = "Mon 2026-11-23 22:00:00 UTC"
         ("ml-backup.service", "exit-code", 2, "warning"),
         ("gpu-monitor.service", "exit-code", 3, "warning"),
         ("gpu-monitor.service", "exit-code", 217, "critical"),
+        ("gpu-monitor.service", "exit-code", 0, "critical"),
         ("ml-cleanup.service", "oom-kill", 9, "warning"),
         ("ml-maintenance.service", "timeout", 15, "warning"),
     ],
