@@ -134,7 +134,8 @@ def test_a_stopped_backup_leaves_nothing_half_and_ends_by_the_signal(node, comma
     node.settings["backup"]["compression_level"] = 9
     node.config.write_text(json.dumps(node.settings))
     argv = [command, "backup", "--config", node.config, "--log-file", node.folder / "job.log"]
-    child = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    # A test run in the background may have been told to ignore SIGHUP; children would inherit that.
+    child = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
     backups = node.folder / "backups"
     deadline = time.monotonic() + 30
     while not (backups.is_dir() and any(path.stat().st_size for path in backups.glob(".models_backup_*.tmp"))):

@@ -16,7 +16,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -376,24 +375,16 @@ def test_a_file_that_changes_while_it_is_read_makes_it_start_over(back_up, sourc
 
 
 def test_a_file_that_never_stands_still_fails_by_name(back_up, source, destination):
-    path, stop = source / "bert" / "v1" / "model.safetensors", threading.Event()
-
-    def write():
-        with open(path, "r+b") as stream:
-            while not stop.is_set():
-                stream.seek(0)
-                stream.write(os.urandom(64))
-                stream.flush()
-                time.sleep(0.0002)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        with pytest.raises(errors.NotUsable, match=r"model\.safetensors changed while it was read"):
-            back_up()
-    finally:
-        stop.set()
-        writer.join()
+    path = source / "bert" / "v1" / "model.safetensors"
+    # Large enough that reading it takes longer than the file system's clock ticks, on a fast disk too.
+    path.write_bytes(os.urandom(1 << 20) * 32)
+    program = "import os, sys\nwith open(sys.argv[1], 'r+b', 0) as stream:\n    while True:\n        stream.seek(0)\n        stream.write(os.urandom(64))\n"
+    with subprocess.Popen([sys.executable, "-c", program, str(path)]) as writer:
+        try:
+            with pytest.raises(errors.NotUsable, match=r"model\.safetensors changed while it was read"):
+                back_up()
+        finally:
+            writer.kill()
     assert content(destination) == []
 
 

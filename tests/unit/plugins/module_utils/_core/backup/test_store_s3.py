@@ -84,7 +84,15 @@ def endpoint(tmp_path_factory):
     ports = free_ports(4)
     command = [weed(), "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}"]
     command += [f"-master.port={ports[0]}", f"-volume.port={ports[1]}", "-filer", f"-filer.port={ports[2]}", "-s3", f"-s3.port={ports[3]}"]
-    command += [f"-s3.config={config}", "-s3.autoCreateBucket=false", "-s3.cacheCapacityMB=0", "-master.telemetry=false", "-master.volumeSizeLimitMB=64"]
+    command += [
+        f"-s3.config={config}",
+        "-s3.autoCreateBucket=false",
+        "-s3.port.iceberg=0",  # these two have fixed ports otherwise, which servers side by side would fight over
+        "-s3.port.lance=0",
+        "-s3.cacheCapacityMB=0",
+        "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=64",
+    ]
     command += ["-volume.max=100", "-volume.preStopSeconds=0", "-volume.minFreeSpace=1GiB"]
     log = open(folder / "log", "wb")
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
