@@ -38,10 +38,9 @@ importer: ## build, install into an empty path, and Galaxy's own checks
 molecule: ## booted nodes over SSH
 	@$(TEST) molecule
 
-bench: ## what a task costs, against an empty module
+bench: ## every benchmark in tests/benchmarks, against an empty module and other tools
 	@$(PYTHON) scripts/setup.py dev
-	@.build/dev/bin/python scripts/bench.py
-	@.build/dev/bin/python tests/benchmarks/node_command.py
+	@.build/dev/bin/python tests/benchmarks/bench.py
 
 build: ## the collection's artifact, in .build/artifact
 	@$(PYTHON) scripts/test.py --build-only
