@@ -137,8 +137,3 @@ def judged(result: dict[str, t.Any], fail_on: str) -> dict[str, t.Any]:
         bad = [check["message"] for check in result["checks"] if check["status"] not in (verdict.PASS, verdict.SKIPPED)]
         raise VerdictFailed(f"{result['hostname']} is {result['status']}: " + "; ".join(bad[:5]), result)
     return result
-
-
-def leave(module: AnsibleModule, result: dict[str, t.Any], fail_on: str) -> dict[str, t.Any]:  # noqa: ARG001
-    """Former name of judged()."""
-    return judged(result, fail_on)

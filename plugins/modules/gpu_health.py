@@ -449,7 +449,7 @@ def main() -> None:
     def work() -> dict:
         options = GpuOptions.from_mapping(module.params)
         document = health.run(options, _shell.world(module), write=not module.check_mode)
-        return _shell.leave(module, {"changed": False, **document.to_dict()}, options.fail_on)
+        return _shell.judged({"changed": False, **document.to_dict()}, options.fail_on)
 
     _shell.execute(module, work)
 
