@@ -51,5 +51,6 @@ setup: ## only install what the tests need
 clean: ## remove .build (virtual environments, logs) and the sample; node images stay in podman
 	@$(PYTHON) scripts/nodes.py down --group molecule || true
 	@$(PYTHON) scripts/nodes.py down --group molecule-schedule || true
+	@$(PYTHON) scripts/nodes.py down --group molecule-health || true
 	@$(PYTHON) scripts/nodes.py down --group molecule-agent || true
 	rm -rf .build mlops-fleet-run mlops-fleet-*.tar.gz

@@ -9,7 +9,7 @@ check as a task of Ansible.
 The command is installed as the agent role installs it. The module is run as Ansible would run it on a node: the packed file, without the
 connection and the controller's own time, so the comparison flatters the task. Both read eight simulated GPUs, or this machine. All take turns,
 so that a busy moment hits all of them; the medians count. CPU is user + system time of the process and its children. The numbers go to
-.build/bench-command.json too. Ends with 1 when the command costs as much CPU as the task, or imports what its check has no use for.
+.build/bench/node_command.json too. Ends with 1 when the command costs as much CPU as the task, or imports what its check has no use for.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def main() -> int:
     # The timers' own count: every five minutes and every quarter of an hour; nothing runs in between.
     day = (288 * result["mlfleet gpu"]["cpu_ms"] + 96 * result["mlfleet health"]["cpu_ms"]) / 1000
     say(f"a day of both timers: {day:.0f} s of CPU, {day / 864:.3f} % of one core")
-    (BUILD / "bench-command.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    bench.save("node_command", result)
     return failed
 
 
