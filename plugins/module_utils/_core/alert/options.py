@@ -18,6 +18,8 @@ _Set = TypeVar("_Set", bound="OptionSet")
 
 SEVERITIES = ("critical", "warning", "unknown", "info", "pass")
 PAYLOADS = ("auto", "plain", "slack", "mattermost", "teams", "pagerduty", "opsgenie", "alertmanager", "template")
+#: A secret's file may lie in the folder of systemd's credentials; it has another name in every unit, hence the variable.
+CREDENTIALS = "$CREDENTIALS_DIRECTORY/"
 #: Services whose address is known, so that only the key has to be given.
 DEFAULT_URLS = {"pagerduty": "https://events.pagerduty.com", "opsgenie": "https://api.opsgenie.com"}
 
@@ -49,11 +51,17 @@ def _one_line(value: str) -> str | None:
     return "it contains a line break" if re.search(r"[\r\n]", value) else None
 
 
+def _file_problem(path: str) -> str | None:
+    if os.path.isabs(path) or path.startswith(CREDENTIALS):
+        return None
+    return f"it must be an absolute path, or begin with {CREDENTIALS}"
+
+
 def _secret(name: str, what: str) -> tuple[Option, ...]:
     """A secret and the two other places it can come from."""
     return (
         Option(name, secret=True, check=_url_problem if name == "url" else _one_line, help=what),
-        Option(name + "_file", type="path", help=f"File (mode 0600) that holds it: {what}"),
+        Option(name + "_file", type="path", relative_ok=True, check=_file_problem, help=f"File (mode 0600) that holds it: {what}"),
         Option(name + "_env", check=_variable_problem, help=f"Environment variable that holds it: {what}"),
     )
 

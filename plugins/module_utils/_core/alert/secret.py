@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ..errors import NotUsable
 from ..ports import World
+from .options import CREDENTIALS
 
 _LARGEST = 64 * 1024
 #: Shorter texts are not looked for: hiding them would garble every message and protect nothing.
@@ -38,6 +39,15 @@ def read(values: Mapping[str, Any], name: str, world: World) -> str | None:
 
 
 def _from_file(path: str, name: str, world: World) -> str:
+    if path.startswith(CREDENTIALS):
+        folder = world.environ.get("CREDENTIALS_DIRECTORY")
+        if not folder:
+            raise NotUsable(
+                f"{path} ({name}_file) names a credential, but systemd gave this process none.",
+                "Only jobs that systemd starts have it (schedule_credentials, LoadCredential=).",
+                path,
+            )
+        path = os.path.join(folder, path[len(CREDENTIALS) :])
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:

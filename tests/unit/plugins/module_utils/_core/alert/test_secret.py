@@ -1,0 +1,36 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Secrets from systemd's credentials: one configuration serves every unit, whatever the folder of its credentials is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import secret
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import NotUsable, OptionError
+
+
+@pytest.fixture
+def email():
+    given = {"to": ["a@example.com"], "host": "smtp.example.com", "user": "u", "password_file": "$CREDENTIALS_DIRECTORY/smtp"}
+    return AlertOptions.from_section({"email": given}).email
+
+
+def test_a_credential_is_read_where_systemd_put_it(email, world, tmp_path):
+    (tmp_path / "smtp").write_text("hush-hush\n")
+    (tmp_path / "smtp").chmod(0o440)  # as systemd makes them for a service's user
+    world.environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert secret.read(email, "password", world) == "hush-hush"
+
+
+def test_without_credentials_the_message_says_who_gives_them(email, world):
+    world.environ = {}
+    with pytest.raises(NotUsable, match="schedule_credentials"):
+        secret.read(email, "password", world)
+
+
+def test_another_relative_path_is_refused():
+    with pytest.raises(OptionError, match="absolute path"):
+        AlertOptions.from_section({"email": {"to": ["a@example.com"], "password_file": "smtp"}})
