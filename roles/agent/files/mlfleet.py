@@ -105,7 +105,7 @@ class Terminal:
         self.log_lost = False
         self.unwritten = ""
         self.drawn = False
-        self.last = (0.0, -1)
+        self.last = (time.monotonic(), -1)  # short work shows none
 
     def say(self, *lines: str) -> None:
         """Print lines of the human output; nothing with --json."""
