@@ -28,7 +28,8 @@ main{max-width:78rem;margin:0 auto;padding:1.5rem 1rem 4rem}h1{font-size:1.5rem;
 .heat{display:flex;flex-wrap:wrap;gap:3px}.heat a{width:18px;height:18px;border-radius:3px;background:currentColor}
 .scroll{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:8px}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.45rem .7rem;border-bottom:1px solid var(--line);vertical-align:top}
-tr:last-child td{border-bottom:0}td:first-child{min-width:8rem}th{color:var(--soft);font-weight:600;font-size:.85rem}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
+tr:last-child td{border-bottom:0}th{color:var(--soft);font-weight:600;font-size:.85rem}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
+td:first-child{min-width:8rem}
 td small{display:block;color:var(--soft);overflow-wrap:anywhere}
 .s{font-weight:600;white-space:nowrap}.pass{color:var(--pass)}.warning{color:var(--warning)}.critical{color:var(--critical)}
 .failed,.unreachable,.held,.no_data{color:var(--broken)}.skipped{color:var(--quiet)}
@@ -107,7 +108,8 @@ def render(report: Mapping[str, Any]) -> str:
     avoid = ""
     if summary["do_not_schedule"]:
         avoid = f"<h2>Give no work to these hosts</h2><code>{escape(','.join(summary['do_not_schedule']))}</code>"
-    heads = "".join(f"<th>{escape(name)}</th>" for name in ("Host", "State", "Score", *(p.upper() if p == "gpu" else p.capitalize() for p in report["phases"]), "Time"))
+    phases = [phase.upper() if phase == "gpu" else phase.capitalize() for phase in report["phases"]]
+    heads = "".join(f"<th>{escape(name)}</th>" for name in ("Host", "State", "Score", *phases, "Time"))
     rows = "".join(_host_row(i, entry) for i, entry in enumerate(report["hosts"]))
     mode = " (check mode: nothing was changed)" if report["check_mode"] else ""
     return (
