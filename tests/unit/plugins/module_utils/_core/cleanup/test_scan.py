@@ -9,6 +9,7 @@ import ctypes
 import multiprocessing
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -118,12 +119,17 @@ def test_a_root_is_opened_without_following_links_of_others(tmp_path):
 
 
 def _exchange(one, two, stop, count):
-    """Attack: exchange a folder for a link to the victim and back, as fast as possible, until told to stop."""
-    libc = ctypes.CDLL(None)
+    """Attack: exchange a folder for a link to the victim and back, as fast as possible, until told to stop.
+
+    In bursts with pauses: an attack without any never lets the cleanup get beyond its first look, and so never meets a deletion.
+    """
+    libc, dice = ctypes.CDLL(None), random.Random(os.getpid())
     first, second = os.fsencode(one), os.fsencode(two)
     while not stop.value:
-        if libc.renameat2(AT_FDCWD, first, AT_FDCWD, second, RENAME_EXCHANGE) == 0:
-            count.value += 1
+        for _burst in range(dice.randint(1, 100)):
+            if libc.renameat2(AT_FDCWD, first, AT_FDCWD, second, RENAME_EXCHANGE) == 0:
+                count.value += 1
+        time.sleep(dice.choice((0, 0.002, 0.01, 0.03, 0.06)))
 
 
 @pytest.mark.parametrize("where", ["the unit", "a folder in it"])
@@ -157,7 +163,7 @@ def test_thirty_attacks_with_exchanged_links_cost_no_file_outside(world, tmp_pat
             attacker.join()
         exchanges += count.value
     assert lab.image(victim) == expected
-    assert attacked > 0 and exchanges > 1000
+    assert attacked > 0 and exchanges > 300
 
 
 @pytest.fixture
