@@ -87,7 +87,6 @@ def main() -> int:
 
     env = {key: value for key, value in setup.clean_environment().items() if not key.startswith("ANSIBLE_")}
     env.update(ANSIBLE_COLLECTIONS_PATH=str(collections), ANSIBLE_HOME=str(folder / "tmp"), ANSIBLE_LOCAL_TEMP=str(folder / "tmp"))
-    env.update(MLOPS_FLEET_LOCK_DIR=str(folder / "state" / "locks"))
     env["MLOPS_FLEET_LOCK_DIR"] = str(folder / "state" / "lock")  # modules run on this machine inherit it
     env.update(PYTHONDONTWRITEBYTECODE="1", ANSIBLE_LOCALHOST_WARNING="False", ANSIBLE_FORCE_COLOR="1" if sys.stdout.isatty() else "0")
     env["PATH"] = os.pathsep.join([str(python.parent), env.get("PATH", "")])

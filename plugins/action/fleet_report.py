@@ -109,6 +109,7 @@ class ActionModule(ActionBase):
             "changed": False,
             "msg": fleet.headline(report),
             "failed_hosts": report["failed_hosts"],
+            "attention": fleet.attention(report),
             "errors": report["errors"],
             "status": report["status"],
             "exit_code": report["exit_code"],

@@ -89,7 +89,7 @@ EXAMPLES = r"""
 
     - name: Fail the hosts that need attention
       ansible.builtin.fail:
-        msg: "{{ inventory_hostname }} needs attention, see {{ fleet.html }}"
+        msg: "{{ inventory_hostname }} needs attention: {{ fleet.attention[inventory_hostname] }}; see {{ fleet.html }}"
       when: inventory_hostname in fleet.failed_hosts
 """
 
@@ -112,6 +112,11 @@ failed_hosts:
   returned: when a report was made
   type: list
   elements: str
+attention:
+  description: Why each of RV(failed_hosts) needs attention, by host, in one line.
+  returned: when a report was made
+  type: dict
+  sample: {"gpu7": "backup failed: The source /opt/ml/models does not exist. Name the folder that holds the models."}
 errors:
   description: What is wrong with the run as a whole, such as no host reachable.
   returned: when a report was made

@@ -38,6 +38,7 @@ def test_two_good_hosts_and_one_that_is_gone(fleet):
     page = (fleet.reports / "latest.html").read_text()
     assert all(name in page for name in ("n1", "n2", "gone")) and "http://" not in page and "https://" not in page
     assert "HOST" in run.out and "gone: health unreachable" in run.out
+    assert "gone needs attention: health unreachable" in run.out and "n1 needs" not in run.out
     assert (fleet.reports / "latest.json").stat().st_mode & 0o007 == 0
 
     again = fleet.run()

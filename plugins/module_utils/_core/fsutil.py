@@ -268,6 +268,11 @@ def human_size(size: float) -> str:
     return ""
 
 
+def human_count(number: int, what: str) -> str:
+    """Return a number with its noun: C(1 host), C(3 hosts)."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def human_duration(seconds: float) -> str:
     """Return seconds as C(850 ms), C(12.3 s), C(4 min 05 s) or C(2 h 03 min)."""
     if seconds < 1:

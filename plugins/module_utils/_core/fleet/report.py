@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import verdict
-from ..fsutil import human_duration, human_size
+from ..fsutil import human_count, human_duration, human_size
 from ..installed import compare
 from ..output import human
 from .stats import percentile
@@ -67,7 +67,7 @@ def _backup_message(result: Result) -> str:
     size = human_size(float(backup.get("size") or 0))
     proof = "verified" if backup.get("verified") else "not verified"
     what = "new backup" if result.get("changed") else "unchanged since the last backup"
-    return f"{what}: {backup.get('files', '?')} files, {size}, {proof}"
+    return f"{what}: {human_count(backup.get('files') or 0, 'file')}, {size}, {proof}"
 
 
 def _cleanup_message(result: Result) -> str:
@@ -247,6 +247,18 @@ def brake(results: Iterable[Iterable[Result | None]], limit: float) -> str:
     return ""
 
 
+def troubles(entry: Mapping[str, Any]) -> list[str]:
+    """Return what went wrong on one host, a line per phase that did not pass."""
+    bad = [phase for phase in entry["phases"] if phase["status"] not in (verdict.PASS, verdict.SKIPPED)]
+    return [f"{phase['phase']} {phase['status']}: {phase['message']}" for phase in bad]
+
+
+def attention(report: Mapping[str, Any]) -> dict[str, str]:
+    """Return why each of the C(failed_hosts) needs attention, in one line."""
+    failed = set(report["failed_hosts"])
+    return {entry["host"]: "; ".join(troubles(entry)) or entry["status"] for entry in report["hosts"] if entry["host"] in failed}
+
+
 _MARKS = {verdict.PASS: "ok", verdict.SKIPPED: "-", NO_DATA: "no data"}
 
 
@@ -262,8 +274,7 @@ def table(report: Mapping[str, Any]) -> list[str]:
             cells.append(mark if phase["duration"] is None else f"{mark} {human_duration(phase['duration'])}")
         rows.append([*cells, human_duration(entry["duration"]) if entry["duration"] else ""])
     lines = human.table(rows, rule=True)
-    bad = [(entry, phase) for entry in report["hosts"] for phase in entry["phases"] if phase["status"] not in (verdict.PASS, verdict.SKIPPED)]
-    lines += [f"{entry['host']}: {phase['phase']} {phase['status']}: {phase['message']}" for entry, phase in bad]
+    lines += [f"{entry['host']}: {trouble}" for entry in report["hosts"] for trouble in troubles(entry)]
     lines += [f"{entry['host']}: note: {note}" for entry in report["hosts"] for note in entry["notes"]]
     return [*lines, *report["errors"], headline(report)]
 
@@ -272,5 +283,5 @@ def headline(report: Mapping[str, Any]) -> str:
     """Return the whole run in one line."""
     summary = report["summary"]
     states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in summary["states"].items() if count)
-    text = f"{report['title']}: {report['status'].upper()} - {summary['hosts']} hosts ({states or 'none'})"
-    return text + f", {summary['backups_verified']} verified backups, {human_size(summary['freed_bytes'])} freed"
+    text = f"{report['title']}: {report['status'].upper()} - {human_count(summary['hosts'], 'host')} ({states or 'none'})"
+    return text + f", {human_count(summary['backups_verified'], 'verified backup')}, {human_size(summary['freed_bytes'])} freed"

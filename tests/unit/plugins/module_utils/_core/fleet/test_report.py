@@ -140,6 +140,11 @@ def test_brake(failed, good, limit, stops):
     assert bool(fleet.brake(hosts, limit)) is stops
 
 
+def test_each_failed_host_is_told_why():
+    report = assemble({"n1": HEALTHY, "n2": {**HEALTHY, "backup": {"failed": True, "msg": "No space left."}}, "n3": {"health": DOWN}})
+    assert fleet.attention(report) == {"n2": "backup failed: No space left.", "n3": "health unreachable: Connection refused"}
+
+
 def test_the_table_lines_up_and_ends_with_the_headline():
     lines = fleet.table(assemble({"n1": HEALTHY, "a-much-longer-name": {"health": DOWN}}))
     assert lines[0].split() == ["HOST", "STATE", "SCORE", "HEALTH", "GPU", "BACKUP", "CLEANUP", "TIME"]
