@@ -97,6 +97,7 @@ class ActionModule(ActionBase):
             check_mode=check_mode,
             held=held,
             version=agent_install.version_of(agent_install.files()),
+            tags="all" not in (task_vars.get("ansible_run_tags") or ["all"]) or bool(task_vars.get("ansible_skip_tags")),
         )
         lines = fleet.table(report)
         if options.show:

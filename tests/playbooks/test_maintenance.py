@@ -113,6 +113,17 @@ def test_phases_can_be_switched_off(fleet):
     assert not (home / "experiments" / "old").exists() and not (home / "backups").exists()
 
 
+def test_phases_can_be_left_out_by_tags(fleet):
+    home = fleet.host("n1")
+    run = fleet.run("maintenance", "--tags", "health,cleanup")
+    assert run.rc == 0 and "left out by tags: gpu, backup" in run.out, run
+    assert list(fleet.phases("n1")) == ["health", "cleanup"] and not (home / "experiments" / "old").exists()
+    run = fleet.run("maintenance", "--skip-tags", "cleanup,gpu")
+    assert run.rc == 0 and list(fleet.phases("n1")) == ["health", "backup"], run
+    run = fleet.run("maintenance", "--tags", "helth")
+    assert run.rc != 0 and "No phase ran" in run.out, run
+
+
 def test_one_phase_playbooks(fleet):
     home = fleet.host("n1")
     assert fleet.run("backup").rc == 0

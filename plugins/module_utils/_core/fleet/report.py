@@ -190,21 +190,27 @@ def assemble(
     check_mode: bool = False,
     held: Mapping[str, str] | None = None,
     version: str = "",
+    tags: bool = False,
 ) -> dict[str, Any]:
     """Assemble the report of all targeted hosts.
 
     :param lookup: returns the registered result of (host, phase), None where there is none.
     :param timestamp: seconds since the epoch. :param held: host to the reason why it was held back.
     :param version: the collection's version of the agent; hosts whose agent is another get a note. It changes no verdict.
-    :return: C(version title timestamp check_mode hosts summary failed_hosts errors status exit_code), plain JSON data.
+    :param tags: whether the user chose tasks by tags; a phase without any result, on any host, is then one they left out.
+    :return: C(version title timestamp check_mode phases left_out hosts summary failed_hosts errors status exit_code), plain JSON data.
         C(failed_hosts) are those whose phases did not do their job, or whose verdict is at least C(fail_on).
     """
+    left_out = [phase for phase in phases if tags and all(lookup(host, phase) is None for host in hosts)]
+    phases = [phase for phase in phases if phase not in left_out]
     entries = [host_entry(host, {phase: lookup(host, phase) for phase in phases}, (held or {}).get(host, ""), check_mode, version) for host in hosts]
-    failed = [entry["host"] for entry in entries if entry["status"] in BROKEN or verdict.fails(entry["status"], fail_on)]
+    failed = [entry["host"] for entry in entries if not phases or entry["status"] in BROKEN or verdict.fails(entry["status"], fail_on)]
     states = {state: sum(1 for entry in entries if entry["status"] == state) for state in STATES}
     errors = []
     if not entries:
         errors.append("No host matched.")
+    elif not phases:
+        errors.append("No phase ran: the tags leave all of them out.")
     elif states[UNREACHABLE] == len(entries):
         errors.append(f"None of the {len(entries)} targeted hosts could be reached.")
     scores = [float(entry["health_score"]) for entry in entries if entry["health_score"] is not None]
@@ -215,7 +221,8 @@ def assemble(
         "title": title,
         "timestamp": verdict.isoformat(timestamp),
         "check_mode": check_mode,
-        "phases": list(phases),
+        "phases": phases,
+        "left_out": left_out,
         "hosts": entries,
         "summary": {
             "hosts": len(entries),
@@ -256,7 +263,7 @@ def troubles(entry: Mapping[str, Any]) -> list[str]:
 def attention(report: Mapping[str, Any]) -> dict[str, str]:
     """Return why each of the C(failed_hosts) needs attention, in one line."""
     failed = set(report["failed_hosts"])
-    return {entry["host"]: "; ".join(troubles(entry)) or entry["status"] for entry in report["hosts"] if entry["host"] in failed}
+    return {entry["host"]: "; ".join(troubles(entry) or report["errors"]) for entry in report["hosts"] if entry["host"] in failed}
 
 
 _MARKS = {verdict.PASS: "ok", verdict.SKIPPED: "-", NO_DATA: "no data"}
@@ -276,6 +283,8 @@ def table(report: Mapping[str, Any]) -> list[str]:
     lines = human.table(rows, rule=True)
     lines += [f"{entry['host']}: {trouble}" for entry in report["hosts"] for trouble in troubles(entry)]
     lines += [f"{entry['host']}: note: {note}" for entry in report["hosts"] for note in entry["notes"]]
+    if report["left_out"]:
+        lines.append(f"left out by tags: {', '.join(report['left_out'])}")
     return [*lines, *report["errors"], headline(report)]
 
 
