@@ -55,5 +55,7 @@ def test_the_maintenance_role_passes_options_that_the_parts_have(phase):
         if variable in specs:
             assert variable in template
             assert (specs[variable]["type"], specs[variable].get("elements")) == (table[name].type, table[name].elements), variable
+    # Every threshold can be set where the playbook is called by its name. fail_on would turn a sick node into a failed phase.
+    assert set(table) - set(passed) <= {"fail_on", "force"}
     handed_over = {f"maintenance_{phase}_{name}" for name in passed}
     assert {name for name in specs if name.startswith(f"maintenance_{phase}_")} <= handed_over | {"maintenance_backup_throttle", "maintenance_backup_dir"}
