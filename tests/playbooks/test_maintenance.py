@@ -137,6 +137,11 @@ def test_one_phase_playbooks(fleet):
     assert subprocess.run(["diff", "-r", home / "models", restored], check=False).returncode == 0
     assert fleet.run("restore").rc != 0
 
+    for playbook, variable in (("restore", "restore_s3"), ("verify_backups", "verify_backups_s3")):
+        away = {variable: {"bucket": "models", "endpoint_url": "http://127.0.0.1:9", "access_key": "a", "secret_key": "b"}}
+        run = fleet.run(playbook, "-e", json.dumps({"restore_destination": str(fleet.folder / "new"), **away}))
+        assert run.rc != 0 and "s3://models/" in run.out, run
+
     archive = archives(home)[0]
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 1
