@@ -26,6 +26,7 @@ MARGIN_WARNING = 5
 #: RMA criteria: retired pages in all (NVIDIA's page retirement guide allows 64), remapped uncorrectable rows.
 RETIRED_PAGES_MAX = 63
 REMAPPED_ROWS_MAX = 512
+_DEFAULTS = {option.name: option.default for option in GpuOptions.TABLE}
 #: How many processes of a GPU are named in the result.
 PROCESSES_SHOWN = 32
 
@@ -244,16 +245,15 @@ def _readings(gpu: _Gpu, faults: Sequence[tuple[str, int, str]]) -> None:
     severe = False
     for name, code, words in faults:
         essential = name in _ESSENTIAL
-        if code == r.CORRUPTED_INFOROM and not essential:
-            continue
-        if code == r.NO_PERMISSION and not essential:
+        if code in (r.CORRUPTED_INFOROM, r.NO_PERMISSION) and not essential:
             continue
         failed.append(f"{name} ({words})")
-        severe = severe or code in _DRIVER_BROKEN or (essential and code != r.NO_PERMISSION)
+        # Of a GPU split into instances only root may read the sums.
+        severe = severe or code in _DRIVER_BROKEN or (essential and not (code == r.NO_PERMISSION and gpu.values["mig"]))
     if failed:
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         words = f"the driver failed to answer: {', '.join(failed[:3])}{more}"
-        gpu.add("gpu_readings", UNKNOWN, words, value=len(failed), action="inspect", unknown_as=CRITICAL if severe else WARNING)
+        gpu.add("gpu_readings", UNKNOWN if severe else WARNING, words, value=len(failed), action="inspect", unknown_as=CRITICAL)
 
 
 def _memory_health(gpu: _Gpu) -> None:
@@ -354,16 +354,24 @@ def _xids_elsewhere(facts: Facts, reading: r.Reading, events: list[xid.Event]) -
 def _device_temperature(values: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
     """Judge the core by what the device says of itself: (status, words, limits); None when it says nothing.
 
-    Margin (distance to the nearest slowdown) first: on Ada and later the absolute thresholds are going away.
+    The worse of margin (distance to the nearest slowdown) and absolute thresholds, which are going away on Ada and later.
     """
-    temp, margin = values["temp"], values["margin"]
-    slowdown = (values["t_limits"] or {}).get("slowdown") or 0
-    if margin is not None:
-        words = f"margin to slowdown {margin} °C"
-        if margin < slowdown:
-            return CRITICAL, words + ", beyond the slowdown threshold", {}
-        return (WARNING if margin <= MARGIN_WARNING else PASS), words, {}
-    thresholds = values["thresholds"] or {}
+    found = [one for one in (_by_margin(values), _by_thresholds(values)) if one is not None]
+    return max(found, key=lambda one: verdict.STATUSES.index(one[0]), default=None)
+
+
+def _by_margin(values: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
+    margin = values["margin"]
+    if margin is None:
+        return None
+    words = f"margin to slowdown {margin} °C"
+    if margin < ((values["t_limits"] or {}).get("slowdown") or 0):
+        return CRITICAL, words + ", beyond the slowdown threshold", {}
+    return (WARNING if margin <= MARGIN_WARNING else PASS), words, {}
+
+
+def _by_thresholds(values: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
+    temp, thresholds = values["temp"], values["thresholds"] or {}
     critical = thresholds.get("slowdown") or thresholds.get("shutdown")
     warning = thresholds.get("gpu_max")
     if temp is None or (critical is None and warning is None):
@@ -476,19 +484,20 @@ def _links(gpu: _Gpu) -> None:
         gpu.add("gpu_pcie", PASS, f"PCIe x{width} of x{width_max}" + (f", generation {gen}" if gen else ""))
 
 
-def _share(gpu: _Gpu, name: str, what: str, used: float | None, total: float | None, limit: float, unit: str) -> None:
+def _share(gpu: _Gpu, what: str, used: float | None, total: float | None, limit: float, unit: str) -> None:
     if used is None or not total or not limit:
         return
     percent = round(100.0 * used / total, 1)
     above = 100.0 * used > limit * total
     words = f"{what} {percent:g} % ({used:g} of {total:g} {unit})" + (f", above {limit:g} %" if above else "")
-    gpu.add(name, WARNING if above else PASS, words, domain="user", value=percent, unit="%", warn=limit)
+    source = "default" if limit == _DEFAULTS[f"{what}_warning"] else "user"
+    gpu.add(f"gpu_{what}", WARNING if above else PASS, words, domain="user", value=percent, unit="%", warn=limit, threshold_source=source)
 
 
 def _numbers(gpu: _Gpu, options: GpuOptions) -> None:
     values = gpu.values
-    _share(gpu, "gpu_memory", "memory", values["mem_used"], values["mem_total"], options.memory_warning, "MiB")
-    _share(gpu, "gpu_power", "power", values["power_draw"], values["power_limit"], options.power_warning, "W")
+    _share(gpu, "memory", values["mem_used"], values["mem_total"], options.memory_warning, "MiB")
+    _share(gpu, "power", values["power_draw"], values["power_limit"], options.power_warning, "W")
 
 
 def _housekeeping(gpu: _Gpu, facts: Facts) -> None:

@@ -190,6 +190,10 @@ def test_pending_driver_update(node, check):
         ({"temp.gpu": 91, "temp.margin": None, "temp.threshold.slowdown": 0, "temp.threshold.gpu_max": 0}, {}, "critical", "default"),
         ({"temp.gpu": 95, "temp.margin": None, "temp.threshold.slowdown": 95}, {}, "critical", "device"),
         ({"temp.gpu": 94, "temp.margin": None, "temp.threshold.slowdown": 95}, {}, "pass", "device"),
+        ({"temp.gpu": 95, "temp.margin": 24, "temp.threshold.slowdown": 95}, {}, "critical", "device"),
+        ({"temp.gpu": 88, "temp.margin": 24, "temp.threshold.slowdown": 95, "temp.threshold.gpu_max": 87}, {}, "warning", "device"),
+        ({"temp.gpu": 60, "temp.margin": -3, "temp.threshold.slowdown": 95}, {}, "critical", "device"),
+        ({"temp.gpu": 41}, {"temperature_warning": 0}, "warning", "user"),
     ],
 )
 def test_temperature(node, check, values, options, status, source):
@@ -213,6 +217,15 @@ def test_full_memory_and_power_are_warnings_about_the_user_and_can_be_switched_o
     assert (power["status"], power["domain"], power["value"], power["warn"]) == ("warning", "user", 95.0, 95)
     off = node.quick(memory_warning=0, power_warning=0)
     assert not {"gpu_memory", "gpu_power"} & {one["check"] for one in off["checks"]}
+    assert (memory["threshold_source"], check(node.quick(memory_warning=80), "gpu_memory")["threshold_source"]) == ("default", "user")
+
+
+def test_exactly_at_the_limit_and_no_limit_are_no_warning(node, check):
+    node.gpus("l40s", gpus=[{"memory.total": "1000M", "memory.used": "900M", "power.usage": 285000, "power.enforced_limit": 300000}])
+    document = node.quick()
+    assert (check(document, "gpu_memory")["status"], check(document, "gpu_power")["status"]) == ("pass", "pass")
+    node.gpus("l40s", gpus=[{"power.usage": 285000, "power.enforced_limit": 0, "memory.total": 0}])
+    assert not {"gpu_memory", "gpu_power"} & {one["check"] for one in node.quick()["checks"]}
 
 
 # --- state and memory faults -------------------------------------------------------------------------------------------
@@ -358,24 +371,27 @@ def test_every_error_of_every_question_gives_a_sensible_verdict(node, function):
         document = node.quick()
         found = {one["check"]: one["counts_as"] for one in document["checks"] if one["counts_as"] not in ("pass", "skipped")}
         where = f"{function} with {code}: {found}"
+        assert all(one["counts_as"] == "critical" for one in document["checks"] if one["status"] == "unknown"), where
         if function == "nvmlDeviceGetHandleByIndex" or code in (15, 16):
             assert found.get("gpu_state") == "critical", where
         elif code in ABSENT:
             assert "gpu_state" not in found and "gpu_readings" not in found, where
         elif code == 14 and function not in ESSENTIAL:
             assert found.get("gpu_inforom") == "warning", where
-        elif code in (1, 9, 10, 11, 12, 18) or (function in ESSENTIAL and code != 4):
+        elif code in (1, 9, 10, 11, 12, 18) or function in ESSENTIAL:
             assert found.get("gpu_readings") == "critical", where
         elif function == "nvmlDeviceGetRetiredPages" and code == 7:
             pass  # "insufficient size" is this function's way of asking for room
-        elif (
-            (code == 4 and function not in ESSENTIAL)
-            or (function == "nvmlDeviceGetNvLinkState" and code == 2)
-            or (function.endswith("Processes") and code == 7)
-        ):
+        elif code == 4 or (function == "nvmlDeviceGetNvLinkState" and code == 2) or (function.endswith("Processes") and code == 7):
             assert not found or found == {"gpu_readings": "warning"}, where
         else:
             assert found.get("gpu_readings") in ("warning", "critical"), where
+
+
+@pytest.mark.parametrize(("mig", "status"), [(0, "unknown"), (1, "warning")])
+def test_sums_that_only_root_may_read_of_a_split_gpu_are_no_broken_gpu(node, check, mig, status):
+    node.gpus("a100x4", gpus=[{"mig.mode": mig, "nvmlDeviceGetTotalEccErrors": "!NO_PERMISSION"}])
+    assert check(node.quick(), "gpu_readings", "GPU 0")["status"] == status
 
 
 @pytest.mark.parametrize("function", ["nvmlInitWithFlags", "nvmlDeviceGetCount_v2"])
