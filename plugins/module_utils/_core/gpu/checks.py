@@ -257,7 +257,7 @@ def _readings(gpu: _Gpu, faults: Sequence[tuple[str, int, str]]) -> None:
 
 
 def _memory_health(gpu: _Gpu) -> None:
-    rows, retired, ecc = gpu.values["remap"], gpu.values["retired"], gpu.values["ecc"] or {}
+    rows, retired, ecc = gpu.values["remap"], gpu.values["retired"], gpu.values["ecc"]
     if rows:
         value = rows["uncorrected"]
         if rows["failure"]:
@@ -451,7 +451,7 @@ def _throttling(gpu: _Gpu) -> None:
 
 
 def _links(gpu: _Gpu) -> None:
-    nvlink, fabric, pcie = gpu.values["nvlink"], gpu.values["fabric"], gpu.values["pcie"] or {}
+    nvlink, fabric, pcie = gpu.values["nvlink"], gpu.values["fabric"], gpu.values["pcie"]
     # All links down is a card without bridge, which is no fault; some down is one.
     if nvlink and len(nvlink["down"]) < nvlink["links"]:
         if nvlink["down"]:
@@ -511,7 +511,7 @@ def _housekeeping(gpu: _Gpu, facts: Facts) -> None:
         else:
             gpu.add("gpu_processes", PASS, _many(len(processes), "process").replace("processs", "processes"), value=len(processes))
     # On a card made for servers only (it has ECC): on a workstation the driver unloads when idle, as meant.
-    ecc_mode = (gpu.values["ecc"] or {}).get("mode")
+    ecc_mode = gpu.values["ecc"]["mode"]
     if ecc_mode is not None and gpu.values["persistence"] is not None:
         on = gpu.values["persistence"]
         words = "persistence mode is on" if on else "persistence mode is off: enable nvidia-persistenced"

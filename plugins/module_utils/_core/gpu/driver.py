@@ -220,11 +220,11 @@ def _memory_info(asker: _Asker, handle: Any) -> Any:
 
 def _memory_faults(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
     mode = asker.ask("nvmlDeviceGetEccMode", handle)
-    ecc: dict[str, Any] = {"mode": None if mode is None else bool(mode[0])}
+    ecc = gpu["ecc"]
+    ecc["mode"] = None if mode is None else bool(mode[0])
     for scope, counter in (("volatile", _VOLATILE), ("aggregate", _AGGREGATE)):
         for kind, error in (("corrected", _CORRECTED), ("uncorrected", _UNCORRECTED)):
             ecc[f"{scope}_{kind}"] = asker.ask("nvmlDeviceGetTotalEccErrors", handle, error, counter, label=f"nvmlDeviceGetTotalEccErrors {scope} {kind}")
-    gpu["ecc"] = ecc
     gpu["sram_threshold"] = _sram_threshold(asker, handle)
     rows = asker.ask("nvmlDeviceGetRemappedRows", handle)
     if rows is not None:
@@ -252,14 +252,13 @@ def _sram_threshold(asker: _Asker, handle: Any) -> bool | None:
 
 
 def _links(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
-    pcie = {
+    gpu["pcie"] = {
         "gen": asker.ask("nvmlDeviceGetCurrPcieLinkGeneration", handle),
         "gen_max": asker.ask("nvmlDeviceGetMaxPcieLinkGeneration", handle),
         "width": asker.ask("nvmlDeviceGetCurrPcieLinkWidth", handle),
         "width_max": asker.ask("nvmlDeviceGetMaxPcieLinkWidth", handle),
         "replays": asker.ask("nvmlDeviceGetPcieReplayCounter", handle),
     }
-    gpu["pcie"] = pcie
     states: dict[int, bool] = {}
     for link in range(NVLINKS):
         # A card without NVLink says "not supported" at link 0; a number beyond the last link is an invalid argument.

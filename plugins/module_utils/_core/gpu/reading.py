@@ -38,6 +38,9 @@ KEYS = (
     "id name uuid serial bus_id vbios temp temp_memory margin t_limits thresholds fan util_gpu util_mem mem_used mem_total power_draw power_limit "
     "pstate clock_sm clock_mem clock_reasons ecc sram_threshold remap retired recovery nvlink pcie fabric mig persistence processes"
 ).split()
+#: Their parts; both are always there, so that nobody has to look twice.
+ECC = ("mode", "volatile_corrected", "volatile_uncorrected", "aggregate_corrected", "aggregate_uncorrected")
+PCIE = ("gen", "gen_max", "width", "width_max", "replays")
 
 
 @dataclass
@@ -63,7 +66,7 @@ class Reading:
 def blank(index: int) -> dict[str, Any]:
     """Return a GPU of which nothing is known yet."""
     gpu: dict[str, Any] = dict.fromkeys(KEYS)
-    gpu.update(id=index, faults=[])
+    gpu.update(id=index, faults=[], ecc=dict.fromkeys(ECC), pcie=dict.fromkeys(PCIE))
     return gpu
 
 
