@@ -110,9 +110,9 @@ def session(journal: r.Journal | None = None) -> r.Reading:
     found.cuda_version = f"{cuda // 1000}.{cuda % 1000 // 10}" if isinstance(cuda, int) else None
     found.code, found.text, found.count = asker.raw("nvmlDeviceGetCount")
     for index in range(found.count or 0):
-        found.gpus.append(_gpu(asker, index))
         if journal is not None:
             journal.keep(found)
+        found.gpus.append(_gpu(asker, index))
     return found
 
 
@@ -274,7 +274,7 @@ def _links(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
 
 def _fabric(asker: _Asker, handle: Any) -> dict[str, Any] | None:
     """Registration with the NVSwitch fabric: state 0 not supported, 1 not started, 2 in progress, 3 completed; status is an NVML code."""
-    kind = getattr(asker.pynvml, "c_nvmlGpuFabricInfo_v2_t", None)
+    kind = getattr(asker.pynvml, "c_nvmlGpuFabricInfo_v2_t", getattr(asker.pynvml, "c_nvmlGpuFabricInfoV_t", None))
     if kind is None:
         return None
     info = kind()

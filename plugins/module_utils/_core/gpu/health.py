@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from typing import Any
 
@@ -70,7 +71,7 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
     if outcome.timed_out:
         reading = journal.recall()
     elif isinstance(outcome.error, MissingLibrary):
-        if options.backend == "nvml" or pci or options.expected_count or isolate.call(driver.library_loads, 5).value:
+        if options.backend == "nvml" or pci or options.expected_count or isolate.call(driver.library_loads, min(5.0, options.timeout)).value:
             raise outcome.error
         reading = None
     elif outcome.error is not None:
@@ -113,8 +114,9 @@ def _ask(options: GpuOptions, world: World, journal: r.Journal) -> r.Reading:
 def _ask_smi(timeout: float, world: World) -> r.Reading | None:
     try:
         return smi.session(timeout, world)
-    except CommandFailed:
-        return None
+    except CommandFailed as error:
+        folders = f"{world.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+        return r.Reading("nvidia_smi", r.UNREADABLE, error.message) if shutil.which("nvidia-smi", path=folders) else None
 
 
 def _log(options: GpuOptions, timeout: float, world: World) -> xid.Log:
@@ -155,8 +157,9 @@ def pci_gpus(world: World) -> list[tuple[str, str]]:
 
 def in_container(world: World) -> bool:
     """Say whether this is a container, which sees the whole machine's PCI bus but only its own share of GPUs."""
-    marks = ("/run/.containerenv", "/.dockerenv", "/run/systemd/container")
-    return any(os.path.exists(world.path(mark)) for mark in marks) or "NVIDIA_VISIBLE_DEVICES" in world.environ
+    marks = ("/run/.containerenv", "/.dockerenv", "/run/systemd/container", "/var/run/secrets/kubernetes.io")
+    variables = ("NVIDIA_VISIBLE_DEVICES", "KUBERNETES_SERVICE_HOST", "container")
+    return any(os.path.exists(world.path(mark)) for mark in marks) or any(name in world.environ for name in variables)
 
 
 def _orphans(reading: r.Reading, timeout: float, world: World) -> frozenset[int] | None:
@@ -167,13 +170,28 @@ def _orphans(reading: r.Reading, timeout: float, world: World) -> frozenset[int]
     if _link(world.path("/proc/self/ns/pid")) not in (None, _FIRST_PID_NAMESPACE):
         return None
     pids = {process["pid"] for gpu in reading.gpus for process in gpu["processes"] or ()}
-    gone = {pid for pid in pids if not os.path.exists(world.path(f"/proc/{pid}"))}
+    gone = {pid for pid in pids if not _exists(pid, world)}
     if gone:
         again = isolate.call(driver.running, timeout)
         if not isinstance(again.value, list):
             return None
         gone &= set(again.value)
     return frozenset(gone)
+
+
+def _exists(pid: int, world: World) -> bool:
+    if os.path.exists(world.path(f"/proc/{pid}")):
+        return True
+    if world.root != "/":
+        return False
+    # Others' processes may be hidden in /proc (hidepid, ProtectProc=).
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _link(path: str) -> str | None:
@@ -203,9 +221,8 @@ def carry_out(options: GpuOptions, found: list[Check], gpus: list[dict[str, Any]
         except WriteFailed as error:
             problems.append(Check("gpu_metrics_csv", verdict.WARNING, str(error), subject=options.metrics_csv, domain="node"))
     if options.textfile:
-        version = facts.reading.driver_version if facts.reading else None
         try:
-            prometheus.write(options.textfile, metrics.samples([*found, *problems], gpus, version, world.clock.now()))
+            prometheus.write(options.textfile, metrics.samples([*found, *problems], gpus, facts.reading or r.Reading(count=0), world.clock.now()))
         except WriteFailed as error:
             problems.append(Check("gpu_textfile", verdict.WARNING, str(error), subject=options.textfile, domain="node"))
     return problems

@@ -9,6 +9,9 @@ import json
 import os
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -295,6 +298,29 @@ def test_memory_held_by_a_process_that_is_gone(node, check):
     assert "512 MiB" in found["message"] and found["message"].endswith(": 4242")
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare to mount another /proc")
+def test_processes_hidden_in_proc_are_there_all_the_same():
+    """As another user sees them under hidepid or ProtectProc=: not in /proc, and not ours to signal."""
+    command = ["unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh", sys.executable, "-c", HIDDEN, str(ROOT)]
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        done = subprocess.run([*command, str(sleeper.pid)], capture_output=True, text=True, timeout=60, check=False)
+        sleeper.kill()
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no mounting here: {done.stderr.strip()}")
+    assert done.stdout == "hidden in /proc, there: True, nobody: False\n", done.stderr
+
+
+HIDDEN = """
+import os, sys
+sys.path.insert(0, sys.argv[1] + "/.build/collections")
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+pid, world = int(sys.argv[2]), World(run=None)
+print("hidden in /proc," if not os.path.exists(f"/proc/{pid}") else "seen,", f"there: {health._exists(pid, world)}, nobody: {health._exists(4194303, world)}")
+"""
+
+
 def test_process_ids_of_another_namespace_are_not_judged(node):
     (node.root / "proc/self/ns").mkdir(parents=True)
     (node.root / "proc/self/ns/pid").symlink_to("pid:[4026532999]")
@@ -303,6 +329,33 @@ def test_process_ids_of_another_namespace_are_not_judged(node):
 
 
 # --- faults of the driver itself ---------------------------------------------------------------------------------------
+
+
+def test_a_driver_that_hangs_at_the_first_gpu_still_gives_its_version_and_count(node, check, tmp_path):
+    prom = tmp_path / "gpu.prom"
+    node.gpus("l40s", system={"nvmlDeviceGetName": "@9 ok"})
+    document = node.run(timeout=1, textfile=str(prom))
+    assert check(document, "gpu_driver")["status"] == "critical"
+    assert document["driver"]["version"] and document["gpus"] == []
+    assert "mlops_gpu_devices 1\n" in prom.read_text()
+    node.gpus("hang_init").run(timeout=1, textfile=str(prom))
+    assert "devices" not in prom.read_text(), "nobody knows how many, so not 0"
+    node.gpus("no_driver").run(timeout=1, textfile=str(prom), expected_count=0)
+    assert "gpu_exit_code 0" in prom.read_text()
+
+
+def test_an_nvidia_smi_that_cannot_be_run_is_no_absence(node, check):
+    (node.bin / "nvidia-smi").write_text("not a program")
+    (node.bin / "nvidia-smi").chmod(0o755)
+    document = node.run(library=False, backend="nvidia_smi", world_env={"PATH": str(node.bin)})
+    assert check(document, "gpu_driver")["status"] == "critical"
+
+
+@pytest.mark.parametrize("variable", ["NVIDIA_VISIBLE_DEVICES", "KUBERNETES_SERVICE_HOST", "container"])
+def test_containers_see_the_whole_bus_and_their_share_of_gpus(node, check, variable):
+    node.gpus("l40s").pci("0000:41:00.0", "0000:61:00.0")
+    assert check(node.run(), "gpu_count")["status"] == "critical"
+    assert check(node.run(world_env={variable: "x"}), "gpu_count")["status"] == "pass"
 
 
 @pytest.mark.parametrize("name", ["hang", "hang_init"])
