@@ -324,14 +324,16 @@ def _xids(gpu: _Gpu, facts: Facts, events: list[xid.Event]) -> None:
         gpu.add("gpu_xid", PASS, "no Xid in the kernel log", value=0)
         return
     status, action, words = _xid_verdict(own)
-    gpu.add("gpu_xid", status, words, value=sum(event.count for event in own), action=action if status != PASS else "none", threshold_source="default")
+    source = "user" if any(event.source == "user" and event.level == status for event in own) else "default"
+    gpu.add("gpu_xid", status, words, value=sum(event.count for event in own), action=action if status != PASS else "none", threshold_source=source)
 
 
 def _xids_elsewhere(facts: Facts, reading: r.Reading, events: list[xid.Event]) -> list[Check]:
     log = facts.log
     if log.problem:
         named = log.source not in ("auto",)
-        return [Check("gpu_xid", UNKNOWN if named else SKIPPED, f"Xids not checked: {log.problem}", domain="node")]
+        status, domain = (UNKNOWN, "node") if named else (SKIPPED, None)
+        return [Check("gpu_xid", status, f"Xids not checked: {log.problem}", domain=domain)]
     if log.source == "none":
         return [Check("gpu_xid", SKIPPED, "Xids not checked: switched off by log_source")]
     known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}

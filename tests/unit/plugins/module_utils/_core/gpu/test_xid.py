@@ -70,6 +70,8 @@ def test_nvlink5_errors_are_what_their_line_says(code):
     assert [one.level for one in events(line(code, f"RLW_SRC_TRACK Fatal {tail}"))] == ["critical"]
     assert [one.level for one in events(line(code, "Nonfatal"), line(code, "Fatal"), line(code, "Nonfatal"))] == ["critical"]
     assert [one.level for one in events(line(code, "garbled"))] == ["warning"]
+    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK Non-Fatal {tail}"))] == ["warning"]
+    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK FATAL {tail}"))] == ["critical"]
 
 
 @pytest.mark.parametrize(
@@ -87,15 +89,54 @@ def test_154_newest_word_counts():
     assert [(one.level, one.count) for one in events(*done)] == [("pass", 2)]
 
 
+def test_a_fall_that_is_told_in_several_ways_is_one():
+    """As current drivers log it."""
+    told = [
+        f"[  100.100000] NVRM: GPU at PCI:{BUS}: GPU-4f2a9c10-0000-4d3e-9b1a-012345678900",
+        "[  100.100000] NVRM: GPU Board Serial Number: 1654922000000",
+        f"[  100.200000] NVRM: Xid (PCI:{BUS}): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
+        f"[  100.300000] NVRM: GPU {BUS}.0: GPU has fallen off the bus.",
+        f"[  100.300000] NVRM: GPU {BUS}.0: GPU serial number is 1654922000000.",
+        "[  100.400000] NVRM: A GPU crash dump has been created. If possible, please run",
+        "               NVRM: nvidia-bug-report.sh as root to collect this data before",
+        f"[  100.500000] NVRM: Xid (PCI:{BUS}): 154, pid='<unknown>', GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)",
+        "[  100.600000] NVRM: GPU 0000:99:00.0: GPU has fallen off the bus.",
+    ]
+    dated = list(xid.dated(told, 0.0, World(run=None)))
+    assert [(one.bus[1], one.code, one.count, one.action) for one in xid.judge(xid.find(dated))] == [
+        (0x41, 79, 1, "reboot"),
+        (0x41, 154, 1, "reboot"),
+        (0x99, 79, 1, "reboot"),
+    ]
+    again = [*told, f"[  190.000000] NVRM: GPU {BUS}.0: GPU has fallen off the bus."]
+    assert xid.judge(xid.find(xid.dated(again, 0.0, World(run=None))))[0].count == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"NVRM: Xid (PCI:{BUS}): 79, pid=1234, name=python, GPU has fallen off the bus.",
+        f"NVRM: Xid (PCI:{BUS}): 79, GPU has fallen off the bus.",
+        f"NVRM: Xid (PCI:{BUS}): 79",
+        f"NVRM: Xid ({BUS}):  79, Channel 00000010\r",
+        f"NVRM[1]: Xid (PCI:{BUS}): 79, as the journal shows a line written to /dev/kmsg",
+    ],
+)
+def test_forms_of_the_line(text):
+    assert [(one.bus, one.code) for one in events(text)] == [((0, 0x41, 0), 79)]
+
+
 def test_overrides_go_both_ways_and_have_the_last_word(node, check):
     assert check(run(node, line(79), xid_overrides={"79": "ignore"}), "gpu_xid")["status"] == "pass"
     assert check(run(node, line(63), xid_overrides={"63": "critical"}), "gpu_xid")["status"] == "critical"
     assert check(run(node, *[line(31)] * 9, xid_overrides={"31": "ignore"}), "gpu_xid")["status"] == "pass"
     assert check(run(node, line(145, "Fatal"), xid_overrides={"145": "warning"}), "gpu_xid")["status"] == "warning"
     assert run(node, line(79), xid_overrides={"79": "ignore"})["gpus"][0]["xids"][0]["count"] == 1
+    assert check(run(node, line(13), xid_overrides={13: "warning"}), "gpu_xid")["threshold_source"] == "user"
+    assert check(run(node, *[line(31)] * 3, xid_overrides={13: "critical"}), "gpu_xid")["threshold_source"] == "default"
 
 
-@pytest.mark.parametrize("overrides", [{"79": "fatal"}, {"seventy": "ignore"}, {"-1": "ignore"}])
+@pytest.mark.parametrize("overrides", [{"79": "fatal"}, {"seventy": "ignore"}, {"-1": "ignore"}, {"²": "ignore"}])
 def test_bad_overrides_are_one_clear_error(node, overrides):
     error = run(node, line(79), xid_overrides=overrides)["error"]
     assert (error["kind"], error["subject"]) == ("OptionError", "xid_overrides")
@@ -171,6 +212,8 @@ def stamps(when):
         "iso": time.strftime("%Y-%m-%dT%H:%M:%S.123456+00:00 node kernel: ", time.gmtime(when)),
         "iso_z": time.strftime("%Y-%m-%dT%H:%M:%SZ node kernel: ", time.gmtime(when)),
         "iso_compact": time.strftime("%Y-%m-%dT%H:%M:%S,123456+0000 ", time.gmtime(when)),
+        "short_precise": time.strftime("%b %e %H:%M:%S.123456 node kernel: ", local),
+        "short_full": time.strftime("%a %Y-%m-%d %H:%M:%S UTC node kernel: ", time.gmtime(when)),
         "syslog": time.strftime("%b %e %H:%M:%S node kernel: [12.3] ", local),
         "dmesg_T": time.strftime("[%a %b %e %H:%M:%S %Y] ", local),
     }
