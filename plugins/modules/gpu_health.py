@@ -86,7 +86,8 @@ options:
   log_source:
     description:
       - Where to look for Xids. V(auto) takes the journal, else the kernel's own buffer.
-      - V(journal), V(dmesg), or the absolute path of a log file, of which the last 16 MiB are read.
+      - V(journal), V(dmesg), or the absolute path of a log file, of which the last 16 MiB are read, and of the one with C(.1) at its
+        end that log rotation put aside within the window.
       - V(none) does not look.
       - Where the log cannot be read (not root, container), the check says that nothing was checked. It is V(skipped) with V(auto),
         V(unknown) with a source you named.

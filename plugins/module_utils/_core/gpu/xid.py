@@ -334,14 +334,23 @@ def _kernel_buffer(since: float, world: World) -> Log:
 
 
 def _file(path: str, since: float, world: World) -> Log:
+    text = ""
+    # What log rotation has put aside within the window is part of it.
+    with contextlib.suppress(OSError):
+        if os.stat(path + ".1").st_mtime >= since:
+            text = _tail(path + ".1")
     try:
-        with open(path, "rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - TAIL))
-            text = stream.read(TAIL).decode("utf-8", "replace")
+        text += _tail(path)
     except OSError as error:
         return Log(path, f"{path} can't be read ({error.strerror})")
     return Log(path, finds=list(find(dated(text.splitlines(), since, world))))
+
+
+def _tail(path: str) -> str:
+    with open(path, "rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - TAIL))
+        return stream.read(TAIL).decode("utf-8", "replace")
 
 
 _STAMPS = (

@@ -271,6 +271,17 @@ def test_a_large_file_is_read_from_its_end(node, check):
     assert check(node.run(log_source=path), "gpu_xid")["status"] == "critical"
 
 
+def test_what_was_just_rotated_away_still_counts(node, check):
+    path = node.log()
+    with open(path + ".1", "w", encoding="ascii") as stream:
+        stream.write(stamps(NOW - 100)["iso"] + line(79) + "\n" + stamps(NOW - 9000)["iso"] + line(46) + "\n")
+    os.utime(path + ".1", (NOW - 50, NOW - 50))
+    found = check(node.gpus("l40s").run(log_source=path, xid_window=3600), "gpu_xid")
+    assert (found["status"], found["value"]) == ("critical", 1)
+    os.utime(path + ".1", (NOW - 4000, NOW - 4000))
+    assert check(node.run(log_source=path, xid_window=3600), "gpu_xid")["status"] == "pass"
+
+
 @pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK), reason="the kernel log can't be read here")
 def test_the_real_kernel_log_is_read_to_its_end():
     """Only read: a line written there would stay, and be found on this machine, until the next boot."""
