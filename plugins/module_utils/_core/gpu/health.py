@@ -92,8 +92,7 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
 
 def _ask(options: GpuOptions, world: World, journal: r.Journal) -> r.Reading:
     """Runs in the forked child."""
-    # A little less than the child itself has, so that the killing of nvidia-smi is its own.
-    patience = options.timeout * 0.95
+    patience = _inner(options.timeout)
     started = time.monotonic()
     if options.backend == "nvidia_smi":
         return _ask_smi(patience, world) or r.Reading("nvidia_smi", r.LIBRARY_NOT_FOUND, "nvidia-smi is not installed")
@@ -111,6 +110,11 @@ def _ask(options: GpuOptions, world: World, journal: r.Journal) -> r.Reading:
     return reading
 
 
+def _inner(timeout: float) -> float:
+    """Return the seconds for programs inside a child that has C(timeout): it must still be there to kill them, on a busy node as well."""
+    return timeout - max(0.05 * timeout, min(0.25, 0.4 * timeout))
+
+
 def _ask_smi(timeout: float, world: World) -> r.Reading | None:
     try:
         return smi.session(timeout, world)
@@ -123,7 +127,7 @@ def _log(options: GpuOptions, timeout: float, world: World) -> xid.Log:
     source = options.log_source
     if source == "none":
         return xid.Log("none")
-    outcome = isolate.call(lambda: xid.read(source, options.xid_window, timeout * 0.9, world), timeout)
+    outcome = isolate.call(lambda: xid.read(source, options.xid_window, _inner(timeout), world), timeout)
     if outcome.timed_out:
         return xid.Log(source, f"reading it took longer than {timeout:.1f} s")
     if outcome.error is not None:

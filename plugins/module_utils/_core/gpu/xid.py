@@ -338,7 +338,7 @@ def _file(path: str, since: float, world: World) -> Log:
     # What log rotation has put aside within the window is part of it.
     with contextlib.suppress(OSError):
         if os.stat(path + ".1").st_mtime >= since:
-            text = _tail(path + ".1")
+            text = _tail(path + ".1") + "\n"
     try:
         text += _tail(path)
     except OSError as error:
