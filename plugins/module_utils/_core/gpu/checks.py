@@ -101,7 +101,7 @@ def decide(options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED
     events = xid.judge(facts.log.finds, options.xid_overrides)
     shown = []
     for gpu in reading.gpus:
-        mine = _gpu_checks(options, facts, gpu, fixed, events)
+        mine = _gpu_checks(options, facts, gpu, fixed, events, reading)
         checks += mine
         shown.append(_shown(gpu, mine, events))
     checks += _xids_elsewhere(facts, reading, events)
@@ -146,7 +146,7 @@ def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
         return one(CRITICAL, words, "inspect")
     if code == r.MISMATCH:
         return one(CRITICAL, "The driver's library and its loaded kernel module have different versions: reload the module or reboot", "reboot")
-    words = f"The NVIDIA driver answers with an error: {reading.text if reading else ''} (NVML code {code})"
+    words = f"The NVIDIA driver answers with an error: {reading.text if reading else ''}" + ("" if code == r.UNREADABLE else f" (NVML code {code})")
     if code == r.NO_PERMISSION:
         return one(UNKNOWN, words, "inspect", unknown_as=CRITICAL)
     return one(CRITICAL, words, "reboot" if code in (r.GPU_IS_LOST, r.UNKNOWN_ERROR, 10, 11) else "inspect")
@@ -189,13 +189,16 @@ class _Gpu:
         self.checks.append(Check(name, status, f"{self.subject}: {message}", subject=self.subject, domain=domain if status != PASS else None, **more))
 
 
-def _gpu_checks(options: GpuOptions, facts: Facts, values: Mapping[str, Any], fixed: tuple[float, float], events: list[xid.Event]) -> list[Check]:
+def _gpu_checks(
+    options: GpuOptions, facts: Facts, values: Mapping[str, Any], fixed: tuple[float, float], events: list[xid.Event], reading: r.Reading
+) -> list[Check]:
     gpu = _Gpu(values)
     if _state(gpu):
         _memory_health(gpu)
         _xids(gpu, facts, events)
         _temperature(gpu, options, fixed)
         _throttling(gpu)
+        _nvlink(gpu, reading)
         _links(gpu)
         _numbers(gpu, options)
         _housekeeping(gpu, facts)
@@ -452,16 +455,25 @@ def _throttling(gpu: _Gpu) -> None:
 # --- links, numbers, housekeeping --------------------------------------------------------------------------------------
 
 
+def _nvlink(gpu: _Gpu, reading: r.Reading) -> None:
+    nvlink = gpu.values["nvlink"]
+    if not nvlink:
+        return
+    down = nvlink["down"]
+    if not down:
+        gpu.add("gpu_nvlink", PASS, f"all {nvlink['links']} NVLinks up", value=0)
+        return
+    # All links down is a card without bridge, which is no fault, unless another one of its model has links.
+    others = (other["nvlink"] for other in reading.gpus if other["nvlink"] and other["name"] == gpu.values["name"])
+    if all(len(other["down"]) == other["links"] for other in others):
+        return
+    names = ", ".join(str(link) for link in down)
+    words = f"NVLink {names} of {nvlink['links']} down" if len(down) < nvlink["links"] else f"all {nvlink['links']} NVLinks down, other GPUs have theirs"
+    gpu.add("gpu_nvlink", CRITICAL, words, value=len(down), crit=0, action="inspect", threshold_source="device")
+
+
 def _links(gpu: _Gpu) -> None:
-    nvlink, fabric, pcie = gpu.values["nvlink"], gpu.values["fabric"], gpu.values["pcie"]
-    # All links down is a card without bridge, which is no fault; some down is one.
-    if nvlink and len(nvlink["down"]) < nvlink["links"]:
-        if nvlink["down"]:
-            names = ", ".join(str(link) for link in nvlink["down"])
-            words = f"NVLink {names} of {nvlink['links']} down"
-            gpu.add("gpu_nvlink", CRITICAL, words, value=len(nvlink["down"]), crit=0, action="inspect", threshold_source="device")
-        else:
-            gpu.add("gpu_nvlink", PASS, f"all {nvlink['links']} NVLinks up", value=0)
+    fabric, pcie = gpu.values["fabric"], gpu.values["pcie"]
     if fabric:
         if fabric["state"] == 3 and fabric["status"] == 0:
             gpu.add("gpu_fabric", PASS, "registered with the NVLink fabric")

@@ -87,6 +87,7 @@ _WORDS = (
     ("fallen off the bus", r.GPU_IS_LOST),
     ("requires reset", r.RESET_REQUIRED),
     ("requires restart", r.RESET_REQUIRED),
+    ("reset required", r.RESET_REQUIRED),
     ("version mismatch", r.MISMATCH),
     ("couldn't communicate with the nvidia driver", r.DRIVER_NOT_LOADED),
     ("driver not loaded", r.DRIVER_NOT_LOADED),

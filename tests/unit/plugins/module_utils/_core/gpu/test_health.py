@@ -285,6 +285,13 @@ def test_all_nvlinks_down_is_a_card_without_bridge(node):
     assert "gpu_nvlink" not in {one["check"] for one in node.quick()["checks"]}
 
 
+def test_all_nvlinks_down_of_one_gpu_among_others_is_a_fault(node, check):
+    document = node.gpus("h100x8", gpus={5: {"nvlink.state": 0}}).quick()
+    assert [(one["subject"], one["message"]) for one in document["checks"] if one["status"] == "critical"] == [
+        ("GPU 5", "GPU 5: all 18 NVLinks down, other GPUs have theirs")
+    ]
+
+
 def test_different_vbios_of_one_model(node, check):
     node.gpus("a100x4", gpus={2: {"vbios": "92.00.19.00.01"}})
     assert "on GPU 2" in check(node.quick(), "gpu_vbios")["message"]
