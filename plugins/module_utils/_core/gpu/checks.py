@@ -48,6 +48,7 @@ _DRIVER_BROKEN = frozenset({1, r.DRIVER_NOT_LOADED, 10, 11, r.LIBRARY_NOT_FOUND,
 _ESSENTIAL = frozenset(
     {
         "nvmlDeviceGetTemperature",
+        "nvmlDeviceGetTemperatureV",
         "nvmlDeviceGetFieldValues",
         "nvmlDeviceGetFieldValues 230",
         "nvmlDeviceGetTotalEccErrors volatile uncorrected",
@@ -156,19 +157,21 @@ def _count(options: GpuOptions, facts: Facts, reading: r.Reading) -> list[Check]
     found, expected = reading.count or 0, options.expected_count
     source = None if expected is None else "user"
 
+    known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}
+    missing = [bus for bus in facts.pci if xid.bus_id(bus) not in known] if facts.pci_complete and len(facts.pci) > found else []
+    names = f"; on the PCI bus, but not in the driver: {', '.join(missing[:8])}" if missing else ""
+
     def one(status: str, message: str, action: str = "none") -> list[Check]:
         return [Check("gpu_count", status, message, value=found, crit=expected, threshold_source=source, action=action, domain="node")]
 
     if expected is not None:
         if found < expected:
-            return one(CRITICAL, f"{_many(found)} found, {expected} expected", "inspect")
+            return one(CRITICAL, f"{_many(found)} found, {expected} expected{names}", "reboot" if missing else "inspect")
         if found > expected:
             return one(WARNING, f"{_many(found)} found, only {expected} expected", "inspect")
         return one(PASS, f"{_many(found)} found, as expected")
-    if facts.pci_complete and len(facts.pci) > found:
-        known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}
-        missing = [bus for bus in facts.pci if xid.bus_id(bus) not in known]
-        return one(CRITICAL, f"The driver has {_many(found)}, but {len(facts.pci)} are on the PCI bus; missing: {', '.join(missing[:8])}", "reboot")
+    if missing:
+        return one(CRITICAL, f"{_many(found)} found{names}", "reboot")
     if found == 0:
         return one(WARNING, "The NVIDIA driver is loaded but has no GPU; set expected_count to 0 if that is right", "inspect")
     return one(PASS, f"{_many(found)} found")

@@ -148,6 +148,8 @@ def _identity(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
 
 def _temperatures(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
     gpu["temp"] = asker.ask("nvmlDeviceGetTemperature", handle, 0)
+    if gpu["temp"] is None and asker.code in r.UNSUPPORTED:  # NVIDIA calls it deprecated
+        gpu["temp"] = asker.ask("nvmlDeviceGetTemperatureV", handle, 0)
     gpu["margin"] = asker.ask("nvmlDeviceGetMarginTemperature", handle)
     fields = _fields(asker, handle)
     # Cards without a memory sensor answer 0.
@@ -196,9 +198,10 @@ def _load(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
     memory = _memory_info(asker, handle)
     if memory is not None and memory.total:
         gpu["mem_used"], gpu["mem_total"] = memory.used // _MIB, memory.total // _MIB
-    for key, name in (("power_draw", "nvmlDeviceGetPowerUsage"), ("power_limit", "nvmlDeviceGetEnforcedPowerLimit")):
-        milliwatts = asker.ask(name, handle)
-        gpu[key] = None if milliwatts is None else round(milliwatts / 1000.0, 2)
+    powers = ("power_draw", "nvmlDeviceGetPowerUsage"), ("power_limit", "nvmlDeviceGetEnforcedPowerLimit"), ("power_limit", "nvmlDeviceGetPowerManagementLimit")
+    for key, name in powers:
+        milliwatts = asker.ask(name, handle) if gpu[key] is None else None
+        gpu[key] = gpu[key] if milliwatts is None else round(milliwatts / 1000.0, 2)
     pstate = asker.ask("nvmlDeviceGetPerformanceState", handle)
     gpu["pstate"] = pstate if isinstance(pstate, int) and 0 <= pstate <= 15 else None  # 32 is "unknown"
     gpu["clock_sm"] = asker.ask("nvmlDeviceGetClockInfo", handle, 1)

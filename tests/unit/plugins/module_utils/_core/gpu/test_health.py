@@ -105,6 +105,12 @@ def test_eight_gpus_stay_well_below_60_kb(node):
     assert len(json.dumps(node.gpus("h100x8_busy").run())) < 40_000
 
 
+def test_where_one_call_is_gone_the_other_gives_the_value(node):
+    node.gpus("l40s", system={"nvmlDeviceGetTemperature": "!DEPRECATED"}, gpus=[{"temp.gpu": 55, "power.enforced_limit": None, "power.limit": 275000}])
+    gpu = node.quick()["gpus"][0]
+    assert (gpu["temp"], gpu["power_limit"]) == (55, 275.0)
+
+
 def test_old_driver_without_margin_uses_absolute_thresholds(node, check):
     node.gpus("driver470", gpu={"temp.gpu": 91, "temp.threshold.slowdown": 95, "temp.threshold.gpu_max": 87})
     found = check(node.run(), "gpu_temperature")
@@ -159,7 +165,9 @@ def test_gpu_on_the_bus_that_the_driver_lost_is_named(node, check):
     node.gpus("faulty").pci("0000:18:00.0", "0000:2a:00.0", "0000:3b:00.0")
     found = check(node.run(), "gpu_count")
     assert (found["status"], found["value"]) == ("critical", 2)
-    assert found["message"].endswith("missing: 0000:3b:00.0")
+    assert found["message"] == "2 GPUs found; on the PCI bus, but not in the driver: 0000:3b:00.0"
+    found = check(node.run(expected_count=3), "gpu_count")
+    assert (found["status"], found["message"]) == ("critical", "2 GPUs found, 3 expected; on the PCI bus, but not in the driver: 0000:3b:00.0")
     inside = check(node.run(world_env={"NVIDIA_VISIBLE_DEVICES": "0,1"}), "gpu_count")
     assert inside["status"] == "pass", "a container sees the whole bus and only its share of GPUs"
 
@@ -405,10 +413,17 @@ EXPORTED = {
     "nvmlDeviceGetComputeRunningProcesses": "nvmlDeviceGetComputeRunningProcesses_v3",
     "nvmlDeviceGetGraphicsRunningProcesses": "nvmlDeviceGetGraphicsRunningProcesses_v3",
 }
+#: Asked only where the other one is missing.
+SECOND = {
+    "nvmlDeviceGetCurrentClocksThrottleReasons": "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetPowerManagementLimit": "nvmlDeviceGetEnforcedPowerLimit",
+    "nvmlDeviceGetTemperatureV": "nvmlDeviceGetTemperature",
+}
 #: Not supported, function not found, vGPU without ECC, other structure version, deprecated: absence, not a fault.
 ABSENT = {3, 13, 22, 25, 26}
 ESSENTIAL = {
     "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetTemperatureV",
     "nvmlDeviceGetFieldValues",
     "nvmlDeviceGetRemappedRows",
     "nvmlDeviceGetTotalEccErrors",
@@ -425,9 +440,7 @@ def test_the_list_of_functions_is_the_real_one():
 def test_every_error_of_every_question_gives_a_sensible_verdict(node, function):
     exported = EXPORTED.get(function, function)
     for code in CODES:
-        # The old name is asked for only where the new one is missing.
-        older = {"absent": "nvmlDeviceGetCurrentClocksEventReasons"} if function == "nvmlDeviceGetCurrentClocksThrottleReasons" else {}
-        node.gpus("l40s", system={exported: f"!{code}", **older})
+        node.gpus("l40s", system={exported: f"!{code}", **({"absent": SECOND[function]} if function in SECOND else {})})
         document = node.quick()
         found = {one["check"]: one["counts_as"] for one in document["checks"] if one["counts_as"] not in ("pass", "skipped")}
         where = f"{function} with {code}: {found}"
