@@ -194,9 +194,9 @@ checks:
       returned: always
       sample: "GPU 0: temperature 86 °C, above 80 °C"
     subject:
-      description: The GPU, or the PCI address of one that the driver no longer lists.
+      description: The GPU, the PCI address of one that the driver no longer lists, or the file that could not be written.
       type: str
-      returned: when the check is about one GPU
+      returned: when the check is about one GPU or file
       sample: GPU 0
     value:
       description: What was measured.
@@ -233,6 +233,11 @@ checks:
       type: str
       returned: when the check did not pass
       sample: node
+    duration_ms:
+      description: How long the driver took to answer everything, in milliseconds.
+      type: float
+      returned: with C(gpu_driver), when something was asked
+      sample: 42.5
 gpus:
   description: The GPUs in the order of the driver. What a GPU does not have is null.
   returned: always

@@ -72,7 +72,8 @@ class Facts:
 
     C(reading) is None on a node where nothing can ask a GPU and nothing shows one. C(pci) are the bus ids of NVIDIA GPUs that this
     system should drive; C(pci_complete) is false where they say nothing about this system's share (containers). C(orphans) are
-    process ids that hold GPU memory and do not exist. C(module_version) is the loaded kernel module's. C(timeout) in seconds.
+    process ids that hold GPU memory and do not exist. C(module_version) is the loaded kernel module's. C(timeout) in seconds, and
+    C(duration) of the questions to the driver.
     """
 
     reading: Optional[r.Reading]
@@ -82,6 +83,7 @@ class Facts:
     orphans: Optional[frozenset[int]] = None
     module_version: Optional[str] = None
     timeout: float = 0.0
+    duration: Optional[float] = None
 
 
 def _many(number: int, what: str = "GPU") -> str:
@@ -117,8 +119,11 @@ def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
     reading, expected = facts.reading, options.expected_count
     on_bus = f"{_many(len(facts.pci), 'NVIDIA GPU')} on the PCI bus"
 
+    took = None if facts.duration is None or reading is None else round(facts.duration * 1000, 1)
+
     def one(status: str, message: str, action: str = "none", **more: Any) -> list[Check]:
-        return [Check("gpu_driver", status, message, action=action, domain="node" if status != SKIPPED else None, **more)]
+        domain = "node" if status not in (PASS, SKIPPED) else None
+        return [Check("gpu_driver", status, message, action=action, domain=domain, duration_ms=took, **more)]
 
     if reading is not None and reading.hung:
         words = f"The driver does not answer: no reply within {facts.timeout:g} s to {reading.hung}"
@@ -162,7 +167,8 @@ def _count(options: GpuOptions, facts: Facts, reading: r.Reading) -> list[Check]
     names = f"; on the PCI bus, but not in the driver: {', '.join(missing[:8])}" if missing else ""
 
     def one(status: str, message: str, action: str = "none") -> list[Check]:
-        return [Check("gpu_count", status, message, value=found, crit=expected, threshold_source=source, action=action, domain="node")]
+        domain = None if status == PASS else "node"
+        return [Check("gpu_count", status, message, value=found, crit=expected, threshold_source=source, action=action, domain=domain)]
 
     if expected is not None:
         if found < expected:
@@ -352,7 +358,9 @@ def _xids_elsewhere(facts: Facts, reading: r.Reading, events: list[xid.Event]) -
         status, action, words = _xid_verdict(own)
         count = sum(event.count for event in own)
         message = f"{bus}, which the driver does not show: {words}"
-        checks.append(Check("gpu_xid", status, message, subject=bus, value=count, action=action if status != PASS else "none", domain="node"))
+        checks.append(
+            Check("gpu_xid", status, message, subject=bus, value=count, action=action if status != PASS else "none", domain=None if status == PASS else "node")
+        )
     return checks
 
 

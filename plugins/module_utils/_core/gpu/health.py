@@ -79,7 +79,7 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
         reading.code, reading.text, reading.hung = r.UNREADABLE, f"{outcome.error.message} Last question: {reading.hung}.", None
     else:
         reading = outcome.value
-    facts = judge.Facts(reading, [gpu for gpu, _driver in pci], not in_container(world), timeout=options.timeout)
+    facts = judge.Facts(reading, [gpu for gpu, _driver in pci], not in_container(world), timeout=options.timeout, duration=outcome.duration)
     if reading is None or (reading.code == r.LIBRARY_NOT_FOUND and not pci and not options.expected_count):
         return facts
     facts.module_version = _first_line(world.path("/sys/module/nvidia/version"))
