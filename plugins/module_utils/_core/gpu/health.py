@@ -129,7 +129,7 @@ def _log(options: GpuOptions, timeout: float, world: World) -> xid.Log:
         return xid.Log("none")
     outcome = isolate.call(lambda: xid.read(source, options.xid_window, _inner(timeout), world), timeout)
     if outcome.timed_out:
-        return xid.Log(source, f"reading it took longer than {timeout:.1f} s")
+        return xid.Log("kernel log", f"reading the kernel log took longer than {timeout:.1f} s")
     if outcome.error is not None:
         return xid.Log(source, outcome.error.message)
     log: xid.Log = outcome.value

@@ -269,7 +269,7 @@ def read(source: str, window: float, timeout: float, world: World) -> Log:
     since = max(boot_time(world), world.clock.now() - window)
     if source == "journal":
         return _journal(since, timeout, world)
-    if source == "dmesg":
+    if source in ("dmesg", "/dev/kmsg"):
         return _kernel_buffer(since, world)
     if source != "auto":
         return _file(source, since, world)
@@ -342,7 +342,7 @@ def _file(path: str, since: float, world: World) -> Log:
     try:
         text += _tail(path)
     except OSError as error:
-        return Log(path, f"{path} can't be read ({error.strerror})")
+        return Log(path, f"{path} can't be read ({error.strerror or error})")
     return Log(path, finds=list(find(dated(text.splitlines(), since, world))))
 
 

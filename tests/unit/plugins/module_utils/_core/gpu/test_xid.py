@@ -198,6 +198,14 @@ def test_an_unreadable_log_is_not_called_clean(node, check, source, tmp_path):
     assert document["exit_code"] == (1 if source == "path" else 0)
 
 
+def test_a_log_that_does_not_answer_is_told_in_time(node, check):
+    os.mkfifo(node.folder / "kern.fifo")
+    document = node.gpus("l40s").run(log_source=str(node.folder / "kern.fifo"), timeout=1)
+    found = check(document, "gpu_xid")
+    assert (found["status"], document["wall"] < 2) == ("unknown", True)
+    assert "took longer" in found["message"]
+
+
 def test_relative_log_path_is_refused(node):
     assert node.gpus("l40s").run(log_source="kern.log")["error"]["subject"] == "log_source"
 
