@@ -125,6 +125,11 @@ def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
         domain = "node" if status not in (PASS, SKIPPED) else None
         return [Check("gpu_driver", status, message, action=action, domain=domain, duration_ms=took, **more)]
 
+    if reading is not None and reading.stuck:
+        pid, start = reading.stuck
+        since = verdict.isoformat(start)
+        words = f"The driver does not answer: hung since {since}, process {pid} of an earlier check still waits, so it was not asked again"
+        return one(CRITICAL, words, "reboot", since=since)
     if reading is not None and reading.hung:
         words = f"The driver does not answer: no reply within {facts.timeout:g} s to {reading.hung}"
         return one(CRITICAL, words, "reboot", value=facts.timeout, unit="s")

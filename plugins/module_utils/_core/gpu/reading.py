@@ -49,7 +49,8 @@ class Reading:
 
     C(code) is 0, or the NVML code of what stopped the round as a whole (no library, no driver, no list of GPUs) and C(text) says it
     in words. C(gpus) are mappings with the keys of KEYS plus C(faults): the questions the driver failed to answer, as
-    (question, NVML code, words). C(hung) is the question that got no answer in time.
+    (question, NVML code, words). C(hung) is the question that got no answer in time; C(stuck) the
+    (process id, start in seconds since the epoch) of an earlier run that still waits for one, when therefore nothing was asked.
     """
 
     backend: str = ""
@@ -61,6 +62,7 @@ class Reading:
     count: Optional[int] = None
     gpus: list[dict[str, Any]] = field(default_factory=list)
     hung: Optional[str] = None
+    stuck: Optional[tuple[int, float]] = None
 
 
 def blank(index: int) -> dict[str, Any]:

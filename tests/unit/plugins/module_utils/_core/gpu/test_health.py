@@ -15,7 +15,8 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[6]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[5]
 
 
 def bad(document):
@@ -373,6 +374,39 @@ def test_containers_see_the_whole_bus_and_their_share_of_gpus(node, check, varia
     node.gpus("l40s").pci("0000:41:00.0", "0000:61:00.0")
     assert check(node.run(), "gpu_count")["status"] == "critical"
     assert check(node.run(world_env={variable: "x"}), "gpu_count")["status"] == "pass"
+
+
+TWICE = """
+import json, os, sys, time
+sys.path.insert(0, sys.argv[1] + "/.build/collections")
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
+health._MARK = sys.argv[2]
+found = []
+for _round in range(2):
+    document = health.run(GpuOptions.from_mapping({"timeout": 1, "log_source": "none"}), World(run=None)).to_dict()
+    names = [open(f"/proc/{pid}/comm").read().strip() for pid in os.listdir("/proc") if pid.isdigit() and os.path.exists(f"/proc/{pid}/comm")]
+    found.append({**document["checks"][0], "exit_code": document["exit_code"], "waiting": names.count(sys.argv[2])})
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK), reason="needs root and /dev/fuse")
+def test_one_who_waits_in_the_kernel_for_ever_gets_no_company(environment, tmp_path):
+    """The library is made to wait where SIGKILL does not reach, as in a wedged driver: in a file system that never answers."""
+    (tmp_path / "dead").mkdir()
+    name = f"mlf-{os.getpid()}"  # nobody who runs the same beside this shall meet it
+    command = [str(HERE.parent / "node" / "dead_fuse.py"), "swallow", str(tmp_path / "dead"), sys.executable, "-c", TWICE, str(ROOT), name]
+    env = {**environment, "NVML_DOUBLE_SCENARIO": str(tmp_path / "dead" / "scenario.ini")}
+    done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode != 0 and "Operation not permitted" in done.stderr:
+        pytest.skip("mount namespaces are not allowed here")
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    assert first["message"] == "The driver does not answer: no reply within 1 s to nvmlInit"
+    assert second["message"].startswith(f"The driver does not answer: hung since {second['since']}, process ")
+    assert (first["exit_code"], second["exit_code"], first["waiting"], second["waiting"]) == (2, 2, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["hang", "hang_init"])
