@@ -71,7 +71,9 @@ options:
       - A symbolic link is refused. A file that cannot be written is a warning among the checks and does not hide the verdict.
     type: path
   timeout:
-    description: Seconds for all questions to the driver together. A driver that has not answered by then is critical.
+    description:
+      - Seconds for all questions to the driver together. A driver that has not answered by then is critical.
+      - While a process of an earlier check waits in the kernel and cannot be killed, the driver is not asked again.
     type: float
     default: 30
   xid_window:
@@ -233,6 +235,11 @@ checks:
       type: str
       returned: when the check did not pass
       sample: node
+    since:
+      description: Since when the driver does not answer, ISO 8601 in UTC.
+      type: str
+      returned: with C(gpu_driver), when an earlier check still waits for an answer
+      sample: "2025-01-31T14:25:00+00:00"
     duration_ms:
       description: How long the driver took to answer everything, in milliseconds.
       type: float
