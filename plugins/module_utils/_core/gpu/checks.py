@@ -424,6 +424,9 @@ def _temperature(gpu: _Gpu, options: GpuOptions, fixed: tuple[float, float]) -> 
         # The user's warning number stands in for the device's; the device's critical always holds.
         if not (status == WARNING and user_warning is not None and temp is not None):
             candidates.append((status, "device", words, limits))
+        hot = FIXED_TEMPERATURES[1]
+        if temp is not None and temp > hot and user_warning is None and _by_thresholds(values) is None:
+            candidates.append((WARNING, "default", f"above {hot:g} °C, which does not fit {words}", {"warn": hot}))
     elif temp is not None:
         warning = fixed[0] if user_warning is None else None
         critical = fixed[1] if user_critical is None and (user_warning is None or user_warning < fixed[1]) else None

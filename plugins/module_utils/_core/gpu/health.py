@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import time
 import zlib
@@ -151,6 +150,8 @@ def _ask_smi(timeout: float, world: World) -> r.Reading | None:
     try:
         return smi.session(timeout, world)
     except CommandFailed as error:
+        import shutil  # costs more than all else here, and is seldom needed
+
         folders = f"{world.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
         return r.Reading("nvidia_smi", r.UNREADABLE, error.message) if shutil.which("nvidia-smi", path=folders) else None
 

@@ -208,6 +208,9 @@ def test_pending_driver_update(node, check):
         ({"temp.gpu": 88, "temp.margin": 24, "temp.threshold.slowdown": 95, "temp.threshold.gpu_max": 87}, {}, "warning", "device"),
         ({"temp.gpu": 60, "temp.margin": -3, "temp.threshold.slowdown": 95}, {}, "critical", "device"),
         ({"temp.gpu": 41}, {"temperature_warning": 0}, "warning", "user"),
+        ({"temp.gpu": 91, "temp.margin": 24}, {}, "warning", "default"),
+        ({"temp.gpu": 91, "temp.margin": 24}, {"temperature_warning": 95}, "pass", "user"),
+        ({"temp.gpu": 91, "temp.margin": 24, "temp.threshold.slowdown": 105}, {}, "pass", "device"),
     ],
 )
 def test_temperature(node, check, values, options, status, source):
