@@ -126,7 +126,7 @@ _BUS = r"(?:PCI:)?([0-9a-fA-F]{4,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})(?:\.[0-7]
 _XID = re.compile(r"\bNVRM(?:\[\d+\])?: +Xid \(" + _BUS + r"[^)]*\): *(\d+)\b(.*)", re.DOTALL)
 _GPU = re.compile(r"\bGPU (?:at )?" + _BUS)
 _LOST = re.compile(r"\bfallen off the bus\b")
-_NONFATAL = re.compile(r"\bnon[- ]?fatal\b", re.IGNORECASE)
+_NONFATAL = re.compile(r"\bnon[-_ ]?fatal\b", re.IGNORECASE)
 _RECOVERY = re.compile(r"\bto 0x([0-9a-fA-F]+)")
 
 

@@ -71,6 +71,7 @@ def test_nvlink5_errors_are_what_their_line_says(code):
     assert [one.level for one in events(line(code, "Nonfatal"), line(code, "Fatal"), line(code, "Nonfatal"))] == ["critical"]
     assert [one.level for one in events(line(code, "garbled"))] == ["warning"]
     assert [one.level for one in events(line(code, f"RLW_SRC_TRACK Non-Fatal {tail}"))] == ["warning"]
+    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK NON_FATAL {tail}"))] == ["warning"]
     assert [one.level for one in events(line(code, f"RLW_SRC_TRACK FATAL {tail}"))] == ["critical"]
 
 
