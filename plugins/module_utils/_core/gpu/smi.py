@@ -60,6 +60,8 @@ FIELDS = {
     "mig.mode.current": "mig",
     "gpu_recovery_action": "recovery",
 }
+#: Asked where the first name is not known.
+_RENAMED = {"clocks_throttle_reasons.active": "clocks_event_reasons.active"}
 _ROWS = ("gpu_uuid", "remapped_rows.correctable", "remapped_rows.uncorrectable", "remapped_rows.pending", "remapped_rows.failure")
 _TEXTS = frozenset({"name", "uuid", "serial", "bus_id", "vbios", "driver_version"})
 _FLOATS = frozenset({"power_draw", "power_limit", "power_limit_set"})
@@ -126,7 +128,7 @@ def session(timeout: float, world: World) -> r.Reading:
         bad = set(_BAD_FIELD.findall(result.stdout + result.stderr)) & set(fields)
         if not bad:
             break
-        fields = [name for name in fields if name not in bad]
+        fields = [_RENAMED[name] if name in bad else name for name in fields if name not in bad or name in _RENAMED]
     _read_gpus(found, fields, result)
     if any(gpu["uuid"] for gpu in found.gpus):
         rows = _run(["nvidia-smi", "--query-remapped-rows=" + ",".join(_ROWS), "--format=csv,noheader,nounits"], deadline, world)
@@ -219,7 +221,7 @@ def _gpu(row: dict[str, str], found: r.Reading) -> dict[str, Any]:
     gpu = r.blank(_free_index(found))
     nested: dict[str, dict[str, Any]] = {"ecc": gpu["ecc"], "retired": {}, "pcie": gpu["pcie"]}
     for field, text in row.items():
-        key = FIELDS[field]
+        key = FIELDS.get(field, "clock_reasons")
         value = _value(key, text, field, gpu)
         group, dot, name = key.partition(".")
         if key == "driver_version":

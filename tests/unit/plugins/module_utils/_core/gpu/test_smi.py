@@ -140,6 +140,13 @@ def test_the_second_question_hanging_is_told(node, check):
     assert (document["exit_code"], document["gpus"][0]["temp"]) == (2, 59)
 
 
+def test_a_renamed_field_is_asked_by_its_new_name(node, check):
+    gpu = {**H100, "clocks_event_reasons.active": "0x0000000000000040"}
+    document = ask(node, gpus=[gpu], unknown=["clocks_throttle_reasons.active", "mig.mode.current"])
+    assert check(document, "gpu_throttling")["status"] == "critical"
+    assert ask(node, gpus=[gpu], unknown=["clocks_throttle_reasons.active", "clocks_event_reasons.active"])["status"] == "pass"
+
+
 def test_recovery_remap_and_ecc(node, check):
     rows = [
         {
