@@ -73,7 +73,7 @@ class Facts:
     C(reading) is None on a node where nothing can ask a GPU and nothing shows one. C(pci) are the bus ids of NVIDIA GPUs that this
     system should drive; C(pci_complete) is false where they say nothing about this system's share (containers). C(orphans) are
     process ids that hold GPU memory and do not exist. C(module_version) is the loaded kernel module's. C(timeout) in seconds, and
-    C(duration) of the questions to the driver.
+    C(duration) of the questions to the driver. C(others) are drivers that hold a GPU of C(pci) instead of NVIDIA's.
     """
 
     reading: Optional[r.Reading]
@@ -84,6 +84,7 @@ class Facts:
     module_version: Optional[str] = None
     timeout: float = 0.0
     duration: Optional[float] = None
+    others: list[str] = field(default_factory=list)
 
 
 def _many(number: int, what: str = "GPU") -> str:
@@ -117,7 +118,7 @@ def decide(options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED
 
 def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
     reading, expected = facts.reading, options.expected_count
-    on_bus = f"{_many(len(facts.pci), 'NVIDIA GPU')} on the PCI bus"
+    on_bus = f"{_many(len(facts.pci), 'NVIDIA GPU')} on the PCI bus" + (f" (held by {', '.join(facts.others)})" if facts.others else "")
 
     took = None if facts.duration is None or reading is None else round(facts.duration * 1000, 1)
 

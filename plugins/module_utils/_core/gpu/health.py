@@ -90,6 +90,7 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
     else:
         reading = outcome.value
     facts = judge.Facts(reading, [gpu for gpu, _driver in pci], not in_container(world), timeout=options.timeout, duration=outcome.duration)
+    facts.others = sorted({driver for _gpu, driver in pci} - {"", "nvidia"})
     if reading is None or (reading.code == r.LIBRARY_NOT_FOUND and not pci and not options.expected_count):
         return facts
     facts.module_version = _first_line(world.path("/sys/module/nvidia/version"))

@@ -146,7 +146,7 @@ def test_no_gpu_where_some_are_expected_is_critical(node, check):
 def test_gpu_on_the_bus_without_driver_is_critical(node, check):
     node.pci("0000:05:00.0", driver="nouveau")
     document = node.run(library=False)
-    assert check(document, "gpu_driver")["message"] == "1 NVIDIA GPU on the PCI bus, but the NVIDIA driver is not installed"
+    assert check(document, "gpu_driver")["message"] == "1 NVIDIA GPU on the PCI bus (held by nouveau), but the NVIDIA driver is not installed"
     assert document["exit_code"] == 2
 
 
