@@ -71,14 +71,13 @@ class Facts:
     """What was observed.
 
     C(reading) is None on a node where nothing can ask a GPU and nothing shows one. C(pci) are the bus ids of NVIDIA GPUs that this
-    system should drive; C(pci_complete) is false where they say nothing about this system's share (containers). C(orphans) are
+    system should drive, none where that can't be told (containers). C(orphans) are
     process ids that hold GPU memory and do not exist. C(module_version) is the loaded kernel module's. C(timeout) in seconds, and
     C(duration) of the questions to the driver. C(others) are drivers that hold a GPU of C(pci) instead of NVIDIA's.
     """
 
     reading: Optional[r.Reading]
     pci: list[str] = field(default_factory=list)
-    pci_complete: bool = True
     log: xid.Log = field(default_factory=lambda: xid.Log("none"))
     orphans: Optional[frozenset[int]] = None
     module_version: Optional[str] = None
@@ -149,11 +148,13 @@ def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
         if facts.pci:
             return one(CRITICAL, f"{on_bus}, but the NVIDIA driver is not installed", "inspect")
         if expected:
-            return one(CRITICAL, f"{_many(expected)} expected, but there is no NVIDIA driver and no NVIDIA GPU on the PCI bus", "inspect")
+            return one(CRITICAL, f"{_many(expected)} expected, but there is no NVIDIA driver and no NVIDIA GPU in sight", "inspect")
         return one(SKIPPED, "No NVIDIA GPU on this node: no driver library and no device on the PCI bus")
     if code == r.DRIVER_NOT_LOADED:
-        words = f"The NVIDIA driver is installed but not loaded, {on_bus if facts.pci else 'no NVIDIA GPU on the PCI bus'}"
-        if expected is None and not facts.pci:
+        words = "The NVIDIA driver is installed but not loaded"
+        if facts.pci:
+            words += f", {on_bus}"
+        elif expected is None:
             words += "; set expected_count to 0 if this node has no GPU"
         return one(CRITICAL, words, "inspect")
     if code == r.MISMATCH:
@@ -169,7 +170,7 @@ def _count(options: GpuOptions, facts: Facts, reading: r.Reading) -> list[Check]
     source = None if expected is None else "user"
 
     known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}
-    missing = [bus for bus in facts.pci if xid.bus_id(bus) not in known] if facts.pci_complete and len(facts.pci) > found else []
+    missing = [bus for bus in facts.pci if xid.bus_id(bus) not in known] if len(facts.pci) > found else []
     names = f"; on the PCI bus, but not in the driver: {', '.join(missing[:8])}" if missing else ""
 
     def one(status: str, message: str, action: str = "none") -> list[Check]:

@@ -71,7 +71,8 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
     :raises MissingLibrary: as run().
     """
     started = time.monotonic()
-    pci = pci_gpus(world)
+    # A container sees the whole machine's PCI bus, but has only its own share of GPUs, or none.
+    pci = [] if in_container(world) else pci_gpus(world)
     journal = r.Journal()
     stuck = _stuck(world)
     outcome = isolate.Outcome() if stuck else isolate.call(lambda: _ask(options, world, journal), options.timeout)
@@ -89,7 +90,7 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
         reading.code, reading.text, reading.hung = r.UNREADABLE, f"{outcome.error.message} Last question: {reading.hung}.", None
     else:
         reading = outcome.value
-    facts = judge.Facts(reading, [gpu for gpu, _driver in pci], not in_container(world), timeout=options.timeout, duration=outcome.duration)
+    facts = judge.Facts(reading, [gpu for gpu, _driver in pci], timeout=options.timeout, duration=outcome.duration)
     facts.others = sorted({driver for _gpu, driver in pci} - {"", "nvidia"})
     if reading is None or (reading.code == r.LIBRARY_NOT_FOUND and not pci and not options.expected_count):
         return facts
@@ -194,7 +195,7 @@ def pci_gpus(world: World) -> list[tuple[str, str]]:
 
 
 def in_container(world: World) -> bool:
-    """Say whether this is a container, which sees the whole machine's PCI bus but only its own share of GPUs."""
+    """Say whether this is a container."""
     marks = ("/run/.containerenv", "/.dockerenv", "/run/systemd/container", "/var/run/secrets/kubernetes.io")
     variables = ("NVIDIA_VISIBLE_DEVICES", "KUBERNETES_SERVICE_HOST", "container")
     return any(os.path.exists(world.path(mark)) for mark in marks) or any(name in world.environ for name in variables)

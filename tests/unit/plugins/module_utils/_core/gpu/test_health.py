@@ -377,6 +377,8 @@ def test_containers_see_the_whole_bus_and_their_share_of_gpus(node, check, varia
     node.gpus("l40s").pci("0000:41:00.0", "0000:61:00.0")
     assert check(node.run(), "gpu_count")["status"] == "critical"
     assert check(node.run(world_env={variable: "x"}), "gpu_count")["status"] == "pass"
+    for pynvml in (True, False):
+        assert node.run(library=False, pynvml=pynvml, world_env={variable: "x"})["status"] == "skipped", "a container without GPU on a machine with some"
 
 
 TWICE = """
