@@ -353,6 +353,8 @@ def _tail(path: str) -> str:
         return stream.read(TAIL).decode("utf-8", "replace")
 
 
+#: From here on a stamp is garbage (the year 5138), and soon no date any more.
+_NO_TIME = 1e11
 _STAMPS = (
     (re.compile(r"^(\d{9,11}\.\d+) "), "epoch"),  # journalctl -o short-unix
     (re.compile(r"^(?:<\d+>|\w+ *:\w+ *: )?\[ *(\d+\.\d+)(?:\]|,)"), "uptime"),  # dmesg, with -r, with -x
@@ -386,9 +388,10 @@ def _time(line: str, now: float, uptime_zero: float) -> float | None:
         found = pattern.match(line)
         if found:
             try:
-                return _parse_time(found[1], kind, now, uptime_zero)
-            except ValueError:
+                when = _parse_time(found[1], kind, now, uptime_zero)
+            except (ValueError, OverflowError):
                 return None
+            return when if when < _NO_TIME else None
     return None
 
 

@@ -234,6 +234,15 @@ def test_window(node, check, form):
     assert check(run(node, stamps(NOW - 3700)[form] + line(79), xid_window=3600), "gpu_xid")["status"] == "pass"
 
 
+@pytest.mark.parametrize(
+    "stamp", ["[99999999999999.0] ", "6,1,99999999999999999999,-;", "9999-12-31T23:59:59-14:00 ", "2026-13-45T99:99:99Z ", "Feb 30 25:61:61 "]
+)
+def test_a_time_that_is_none_leaves_the_line_undated(node, check, stamp):
+    document = run(node, stamp + line(79))
+    assert check(document, "gpu_xid")["status"] == "critical"
+    assert document["gpus"][0]["xids"][0]["last"] is None
+
+
 def test_nothing_from_before_the_last_boot(node, check):
     (node.root / "proc/stat").write_text(f"cpu 1 2 3\nbtime {int(NOW) - 600}\n")
     assert check(run(node, stamps(NOW - 500)["iso"] + line(79)), "gpu_xid")["status"] == "critical"
