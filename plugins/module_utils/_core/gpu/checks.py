@@ -261,18 +261,23 @@ def _readings(gpu: _Gpu, faults: Sequence[tuple[str, int, str]]) -> None:
     if any(code == r.CORRUPTED_INFOROM for _name, code, _words in faults):
         gpu.add("gpu_inforom", WARNING, "the InfoROM is corrupted", action="inspect", threshold_source="device")
     failed = []
+    hidden = []
     severe = False
     for name, code, words in faults:
         essential = name in _ESSENTIAL
         if code in (r.CORRUPTED_INFOROM, r.NO_PERMISSION) and not essential:
             continue
+        if code == r.NO_PERMISSION and gpu.values["mig"]:
+            hidden.append(name)
+            continue
         failed.append(f"{name} ({words})")
-        # Of a GPU split into instances only root may read the sums.
-        severe = severe or code in _DRIVER_BROKEN or (essential and not (code == r.NO_PERMISSION and gpu.values["mig"]))
+        severe = severe or essential or code in _DRIVER_BROKEN
     if failed:
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         words = f"the driver failed to answer: {', '.join(failed[:3])}{more}"
         gpu.add("gpu_readings", UNKNOWN if severe else WARNING, words, value=len(failed), action="inspect", unknown_as=CRITICAL)
+    elif hidden:
+        gpu.add("gpu_readings", SKIPPED, f"split into instances (MIG), of which only root may read the sums: {', '.join(hidden)}", domain=None)
 
 
 def _memory_health(gpu: _Gpu) -> None:

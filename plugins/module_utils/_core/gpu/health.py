@@ -90,7 +90,7 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
         reading.code, reading.text, reading.hung = r.UNREADABLE, f"{outcome.error.message} Last question: {reading.hung}.", None
     else:
         reading = outcome.value
-    facts = judge.Facts(reading, [gpu for gpu, _driver in pci], timeout=options.timeout, duration=outcome.duration)
+    facts = judge.Facts(reading, [gpu for gpu, _driver in pci], timeout=options.timeout, duration=None if stuck else outcome.duration)
     facts.others = sorted({driver for _gpu, driver in pci} - {"", "nvidia"})
     if reading is None or (reading.code == r.LIBRARY_NOT_FOUND and not pci and not options.expected_count):
         return facts

@@ -502,7 +502,7 @@ def test_every_error_of_every_question_gives_a_sensible_verdict(node, function):
             assert found.get("gpu_readings") in ("warning", "critical"), where
 
 
-@pytest.mark.parametrize(("mig", "status"), [(0, "unknown"), (1, "warning")])
+@pytest.mark.parametrize(("mig", "status"), [(0, "unknown"), (1, "skipped")])
 def test_sums_that_only_root_may_read_of_a_split_gpu_are_no_broken_gpu(node, check, mig, status):
     node.gpus("a100x4", gpus=[{"mig.mode": mig, "nvmlDeviceGetTotalEccErrors": "!NO_PERMISSION"}])
     assert check(node.quick(), "gpu_readings", "GPU 0")["status"] == status
