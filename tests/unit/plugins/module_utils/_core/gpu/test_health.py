@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pathlib
@@ -106,6 +107,16 @@ def test_what_the_device_does_not_have_is_null_not_zero(node):
 
 def test_eight_gpus_stay_well_below_60_kb(node):
     assert len(json.dumps(node.gpus("h100x8_busy").run())) < 40_000
+
+
+@pytest.mark.parametrize("branch", [470, 525, 535, 570, 590])
+def test_what_a_branch_does_not_have_is_no_fault(node, branch):
+    document = node.gpus("h100x8", system={"driver_profile": branch, "driver_version": f"{branch}.1"}).run()
+    gpu = document["gpus"][7]
+    assert (document["status"], document["driver"]["version"], gpu["temp"], gpu["clock_reasons"]) == ("pass", f"{branch}.1", 41, ["idle"])
+    assert gpu["mem_used"] == (4 if branch > 470 else 555), "the first call counts what the driver reserves"
+    assert [gpu[name] is None for name in ("margin", "fabric", "recovery_action")] == [branch < 570] * 3
+    assert (gpu["sram_threshold"] is None) == (branch < 535)
 
 
 def test_where_one_call_is_gone_the_other_gives_the_value(node):
@@ -528,6 +539,35 @@ def test_files_are_written_and_not_in_check_mode(node, tmp_path):
     node.run(metrics_csv=str(table), textfile=str(prom))
     assert len(table.read_text().splitlines()) == 9
     assert 'mlops_gpu_temperature_celsius{gpu="7"' in prom.read_text()
+
+
+def test_odd_names_and_large_numbers_of_twelve_gpus_can_be_read_by_others(node, tmp_path):
+    names = ["NVIDIA A, B", 'NVIDIA "Q" \\ B', "NVIDIA Größe™ L", "=A1", "{x}"]
+    gpus = [
+        {
+            "name": names[index % 5],
+            "uuid": f"GPU-{index}",
+            "pci.bus_id": f"00000000:{index + 16:02X}:00.0",
+            "temp.gpu": 40 + index,
+            "ecc.volatile.corrected": 2**64 - 1 - index,
+            "memory.total": "4096G",
+            "memory.used": "1G",
+        }
+        for index in range(12)
+    ]
+    node.gpus(system={"driver_version": "590.48.01"}, gpus=gpus)
+    log = node.log("NVRM: Xid (PCI:0000:12:00): 79, pid=1", "NVRM: Xid (PCI:0000:12:00): 31, pid=1")
+    node.run(metrics_csv=str(tmp_path / "gpu.csv"), textfile=str(tmp_path / "gpu.prom"), log_source=log)
+    with open(tmp_path / "gpu.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["gpu_id"], row["name"], row["temp"], row["mem_total"], row["power_draw"], row["util_gpu"]) for row in rows] == [
+        (str(index), names[index % 5], str(40 + index), "4194304", "", "") for index in range(12)
+    ]
+    text = (tmp_path / "gpu.prom").read_text(encoding="utf-8")
+    assert 'mlops_gpu_ecc_corrected_errors{gpu="11",uuid="GPU-11"} 18446744073709551604' in text
+    if shutil.which("promtool"):
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_file_that_cannot_be_written_does_not_hide_the_verdict(node, check, tmp_path):
