@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pathlib
+import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -13,6 +18,7 @@ import pytest
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import xid
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 
+ROOT = pathlib.Path(__file__).resolve().parents[6]
 NOW = 1_800_000_000.0
 #: GPU 0 of the scenario l40s.
 BUS = "0000:41:00"
@@ -275,6 +281,61 @@ def test_journal(node, check):
     program.write_text("#!/bin/sh\nexit 0\n")
     found = check(node.run(log_source="journal"), "gpu_xid")
     assert found["status"] == "unknown" and "may not read" in found["message"]
+
+
+JOURNALD = "/lib/systemd/systemd-journald"
+#: A journal of its own that takes what is written to a pipe for the kernel's messages; nothing reaches the machine's own log.
+OWN_JOURNAL = f"""
+set -e
+mount -t tmpfs none /run && mount -t tmpfs none /var/log
+mkdir -p /run/systemd/journal /run/log/journal && mkfifo /run/kmsg && mount --bind /run/kmsg /dev/kmsg
+exec 9<>/run/kmsg
+{JOURNALD} 2>/dev/null & trap "kill $!" EXIT
+now=$(cut -d. -f1 /proc/uptime)000000
+for message in "$@"; do
+  number=$((${{number:-0}} + 1))
+  printf '3,%s,%s,-;%s\\n' $number $now "$message" >&9
+  for wait in $(seq 100); do
+    [ $(journalctl --dmesg --quiet --output=cat --output-fields=PRIORITY --lines=all 2>/dev/null | wc -l) -ge $number ] && break
+    [ $wait -lt 100 ] || exit 77
+    sleep 0.05
+  done
+done
+"$PYTHON" -c "$READ" "$ROOT"
+"""
+READ = """
+import json, os, subprocess, sys
+sys.path.insert(0, sys.argv[1] + "/.build/collections")
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import xid
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+def run(argv, timeout=30.0, env=None, stdin=None):
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, env={**os.environ, "LC_ALL": "C"})
+    return CommandResult(done.returncode, done.stdout, done.stderr)
+logs = [xid.read("auto", window, 10, World(run=run)) for window in (3600, 1)]
+print(json.dumps([[log.source, log.problem, [[xid.shown(one.bus), one.code, one.count] for one in xid.judge(log.finds)]] for log in logs]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(JOURNALD) or not shutil.which("unshare"), reason="needs root, unshare and systemd-journald")
+def test_the_real_journal():
+    messages = [
+        "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  590.48.01",
+        f"NVRM: Xid (PCI:{BUS}): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
+        f"NVRM: GPU {BUS}.0: GPU has fallen off the bus.",
+        "NVRM: The NVIDIA GPU 0000:18:00.0\\x0aNVRM: (PCI ID: 10de:26b9) installed in this system has\\x0aNVRM: fallen off the bus and is not responding",
+        f"NVRM: Xid (PCI:{BUS} GPU-I:05): 31, pid=4711, name=python",
+        "nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 30 LTSSM Fault Up",
+        "usb 1-1: new device",
+    ]
+    env = {**os.environ, "PYTHON": sys.executable, "READ": READ, "ROOT": str(ROOT)}
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_JOURNAL, "sh", *messages]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode == 77 or "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no journal of our own here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    wide, narrow = json.loads(done.stdout)
+    assert wide == ["journal", "", [[BUS, 79, 1], ["0000:18:00", 79, 1], [BUS, 31, 1]]]
+    assert narrow[:2] == ["journal", ""]
 
 
 def test_a_large_file_is_read_from_its_end(node, check):
