@@ -228,8 +228,9 @@ def _state(gpu: _Gpu) -> bool:
     faults = gpu.values["faults"]
     codes = {code for _name, code, _words in faults}
     handle = next(((code, words) for name, code, words in faults if "handle" in name.lower()), None)
+    place = f" at {xid.shown(xid.bus_id(gpu.values['bus_id']))}" if gpu.values["bus_id"] else ""
     if r.GPU_IS_LOST in codes:
-        gpu.add("gpu_state", CRITICAL, "the GPU is lost (fallen off the bus or not answering)", action="reboot")
+        gpu.add("gpu_state", CRITICAL, f"the GPU{place} is lost (fallen off the bus or not answering)", action="reboot")
         return gpu.values["temp"] is not None
     if r.RESET_REQUIRED in codes:
         gpu.add("gpu_state", CRITICAL, "the driver says that the GPU must be reset", action="reset_gpu")
@@ -237,7 +238,11 @@ def _state(gpu: _Gpu) -> bool:
     if handle is not None:
         status = UNKNOWN if handle[0] == r.NO_PERMISSION else CRITICAL
         gpu.add(
-            "gpu_state", status, f"the driver gives no access to it: {handle[1]}", action="reboot" if status == CRITICAL else "inspect", unknown_as=CRITICAL
+            "gpu_state",
+            status,
+            f"the driver gives no access to it{place}: {handle[1]}",
+            action="reboot" if status == CRITICAL else "inspect",
+            unknown_as=CRITICAL,
         )
         return False
     _recovery(gpu)

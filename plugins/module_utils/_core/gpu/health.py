@@ -91,6 +91,8 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
     else:
         reading = outcome.value
     facts = judge.Facts(reading, [gpu for gpu, _driver in pci], timeout=options.timeout, duration=None if stuck else outcome.duration)
+    if reading is not None:
+        _place(reading, facts.pci)
     facts.others = sorted({driver for _gpu, driver in pci} - {"", "nvidia"})
     if reading is None or (reading.code == r.LIBRARY_NOT_FOUND and not pci and not options.expected_count):
         return facts
@@ -100,6 +102,15 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
     if reading.hung is None:
         facts.orphans = _orphans(reading, max(0.3, min(10.0, options.timeout - (time.monotonic() - started))), world)
     return facts
+
+
+def _place(reading: r.Reading, pci: list[str]) -> None:
+    """Give the one GPU that does not even tell its address the one address that is left, so that people and Xids find it."""
+    known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}
+    mute = [gpu for gpu in reading.gpus if not gpu["bus_id"]]
+    left = [bus for bus in pci if xid.bus_id(bus) not in known]
+    if reading.hung is None and len(mute) == len(left) == 1:
+        mute[0]["bus_id"] = left[0]
 
 
 def _ask(options: GpuOptions, world: World, journal: r.Journal) -> r.Reading:

@@ -79,6 +79,13 @@ def test_a_lost_gpu_does_not_hide_the_other(node, check):
     assert [(gpu["id"], gpu["status"]) for gpu in document["gpus"]] == [(0, "pass"), (1, "critical")]
 
 
+def test_a_lost_gpu_is_placed_by_the_address_that_is_left(node, check):
+    node.gpus("lost").pci("0000:18:00.0", "0000:2a:00.0")
+    document = node.run(log_source=node.log("NVRM: Xid (PCI:0000:2a:00): 79, pid=1, GPU has fallen off the bus."))
+    assert check(document, "gpu_state", "GPU 1")["message"] == "GPU 1: the GPU at 0000:2a:00 is lost (fallen off the bus or not answering)"
+    assert check(document, "gpu_xid", "GPU 1")["action"] == "reboot"
+
+
 def test_values_and_their_units(node):
     node.gpus(
         "h100x8_busy",
