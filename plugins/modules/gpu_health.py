@@ -71,7 +71,9 @@ options:
       - A symbolic link is refused. A file that cannot be written is a warning among the checks and does not hide the verdict.
     type: path
   timeout:
-    description: Seconds for all questions to the driver together. A driver that has not answered by then is critical.
+    description:
+      - Seconds for all questions to the driver together. A driver that has not answered by then is critical.
+      - While a process of an earlier check waits in the kernel and cannot be killed, the driver is not asked again.
     type: float
     default: 30
   xid_window:
@@ -86,7 +88,8 @@ options:
   log_source:
     description:
       - Where to look for Xids. V(auto) takes the journal, else the kernel's own buffer.
-      - V(journal), V(dmesg), or the absolute path of a log file, of which the last 16 MiB are read.
+      - V(journal), V(dmesg), or the absolute path of a log file, of which the last 16 MiB are read, and of the one with C(.1) at its
+        end that log rotation put aside within the window.
       - V(none) does not look.
       - Where the log cannot be read (not root, container), the check says that nothing was checked. It is V(skipped) with V(auto),
         V(unknown) with a source you named.
@@ -193,9 +196,9 @@ checks:
       returned: always
       sample: "GPU 0: temperature 86 °C, above 80 °C"
     subject:
-      description: The GPU, or the PCI address of one that the driver no longer lists.
+      description: The GPU, the PCI address of one that the driver no longer lists, or the file that could not be written.
       type: str
-      returned: when the check is about one GPU
+      returned: when the check is about one GPU or file
       sample: GPU 0
     value:
       description: What was measured.
@@ -232,6 +235,16 @@ checks:
       type: str
       returned: when the check did not pass
       sample: node
+    since:
+      description: Since when the driver does not answer, ISO 8601 in UTC.
+      type: str
+      returned: with C(gpu_driver), when an earlier check still waits for an answer
+      sample: "2025-01-31T14:25:00+00:00"
+    duration_ms:
+      description: How long the driver took to answer everything, in milliseconds.
+      type: float
+      returned: with C(gpu_driver), when something was asked
+      sample: 42.5
 gpus:
   description: The GPUs in the order of the driver. What a GPU does not have is null.
   returned: always

@@ -1155,6 +1155,7 @@ EXPORT int nvmlDeviceGetFieldValues(nvmlDevice_t gpu, int count, field_value *fi
 
 // ---- processes --------------------------------------------------------------------------------------------------------
 
+typedef struct { unsigned pid; uint64_t used_bytes; } process_v1;
 typedef struct { unsigned pid; uint64_t used_bytes; unsigned gpu_instance, compute_instance; } process_v3;
 typedef struct { unsigned pid; uint64_t used_bytes; unsigned gpu_instance, compute_instance; uint64_t protected_bytes; } process_detail;
 typedef struct { unsigned version, mode, count; process_detail *entries; } process_details;
@@ -1178,6 +1179,23 @@ PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v2, process_keys[1])
 PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v3, process_keys[1])
 PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v2, process_keys[2])
 PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v3, process_keys[2])
+
+// The first form of these calls, which nvidia-ml-py 11.450 still asks for.
+static int old_processes(nvmlDevice_t gpu, const char *key, unsigned *count, process_v1 *out) {
+    uint64_t rows[MAX_LIST][8];
+    int code;
+    TRY(read_rows(gpu, key, rows, 4, UINT64_MAX, count, out));
+    for (unsigned i = 0; i < *count; i++) out[i] = (process_v1){(unsigned)rows[i][0], rows[i][1]};
+    return SUCCESS;
+}
+EXPORT int nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t gpu, unsigned *count, process_v1 *out) {
+    ENTER(gpu, count);
+    return old_processes(gpu, process_keys[0], count, out);
+}
+EXPORT int nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t gpu, unsigned *count, process_v1 *out) {
+    ENTER(gpu, count);
+    return old_processes(gpu, process_keys[1], count, out);
+}
 
 // nvitop takes ConfComputeMemSizeInfo without this call for the 32-byte process record of the first R535: export both.
 EXPORT int nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t gpu, process_details *out) {
@@ -1209,7 +1227,7 @@ EXPORT int nvmlDeviceGetProcessUtilization(nvmlDevice_t gpu, process_sample *out
 _Static_assert(sizeof(pci_info) == 68 && sizeof(memory_v1) == 24 && sizeof(memory_v2) == 40 && sizeof(temperature_v1) == 12, "");
 _Static_assert(sizeof(sram_status_v1) == 104 && sizeof(sram_unique_entry) == 28 && sizeof(sram_unique_v1) == 16, "");
 _Static_assert(sizeof(fabric_v1) == 28 && sizeof(fabric_v2) == 36 && sizeof(fabric_v3) == 40 && sizeof(field_value) == 40, "");
-_Static_assert(sizeof(process_v3) == 24 && sizeof(process_detail) == 32 && sizeof(process_details) == 24, "");
+_Static_assert(sizeof(process_v1) == 16 && sizeof(process_v3) == 24 && sizeof(process_detail) == 32 && sizeof(process_details) == 24, "");
 _Static_assert(sizeof(process_sample) == 32 && sizeof(driver_branch) == 84, "");
 
 // ---- events: sets exist, nothing ever happens -------------------------------------------------------------------------

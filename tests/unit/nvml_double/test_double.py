@@ -279,6 +279,17 @@ say([CALLS["nvmlDeviceGetRetiredPages"](), CALLS["nvmlDeviceGetRetiredPages_v2"]
     assert (sram["bThresholdExceeded"], sram["aggregateUncBucketSm"], sram["volatileUncSecDed"], sram["aggregateCor"]) == (1, 12, 5, 0)
 
 
+def test_processes_in_the_first_form_of_the_call(run):
+    """As nvidia-ml-py 11.450 asks: records of 16 bytes."""
+    code = """
+class Record(ctypes.Structure):
+    _fields_ = [("pid", ctypes.c_uint), ("used", ctypes.c_ulonglong)]
+old, count, records = n._nvmlGetFunctionPointer("nvmlDeviceGetComputeRunningProcesses"), ctypes.c_uint(0), (Record * 3)()
+say([old(g, ctypes.byref(count), None), count.value, old(g, ctypes.byref(count), records), [[r.pid, r.used] for r in records]])
+"""
+    assert run(one(procs__compute="4242:536870912, 17:na"), INIT + code) == [7, 2, 0, [[4242, 536870912], [17, 2**64 - 1], [0, 0]]]
+
+
 def test_processes(run):
     scenario = one(procs__compute="4242:536870912, 17:na 99:1M:3:1", procs__graphics="", procs__mps="7:3K", procs__utilization="4242:90:40:1:2")
     scenario["system"] = {"process.4242": "/usr/bin/python3 train.py"}

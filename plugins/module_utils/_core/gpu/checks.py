@@ -26,6 +26,7 @@ MARGIN_WARNING = 5
 #: RMA criteria: retired pages in all (NVIDIA's page retirement guide allows 64), remapped uncorrectable rows.
 RETIRED_PAGES_MAX = 63
 REMAPPED_ROWS_MAX = 512
+_DEFAULTS = {option.name: option.default for option in GpuOptions.TABLE}
 #: How many processes of a GPU are named in the result.
 PROCESSES_SHOWN = 32
 
@@ -47,6 +48,7 @@ _DRIVER_BROKEN = frozenset({1, r.DRIVER_NOT_LOADED, 10, 11, r.LIBRARY_NOT_FOUND,
 _ESSENTIAL = frozenset(
     {
         "nvmlDeviceGetTemperature",
+        "nvmlDeviceGetTemperatureV",
         "nvmlDeviceGetFieldValues",
         "nvmlDeviceGetFieldValues 230",
         "nvmlDeviceGetTotalEccErrors volatile uncorrected",
@@ -69,17 +71,19 @@ class Facts:
     """What was observed.
 
     C(reading) is None on a node where nothing can ask a GPU and nothing shows one. C(pci) are the bus ids of NVIDIA GPUs that this
-    system should drive; C(pci_complete) is false where they say nothing about this system's share (containers). C(orphans) are
-    process ids that hold GPU memory and do not exist. C(module_version) is the loaded kernel module's. C(timeout) in seconds.
+    system should drive, none where that can't be told (containers). C(orphans) are
+    process ids that hold GPU memory and do not exist. C(module_version) is the loaded kernel module's. C(timeout) in seconds, and
+    C(duration) of the questions to the driver. C(others) are drivers that hold a GPU of C(pci) instead of NVIDIA's.
     """
 
     reading: Optional[r.Reading]
     pci: list[str] = field(default_factory=list)
-    pci_complete: bool = True
     log: xid.Log = field(default_factory=lambda: xid.Log("none"))
     orphans: Optional[frozenset[int]] = None
     module_version: Optional[str] = None
     timeout: float = 0.0
+    duration: Optional[float] = None
+    others: list[str] = field(default_factory=list)
 
 
 def _many(number: int, what: str = "GPU") -> str:
@@ -100,7 +104,7 @@ def decide(options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED
     events = xid.judge(facts.log.finds, options.xid_overrides)
     shown = []
     for gpu in reading.gpus:
-        mine = _gpu_checks(options, facts, gpu, fixed, events)
+        mine = _gpu_checks(options, facts, gpu, fixed, events, reading)
         checks += mine
         shown.append(_shown(gpu, mine, events))
     checks += _xids_elsewhere(facts, reading, events)
@@ -113,11 +117,19 @@ def decide(options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED
 
 def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
     reading, expected = facts.reading, options.expected_count
-    on_bus = f"{_many(len(facts.pci), 'NVIDIA GPU')} on the PCI bus"
+    on_bus = f"{_many(len(facts.pci), 'NVIDIA GPU')} on the PCI bus" + (f" (held by {', '.join(facts.others)})" if facts.others else "")
+
+    took = None if facts.duration is None or reading is None else round(facts.duration * 1000, 1)
 
     def one(status: str, message: str, action: str = "none", **more: Any) -> list[Check]:
-        return [Check("gpu_driver", status, message, action=action, domain="node" if status != SKIPPED else None, **more)]
+        domain = "node" if status not in (PASS, SKIPPED) else None
+        return [Check("gpu_driver", status, message, action=action, domain=domain, duration_ms=took, **more)]
 
+    if reading is not None and reading.stuck:
+        pid, start = reading.stuck
+        since = verdict.isoformat(start)
+        words = f"The driver does not answer: hung since {since}, process {pid} of an earlier check still waits, so it was not asked again"
+        return one(CRITICAL, words, "reboot", since=since)
     if reading is not None and reading.hung:
         words = f"The driver does not answer: no reply within {facts.timeout:g} s to {reading.hung}"
         return one(CRITICAL, words, "reboot", value=facts.timeout, unit="s")
@@ -136,16 +148,18 @@ def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
         if facts.pci:
             return one(CRITICAL, f"{on_bus}, but the NVIDIA driver is not installed", "inspect")
         if expected:
-            return one(CRITICAL, f"{_many(expected)} expected, but there is no NVIDIA driver and no NVIDIA GPU on the PCI bus", "inspect")
+            return one(CRITICAL, f"{_many(expected)} expected, but there is no NVIDIA driver and no NVIDIA GPU in sight", "inspect")
         return one(SKIPPED, "No NVIDIA GPU on this node: no driver library and no device on the PCI bus")
     if code == r.DRIVER_NOT_LOADED:
-        words = f"The NVIDIA driver is installed but not loaded, {on_bus if facts.pci else 'no NVIDIA GPU on the PCI bus'}"
-        if expected is None and not facts.pci:
+        words = "The NVIDIA driver is installed but not loaded"
+        if facts.pci:
+            words += f", {on_bus}"
+        elif expected is None:
             words += "; set expected_count to 0 if this node has no GPU"
         return one(CRITICAL, words, "inspect")
     if code == r.MISMATCH:
         return one(CRITICAL, "The driver's library and its loaded kernel module have different versions: reload the module or reboot", "reboot")
-    words = f"The NVIDIA driver answers with an error: {reading.text if reading else ''} (NVML code {code})"
+    words = f"The NVIDIA driver answers with an error: {reading.text if reading else ''}" + ("" if code == r.UNREADABLE else f" (NVML code {code})")
     if code == r.NO_PERMISSION:
         return one(UNKNOWN, words, "inspect", unknown_as=CRITICAL)
     return one(CRITICAL, words, "reboot" if code in (r.GPU_IS_LOST, r.UNKNOWN_ERROR, 10, 11) else "inspect")
@@ -155,19 +169,22 @@ def _count(options: GpuOptions, facts: Facts, reading: r.Reading) -> list[Check]
     found, expected = reading.count or 0, options.expected_count
     source = None if expected is None else "user"
 
+    known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}
+    missing = [bus for bus in facts.pci if xid.bus_id(bus) not in known] if len(facts.pci) > found else []
+    names = f"; on the PCI bus, but not in the driver: {', '.join(missing[:8])}" if missing else ""
+
     def one(status: str, message: str, action: str = "none") -> list[Check]:
-        return [Check("gpu_count", status, message, value=found, crit=expected, threshold_source=source, action=action, domain="node")]
+        domain = None if status == PASS else "node"
+        return [Check("gpu_count", status, message, value=found, crit=expected, threshold_source=source, action=action, domain=domain)]
 
     if expected is not None:
         if found < expected:
-            return one(CRITICAL, f"{_many(found)} found, {expected} expected", "inspect")
+            return one(CRITICAL, f"{_many(found)} found, {expected} expected{names}", "reboot" if missing else "inspect")
         if found > expected:
             return one(WARNING, f"{_many(found)} found, only {expected} expected", "inspect")
         return one(PASS, f"{_many(found)} found, as expected")
-    if facts.pci_complete and len(facts.pci) > found:
-        known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}
-        missing = [bus for bus in facts.pci if xid.bus_id(bus) not in known]
-        return one(CRITICAL, f"The driver has {_many(found)}, but {len(facts.pci)} are on the PCI bus; missing: {', '.join(missing[:8])}", "reboot")
+    if missing:
+        return one(CRITICAL, f"{_many(found)} found{names}", "reboot")
     if found == 0:
         return one(WARNING, "The NVIDIA driver is loaded but has no GPU; set expected_count to 0 if that is right", "inspect")
     return one(PASS, f"{_many(found)} found")
@@ -188,13 +205,16 @@ class _Gpu:
         self.checks.append(Check(name, status, f"{self.subject}: {message}", subject=self.subject, domain=domain if status != PASS else None, **more))
 
 
-def _gpu_checks(options: GpuOptions, facts: Facts, values: Mapping[str, Any], fixed: tuple[float, float], events: list[xid.Event]) -> list[Check]:
+def _gpu_checks(
+    options: GpuOptions, facts: Facts, values: Mapping[str, Any], fixed: tuple[float, float], events: list[xid.Event], reading: r.Reading
+) -> list[Check]:
     gpu = _Gpu(values)
     if _state(gpu):
         _memory_health(gpu)
         _xids(gpu, facts, events)
         _temperature(gpu, options, fixed)
         _throttling(gpu)
+        _nvlink(gpu, reading)
         _links(gpu)
         _numbers(gpu, options)
         _housekeeping(gpu, facts)
@@ -208,8 +228,9 @@ def _state(gpu: _Gpu) -> bool:
     faults = gpu.values["faults"]
     codes = {code for _name, code, _words in faults}
     handle = next(((code, words) for name, code, words in faults if "handle" in name.lower()), None)
+    place = f" at {xid.shown(xid.bus_id(gpu.values['bus_id']))}" if gpu.values["bus_id"] else ""
     if r.GPU_IS_LOST in codes:
-        gpu.add("gpu_state", CRITICAL, "the GPU is lost (fallen off the bus or not answering)", action="reboot")
+        gpu.add("gpu_state", CRITICAL, f"the GPU{place} is lost (fallen off the bus or not answering)", action="reboot")
         return gpu.values["temp"] is not None
     if r.RESET_REQUIRED in codes:
         gpu.add("gpu_state", CRITICAL, "the driver says that the GPU must be reset", action="reset_gpu")
@@ -217,7 +238,11 @@ def _state(gpu: _Gpu) -> bool:
     if handle is not None:
         status = UNKNOWN if handle[0] == r.NO_PERMISSION else CRITICAL
         gpu.add(
-            "gpu_state", status, f"the driver gives no access to it: {handle[1]}", action="reboot" if status == CRITICAL else "inspect", unknown_as=CRITICAL
+            "gpu_state",
+            status,
+            f"the driver gives no access to it{place}: {handle[1]}",
+            action="reboot" if status == CRITICAL else "inspect",
+            unknown_as=CRITICAL,
         )
         return False
     _recovery(gpu)
@@ -241,23 +266,27 @@ def _readings(gpu: _Gpu, faults: Sequence[tuple[str, int, str]]) -> None:
     if any(code == r.CORRUPTED_INFOROM for _name, code, _words in faults):
         gpu.add("gpu_inforom", WARNING, "the InfoROM is corrupted", action="inspect", threshold_source="device")
     failed = []
+    hidden = []
     severe = False
     for name, code, words in faults:
         essential = name in _ESSENTIAL
-        if code == r.CORRUPTED_INFOROM and not essential:
+        if code in (r.CORRUPTED_INFOROM, r.NO_PERMISSION) and not essential:
             continue
-        if code == r.NO_PERMISSION and not essential:
+        if code == r.NO_PERMISSION and gpu.values["mig"]:
+            hidden.append(name)
             continue
         failed.append(f"{name} ({words})")
-        severe = severe or code in _DRIVER_BROKEN or (essential and code != r.NO_PERMISSION)
+        severe = severe or essential or code in _DRIVER_BROKEN
     if failed:
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         words = f"the driver failed to answer: {', '.join(failed[:3])}{more}"
-        gpu.add("gpu_readings", UNKNOWN, words, value=len(failed), action="inspect", unknown_as=CRITICAL if severe else WARNING)
+        gpu.add("gpu_readings", UNKNOWN if severe else WARNING, words, value=len(failed), action="inspect", unknown_as=CRITICAL)
+    elif hidden:
+        gpu.add("gpu_readings", SKIPPED, f"split into instances (MIG), of which only root may read the sums: {', '.join(hidden)}", domain=None)
 
 
 def _memory_health(gpu: _Gpu) -> None:
-    rows, retired, ecc = gpu.values["remap"], gpu.values["retired"], gpu.values["ecc"] or {}
+    rows, retired, ecc = gpu.values["remap"], gpu.values["retired"], gpu.values["ecc"]
     if rows:
         value = rows["uncorrected"]
         if rows["failure"]:
@@ -324,14 +353,16 @@ def _xids(gpu: _Gpu, facts: Facts, events: list[xid.Event]) -> None:
         gpu.add("gpu_xid", PASS, "no Xid in the kernel log", value=0)
         return
     status, action, words = _xid_verdict(own)
-    gpu.add("gpu_xid", status, words, value=sum(event.count for event in own), action=action if status != PASS else "none", threshold_source="default")
+    source = "user" if any(event.source == "user" and event.level == status for event in own) else "default"
+    gpu.add("gpu_xid", status, words, value=sum(event.count for event in own), action=action if status != PASS else "none", threshold_source=source)
 
 
 def _xids_elsewhere(facts: Facts, reading: r.Reading, events: list[xid.Event]) -> list[Check]:
     log = facts.log
     if log.problem:
         named = log.source not in ("auto",)
-        return [Check("gpu_xid", UNKNOWN if named else SKIPPED, f"Xids not checked: {log.problem}", domain="node")]
+        status, domain = (UNKNOWN, "node") if named else (SKIPPED, None)
+        return [Check("gpu_xid", status, f"Xids not checked: {log.problem}", domain=domain)]
     if log.source == "none":
         return [Check("gpu_xid", SKIPPED, "Xids not checked: switched off by log_source")]
     known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}
@@ -344,7 +375,9 @@ def _xids_elsewhere(facts: Facts, reading: r.Reading, events: list[xid.Event]) -
         status, action, words = _xid_verdict(own)
         count = sum(event.count for event in own)
         message = f"{bus}, which the driver does not show: {words}"
-        checks.append(Check("gpu_xid", status, message, subject=bus, value=count, action=action if status != PASS else "none", domain="node"))
+        checks.append(
+            Check("gpu_xid", status, message, subject=bus, value=count, action=action if status != PASS else "none", domain=None if status == PASS else "node")
+        )
     return checks
 
 
@@ -354,16 +387,24 @@ def _xids_elsewhere(facts: Facts, reading: r.Reading, events: list[xid.Event]) -
 def _device_temperature(values: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
     """Judge the core by what the device says of itself: (status, words, limits); None when it says nothing.
 
-    Margin (distance to the nearest slowdown) first: on Ada and later the absolute thresholds are going away.
+    The worse of margin (distance to the nearest slowdown) and absolute thresholds, which are going away on Ada and later.
     """
-    temp, margin = values["temp"], values["margin"]
-    slowdown = (values["t_limits"] or {}).get("slowdown") or 0
-    if margin is not None:
-        words = f"margin to slowdown {margin} °C"
-        if margin < slowdown:
-            return CRITICAL, words + ", beyond the slowdown threshold", {}
-        return (WARNING if margin <= MARGIN_WARNING else PASS), words, {}
-    thresholds = values["thresholds"] or {}
+    found = [one for one in (_by_margin(values), _by_thresholds(values)) if one is not None]
+    return max(found, key=lambda one: verdict.STATUSES.index(one[0]), default=None)
+
+
+def _by_margin(values: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
+    margin = values["margin"]
+    if margin is None:
+        return None
+    words = f"margin to slowdown {margin} °C"
+    if margin < ((values["t_limits"] or {}).get("slowdown") or 0):
+        return CRITICAL, words + ", beyond the slowdown threshold", {}
+    return (WARNING if margin <= MARGIN_WARNING else PASS), words, {}
+
+
+def _by_thresholds(values: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
+    temp, thresholds = values["temp"], values["thresholds"] or {}
     critical = thresholds.get("slowdown") or thresholds.get("shutdown")
     warning = thresholds.get("gpu_max")
     if temp is None or (critical is None and warning is None):
@@ -395,6 +436,9 @@ def _temperature(gpu: _Gpu, options: GpuOptions, fixed: tuple[float, float]) -> 
         # The user's warning number stands in for the device's; the device's critical always holds.
         if not (status == WARNING and user_warning is not None and temp is not None):
             candidates.append((status, "device", words, limits))
+        hot = FIXED_TEMPERATURES[1]
+        if temp is not None and temp > hot and user_warning is None and _by_thresholds(values) is None:
+            candidates.append((WARNING, "default", f"above {hot:g} °C, which does not fit {words}", {"warn": hot}))
     elif temp is not None:
         warning = fixed[0] if user_warning is None else None
         critical = fixed[1] if user_critical is None and (user_warning is None or user_warning < fixed[1]) else None
@@ -442,16 +486,25 @@ def _throttling(gpu: _Gpu) -> None:
 # --- links, numbers, housekeeping --------------------------------------------------------------------------------------
 
 
+def _nvlink(gpu: _Gpu, reading: r.Reading) -> None:
+    nvlink = gpu.values["nvlink"]
+    if not nvlink:
+        return
+    down = nvlink["down"]
+    if not down:
+        gpu.add("gpu_nvlink", PASS, f"all {nvlink['links']} NVLinks up", value=0)
+        return
+    # All links down is a card without bridge, which is no fault, unless another one of its model has links.
+    others = (other["nvlink"] for other in reading.gpus if other["nvlink"] and other["name"] == gpu.values["name"])
+    if all(len(other["down"]) == other["links"] for other in others):
+        return
+    names = ", ".join(str(link) for link in down)
+    words = f"NVLink {names} of {nvlink['links']} down" if len(down) < nvlink["links"] else f"all {nvlink['links']} NVLinks down, other GPUs have theirs"
+    gpu.add("gpu_nvlink", CRITICAL, words, value=len(down), crit=0, action="inspect", threshold_source="device")
+
+
 def _links(gpu: _Gpu) -> None:
-    nvlink, fabric, pcie = gpu.values["nvlink"], gpu.values["fabric"], gpu.values["pcie"] or {}
-    # All links down is a card without bridge, which is no fault; some down is one.
-    if nvlink and len(nvlink["down"]) < nvlink["links"]:
-        if nvlink["down"]:
-            names = ", ".join(str(link) for link in nvlink["down"])
-            words = f"NVLink {names} of {nvlink['links']} down"
-            gpu.add("gpu_nvlink", CRITICAL, words, value=len(nvlink["down"]), crit=0, action="inspect", threshold_source="device")
-        else:
-            gpu.add("gpu_nvlink", PASS, f"all {nvlink['links']} NVLinks up", value=0)
+    fabric, pcie = gpu.values["fabric"], gpu.values["pcie"]
     if fabric:
         if fabric["state"] == 3 and fabric["status"] == 0:
             gpu.add("gpu_fabric", PASS, "registered with the NVLink fabric")
@@ -476,19 +529,20 @@ def _links(gpu: _Gpu) -> None:
         gpu.add("gpu_pcie", PASS, f"PCIe x{width} of x{width_max}" + (f", generation {gen}" if gen else ""))
 
 
-def _share(gpu: _Gpu, name: str, what: str, used: float | None, total: float | None, limit: float, unit: str) -> None:
+def _share(gpu: _Gpu, what: str, used: float | None, total: float | None, limit: float, unit: str) -> None:
     if used is None or not total or not limit:
         return
     percent = round(100.0 * used / total, 1)
     above = 100.0 * used > limit * total
     words = f"{what} {percent:g} % ({used:g} of {total:g} {unit})" + (f", above {limit:g} %" if above else "")
-    gpu.add(name, WARNING if above else PASS, words, domain="user", value=percent, unit="%", warn=limit)
+    source = "default" if limit == _DEFAULTS[f"{what}_warning"] else "user"
+    gpu.add(f"gpu_{what}", WARNING if above else PASS, words, domain="user", value=percent, unit="%", warn=limit, threshold_source=source)
 
 
 def _numbers(gpu: _Gpu, options: GpuOptions) -> None:
     values = gpu.values
-    _share(gpu, "gpu_memory", "memory", values["mem_used"], values["mem_total"], options.memory_warning, "MiB")
-    _share(gpu, "gpu_power", "power", values["power_draw"], values["power_limit"], options.power_warning, "W")
+    _share(gpu, "memory", values["mem_used"], values["mem_total"], options.memory_warning, "MiB")
+    _share(gpu, "power", values["power_draw"], values["power_limit"], options.power_warning, "W")
 
 
 def _housekeeping(gpu: _Gpu, facts: Facts) -> None:
@@ -502,7 +556,7 @@ def _housekeeping(gpu: _Gpu, facts: Facts) -> None:
         else:
             gpu.add("gpu_processes", PASS, _many(len(processes), "process").replace("processs", "processes"), value=len(processes))
     # On a card made for servers only (it has ECC): on a workstation the driver unloads when idle, as meant.
-    ecc_mode = (gpu.values["ecc"] or {}).get("mode")
+    ecc_mode = gpu.values["ecc"]["mode"]
     if ecc_mode is not None and gpu.values["persistence"] is not None:
         on = gpu.values["persistence"]
         words = "persistence mode is on" if on else "persistence mode is off: enable nvidia-persistenced"

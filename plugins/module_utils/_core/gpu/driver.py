@@ -110,9 +110,9 @@ def session(journal: r.Journal | None = None) -> r.Reading:
     found.cuda_version = f"{cuda // 1000}.{cuda % 1000 // 10}" if isinstance(cuda, int) else None
     found.code, found.text, found.count = asker.raw("nvmlDeviceGetCount")
     for index in range(found.count or 0):
-        found.gpus.append(_gpu(asker, index))
         if journal is not None:
             journal.keep(found)
+        found.gpus.append(_gpu(asker, index))
     return found
 
 
@@ -148,6 +148,8 @@ def _identity(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
 
 def _temperatures(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
     gpu["temp"] = asker.ask("nvmlDeviceGetTemperature", handle, 0)
+    if gpu["temp"] is None and asker.code in r.UNSUPPORTED:  # NVIDIA calls it deprecated
+        gpu["temp"] = asker.ask("nvmlDeviceGetTemperatureV", handle, 0)
     gpu["margin"] = asker.ask("nvmlDeviceGetMarginTemperature", handle)
     fields = _fields(asker, handle)
     # Cards without a memory sensor answer 0.
@@ -196,9 +198,10 @@ def _load(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
     memory = _memory_info(asker, handle)
     if memory is not None and memory.total:
         gpu["mem_used"], gpu["mem_total"] = memory.used // _MIB, memory.total // _MIB
-    for key, name in (("power_draw", "nvmlDeviceGetPowerUsage"), ("power_limit", "nvmlDeviceGetEnforcedPowerLimit")):
-        milliwatts = asker.ask(name, handle)
-        gpu[key] = None if milliwatts is None else round(milliwatts / 1000.0, 2)
+    powers = ("power_draw", "nvmlDeviceGetPowerUsage"), ("power_limit", "nvmlDeviceGetEnforcedPowerLimit"), ("power_limit", "nvmlDeviceGetPowerManagementLimit")
+    for key, name in powers:
+        milliwatts = asker.ask(name, handle) if gpu[key] is None else None
+        gpu[key] = gpu[key] if milliwatts is None else round(milliwatts / 1000.0, 2)
     pstate = asker.ask("nvmlDeviceGetPerformanceState", handle)
     gpu["pstate"] = pstate if isinstance(pstate, int) and 0 <= pstate <= 15 else None  # 32 is "unknown"
     gpu["clock_sm"] = asker.ask("nvmlDeviceGetClockInfo", handle, 1)
@@ -220,11 +223,11 @@ def _memory_info(asker: _Asker, handle: Any) -> Any:
 
 def _memory_faults(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
     mode = asker.ask("nvmlDeviceGetEccMode", handle)
-    ecc: dict[str, Any] = {"mode": None if mode is None else bool(mode[0])}
+    ecc = gpu["ecc"]
+    ecc["mode"] = None if mode is None else bool(mode[0])
     for scope, counter in (("volatile", _VOLATILE), ("aggregate", _AGGREGATE)):
         for kind, error in (("corrected", _CORRECTED), ("uncorrected", _UNCORRECTED)):
             ecc[f"{scope}_{kind}"] = asker.ask("nvmlDeviceGetTotalEccErrors", handle, error, counter, label=f"nvmlDeviceGetTotalEccErrors {scope} {kind}")
-    gpu["ecc"] = ecc
     gpu["sram_threshold"] = _sram_threshold(asker, handle)
     rows = asker.ask("nvmlDeviceGetRemappedRows", handle)
     if rows is not None:
@@ -252,14 +255,13 @@ def _sram_threshold(asker: _Asker, handle: Any) -> bool | None:
 
 
 def _links(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
-    pcie = {
+    gpu["pcie"] = {
         "gen": asker.ask("nvmlDeviceGetCurrPcieLinkGeneration", handle),
         "gen_max": asker.ask("nvmlDeviceGetMaxPcieLinkGeneration", handle),
         "width": asker.ask("nvmlDeviceGetCurrPcieLinkWidth", handle),
         "width_max": asker.ask("nvmlDeviceGetMaxPcieLinkWidth", handle),
         "replays": asker.ask("nvmlDeviceGetPcieReplayCounter", handle),
     }
-    gpu["pcie"] = pcie
     states: dict[int, bool] = {}
     for link in range(NVLINKS):
         # A card without NVLink says "not supported" at link 0; a number beyond the last link is an invalid argument.
@@ -275,7 +277,7 @@ def _links(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
 
 def _fabric(asker: _Asker, handle: Any) -> dict[str, Any] | None:
     """Registration with the NVSwitch fabric: state 0 not supported, 1 not started, 2 in progress, 3 completed; status is an NVML code."""
-    kind = getattr(asker.pynvml, "c_nvmlGpuFabricInfo_v2_t", None)
+    kind = getattr(asker.pynvml, "c_nvmlGpuFabricInfo_v2_t", getattr(asker.pynvml, "c_nvmlGpuFabricInfoV_t", None))
     if kind is None:
         return None
     info = kind()

@@ -19,6 +19,7 @@ from .. import fsutil
 from ..errors import WriteFailed
 from ..output.prometheus import STATUS_VALUES, Sample, of_checks
 from ..verdict import Check
+from .reading import Reading
 
 #: The old script's columns, exactly. C(util_mem) is the memory controller's; memory in MiB, power in W.
 HEADER = "timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit"
@@ -55,8 +56,10 @@ def append_csv(path: str, gpus: Iterable[Mapping[str, Any]], now: float) -> None
         fd = _open_locked(path)
         try:
             size = os.fstat(fd).st_size
+            # Without line end: whoever wrote last was cut off. The row must not go on where that one stopped.
+            before = HEADER + "\n" if size == 0 else "" if os.pread(fd, 1, size - 1) == b"\n" else "\n"
             try:
-                fsutil.write_all(fd, ((HEADER + "\n" if size == 0 else "") + rows).encode("utf-8", "replace"))
+                fsutil.write_all(fd, (before + rows).encode("utf-8", "replace"))
             except OSError:
                 os.ftruncate(fd, size)
                 raise
@@ -68,7 +71,7 @@ def append_csv(path: str, gpus: Iterable[Mapping[str, Any]], now: float) -> None
 
 
 def _open_locked(path: str) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         fd = os.open(path, flags, 0o640)
         try:
@@ -99,14 +102,13 @@ def _flock(fd: int) -> None:
         time.sleep(0.01)
 
 
-def samples(checks: Iterable[Check], gpus: Iterable[Mapping[str, Any]], driver_version: str | None, now: float) -> list[Sample]:
-    """Return the Prometheus samples of a report; values a GPU does not have are left out."""
-    gpus = list(gpus)
-    found = [Sample("mlops_gpu_devices", {}, len(gpus))]
+def samples(checks: Iterable[Check], gpus: Iterable[Mapping[str, Any]], reading: Reading, now: float) -> list[Sample]:
+    """Return the Prometheus samples of a report; what a GPU does not have or nobody could tell is left out."""
+    found = [Sample("mlops_gpu_devices", {}, reading.count)]
     columns: dict[str, list[Sample]] = {}
     for gpu in gpus:
         labels = {"gpu": str(gpu["id"]), "uuid": gpu["uuid"] or ""}
-        about = {**labels, "name": gpu["name"] or "", "bus_id": gpu["bus_id"] or "", "driver": driver_version or ""}
+        about = {**labels, "name": gpu["name"] or "", "bus_id": gpu["bus_id"] or "", "driver": reading.driver_version or ""}
         ecc = gpu["ecc"] or {}
         row = {
             "mlops_gpu_status": STATUS_VALUES.get(gpu["status"]),

@@ -18,7 +18,7 @@ LOG_SOURCES = ("auto", "journal", "dmesg", "none")
 
 def _check_overrides(value: dict[Any, Any]) -> str | None:
     for code, level in value.items():
-        if not str(code).isdigit():
+        if not str(code).isdecimal():
             return f"{code!r} is not an Xid number"
         if level not in XID_LEVELS:
             return f"the level of Xid {code} is {level!r}, but must be one of {', '.join(XID_LEVELS)}"
@@ -36,8 +36,8 @@ class GpuOptions(OptionSet):
 
     TABLE = (
         Option("expected_count", type="int", minimum=0, help="Number of GPUs this node must have."),
-        Option("temperature_warning", type="float", minimum=1, maximum=200, env=("TEMP_THRESHOLD",), help="Warn above this core temperature in °C."),
-        Option("temperature_critical", type="float", minimum=1, maximum=200, help="Critical above this core temperature in °C."),
+        Option("temperature_warning", type="float", minimum=0, maximum=200, env=("TEMP_THRESHOLD",), help="Warn above this core temperature in °C."),
+        Option("temperature_critical", type="float", minimum=0, maximum=200, help="Critical above this core temperature in °C."),
         Option(
             "memory_warning",
             type="float",

@@ -38,6 +38,9 @@ KEYS = (
     "id name uuid serial bus_id vbios temp temp_memory margin t_limits thresholds fan util_gpu util_mem mem_used mem_total power_draw power_limit "
     "pstate clock_sm clock_mem clock_reasons ecc sram_threshold remap retired recovery nvlink pcie fabric mig persistence processes"
 ).split()
+#: Their parts; both are always there, so that nobody has to look twice.
+ECC = ("mode", "volatile_corrected", "volatile_uncorrected", "aggregate_corrected", "aggregate_uncorrected")
+PCIE = ("gen", "gen_max", "width", "width_max", "replays")
 
 
 @dataclass
@@ -46,7 +49,8 @@ class Reading:
 
     C(code) is 0, or the NVML code of what stopped the round as a whole (no library, no driver, no list of GPUs) and C(text) says it
     in words. C(gpus) are mappings with the keys of KEYS plus C(faults): the questions the driver failed to answer, as
-    (question, NVML code, words). C(hung) is the question that got no answer in time.
+    (question, NVML code, words). C(hung) is the question that got no answer in time; C(stuck) the
+    (process id, start in seconds since the epoch) of an earlier run that still waits for one, when therefore nothing was asked.
     """
 
     backend: str = ""
@@ -58,12 +62,13 @@ class Reading:
     count: Optional[int] = None
     gpus: list[dict[str, Any]] = field(default_factory=list)
     hung: Optional[str] = None
+    stuck: Optional[tuple[int, float]] = None
 
 
 def blank(index: int) -> dict[str, Any]:
     """Return a GPU of which nothing is known yet."""
     gpu: dict[str, Any] = dict.fromkeys(KEYS)
-    gpu.update(id=index, faults=[])
+    gpu.update(id=index, faults=[], ecc=dict.fromkeys(ECC), pcie=dict.fromkeys(PCIE))
     return gpu
 
 

@@ -13,6 +13,7 @@ import csv
 import math
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import CommandFailed
@@ -59,6 +60,8 @@ FIELDS = {
     "mig.mode.current": "mig",
     "gpu_recovery_action": "recovery",
 }
+#: Asked where the first name is not known.
+_RENAMED = {"clocks_throttle_reasons.active": "clocks_event_reasons.active"}
 _ROWS = ("gpu_uuid", "remapped_rows.correctable", "remapped_rows.uncorrectable", "remapped_rows.pending", "remapped_rows.failure")
 _TEXTS = frozenset({"name", "uuid", "serial", "bus_id", "vbios", "driver_version"})
 _FLOATS = frozenset({"power_draw", "power_limit", "power_limit_set"})
@@ -73,8 +76,11 @@ _RECOVERIES = {
     "drain and reset": 4,
     "recover imex domain": 5,
     "bus reset": 6,
+    "system reboot": 7,
 }
 
+#: Characters of its output that are read; thousands of GPUs would fit.
+_MUCH = 1 << 20
 #: What stands in a field, lower case without brackets, when there is no value.
 _NOTHING = frozenset({"", "n/a", "not supported", "not available", "not active", "requested functionality has been deprecated", "deprecated"})
 #: Words of a message -> NVML code, the first that is in it.
@@ -83,6 +89,7 @@ _WORDS = (
     ("fallen off the bus", r.GPU_IS_LOST),
     ("requires reset", r.RESET_REQUIRED),
     ("requires restart", r.RESET_REQUIRED),
+    ("reset required", r.RESET_REQUIRED),
     ("version mismatch", r.MISMATCH),
     ("couldn't communicate with the nvidia driver", r.DRIVER_NOT_LOADED),
     ("driver not loaded", r.DRIVER_NOT_LOADED),
@@ -121,11 +128,13 @@ def session(timeout: float, world: World) -> r.Reading:
         bad = set(_BAD_FIELD.findall(result.stdout + result.stderr)) & set(fields)
         if not bad:
             break
-        fields = [name for name in fields if name not in bad]
+        fields = [_RENAMED[name] if name in bad else name for name in fields if name not in bad or name in _RENAMED]
     _read_gpus(found, fields, result)
     if any(gpu["uuid"] for gpu in found.gpus):
         rows = _run(["nvidia-smi", "--query-remapped-rows=" + ",".join(_ROWS), "--format=csv,noheader,nounits"], deadline, world)
-        if rows is not None and rows.returncode == 0:
+        if rows is None:
+            found.hung = "nvidia-smi --query-remapped-rows"
+        elif rows.returncode == 0:
             _read_rows(found, rows.stdout)
     return found
 
@@ -140,15 +149,30 @@ def _run(argv: list[str], deadline: float, world: World) -> CommandResult | None
         raise
 
 
+def _columns(line: str, fields: Sequence[str]) -> list[str]:
+    """Split a line of CSV. The program quotes nothing, so commas too many belong to the name."""
+    try:
+        values = next(csv.reader([line], skipinitialspace=True), [])
+    except csv.Error:
+        values = []
+    if len(values) != len(fields):
+        values = line.split(",")
+        more = len(values) - len(fields)
+        if 0 < more < 10 and "name" in fields:
+            at = fields.index("name")
+            values[at : at + more + 1] = [",".join(values[at : at + more + 1])]
+    return [value.strip() for value in values]
+
+
 def _read_gpus(found: r.Reading, fields: list[str], result: CommandResult) -> None:
     dead = []
     rows = []
     broken_inforom = set()
-    for line in (result.stdout + "\n" + result.stderr).splitlines():
+    for line in (result.stdout[:_MUCH] + "\n" + result.stderr[:_MUCH]).splitlines():
         if not line.strip():
             continue
         lost, inforom = _DEAD.search(line), _BAD_INFOROM.search(line)
-        values = [value.strip() for value in next(csv.reader([line], skipinitialspace=True), [])]
+        values = _columns(line, fields)
         if lost:
             dead.append((lost[1], lost[2] or line))
         elif inforom:
@@ -156,7 +180,7 @@ def _read_gpus(found: r.Reading, fields: list[str], result: CommandResult) -> No
         elif len(values) == len(fields):
             rows.append(values)
         elif len(values) > 1 and values[0].isdigit():
-            dead.append((None, f"nvidia-smi said {line.strip()!r}"))
+            dead.append((None, f"nvidia-smi said {line.strip()[:200]!r}"))
     for values in rows:
         found.gpus.append(_gpu(dict(zip(fields, values)), found))
     for bus, words in dead:
@@ -183,8 +207,9 @@ def _read_gpus(found: r.Reading, fields: list[str], result: CommandResult) -> No
         found.code, found.text = r.UNREADABLE, "nvidia-smi said nothing that can be understood"
     elif result.returncode and found.gpus and not any(gpu["faults"] for gpu in found.gpus):
         found.text = f"nvidia-smi ended with {result.returncode}"
-        code = result.returncode if result.returncode < 100 else r.UNKNOWN_ERROR
-        found.gpus[0]["faults"].append(("nvidia-smi", code, f"ended with {result.returncode}, which GPU it means is not known"))
+        code = result.returncode if 0 < result.returncode < 100 else r.UNKNOWN_ERROR
+        question = "InfoROM" if code == r.CORRUPTED_INFOROM else "nvidia-smi"
+        found.gpus[0]["faults"].append((question, code, f"ended with {result.returncode}, which GPU it means is not known"))
 
 
 def _free_index(found: r.Reading) -> int:
@@ -194,9 +219,9 @@ def _free_index(found: r.Reading) -> int:
 
 def _gpu(row: dict[str, str], found: r.Reading) -> dict[str, Any]:
     gpu = r.blank(_free_index(found))
-    nested: dict[str, dict[str, Any]] = {"ecc": {}, "retired": {}, "pcie": {}}
+    nested: dict[str, dict[str, Any]] = {"ecc": gpu["ecc"], "retired": {}, "pcie": gpu["pcie"]}
     for field, text in row.items():
-        key = FIELDS[field]
+        key = FIELDS.get(field, "clock_reasons")
         value = _value(key, text, field, gpu)
         group, dot, name = key.partition(".")
         if key == "driver_version":
@@ -209,9 +234,8 @@ def _gpu(row: dict[str, str], found: r.Reading) -> dict[str, Any]:
             gpu["power_limit"] = value if gpu["power_limit"] is None else gpu["power_limit"]
         elif key == "pstate" or key in r.KEYS:
             gpu[key] = value
-    for group, values in nested.items():
-        gpu[group] = values if any(value is not None for value in values.values()) else None
-    gpu["ecc"] = gpu["ecc"] or {}
+    retired = nested["retired"]
+    gpu["retired"] = retired if any(value is not None for value in retired.values()) else None
     return gpu
 
 
@@ -229,9 +253,11 @@ def _value(key: str, text: str, field: str, gpu: dict[str, Any]) -> Any:
         return bare
     if key in _FLAGS:
         return {"enabled": True, "yes": True, "disabled": False, "no": False}.get(lower)
-    if key == "recovery":
-        return _RECOVERIES.get(lower)
+    if key == "recovery" and lower in _RECOVERIES:
+        return _RECOVERIES[lower]
     try:
+        if key == "recovery":
+            raise ValueError(bare)
         if key == "clock_reasons":
             return int(bare, 16)
         if key == "pstate":
@@ -240,18 +266,19 @@ def _value(key: str, text: str, field: str, gpu: dict[str, Any]) -> Any:
         if not math.isfinite(number):
             raise ValueError(bare)
     except ValueError:
-        gpu["faults"].append((field, r.UNREADABLE, f"not a number: {bare[:40]!r}"))
+        gpu["faults"].append((field, r.UNREADABLE, f"not understood: {bare[:40]!r}"))
         return None
     return number if key in _FLOATS else int(number)
 
 
 def _read_rows(found: r.Reading, text: str) -> None:
     by_uuid = {gpu["uuid"]: gpu for gpu in found.gpus}
-    for values in csv.reader(text.splitlines(), skipinitialspace=True):
-        gpu = by_uuid.get(values[0].strip()) if len(values) == len(_ROWS) else None
+    for line in text[:_MUCH].splitlines():
+        values = _columns(line, _ROWS)
+        gpu = by_uuid.get(values[0]) if len(values) == len(_ROWS) else None
         if gpu is None:
             continue
-        corrected, uncorrected, pending, failure = (value.strip().lower() for value in values[1:])
+        corrected, uncorrected, pending, failure = (value.lower() for value in values[1:])
         if corrected.isdigit() and uncorrected.isdigit():
             gpu["remap"] = {
                 "corrected": int(corrected),

@@ -92,13 +92,15 @@ def _catalog() -> dict[int, Meaning]:
 CATALOG = _catalog()
 UNLISTED = Meaning(WARNING, "inspect", "not in the catalog")
 OFF_THE_BUS = 79
+#: Seconds in which the driver says in several ways that the same GPU fell off the bus.
+SAME_FALL = 60
 
 
 @dataclass
 class Event:
     """All log lines of one Xid on one GPU within the window. C(last) is the time of the newest, seconds since the epoch.
 
-    C(level) and C(action) are the judgement; C(repeats) says whether C(count) takes part in the repeat rule.
+    C(level) and C(action) are the judgement; C(repeats) says whether C(count) takes part in the repeat rule; C(source) is whose level it is.
     """
 
     bus: Optional[BusId]
@@ -109,6 +111,7 @@ class Event:
     action: str = "none"
     text: str = ""
     repeats: bool = False
+    source: str = "default"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the event for people: C(last) as ISO 8601 in UTC, or None for a line without a time."""
@@ -120,9 +123,10 @@ class Event:
 
 _BUS = r"(?:PCI:)?([0-9a-fA-F]{4,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})(?:\.[0-7])?"
 # The parenthesis may hold more (a MIG instance). NVSwitch errors read "SXid (" and are not ours.
-_XID = re.compile(r"\bNVRM: Xid \(" + _BUS + r"[^)]*\): (\d+)\b(.*)", re.DOTALL)
+_XID = re.compile(r"\bNVRM(?:\[\d+\])?: +Xid \(" + _BUS + r"[^)]*\): *(\d+)\b(.*)", re.DOTALL)
 _GPU = re.compile(r"\bGPU (?:at )?" + _BUS)
 _LOST = re.compile(r"\bfallen off the bus\b")
+_NONFATAL = re.compile(r"\bnon[-_ ]?fatal\b", re.IGNORECASE)
 _RECOVERY = re.compile(r"\bto 0x([0-9a-fA-F]+)")
 
 
@@ -145,13 +149,16 @@ def find(lines: Iterable[tuple[float | None, str]]) -> Iterator[tuple[float | No
     """Yield (time, GPU, Xid, rest of the line) from (time, message) pairs in the order of the log.
 
     Two wordings that carry no number mean 79: C(GPU 0000:18:00.0: GPU has fallen off the bus) and a block of three lines, which
-    may arrive as one message or as three.
+    may arrive as one message or as three. Where they come with a numbered line, as most often, they are no second error.
     """
     named: BusId | None = None
     age = 0
+    fallen: dict[BusId | None, float | None] = {}
     for when, message in lines:
         found = _XID.search(message)
         if found:
+            if int(found[4]) == OFF_THE_BUS:
+                fallen[_ids(found)] = when
             yield when, _ids(found), int(found[4]), found[5]
             continue
         if "NVRM" not in message and named is None and not _LOST.search(message):
@@ -166,7 +173,9 @@ def find(lines: Iterable[tuple[float | None, str]]) -> Iterator[tuple[float | No
             if age > 2:
                 named = None
         if _LOST.search(message) and ("NVRM" in message or named is not None):
-            yield when, named, OFF_THE_BUS, " GPU has fallen off the bus"
+            if named not in fallen or (when or 0.0) - (fallen[named] or 0.0) > SAME_FALL:
+                yield when, named, OFF_THE_BUS, " GPU has fallen off the bus"
+            fallen[named] = when
             named = None
 
 
@@ -190,7 +199,7 @@ def judge(found: Iterable[tuple[float | None, BusId | None, int, str]], override
             event.last = when
         if code in chosen:
             event.level = PASS if chosen[code] == "ignore" else chosen[code]
-            event.repeats = False
+            event.repeats, event.source = False, "user"
             if event.level == PASS:
                 event.action = "none"
             elif event.action == "none":
@@ -201,10 +210,10 @@ def judge(found: Iterable[tuple[float | None, BusId | None, int, str]], override
 def _meaning(code: int, rest: str) -> Meaning:
     meaning = CATALOG.get(code, UNLISTED)
     if 144 <= code <= 150:
+        if _NONFATAL.search(rest):
+            return Meaning(WARNING, "inspect", "nonfatal NVLink5 error")
         if re.search(r"\bFatal\b", rest, re.IGNORECASE):
             return Meaning(CRITICAL, "reset_gpu", "fatal NVLink5 error")
-        if re.search(r"\bNon-?fatal\b", rest, re.IGNORECASE):
-            return Meaning(WARNING, "inspect", "nonfatal NVLink5 error")
     if code == 154:
         target = _RECOVERY.search(rest)
         if target:
@@ -260,7 +269,7 @@ def read(source: str, window: float, timeout: float, world: World) -> Log:
     since = max(boot_time(world), world.clock.now() - window)
     if source == "journal":
         return _journal(since, timeout, world)
-    if source == "dmesg":
+    if source in ("dmesg", "/dev/kmsg"):
         return _kernel_buffer(since, world)
     if source != "auto":
         return _file(source, since, world)
@@ -325,23 +334,35 @@ def _kernel_buffer(since: float, world: World) -> Log:
 
 
 def _file(path: str, since: float, world: World) -> Log:
+    text = ""
+    # What log rotation has put aside within the window is part of it.
+    with contextlib.suppress(OSError):
+        if os.stat(path + ".1").st_mtime >= since:
+            text = _tail(path + ".1") + "\n"
     try:
-        with open(path, "rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - TAIL))
-            text = stream.read(TAIL).decode("utf-8", "replace")
+        text += _tail(path)
     except OSError as error:
-        return Log(path, f"{path} can't be read ({error.strerror})")
+        return Log(path, f"{path} can't be read ({error.strerror or error})")
     return Log(path, finds=list(find(dated(text.splitlines(), since, world))))
 
 
+def _tail(path: str) -> str:
+    with open(path, "rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - TAIL))
+        return stream.read(TAIL).decode("utf-8", "replace")
+
+
+#: From here on a stamp is garbage (the year 5138), and soon no date any more.
+_NO_TIME = 1e11
 _STAMPS = (
     (re.compile(r"^(\d{9,11}\.\d+) "), "epoch"),  # journalctl -o short-unix
-    (re.compile(r"^(?:<\d+>)?\[ *(\d+\.\d+)(?:\]|,)"), "uptime"),  # dmesg
+    (re.compile(r"^(?:<\d+>|\w+ *:\w+ *: )?\[ *(\d+\.\d+)(?:\]|,)"), "uptime"),  # dmesg, with -r, with -x
     (re.compile(r"^\d+,\d+,(\d+),[^;]*;"), "uptime_us"),  # /dev/kmsg
     (re.compile(r"^\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"), "iso"),  # rsyslog, dmesg --time-format iso
     (re.compile(r"^\[(\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4})\]"), "ctime"),  # dmesg -T
-    (re.compile(r"^(\w{3} [ \d]\d \d\d:\d\d:\d\d) "), "syslog"),  # traditional syslog, journalctl -o short
+    (re.compile(r"^(\w{3} [ \d]\d \d\d:\d\d:\d\d)(?:\.\d+)? "), "syslog"),  # traditional syslog, journalctl -o short, short-precise
+    (re.compile(r"^\w{3} (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: UTC)?)"), "iso"),  # journalctl -o short-full
 )
 
 
@@ -367,9 +388,10 @@ def _time(line: str, now: float, uptime_zero: float) -> float | None:
         found = pattern.match(line)
         if found:
             try:
-                return _parse_time(found[1], kind, now, uptime_zero)
-            except ValueError:
+                when = _parse_time(found[1], kind, now, uptime_zero)
+            except (ValueError, OverflowError):
                 return None
+            return when if when < _NO_TIME else None
     return None
 
 
@@ -382,7 +404,7 @@ def _parse_time(text: str, kind: str, now: float, uptime_zero: float) -> float:
         return uptime_zero + int(text) / 1e6
     if kind == "iso":
         # Python 3.9's fromisoformat knows neither Z nor +0100 nor other than 3 or 6 decimals.
-        text = re.sub(r"[.,]\d+", "", text).replace("Z", "+00:00")
+        text = re.sub(r"[.,]\d+", "", text).replace(" UTC", "Z").replace("Z", "+00:00")
         text = re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", text)
         return datetime.datetime.fromisoformat(text).timestamp()
     if kind == "ctime":

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import xid
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
 from ansible_collections.mlops.fleet.plugins.modules import gpu_health
 
@@ -139,9 +140,44 @@ def test_documentation_and_option_table_say_the_same():
         assert option.get("choices") == spec[name].get("choices"), name
 
 
+def test_page_and_runbook_have_every_check_and_the_page_the_catalogs_xids():
+    sources = ROOT / "plugins/module_utils/_core/gpu"
+    text = "".join((sources / file).read_text() for file in ("checks.py", "health.py"))
+    checks = set(re.findall(r'"(gpu_[a-z_]+)"', text)) - {"gpu_max", "gpu_recovery_action"} | {"gpu_memory", "gpu_power"}
+    page = (ROOT / "docs/docsite/gpu_health.md").read_text()
+    headings = " ".join(line for line in (ROOT / "docs/docsite/runbook.md").read_text().splitlines() if line.startswith("### gpu_"))
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
+    assert len(checks) > 20
+    assert set(re.findall(r"`(gpu_[a-z_]+)`", " ".join(row[1] for row in rows))) == checks == set(re.findall(r"gpu_[a-z_]+", headings))
+
+    def numbers(text):
+        found = set()
+        for first, last in re.findall(r"\b(\d+)(?:–(\d+))?", re.sub(r"\(.*?\)", "", text)):
+            found |= set(range(int(first), int(last or first) + 1))
+        return found
+
+    levels = {row[1].strip().split(";")[0] + (" often" if "from 3" in row[1] else ""): numbers(row[2]) for row in rows if re.search(r"\d+, |–150", row[2])}
+    for level, wanted in levels.items():
+        seen = {code for code, one in xid.CATALOG.items() if _row(code, one) == level}
+        assert seen == wanted, level
+    assert sum(map(len, levels.values())) == len(xid.CATALOG)
+
+
+def _row(code, meaning):
+    if code == 154 or 144 <= code <= 150:
+        return "by their line"
+    if meaning.level == "pass":
+        return "recorded often" if meaning.repeats else "recorded"
+    return meaning.level
+
+
 def test_what_is_returned_is_documented():
     documented = yaml.safe_load(gpu_health.RETURN)
     found = run("h100x8", fail_on="never")
+    faulty = run("faulty")
+    assert {key for check in found["checks"] + faulty["checks"] for key in check} <= set(documented["checks"]["contains"])
+    for name in ("ecc", "pcie", "remap", "nvlink", "fabric"):
+        assert set(found["gpus"][0][name]) == set(documented["gpus"]["contains"][name]["sample"]), name
     assert set(found) - {"changed", "failed", "invocation", "warnings"} <= set(documented)
     assert set(found["gpus"][0]) == set(documented["gpus"]["contains"])
     assert set(found["driver"]) == set(documented["driver"]["contains"])

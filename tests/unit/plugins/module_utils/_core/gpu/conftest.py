@@ -66,6 +66,13 @@ def workers():
         worker.close()
 
 
+@pytest.fixture
+def environment(workers):
+    """Variables for a process that finds the simulated library."""
+    workers()
+    return harness.environment(None)
+
+
 class Node:
     """A node to look at. C(run) returns the document, or {"error": ...}."""
 

@@ -4,7 +4,8 @@
 """Stands in for nvidia-smi: answers --query-gpu and --query-remapped-rows from a JSON file, in the real program's words.
 
 NVIDIA_SMI_ANSWERS names the file: C(gpus) (field -> text; a text instead of a mapping is printed as the line), C(unknown) (fields this
-version does not have), C(rows), C(exit), C(output) (printed instead of all), C(hang) (ignores SIGTERM and sleeps).
+version does not have), C(rows), C(exit), C(output) (printed instead of all), C(hang) (ignores SIGTERM and
+sleeps), C(hang_rows) (the same, for the rows only).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 def main():
     with open(os.environ["NVIDIA_SMI_ANSWERS"], encoding="utf-8") as stream:
         answers = json.load(stream)
-    if answers.get("hang"):
+    if answers.get("hang") or (answers.get("hang_rows") and "remapped" in sys.argv[1]):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(60)
     if "output" in answers:

@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[6]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[5]
 
 
 def bad(document):
@@ -26,6 +31,8 @@ def bad(document):
 def test_healthy(node, name):
     (node.root / "proc" / "1").mkdir()  # uses the consumer card
     document = node.gpus(name).run()
+    assert not [one for one in document["checks"] if "domain" in one], "nobody is at fault"
+    assert 0 < document["checks"][0]["duration_ms"] < 30000
     assert (bad(document), document["status"], document["exit_code"], document["summary"]["health_score"]) == ([], "pass", 0, 100.0)
 
 
@@ -72,6 +79,13 @@ def test_a_lost_gpu_does_not_hide_the_other(node, check):
     assert [(gpu["id"], gpu["status"]) for gpu in document["gpus"]] == [(0, "pass"), (1, "critical")]
 
 
+def test_a_lost_gpu_is_placed_by_the_address_that_is_left(node, check):
+    node.gpus("lost").pci("0000:18:00.0", "0000:2a:00.0")
+    document = node.run(log_source=node.log("NVRM: Xid (PCI:0000:2a:00): 79, pid=1, GPU has fallen off the bus."))
+    assert check(document, "gpu_state", "GPU 1")["message"] == "GPU 1: the GPU at 0000:2a:00 is lost (fallen off the bus or not answering)"
+    assert check(document, "gpu_xid", "GPU 1")["action"] == "reboot"
+
+
 def test_values_and_their_units(node):
     node.gpus(
         "h100x8_busy",
@@ -100,6 +114,22 @@ def test_what_the_device_does_not_have_is_null_not_zero(node):
 
 def test_eight_gpus_stay_well_below_60_kb(node):
     assert len(json.dumps(node.gpus("h100x8_busy").run())) < 40_000
+
+
+@pytest.mark.parametrize("branch", [470, 525, 535, 570, 590])
+def test_what_a_branch_does_not_have_is_no_fault(node, branch):
+    document = node.gpus("h100x8", system={"driver_profile": branch, "driver_version": f"{branch}.1"}).run()
+    gpu = document["gpus"][7]
+    assert (document["status"], document["driver"]["version"], gpu["temp"], gpu["clock_reasons"]) == ("pass", f"{branch}.1", 41, ["idle"])
+    assert gpu["mem_used"] == (4 if branch > 470 else 555), "the first call counts what the driver reserves"
+    assert [gpu[name] is None for name in ("margin", "fabric", "recovery_action")] == [branch < 570] * 3
+    assert (gpu["sram_threshold"] is None) == (branch < 535)
+
+
+def test_where_one_call_is_gone_the_other_gives_the_value(node):
+    node.gpus("l40s", system={"nvmlDeviceGetTemperature": "!DEPRECATED"}, gpus=[{"temp.gpu": 55, "power.enforced_limit": None, "power.limit": 275000}])
+    gpu = node.quick()["gpus"][0]
+    assert (gpu["temp"], gpu["power_limit"]) == (55, 275.0)
 
 
 def test_old_driver_without_margin_uses_absolute_thresholds(node, check):
@@ -134,7 +164,7 @@ def test_no_gpu_where_some_are_expected_is_critical(node, check):
 def test_gpu_on_the_bus_without_driver_is_critical(node, check):
     node.pci("0000:05:00.0", driver="nouveau")
     document = node.run(library=False)
-    assert check(document, "gpu_driver")["message"] == "1 NVIDIA GPU on the PCI bus, but the NVIDIA driver is not installed"
+    assert check(document, "gpu_driver")["message"] == "1 NVIDIA GPU on the PCI bus (held by nouveau), but the NVIDIA driver is not installed"
     assert document["exit_code"] == 2
 
 
@@ -156,7 +186,9 @@ def test_gpu_on_the_bus_that_the_driver_lost_is_named(node, check):
     node.gpus("faulty").pci("0000:18:00.0", "0000:2a:00.0", "0000:3b:00.0")
     found = check(node.run(), "gpu_count")
     assert (found["status"], found["value"]) == ("critical", 2)
-    assert found["message"].endswith("missing: 0000:3b:00.0")
+    assert found["message"] == "2 GPUs found; on the PCI bus, but not in the driver: 0000:3b:00.0"
+    found = check(node.run(expected_count=3), "gpu_count")
+    assert (found["status"], found["message"]) == ("critical", "2 GPUs found, 3 expected; on the PCI bus, but not in the driver: 0000:3b:00.0")
     inside = check(node.run(world_env={"NVIDIA_VISIBLE_DEVICES": "0,1"}), "gpu_count")
     assert inside["status"] == "pass", "a container sees the whole bus and only its share of GPUs"
 
@@ -190,6 +222,13 @@ def test_pending_driver_update(node, check):
         ({"temp.gpu": 91, "temp.margin": None, "temp.threshold.slowdown": 0, "temp.threshold.gpu_max": 0}, {}, "critical", "default"),
         ({"temp.gpu": 95, "temp.margin": None, "temp.threshold.slowdown": 95}, {}, "critical", "device"),
         ({"temp.gpu": 94, "temp.margin": None, "temp.threshold.slowdown": 95}, {}, "pass", "device"),
+        ({"temp.gpu": 95, "temp.margin": 24, "temp.threshold.slowdown": 95}, {}, "critical", "device"),
+        ({"temp.gpu": 88, "temp.margin": 24, "temp.threshold.slowdown": 95, "temp.threshold.gpu_max": 87}, {}, "warning", "device"),
+        ({"temp.gpu": 60, "temp.margin": -3, "temp.threshold.slowdown": 95}, {}, "critical", "device"),
+        ({"temp.gpu": 41}, {"temperature_warning": 0}, "warning", "user"),
+        ({"temp.gpu": 91, "temp.margin": 24}, {}, "warning", "default"),
+        ({"temp.gpu": 91, "temp.margin": 24}, {"temperature_warning": 95}, "pass", "user"),
+        ({"temp.gpu": 91, "temp.margin": 24, "temp.threshold.slowdown": 105}, {}, "pass", "device"),
     ],
 )
 def test_temperature(node, check, values, options, status, source):
@@ -213,6 +252,15 @@ def test_full_memory_and_power_are_warnings_about_the_user_and_can_be_switched_o
     assert (power["status"], power["domain"], power["value"], power["warn"]) == ("warning", "user", 95.0, 95)
     off = node.quick(memory_warning=0, power_warning=0)
     assert not {"gpu_memory", "gpu_power"} & {one["check"] for one in off["checks"]}
+    assert (memory["threshold_source"], check(node.quick(memory_warning=80), "gpu_memory")["threshold_source"]) == ("default", "user")
+
+
+def test_exactly_at_the_limit_and_no_limit_are_no_warning(node, check):
+    node.gpus("l40s", gpus=[{"memory.total": "1000M", "memory.used": "900M", "power.usage": 285000, "power.enforced_limit": 300000}])
+    document = node.quick()
+    assert (check(document, "gpu_memory")["status"], check(document, "gpu_power")["status"]) == ("pass", "pass")
+    node.gpus("l40s", gpus=[{"power.usage": 285000, "power.enforced_limit": 0, "memory.total": 0}])
+    assert not {"gpu_memory", "gpu_power"} & {one["check"] for one in node.quick()["checks"]}
 
 
 # --- state and memory faults -------------------------------------------------------------------------------------------
@@ -269,6 +317,13 @@ def test_all_nvlinks_down_is_a_card_without_bridge(node):
     assert "gpu_nvlink" not in {one["check"] for one in node.quick()["checks"]}
 
 
+def test_all_nvlinks_down_of_one_gpu_among_others_is_a_fault(node, check):
+    document = node.gpus("h100x8", gpus={5: {"nvlink.state": 0}}).quick()
+    assert [(one["subject"], one["message"]) for one in document["checks"] if one["status"] == "critical"] == [
+        ("GPU 5", "GPU 5: all 18 NVLinks down, other GPUs have theirs")
+    ]
+
+
 def test_different_vbios_of_one_model(node, check):
     node.gpus("a100x4", gpus={2: {"vbios": "92.00.19.00.01"}})
     assert "on GPU 2" in check(node.quick(), "gpu_vbios")["message"]
@@ -282,6 +337,29 @@ def test_memory_held_by_a_process_that_is_gone(node, check):
     assert "512 MiB" in found["message"] and found["message"].endswith(": 4242")
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare to mount another /proc")
+def test_processes_hidden_in_proc_are_there_all_the_same():
+    """As another user sees them under hidepid or ProtectProc=: not in /proc, and not ours to signal."""
+    command = ["unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh", sys.executable, "-c", HIDDEN, str(ROOT)]
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        done = subprocess.run([*command, str(sleeper.pid)], capture_output=True, text=True, timeout=60, check=False)
+        sleeper.kill()
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no mounting here: {done.stderr.strip()}")
+    assert done.stdout == "hidden in /proc, there: True, nobody: False\n", done.stderr
+
+
+HIDDEN = """
+import os, sys
+sys.path.insert(0, sys.argv[1] + "/.build/collections")
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+pid, world = int(sys.argv[2]), World(run=None)
+print("hidden in /proc," if not os.path.exists(f"/proc/{pid}") else "seen,", f"there: {health._exists(pid, world)}, nobody: {health._exists(4194303, world)}")
+"""
+
+
 def test_process_ids_of_another_namespace_are_not_judged(node):
     (node.root / "proc/self/ns").mkdir(parents=True)
     (node.root / "proc/self/ns/pid").symlink_to("pid:[4026532999]")
@@ -290,6 +368,68 @@ def test_process_ids_of_another_namespace_are_not_judged(node):
 
 
 # --- faults of the driver itself ---------------------------------------------------------------------------------------
+
+
+def test_a_driver_that_hangs_at_the_first_gpu_still_gives_its_version_and_count(node, check, tmp_path):
+    prom = tmp_path / "gpu.prom"
+    node.gpus("l40s", system={"nvmlDeviceGetName": "@9 ok"})
+    document = node.run(timeout=1, textfile=str(prom))
+    assert check(document, "gpu_driver")["status"] == "critical"
+    assert document["driver"]["version"] and document["gpus"] == []
+    assert "mlops_gpu_devices 1\n" in prom.read_text()
+    node.gpus("hang_init").run(timeout=1, textfile=str(prom))
+    assert "devices" not in prom.read_text(), "nobody knows how many, so not 0"
+    node.gpus("no_driver").run(timeout=1, textfile=str(prom), expected_count=0)
+    assert "gpu_exit_code 0" in prom.read_text()
+
+
+def test_an_nvidia_smi_that_cannot_be_run_is_no_absence(node, check):
+    (node.bin / "nvidia-smi").write_text("not a program")
+    (node.bin / "nvidia-smi").chmod(0o755)
+    document = node.run(library=False, backend="nvidia_smi", world_env={"PATH": str(node.bin)})
+    assert check(document, "gpu_driver")["status"] == "critical"
+
+
+@pytest.mark.parametrize("variable", ["NVIDIA_VISIBLE_DEVICES", "KUBERNETES_SERVICE_HOST", "container"])
+def test_containers_see_the_whole_bus_and_their_share_of_gpus(node, check, variable):
+    node.gpus("l40s").pci("0000:41:00.0", "0000:61:00.0")
+    assert check(node.run(), "gpu_count")["status"] == "critical"
+    assert check(node.run(world_env={variable: "x"}), "gpu_count")["status"] == "pass"
+    for pynvml in (True, False):
+        assert node.run(library=False, pynvml=pynvml, world_env={variable: "x"})["status"] == "skipped", "a container without GPU on a machine with some"
+
+
+TWICE = """
+import json, os, sys, time
+sys.path.insert(0, sys.argv[1] + "/.build/collections")
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
+health._MARK = sys.argv[2]
+found = []
+for _round in range(2):
+    document = health.run(GpuOptions.from_mapping({"timeout": 1, "log_source": "none"}), World(run=None)).to_dict()
+    names = [open(f"/proc/{pid}/comm").read().strip() for pid in os.listdir("/proc") if pid.isdigit() and os.path.exists(f"/proc/{pid}/comm")]
+    found.append({**document["checks"][0], "exit_code": document["exit_code"], "waiting": names.count(sys.argv[2])})
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK), reason="needs root and /dev/fuse")
+def test_one_who_waits_in_the_kernel_for_ever_gets_no_company(environment, tmp_path):
+    """The library is made to wait where SIGKILL does not reach, as in a wedged driver: in a file system that never answers."""
+    (tmp_path / "dead").mkdir()
+    name = f"mlf-{os.getpid()}"  # nobody who runs the same beside this shall meet it
+    command = [str(HERE.parent / "node" / "dead_fuse.py"), "swallow", str(tmp_path / "dead"), sys.executable, "-c", TWICE, str(ROOT), name]
+    env = {**environment, "NVML_DOUBLE_SCENARIO": str(tmp_path / "dead" / "scenario.ini")}
+    done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode != 0 and "Operation not permitted" in done.stderr:
+        pytest.skip("mount namespaces are not allowed here")
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    assert first["message"] == "The driver does not answer: no reply within 1 s to nvmlInit"
+    assert second["message"].startswith(f"The driver does not answer: hung since {second['since']}, process ")
+    assert (first["exit_code"], second["exit_code"], first["waiting"], second["waiting"]) == (2, 2, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["hang", "hang_init"])
@@ -332,10 +472,17 @@ EXPORTED = {
     "nvmlDeviceGetComputeRunningProcesses": "nvmlDeviceGetComputeRunningProcesses_v3",
     "nvmlDeviceGetGraphicsRunningProcesses": "nvmlDeviceGetGraphicsRunningProcesses_v3",
 }
+#: Asked only where the other one is missing.
+SECOND = {
+    "nvmlDeviceGetCurrentClocksThrottleReasons": "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetPowerManagementLimit": "nvmlDeviceGetEnforcedPowerLimit",
+    "nvmlDeviceGetTemperatureV": "nvmlDeviceGetTemperature",
+}
 #: Not supported, function not found, vGPU without ECC, other structure version, deprecated: absence, not a fault.
 ABSENT = {3, 13, 22, 25, 26}
 ESSENTIAL = {
     "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetTemperatureV",
     "nvmlDeviceGetFieldValues",
     "nvmlDeviceGetRemappedRows",
     "nvmlDeviceGetTotalEccErrors",
@@ -352,30 +499,31 @@ def test_the_list_of_functions_is_the_real_one():
 def test_every_error_of_every_question_gives_a_sensible_verdict(node, function):
     exported = EXPORTED.get(function, function)
     for code in CODES:
-        # The old name is asked for only where the new one is missing.
-        older = {"absent": "nvmlDeviceGetCurrentClocksEventReasons"} if function == "nvmlDeviceGetCurrentClocksThrottleReasons" else {}
-        node.gpus("l40s", system={exported: f"!{code}", **older})
+        node.gpus("l40s", system={exported: f"!{code}", **({"absent": SECOND[function]} if function in SECOND else {})})
         document = node.quick()
         found = {one["check"]: one["counts_as"] for one in document["checks"] if one["counts_as"] not in ("pass", "skipped")}
         where = f"{function} with {code}: {found}"
+        assert all(one["counts_as"] == "critical" for one in document["checks"] if one["status"] == "unknown"), where
         if function == "nvmlDeviceGetHandleByIndex" or code in (15, 16):
             assert found.get("gpu_state") == "critical", where
         elif code in ABSENT:
             assert "gpu_state" not in found and "gpu_readings" not in found, where
         elif code == 14 and function not in ESSENTIAL:
             assert found.get("gpu_inforom") == "warning", where
-        elif code in (1, 9, 10, 11, 12, 18) or (function in ESSENTIAL and code != 4):
+        elif code in (1, 9, 10, 11, 12, 18) or function in ESSENTIAL:
             assert found.get("gpu_readings") == "critical", where
         elif function == "nvmlDeviceGetRetiredPages" and code == 7:
             pass  # "insufficient size" is this function's way of asking for room
-        elif (
-            (code == 4 and function not in ESSENTIAL)
-            or (function == "nvmlDeviceGetNvLinkState" and code == 2)
-            or (function.endswith("Processes") and code == 7)
-        ):
+        elif code == 4 or (function == "nvmlDeviceGetNvLinkState" and code == 2) or (function.endswith("Processes") and code == 7):
             assert not found or found == {"gpu_readings": "warning"}, where
         else:
             assert found.get("gpu_readings") in ("warning", "critical"), where
+
+
+@pytest.mark.parametrize(("mig", "status"), [(0, "unknown"), (1, "skipped")])
+def test_sums_that_only_root_may_read_of_a_split_gpu_are_no_broken_gpu(node, check, mig, status):
+    node.gpus("a100x4", gpus=[{"mig.mode": mig, "nvmlDeviceGetTotalEccErrors": "!NO_PERMISSION"}])
+    assert check(node.quick(), "gpu_readings", "GPU 0")["status"] == status
 
 
 @pytest.mark.parametrize("function", ["nvmlInitWithFlags", "nvmlDeviceGetCount_v2"])
@@ -398,6 +546,35 @@ def test_files_are_written_and_not_in_check_mode(node, tmp_path):
     node.run(metrics_csv=str(table), textfile=str(prom))
     assert len(table.read_text().splitlines()) == 9
     assert 'mlops_gpu_temperature_celsius{gpu="7"' in prom.read_text()
+
+
+def test_odd_names_and_large_numbers_of_twelve_gpus_can_be_read_by_others(node, tmp_path):
+    names = ["NVIDIA A, B", 'NVIDIA "Q" \\ B', "NVIDIA Größe™ L", "=A1", "{x}"]
+    gpus = [
+        {
+            "name": names[index % 5],
+            "uuid": f"GPU-{index}",
+            "pci.bus_id": f"00000000:{index + 16:02X}:00.0",
+            "temp.gpu": 40 + index,
+            "ecc.volatile.corrected": 2**64 - 1 - index,
+            "memory.total": "4096G",
+            "memory.used": "1G",
+        }
+        for index in range(12)
+    ]
+    node.gpus(system={"driver_version": "590.48.01"}, gpus=gpus)
+    log = node.log("NVRM: Xid (PCI:0000:12:00): 79, pid=1", "NVRM: Xid (PCI:0000:12:00): 31, pid=1")
+    node.run(metrics_csv=str(tmp_path / "gpu.csv"), textfile=str(tmp_path / "gpu.prom"), log_source=log)
+    with open(tmp_path / "gpu.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["gpu_id"], row["name"], row["temp"], row["mem_total"], row["power_draw"], row["util_gpu"]) for row in rows] == [
+        (str(index), names[index % 5], str(40 + index), "4194304", "", "") for index in range(12)
+    ]
+    text = (tmp_path / "gpu.prom").read_text(encoding="utf-8")
+    assert 'mlops_gpu_ecc_corrected_errors{gpu="11",uuid="GPU-11"} 18446744073709551604' in text
+    if shutil.which("promtool"):
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_file_that_cannot_be_written_does_not_hide_the_verdict(node, check, tmp_path):

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.smi import FIELDS
 
 H100 = {
     "index": "0",
@@ -83,7 +87,8 @@ def test_values_agree_with_what_the_program_prints(node):
 
 def test_forms_of_not_available_are_null(node):
     gpu = ask(node, gpus=[GEFORCE])["gpus"][0]
-    assert (gpu["temp"], gpu["power_draw"], gpu["util_gpu"], gpu["ecc"].get("mode"), gpu["pcie"], gpu["fan"]) == (38, None, None, None, None, 0)
+    assert (gpu["temp"], gpu["power_draw"], gpu["util_gpu"], gpu["retired"], gpu["fan"]) == (38, None, None, None, 0)
+    assert set(gpu["ecc"].values()) == set(gpu["pcie"].values()) == {None}
 
 
 @pytest.mark.parametrize("pynvml", [True, False])
@@ -99,6 +104,47 @@ def test_auto_prefers_nvml(node):
 def test_a_version_that_does_not_know_a_field_is_asked_again_without(node):
     document = ask(node, gpus=[H100], unknown=["gpu_recovery_action", "temperature.gpu.tlimit"])
     assert (document["status"], document["gpus"][0]["margin"], document["gpus"][0]["temp"]) == ("pass", None, 59)
+
+
+def test_a_recovery_action_in_unknown_words_is_no_none(node, check):
+    document = ask(node, gpus=[{**H100, "gpu_recovery_action": "Replace Board"}])
+    assert (check(document, "gpu_readings")["status"], document["exit_code"]) == ("unknown", 2)
+
+
+@pytest.mark.parametrize("name", ["NVIDIA H100, 80GB, HBM3", 'NVIDIA "H100" 80GB', "NVIDIA H100™ Größe L", '"NVIDIA H100"'])
+def test_a_name_that_looks_like_csv(node, tmp_path, name):
+    document = ask(node, {"metrics_csv": str(tmp_path / "gpu.csv")}, gpus=[{**H100, "name": name}, OTHER])
+    assert (document["status"], [gpu["temp"] for gpu in document["gpus"]]) == ("pass", [59, 59])
+    with open(tmp_path / "gpu.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["name"], row["temp"]) for row in rows] == [(document["gpus"][0]["name"], "59"), (OTHER["name"], "59")]
+    assert document["gpus"][0]["name"].strip('"') == name.strip('"')
+
+
+@pytest.mark.parametrize("text", ["\0\1\2garbage\n" * 200_000, "7, " * 300_000 + "\n", "x" * 3_000_000])
+def test_much_and_strange_output_is_critical_and_not_repeated(node, text):
+    document = ask(node, output=text)
+    assert document["exit_code"] == 2
+    assert max(len(one["message"]) for one in document["checks"]) < 500
+
+
+def test_windows_line_ends(node):
+    line = ", ".join(H100.get(field, "[N/A]") for field in FIELDS)
+    document = ask(node, output=f"{line}\r\n")
+    assert (document["status"], document["gpus"][0]["temp"], document["gpus"][0]["recovery_action"]) == ("pass", 59, "none")
+
+
+def test_the_second_question_hanging_is_told(node, check):
+    document = ask(node, {"timeout": 1}, gpus=[H100], hang_rows=True)
+    assert "--query-remapped-rows" in check(document, "gpu_driver")["message"]
+    assert (document["exit_code"], document["gpus"][0]["temp"]) == (2, 59)
+
+
+def test_a_renamed_field_is_asked_by_its_new_name(node, check):
+    gpu = {**H100, "clocks_event_reasons.active": "0x0000000000000040"}
+    document = ask(node, gpus=[gpu], unknown=["clocks_throttle_reasons.active", "mig.mode.current"])
+    assert check(document, "gpu_throttling")["status"] == "critical"
+    assert ask(node, gpus=[gpu], unknown=["clocks_throttle_reasons.active", "clocks_event_reasons.active"])["status"] == "pass"
 
 
 def test_recovery_remap_and_ecc(node, check):
@@ -171,6 +217,11 @@ def test_exit_codes(node, output, code, exit_code, words):
     document = ask(node, output=output, exit=code)
     assert document["exit_code"] == exit_code
     assert any(words in one["message"] for one in document["checks"]), document["checks"]
+
+
+def test_corrupted_inforom_by_exit_code_alone(node, check):
+    document = ask(node, gpus=[H100, OTHER], exit=14)
+    assert (check(document, "gpu_inforom", "GPU 0")["status"], document["exit_code"]) == ("warning", 1)
 
 
 def test_corrupted_inforom_is_a_warning_and_the_values_stay(node, check):

@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pathlib
+import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -13,6 +18,7 @@ import pytest
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import xid
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 
+ROOT = pathlib.Path(__file__).resolve().parents[6]
 NOW = 1_800_000_000.0
 #: GPU 0 of the scenario l40s.
 BUS = "0000:41:00"
@@ -70,6 +76,9 @@ def test_nvlink5_errors_are_what_their_line_says(code):
     assert [one.level for one in events(line(code, f"RLW_SRC_TRACK Fatal {tail}"))] == ["critical"]
     assert [one.level for one in events(line(code, "Nonfatal"), line(code, "Fatal"), line(code, "Nonfatal"))] == ["critical"]
     assert [one.level for one in events(line(code, "garbled"))] == ["warning"]
+    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK Non-Fatal {tail}"))] == ["warning"]
+    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK NON_FATAL {tail}"))] == ["warning"]
+    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK FATAL {tail}"))] == ["critical"]
 
 
 @pytest.mark.parametrize(
@@ -87,15 +96,54 @@ def test_154_newest_word_counts():
     assert [(one.level, one.count) for one in events(*done)] == [("pass", 2)]
 
 
+def test_a_fall_that_is_told_in_several_ways_is_one():
+    """As current drivers log it."""
+    told = [
+        f"[  100.100000] NVRM: GPU at PCI:{BUS}: GPU-4f2a9c10-0000-4d3e-9b1a-012345678900",
+        "[  100.100000] NVRM: GPU Board Serial Number: 1654922000000",
+        f"[  100.200000] NVRM: Xid (PCI:{BUS}): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
+        f"[  100.300000] NVRM: GPU {BUS}.0: GPU has fallen off the bus.",
+        f"[  100.300000] NVRM: GPU {BUS}.0: GPU serial number is 1654922000000.",
+        "[  100.400000] NVRM: A GPU crash dump has been created. If possible, please run",
+        "               NVRM: nvidia-bug-report.sh as root to collect this data before",
+        f"[  100.500000] NVRM: Xid (PCI:{BUS}): 154, pid='<unknown>', GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)",
+        "[  100.600000] NVRM: GPU 0000:99:00.0: GPU has fallen off the bus.",
+    ]
+    dated = list(xid.dated(told, 0.0, World(run=None)))
+    assert [(one.bus[1], one.code, one.count, one.action) for one in xid.judge(xid.find(dated))] == [
+        (0x41, 79, 1, "reboot"),
+        (0x41, 154, 1, "reboot"),
+        (0x99, 79, 1, "reboot"),
+    ]
+    again = [*told, f"[  190.000000] NVRM: GPU {BUS}.0: GPU has fallen off the bus."]
+    assert xid.judge(xid.find(xid.dated(again, 0.0, World(run=None))))[0].count == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"NVRM: Xid (PCI:{BUS}): 79, pid=1234, name=python, GPU has fallen off the bus.",
+        f"NVRM: Xid (PCI:{BUS}): 79, GPU has fallen off the bus.",
+        f"NVRM: Xid (PCI:{BUS}): 79",
+        f"NVRM: Xid ({BUS}):  79, Channel 00000010\r",
+        f"NVRM[1]: Xid (PCI:{BUS}): 79, as the journal shows a line written to /dev/kmsg",
+    ],
+)
+def test_forms_of_the_line(text):
+    assert [(one.bus, one.code) for one in events(text)] == [((0, 0x41, 0), 79)]
+
+
 def test_overrides_go_both_ways_and_have_the_last_word(node, check):
     assert check(run(node, line(79), xid_overrides={"79": "ignore"}), "gpu_xid")["status"] == "pass"
     assert check(run(node, line(63), xid_overrides={"63": "critical"}), "gpu_xid")["status"] == "critical"
     assert check(run(node, *[line(31)] * 9, xid_overrides={"31": "ignore"}), "gpu_xid")["status"] == "pass"
     assert check(run(node, line(145, "Fatal"), xid_overrides={"145": "warning"}), "gpu_xid")["status"] == "warning"
     assert run(node, line(79), xid_overrides={"79": "ignore"})["gpus"][0]["xids"][0]["count"] == 1
+    assert check(run(node, line(13), xid_overrides={13: "warning"}), "gpu_xid")["threshold_source"] == "user"
+    assert check(run(node, *[line(31)] * 3, xid_overrides={13: "critical"}), "gpu_xid")["threshold_source"] == "default"
 
 
-@pytest.mark.parametrize("overrides", [{"79": "fatal"}, {"seventy": "ignore"}, {"-1": "ignore"}])
+@pytest.mark.parametrize("overrides", [{"79": "fatal"}, {"seventy": "ignore"}, {"-1": "ignore"}, {"²": "ignore"}])
 def test_bad_overrides_are_one_clear_error(node, overrides):
     error = run(node, line(79), xid_overrides=overrides)["error"]
     assert (error["kind"], error["subject"]) == ("OptionError", "xid_overrides")
@@ -157,6 +205,14 @@ def test_an_unreadable_log_is_not_called_clean(node, check, source, tmp_path):
     assert document["exit_code"] == (1 if source == "path" else 0)
 
 
+def test_a_log_that_does_not_answer_is_told_in_time(node, check):
+    os.mkfifo(node.folder / "kern.fifo")
+    document = node.gpus("l40s").run(log_source=str(node.folder / "kern.fifo"), timeout=1)
+    found = check(document, "gpu_xid")
+    assert (found["status"], document["wall"] < 2) == ("unknown", True)
+    assert "took longer" in found["message"]
+
+
 def test_relative_log_path_is_refused(node):
     assert node.gpus("l40s").run(log_source="kern.log")["error"]["subject"] == "log_source"
 
@@ -171,6 +227,8 @@ def stamps(when):
         "iso": time.strftime("%Y-%m-%dT%H:%M:%S.123456+00:00 node kernel: ", time.gmtime(when)),
         "iso_z": time.strftime("%Y-%m-%dT%H:%M:%SZ node kernel: ", time.gmtime(when)),
         "iso_compact": time.strftime("%Y-%m-%dT%H:%M:%S,123456+0000 ", time.gmtime(when)),
+        "short_precise": time.strftime("%b %e %H:%M:%S.123456 node kernel: ", local),
+        "short_full": time.strftime("%a %Y-%m-%d %H:%M:%S UTC node kernel: ", time.gmtime(when)),
         "syslog": time.strftime("%b %e %H:%M:%S node kernel: [12.3] ", local),
         "dmesg_T": time.strftime("[%a %b %e %H:%M:%S %Y] ", local),
     }
@@ -180,6 +238,15 @@ def stamps(when):
 def test_window(node, check, form):
     assert check(run(node, stamps(NOW - 3500)[form] + line(79), xid_window=3600), "gpu_xid")["status"] == "critical"
     assert check(run(node, stamps(NOW - 3700)[form] + line(79), xid_window=3600), "gpu_xid")["status"] == "pass"
+
+
+@pytest.mark.parametrize(
+    "stamp", ["[99999999999999.0] ", "6,1,99999999999999999999,-;", "9999-12-31T23:59:59-14:00 ", "2026-13-45T99:99:99Z ", "Feb 30 25:61:61 "]
+)
+def test_a_time_that_is_none_leaves_the_line_undated(node, check, stamp):
+    document = run(node, stamp + line(79))
+    assert check(document, "gpu_xid")["status"] == "critical"
+    assert document["gpus"][0]["xids"][0]["last"] is None
 
 
 def test_nothing_from_before_the_last_boot(node, check):
@@ -216,6 +283,61 @@ def test_journal(node, check):
     assert found["status"] == "unknown" and "may not read" in found["message"]
 
 
+JOURNALD = "/lib/systemd/systemd-journald"
+#: A journal of its own that takes what is written to a pipe for the kernel's messages; nothing reaches the machine's own log.
+OWN_JOURNAL = f"""
+set -e
+mount -t tmpfs none /run && mount -t tmpfs none /var/log
+mkdir -p /run/systemd/journal /run/log/journal && mkfifo /run/kmsg && mount --bind /run/kmsg /dev/kmsg
+exec 9<>/run/kmsg
+{JOURNALD} 2>/dev/null & trap "kill $!" EXIT
+now=$(cut -d. -f1 /proc/uptime)000000
+for message in "$@"; do
+  number=$((${{number:-0}} + 1))
+  printf '3,%s,%s,-;%s\\n' $number $now "$message" >&9
+  for wait in $(seq 100); do
+    [ $(journalctl --dmesg --quiet --output=cat --output-fields=PRIORITY --lines=all 2>/dev/null | wc -l) -ge $number ] && break
+    [ $wait -lt 100 ] || exit 77
+    sleep 0.05
+  done
+done
+"$PYTHON" -c "$READ" "$ROOT"
+"""
+READ = """
+import json, os, subprocess, sys
+sys.path.insert(0, sys.argv[1] + "/.build/collections")
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import xid
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+def run(argv, timeout=30.0, env=None, stdin=None):
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, env={**os.environ, "LC_ALL": "C"})
+    return CommandResult(done.returncode, done.stdout, done.stderr)
+logs = [xid.read("auto", window, 10, World(run=run)) for window in (3600, 1)]
+print(json.dumps([[log.source, log.problem, [[xid.shown(one.bus), one.code, one.count] for one in xid.judge(log.finds)]] for log in logs]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(JOURNALD) or not shutil.which("unshare"), reason="needs root, unshare and systemd-journald")
+def test_the_real_journal():
+    messages = [
+        "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  590.48.01",
+        f"NVRM: Xid (PCI:{BUS}): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
+        f"NVRM: GPU {BUS}.0: GPU has fallen off the bus.",
+        "NVRM: The NVIDIA GPU 0000:18:00.0\\x0aNVRM: (PCI ID: 10de:26b9) installed in this system has\\x0aNVRM: fallen off the bus and is not responding",
+        f"NVRM: Xid (PCI:{BUS} GPU-I:05): 31, pid=4711, name=python",
+        "nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 30 LTSSM Fault Up",
+        "usb 1-1: new device",
+    ]
+    env = {**os.environ, "PYTHON": sys.executable, "READ": READ, "ROOT": str(ROOT)}
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_JOURNAL, "sh", *messages]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode == 77 or "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no journal of our own here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    wide, narrow = json.loads(done.stdout)
+    assert wide == ["journal", "", [[BUS, 79, 1], ["0000:18:00", 79, 1], [BUS, 31, 1]]]
+    assert narrow[:2] == ["journal", ""]
+
+
 def test_a_large_file_is_read_from_its_end(node, check):
     path = node.log()
     with open(path, "w", encoding="utf-8") as stream:
@@ -226,6 +348,17 @@ def test_a_large_file_is_read_from_its_end(node, check):
     with open(path, "a", encoding="utf-8") as stream:
         stream.write(line(79) + "\n")
     assert check(node.run(log_source=path), "gpu_xid")["status"] == "critical"
+
+
+def test_what_was_just_rotated_away_still_counts(node, check):
+    path = node.log()
+    with open(path + ".1", "w", encoding="ascii") as stream:
+        stream.write(stamps(NOW - 100)["iso"] + line(79) + "\n" + stamps(NOW - 9000)["iso"] + line(46) + "\n")
+    os.utime(path + ".1", (NOW - 50, NOW - 50))
+    found = check(node.gpus("l40s").run(log_source=path, xid_window=3600), "gpu_xid")
+    assert (found["status"], found["value"]) == ("critical", 1)
+    os.utime(path + ".1", (NOW - 4000, NOW - 4000))
+    assert check(node.run(log_source=path, xid_window=3600), "gpu_xid")["status"] == "pass"
 
 
 @pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK), reason="the kernel log can't be read here")
