@@ -31,7 +31,8 @@ class Event:
     C(status) is the check's own status, C(severity) what it counts as (C(critical) C(warning) C(info), C(pass) for a recovery).
     C(since) and C(time) are seconds since the epoch: when the state began, when it was judged. C(key) is the deduplication key,
     C(incident) the key of the incident it belongs to at PagerDuty and the like (its own, or that of a digest). C(previous) are
-    the severities told before, which services that count the severity as part of an alert's identity must close.
+    the severities told before, which services that count the severity as part of an alert's identity must close. C(only) are the
+    marks of the recipients who still have to get it; empty: all.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Event:
     action: str = "none"
     reason: str = ""
     previous: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     @property
     def level(self) -> int:
@@ -78,7 +80,7 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain data (also the form in which undelivered events are kept)."""
-        return {**asdict(self), "previous": list(self.previous)}
+        return {**asdict(self), "previous": list(self.previous), "only": list(self.only)}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Event:
@@ -91,11 +93,13 @@ class Event:
                 raise ValueError(name)
             if kind == "float" and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise ValueError(name)
-        previous = values.get("previous", ())
+        previous, only = values.get("previous", ()), values.get("only", ())
         if not isinstance(previous, (list, tuple)) or values.get("severity") not in LEVELS or any(one not in LEVELS for one in previous):
             raise ValueError("severity")
+        if not isinstance(only, (list, tuple)) or not all(isinstance(one, str) for one in only):
+            raise ValueError("only")
         try:
-            return cls(**{**values, "previous": tuple(previous)})
+            return cls(**{**values, "previous": tuple(previous), "only": tuple(only)})
         except TypeError as error:
             raise ValueError(str(error)) from error
 

@@ -37,6 +37,11 @@ class Unit:
     resolve: bool = False
 
     @property
+    def only(self) -> tuple[str, ...]:
+        """Marks of the recipients who still have to get it, the same for all its events; empty: all."""
+        return self.events[0].only
+
+    @property
     def worst(self) -> Event:
         """The event that gives the message its severity."""
         return max(self.events, key=lambda event: event.level)

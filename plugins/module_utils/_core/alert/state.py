@@ -182,6 +182,11 @@ class Store:
         if not waiting:
             del self.data["pending"][channel]
 
+    def narrow(self, channel: str, keys: Iterable[str], left: Iterable[str]) -> None:
+        """Note that events reached all of a channel's recipients but those with the marks C(left)."""
+        for key in keys:
+            self.data["pending"][channel][key]["event"]["only"] = list(left)
+
     def done(self, channel: str, keys: Iterable[str]) -> None:
         """Take events off a channel's undelivered ones."""
         waiting = self.data["pending"].get(channel, {})
