@@ -60,11 +60,15 @@ def channels_of(options: AlertOptions, world: World) -> list[Channel]:
         from .command import Command
 
         found.append(Command(world, options.command, options.command_timeout, options.digest_after))
-    names: dict[str, int] = {}
+    taken: set[str] = set()
     for channel in found:
-        names[channel.name] = names.get(channel.name, 0) + 1
-        if names[channel.name] > 1:
-            channel.name = f"{channel.name}-{names[channel.name]}"
+        name, place = channel.name, 1
+        while channel.name in taken:
+            place += 1
+            channel.name = f"{name}-{place}"
+        taken.add(channel.name)
+        if place > 1:  # what one could not deliver is not what the other could not
+            channel.identity += f" {place}"
     return found
 
 
@@ -123,7 +127,7 @@ def _carry_out(
     would: bool = True,
 ) -> Result:
     now = world.clock.now()
-    lost = store.expire(now, options.cooldown)
+    lost = store.expire(now, options.cooldown, {event.key for event in seen}, ran)
     before = store.data["entries"]
     decided, after = decide(before, seen, ran, now, options.cooldown, options.digest_after)
     to_send = [event for event, send in decided if send]

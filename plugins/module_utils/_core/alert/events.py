@@ -140,7 +140,8 @@ def from_document(document: Mapping[str, Any], host: str, now: float) -> tuple[l
     """Return the sightings of a verdict document and what in it could not be used.
 
     A sighting with severity C(pass) says that the thing is well, absent or judged not to exist. Unknown keys are ignored.
-    C(unknown) counts as critical where the document's summary counted it so. Several checks of one name and subject become one, the worst.
+    C(unknown) counts as critical where the document's summary counted it so, a status that is no status counts as C(unknown). Several
+    checks of one name and subject become one, the worst.
 
     :raises OptionError: it is no verdict document.
     """
@@ -148,15 +149,19 @@ def from_document(document: Mapping[str, Any], host: str, now: float) -> tuple[l
     if not isinstance(checks, (list, tuple)):
         if document.get("skipped") is True:
             return [], []
-        why = f" The task that should have judged failed: {one_line(document['msg'])}." if document.get("failed") is True and document.get("msg") else ""
-        raise OptionError(
-            f"The document has no list of checks.{why}", "Register the result of gpu_health or node_health, or give severity and message.", "document"
-        )
+        why, todo = "", "Register the result of gpu_health or node_health, or give severity and message."
+        if isinstance(document.get("results"), (list, tuple)):
+            why, todo = " It is the result of a loop.", "Give one entry of its results, in a loop of its own."
+        elif document.get("msg") and (document.get("failed") is True or document.get("unreachable") is True):
+            why = f" The task that should have judged failed: {one_line(document['msg'])}."
+        raise OptionError(f"The document has no list of checks.{why}", todo, "document")
     host = one_line(document.get("hostname") or host, 255)
-    usable = [
-        one for one in checks if isinstance(one, Mapping) and isinstance(one.get("check"), str) and one["check"] and one.get("status") in verdict.STATUSES
-    ]
-    problems = [] if len(usable) == len(checks) else [f"{len(checks) - len(usable)} of {len(checks)} checks have no name or no known status and were ignored."]
+    usable = [one for one in checks if isinstance(one, Mapping) and isinstance(one.get("check"), str) and one["check"]]
+    problems = [] if len(usable) == len(checks) else [f"{len(checks) - len(usable)} of {len(checks)} checks have no name and were ignored."]
+    odd = sum(one.get("status") not in verdict.STATUSES for one in usable)
+    if odd:
+        problems.append(f"{odd} of {len(checks)} checks have no known status and count as unknown.")
+        usable = [one if one.get("status") in verdict.STATUSES else {**one, "status": verdict.UNKNOWN} for one in usable]
     unknown_as = _unknown_as(document, usable)
     found: dict[str, Event] = {}
     for one in usable:

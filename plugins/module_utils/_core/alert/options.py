@@ -82,7 +82,7 @@ EMAIL = (
 
 WEBHOOK = (
     *_secret("url", "Address to POST to; a secret as a whole."),
-    Option("name", help="Name in the result; default: the payload's name."),
+    Option("name", check=_one_line, help="Name in the result; default: the payload's name."),
     Option("payload", choices=PAYLOADS, default="auto", help="Form of the body; auto goes by the address."),
     Option("template", type="raw", help="Body for payload template: JSON text or a structure with $placeholders."),
     Option("headers", type="dict", secret=True, help="Further HTTP headers."),

@@ -18,7 +18,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -146,11 +146,16 @@ class Store:
             self.data["salt"] = os.urandom(16).hex()
         return hmac.new(str(self.data["salt"]).encode(), secret.encode("utf-8", "replace"), "sha256").hexdigest()[:12]
 
-    def expire(self, now: float, cooldown: float) -> int:
-        """Forget old entries and undelivered events; return how many undelivered ones were given up."""
+    def expire(self, now: float, cooldown: float, seen: Collection[str] = (), ran: Collection[tuple[str, str]] = ()) -> int:
+        """Forget old entries and undelivered events; return how many undelivered ones were given up.
+
+        What this run speaks of (C(seen) keys, C(ran) as in decide) is not forgotten: after weeks of repair its end is still to be told.
+        """
         lost = 0
         entries = self.data["entries"]
         for key, entry in list(entries.items()):
+            if key in seen or (entry["host"], entry["check"]) in ran:
+                entry["seen_at"] = now
             entry["seen_at"] = min(entry["seen_at"], now)
             if now - entry["seen_at"] > (FORGET_SECONDS if entry["open"] else max(86400.0, cooldown)):
                 del entries[key]

@@ -201,6 +201,36 @@ def test_undelivered_messages_expire_and_are_bounded(tell, web, answer, document
     assert len(web.requests) == 2, "a day later nobody wants them any more"
 
 
+@pytest.mark.parametrize("reported", [True, False])
+def test_the_end_is_told_also_after_months_of_repair(tell, web, document, make_check, clock, reported):
+    root = make_check("disk_space", "pass", subject="/")
+    tell(document=document(make_check("disk_space", "critical", subject="/data"), root), webhooks=hook(web))
+    clock.time += 4 * state.FORGET_SECONDS
+    tell(document=document(*[make_check("disk_space", "pass", subject="/data")] * reported, root), webhooks=hook(web))
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
+
+
+def test_what_nobody_speaks_of_is_forgotten(tell, web, document, make_check, clock, tmp_path):
+    tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web))
+    clock.time += 2 * state.FORGET_SECONDS
+    tell(document=document(make_check("load", "warning")), webhooks=hook(web))
+    assert [one["check"] for one in json.loads((tmp_path / "state" / "state.json").read_text())["entries"].values()] == ["load"]
+
+
+def test_channels_of_one_name_are_kept_apart(tell, web, web2, answer, tmp_path):
+    web2.answers = [answer(status=500)] * 2
+    hooks = [*hook(web, payload="slack"), *hook(web2, name="slack-2"), *hook(web, payload="slack"), *hook(web2, name="slack")]
+    result = tell(message="x", webhooks=hooks)
+    assert [(one["name"], one["status"]) for one in result.channels] == [
+        ("slack", "sent"),
+        ("slack-2", "queued"),
+        ("slack-3", "sent"),
+        ("slack-4", "queued"),
+    ]
+    assert [one["status"] for one in tell(message="x", webhooks=hooks).channels] == ["skipped", "sent", "skipped", "sent"]
+    assert (len(web.requests), len(web2.requests)) == (2, 4)
+
+
 def test_a_refusal_for_good_is_failed_and_not_kept(tell, web, answer, document, make_check, clock):
     web.answers = [answer(status=404), answer(status=404)]
     verdict = document(make_check("disk_space", "critical"))
