@@ -137,6 +137,8 @@ options:
           - Body for O(webhooks[].payload=template), as JSON text or as a structure.
           - The placeholders V($severity), V($status), V($event), V($title), V($message), V($hostname), V($check), V($subject), V($value), V($unit),
             V($action), V($reason), V($key), V($since), V($time) and V($count) are replaced, escaped for JSON. V($$) is a dollar sign.
+          - The template itself is no secret and shows in logs. A service that wants a token in the body gets it by V($api_key) or
+            V($routing_key), which stand for the options of those names.
         type: raw
       headers:
         description: Further HTTP headers. Every value counts as a secret, and short values are hidden wherever they appear in the result.
@@ -151,7 +153,7 @@ options:
         description: Environment variable (on the node) that holds the integration key.
         type: str
       api_key:
-        description: API key of Opsgenie.
+        description: API key of Opsgenie, or what a template calls V($api_key).
         type: str
       api_key_file:
         description: File that holds the API key. Mode 0600.

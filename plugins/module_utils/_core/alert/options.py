@@ -87,7 +87,7 @@ WEBHOOK = (
     Option("template", type="raw", help="Body for payload template: JSON text or a structure with $placeholders."),
     Option("headers", type="dict", secret=True, help="Further HTTP headers."),
     *_secret("routing_key", "Integration key of PagerDuty Events v2."),
-    *_secret("api_key", "API key of Opsgenie."),
+    *_secret("api_key", "API key of Opsgenie, or what a template calls $api_key."),
     Option("ca_file", type="path", help="Certificates to trust instead of the system's."),
     Option("timeout", type="float", default=10.0, minimum=0.1, maximum=300, help="Seconds to wait for each answer."),
     Option("retries", type="int", default=2, minimum=0, maximum=10, help="Further attempts after 429, 5xx or a lost connection."),
@@ -202,11 +202,14 @@ def _verify_webhook(hook: Mapping[str, Any], where: str) -> None:
     if (hook["template"] is not None) != (hook["payload"] == "template"):
         raise OptionError(f"Options {where}.template and {where}.payload: template belong together.", "Give both or neither.", f"{where}.template")
     if hook["template"] is not None:
-        from .payloads import template_problem
+        from .payloads import SECRETS, template_problem
 
         problem = template_problem(hook["template"])
         if problem:
             raise OptionError(f"Option {where}.template can't be used: {problem}.", "", f"{where}.template")
+        for name in SECRETS:
+            if re.search(rf"\$\{{?{name}\b", str(hook["template"])):
+                _one_source(hook, name, where, required=True)
     for name, value in (hook["headers"] or {}).items():
         if not isinstance(name, str) or not _HEADER.match(name) or name.lower() in ("host", "content-length", "transfer-encoding", "connection"):
             raise OptionError(f"Option {where}.headers has a name that can't be used.", "Use plain HTTP header names.", f"{where}.headers")

@@ -120,7 +120,8 @@ class Webhook(Channel):
             return "", payloads.alertmanager(unit, 2 * self.cooldown)
         if self.payload == "template":
             try:
-                return "", payloads.from_template(self.hook["template"], payloads.placeholders(unit))
+                secrets = {"api_key": self.api_key, "routing_key": self.routing_key}
+                return "", payloads.from_template(self.hook["template"], {**payloads.placeholders(unit), **{k: v for k, v in secrets.items() if v}})
             except (TypeError, ValueError) as error:
                 raise Undelivered(f"the template does not give JSON ({type(error).__name__})", passing=False) from error
         return "", {"slack": payloads.slack, "mattermost": payloads.mattermost, "teams": payloads.teams}.get(self.payload, payloads.plain)(unit)

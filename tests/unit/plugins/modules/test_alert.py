@@ -193,6 +193,17 @@ def test_message_is_another_name_of_msg(play, server):
     assert "same option" in told["msg"]
 
 
+def test_plain_addresses_stand_for_themselves_and_are_secrets(play, server):
+    url = f"http://{server.place}/{CANARIES['url']}?sig={CANARIES['query']}"
+    for number, hooks in enumerate((url, [url], {"url": url})):
+        told, output, dummy = play({"message": f"number {number}", "webhooks": hooks})
+        assert told["channels"][0]["status"] == "sent", told
+        assert [word for word in WORDS if word in output + json.dumps(told)] == []
+    assert len(server.requests) == 3
+    told, dummy, dummy = play({"message": "x", "email": "a@example.com"}, check=True)
+    assert told["channels"][0]["kind"] == "email"
+
+
 def test_undelivered_can_fail_the_task(play, server):
     server.status = 404
     args = {"message": "x", "webhooks": [{"url": f"http://{server.place}/x"}], "fail_on_undelivered": True}
