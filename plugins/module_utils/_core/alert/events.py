@@ -91,7 +91,7 @@ class Event:
             value = values.get(name)
             if kind == "str" and name in values and not isinstance(value, str):
                 raise ValueError(name)
-            if kind == "float" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            if kind == "float" and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 253402300799):
                 raise ValueError(name)
         previous, only = values.get("previous", ()), values.get("only", ())
         if not isinstance(previous, (list, tuple)) or values.get("severity") not in LEVELS or any(one not in LEVELS for one in previous):

@@ -35,6 +35,8 @@ FORGET_SECONDS = 30 * 86400.0
 ENTRIES = 5000
 #: A second run waits this long for the first one to finish sending.
 LOCK_SECONDS = 150.0
+#: The year 9999; nothing can be written as a date after it.
+_LAST_SECOND = 253402300799
 _EMPTY: dict[str, Any] = {"version": 1, "saved": 0, "salt": "", "entries": {}, "pending": {}}
 
 
@@ -70,7 +72,9 @@ class Store:
             found = os.stat(self.folder)
         except OSError as error:
             raise WriteFailed(f"Can't make the state folder {self.folder}: {error.strerror}.", "Name another one in state_dir.", self.folder) from error
-        if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
+        if not stat.S_ISDIR(found.st_mode):
+            raise Refused(f"The state folder {self.folder} is not a folder.", "Remove what is there, or name another state_dir.", self.folder)
+        if found.st_mode & 0o022:
             raise Refused(f"The state folder {self.folder} is writable by others.", f"Run: chmod 0700 {self.folder}", self.folder)
         if found.st_uid not in (os.geteuid(), 0):
             raise Refused(f"The state folder {self.folder} belongs to another user.", "Run as that user, or name another state_dir.", self.folder)
@@ -107,8 +111,10 @@ class Store:
                 found = fsutil.read_json(path) if path else None
                 if found is not None and not (isinstance(found, dict) and found.get("version") == 1):
                     raise NotUsable(f"{path} is not an alert state file of this version.", "", path)
-            except NotUsable as error:
-                self.world.warn(f"{error.message} What was told before is not known any more; the file is kept as {path}.broken.")
+            except (NotUsable, RecursionError) as error:
+                why = error.message if isinstance(error, NotUsable) else f"{path} is nested too deeply."
+                kept = f"; the file is kept as {path}.broken" if repair else ""
+                self.world.warn(f"{why} What was told before is not known any more{kept}.")
                 if repair:
                     with contextlib.suppress(OSError):
                         os.replace(path, path + ".broken")
@@ -202,7 +208,8 @@ class Store:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+    """Return a number from the file; 0 for what is none, or no time that a clock can have had."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LAST_SECOND else 0.0
 
 
 def _clean(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -259,7 +259,7 @@ def _said(answer: Any) -> str:
 def _denies(said: str) -> bool:
     try:
         found = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and (found.get("ok") is False or found.get("success") is False)
 

@@ -16,6 +16,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import alert, state
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.events import key_of
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError, Refused
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
@@ -398,6 +399,26 @@ def test_a_damaged_state_is_set_aside_and_the_alert_goes_out(tell, web, document
     assert len(warnings) == 2
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "[" * 100_000,
+        '{"version": 1, "saved": 1e999}',
+        '{"version": 1, "saved": NaN, "entries": {"KEY": {"host": "h", "check": "c", "subject": "", "sent_at": Infinity, "since": -1e300}}}',
+        '{"version": 1, "saved": 1%s}' % ("0" * 400),
+        '{"version": 9, "entries": {}}',
+    ],
+    ids=["deep", "infinite", "odd times", "long", "later version"],
+)
+def test_whatever_the_state_file_holds_the_alert_goes_out_once(tell, web, document, make_check, tmp_path, damaged):
+    (tmp_path / "state").mkdir(mode=0o700)
+    verdict = document(make_check("disk_space", "critical"), host="h")
+    (tmp_path / "state" / "state.json").write_text(damaged.replace("KEY", key_of("h", "disk_space", "")))
+    for dummy in range(2):
+        tell(document=verdict, webhooks=hook(web))
+    assert len(web.requests) == 1
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 def test_a_full_disk_neither_silences_nor_storms(tell, web, document, make_check, tmp_path, world):
     folder = tmp_path / "state"
@@ -443,6 +464,9 @@ def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
     folder.chmod(0o777)
     with pytest.raises(Refused):
         tell(message="x", webhooks=hook(web))
+    with pytest.raises(Refused, match="is not a folder"):
+        (tmp_path / "file").write_text("")
+        tell(message="x", webhooks=hook(web), state_dir=str(tmp_path / "file"))
     assert not web.requests
 
 
