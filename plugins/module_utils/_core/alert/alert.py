@@ -59,7 +59,7 @@ def channels_of(options: AlertOptions, world: World) -> list[Channel]:
     if options.command:
         from .command import Command
 
-        found.append(Command(world, options.command, options.command_timeout, options.digest_after))
+        found.append(Command(world, options.command, options.command_timeout, options.digest_after, _variables(options)))
     taken: set[str] = set()
     for channel in found:
         name, place = channel.name, 1
@@ -69,6 +69,14 @@ def channels_of(options: AlertOptions, world: World) -> list[Channel]:
         taken.add(channel.name)
         if place > 1:  # what one could not deliver is not what the other could not
             channel.identity += f" {place}"
+    return found
+
+
+def _variables(options: AlertOptions) -> set[str]:
+    """Return the environment variables that hold secrets: those that options name, and the old scripts' own."""
+    found = {"ALERT_WEBHOOK"} if options.webhooks else set()
+    for values in [*(options.webhooks or []), *([options.email] if options.email else [])]:
+        found |= {value for name, value in values.items() if name.endswith("_env") and value}
     return found
 
 

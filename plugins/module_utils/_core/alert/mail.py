@@ -118,7 +118,7 @@ class Email(Channel):
             except CommandFailed:
                 raise Undelivered("neither mail nor sendmail can be run here; install one, or name an SMTP server in email.host", passing=False) from None
         if done.returncode != 0:
-            raise Undelivered(f"{program} ended with {done.returncode}: {one_line(done.stderr or done.stdout, 200)}", passing=True)
+            raise Undelivered(f"{program} ended with {done.returncode}: {one_line(done.stderr or done.stdout, 200)}", passing=True, alone=True)
         return f"given to {program}"
 
     def _smtp(self, message: Any, left: list[str], deadline: float) -> str:

@@ -179,9 +179,9 @@ class Store:
         return lost
 
     def waiting(self, channel: str) -> list[Event]:
-        """Return what could not be delivered to a channel yet, oldest first."""
-        found = self.data["pending"].get(channel, {})
-        return [Event.from_dict(found[key]["event"]) for key in sorted(found, key=lambda one: (found[one]["queued_at"], one))]
+        """Return what could not be delivered to a channel yet, oldest first, of one run the worst first."""
+        found = [(one["queued_at"], Event.from_dict(one["event"])) for one in self.data["pending"].get(channel, {}).values()]
+        return [event for dummy, event in sorted(found, key=lambda one: (one[0], -one[1].level, one[1].host, one[1].check, one[1].subject))]
 
     def enqueue(self, channel: str, events: Iterable[Event], now: float) -> None:
         """Note events as undelivered to a channel; a newer event of a key takes the older one's place."""
