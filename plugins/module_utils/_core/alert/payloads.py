@@ -24,6 +24,8 @@ from .events import ALERT, RECOVERY, TEST, Event, digest_key
 _SOURCE = "mlops-fleet"
 #: Alertmanager drops an alert it does not hear of again; ours must outlive the time until the next reminder.
 _ALERTMANAGER_SECONDS = 86400.0
+#: Seconds by which a node's clock may be ahead of Alertmanager's.
+_CLOCKS_DIFFER = 60.0
 _NEVER = "0001-01-01T00:00:00Z"
 _SHOWN = 20
 #: What a template can use beside the placeholders: secrets that a service wants in the body.
@@ -268,7 +270,8 @@ def alertmanager(unit: Unit, lifetime: float = 0.0) -> list[dict[str, Any]]:
         gone = [one for one in event.previous if one != event.severity]
         for severity in gone:
             ended = {"labels": _labels(event, severity), "annotations": _annotations(event)}
-            found.append({**ended, "startsAt": _zulu(event.since), "endsAt": _zulu(max(event.time, event.since + 1))})
+            # An end that lies in the future by Alertmanager's clock is no end to it: the alert would stay for its whole lifetime.
+            found.append({**ended, "startsAt": _zulu(event.since), "endsAt": _zulu(max(event.time - _CLOCKS_DIFFER, event.since + 1))})
         if event.kind != RECOVERY:
             seconds = 300.0 if event.kind == TEST else max(_ALERTMANAGER_SECONDS, lifetime)
             alert: dict[str, Any] = {"labels": _labels(event, event.severity), "annotations": _annotations(event)}

@@ -313,6 +313,15 @@ def test_templates(tell, web, document, make_check, template):
         assert body == {"nested": [{"deep": "disk_space//data"}, 5, None, True], "text": message}
 
 
+def test_a_real_alertmanager_closes_it_though_its_clock_is_behind(tell, alertmanager, document, make_check, clock):
+    clock.time = time.time() - 270
+    for status in ("critical", "pass"):
+        tell(document=document(make_check("disk_space", status)), webhooks=[{"url": alertmanager, "payload": "alertmanager"}])
+        clock.time += 300
+    with urllib.request.urlopen(f"{alertmanager}/api/v2/alerts?active=true", timeout=5) as answer:
+        assert json.load(answer) == []
+
+
 def test_a_secret_in_a_template(tell, web, tmp_path):
     (tmp_path / "key").write_text("t0ken-In-The-Body\n")
     (tmp_path / "key").chmod(0o600)
