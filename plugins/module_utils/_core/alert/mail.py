@@ -146,7 +146,7 @@ class Email(Channel):
                 if email["security"] == "starttls":
                     server.starttls(context=context)
                 if email["user"]:
-                    server.login(email["user"], self.password)
+                    self._login(server)
                 refused = server.send_message(message, self.sender, left)
                 # The message is the server's now: an answer to the good-bye could only make us send it again.
                 with contextlib.suppress(smtplib.SMTPException, OSError):
@@ -169,15 +169,35 @@ class Email(Channel):
             words = "" if secret.touches(said, self.secrets) else f": {one_line(said, 200)}"
             passing = 400 <= error.smtp_code < 500 or error.smtp_code < 0
             raise Undelivered(f"{error.smtp_code}{words}", passing, alone=passing and error.smtp_code not in (421, -1)) from None
+        except ssl.SSLError as error:
+            raise Undelivered(f"TLS failed: {error.reason or 'connection broken'}; check email.security and email.port", passing=True) from None
         except (smtplib.SMTPException, OSError) as error:
+            if type(error) is smtplib.SMTPException:
+                raise Undelivered("the server offers no way to log in that is known here (PLAIN, LOGIN, CRAM-MD5)", passing=False) from None
             # smtplib tells of a time-out as of a closed connection, with the time-out as its cause.
             if any(isinstance(one, socket.timeout) for one in (error, error.__context__)):  # another class before Python 3.10
                 raise Undelivered("no answer in time", passing=True) from None
             why = error.strerror if isinstance(error, OSError) and error.strerror else "the server closed the connection"
             raise Undelivered(f"no connection: {one_line(why, 200)}", passing=True) from None
         except UnicodeError:
-            raise Undelivered("an address, the user or the password has characters that can't be sent", passing=False) from None
+            raise Undelivered("an address has characters that can't be sent", passing=False) from None
         return self._settle(refused, left)
+
+    def _login(self, server: Any) -> None:
+        """Log in. smtplib knows only ASCII; for other letters AUTH PLAIN in UTF-8, as RFC 4616 has it."""
+        import base64
+        import smtplib
+
+        login = f"\0{self.email['user']}\0{self.password}"
+        if login.isascii():
+            server.login(self.email["user"], self.password)
+            return
+        server.ehlo_or_helo_if_needed()
+        if "PLAIN" not in server.esmtp_features.get("auth", "").upper().split():
+            raise smtplib.SMTPException
+        code, said = server.docmd("AUTH", "PLAIN " + base64.b64encode(login.encode()).decode())
+        if code != 235:
+            raise smtplib.SMTPAuthenticationError(code, said)
 
     def _settle(self, refused: Mapping[str, tuple[int, bytes]], left: list[str]) -> str:
         """Judge a message that somebody has. :raises Undelivered: some of the others may take it later; they are what is C(left)."""

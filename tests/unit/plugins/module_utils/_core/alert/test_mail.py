@@ -36,9 +36,10 @@ def parsed(mail):
 
 
 @pytest.mark.parametrize("mode", ["starttls", "tls"])
-def test_tls_and_authentication(tell, smtp, authority, mode):
-    server = smtp(mode, user="bob", password=PASSWORD)
-    result = tell(message="GPU 3 is lost", severity="critical", email=settings(server, authority, security=mode, user="bob", password=PASSWORD))
+@pytest.mark.parametrize("password", [PASSWORD, "Pferde-Äpfel"])
+def test_tls_and_authentication(tell, smtp, authority, mode, password):
+    server = smtp(mode, user="bob", password=password)
+    result = tell(message="GPU 3 is lost", severity="critical", email=settings(server, authority, security=mode, user="bob", password=password))
     assert result.channels[0]["status"] == "sent", result.channels
     assert server.logins == ["bob"]
     (mail,) = server.mails
@@ -52,7 +53,7 @@ def test_tls_and_authentication(tell, smtp, authority, mode):
     assert found["Message-ID"].startswith("<")
     assert found["Date"].datetime.year == 2027  # the test's clock
     assert "GPU 3 is lost" in found.get_content()
-    assert PASSWORD not in json.dumps(result.to_dict())
+    assert password not in json.dumps(result.to_dict(), ensure_ascii=False)
 
 
 def test_a_wrong_password_fails_without_being_repeated(tell, smtp, authority):
@@ -179,7 +180,7 @@ class Scripted:
         try:
             self.reply(connection, "greeting", "", "220 hi")
             for raw in lines:
-                line = raw.decode().strip()
+                line = raw.decode(errors="replace").strip()
                 verb = line.split()[0].upper()
                 told = self.reply(connection, verb, line, usual.get(verb, "502 no"))
                 if verb == "RCPT" and told.startswith("250"):
@@ -195,6 +196,19 @@ class Scripted:
 
 def scripted(server, **more):
     return {"to": ["a@example.com", "b@example.com"], "host": "127.0.0.1", "port": server.port, "security": "none", "retries": 0, "timeout": 2, **more}
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "Pferde-Äpfel"])
+def test_a_server_that_knows_no_way_to_log_in_is_named_as_that(tell, password):
+    server = Scripted(EHLO="250-hi\r\n250 AUTH XOAUTH2")
+    found = tell(message="x", email=scripted(server, host="localhost", user="bob", password=password)).channels[0]
+    assert (found["status"], found["detail"]) == ("failed", "the server offers no way to log in that is known here (PLAIN, LOGIN, CRAM-MD5)")
+
+
+def test_tls_where_there_is_none_says_what_to_check(tell):
+    found = tell(message="x", email=scripted(Scripted(), security="tls")).channels[0]
+    assert found["detail"].startswith("TLS failed: ")
+    assert found["detail"].endswith("check email.security and email.port")
 
 
 @pytest.mark.parametrize("farewell", ["421 busy", "250 what?", "554 no"])
