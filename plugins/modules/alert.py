@@ -102,7 +102,7 @@ options:
         default: "[mlops-fleet]"
   webhooks:
     description:
-      - POST JSON to these addresses.
+      - POST JSON to these addresses. A plain address stands for a mapping with O(webhooks[].url).
       - The environment variable E(ALERT_WEBHOOK) gives the node command one address.
     type: list
     elements: dict

@@ -31,11 +31,11 @@ class Email(Channel):
 
     def __init__(self, world: World, email: Mapping[str, Any], digest_after: int) -> None:
         self.email = email
-        target = f"{email['host']}:{email['port'] or _PORTS[email['security']]}" if email["host"] else "local mail command"
+        host = f"[{email['host']}]" if ":" in (email["host"] or "") else email["host"]
+        target = f"{host}:{email['port'] or _PORTS[email['security']]}" if host else "local mail command"
         super().__init__(world, "email", target, f"email {target} {' '.join(sorted(email['to']))}", digest_after)
-        host = re.sub(r"[^A-Za-z0-9.-]", "-", world.hostname).strip("-.") or "localhost"
-        self.domain = host
-        self.sender = email["sender"] or f"mlops-fleet@{host}"
+        self.domain = re.sub(r"[^A-Za-z0-9.-]", "-", world.hostname).strip("-.") or "localhost"
+        self.sender = email["sender"] or f"mlops-fleet@{self.domain}"
         self.password = ""
         self.retries = email["retries"]
 

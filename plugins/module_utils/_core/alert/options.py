@@ -57,6 +57,12 @@ def _file_problem(path: str) -> str | None:
     return f"it must be an absolute path, or begin with {CREDENTIALS}"
 
 
+def _host_problem(host: str) -> str | None:
+    if re.search(r"[\s/@\[\]]", host) or host.count(":") == 1:
+        return "it must be a plain host name or address; the port goes into port"
+    return None
+
+
 def _secret(name: str, what: str) -> tuple[Option, ...]:
     """A secret and the two other places it can come from."""
     return (
@@ -69,7 +75,7 @@ def _secret(name: str, what: str) -> tuple[Option, ...]:
 EMAIL = (
     Option("to", type="list", elements="str", required=True, env=("ALERT_EMAIL",), help="Addresses of the recipients."),
     Option("sender", aliases=("from",), help="Address of the sender; default mlops-fleet@HOSTNAME."),
-    Option("host", help="SMTP server; without it the local mail command is used."),
+    Option("host", check=_host_problem, help="SMTP server; without it the local mail command is used."),
     Option("port", type="int", minimum=1, maximum=65535, help="Default 587 (starttls), 465 (tls), 25 (none)."),
     Option("security", choices=("starttls", "tls", "none"), default="starttls", help="How the connection to the SMTP server is protected."),
     Option("user", help="User name for the SMTP server."),

@@ -65,6 +65,8 @@ def test_from_is_an_alias_of_sender():
         {"email": {"to": ["a@b.c"], "password": "p", "host": "smtp.example.com"}},
         {"email": {"to": ["a@b.c"], "port": 25}},
         {"email": {"to": ["a@b.c"], "host": "h", "port": 70000}},
+        {"email": {"to": ["a@b.c"], "host": "smtp.example.com:587"}},
+        {"email": {"to": ["a@b.c"], "host": "smtp://h"}},
         {"webhooks": [{}]},
         {"webhooks": [5]},
         {"webhooks": {"url": "https://example.com"}},
