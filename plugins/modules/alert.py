@@ -269,7 +269,7 @@ EXAMPLES = r"""
 RETURN = r"""
 channels:
   description: What became of each channel, in the order e-mail, webhooks, journal, command.
-  returned: success
+  returned: success, and when the task fails by O(fail_on_undelivered)
   type: list
   elements: dict
   contains:
@@ -284,7 +284,7 @@ channels:
       type: str
     status:
       description:
-        - V(sent) all messages were taken.
+        - V(sent) all messages were taken. When only some recipients of an e-mail were refused for good, RV(channels[].detail) and a warning say so.
         - V(queued) some could not be delivered now and are sent by the next run.
         - V(failed) some were refused for good.
         - V(skipped) there was nothing to send, or this host has no journal.
@@ -300,7 +300,7 @@ channels:
     - {name: slack, kind: webhook, target: "https://hooks.slack.com", status: sent, detail: HTTP 200, events: 1}
 events:
   description: Every problem, and every recovery that is told, with the decision.
-  returned: success
+  returned: success, and when the task fails by O(fail_on_undelivered)
   type: list
   elements: dict
   contains:
@@ -349,6 +349,11 @@ events:
       message: "GPU 3: 91 C"
       key: gpu-07.gpu_temperature.6a1f0c6de0b1a2f3
       incident: gpu-07.gpu_temperature.6a1f0c6de0b1a2f3
+duration:
+  description: Seconds the module took.
+  returned: success
+  type: float
+  sample: 0.412
 """
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell

@@ -182,6 +182,10 @@ def test_check_mode_and_then_for_real(play, server, tmp_path):
     assert (again["changed"], again["channels"][0]["status"]) == (False, "skipped")
     assert again["events"][0]["decision"] == "hold"
     assert len(server.requests) == 1
+    documented = re.findall(r"^(\w+):$", (ROOT / "plugins" / "modules" / "alert.py").read_text().partition('RETURN = r"""')[2], re.M)
+    ansibles = {"changed", "failed", "warnings", "deprecations", "diff", "invocation", "_ansible_no_log"}
+    for told in (would, sent, again):
+        assert set(told) - ansibles == set(documented)
 
 
 def test_message_is_another_name_of_msg(play, server):
