@@ -22,6 +22,8 @@ TEST = "test"
 MESSAGE = "message"
 LEVELS = {verdict.PASS: -1, "info": 0, verdict.WARNING: 1, verdict.CRITICAL: 2}
 _LONGEST = 1000
+#: What only one part's document holds. Both judge GPUs, with limits of their own.
+_PARTS = {"gpus": "gpu", "recommendation": "node"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Event:
     C(since) and C(time) are seconds since the epoch: when the state began, when it was judged. C(key) is the deduplication key,
     C(incident) the key of the incident it belongs to at PagerDuty and the like (its own, or that of a digest). C(previous) are
     the severities told before, which services that count the severity as part of an alert's identity must close. C(only) are the
-    marks of the recipients who still have to get it; empty: all.
+    marks of the recipients who still have to get it; empty: all. C(source) is the part that judged, where the document shows it.
     """
 
     key: str
@@ -52,6 +54,7 @@ class Event:
     reason: str = ""
     previous: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def level(self) -> int:
@@ -94,7 +97,7 @@ class Event:
             if kind == "float" and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 253402300799):
                 raise ValueError(name)
         previous, only = values.get("previous", ()), values.get("only", ())
-        if not isinstance(previous, (list, tuple)) or values.get("severity") not in LEVELS or any(one not in LEVELS for one in previous):
+        if not isinstance(previous, (list, tuple)) or values.get("severity") not in LEVELS or any(one not in list(LEVELS) for one in previous):
             raise ValueError("severity")
         if not isinstance(only, (list, tuple)) or not all(isinstance(one, str) for one in only):
             raise ValueError("only")
@@ -156,6 +159,7 @@ def from_document(document: Mapping[str, Any], host: str, now: float) -> tuple[l
             why = f" The task that should have judged failed: {one_line(document['msg'])}."
         raise OptionError(f"The document has no list of checks.{why}", todo, "document")
     host = one_line(document.get("hostname") or host, 255)
+    source = next((part for key, part in _PARTS.items() if key in document), "")
     usable = [one for one in checks if isinstance(one, Mapping) and isinstance(one.get("check"), str) and one["check"]]
     problems = [] if len(usable) == len(checks) else [f"{len(checks) - len(usable)} of {len(checks)} checks have no name and were ignored."]
     odd = sum(one.get("status") not in verdict.STATUSES for one in usable)
@@ -181,6 +185,7 @@ def from_document(document: Mapping[str, Any], host: str, now: float) -> tuple[l
             value="" if one.get("value") is None else one_line(one["value"], 200),
             unit=one_line(one.get("unit") or "", 40),
             action=one_line(one.get("action") or "none", 40),
+            source=source,
         )
         if event.key not in found or found[event.key].level < event.level:
             found[event.key] = event

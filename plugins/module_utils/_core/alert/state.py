@@ -32,6 +32,8 @@ QUEUE_SECONDS = 86400.0
 QUEUE_LENGTH = 200
 #: Entries nothing was heard of for so long are forgotten.
 FORGET_SECONDS = 30 * 86400.0
+#: What one part judged bad counts for so long against another part that judges the same better.
+OPINION_SECONDS = 6 * 3600.0
 ENTRIES = 5000
 #: A second run waits this long for the first one to finish sending.
 LOCK_SECONDS = 150.0
@@ -227,10 +229,11 @@ def _clean(found: Mapping[str, Any]) -> dict[str, Any]:
                 "since": _number(entry.get("since")),
                 "seen_at": _number(entry.get("seen_at")),
                 "sent_at": _number(entry.get("sent_at")),
-                "sent": entry.get("sent") if entry.get("sent") in LEVELS else verdict.PASS,
+                "sent": entry.get("sent") if entry.get("sent") in list(LEVELS) else verdict.PASS,
                 "open": entry.get("open") is True,
                 "bad": entry.get("bad") is True,
                 "incident": entry.get("incident") if isinstance(entry.get("incident"), str) else key,
+                "by": _opinions(entry.get("by")),
             }
     pending = found.get("pending")
     for channel, waiting in (pending if isinstance(pending, dict) else {}).items():
@@ -240,6 +243,12 @@ def _clean(found: Mapping[str, Any]) -> dict[str, Any]:
                     event = Event.from_dict(one["event"])
                     data["pending"].setdefault(channel, {})[key] = {"queued_at": _number(one.get("queued_at")), "event": event.to_dict()}
     return data
+
+
+def _opinions(found: Any) -> dict[str, list[Any]]:
+    """Return which part judged the thing how bad and when (C(by) of an entry), as far as it can be used."""
+    usable = found.items() if isinstance(found, dict) else ()
+    return {part: [one[0], _number(one[1])] for part, one in usable if isinstance(one, list) and len(one) == 2 and one[0] in list(LEVELS)}
 
 
 def decide(
@@ -259,6 +268,8 @@ def decide(
     A problem is told when it is new, when it is worse than what was told last, and again when C(cooldown) seconds have passed. The
     cooldown counts from the last alert and outlives a recovery, so that something that flaps is told once per cooldown and not each
     time. A recovery is told once, and only when its problem was.
+
+    Two parts may judge the same thing with limits of their own: then the worse opinion counts until its own part takes it back.
     """
     after = {key: dict(entry) for key, entry in entries.items()}
     seen = _with_vanished(after, list(seen), ran, now)
@@ -270,15 +281,21 @@ def decide(
             # A time in the future is a clock that was set back: count from now, or nobody hears of it until the clock is there again.
             entry["sent_at"], entry["since"] = min(entry["sent_at"], now), min(entry["since"], now)
             entry["seen_at"] = now
+        others = _others(event, entry, now)
         if event.severity == verdict.PASS:
-            recovered = _recover(event, entry)
+            recovered = _recover(event, entry) if not others else None
             if recovered is not None:
                 found.append((recovered, True))
             continue
         if entry is None:
             entry = {"host": event.host, "check": event.check, "subject": event.subject, "since": event.since, "seen_at": now}
-            entry.update(sent_at=0.0, sent=verdict.PASS, open=False, bad=False, incident=event.key)
+            entry.update(sent_at=0.0, sent=verdict.PASS, open=False, bad=False, incident=event.key, by={})
             after[event.key] = entry
+        entry["by"] = {**entry["by"], event.source: [event.severity, now]}
+        if others and LEVELS[others[0]] > event.level:
+            part = f"{others[1]}_health"
+            found.append((replace(event, reason=f"{part} judges it {others[0]}", since=min(entry["since"], event.since)), False))
+            continue
         if not entry["bad"]:
             entry.update(bad=True, since=event.since)
         send, reason = _when(event, entry, now, cooldown)
@@ -293,6 +310,15 @@ def decide(
         for key in fresh:
             after[key]["incident"] = digest_key(after[key]["host"])
     return [(replace(event, incident=after[event.key]["incident"]), send) for event, send in found], after
+
+
+def _others(event: Event, entry: dict[str, Any] | None, now: float) -> tuple[str, str] | None:
+    """Return the worst severity that another part holds against this thing, and that part. The event's own part's former opinion is dropped."""
+    if entry is None:
+        return None
+    entry["by"] = {part: one for part, one in entry["by"].items() if part not in ("", event.source) and event.source}
+    fresh = [(one[0], part) for part, one in entry["by"].items() if now - one[1] <= OPINION_SECONDS]
+    return max(fresh, key=lambda one: LEVELS[one[0]], default=None)
 
 
 def _when(event: Event, entry: Mapping[str, Any], now: float, cooldown: float) -> tuple[bool, str]:
@@ -324,9 +350,11 @@ def _with_vanished(entries: Mapping[str, Mapping[str, Any]], seen: list[Event], 
     Only where the check itself ran: a document without that check says nothing, nor does one in which it is bad as a whole.
     """
     keys = {event.key for event in seen}
+    sources = {(event.host, event.check): event.source for event in seen}
     ran = ran - {(event.host, event.check) for event in seen if not event.subject and event.severity != verdict.PASS}
     for key, entry in entries.items():
         if entry["bad"] and key not in keys and (entry["host"], entry["check"]) in ran:
             text = f"{entry['check']} {entry['subject']}".strip() + " is no longer reported"
-            seen.append(Event(key, entry["host"], entry["check"], entry["subject"], verdict.SKIPPED, verdict.PASS, text, now, now))
+            source = sources.get((entry["host"], entry["check"]), "")
+            seen.append(Event(key, entry["host"], entry["check"], entry["subject"], verdict.SKIPPED, verdict.PASS, text, now, now, source=source))
     return seen

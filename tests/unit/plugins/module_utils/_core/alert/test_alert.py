@@ -202,6 +202,61 @@ def test_undelivered_messages_expire_and_are_bounded(tell, web, answer, document
     assert len(web.requests) == 2, "a day later nobody wants them any more"
 
 
+GPU, NODE = {"gpus": []}, {"recommendation": "none"}
+
+
+def test_what_one_part_finds_bad_the_other_does_not_end(tell, web, document, make_check, clock):
+    """node_health without gpu_expected_count sees nothing wrong with seven GPUs, gpu_health with expected_count does."""
+
+    def judge(status, kind):
+        clock.time += 300
+        return tell(document=document(make_check("gpu_count", status), **kind), webhooks=hook(web))
+
+    for status, kind in (("critical", GPU), ("pass", NODE), ("critical", GPU), ("skipped", NODE), ("critical", GPU)):
+        judge(status, kind)
+    assert messages(web) == [("firing", "gpu_count is critical")]
+    judge("pass", GPU)
+    judge("pass", NODE)
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
+
+
+def test_a_subject_that_one_part_does_not_report_is_not_gone_for_the_other(tell, web, document, make_check):
+    tell(document=document(make_check("gpu_xid", "critical", subject="GPU 3"), make_check("gpu_xid", "pass", subject="GPU 4"), **GPU), webhooks=hook(web))
+    tell(document=document(make_check("gpu_xid", "pass", subject="GPU 4"), **NODE), webhooks=hook(web))
+    assert [status for status, dummy in messages(web)] == ["firing"]
+
+
+def test_the_worse_of_two_opinions_counts(tell, web, document, make_check, clock):
+    def judge(status, kind, seconds=300):
+        clock.time += seconds
+        result = tell(document=document(make_check("gpu_temperature", status, subject="GPU 3"), **kind), webhooks=hook(web, send_resolved=True))
+        return result.events[0]["reason"] if result.events else ""
+
+    judge("warning", NODE)
+    assert judge("critical", GPU) == "escalated from warning to critical"
+    assert judge("warning", NODE, 4000) == "gpu_health judges it critical"
+    assert judge("critical", GPU, 4000).startswith("still critical")
+    judge("pass", NODE)
+    assert [body["severity"] for body in web.bodies] == ["warning", "critical", "critical"]
+    judge("warning", GPU)
+    judge("pass", GPU)
+    assert [body["severity"] for body in web.bodies] == ["warning", "critical", "critical", "pass"]
+
+
+def test_the_opinion_of_a_part_that_judges_no_more_is_dropped_in_the_end(tell, web, document, make_check, clock):
+    tell(document=document(make_check("gpu_count", "critical"), **GPU), webhooks=hook(web))
+    for dummy in range(4):
+        clock.time += 86400
+        tell(document=document(make_check("gpu_count", "pass"), **NODE), webhooks=hook(web))
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
+
+
+def test_a_message_takes_back_what_any_part_found(tell, web, document, make_check):
+    tell(document=document(make_check("gpu_count", "critical"), **GPU), webhooks=hook(web))
+    tell(document=document(make_check("gpu_count", "pass")), webhooks=hook(web))
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
+
+
 @pytest.mark.parametrize("reported", [True, False])
 def test_the_end_is_told_also_after_months_of_repair(tell, web, document, make_check, clock, reported):
     root = make_check("disk_space", "pass", subject="/")
@@ -406,9 +461,11 @@ def test_a_damaged_state_is_set_aside_and_the_alert_goes_out(tell, web, document
         '{"version": 1, "saved": 1e999}',
         '{"version": 1, "saved": NaN, "entries": {"KEY": {"host": "h", "check": "c", "subject": "", "sent_at": Infinity, "since": -1e300}}}',
         '{"version": 1, "saved": 1%s}' % ("0" * 400),
+        '{"version": 1, "entries": {"KEY": {"host": "h", "check": "disk_space", "subject": "", "by": {"gpu": [[], 1], "x": 5}}}}',
+        '{"version": 1, "entries": {"KEY": {"host": "h", "check": "disk_space", "subject": "", "sent": [], "by": 5}}}',
         '{"version": 9, "entries": {}}',
     ],
-    ids=["deep", "infinite", "odd times", "long", "later version"],
+    ids=["deep", "infinite", "odd times", "long", "opinions", "severity", "later version"],
 )
 def test_whatever_the_state_file_holds_the_alert_goes_out_once(tell, web, document, make_check, tmp_path, damaged):
     (tmp_path / "state").mkdir(mode=0o700)
