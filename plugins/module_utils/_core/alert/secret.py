@@ -105,8 +105,13 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 
 
 def touches(text: str, secrets: Iterable[str], length: int = 8) -> bool:
-    """Say whether C(text) holds any C(length) consecutive characters of a secret (a server may echo only a part)."""
-    return any(word[start : start + length] in text for word in secrets for start in range(max(1, len(word) - length + 1)))
+    """Say whether C(text) holds any C(length) consecutive characters of a secret (a server may echo only a part).
+
+    Of an URL only what comes after the host counts, or no answer with a link in it could be shown.
+    """
+    words = [word.split("/", 3)[3] if word.startswith(("http://", "https://")) and word.count("/") > 2 else word for word in secrets]
+    found = (word[start : start + length] for word in words if len(word) >= _SHORTEST for start in range(max(1, len(word) - length + 1)))
+    return any(piece in text for piece in found)
 
 
 def all_words(options: Any, world: World) -> set[str]:

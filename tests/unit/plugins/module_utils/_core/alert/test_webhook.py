@@ -139,6 +139,11 @@ def test_an_answer_that_echoes_a_secret_is_not_repeated(tell, web, answer, echo)
     assert result.channels[0]["detail"] == "HTTP 400 Bad Request"
 
 
+def test_an_answer_with_a_link_is_shown(tell, web, answer):
+    web.answers = [answer(status=400, body="bad event, see https://docs.example/events and http://127.0.0.1/")]
+    assert send(tell, one(web))["detail"].endswith("see https://docs.example/events and http://127.0.0.1/")
+
+
 def test_tls_is_verified(tell, secure_web, authority):
     refused = send(tell, one(secure_web, retries=0))
     assert refused["status"] == "failed"
