@@ -24,18 +24,27 @@ _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _SUBJECT = 200
 
 
+def _plain(address: str) -> str:
+    """Return an address with its domain in ASCII, which every server takes; only the part before the @ needs SMTPUTF8."""
+    name, mark, domain = address.rpartition("@")
+    try:
+        return name + mark + domain.encode("idna").decode("ascii") if mark and not domain.isascii() else address
+    except UnicodeError:
+        return address
+
+
 class Email(Channel):
     """Mail to all recipients, one message per event or digest."""
 
     kind = "email"
 
     def __init__(self, world: World, email: Mapping[str, Any], digest_after: int) -> None:
-        self.email = email
+        self.email = {**email, "to": [_plain(address) for address in email["to"]], "sender": _plain(email["sender"] or "")}
         host = f"[{email['host']}]" if ":" in (email["host"] or "") else email["host"]
         target = f"{host}:{email['port'] or _PORTS[email['security']]}" if host else "local mail command"
         super().__init__(world, "email", target, f"email {target} {' '.join(sorted(email['to']))}", digest_after)
         self.domain = re.sub(r"[^A-Za-z0-9.-]", "-", world.hostname).strip("-.") or "localhost"
-        self.sender = email["sender"] or f"mlops-fleet@{self.domain}"
+        self.sender = self.email["sender"] or f"mlops-fleet@{self.domain}"
         self.password = ""
         self.retries = email["retries"]
 

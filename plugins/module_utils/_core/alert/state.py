@@ -329,7 +329,8 @@ def _when(event: Event, entry: Mapping[str, Any], now: float, cooldown: float) -
     if event.level > LEVELS[entry["sent"]]:
         return True, f"escalated from {entry['sent']} to {event.severity}"
     if age >= cooldown:
-        return True, f"still {event.severity}, cooldown of {fsutil.human_duration(cooldown)} is over"
+        how = f"still {event.severity}" if event.severity == entry["sent"] else f"eased from {entry['sent']} to {event.severity}"
+        return True, f"{how}, cooldown of {fsutil.human_duration(cooldown)} is over" if cooldown else how
     rest = fsutil.human_duration(cooldown - age)
     return False, f"told {fsutil.human_duration(age)} ago, within the cooldown for another {rest}"
 

@@ -61,6 +61,14 @@ def test_an_escalation_is_never_held_back_and_its_way_down_is(tell, web, documen
     assert [one["severity"] for one in web.bodies] == ["warning", "critical"]
 
 
+def test_what_eased_is_told_as_that_with_the_next_reminder(tell, web, document, make_check, clock):
+    tell(document=document(make_check("load", "critical")), webhooks=hook(web))
+    clock.time += 4000
+    assert tell(document=document(make_check("load", "warning")), webhooks=hook(web)).events[0]["reason"] == (
+        "eased from critical to warning, cooldown of 1 h 00 min is over"
+    )
+
+
 def test_flapping_is_told_once_per_cooldown(tell, web, document, make_check, clock):
     for number in range(40):
         tell(document=document(make_check("network", "critical" if number % 2 == 0 else "pass")), webhooks=hook(web))

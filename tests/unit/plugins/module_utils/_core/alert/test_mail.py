@@ -284,6 +284,13 @@ def test_it_is_in_seven_bits_for_a_server_that_takes_no_more(tell):
     assert "Gerät überhitzt 🔥" in parsed(server.mails[0]).get_content()
 
 
+def test_a_domain_beyond_ascii_needs_nothing_of_the_server(tell):
+    server = Scripted()
+    assert tell(message="x", email=scripted(server, to="ops@bücher.example", sender="node@köln.example")).channels[0]["status"] == "sent"
+    assert server.mails[0]["to"] == ["ops@xn--bcher-kva.example"]
+    assert parsed(server.mails[0])["From"] == "node@xn--kln-sna.example"
+
+
 def test_encoded_words_make_no_headers(tell):
     server = Scripted()
     tell(message="=?utf-8?q?disk=0D=0ABcc:_victim=40example.com=0D=0A=0D=0Abody?=", email=scripted(server))
