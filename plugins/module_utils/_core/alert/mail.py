@@ -189,7 +189,7 @@ class Email(Channel):
             why = error.strerror if isinstance(error, OSError) and error.strerror else "the server closed the connection"
             raise Undelivered(f"no connection: {one_line(why, 200)}", passing=True) from None
         except UnicodeError:
-            raise Undelivered("an address has characters that can't be sent", passing=False) from None
+            raise Undelivered("an address or the server's name has characters that can't be sent", passing=False) from None
         return self._settle(refused, left)
 
     def _login(self, server: Any) -> None:
@@ -197,12 +197,16 @@ class Email(Channel):
         import base64
         import smtplib
 
+        server.ehlo_or_helo_if_needed()
+        ways = server.esmtp_features.get("auth", "").upper().split()
+        if "PLAIN" in ways or "LOGIN" in ways:
+            # smtplib would begin with CRAM-MD5, which a host in FIPS mode can't; inside TLS it protects nothing.
+            server.esmtp_features["auth"] = " ".join(way for way in ways if way != "CRAM-MD5")
         login = f"\0{self.email['user']}\0{self.password}"
         if login.isascii():
             server.login(self.email["user"], self.password)
             return
-        server.ehlo_or_helo_if_needed()
-        if "PLAIN" not in server.esmtp_features.get("auth", "").upper().split():
+        if "PLAIN" not in ways:
             raise smtplib.SMTPException
         code, said = server.docmd("AUTH", "PLAIN " + base64.b64encode(login.encode()).decode())
         if code != 235:

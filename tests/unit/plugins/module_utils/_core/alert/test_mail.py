@@ -205,6 +205,13 @@ def test_a_server_that_knows_no_way_to_log_in_is_named_as_that(tell, password):
     assert (found["status"], found["detail"]) == ("failed", "the server offers no way to log in that is known here (PLAIN, LOGIN, CRAM-MD5)")
 
 
+def test_md5_is_not_tried_where_there_is_another_way(tell):
+    ways = []
+    server = Scripted(EHLO="250-hi\r\n250 AUTH CRAM-MD5 PLAIN LOGIN", AUTH=lambda line: ways.append(line.split()[1]) or "235 ok")
+    assert tell(message="x", email=scripted(server, host="localhost", user="bob", password=PASSWORD)).channels[0]["status"] == "sent"
+    assert ways == ["PLAIN"]
+
+
 def test_tls_where_there_is_none_says_what_to_check(tell):
     found = tell(message="x", email=scripted(Scripted(), security="tls")).channels[0]
     assert found["detail"].startswith("TLS failed: ")
