@@ -271,7 +271,8 @@ def alertmanager(unit: Unit, lifetime: float = 0.0) -> list[dict[str, Any]]:
         for severity in gone:
             ended = {"labels": _labels(event, severity), "annotations": _annotations(event)}
             # An end that lies in the future by Alertmanager's clock is no end to it: the alert would stay for its whole lifetime.
-            found.append({**ended, "startsAt": _zulu(event.since), "endsAt": _zulu(max(event.time - _CLOCKS_DIFFER, event.since + 1))})
+            end = event.time - _CLOCKS_DIFFER
+            found.append({**ended, "startsAt": _zulu(min(event.since, end)), "endsAt": _zulu(end)})
         if event.kind != RECOVERY:
             seconds = 300.0 if event.kind == TEST else max(_ALERTMANAGER_SECONDS, lifetime)
             alert: dict[str, Any] = {"labels": _labels(event, event.severity), "annotations": _annotations(event)}

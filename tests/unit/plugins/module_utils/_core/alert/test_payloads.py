@@ -313,11 +313,13 @@ def test_templates(tell, web, document, make_check, template):
         assert body == {"nested": [{"deep": "disk_space//data"}, 5, None, True], "text": message}
 
 
-def test_a_real_alertmanager_closes_it_though_its_clock_is_behind(tell, alertmanager, document, make_check, clock):
-    clock.time = time.time() - 270
+@pytest.mark.parametrize(("begin", "seconds"), [(-270, 300), (0, 0), (20, -10)], ids=["30 s ahead", "at once", "set back"])
+def test_a_real_alertmanager_closes_it_whatever_the_clocks_say(tell, alertmanager, document, make_check, clock, begin, seconds):
+    clock.time = time.time() + begin
     for status in ("critical", "pass"):
-        tell(document=document(make_check("disk_space", status)), webhooks=[{"url": alertmanager, "payload": "alertmanager"}])
-        clock.time += 300
+        result = tell(document=document(make_check("disk_space", status)), webhooks=[{"url": alertmanager, "payload": "alertmanager"}])
+        assert result.channels[0]["status"] == "sent"
+        clock.time += seconds
     with urllib.request.urlopen(f"{alertmanager}/api/v2/alerts?active=true", timeout=5) as answer:
         assert json.load(answer) == []
 
