@@ -181,7 +181,7 @@ class Email(Channel):
         except ssl.SSLError as error:
             raise Undelivered(f"TLS failed: {error.reason or 'connection broken'}; check email.security and email.port", passing=True) from None
         except (smtplib.SMTPException, OSError) as error:
-            if type(error) is smtplib.SMTPException:
+            if isinstance(error, smtplib.SMTPException) and not isinstance(error, smtplib.SMTPServerDisconnected):
                 raise Undelivered("the server offers no way to log in that is known here (PLAIN, LOGIN, CRAM-MD5)", passing=False) from None
             # smtplib tells of a time-out as of a closed connection, with the time-out as its cause.
             if any(isinstance(one, socket.timeout) for one in (error, error.__context__)):  # another class before Python 3.10
