@@ -137,6 +137,9 @@ class AlertOptions(OptionSet):
             values["msg"] = values.get("msg") if message is None else message
         if isinstance(values.get("email"), (str, list)) and values["email"]:
             values["email"] = {"to": values["email"]}
+        if isinstance(values.get("email"), Mapping) and isinstance(values["email"].get("to"), list):
+            # Ansible splits "a@x.org, b@x.org" at the comma only.
+            values["email"] = {**values["email"], "to": [one.strip() if isinstance(one, str) else one for one in values["email"]["to"]]}
         hooks = values.get("webhooks")
         if isinstance(hooks, str):
             hooks = hooks.replace(",", " ").split()

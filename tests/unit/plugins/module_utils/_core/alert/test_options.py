@@ -38,6 +38,10 @@ def test_the_old_scripts_variables():
     assert origin["cooldown"] == "environment ALERT_COOLDOWN"
 
 
+def test_recipients_as_ansible_splits_them():
+    assert options(email={"to": ["a@example.com", " b@example.com "]}).email["to"] == ["a@example.com", "b@example.com"]
+
+
 def test_from_is_an_alias_of_sender():
     assert options(email={"to": "a@example.com", "from": "b@example.com", "sender": None}).email["sender"] == "b@example.com"
 
