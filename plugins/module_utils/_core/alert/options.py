@@ -31,7 +31,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 def _url_problem(url: str) -> str | None:
     from urllib.parse import urlsplit
 
-    if re.search(r"[\x00-\x20\x7f]", url):
+    if re.search(r"[\x00-\x20\x7f\ud800-\udfff]", url):
         return "it contains blanks or control characters"
     try:
         parts = urlsplit(url)

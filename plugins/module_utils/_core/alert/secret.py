@@ -32,7 +32,10 @@ def read(values: Mapping[str, Any], name: str, world: World) -> str | None:
         variable = values[name + "_env"]
         if not world.environ.get(variable):
             raise NotUsable(f"The environment variable {variable} ({name}_env) is not set.", "Set it, or use another source.", variable)
-        return world.environ[variable].strip()
+        found = world.environ[variable].strip()
+        if not found.isprintable():  # what is no UTF-8 arrives as lone surrogates
+            raise NotUsable(f"The environment variable {variable} ({name}_env) is not one line of UTF-8 text.", "Correct it.", variable)
+        return found
     if values.get(name + "_file"):
         return _from_file(values[name + "_file"], name, world)
     return None
@@ -66,7 +69,12 @@ def _from_file(path: str, name: str, world: World) -> str:
         data = os.read(fd, _LARGEST)
     finally:
         os.close(fd)
-    text = data.decode("utf-8", "replace").strip()
+    try:
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise NotUsable(f"{path} ({name}_file) is not UTF-8 text.", "Write it anew.", path) from None
+    if not text.isprintable():
+        raise NotUsable(f"{path} ({name}_file) is not one line of text.", "Keep nothing in it but the secret.", path)
     if not text:
         raise NotUsable(f"{path} ({name}_file) is empty.", "", path)
     return text
