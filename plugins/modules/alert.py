@@ -45,6 +45,7 @@ options:
   email:
     description:
       - Send e-mail.
+      - A plain address, or a list of them, stands for a mapping with O(email.to).
       - The environment variable E(ALERT_EMAIL) gives the node command the recipients.
     type: dict
     suboptions:

@@ -279,7 +279,10 @@ def alertmanager(tmp_path):
                 break
             except OSError:
                 if process.poll() is not None:
-                    pytest.fail((tmp_path / "log").read_text()[-500:])
+                    said = (tmp_path / "log").read_text()[-500:]
+                    if "default.tmpl: no such file" in said:
+                        pytest.skip("this Alertmanager was unpacked without being installed: /usr/share/prometheus is missing")
+                    pytest.fail(said)
                 time.sleep(0.05)
         yield address
         process.kill()
