@@ -45,6 +45,7 @@ options:
   email:
     description:
       - Send e-mail.
+      - A plain address, or a list of them, stands for a mapping with O(email.to).
       - The environment variable E(ALERT_EMAIL) gives the node command the recipients.
     type: dict
     suboptions:
@@ -102,7 +103,7 @@ options:
         default: "[mlops-fleet]"
   webhooks:
     description:
-      - POST JSON to these addresses.
+      - POST JSON to these addresses. A plain address stands for a mapping with O(webhooks[].url).
       - The environment variable E(ALERT_WEBHOOK) gives the node command one address.
     type: list
     elements: dict
@@ -137,6 +138,8 @@ options:
           - Body for O(webhooks[].payload=template), as JSON text or as a structure.
           - The placeholders V($severity), V($status), V($event), V($title), V($message), V($hostname), V($check), V($subject), V($value), V($unit),
             V($action), V($reason), V($key), V($since), V($time) and V($count) are replaced, escaped for JSON. V($$) is a dollar sign.
+          - The template itself is no secret and shows in logs. A service that wants a token in the body gets it by V($api_key) or
+            V($routing_key), which stand for the options of those names.
         type: raw
       headers:
         description: Further HTTP headers. Every value counts as a secret, and short values are hidden wherever they appear in the result.
@@ -151,7 +154,7 @@ options:
         description: Environment variable (on the node) that holds the integration key.
         type: str
       api_key:
-        description: API key of Opsgenie.
+        description: API key of Opsgenie, or what a template calls V($api_key).
         type: str
       api_key_file:
         description: File that holds the API key. Mode 0600.
@@ -267,7 +270,7 @@ EXAMPLES = r"""
 RETURN = r"""
 channels:
   description: What became of each channel, in the order e-mail, webhooks, journal, command.
-  returned: success
+  returned: success, and when the task fails by O(fail_on_undelivered)
   type: list
   elements: dict
   contains:
@@ -282,7 +285,7 @@ channels:
       type: str
     status:
       description:
-        - V(sent) all messages were taken.
+        - V(sent) all messages were taken. When only some recipients of an e-mail were refused for good, RV(channels[].detail) and a warning say so.
         - V(queued) some could not be delivered now and are sent by the next run.
         - V(failed) some were refused for good.
         - V(skipped) there was nothing to send, or this host has no journal.
@@ -298,7 +301,7 @@ channels:
     - {name: slack, kind: webhook, target: "https://hooks.slack.com", status: sent, detail: HTTP 200, events: 1}
 events:
   description: Every problem, and every recovery that is told, with the decision.
-  returned: success
+  returned: success, and when the task fails by O(fail_on_undelivered)
   type: list
   elements: dict
   contains:
@@ -347,6 +350,11 @@ events:
       message: "GPU 3: 91 C"
       key: gpu-07.gpu_temperature.6a1f0c6de0b1a2f3
       incident: gpu-07.gpu_temperature.6a1f0c6de0b1a2f3
+duration:
+  description: Seconds the module took.
+  returned: success
+  type: float
+  sample: 0.412
 """
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell

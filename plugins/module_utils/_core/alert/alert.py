@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ from .. import isolate
 from ..errors import WriteFailed
 from ..ports import World
 from . import events as happenings
-from .channel import FAILED, QUEUED, SENT, SKIPPED, WOULD_SEND, Channel
+from .channel import FAILED, QUEUED, SENT, SKIPPED, WOULD_SEND, Channel, answer_for
 from .events import TEST, Event
 from .options import AlertOptions
 from .state import Store, decide, default_folder
@@ -58,12 +59,24 @@ def channels_of(options: AlertOptions, world: World) -> list[Channel]:
     if options.command:
         from .command import Command
 
-        found.append(Command(world, options.command, options.command_timeout, options.digest_after))
-    names: dict[str, int] = {}
+        found.append(Command(world, options.command, options.command_timeout, options.digest_after, _variables(options)))
+    taken: set[str] = set()
     for channel in found:
-        names[channel.name] = names.get(channel.name, 0) + 1
-        if names[channel.name] > 1:
-            channel.name = f"{channel.name}-{names[channel.name]}"
+        name, place = channel.name, 1
+        while channel.name in taken:
+            place += 1
+            channel.name = f"{name}-{place}"
+        taken.add(channel.name)
+        if place > 1:  # what one could not deliver is not what the other could not
+            channel.identity += f" {place}"
+    return found
+
+
+def _variables(options: AlertOptions) -> set[str]:
+    """Return the environment variables that hold secrets: those that options name, and the old scripts' own."""
+    found = {"ALERT_WEBHOOK"} if options.webhooks else set()
+    for values in [*(options.webhooks or []), *([options.email] if options.email else [])]:
+        found |= {value for name, value in values.items() if name.endswith("_env") and value}
     return found
 
 
@@ -122,7 +135,7 @@ def _carry_out(
     would: bool = True,
 ) -> Result:
     now = world.clock.now()
-    lost = store.expire(now, options.cooldown)
+    lost = store.expire(now, options.cooldown, {event.key for event in seen}, ran)
     before = store.data["entries"]
     decided, after = decide(before, seen, ran, now, options.cooldown, options.digest_after)
     to_send = [event for event, send in decided if send]
@@ -131,6 +144,7 @@ def _carry_out(
         world.warn(f"{lost} message(s) could not be delivered for a day, or were too many, and are given up.")
     filed = {channel.name: store.identity(channel.identity) for channel in channels}
     for channel in channels:
+        channel.mark = store.identity
         store.enqueue(filed[channel.name], [event for event in to_send if channel.wants(event)], now)
     still_open = {entry["incident"] for entry in after.values() if entry["open"]}
     units = {channel.name: channel.units(store.waiting(filed[channel.name]), still_open) for channel in channels}
@@ -152,6 +166,10 @@ def _carry_out(
         for answer in answers:
             if answer["status"] != QUEUED:
                 store.done(filed[channel.name], answer["keys"])
+            elif answer["left"]:
+                store.narrow(filed[channel.name], answer["keys"], answer["left"])
+            if answer["incomplete"]:
+                world.warn(f"Alert by {channel.name}: {answer['incomplete']}")
             if answer["status"] in (SENT, QUEUED):
                 told.update(answer["keys"])
         result.channels.append(_summed(channel, answers))
@@ -171,22 +189,23 @@ def _carry_out(
 
 def _deliver(channels: Sequence[Channel], units: dict[str, list[Any]]) -> dict[str, list[dict[str, Any]]]:
     """Let all channels send at once, each in a child of its own, so that neither a dead server nor a dead resolver holds up the others."""
-    jobs = {channel.name: _job(channel, units[channel.name]) for channel in channels}
+    # Memory that parent and child share: what arrived is known even of a child that had to be killed.
+    arrived = {channel.name: mmap.mmap(-1, max(1, len(units[channel.name]))) for channel in channels}
+    jobs = {channel.name: _job(channel, units[channel.name], arrived[channel.name]) for channel in channels}
     longest = max((channel.budget for channel in channels), default=0.0) + _GRACE
-    found = {}
-    for channel in channels:
-        found[channel.name] = [{"status": QUEUED, "detail": "", "keys": unit.keys} for unit in units[channel.name]]
+    found = {channel.name: [answer_for(unit, QUEUED, "") for unit in units[channel.name]] for channel in channels}
     for name, outcome in isolate.call_many(jobs, longest).items():
         if outcome.value is not None:
             found[name] = outcome.value
         else:
             detail = f"no answer within {longest:.0f} s" if outcome.timed_out else "the sending process died"
-            found[name] = [{**one, "detail": detail} for one in found[name]]
+            for one, sent in zip(found[name], arrived[name]):
+                one.update({"status": SENT, "detail": "sent before the channel hung"} if sent else {"detail": detail})
     return found
 
 
-def _job(channel: Channel, units: Sequence[Any]) -> Any:
-    return lambda: channel.deliver(units)
+def _job(channel: Channel, units: Sequence[Any], arrived: Any) -> Any:
+    return lambda: channel.deliver(units, arrived)
 
 
 def _line(channel: Channel, status: str, detail: str, count: int) -> dict[str, Any]:

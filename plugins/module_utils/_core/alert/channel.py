@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from typing import Any, TypeVar
 
 from ..errors import FleetError
@@ -25,6 +27,8 @@ WOULD_SEND = "would_send"
 #: Seconds one channel may take for all its messages of a run, attempts and pauses included.
 BUDGET = 60.0
 _FIRST_PAUSE = 0.5
+#: Seconds after the budget at which a message still on its way is given up.
+_LATE = 1.0
 
 _T = TypeVar("_T")
 
@@ -35,13 +39,17 @@ class Undelivered(Exception):
     :param detail: why, for people; never holds a secret.
     :param passing: it may work later (queue it), as opposed to: it never will like this.
     :param wait: seconds the other side asks us to wait, if it did.
+    :param alone: only this message was not taken: the other side is there, and the next message deserves a try.
+    :param left: marks of the recipients who still have to get it, when others have it already.
     """
 
-    def __init__(self, detail: str, passing: bool, wait: float | None = None) -> None:
+    def __init__(self, detail: str, passing: bool, wait: float | None = None, alone: bool = False, left: Sequence[str] = ()) -> None:
         super().__init__(detail)
         self.detail = detail
         self.passing = passing
         self.wait = wait
+        self.alone = alone
+        self.left = tuple(left)
 
 
 class Absent(Exception):
@@ -61,6 +69,12 @@ class Channel:
         #: What the channel's undelivered messages are filed under (after hashing where it is secret).
         self.identity = identity
         self.digest_after = digest_after
+        #: Further attempts for each message.
+        self.retries = 0
+        #: Set by a channel that delivered a message, but not to everybody it should have reached, and never will.
+        self.incomplete = ""
+        #: Names a recipient in the state file without showing the address.
+        self.mark: Callable[[str], str] = str
         #: Texts that must not appear in any detail; filled when the secrets are read.
         self.secrets: set[str] = set()
 
@@ -89,10 +103,13 @@ class Channel:
         """
         raise NotImplementedError
 
-    def deliver(self, units: Sequence[Unit]) -> list[dict[str, Any]]:
+    def deliver(self, units: Sequence[Unit], arrived: MutableSequence[int]) -> list[dict[str, Any]]:
         """Send all messages; return status, detail and keys for each. Runs in a child process of its own.
 
-        After a failure that may pass, the rest is queued without trying: it would only add its time-outs to those of the first.
+        When the other side is away, the rest is queued without trying: it would only add its time-outs to those of the first. When it is
+        there and did not take one message, the next ones get one attempt each: a message that it never takes must not hold up all others.
+
+        :param arrived: shared with the parent, which kills a child that hangs: set to 1 for each message as soon as it is sent.
         """
         deadline = time.monotonic() + self.budget
         found: list[dict[str, Any]] = []
@@ -100,23 +117,54 @@ class Channel:
         try:
             self.open()
         except FleetError as error:
-            return [{"status": FAILED, "detail": hide(str(error), self.secrets), "keys": unit.keys} for unit in units]
-        for unit in units:
+            return [answer_for(unit, FAILED, hide(str(error), self.secrets)) for unit in units]
+        for place, unit in enumerate(units):
             status = SENT
+            left: Sequence[str] = ()
+            self.incomplete = ""
             if down:
                 status, detail = QUEUED, down
             else:
                 try:
-                    detail = self.send(unit, deadline)
+                    with _alarm(deadline + _LATE):
+                        detail = self.send(unit, deadline)
+                    arrived[place] = 1
                 except Absent as error:
                     status, detail = SKIPPED, str(error)
                 except Undelivered as error:
-                    status, detail = (QUEUED, error.detail) if error.passing else (FAILED, error.detail)
-                    down = detail if error.passing else ""
+                    status, detail, left = QUEUED if error.passing else FAILED, error.detail, error.left
+                    if error.passing:
+                        self.retries = 0
+                        down = "" if error.alone else detail
                 except Exception as error:  # noqa: BLE001  # one channel must never stop the others; texts of strangers may hold secrets
                     status, detail = FAILED, f"unexpected {type(error).__name__} while sending"
-            found.append({"status": status, "detail": hide(detail, self.secrets), "keys": unit.keys})
+            found.append({**answer_for(unit, status, hide(detail, self.secrets)), "left": list(left), "incomplete": self.incomplete})
         return found
+
+
+def answer_for(unit: Unit, status: str, detail: str) -> dict[str, Any]:
+    """Return what became of one message, as plain data. C(left): see Undelivered, C(incomplete): see Channel."""
+    return {"status": status, "detail": detail, "keys": unit.keys, "left": [], "incomplete": ""}
+
+
+@contextlib.contextmanager
+def _alarm(end: float) -> Iterator[None]:
+    """Interrupt the body at C(end) (monotonic clock): a time-out per answer does not stop a server that sends a byte now and then.
+
+    :raises Undelivered: it was interrupted.
+    """
+
+    def ring(*_given: Any) -> None:
+        raise Undelivered("no complete answer in time", passing=True)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        # Again every second: what cleans up after the first one may hang as well.
+        signal.setitimer(signal.ITIMER_REAL, max(0.01, end - time.monotonic()), 1.0)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def attempts(action: Callable[[], _T], retries: int, deadline: float) -> _T:

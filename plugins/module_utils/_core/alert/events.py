@@ -22,6 +22,8 @@ TEST = "test"
 MESSAGE = "message"
 LEVELS = {verdict.PASS: -1, "info": 0, verdict.WARNING: 1, verdict.CRITICAL: 2}
 _LONGEST = 1000
+#: What only one part's document holds. Both judge GPUs, with limits of their own.
+_PARTS = {"gpus": "gpu", "recommendation": "node"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Event:
     C(status) is the check's own status, C(severity) what it counts as (C(critical) C(warning) C(info), C(pass) for a recovery).
     C(since) and C(time) are seconds since the epoch: when the state began, when it was judged. C(key) is the deduplication key,
     C(incident) the key of the incident it belongs to at PagerDuty and the like (its own, or that of a digest). C(previous) are
-    the severities told before, which services that count the severity as part of an alert's identity must close.
+    the severities told before, which services that count the severity as part of an alert's identity must close. C(only) are the
+    marks of the recipients who still have to get it; empty: all. C(source) is the part that judged, where the document shows it.
     """
 
     key: str
@@ -50,6 +53,8 @@ class Event:
     action: str = "none"
     reason: str = ""
     previous: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def level(self) -> int:
@@ -78,7 +83,7 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain data (also the form in which undelivered events are kept)."""
-        return {**asdict(self), "previous": list(self.previous)}
+        return {**asdict(self), "previous": list(self.previous), "only": list(self.only)}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Event:
@@ -89,13 +94,15 @@ class Event:
             value = values.get(name)
             if kind == "str" and name in values and not isinstance(value, str):
                 raise ValueError(name)
-            if kind == "float" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            if kind == "float" and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 253402300799):
                 raise ValueError(name)
-        previous = values.get("previous", ())
-        if not isinstance(previous, (list, tuple)) or values.get("severity") not in LEVELS or any(one not in LEVELS for one in previous):
+        previous, only = values.get("previous", ()), values.get("only", ())
+        if not isinstance(previous, (list, tuple)) or values.get("severity") not in LEVELS or any(one not in list(LEVELS) for one in previous):
             raise ValueError("severity")
+        if not isinstance(only, (list, tuple)) or not all(isinstance(one, str) for one in only):
+            raise ValueError("only")
         try:
-            return cls(**{**values, "previous": tuple(previous)})
+            return cls(**{**values, "previous": tuple(previous), "only": tuple(only)})
         except TypeError as error:
             raise ValueError(str(error)) from error
 
@@ -136,7 +143,8 @@ def from_document(document: Mapping[str, Any], host: str, now: float) -> tuple[l
     """Return the sightings of a verdict document and what in it could not be used.
 
     A sighting with severity C(pass) says that the thing is well, absent or judged not to exist. Unknown keys are ignored.
-    C(unknown) counts as critical where the document's summary counted it so. Several checks of one name and subject become one, the worst.
+    C(unknown) counts as critical where the document's summary counted it so, a status that is no status counts as C(unknown). Several
+    checks of one name and subject become one, the worst.
 
     :raises OptionError: it is no verdict document.
     """
@@ -144,15 +152,20 @@ def from_document(document: Mapping[str, Any], host: str, now: float) -> tuple[l
     if not isinstance(checks, (list, tuple)):
         if document.get("skipped") is True:
             return [], []
-        why = f" The task that should have judged failed: {one_line(document['msg'])}." if document.get("failed") is True and document.get("msg") else ""
-        raise OptionError(
-            f"The document has no list of checks.{why}", "Register the result of gpu_health or node_health, or give severity and message.", "document"
-        )
+        why, todo = "", "Register the result of gpu_health or node_health, or give severity and message."
+        if isinstance(document.get("results"), (list, tuple)):
+            why, todo = " It is the result of a loop.", "Give one entry of its results, in a loop of its own."
+        elif document.get("msg") and (document.get("failed") is True or document.get("unreachable") is True):
+            why = f" The task that should have judged failed: {one_line(document['msg'])}."
+        raise OptionError(f"The document has no list of checks.{why}", todo, "document")
     host = one_line(document.get("hostname") or host, 255)
-    usable = [
-        one for one in checks if isinstance(one, Mapping) and isinstance(one.get("check"), str) and one["check"] and one.get("status") in verdict.STATUSES
-    ]
-    problems = [] if len(usable) == len(checks) else [f"{len(checks) - len(usable)} of {len(checks)} checks have no name or no known status and were ignored."]
+    source = next((part for key, part in _PARTS.items() if key in document), "")
+    usable = [one for one in checks if isinstance(one, Mapping) and isinstance(one.get("check"), str) and one["check"]]
+    problems = [] if len(usable) == len(checks) else [f"{len(checks) - len(usable)} of {len(checks)} checks have no name and were ignored."]
+    odd = sum(one.get("status") not in verdict.STATUSES for one in usable)
+    if odd:
+        problems.append(f"{odd} of {len(checks)} checks have no known status and count as unknown.")
+        usable = [one if one.get("status") in verdict.STATUSES else {**one, "status": verdict.UNKNOWN} for one in usable]
     unknown_as = _unknown_as(document, usable)
     found: dict[str, Event] = {}
     for one in usable:
@@ -172,6 +185,7 @@ def from_document(document: Mapping[str, Any], host: str, now: float) -> tuple[l
             value="" if one.get("value") is None else one_line(one["value"], 200),
             unit=one_line(one.get("unit") or "", 40),
             action=one_line(one.get("action") or "none", 40),
+            source=source,
         )
         if event.key not in found or found[event.key].level < event.level:
             found[event.key] = event

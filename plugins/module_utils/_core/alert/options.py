@@ -31,7 +31,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 def _url_problem(url: str) -> str | None:
     from urllib.parse import urlsplit
 
-    if re.search(r"[\x00-\x20\x7f]", url):
+    if re.search(r"[\x00-\x20\x7f\ud800-\udfff]", url):
         return "it contains blanks or control characters"
     try:
         parts = urlsplit(url)
@@ -57,6 +57,12 @@ def _file_problem(path: str) -> str | None:
     return f"it must be an absolute path, or begin with {CREDENTIALS}"
 
 
+def _host_problem(host: str) -> str | None:
+    if re.search(r"[\s/@\[\]]", host) or host.count(":") == 1:
+        return "it must be a plain host name or address; the port goes into port"
+    return None
+
+
 def _secret(name: str, what: str) -> tuple[Option, ...]:
     """A secret and the two other places it can come from."""
     return (
@@ -69,7 +75,7 @@ def _secret(name: str, what: str) -> tuple[Option, ...]:
 EMAIL = (
     Option("to", type="list", elements="str", required=True, env=("ALERT_EMAIL",), help="Addresses of the recipients."),
     Option("sender", aliases=("from",), help="Address of the sender; default mlops-fleet@HOSTNAME."),
-    Option("host", help="SMTP server; without it the local mail command is used."),
+    Option("host", check=_host_problem, help="SMTP server; without it the local mail command is used."),
     Option("port", type="int", minimum=1, maximum=65535, help="Default 587 (starttls), 465 (tls), 25 (none)."),
     Option("security", choices=("starttls", "tls", "none"), default="starttls", help="How the connection to the SMTP server is protected."),
     Option("user", help="User name for the SMTP server."),
@@ -82,12 +88,12 @@ EMAIL = (
 
 WEBHOOK = (
     *_secret("url", "Address to POST to; a secret as a whole."),
-    Option("name", help="Name in the result; default: the payload's name."),
+    Option("name", check=_one_line, help="Name in the result; default: the payload's name."),
     Option("payload", choices=PAYLOADS, default="auto", help="Form of the body; auto goes by the address."),
     Option("template", type="raw", help="Body for payload template: JSON text or a structure with $placeholders."),
     Option("headers", type="dict", secret=True, help="Further HTTP headers."),
     *_secret("routing_key", "Integration key of PagerDuty Events v2."),
-    *_secret("api_key", "API key of Opsgenie."),
+    *_secret("api_key", "API key of Opsgenie, or what a template calls $api_key."),
     Option("ca_file", type="path", help="Certificates to trust instead of the system's."),
     Option("timeout", type="float", default=10.0, minimum=0.1, maximum=300, help="Seconds to wait for each answer."),
     Option("retries", type="int", default=2, minimum=0, maximum=10, help="Further attempts after 429, 5xx or a lost connection."),
@@ -131,6 +137,9 @@ class AlertOptions(OptionSet):
             values["msg"] = values.get("msg") if message is None else message
         if isinstance(values.get("email"), (str, list)) and values["email"]:
             values["email"] = {"to": values["email"]}
+        if isinstance(values.get("email"), Mapping) and isinstance(values["email"].get("to"), list):
+            # Ansible splits "a@x.org, b@x.org" at the comma only.
+            values["email"] = {**values["email"], "to": [one.strip() if isinstance(one, str) else one for one in values["email"]["to"]]}
         hooks = values.get("webhooks")
         if isinstance(hooks, str):
             hooks = hooks.replace(",", " ").split()
@@ -202,11 +211,14 @@ def _verify_webhook(hook: Mapping[str, Any], where: str) -> None:
     if (hook["template"] is not None) != (hook["payload"] == "template"):
         raise OptionError(f"Options {where}.template and {where}.payload: template belong together.", "Give both or neither.", f"{where}.template")
     if hook["template"] is not None:
-        from .payloads import template_problem
+        from .payloads import SECRETS, template_problem
 
         problem = template_problem(hook["template"])
         if problem:
             raise OptionError(f"Option {where}.template can't be used: {problem}.", "", f"{where}.template")
+        for name in SECRETS:
+            if re.search(rf"\$\{{?{name}\b", str(hook["template"])):
+                _one_source(hook, name, where, required=True)
     for name, value in (hook["headers"] or {}).items():
         if not isinstance(name, str) or not _HEADER.match(name) or name.lower() in ("host", "content-length", "transfer-encoding", "connection"):
             raise OptionError(f"Option {where}.headers has a name that can't be used.", "Use plain HTTP header names.", f"{where}.headers")

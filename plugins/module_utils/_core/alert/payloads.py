@@ -24,8 +24,12 @@ from .events import ALERT, RECOVERY, TEST, Event, digest_key
 _SOURCE = "mlops-fleet"
 #: Alertmanager drops an alert it does not hear of again; ours must outlive the time until the next reminder.
 _ALERTMANAGER_SECONDS = 86400.0
+#: Seconds by which a node's clock may be ahead of Alertmanager's.
+_CLOCKS_DIFFER = 60.0
 _NEVER = "0001-01-01T00:00:00Z"
 _SHOWN = 20
+#: What a template can use beside the placeholders: secrets that a service wants in the body.
+SECRETS = ("api_key", "routing_key")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ class Unit:
     events: tuple[Event, ...]
     incident: str
     resolve: bool = False
+
+    @property
+    def only(self) -> tuple[str, ...]:
+        """Marks of the recipients who still have to get it, the same for all its events; empty: all."""
+        return self.events[0].only
 
     @property
     def worst(self) -> Event:
@@ -179,7 +188,7 @@ def _card_text(text: str) -> str:
 
 
 def teams(unit: Unit) -> dict[str, Any]:
-    """Teams Workflows: a message with one Adaptive Card (28 KB at most; this stays below 10)."""
+    """Teams Workflows: a message with one Adaptive Card (28 KB at most; this stays below, even when every letter takes four bytes)."""
     colour = {"critical": "Attention", "warning": "Warning", "info": "Accent", "pass": "Good"}[unit.severity]
     title = {"type": "TextBlock", "text": _card_text(_cut(unit.title, 500)), "weight": "Bolder", "size": "Medium", "color": colour, "wrap": True}
     body: list[dict[str, Any]] = [title]
@@ -261,7 +270,9 @@ def alertmanager(unit: Unit, lifetime: float = 0.0) -> list[dict[str, Any]]:
         gone = [one for one in event.previous if one != event.severity]
         for severity in gone:
             ended = {"labels": _labels(event, severity), "annotations": _annotations(event)}
-            found.append({**ended, "startsAt": _zulu(event.since), "endsAt": _zulu(max(event.time, event.since + 1))})
+            # An end that lies in the future by Alertmanager's clock is no end to it: the alert would stay for its whole lifetime.
+            end = event.time - _CLOCKS_DIFFER
+            found.append({**ended, "startsAt": _zulu(min(event.since, end)), "endsAt": _zulu(end)})
         if event.kind != RECOVERY:
             seconds = 300.0 if event.kind == TEST else max(_ALERTMANAGER_SECONDS, lifetime)
             alert: dict[str, Any] = {"labels": _labels(event, event.severity), "annotations": _annotations(event)}
@@ -324,7 +335,7 @@ def template_problem(template: Any) -> str | None:
         return "it is neither text nor a mapping nor a list"
     sample = Event("key", "host", "check", "subject", "critical", "critical", 'a "message"', 0.0, 0.0)
     try:
-        json.dumps(from_template(template, placeholders(Unit((sample,), "key"))))
+        json.dumps(from_template(template, {**placeholders(Unit((sample,), "key")), **dict.fromkeys(SECRETS, "x")}), allow_nan=False)
     except (TypeError, ValueError) as error:
         # json.loads shows no part of the text in its message.
         return f"filled in, it is not JSON ({error})"

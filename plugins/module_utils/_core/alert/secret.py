@@ -32,7 +32,10 @@ def read(values: Mapping[str, Any], name: str, world: World) -> str | None:
         variable = values[name + "_env"]
         if not world.environ.get(variable):
             raise NotUsable(f"The environment variable {variable} ({name}_env) is not set.", "Set it, or use another source.", variable)
-        return world.environ[variable].strip()
+        found = world.environ[variable].strip()
+        if not found.isprintable():  # what is no UTF-8 arrives as lone surrogates
+            raise NotUsable(f"The environment variable {variable} ({name}_env) is not one line of UTF-8 text.", "Correct it.", variable)
+        return found
     if values.get(name + "_file"):
         return _from_file(values[name + "_file"], name, world)
     return None
@@ -66,7 +69,12 @@ def _from_file(path: str, name: str, world: World) -> str:
         data = os.read(fd, _LARGEST)
     finally:
         os.close(fd)
-    text = data.decode("utf-8", "replace").strip()
+    try:
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise NotUsable(f"{path} ({name}_file) is not UTF-8 text.", "Write it anew.", path) from None
+    if not text.isprintable():
+        raise NotUsable(f"{path} ({name}_file) is not one line of text.", "Keep nothing in it but the secret.", path)
     if not text:
         raise NotUsable(f"{path} ({name}_file) is empty.", "", path)
     return text
@@ -105,8 +113,13 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 
 
 def touches(text: str, secrets: Iterable[str], length: int = 8) -> bool:
-    """Say whether C(text) holds any C(length) consecutive characters of a secret (a server may echo only a part)."""
-    return any(word[start : start + length] in text for word in secrets for start in range(max(1, len(word) - length + 1)))
+    """Say whether C(text) holds any C(length) consecutive characters of a secret (a server may echo only a part).
+
+    Of an URL only what comes after the host counts, or no answer with a link in it could be shown.
+    """
+    words = [word.split("/", 3)[3] if word.startswith(("http://", "https://")) and word.count("/") > 2 else word for word in secrets]
+    found = (word[start : start + length] for word in words if len(word) >= _SHORTEST for start in range(max(1, len(word) - length + 1)))
+    return any(piece in text for piece in found)
 
 
 def all_words(options: Any, world: World) -> set[str]:

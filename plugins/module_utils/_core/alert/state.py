@@ -18,7 +18,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,9 +32,13 @@ QUEUE_SECONDS = 86400.0
 QUEUE_LENGTH = 200
 #: Entries nothing was heard of for so long are forgotten.
 FORGET_SECONDS = 30 * 86400.0
+#: What one part judged bad counts for so long against another part that judges the same better.
+OPINION_SECONDS = 6 * 3600.0
 ENTRIES = 5000
 #: A second run waits this long for the first one to finish sending.
 LOCK_SECONDS = 150.0
+#: The year 9999; nothing can be written as a date after it.
+_LAST_SECOND = 253402300799
 _EMPTY: dict[str, Any] = {"version": 1, "saved": 0, "salt": "", "entries": {}, "pending": {}}
 
 
@@ -70,7 +74,9 @@ class Store:
             found = os.stat(self.folder)
         except OSError as error:
             raise WriteFailed(f"Can't make the state folder {self.folder}: {error.strerror}.", "Name another one in state_dir.", self.folder) from error
-        if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
+        if not stat.S_ISDIR(found.st_mode):
+            raise Refused(f"The state folder {self.folder} is not a folder.", "Remove what is there, or name another state_dir.", self.folder)
+        if found.st_mode & 0o022:
             raise Refused(f"The state folder {self.folder} is writable by others.", f"Run: chmod 0700 {self.folder}", self.folder)
         if found.st_uid not in (os.geteuid(), 0):
             raise Refused(f"The state folder {self.folder} belongs to another user.", "Run as that user, or name another state_dir.", self.folder)
@@ -107,8 +113,10 @@ class Store:
                 found = fsutil.read_json(path) if path else None
                 if found is not None and not (isinstance(found, dict) and found.get("version") == 1):
                     raise NotUsable(f"{path} is not an alert state file of this version.", "", path)
-            except NotUsable as error:
-                self.world.warn(f"{error.message} What was told before is not known any more; the file is kept as {path}.broken.")
+            except (NotUsable, RecursionError) as error:
+                why = error.message if isinstance(error, NotUsable) else f"{path} is nested too deeply."
+                kept = f"; the file is kept as {path}.broken" if repair else ""
+                self.world.warn(f"{why} What was told before is not known any more{kept}.")
                 if repair:
                     with contextlib.suppress(OSError):
                         os.replace(path, path + ".broken")
@@ -146,11 +154,16 @@ class Store:
             self.data["salt"] = os.urandom(16).hex()
         return hmac.new(str(self.data["salt"]).encode(), secret.encode("utf-8", "replace"), "sha256").hexdigest()[:12]
 
-    def expire(self, now: float, cooldown: float) -> int:
-        """Forget old entries and undelivered events; return how many undelivered ones were given up."""
+    def expire(self, now: float, cooldown: float, seen: Collection[str] = (), ran: Collection[tuple[str, str]] = ()) -> int:
+        """Forget old entries and undelivered events; return how many undelivered ones were given up.
+
+        What this run speaks of (C(seen) keys, C(ran) as in decide) is not forgotten: after weeks of repair its end is still to be told.
+        """
         lost = 0
         entries = self.data["entries"]
         for key, entry in list(entries.items()):
+            if key in seen or (entry["host"], entry["check"]) in ran:
+                entry["seen_at"] = now
             entry["seen_at"] = min(entry["seen_at"], now)
             if now - entry["seen_at"] > (FORGET_SECONDS if entry["open"] else max(86400.0, cooldown)):
                 del entries[key]
@@ -168,9 +181,9 @@ class Store:
         return lost
 
     def waiting(self, channel: str) -> list[Event]:
-        """Return what could not be delivered to a channel yet, oldest first."""
-        found = self.data["pending"].get(channel, {})
-        return [Event.from_dict(found[key]["event"]) for key in sorted(found, key=lambda one: (found[one]["queued_at"], one))]
+        """Return what could not be delivered to a channel yet, oldest first, of one run the worst first."""
+        found = [(one["queued_at"], Event.from_dict(one["event"])) for one in self.data["pending"].get(channel, {}).values()]
+        return [event for dummy, event in sorted(found, key=lambda one: (one[0], -one[1].level, one[1].host, one[1].check, one[1].subject))]
 
     def enqueue(self, channel: str, events: Iterable[Event], now: float) -> None:
         """Note events as undelivered to a channel; a newer event of a key takes the older one's place."""
@@ -182,6 +195,11 @@ class Store:
         if not waiting:
             del self.data["pending"][channel]
 
+    def narrow(self, channel: str, keys: Iterable[str], left: Iterable[str]) -> None:
+        """Note that events reached all of a channel's recipients but those with the marks C(left)."""
+        for key in keys:
+            self.data["pending"][channel][key]["event"]["only"] = list(left)
+
     def done(self, channel: str, keys: Iterable[str]) -> None:
         """Take events off a channel's undelivered ones."""
         waiting = self.data["pending"].get(channel, {})
@@ -192,7 +210,8 @@ class Store:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+    """Return a number from the file; 0 for what is none, or no time that a clock can have had."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LAST_SECOND else 0.0
 
 
 def _clean(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,10 +229,11 @@ def _clean(found: Mapping[str, Any]) -> dict[str, Any]:
                 "since": _number(entry.get("since")),
                 "seen_at": _number(entry.get("seen_at")),
                 "sent_at": _number(entry.get("sent_at")),
-                "sent": entry.get("sent") if entry.get("sent") in LEVELS else verdict.PASS,
+                "sent": entry.get("sent") if entry.get("sent") in list(LEVELS) else verdict.PASS,
                 "open": entry.get("open") is True,
                 "bad": entry.get("bad") is True,
                 "incident": entry.get("incident") if isinstance(entry.get("incident"), str) else key,
+                "by": _opinions(entry.get("by")),
             }
     pending = found.get("pending")
     for channel, waiting in (pending if isinstance(pending, dict) else {}).items():
@@ -223,6 +243,12 @@ def _clean(found: Mapping[str, Any]) -> dict[str, Any]:
                     event = Event.from_dict(one["event"])
                     data["pending"].setdefault(channel, {})[key] = {"queued_at": _number(one.get("queued_at")), "event": event.to_dict()}
     return data
+
+
+def _opinions(found: Any) -> dict[str, list[Any]]:
+    """Return which part judged the thing how bad and when (C(by) of an entry), as far as it can be used."""
+    usable = found.items() if isinstance(found, dict) else ()
+    return {part: [one[0], _number(one[1])] for part, one in usable if isinstance(one, list) and len(one) == 2 and one[0] in list(LEVELS)}
 
 
 def decide(
@@ -242,6 +268,8 @@ def decide(
     A problem is told when it is new, when it is worse than what was told last, and again when C(cooldown) seconds have passed. The
     cooldown counts from the last alert and outlives a recovery, so that something that flaps is told once per cooldown and not each
     time. A recovery is told once, and only when its problem was.
+
+    Two parts may judge the same thing with limits of their own: then the worse opinion counts until its own part takes it back.
     """
     after = {key: dict(entry) for key, entry in entries.items()}
     seen = _with_vanished(after, list(seen), ran, now)
@@ -253,15 +281,21 @@ def decide(
             # A time in the future is a clock that was set back: count from now, or nobody hears of it until the clock is there again.
             entry["sent_at"], entry["since"] = min(entry["sent_at"], now), min(entry["since"], now)
             entry["seen_at"] = now
+        others = _others(event, entry, now)
         if event.severity == verdict.PASS:
-            recovered = _recover(event, entry)
+            recovered = _recover(event, entry) if not others else None
             if recovered is not None:
                 found.append((recovered, True))
             continue
         if entry is None:
             entry = {"host": event.host, "check": event.check, "subject": event.subject, "since": event.since, "seen_at": now}
-            entry.update(sent_at=0.0, sent=verdict.PASS, open=False, bad=False, incident=event.key)
+            entry.update(sent_at=0.0, sent=verdict.PASS, open=False, bad=False, incident=event.key, by={})
             after[event.key] = entry
+        entry["by"] = {**entry["by"], event.source: [event.severity, now]}
+        if others and LEVELS[others[0]] > event.level:
+            part = f"{others[1]}_health"
+            found.append((replace(event, reason=f"{part} judges it {others[0]}", since=min(entry["since"], event.since)), False))
+            continue
         if not entry["bad"]:
             entry.update(bad=True, since=event.since)
         send, reason = _when(event, entry, now, cooldown)
@@ -278,6 +312,15 @@ def decide(
     return [(replace(event, incident=after[event.key]["incident"]), send) for event, send in found], after
 
 
+def _others(event: Event, entry: dict[str, Any] | None, now: float) -> tuple[str, str] | None:
+    """Return the worst severity that another part holds against this thing, and that part. The event's own part's former opinion is dropped."""
+    if entry is None:
+        return None
+    entry["by"] = {part: one for part, one in entry["by"].items() if part not in ("", event.source) and event.source}
+    fresh = [(one[0], part) for part, one in entry["by"].items() if now - one[1] <= OPINION_SECONDS]
+    return max(fresh, key=lambda one: LEVELS[one[0]], default=None)
+
+
 def _when(event: Event, entry: Mapping[str, Any], now: float, cooldown: float) -> tuple[bool, str]:
     told = entry["sent_at"] > 0
     age = now - entry["sent_at"]
@@ -286,7 +329,8 @@ def _when(event: Event, entry: Mapping[str, Any], now: float, cooldown: float) -
     if event.level > LEVELS[entry["sent"]]:
         return True, f"escalated from {entry['sent']} to {event.severity}"
     if age >= cooldown:
-        return True, f"still {event.severity}, cooldown of {fsutil.human_duration(cooldown)} is over"
+        how = f"still {event.severity}" if event.severity == entry["sent"] else f"eased from {entry['sent']} to {event.severity}"
+        return True, f"{how}, cooldown of {fsutil.human_duration(cooldown)} is over" if cooldown else how
     rest = fsutil.human_duration(cooldown - age)
     return False, f"told {fsutil.human_duration(age)} ago, within the cooldown for another {rest}"
 
@@ -307,9 +351,11 @@ def _with_vanished(entries: Mapping[str, Mapping[str, Any]], seen: list[Event], 
     Only where the check itself ran: a document without that check says nothing, nor does one in which it is bad as a whole.
     """
     keys = {event.key for event in seen}
+    sources = {(event.host, event.check): event.source for event in seen}
     ran = ran - {(event.host, event.check) for event in seen if not event.subject and event.severity != verdict.PASS}
     for key, entry in entries.items():
         if entry["bad"] and key not in keys and (entry["host"], entry["check"]) in ran:
             text = f"{entry['check']} {entry['subject']}".strip() + " is no longer reported"
-            seen.append(Event(key, entry["host"], entry["check"], entry["subject"], verdict.SKIPPED, verdict.PASS, text, now, now))
+            source = sources.get((entry["host"], entry["check"]), "")
+            seen.append(Event(key, entry["host"], entry["check"], entry["subject"], verdict.SKIPPED, verdict.PASS, text, now, now, source=source))
     return seen

@@ -6,21 +6,30 @@
 from __future__ import annotations
 
 import json
+import re
+import string
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from ..errors import FleetError, NotUsable
 from ..ports import World
 from . import payloads, secret
 from .channel import Channel, Undelivered, attempts
-from .events import RECOVERY, Event
+from .events import RECOVERY, TEST, Event
 from .options import DEFAULT_URLS, _url_problem
 from .payloads import Unit
 
 _LONGEST_WAIT = 30.0
 _LARGEST_ANSWER = 4096
+#: docs.slack.dev, "Handling errors" of incoming webhooks.
+_SLACK_ERRORS = frozenset(
+    "action_prohibited channel_is_archived channel_not_found invalid_payload invalid_token no_active_hooks no_service no_service_id no_team no_text"
+    " posting_to_general_channel_denied rollup_error team_disabled too_many_attachments user_not_found".split()
+)
+#: Seconds for the words of an answer; then what has come must do.
+_READING = 2.0
 _REDIRECTS = 3
 _PATHS = {"pagerduty": "/v2/enqueue", "opsgenie": "/v2/alerts", "alertmanager": "/api/v2/alerts"}
 _HOSTS = {
@@ -56,11 +65,13 @@ class Webhook(Channel):
         except FleetError as error:
             self.problem = error
         parts = urlsplit(self.url)
-        target = f"{parts.scheme}://{parts.hostname}" if self.url else ""
+        host = parts.hostname or ""
+        target = f"{parts.scheme}://[{host}]" if ":" in host else f"{parts.scheme}://{host}" if host else ""
         if self.payload == "auto":
             self.payload = guess(self.url) if self.url else "plain"
         identity = f"{self.payload} {self.url}" if not hook["name"] else hook["name"]
         super().__init__(world, hook["name"] or self.payload, target, identity, digest_after)
+        self.retries = hook["retries"]
         if self.url:
             self.secrets |= secret.of_url(self.url)
 
@@ -69,11 +80,12 @@ class Webhook(Channel):
         problem = _url_problem(url)
         if problem:
             raise NotUsable(f"The webhook's url can't be used: {problem}.", "Check where it comes from.", "url")
-        parts = urlsplit(url)
+        parts = urlsplit(_wire(url))
         path = _PATHS.get(guess(url) if self.payload == "auto" else self.payload)
-        if path and not parts.path.rstrip("/").endswith(path):
-            return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
-        return url
+        if path:
+            base = parts.path.rstrip("/")
+            parts = parts._replace(path=base if base.endswith(path) else base + path)
+        return urlunsplit(parts)
 
     def wants(self, event: Event) -> bool:
         return bool(self.hook["send_resolved"]) or event.kind != RECOVERY
@@ -108,7 +120,8 @@ class Webhook(Channel):
             return "", payloads.alertmanager(unit, 2 * self.cooldown)
         if self.payload == "template":
             try:
-                return "", payloads.from_template(self.hook["template"], payloads.placeholders(unit))
+                secrets = {"api_key": self.api_key, "routing_key": self.routing_key}
+                return "", payloads.from_template(self.hook["template"], {**payloads.placeholders(unit), **{k: v for k, v in secrets.items() if v}})
             except (TypeError, ValueError) as error:
                 raise Undelivered(f"the template does not give JSON ({type(error).__name__})", passing=False) from error
         return "", {"slack": payloads.slack, "mattermost": payloads.mattermost, "teams": payloads.teams}.get(self.payload, payloads.plain)(unit)
@@ -116,27 +129,30 @@ class Webhook(Channel):
     def send(self, unit: Unit, deadline: float) -> str:
         if not unit.resolve and self.payload in ("pagerduty", "opsgenie") and all(event.kind == RECOVERY for event in unit.events):
             return "nothing to send: other problems of the same incident are still open"
-        suffix, content = self.body(unit)
-        data = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
-        url = self.url
-        if suffix:
-            parts = urlsplit(url)
-            path, _mark, query = suffix.partition("?")
-            url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + path, query="&".join(one for one in (parts.query, query) if one)))
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "mlops-fleet-alert", "Accept": "application/json, */*"}
         if self.payload == "opsgenie":
             headers["Authorization"] = f"GenieKey {self.api_key}"
         headers.update({name: str(value) for name, value in (self.hook["headers"] or {}).items()})
-        context = _tls(self.hook["ca_file"]) if url.startswith("https:") else None
-        status = attempts(lambda: self._post(url, data, headers, context, deadline), self.hook["retries"], deadline)
-        if self.payload == "pagerduty" and unit.events[0].kind == "test":
-            # A test must not leave an incident behind.
-            closing = json.dumps(payloads.pagerduty(Unit(unit.events, unit.incident, True), self.routing_key)).encode()
-            self._post(url, closing, headers, context, deadline)
-        elif self.payload == "opsgenie" and unit.events[0].kind == "test":
-            suffix, content = payloads.opsgenie(Unit(unit.events, unit.incident, True))
-            self._post(self.url + suffix, json.dumps(content).encode(), headers, context, deadline)
+        context = _tls(self.hook["ca_file"]) if self.url.startswith("https:") else None
+        units = [unit]
+        if unit.kind == TEST and self.payload in ("pagerduty", "opsgenie"):
+            units.append(Unit(unit.events, unit.incident, True))  # a test must not leave an incident behind
+        for one in units:
+            url, data = self._request(one)
+            status = attempts(lambda: self._post(url, data, headers, context, deadline), self.retries, deadline)  # noqa: B023  # called at once
         return f"HTTP {status}"
+
+    def _request(self, unit: Unit) -> tuple[str, bytes]:
+        """Return where to post a message, and its bytes. :raises Undelivered: see body."""
+        suffix, content = self.body(unit)
+        parts = urlsplit(self.url)
+        path, _mark, query = suffix.partition("?")
+        if suffix:
+            parts = parts._replace(path=parts.path + path, query="&".join(one for one in (parts.query, query) if one))
+        try:
+            return urlunsplit(parts), json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        except ValueError as error:
+            raise Undelivered(f"the template does not give JSON ({type(error).__name__})", passing=False) from error
 
     def _post(self, url: str, data: bytes, headers: Mapping[str, str], context: Any, deadline: float) -> int:
         """POST once; follow a redirect that keeps the method and stays on the same host. Return the HTTP status (2xx)."""
@@ -147,8 +163,10 @@ class Webhook(Channel):
         class Stay(urllib.request.HTTPRedirectHandler):
             """Never follows: what is posted, and to whom, is decided below."""
 
-            def redirect_request(self, *_given: Any, **_named: Any) -> None:
+            def http_error_302(self, *_given: Any) -> None:
                 return None
+
+            http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
 
         handlers: list[Any] = [Stay()] + ([urllib.request.HTTPSHandler(context=context)] if context is not None else [])
         opener = urllib.request.build_opener(*handlers)
@@ -160,12 +178,14 @@ class Webhook(Channel):
             request = urllib.request.Request(address, data=data, headers={**authorization, **headers}, method="POST")  # noqa: S310  # http(s) only, checked
             try:
                 with opener.open(request, timeout=timeout) as answer:
+                    self._judge(answer)
                     return int(answer.status)
             except urllib.error.HTTPError as error:
                 with error:
                     target = error.headers.get("Location", "") if error.code in (307, 308) else ""
-                    if target and _same_host(url, target):
-                        url = _joined(url, target)
+                    onward = _onward(url, target) if target else None
+                    if onward:
+                        url = onward
                         continue
                     raise self._refusal(error) from None
             except urllib.error.URLError as error:
@@ -174,6 +194,24 @@ class Webhook(Channel):
                 raise _trouble(error) from None
         raise Undelivered("too many redirects", passing=False)
 
+    def _judge(self, answer: Any) -> None:
+        """Chat services may say only in words that a message was not taken. :raises Undelivered: it was not."""
+        if self.payload not in ("slack", "mattermost", "teams", "template"):
+            return
+        try:
+            said = _said(answer)
+        except Undelivered:  # the time is over, but the message has been taken
+            return
+        told = re.search(r"returned HTTP error (\d{3})", said)  # Teams passes on what its own inside answered
+        code = int(told.group(1)) if told else 0
+        if told or said in _SLACK_ERRORS or _denies(said):
+            detail = f"HTTP {answer.status}, but not taken" + self._quoted(said)
+            raise Undelivered(detail, passing=code == 429 or code >= 500, alone=code >= 500)
+
+    def _quoted(self, said: str) -> str:
+        """Return the server's own words for a detail: only when they are free of our secrets."""
+        return f": {said[:200]}" if said and said.isprintable() and not said.startswith("<") and not secret.touches(said, self.secrets) else ""
+
     def _refusal(self, error: Any) -> Undelivered:
         """What an HTTP error means. Only the number and its standard name are the server's; its own words only when free of our secrets."""
         import http.client
@@ -181,21 +219,14 @@ class Webhook(Channel):
         name = f"HTTP {error.code} {http.client.responses.get(error.code, '')}".strip()
         if 300 <= error.code < 400:
             return Undelivered(f"{name}: the address redirects, which is not followed for a POST; give the final address", passing=False)
-        if error.code == 429 or error.code >= 500:
+        if error.code in (408, 425, 429) or error.code >= 500:
             wait = _retry_after(error.headers.get("Retry-After"))
             if wait is not None and wait > _LONGEST_WAIT:
                 # attempts() gives up at once: no pause fits.
                 return Undelivered(f"{name}, wait asked for: {wait:.0f} s", passing=True, wait=float("inf"))
-            return Undelivered(name, passing=True, wait=wait)
-        if error.code == 408:
-            return Undelivered(name, passing=True)
-        try:
-            said = " ".join(error.read(_LARGEST_ANSWER).decode("utf-8", "replace").split())
-        except (OSError, http.client.HTTPException):
-            said = ""
-        if said and said.isprintable() and not said.startswith("<") and not secret.touches(said, self.secrets):
-            name += f": {said[:200]}"
-        return Undelivered(name, passing=False)
+            # 429 and the gateway's numbers are about the service, others may be about this message.
+            return Undelivered(name, passing=True, wait=wait, alone=error.code not in (429, 502, 503, 504))
+        return Undelivered(name + self._quoted(_said(error.fp)), passing=False)
 
 
 def _tls(ca_file: str | None) -> Any:
@@ -209,8 +240,33 @@ def _tls(ca_file: str | None) -> Any:
     return context
 
 
+def _said(answer: Any) -> str:
+    """Return the words of an answer in one line, as far as they come soon: a body may be endless, or a byte now and then."""
+    import http.client
+
+    data, end = b"", time.monotonic() + _READING
+    try:
+        while len(data) < _LARGEST_ANSWER and time.monotonic() < end:
+            more = answer.read1(_LARGEST_ANSWER)
+            if not more:
+                break
+            data += more
+    except (OSError, http.client.HTTPException, ValueError):
+        pass
+    return " ".join(data.decode("utf-8", "replace").split())
+
+
+def _denies(said: str) -> bool:
+    try:
+        found = json.loads(said)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and (found.get("ok") is False or found.get("success") is False)
+
+
 def _trouble(error: Any) -> Undelivered:
     """What a failed connection means, in our own words: exception texts of the HTTP library hold URLs and header values."""
+    import http.client
     import socket
     import ssl
 
@@ -222,6 +278,13 @@ def _trouble(error: Any) -> Undelivered:
         return Undelivered("no answer in time", passing=True)
     if isinstance(error, OSError) and error.strerror:
         return Undelivered(f"no connection: {error.strerror}", passing=True)
+    refused = re.match(r"Tunnel connection failed: (\d{3})", str(error))
+    if refused:
+        return Undelivered(f"the proxy (https_proxy) refused the connection: HTTP {refused.group(1)}", passing=True)
+    if isinstance(error, (UnicodeError, http.client.InvalidURL)):
+        return Undelivered("the host name of the address, or of the proxy, can't be used", passing=False)
+    if isinstance(error, str):
+        return Undelivered("the request can't be made; check http_proxy and https_proxy", passing=False)
     return Undelivered(f"the connection broke ({type(error).__name__})", passing=True)
 
 
@@ -229,7 +292,7 @@ def _retry_after(value: str | None) -> float | None:
     """Return the seconds that a Retry-After header asks for (number or HTTP date)."""
     if not value:
         return None
-    if value.strip().isdigit():
+    if re.fullmatch(r"\s*[0-9]+\s*", value):
         return float(value.strip()[:9])
     from email.utils import parsedate_to_datetime
 
@@ -253,15 +316,19 @@ def _without_login(url: str) -> tuple[str, dict[str, str]]:
     return urlunsplit(parts._replace(netloc=place)), {"Authorization": f"Basic {token}"}
 
 
-def _joined(url: str, target: str) -> str:
+def _wire(url: str) -> str:
+    """Return an URL with everything but ASCII quoted, host and login apart, which have other rules."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=quote(parts.path, safe=string.punctuation), query=quote(parts.query, safe=string.punctuation)))
+
+
+def _onward(url: str, target: str) -> str | None:
+    """Return where a redirect leads; None when that is another host or no address at all."""
     from urllib.parse import urljoin
 
-    return urljoin(url, target)
-
-
-def _same_host(url: str, target: str) -> bool:
     try:
-        old, new = urlsplit(url), urlsplit(_joined(url, target))
-        return (old.scheme, old.hostname, old.port) == (new.scheme, new.hostname, new.port)
+        found = _wire(urljoin(url, target))
+        old, new = urlsplit(url), urlsplit(found)
+        return found if (old.scheme, old.hostname, old.port) == (new.scheme, new.hostname, new.port) and _url_problem(found) is None else None
     except ValueError:
-        return False
+        return None

@@ -182,6 +182,10 @@ def test_check_mode_and_then_for_real(play, server, tmp_path):
     assert (again["changed"], again["channels"][0]["status"]) == (False, "skipped")
     assert again["events"][0]["decision"] == "hold"
     assert len(server.requests) == 1
+    documented = re.findall(r"^(\w+):$", (ROOT / "plugins" / "modules" / "alert.py").read_text().partition('RETURN = r"""')[2], re.M)
+    ansibles = {"changed", "failed", "warnings", "deprecations", "diff", "invocation", "_ansible_no_log"}
+    for told in (would, sent, again):
+        assert set(told) - ansibles == set(documented)
 
 
 def test_message_is_another_name_of_msg(play, server):
@@ -191,6 +195,17 @@ def test_message_is_another_name_of_msg(play, server):
         assert told["events"][0]["message"] == f"by {name}"
     told, dummy, dummy = play({"msg": "a", "message": "b", "webhooks": hooks})
     assert "same option" in told["msg"]
+
+
+def test_plain_addresses_stand_for_themselves_and_are_secrets(play, server):
+    url = f"http://{server.place}/{CANARIES['url']}?sig={CANARIES['query']}"
+    for number, hooks in enumerate((url, [url], {"url": url})):
+        told, output, dummy = play({"message": f"number {number}", "webhooks": hooks})
+        assert told["channels"][0]["status"] == "sent", told
+        assert [word for word in WORDS if word in output + json.dumps(told)] == []
+    assert len(server.requests) == 3
+    told, dummy, dummy = play({"message": "x", "email": "a@example.com"}, check=True)
+    assert told["channels"][0]["kind"] == "email"
 
 
 def test_undelivered_can_fail_the_task(play, server):

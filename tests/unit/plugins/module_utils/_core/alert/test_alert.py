@@ -16,6 +16,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import alert, state
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.events import key_of
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError, Refused
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
@@ -58,6 +59,14 @@ def test_an_escalation_is_never_held_back_and_its_way_down_is(tell, web, documen
         tell(document=document(make_check("gpu_temperature", status, subject="GPU 3")), webhooks=hook(web))
         clock.time += 60
     assert [one["severity"] for one in web.bodies] == ["warning", "critical"]
+
+
+def test_what_eased_is_told_as_that_with_the_next_reminder(tell, web, document, make_check, clock):
+    tell(document=document(make_check("load", "critical")), webhooks=hook(web))
+    clock.time += 4000
+    assert tell(document=document(make_check("load", "warning")), webhooks=hook(web)).events[0]["reason"] == (
+        "eased from critical to warning, cooldown of 1 h 00 min is over"
+    )
 
 
 def test_flapping_is_told_once_per_cooldown(tell, web, document, make_check, clock):
@@ -199,6 +208,91 @@ def test_undelivered_messages_expire_and_are_bounded(tell, web, answer, document
     clock.time += state.QUEUE_SECONDS + 60
     tell(document=document(make_check("x", "pass")), webhooks=hook(web))
     assert len(web.requests) == 2, "a day later nobody wants them any more"
+
+
+GPU, NODE = {"gpus": []}, {"recommendation": "none"}
+
+
+def test_what_one_part_finds_bad_the_other_does_not_end(tell, web, document, make_check, clock):
+    """node_health without gpu_expected_count sees nothing wrong with seven GPUs, gpu_health with expected_count does."""
+
+    def judge(status, kind):
+        clock.time += 300
+        return tell(document=document(make_check("gpu_count", status), **kind), webhooks=hook(web))
+
+    for status, kind in (("critical", GPU), ("pass", NODE), ("critical", GPU), ("skipped", NODE), ("critical", GPU)):
+        judge(status, kind)
+    assert messages(web) == [("firing", "gpu_count is critical")]
+    judge("pass", GPU)
+    judge("pass", NODE)
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
+
+
+def test_a_subject_that_one_part_does_not_report_is_not_gone_for_the_other(tell, web, document, make_check):
+    tell(document=document(make_check("gpu_xid", "critical", subject="GPU 3"), make_check("gpu_xid", "pass", subject="GPU 4"), **GPU), webhooks=hook(web))
+    tell(document=document(make_check("gpu_xid", "pass", subject="GPU 4"), **NODE), webhooks=hook(web))
+    assert [status for status, dummy in messages(web)] == ["firing"]
+
+
+def test_the_worse_of_two_opinions_counts(tell, web, document, make_check, clock):
+    def judge(status, kind, seconds=300):
+        clock.time += seconds
+        result = tell(document=document(make_check("gpu_temperature", status, subject="GPU 3"), **kind), webhooks=hook(web, send_resolved=True))
+        return result.events[0]["reason"] if result.events else ""
+
+    judge("warning", NODE)
+    assert judge("critical", GPU) == "escalated from warning to critical"
+    assert judge("warning", NODE, 4000) == "gpu_health judges it critical"
+    assert judge("critical", GPU, 4000).startswith("still critical")
+    judge("pass", NODE)
+    assert [body["severity"] for body in web.bodies] == ["warning", "critical", "critical"]
+    judge("warning", GPU)
+    judge("pass", GPU)
+    assert [body["severity"] for body in web.bodies] == ["warning", "critical", "critical", "pass"]
+
+
+def test_the_opinion_of_a_part_that_judges_no_more_is_dropped_in_the_end(tell, web, document, make_check, clock):
+    tell(document=document(make_check("gpu_count", "critical"), **GPU), webhooks=hook(web))
+    for dummy in range(4):
+        clock.time += 86400
+        tell(document=document(make_check("gpu_count", "pass"), **NODE), webhooks=hook(web))
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
+
+
+def test_a_message_takes_back_what_any_part_found(tell, web, document, make_check):
+    tell(document=document(make_check("gpu_count", "critical"), **GPU), webhooks=hook(web))
+    tell(document=document(make_check("gpu_count", "pass")), webhooks=hook(web))
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_the_end_is_told_also_after_months_of_repair(tell, web, document, make_check, clock, reported):
+    root = make_check("disk_space", "pass", subject="/")
+    tell(document=document(make_check("disk_space", "critical", subject="/data"), root), webhooks=hook(web))
+    clock.time += 4 * state.FORGET_SECONDS
+    tell(document=document(*[make_check("disk_space", "pass", subject="/data")] * reported, root), webhooks=hook(web))
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
+
+
+def test_what_nobody_speaks_of_is_forgotten(tell, web, document, make_check, clock, tmp_path):
+    tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web))
+    clock.time += 2 * state.FORGET_SECONDS
+    tell(document=document(make_check("load", "warning")), webhooks=hook(web))
+    assert [one["check"] for one in json.loads((tmp_path / "state" / "state.json").read_text())["entries"].values()] == ["load"]
+
+
+def test_channels_of_one_name_are_kept_apart(tell, web, web2, answer, tmp_path):
+    web2.answers = [answer(status=500)] * 2
+    hooks = [*hook(web, payload="slack"), *hook(web2, name="slack-2"), *hook(web, payload="slack"), *hook(web2, name="slack")]
+    result = tell(message="x", webhooks=hooks)
+    assert [(one["name"], one["status"]) for one in result.channels] == [
+        ("slack", "sent"),
+        ("slack-2", "queued"),
+        ("slack-3", "sent"),
+        ("slack-4", "queued"),
+    ]
+    assert [one["status"] for one in tell(message="x", webhooks=hooks).channels] == ["skipped", "sent", "skipped", "sent"]
+    assert (len(web.requests), len(web2.requests)) == (2, 4)
 
 
 def test_a_refusal_for_good_is_failed_and_not_kept(tell, web, answer, document, make_check, clock):
@@ -368,6 +462,28 @@ def test_a_damaged_state_is_set_aside_and_the_alert_goes_out(tell, web, document
     assert len(warnings) == 2
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "[" * 100_000,
+        '{"version": 1, "saved": 1e999}',
+        '{"version": 1, "saved": NaN, "entries": {"KEY": {"host": "h", "check": "c", "subject": "", "sent_at": Infinity, "since": -1e300}}}',
+        '{"version": 1, "saved": 1%s}' % ("0" * 400),
+        '{"version": 1, "entries": {"KEY": {"host": "h", "check": "disk_space", "subject": "", "by": {"gpu": [[], 1], "x": 5}}}}',
+        '{"version": 1, "entries": {"KEY": {"host": "h", "check": "disk_space", "subject": "", "sent": [], "by": 5}}}',
+        '{"version": 9, "entries": {}}',
+    ],
+    ids=["deep", "infinite", "odd times", "long", "opinions", "severity", "later version"],
+)
+def test_whatever_the_state_file_holds_the_alert_goes_out_once(tell, web, document, make_check, tmp_path, damaged):
+    (tmp_path / "state").mkdir(mode=0o700)
+    verdict = document(make_check("disk_space", "critical"), host="h")
+    (tmp_path / "state" / "state.json").write_text(damaged.replace("KEY", key_of("h", "disk_space", "")))
+    for dummy in range(2):
+        tell(document=verdict, webhooks=hook(web))
+    assert len(web.requests) == 1
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 def test_a_full_disk_neither_silences_nor_storms(tell, web, document, make_check, tmp_path, world):
     folder = tmp_path / "state"
@@ -413,6 +529,9 @@ def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
     folder.chmod(0o777)
     with pytest.raises(Refused):
         tell(message="x", webhooks=hook(web))
+    with pytest.raises(Refused, match="is not a folder"):
+        (tmp_path / "file").write_text("")
+        tell(message="x", webhooks=hook(web), state_dir=str(tmp_path / "file"))
     assert not web.requests
 
 

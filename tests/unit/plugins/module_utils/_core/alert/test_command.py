@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -78,3 +79,19 @@ def test_secrets_of_other_channels_do_not_reach_it(tell, handler, tmp_path, web)
     path = handler(f'env > {tmp_path}/out; echo "$@" >> {tmp_path}/out\n')
     tell(message="x", command=[path], webhooks=[{"url": web.url("/s3cr3tT0ken99")}])
     assert "s3cr3tT0ken99" not in (tmp_path / "out").read_text()
+
+
+def test_variables_that_hold_secrets_of_other_channels_are_empty_for_it(tell, handler, tmp_path, web, world, monkeypatch):
+    for name, value in {"HOOK": web.url("/s3cr3tT0ken99"), "ALERT_WEBHOOK": "https://host/s3cr3tT0ken99", "PAGERDUTY_KEY": "the handler's own"}.items():
+        monkeypatch.setenv(name, value)
+    world.environ = dict(os.environ)
+    tell(message="x", command=[handler(f"env > {tmp_path}/out\n")], webhooks=[{"url_env": "HOOK"}])
+    assert web.requests[0]["path"] == "/s3cr3tT0ken99"
+    assert "s3cr3tT0ken99" not in (tmp_path / "out").read_text()
+    assert "PAGERDUTY_KEY=the handler's own" in (tmp_path / "out").read_text()
+
+
+def test_one_message_it_refuses_holds_up_no_other(tell, handler, tmp_path, document, make_check):
+    path = handler(f'[ "$MLOPS_SUBJECT" = u0 ] && exit 1; echo "$MLOPS_SUBJECT" >> {tmp_path}/out\n')
+    found = tell(document=document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(3)]), command=[path]).channels[0]
+    assert (found["status"], (tmp_path / "out").read_text().split()) == ("queued", ["u1", "u2"])

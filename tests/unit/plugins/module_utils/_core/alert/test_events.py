@@ -39,16 +39,37 @@ def test_the_worst_of_equal_names_counts():
 
 
 def test_odd_checks_are_ignored_and_counted():
-    odd = ({"check": "b", "status": "ok"}, {"status": "critical"}, "text", None, {"check": 5, "status": "pass"})
+    odd = ({"status": "critical"}, "text", None, {"check": 5, "status": "pass"})
     events, problems = judged({"check": "a", "status": "critical"}, *odd)
     assert [event.check for event in events] == ["a"]
-    assert problems == ["5 of 6 checks have no name or no known status and were ignored."]
+    assert problems == ["4 of 5 checks have no name and were ignored."]
+
+
+@pytest.mark.parametrize("status", ["FAILED", None, ["critical"], 2])
+def test_a_status_nobody_knows_is_no_reason_to_keep_quiet(status):
+    events, problems = judged({"check": "a", "status": status, "message": "odd"}, {"check": "b", "status": "pass"})
+    assert [(event.check, event.status, event.severity) for event in events] == [("a", "unknown", "warning"), ("b", "pass", "pass")]
+    assert problems == ["1 of 2 checks have no known status and count as unknown."]
 
 
 @pytest.mark.parametrize("document", [{}, {"checks": None}, {"checks": "x"}, {"msg": "hello"}])
 def test_no_verdict(document):
     with pytest.raises(OptionError):
         from_document(document, "n", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        ({"unreachable": True, "msg": "Failed to connect\nto host"}, "failed: Failed to connect to host."),
+        ({"failed": True, "msg": "no driver"}, "failed: no driver."),
+        ({"results": [{"checks": []}], "changed": False}, "the result of a loop. Give one entry"),
+    ],
+)
+def test_a_result_without_a_verdict_is_refused_with_what_to_do(result, why):
+    with pytest.raises(OptionError) as caught:
+        from_document(result, "n", 0.0)
+    assert why in str(caught.value)
 
 
 def test_keys_are_stable_safe_and_distinct():

@@ -10,6 +10,8 @@ import email.policy
 import json
 import socket
 import stat
+import threading
+import time
 
 import pytest
 
@@ -34,9 +36,10 @@ def parsed(mail):
 
 
 @pytest.mark.parametrize("mode", ["starttls", "tls"])
-def test_tls_and_authentication(tell, smtp, authority, mode):
-    server = smtp(mode, user="bob", password=PASSWORD)
-    result = tell(message="GPU 3 is lost", severity="critical", email=settings(server, authority, security=mode, user="bob", password=PASSWORD))
+@pytest.mark.parametrize("password", [PASSWORD, "Pferde-Äpfel"])
+def test_tls_and_authentication(tell, smtp, authority, mode, password):
+    server = smtp(mode, user="bob", password=password)
+    result = tell(message="GPU 3 is lost", severity="critical", email=settings(server, authority, security=mode, user="bob", password=password))
     assert result.channels[0]["status"] == "sent", result.channels
     assert server.logins == ["bob"]
     (mail,) = server.mails
@@ -50,7 +53,7 @@ def test_tls_and_authentication(tell, smtp, authority, mode):
     assert found["Message-ID"].startswith("<")
     assert found["Date"].datetime.year == 2027  # the test's clock
     assert "GPU 3 is lost" in found.get_content()
-    assert PASSWORD not in json.dumps(result.to_dict())
+    assert password not in json.dumps(result.to_dict(), ensure_ascii=False)
 
 
 def test_a_wrong_password_fails_without_being_repeated(tell, smtp, authority):
@@ -149,6 +152,168 @@ def test_mails_about_one_thing_form_a_thread(tell, smtp, authority, document, ma
     assert "RECOVERED" in second["Subject"]
 
 
+class Scripted:
+    """An SMTP server that answers each command as told: a text, or a function of the line; the end of the data is the command C(.)."""
+
+    def __init__(self, **answers):
+        self.answers, self.mails, self.sessions = answers, [], 0
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            connection, dummy = self.socket.accept()
+            self.sessions += 1
+            threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
+
+    def reply(self, connection, verb, line, usual):
+        told = self.answers.get(verb, usual)
+        told = (told(line) if callable(told) else told) or usual
+        for part in [told] if isinstance(told, str) else told:
+            connection.sendall(part.encode() + (b"\r\n" if isinstance(told, str) else b""))
+        return told
+
+    def talk(self, connection):
+        recipients, lines = [], connection.makefile("rb")
+        usual = {"EHLO": "250 hi", "MAIL": "250 ok", "RCPT": "250 ok", "DATA": "354 go", "QUIT": "221 bye", "RSET": "250 ok"}
+        try:
+            self.reply(connection, "greeting", "", "220 hi")
+            for raw in lines:
+                line = raw.decode(errors="replace").strip()
+                verb = line.split()[0].upper()
+                told = self.reply(connection, verb, line, usual.get(verb, "502 no"))
+                if verb == "RCPT" and told.startswith("250"):
+                    recipients.append(line.partition("<")[2].rstrip(">"))
+                if verb == "DATA":
+                    data = b"".join(iter(lines.readline, b".\r\n"))
+                    if self.reply(connection, ".", "", "250 queued").startswith("250"):
+                        self.mails.append({"to": recipients, "data": data})
+                    recipients = []
+        except OSError:
+            pass
+
+
+def scripted(server, **more):
+    return {"to": ["a@example.com", "b@example.com"], "host": "127.0.0.1", "port": server.port, "security": "none", "retries": 0, "timeout": 2, **more}
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "Pferde-Äpfel"])
+def test_a_server_that_knows_no_way_to_log_in_is_named_as_that(tell, password):
+    server = Scripted(EHLO="250-hi\r\n250 AUTH XOAUTH2")
+    found = tell(message="x", email=scripted(server, host="localhost", user="bob", password=password)).channels[0]
+    assert (found["status"], found["detail"]) == ("failed", "the server offers no way to log in that is known here (PLAIN, LOGIN, CRAM-MD5)")
+
+
+def test_md5_is_not_tried_where_there_is_another_way(tell):
+    ways = []
+    server = Scripted(EHLO="250-hi\r\n250 AUTH CRAM-MD5 PLAIN LOGIN", AUTH=lambda line: ways.append(line.split()[1]) or "235 ok")
+    assert tell(message="x", email=scripted(server, host="localhost", user="bob", password=PASSWORD)).channels[0]["status"] == "sent"
+    assert ways == ["PLAIN"]
+
+
+def test_tls_where_there_is_none_says_what_to_check(tell):
+    found = tell(message="x", email=scripted(Scripted(), security="tls")).channels[0]
+    assert found["detail"].startswith("TLS failed: ")
+    assert found["detail"].endswith("check email.security and email.port")
+
+
+@pytest.mark.parametrize("farewell", ["421 busy", "250 what?", "554 no"])
+def test_what_was_accepted_is_not_sent_again_whatever_the_server_says_to_the_good_bye(tell, farewell):
+    server = Scripted(QUIT=farewell)
+    for dummy in range(2):
+        tell(message="x", email=scripted(server, retries=2))
+    assert len(server.mails) == 1
+
+
+def test_who_was_refused_for_now_gets_it_later_and_nobody_twice(tell, tmp_path):
+    refusals = ["451 greylisted"] * 3
+    server = Scripted(RCPT=lambda line: refusals.pop() if "<b@" in line and refusals else None)
+    given = {"message": "x", "email": scripted(server, retries=1)}
+    first = tell(**given).channels[0]
+    assert (first["status"], first["detail"]) == ("queued", "1 of 2 recipients were refused for now (451)")
+    assert "example.com" not in (tmp_path / "state" / "state.json").read_text()
+    assert [tell(**given).channels[0]["status"] for dummy in range(2)] == ["sent", "skipped"]
+    assert [mail["to"] for mail in server.mails] == [["a@example.com"], ["b@example.com"]]
+    assert len({parsed(mail)["Message-ID"] for mail in server.mails}) == 1
+
+
+def test_a_server_lost_after_one_recipient_repeats_nothing_to_that_one(tell):
+    moods = [None, "421 closing", None]
+    server = Scripted(MAIL=lambda line: moods.pop(0), RCPT=lambda line: "451 later" if "<b@" in line and len(moods) > 1 else None)
+    assert tell(message="x", email=scripted(server, retries=1)).channels[0]["detail"] == "421: closing"
+    assert tell(message="x", email=scripted(server)).channels[0]["status"] == "sent"
+    assert [mail["to"] for mail in server.mails] == [["a@example.com"], ["b@example.com"]]
+
+
+def test_who_was_refused_for_good_is_told_about_and_not_tried_again(tell, world):
+    warnings = []
+    world.warn = warnings.append
+    server = Scripted(RCPT=lambda line: "550 unknown" if "<b@" in line else None)
+    result = tell(message="x", email=scripted(server)).channels[0]
+    assert (result["status"], result["detail"]) == ("sent", "accepted, but 1 of 2 recipients were refused for good (550)")
+    assert warnings == ["Alert by email: 1 of 2 recipients were refused for good (550)"]
+    assert tell(message="x", email=scripted(server)).channels[0]["status"] == "skipped"
+    assert server.sessions == 1
+
+
+def test_a_message_the_server_never_takes_holds_up_no_other(tell, document, make_check):
+    server = Scripted(MAIL="250 ok", **{".": lambda line: "451 can't scan" if server.sessions == 1 else None})
+    found = tell(document=document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(3)]), email=scripted(server)).channels[0]
+    assert (found["status"], found["detail"]) == ("queued", "1 queued, 2 sent; 451: can't scan")
+    assert len(server.mails) == 2
+
+
+def test_a_server_that_answers_a_byte_now_and_then_is_left_in_time(tell, document, make_check, monkeypatch):
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import channel
+
+    def drip():
+        for dummy in range(100):
+            yield "2"
+            time.sleep(0.2)
+
+    monkeypatch.setattr(channel, "BUDGET", 1.0)
+    server = Scripted(MAIL=lambda line: drip() if server.sessions == 2 else None)
+    given = {"document": document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(2)])}
+    start = time.monotonic()
+    found = tell(**given, email=scripted(server, to="a@example.com")).channels[0]
+    assert time.monotonic() - start < 8
+    assert found["detail"] == "1 queued, 1 sent; no complete answer in time"
+    tell(**given, email=scripted(server, to="a@example.com"))
+    assert len(server.mails) == 2, "the first one was not sent again"
+
+
+def test_it_is_in_seven_bits_for_a_server_that_takes_no_more(tell):
+    server = Scripted()
+    tell(message="Gerät überhitzt 🔥" + "x" * 2000, email=scripted(server))
+    assert server.mails[0]["data"].isascii()
+    assert max(map(len, server.mails[0]["data"].splitlines())) < 998
+    assert "Gerät überhitzt 🔥" in parsed(server.mails[0]).get_content()
+
+
+def test_a_domain_beyond_ascii_needs_nothing_of_the_server(tell):
+    server = Scripted()
+    assert tell(message="x", email=scripted(server, to="ops@bücher.example", sender="node@köln.example")).channels[0]["status"] == "sent"
+    assert server.mails[0]["to"] == ["ops@xn--bcher-kva.example"]
+    assert parsed(server.mails[0])["From"] == "node@xn--kln-sna.example"
+
+
+def test_encoded_words_make_no_headers(tell):
+    server = Scripted()
+    tell(message="=?utf-8?q?disk=0D=0ABcc:_victim=40example.com=0D=0A=0D=0Abody?=", email=scripted(server))
+    found = parsed(server.mails[0])
+    assert found["Bcc"] is None
+    assert found["To"] == "a@example.com, b@example.com"
+    assert "disk" in found["Subject"]
+
+
+def test_a_long_name_leaves_the_thread_identifier_whole(tell):
+    server = Scripted()
+    tell(message="x", check="check_" * 20, subject="/data/" * 20, email=scripted(server))
+    lines = server.mails[0]["data"].decode().splitlines()
+    assert [line.startswith("References: <") and line.endswith("@mlops-fleet.invalid>") for line in lines if line.startswith("References")] == [True]
+
+
 def program(folder, name, text):
     path = folder / name
     path.write_text("#!/bin/sh\n" + text)
@@ -183,6 +348,18 @@ def test_the_local_mail_command(tell, local, tmp_path):
     assert lines[1].startswith("arg: [mlops-fleet] WARNING")
     assert lines[2:4] == ["arg: root", "arg: a@example.com"]
     assert not any(line.startswith("~") for line in lines), "mail's escapes can't be smuggled in"
+
+
+def test_the_mail_command_gets_umlauts_in_a_form_that_each_of_them_passes_on(tell, local, tmp_path):
+    program(local, "mail", f'echo "$LC_ALL|$*" > {tmp_path}/out; cat > {tmp_path}/body\n')
+    tell(message="Gerät überhitzt 🔥", email={"to": "root", "from": "node@example.com"})
+    locale, dummy, arguments = (tmp_path / "out").read_text().partition("|")
+    assert locale == "C.UTF-8"
+    assert arguments.startswith("-r node@example.com -s =?utf-8?")
+    assert arguments.isascii()
+    subject = email.message_from_string("Subject: " + arguments.partition("-s ")[2], policy=email.policy.default)["Subject"]
+    assert "Gerät überhitzt 🔥" in subject
+    assert "Gerät überhitzt 🔥" in (tmp_path / "body").read_text(encoding="utf-8")
 
 
 def test_sendmail_where_there_is_no_mail(tell, local, tmp_path):

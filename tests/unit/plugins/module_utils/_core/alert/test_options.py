@@ -38,6 +38,10 @@ def test_the_old_scripts_variables():
     assert origin["cooldown"] == "environment ALERT_COOLDOWN"
 
 
+def test_recipients_as_ansible_splits_them():
+    assert options(email={"to": ["a@example.com", " b@example.com "]}).email["to"] == ["a@example.com", "b@example.com"]
+
+
 def test_from_is_an_alias_of_sender():
     assert options(email={"to": "a@example.com", "from": "b@example.com", "sender": None}).email["sender"] == "b@example.com"
 
@@ -65,6 +69,8 @@ def test_from_is_an_alias_of_sender():
         {"email": {"to": ["a@b.c"], "password": "p", "host": "smtp.example.com"}},
         {"email": {"to": ["a@b.c"], "port": 25}},
         {"email": {"to": ["a@b.c"], "host": "h", "port": 70000}},
+        {"email": {"to": ["a@b.c"], "host": "smtp.example.com:587"}},
+        {"email": {"to": ["a@b.c"], "host": "smtp://h"}},
         {"webhooks": [{}]},
         {"webhooks": [5]},
         {"webhooks": {"url": "https://example.com"}},
@@ -83,6 +89,9 @@ def test_from_is_an_alias_of_sender():
         {"webhooks": [{"url": "https://host/", "template": "{}"}]},
         {"webhooks": [{"url": "https://host/", "payload": "template", "template": '{"a": $message}'}]},
         {"webhooks": [{"url": "https://host/", "payload": "template", "template": 5}]},
+        {"webhooks": [{"url": "https://host/", "payload": "template", "template": {"a": float("nan")}}]},
+        {"webhooks": [{"url": "https://host/", "payload": "template", "template": {"a": ["${api_key}"]}}]},
+        {"webhooks": [{"url": "https://host/", "name": "a\nb"}]},
         {"webhooks": [{"url": "https://host/", "headers": {"X-A": "a\r\nX-B: b"}}]},
         {"webhooks": [{"url": "https://host/", "headers": {"X A": "a"}}]},
         {"webhooks": [{"url": "https://host/", "headers": {"Host": "evil"}}]},

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import secret
@@ -29,6 +31,18 @@ def test_without_credentials_the_message_says_who_gives_them(email, world):
     world.environ = {}
     with pytest.raises(NotUsable, match="schedule_credentials"):
         secret.read(email, "password", world)
+
+
+@pytest.mark.parametrize("data", [b"p\xe4ssword", b"line one\nline two", b"a\x07b"])
+def test_what_is_not_one_line_of_text_is_refused(email, world, tmp_path, data):
+    path = tmp_path / "secret"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    with pytest.raises(NotUsable, match="text"):
+        secret.read(dict(email, password=None, password_file=str(path), password_env=None), "password", world)
+    world.environ = {"SECRET": os.fsdecode(data)}
+    with pytest.raises(NotUsable, match="SECRET"):
+        secret.read(dict(email, password=None, password_file=None, password_env="SECRET"), "password", world)
 
 
 def test_another_relative_path_is_refused():

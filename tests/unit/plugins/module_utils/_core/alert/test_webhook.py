@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -138,6 +139,11 @@ def test_an_answer_that_echoes_a_secret_is_not_repeated(tell, web, answer, echo)
     assert result.channels[0]["detail"] == "HTTP 400 Bad Request"
 
 
+def test_an_answer_with_a_link_is_shown(tell, web, answer):
+    web.answers = [answer(status=400, body="bad event, see https://docs.example/events and http://127.0.0.1/")]
+    assert send(tell, one(web))["detail"].endswith("see https://docs.example/events and http://127.0.0.1/")
+
+
 def test_tls_is_verified(tell, secure_web, authority):
     refused = send(tell, one(secure_web, retries=0))
     assert refused["status"] == "failed"
@@ -221,3 +227,124 @@ def test_everything_after_a_dead_server_is_kept_without_waiting_for_each(tell, w
     assert found["status"] == "queued"
     assert found["events"] == 5
     assert len(web.requests) == 1
+
+
+@pytest.mark.parametrize("status", [408, 425])
+def test_what_may_pass_is_tried_again(tell, web, answer, status):
+    web.answers = [answer(status=status)]
+    assert send(tell, one(web))["status"] == "sent"
+
+
+@pytest.mark.parametrize("asked", ["\xb2", "-1", "soon", "9" * 400, "Wed, 99 Oct 99999 07:28:00 GMT"])
+def test_a_nonsensical_wait_is_no_reason_to_give_up(tell, web, answer, asked):
+    web.answers = [answer(status=429, headers={"Retry-After": asked})] * 2
+    assert send(tell, one(web, retries=1))["status"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("payload", "said", "status"),
+    [
+        ("slack", "ok", "sent"),
+        ("slack", "invalid_payload", "failed"),
+        ("slack", '{"success": true}', "sent"),
+        ("slack", '{"success": false, "error": "no room"}', "failed"),
+        ("teams", "1", "sent"),
+        ("teams", "", "sent"),
+        ("teams", "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429 with ContextId x", "queued"),
+        ("teams", "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 400 with ContextId x", "failed"),
+        ("template", '{"ok": false, "error": "invalid_auth"}', "failed"),
+        ("template", "message_accepted", "sent"),
+        ("plain", "invalid_payload", "sent"),
+    ],
+)
+def test_a_refusal_in_words_is_no_delivery(tell, web, answer, payload, said, status):
+    web.answers = [answer(body=said)]
+    more = {"template": {"text": "$title"}} if payload == "template" else {}
+    found = send(tell, one(web, payload=payload, retries=0, **more))
+    assert found["status"] == status
+    assert status == "sent" or "HTTP 200, but not taken: " in found["detail"]
+
+
+def test_a_refusal_in_words_shows_no_secret(tell, web, answer):
+    web.answers = [answer(body=json.dumps({"ok": False, "error": f"token {TOKEN} is wrong"}))]
+    assert send(tell, one(web, payload="slack"))["detail"] == "HTTP 200, but not taken"
+
+
+class Drip:
+    """Answers with C(head) and then a byte now and then, for ever."""
+
+    def __init__(self, head):
+        self.head = head
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            connection, dummy = self.socket.accept()
+            threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
+
+    def talk(self, connection):
+        try:
+            connection.recv(65536)
+            connection.sendall(self.head)
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.2)
+        except OSError:
+            pass
+
+    def url(self, path="/"):
+        return f"http://127.0.0.1:{self.port}{path}"
+
+
+@pytest.mark.parametrize(("status", "expected"), [(b"200 OK", "sent"), (b"400 Bad", "failed")])
+def test_an_endless_answer_is_not_read_to_its_end(tell, status, expected):
+    start = time.monotonic()
+    found = send(tell, one(Drip(b"HTTP/1.1 " + status + b"\r\n\r\n"), payload="slack"))
+    assert time.monotonic() - start < 8
+    assert found["status"] == expected
+
+
+def test_headers_that_never_end_are_given_up_in_time(tell, monkeypatch):
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import channel
+
+    monkeypatch.setattr(channel, "BUDGET", 1.0)
+    start = time.monotonic()
+    found = send(tell, one(Drip(b"HTTP/1.1 200 OK\r\nX: "), retries=0))
+    assert time.monotonic() - start < 8
+    assert (found["status"], found["detail"]) == ("queued", "no complete answer in time")
+
+
+def test_a_message_the_server_never_takes_holds_up_no_other(tell, web, answer, document, make_check):
+    web.answers = [answer(status=500)]
+    verdict = document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(4)])
+    found = tell(document=verdict, webhooks=one(web, payload="slack", retries=0)).channels[0]
+    assert (found["status"], found["detail"]) == ("queued", "1 queued, 3 sent; HTTP 500 Internal Server Error")
+
+
+@pytest.mark.parametrize("location", ["http://[bad", "//elsewhere.example/x", "file:///etc/passwd", "http://127.0.0.1:99999/"])
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirect_to_no_address_is_a_refusal(tell, web, answer, location, status):
+    web.answers = [answer(status=status, headers={"Location": location})]
+    found = send(tell, one(web))
+    assert found["status"] == "failed"
+    assert "the address redirects" in found["detail"]
+
+
+def test_letters_beyond_ascii_in_an_address(tell, web):
+    assert send(tell, [{"url": web.url(f"/hööks/{TOKEN}?täg=ü%20"), "payload": "plain"}])["status"] == "sent"
+    assert web.requests[0]["path"] == f"/h%C3%B6%C3%B6ks/{TOKEN}?t%C3%A4g=%C3%BC%20"
+    found = tell(message="x", webhooks=[{"url": f"http://no..host/{TOKEN}"}]).channels[0]
+    assert (found["status"], found["target"]) == ("failed", "http://no..host")
+
+
+def test_a_literal_address_is_shown_as_one(tell):
+    assert tell(dry=True, message="x", webhooks=[{"url": f"http://[::1]:9/{TOKEN}"}]).channels[0]["target"] == "http://[::1]"
+
+
+def test_a_proxy_that_refuses_is_named(tell, web, monkeypatch):
+    monkeypatch.setenv("https_proxy", web.url().replace("://", f"://bob:{TOKEN}@"))
+    monkeypatch.setenv("no_proxy", "")
+    found = send(tell, [{"url": f"https://service.example/{TOKEN}", "retries": 0}])
+    assert (found["status"], found["detail"]) == ("queued", "the proxy (https_proxy) refused the connection: HTTP 501")
