@@ -1,13 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading small files below C(/proc), C(/sys) and C(/etc): nothing here can hang, a missing file is None."""
+"""Reading small files below C(/proc), C(/sys) and C(/etc): a missing file is None."""
 
 from __future__ import annotations
 
 import os
 
 from ..ports import World
+
+
+class Problem(str):
+    """Why a probe gave no answer, in one line; told apart from an answer by its type."""
 
 
 def text(world: World, path: str) -> str | None:

@@ -18,6 +18,7 @@ from ..errors import FleetError, LockBusy, MissingLibrary, WriteFailed
 from ..ports import World
 from ..verdict import Check, Document, isoformat
 from . import files, filesystems, hardware, journal, network, recommend, resources, services, state, system
+from .files import Problem
 from .options import NodeOptions
 
 #: Two looks at a process this far apart (seconds): one that did not run in between and cannot be interrupted is stuck.
@@ -33,10 +34,6 @@ _PROGRAMS = {
     "updates": ("apt-get", "dnf"),
 }
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
-
-class Problem(str):
-    """Why a probe gave no answer, in one line; told apart from an answer by its type."""
 
 
 # --- observing ------------------------------------------------------------------------------------------------------------------------------
@@ -57,21 +54,29 @@ def _marked(name: str, function: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
-def _still_hanging(table: list[dict[str, Any]], name: str, timeout: float, uptime: float) -> dict[str, Any] | None:
+def _still_hanging(world: World, table: list[dict[str, Any]], name: str, timeout: float, uptime: float) -> dict[str, Any] | None:
     """Return the process of an earlier run's probe C(name) that outlived its deadline; None when there is none.
 
-    A program that a probe started and that could not be killed is known by its own name, whoever started it: another would hang as well.
+    A program that the kernel does not let go of is known by its own name, whoever started it: another would hang as well.
     Only our own user's processes count, because somebody else's may carry any name.
     """
     mark = _mark(name)
     programs = _PROGRAMS.get(name.partition(" ")[0], ())
     for one in table:
-        ours = (one["name"] == mark and one["state"] not in "ZX") or (one["name"] in programs and one["state"] == "D")
-        if ours and uptime - one["start"] > timeout + 1:
+        ours = one["name"] == mark and one["state"] not in "ZX"
+        program = one["name"] in programs and one["state"] == "D"
+        if (ours or program) and uptime - one["start"] > timeout + 1:
             with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{one['pid']}").st_uid == os.geteuid():
+                if os.stat(world.path(f"/proc/{one['pid']}")).st_uid == os.geteuid() and (ours or _stands_still(world, one)):
                     return one
     return None
+
+
+def _stands_still(world: World, one: Mapping[str, Any]) -> bool:
+    """Whether the kernel holds a process: a long-lived one (nvidia-smi -l, journalctl -f) may just be waiting for a disk as we look."""
+    before = resources.switches(world, one["pid"])
+    time.sleep(STUCK_SECONDS / 2)
+    return resources.held(world, one) and resources.switches(world, one["pid"]) == before
 
 
 class Probes:
@@ -80,9 +85,10 @@ class Probes:
     def __init__(self, world: World, options: NodeOptions, table: list[dict[str, Any]]) -> None:
         self.world = world
         self.options = options
-        self.table = table
         self.started = time.monotonic()
         self.durations: dict[str, float] = {}
+        names = {program for programs in _PROGRAMS.values() for program in programs}
+        self.table = [one for one in table if one["name"].startswith("mlp:") or one["name"] in names]
         words = (files.text(world, "/proc/uptime") or "").split()
         self.uptime = float(words[0]) if words else 0.0
 
@@ -91,7 +97,7 @@ class Probes:
         found: dict[str, Any] = {}
         fresh: dict[str, Callable[[], Any]] = {}
         for name, job in jobs.items():
-            old = _still_hanging(self.table, name, self.options.timeout, self.uptime)
+            old = _still_hanging(self.world, self.table, name, self.options.timeout, self.uptime)
             if old is None:
                 fresh[name] = _marked(name, job)
             else:
@@ -103,7 +109,9 @@ class Probes:
             fresh = {}
         for name, outcome in isolate.call_many(fresh, self.options.timeout, left).items() if fresh else ():
             self.durations[name] = outcome.duration
-            if outcome.timed_out:
+            if outcome.timed_out and not outcome.pid:
+                found[name] = Problem(f"not asked, the {self.options.total_timeout:g} s for all probes are used up")
+            elif outcome.timed_out:
                 stuck = f"; process {outcome.pid} can't be killed" if outcome.alive else ""
                 found[name] = Problem(f"no answer within {min(self.options.timeout, left):g} s{stuck}")
             elif isinstance(outcome.error, MissingLibrary):
@@ -131,13 +139,8 @@ def observe(options: NodeOptions, world: World) -> dict[str, Any]:
         suspects = {pid: resources.switches(world, pid) for pid in blocked}
     facts["resources"] = resources.observe(world, options)
     facts["system"] = system.observe(world, options)
-    facts["hardware"] = hardware.observe(world) if options.wants("hardware") else None
     facts["network"] = network.observe(world) if options.wants("network") else None
-    facts["counters"] = {
-        "boot_id": files.text(world, _BOOT_ID),
-        "oom_kill": journal.oom_counter(world),
-        "corrected": sum(one["ce"] for one in (facts["hardware"] or {}).get("edac", [])),
-    }
+    facts["counters"] = {"boot_id": files.text(world, _BOOT_ID), "oom_kill": journal.oom_counter(world)}
     mounts = _mounts(world, options, facts) if options.wants("disk") else []
     answers = probes.run(_jobs(options, world, facts, mounts))
     facts["answers"] = answers
@@ -179,18 +182,25 @@ def _jobs(options: NodeOptions, world: World, facts: dict[str, Any], mounts: lis
         for name in options.dns_names or ([network.PROBE_NAME] if facts["network"]["nameservers"] else []):
             jobs[f"dns {name}"] = lambda name=name: network.resolve(name)  # type: ignore[misc]
     if options.wants("network_target"):
-        for target in options.network_targets:
+        for target in dict.fromkeys(options.network_targets):
             jobs[f"target {target}"] = lambda target=target: network.connect(target, patience)  # type: ignore[misc]
+    if options.wants("network_link"):
+        jobs["links"] = lambda: network.links(world)
+    if options.wants("infiniband_port") and files.folder(world, "/sys/class/infiniband"):
+        jobs["infiniband"] = lambda: network.infiniband(world)
     if options.wants("hardware"):
+        jobs["hardware"] = lambda: hardware.observe(world)
         facts["why_not_asked"], names = _disks_to_ask(options, world)
         for name in names:
             jobs[f"disk {name}"] = lambda name=name: hardware.ask_disk(world, name, patience)  # type: ignore[misc]
     found = facts["system"]
     if options.wants("reboot_required") and not found["reboot"]["needed"] and hardware.tool(world, "needs-restarting"):
         jobs["reboot"] = lambda: system.needs_restarting(world, patience)
-    clock = found.get("clock")
-    if isinstance(clock, dict) and not clock["synchronised"] and not found["container"] and hardware.tool(world, "chronyc"):
+    if options.wants("time_sync") and not found["container"] and hardware.tool(world, "chronyc"):
         jobs["chrony"] = lambda: system.chrony_offset(world, patience)
+    if options.wants("certificate"):
+        for path in dict.fromkeys(options.certificates):
+            jobs[f"certificate {path}"] = lambda path=path: system.certificate(world, path)  # type: ignore[misc]
     if options.wants("security_updates") and options.security_updates:
         jobs["updates"] = lambda: system.security_updates(world, patience)
     return jobs
@@ -276,8 +286,7 @@ def _stuck(world: World, table: list[dict[str, Any]], suspects: Mapping[int, Any
         before = suspects.get(one["pid"])
         if before is None:
             continue
-        now = resources.parse_stat(files.text(world, f"/proc/{one['pid']}/stat") or "")
-        if now and now["state"] == "D" and now["start"] == one["start"] and resources.switches(world, one["pid"]) == before:
+        if resources.held(world, one) and resources.switches(world, one["pid"]) == before:
             found.append(one)
     return found
 
@@ -320,7 +329,9 @@ def judge(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str,
     if options.wants("system"):
         found += _system(facts, options)
     if options.wants("certificates"):
-        found += system.judge_certificates(facts["system"], options)
+        read = {job[12:]: answer for job, answer in answers.items() if job.startswith("certificate ")}
+        checks = system.judge_certificates(read, facts["now"], options)
+        found += [_timed(check, durations.get(f"certificate {check.subject}")) for check in checks]
     if options.wants("updates") and options.security_updates:
         found += [_timed(check, durations.get("updates")) for check in system.judge_updates(answers["updates"], options)]
     return found
@@ -330,10 +341,10 @@ def _timed(check: Check, seconds: float | None) -> Check:
     return check if seconds is None or check.duration_ms is not None else replace(check, duration_ms=round(seconds * 1000, 1))
 
 
-def _lost(names: tuple[str, ...], options: NodeOptions, what: str, problem: Problem) -> list[Check]:
+def _lost(names: tuple[str, ...], options: NodeOptions, what: str, problem: Problem, unknown_as: str = verdict.WARNING) -> list[Check]:
     """One C(unknown) for a probe that failed; the other checks that needed it are skipped, so that one cause counts once."""
     wanted = [name for name in names if options.wants(name)]
-    found = [Check(wanted[0], verdict.UNKNOWN, f"{what}: {problem}", action="inspect", domain="node")] if wanted else []
+    found = [Check(name, verdict.UNKNOWN, f"{what}: {problem}", action="inspect", domain="node", unknown_as=unknown_as) for name in wanted[:1]]
     return found + [Check(name, verdict.SKIPPED, f"{what}: see {wanted[0]}") for name in wanted[1:]]
 
 
@@ -364,16 +375,26 @@ def _network(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             names[rest] = ("silent", str(answer)) if isinstance(answer, Problem) else answer
         elif kind == "target":
             targets[rest] = answer
-    checks = network.judge({**facts["network"], "names": names, "targets": targets}, options)
-    prefix = {"dns": "dns ", "network_target": "target "}
-    return [_timed(check, facts["durations"].get(prefix.get(check.check, "") + (check.subject or ""))) for check in checks]
+    ports = {"links": answers.get("links", []), "infiniband": answers.get("infiniband", [])}
+    checks = network.judge({**facts["network"], **ports, "names": names, "targets": targets}, options)
+    job = {"dns": "dns {}", "network_target": "target {}", "network_link": "links", "infiniband_port": "infiniband"}
+    return [_timed(check, facts["durations"].get(job.get(check.check, "").format(check.subject))) for check in checks]
 
 
 def _hardware(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    asked = {job[5:]: answer for job, answer in facts["answers"].items() if job.startswith("disk ")}
-    boot = facts["system"]["boot"]
-    days = (facts["now"] - boot) / 86400 if boot is not None else None
-    return hardware.judge({**facts["hardware"], "asked": asked, "why_not_asked": facts["why_not_asked"], "days": days}, options)
+    found: list[Check] = []
+    kernel = facts["answers"]["hardware"]
+    if isinstance(kernel, Problem):
+        found = _lost(("raid", "zfs_pool", "nvme_state", "memory_errors", "machine_checks"), options, "Hardware", kernel, verdict.CRITICAL)
+    else:
+        boot = facts["system"]["boot"]
+        found = hardware.judge({**kernel, "days": (facts["now"] - boot) / 86400 if boot is not None else None}, options)
+        found = [_timed(check, facts["durations"].get("hardware")) for check in found]
+    if options.wants("disk_health") or options.wants("disk_wear"):
+        asked = {job[5:]: answer for job, answer in facts["answers"].items() if job.startswith("disk ")}
+        disks = hardware.judge_disks(asked, facts["why_not_asked"], options)
+        found += [_timed(check, facts["durations"].get(f"disk {check.subject}")) for check in disks]
+    return found
 
 
 def _system(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
@@ -414,7 +435,7 @@ def run(options: NodeOptions, world: World, write: bool = True) -> Document:
 
 def _remembered(options: NodeOptions, world: World, facts: Mapping[str, Any], write: bool) -> list[Check]:
     """Judge with the state file; a run that can't have it judges without and says so."""
-    counters = {**facts["counters"], "at": facts["now"]}
+    counters = facts["counters"]
     try:
         with state.opened(options.state_file, write) as memory:
             if memory["problem"]:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .. import verdict
@@ -47,8 +49,9 @@ def started(world: World) -> float | None:
         return None
     age = float(words[0])
     first = parse_stat(files.text(world, "/proc/1/stat") or "")
-    if first is not None and files.in_container(world):
-        age = min(age, max(0.0, age - first["start"]))
+    # Where a container has an uptime of its own (lxcfs), its processes may seem to have started after it.
+    if first is not None and files.in_container(world) and first["start"] <= age:
+        age -= first["start"]
     return age
 
 
@@ -96,6 +99,12 @@ def blocked(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [one for one in table if one["state"] == "D" and not one["flags"] & _PF_KTHREAD]
 
 
+def held(world: World, one: Mapping[str, Any]) -> bool:
+    """Whether the kernel still holds this process of the table (not another one of the same number) in an uninterruptible call."""
+    now = parse_stat(files.text(world, f"/proc/{one['pid']}/stat") or "")
+    return bool(now and now["state"] == "D" and now["start"] == one["start"])
+
+
 def pressure(world: World, resource: str) -> dict[str, float]:
     """Return C(some) and C(full) avg60 (percent of time) of a PSI file, {} where the kernel has none or it is switched off."""
     found = {}
@@ -107,14 +116,22 @@ def pressure(world: World, resource: str) -> dict[str, float]:
     return found
 
 
+def _cache_of_zfs(world: World) -> int:
+    """Return how many bytes the cache of ZFS would give back: the kernel counts them as used, not as its own cache."""
+    found = {words[0]: int(words[2]) for words in (line.split() for line in files.lines(world, "/proc/spl/kstat/zfs/arcstats")[2:]) if len(words) == 3}
+    return max(0, found.get("size", 0) - found.get("c_min", 0))
+
+
 def observe(world: World, options: NodeOptions) -> dict[str, Any]:
     """Read memory, load, pressure and kernel tables. :raises MissingLibrary: no psutil."""
     facts: dict[str, Any] = {}
     if options.wants("memory"):
         library = psutil(world)
         try:
-            memory, swap = library.virtual_memory(), library.swap_memory()
-            facts["memory"] = {"total": memory.total, "available": memory.available}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about fields of other names that a small /proc lacks
+                memory, swap = library.virtual_memory(), library.swap_memory()
+            facts["memory"] = {"total": memory.total, "available": min(memory.total, memory.available + _cache_of_zfs(world))}
             facts["swap"] = {"total": swap.total, "used": swap.used}
         except (OSError, KeyError, ValueError) as error:
             facts["memory"] = facts["swap"] = str(error)
@@ -194,11 +211,12 @@ def judge_processes(facts: Mapping[str, Any], options: NodeOptions) -> list[Chec
         stuck = facts["stuck"]
         limits = options.limits_in_force["stuck_processes"]
         names = ", ".join(f"{one['name']} ({one['pid']})" for one in stuck[:5]) + (" …" if len(stuck) > 5 else "")
-        tool = any(one["name"] in GPU_TOOLS for one in stuck)
+        tool = any(one["name"] in GPU_TOOLS for one in stuck)  # then the driver is wedged, and only a reboot helps
         message = f"Processes stuck in the kernel: {len(stuck)}" + (f": {names}" if stuck else "")
         status = verdict.CRITICAL if tool else None
         details = {"processes": [{"pid": one["pid"], "name": one["name"]} for one in stuck]} if stuck else None
-        found.append(thresholds.judge(limits, "stuck_processes", len(stuck), message, status, details=details))
+        check = thresholds.judge(limits, "stuck_processes", len(stuck), message, status, details=details)
+        found.append(replace(check, action="reboot") if tool else check)
     if options.wants("zombie_processes"):
         count = sum(1 for one in facts["table"] if one["state"] == "Z")
         found.append(thresholds.judge(options.limits_in_force["zombie_processes"], "zombie_processes", count, f"Zombie processes: {count}"))

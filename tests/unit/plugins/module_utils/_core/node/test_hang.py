@@ -149,19 +149,28 @@ def test_all_probes_together_have_a_deadline(machine, options, monkeypatch):
     assert time.monotonic() - begun < 3 and document["summary"]["failed"] == 3
 
 
-def test_only_our_own_old_process_counts_as_a_hanging_probe():
+def test_only_our_own_old_process_counts_as_a_hanging_probe(world, machine, monkeypatch):
     mark = health._mark("mount /x")
+    monkeypatch.setattr(health, "STUCK_SECONDS", 0.1)
+
+    def hanging(one, name, timeout, uptime, where=world):
+        return health._still_hanging(where, [one], name, timeout, uptime)
+
     own = {"pid": os.getpid(), "name": mark, "state": "D", "start": 0.0}
-    assert health._still_hanging([own], "mount /x", 5, 100) == own
-    assert health._still_hanging([own], "mount /y", 5, 100) is None
-    assert health._still_hanging([{**own, "state": "Z"}], "mount /x", 5, 100) is None, "a dead one waits for nothing"
-    assert health._still_hanging([own], "mount /x", 5, 4) is None, "a check that runs right now"
-    tool = {**own, "name": "nvidia-smi"}
-    assert health._still_hanging([tool], "gpu", 5, 100) == tool and health._still_hanging([{**tool, "state": "S"}], "gpu", 5, 100) is None
+    assert hanging(own, "mount /x", 5, 100) == own
+    assert hanging(own, "mount /y", 5, 100) is None
+    assert hanging({**own, "state": "Z"}, "mount /x", 5, 100) is None, "a dead one waits for nothing"
+    assert hanging(own, "mount /x", 5, 4) is None, "a check that runs right now"
+    tool = {**own, "name": "nvidia-smi", "pid": 77}
+    machine.put("/proc/77/stat", "77 (nvidia-smi) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
+    machine.put("/proc/77/status", "voluntary_ctxt_switches:\t5\n")
+    assert hanging(tool, "gpu", 5, 100, machine.world) == tool and hanging({**tool, "state": "S"}, "gpu", 5, 100, machine.world) is None
+    monkeypatch.setattr(health.time, "sleep", lambda seconds: machine.put("/proc/77/status", "voluntary_ctxt_switches:\t6\n"))
+    assert hanging(tool, "gpu", 5, 100, machine.world) is None, "nvidia-smi -l, which waits for something now and then"
     if os.geteuid() == 0:
         other = subprocess.Popen(["sleep", "30"], preexec_fn=lambda: os.setuid(65534))
         try:
-            assert health._still_hanging([{**own, "pid": other.pid}], "mount /x", 5, 100) is None, "anybody may take any name"
+            assert hanging({**own, "pid": other.pid}, "mount /x", 5, 100) is None, "anybody may take any name"
         finally:
             other.kill()
             other.wait()

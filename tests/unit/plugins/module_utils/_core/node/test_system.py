@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, system
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import files, health, system
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
 
@@ -42,21 +42,63 @@ def test_certificates_end_when_openssl_says(tmp_path, days, key):
         "/CN=x",
     ]
     subprocess.run(argv, check=True, capture_output=True)
-    shown = (
-        subprocess.run(["openssl", "x509", "-noout", "-enddate", "-in", str(path)], capture_output=True, text=True, check=True).stdout.strip().partition("=")[2]
-    )
-    expected = int(subprocess.run(["date", "-d", shown, "+%s"], capture_output=True, text=True, check=True).stdout)
+
+    def said(which):
+        shown = subprocess.run(["openssl", "x509", "-noout", which, "-in", str(path)], capture_output=True, text=True, check=True).stdout
+        return int(subprocess.run(["date", "-d", shown.strip().partition("=")[2], "+%s"], capture_output=True, text=True, check=True).stdout)
+
+    expected = {"begins": said("-startdate"), "ends": said("-enddate")}
     world = World(run=lambda *a, **k: None)
     assert system.certificate(world, str(path)) == expected
     both = tmp_path / "chain.pem"
     both.write_text(path.read_text() + "garbage between\n" + path.read_text())
     assert system.certificate(world, str(both)) == expected
+    der = tmp_path / "cert.der"
+    subprocess.run(["openssl", "x509", "-in", str(path), "-outform", "DER", "-out", str(der)], check=True)
+    assert system.certificate(world, str(der)) == expected
 
 
 def test_certificates_are_judged(machine, options):
-    now = machine.world.clock.now()
-    facts = {"now": now, "certificates": {"/a": now + 30 * 86400, "/b": now + 20 * 86400, "/c": now + 6 * 86400, "/d": now - 1, "/e": "can't be read"}}
-    assert [check.status for check in system.judge_certificates(facts, options())] == ["pass", "warning", "critical", "critical", "critical"]
+    now, day = machine.world.clock.now(), 86400
+
+    def cert(ends, begins=-day):
+        return {"begins": now + begins, "ends": now + ends}
+
+    read = {
+        "/a": cert(30 * day),
+        "/b": cert(20 * day),
+        "/c": cert(6 * day),
+        "/d": cert(-1),
+        "/early": cert(90 * day, begins=day),
+        "/e": "can't be read (No such file or directory)",
+        "/f": files.Problem("this user may not read it"),
+    }
+    found = {check.subject: check.status for check in system.judge_certificates(read, now, options())}
+    assert list(found.values()) == ["pass", "warning", "critical", "critical", "critical", "critical", "unknown"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to stop being it")
+def test_a_certificate_that_this_user_may_not_read_is_unknown(tmp_path, options, world, monkeypatch):
+    path = tmp_path / "cert.pem"
+    path.write_text("secret")
+    path.chmod(0o600)
+    monkeypatch.setattr(health, "_marked", lambda name, job: lambda: (os.setuid(65534), job())[1])
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents:
+        if os.access(folder, os.W_OK) and str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    found = _run(world, options(certificates=[str(path), str(tmp_path / "none.pem")], checks=["certificate"]))
+    assert [(check["status"], check["message"].partition(": ")[2]) for check in found.values()] == [
+        ("unknown", "this user may not read it"),
+        ("critical", "can't be read (No such file or directory)"),
+    ]
+
+
+def test_a_certificate_on_a_dead_mount_does_not_hang_the_rest(options, machine):
+    os.makedirs(machine.root / "etc/ssl")
+    os.mkfifo(machine.root / "etc/ssl/x.pem")  # nobody writes: open() waits for ever
+    found = _run(machine.world, options(certificates=["/etc/ssl/x.pem"], checks=["certificate", "limits"], timeout=0.5))
+    assert found[("certificate", "/etc/ssl/x.pem")]["status"] == "unknown" and ("process_ids", None) in found
 
 
 @pytest.mark.parametrize(
