@@ -160,6 +160,8 @@ class NodeOptions(OptionSet):
         if self.gpu_temperature_warning > self.gpu_temperature_critical:
             raise OptionError("Option gpu_temperature_warning is above gpu_temperature_critical.", "Exchange or correct them.", "gpu_temperature_warning")
         for rule in self.error_patterns:
+            if sum(rule["name"] == other["name"] for other in self.error_patterns) > 1:
+                raise OptionError(f"Option error_patterns has the name {rule['name']!r} twice.", "Each needs a name of its own.", "error_patterns")
             try:
                 re.compile(rule["pattern"])
             except re.error as error:

@@ -62,6 +62,7 @@ def test_old_variables_set_the_options():
         ({"network_targets": ["example.org:99999"]}, "is not HOST:PORT"),
         ({"dns_names": ["bad host"]}, "is not a host name"),
         ({"error_patterns": [{"name": "x", "pattern": "("}]}, "no regular expression"),
+        ({"error_patterns": [{"name": "x", "pattern": "a"}, {"name": "x", "pattern": "b"}]}, "has the name 'x' twice"),
         ({"gpu_temperature_warning": 95}, "above gpu_temperature_critical"),
         ({"disk_floor_warning": 10, "disk_floor_critical": 20}, "larger than disk_floor_warning"),
         ({"disk_warnig": 3}, "Did you mean disk_warning"),
