@@ -220,6 +220,8 @@ def test_who_may_read_only_the_own_journal_does_not_call_the_node_healthy(machin
             folder.chmod(0o755)
 
     def source():
+        os.setgroups([])
+        os.setgid(65534)
         os.setuid(65534)
         return journal.observe(World(run=lambda *a, **k: CommandResult(0, "", ""), clock=machine.world.clock, root=str(machine.root)), options(), 4)["source"]
 
