@@ -169,6 +169,10 @@ def _jobs(options: NodeOptions, world: World, facts: dict[str, Any], mounts: lis
     local = [mount.path for mount in mounts if not mount.remote]
     if local:
         jobs["mounts"] = lambda: filesystems.probe(local)
+    if options.wants("mount_present"):
+        missing = sorted(set(filesystems.wanted(facts["fstab"], options)) - set(facts["mount_points"]))
+        if missing:
+            jobs["links of mount points"] = lambda: filesystems.resolve(world, missing)
     for mount in mounts:
         if mount.remote:
             jobs[f"mount {mount.path}"] = lambda path=mount.path: filesystems.probe([path])  # type: ignore[misc]
@@ -303,7 +307,8 @@ def judge(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str,
     found: list[Check] = []
     if options.wants("disk"):
         timed = {mount.path: durations.get(f"mount {mount.path}", durations.get("mounts")) for mount in facts["mounts"]}
-        checks = filesystems.judge({**facts, "answers": facts["mount_answers"]}, options)
+        links = answers.get("links of mount points", {})
+        checks = filesystems.judge({**facts, "answers": facts["mount_answers"], "links": {} if isinstance(links, Problem) else links}, options)
         found += [_timed(check, timed.get(check.subject or "")) for check in checks]
     if options.wants("memory"):
         found += resources.judge_memory(facts["resources"], options)

@@ -162,14 +162,16 @@ def judge_memory(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     elif options.wants("memory_usage"):
         total, available = facts["memory"]["total"], facts["memory"]["available"]
         value = 100.0 * (total - available) / total if total else 0.0
-        message = f"Memory usage: {value:.0f}% ({human_size(available)} of {human_size(total)} available)"
-        found.append(thresholds.judge(options.limits_in_force["memory_usage"], "memory_usage", value, message))
+        limits = options.limits_in_force["memory_usage"]
+        message = f"Memory usage: {thresholds.percent(value, limits)} ({human_size(available)} of {human_size(total)} available)"
+        found.append(thresholds.judge(limits, "memory_usage", value, message))
     if options.wants("swap_usage") and not isinstance(facts.get("swap"), str):
         total, used = facts["swap"]["total"], facts["swap"]["used"]
         if total:
             value = 100.0 * used / total
-            message = f"Swap usage: {value:.0f}% ({human_size(used)} of {human_size(total)})"
-            found.append(thresholds.judge(options.limits_in_force["swap_usage"], "swap_usage", value, message))
+            limits = options.limits_in_force["swap_usage"]
+            message = f"Swap usage: {thresholds.percent(value, limits)} ({human_size(used)} of {human_size(total)})"
+            found.append(thresholds.judge(limits, "swap_usage", value, message))
         else:
             found.append(Check("swap_usage", verdict.SKIPPED, "No swap is configured"))
     if options.wants("memory_pressure"):
@@ -241,5 +243,6 @@ def judge_limits(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             continue
         value = 100.0 * pair[0] / pair[1]
         of = f" of {pair[1]}" if pair[1] < 1 << 60 else ", no limit"
-        found.append(thresholds.judge(options.limits_in_force[check], check, value, f"{label}: {value:.0f}% ({pair[0]}{of})"))
+        limits = options.limits_in_force[check]
+        found.append(thresholds.judge(limits, check, value, f"{label}: {thresholds.percent(value, limits)} ({pair[0]}{of})"))
     return found

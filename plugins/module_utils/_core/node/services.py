@@ -84,7 +84,8 @@ def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
         restarts: dict[str, int] = dict(facts.get("restarts") or {})
         if facts.get("restarts") is None:
             # No journal to count in: what waits for its next start now, by systemd's own counter.
-            restarts = {block["Id"]: int(block.get("NRestarts") or 0) for block in facts["bad"].values() if block.get("SubState", "").startswith("auto-restart")}
+            waiting = [block for block in facts["bad"].values() if block.get("SubState", "").startswith("auto-restart")]
+            restarts = {block["Id"]: int(block.get("NRestarts") or 0) for block in waiting}
         flapping = sorted((name, count) for name, count in restarts.items() if count >= options.flapping_restarts)
         message = f"Flapping units: {len(flapping)}" + (": " + ", ".join(f"{name} ({count} restarts)" for name, count in flapping[:8]) if flapping else "")
         more = {"units": dict(flapping)} if flapping else None

@@ -175,6 +175,12 @@ def resolve(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Limits]:
     return found
 
 
+def percent(value: float, limits: Limits) -> str:
+    """Return a percentage as people read it, but never rounded across a limit: 79.6 does not read 80% where 80% would be a warning."""
+    text = f"{value:.0f}"
+    return f"{text}%" if limits.level(float(text)) == limits.level(value) else f"{math.floor(value * 10) / 10:.1f}%"
+
+
 def judge(limits: Limits, check: str, value: float, message: str, status: str | None = None, **more: Any) -> Check:
     """Return the check for a measured value; C(status) overrules what the limits say. C(value) is rounded to what people read."""
     status = limits.level(value) if status is None else status
