@@ -367,7 +367,8 @@ def _errors(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[st
     if isinstance(answer, Problem):
         return _lost(("journal_errors", "kernel_errors", "oom_kills"), options, "Journal", answer)
     now = facts["counters"]["oom_kill"]
-    delta = now - baseline["oom_kill"] if baseline and now is not None and baseline.get("oom_kill") is not None else None
+    before = (baseline or {}).get("oom_kill")
+    delta = now - before if isinstance(now, int) and isinstance(before, int) and before <= now else None
     return journal.judge({**answer, "oom_delta": delta, "oom_since_boot": now}, options)
 
 
