@@ -227,11 +227,8 @@ def _links(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             shown = f"{link['speed']} Mbit/s" if link["speed"] else "unknown speed"
             text = f"Link {name}: {shown}, expected {speed} Mbit/s"
             status = verdict.CRITICAL if link["speed"] else verdict.UNKNOWN
-            found.append(
-                Check(
-                    "network_link", status, text, name, value=link["speed"], unit="Mbit/s", crit=speed, threshold_source="user", action="inspect", domain="node"
-                )
-            )
+            measured = {"value": link["speed"], "unit": "Mbit/s", "crit": f"{speed}:", "threshold_source": "user"}
+            found.append(Check("network_link", status, text, name, action="inspect", domain="node", **measured))
         else:
             found.append(_link_up(link))
     for link in facts["links"]:
@@ -276,7 +273,7 @@ def _ports(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
                     name,
                     value=value,
                     unit="Gbit/s",
-                    crit=rate,
+                    crit=None if rate is None else f"{rate:g}:",
                     action="drain" if slow else "none",
                     domain="node" if slow else None,
                 )
@@ -291,5 +288,6 @@ def _ports(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
         good = active >= expected
         text = f"InfiniBand: {active} of {expected} expected ports active"
         status = verdict.PASS if good else verdict.CRITICAL
-        found.append(Check("infiniband_port", status, text, value=active, crit=expected, action="none" if good else "drain", domain=None if good else "node"))
+        advice: dict[str, Any] = {} if good else {"action": "drain", "domain": "node"}
+        found.append(Check("infiniband_port", status, text, value=active, crit=f"{expected}:", **advice))
     return found

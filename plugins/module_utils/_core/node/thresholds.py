@@ -40,9 +40,10 @@ class Limit:
 
     @property
     def shown(self) -> Any:
-        """The limit as a check carries it: a number where it is one, else the range as text, None when it is off."""
+        """The limit as a check carries it: a number where it is one (bad from there upwards), else the range as text, None when it is off."""
         if self.plain is not None:
-            return int(self.plain) if self.plain == int(self.plain) else self.plain
+            number = int(self.plain) if self.plain == int(self.plain) else self.plain
+            return number if math.isinf(self.low) else f"{number}:"
         return None if self.text == OFF else self.text
 
 

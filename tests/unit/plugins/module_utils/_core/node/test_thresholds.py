@@ -36,6 +36,7 @@ def test_what_is_bad(text, good, bad):
 def test_a_plain_number_counts_downwards_where_small_is_bad():
     limit = thresholds.parse("7", below=True)
     assert limit.hit(7) and limit.hit(-3) and not limit.hit(7.1)
+    assert limit.shown == "7:", "readers of ranges would take 7 for the most that is allowed"
 
 
 @pytest.mark.parametrize("text", ["", "x", "20:10", "nan", "1:2:3", "@", "inf", "10 20", "80%", "~"])
