@@ -65,7 +65,7 @@ def _still_hanging(world: World, table: list[dict[str, Any]], name: str, timeout
     for one in table:
         ours = one["name"] == mark and one["state"] not in "ZX"
         program = one["name"] in programs and one["state"] == "D"
-        if (ours or program) and uptime - one["start"] > timeout + 1:
+        if (ours or program) and uptime - one["start"] > timeout:
             with contextlib.suppress(OSError):
                 if os.stat(world.path(f"/proc/{one['pid']}")).st_uid == os.geteuid() and (ours or _stands_still(world, one)):
                     return one
