@@ -75,8 +75,8 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _entry(message: Any, when: float, kernel: bool, priority: int, source: str) -> dict[str, Any]:
-    return {"message": _text(message), "time": when, "kernel": kernel, "priority": priority, "source": source}
+def _entry(message: Any, when: float, kernel: bool, priority: int, source: str, this_boot: bool = True) -> dict[str, Any]:
+    return {"message": _text(message), "this_boot": this_boot, "time": when, "kernel": kernel, "priority": priority, "source": source}
 
 
 def has_journal(world: World) -> bool:
@@ -161,7 +161,8 @@ def _read(world: World, options: NodeOptions, lines: list[str], now: float) -> d
             continue
         kernel = _text(fields.get("_TRANSPORT")) == "kernel"
         source = _text(fields.get("_SYSTEMD_UNIT")) or _text(fields.get("SYSLOG_IDENTIFIER")) or "unknown"
-        entries.append(_entry(fields.get("MESSAGE"), when, kernel, priority, "kernel" if kernel else source))
+        this_boot = fields.get("_BOOT_ID", boot_id) == boot_id or not boot_id
+        entries.append(_entry(fields.get("MESSAGE"), when, kernel, priority, "kernel" if kernel else source, this_boot))
     return {"source": "journal", "entries": entries, "restarts": restarts, "limited": count >= MOST, "window": options.error_window}
 
 
@@ -266,6 +267,7 @@ def _kernel(kernel: list[dict[str, Any]], span: str, options: NodeOptions) -> li
         hits = []
         for number, entry in enumerate(kernel):
             fits = (entry["priority"] <= _ERROR or name in _ALSO_WARNINGS) and (name in own or number not in taken)
+            fits = fits and (entry["this_boot"] or action != "reboot")  # what a reboot cures is cured by the last one
             if fits and compiled.search(entry["message"]):
                 hits.append(entry)
                 taken.add(number)

@@ -179,6 +179,25 @@ def test_a_flood_hides_neither_the_kernel_nor_restarts(machine, options):
     assert "_TRANSPORT=kernel" in asked[1] and len(asked) == 2
 
 
+def test_a_lock_up_before_the_last_reboot_asks_for_no_other(machine, options):
+    """The node was rebooted because of it; the broken disk and the memory that failed are still there."""
+    machine.put("/var/log/journal/0123/system.journal", "")
+    machine.put("/proc/sys/kernel/random/boot_id", "bb-bb\n")
+    now = machine.world.clock.now()
+    names = ("lock-up", "kernel bug", "disk I/O error", "machine check")
+
+    def run(argv, **more):
+        lines = [{"__REALTIME_TIMESTAMP": str(int((now - 900) * 1e6)), "PRIORITY": "3", "_TRANSPORT": "kernel", "MESSAGE": REAL[name]} for name in names]
+        return CommandResult(0, "".join(json.dumps({**one, "_BOOT_ID": boot}) + "\n" for one in lines), "")
+
+    world = World(run=run, clock=machine.world.clock, root=str(machine.root))
+    boot = "aaaa"
+    found = [key[1] for key in _judge(options(), journal.observe(world, options(), 4)) if key[0] == "kernel_errors"]
+    assert found == ["disk I/O error", "machine check"]
+    boot = "bbbb"
+    assert len([key for key in _judge(options(), journal.observe(world, options(), 4)) if key[0] == "kernel_errors"]) == 4
+
+
 @pytest.mark.parametrize(
     "fields",
     [
