@@ -45,7 +45,7 @@ def render(result: Mapping[str, Any], name: str = "NODE") -> str:
 
 def _plain(text: str) -> str:
     """One line without the bar that begins performance data."""
-    return " ".join(text.split()).replace("|", "/")
+    return " ".join(verdict.one_line(text).split()).replace("|", "/")
 
 
 def _perfdata(judged: list[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
@@ -66,7 +66,7 @@ def _perfdata(judged: list[Mapping[str, Any]], summary: Mapping[str, Any]) -> st
 
 def _label(text: str) -> str:
     """A quoted label: no quote, no equals sign, no bar in it (a doubled quote would be legal, but few readers know it)."""
-    clean = " ".join(text.split())
+    clean = " ".join(verdict.one_line(text).split())
     for character in "'=|":
         clean = clean.replace(character, "_")
     return f"'{clean}'"
