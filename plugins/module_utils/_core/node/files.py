@@ -37,6 +37,15 @@ def number(world: World, path: str) -> int | None:
         return None
 
 
+def uptime(world: World) -> float | None:
+    """Return how many seconds ago the kernel booted, None without a C(/proc/uptime) that says so."""
+    try:
+        seconds = float((text(world, "/proc/uptime") or "").split()[0])
+    except (IndexError, ValueError):
+        return None
+    return seconds if 0 <= seconds < 1e10 else None
+
+
 def folder(world: World, path: str) -> list[str]:
     """Return the sorted names in a folder, [] when it can't be read."""
     try:

@@ -89,8 +89,7 @@ class Probes:
         self.durations: dict[str, float] = {}
         names = {program for programs in _PROGRAMS.values() for program in programs}
         self.table = [one for one in table if one["name"].startswith("mlp:") or one["name"] in names]
-        words = (files.text(world, "/proc/uptime") or "").split()
-        self.uptime = float(words[0]) if words else 0.0
+        self.uptime = files.uptime(world) or 0.0
 
     def run(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         """Return by name what each job returned, or the Problem. :raises MissingLibrary: a job misses a library."""

@@ -137,7 +137,7 @@ def _query(world: World, options: NodeOptions, timeout: float, matches: list[str
 
 def _read(world: World, options: NodeOptions, lines: list[str], now: float) -> dict[str, Any]:
     boot_id = (files.text(world, "/proc/sys/kernel/random/boot_id") or "").replace("-", "")
-    uptime = float((files.text(world, "/proc/uptime") or "0").split()[0])
+    uptime = files.uptime(world) or 0.0
     entries: list[dict[str, Any]] = []
     restarts: dict[str, int] = {}
     count = 0
@@ -168,7 +168,6 @@ def _read(world: World, options: NodeOptions, lines: list[str], now: float) -> d
 
 def _ring(world: World, window: float) -> list[dict[str, Any]] | None:
     """Read the kernel's ring buffer without blocking (Documentation/ABI/testing/dev-kmsg); None when this user may not."""
-    uptime = (files.text(world, "/proc/uptime") or "").split()
     try:
         fd = os.open(world.path("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -176,7 +175,7 @@ def _ring(world: World, window: float) -> list[dict[str, Any]] | None:
     with contextlib.suppress(OSError):
         os.lseek(fd, 0, os.SEEK_DATA)  # what an administrator cleared (dmesg -C) is seen to
     now = world.clock.now()
-    age_base = float(uptime[0]) if uptime else 0.0
+    age_base = files.uptime(world) or 0.0
     entries = []
     try:
         while True:
@@ -193,7 +192,7 @@ def _ring(world: World, window: float) -> list[dict[str, Any]] | None:
             for line in record.decode("utf-8", "replace").splitlines():
                 head, separator, body = line.partition(";")
                 words = head.split(",")
-                if line.startswith(" ") or not separator or len(words) < 3:
+                if line.startswith(" ") or not separator or len(words) < 3 or not (words[0].isdigit() and words[2].isdigit()):
                     continue  # a record's further fields
                 level, age = int(words[0]) & 7, age_base - int(words[2]) / 1e6
                 if level <= _WARNING and age <= window:
@@ -280,6 +279,7 @@ def _kernel(kernel: list[dict[str, Any]], span: str, options: NodeOptions) -> li
 def oom_counter(world: World) -> int | None:
     """Return how many processes the kernel has killed for want of memory since boot (C(oom_kill) of C(/proc/vmstat))."""
     for line in files.lines(world, "/proc/vmstat"):
-        if line.startswith("oom_kill "):
-            return int(line.split()[1])
+        name, _space, value = line.partition(" ")
+        if name == "oom_kill" and value.strip().isdigit():
+            return int(value)
     return None

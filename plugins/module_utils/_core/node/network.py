@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -25,19 +26,28 @@ PROBE_NAME = "ipv4only.arpa"
 _RATE = re.compile(r"([0-9.]+) Gb/sec")
 
 
+def _hex(text: str | None) -> int:
+    try:
+        return int(text or "", 16)
+    except ValueError:
+        return 0
+
+
 def routes(world: World) -> list[dict[str, Any]]:
     """Return the default routes: C(gateway) (None for a point-to-point link) and C(device), IPv4 first (proc(5), /proc/net/route)."""
     found = []
     for line in files.lines(world, "/proc/net/route")[1:]:
         words = line.split()
-        if len(words) > 7 and words[1] == "00000000" and words[7] == "00000000" and int(words[3], 16) & 1:
-            raw = bytes.fromhex(words[2])[::-1]
-            found.append({"gateway": socket.inet_ntop(socket.AF_INET, raw) if any(raw) else None, "device": words[0], "metric": int(words[6])})
+        with contextlib.suppress(ValueError):
+            if len(words) > 7 and words[1] == "00000000" and words[7] == "00000000" and int(words[3], 16) & 1:
+                raw = bytes.fromhex(words[2])[::-1]
+                found.append({"gateway": socket.inet_ntop(socket.AF_INET, raw) if any(raw) else None, "device": words[0], "metric": int(words[6])})
     for line in files.lines(world, "/proc/net/ipv6_route"):
         words = line.split()
-        if len(words) > 9 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo" and int(words[8], 16) & 1:
-            raw = bytes.fromhex(words[4])
-            found.append({"gateway": socket.inet_ntop(socket.AF_INET6, raw) if any(raw) else None, "device": words[9], "metric": int(words[5], 16) + (1 << 32)})
+        with contextlib.suppress(ValueError):
+            if len(words) > 9 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo" and int(words[8], 16) & 1:
+                raw, metric = bytes.fromhex(words[4]), int(words[5], 16) + (1 << 32)
+                found.append({"gateway": socket.inet_ntop(socket.AF_INET6, raw) if any(raw) else None, "device": words[9], "metric": metric})
     return sorted(found, key=lambda route: (route["metric"], route["device"]))
 
 
@@ -47,7 +57,7 @@ def neighbours(world: World) -> dict[str, bool]:
     for line in files.lines(world, "/proc/net/arp")[1:]:
         words = line.split()
         if len(words) >= 6:
-            found[words[0]] = bool(int(words[2], 16) & 2)
+            found[words[0]] = bool(_hex(words[2]) & 2)
     return found
 
 
@@ -59,7 +69,7 @@ def links(world: World) -> list[dict[str, Any]]:
     """
     try:
         stats = resources.psutil(world).net_if_stats()
-    except OSError:
+    except (OSError, ValueError):
         stats = {}  # hidden from this user or container; /sys still tells about the carrier
     found = []
     for name in files.folder(world, "/sys/class/net"):
@@ -71,7 +81,7 @@ def links(world: World) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "hardware": hardware,
-                "wanted": bool(int(flags, 16) & 1) if flags else bool(one and one.isup),
+                "wanted": bool(_hex(flags) & 1) if flags else bool(one and one.isup),
                 "carrier": files.number(world, f"{base}/carrier"),
                 "state": files.text(world, f"{base}/operstate") or "unknown",
                 "speed": max(0, one.speed) if one else 0,
@@ -110,7 +120,7 @@ def alone(world: World) -> bool:
     names = files.folder(world, "/sys/class/net")
     for name in names:
         base = f"/sys/class/net/{name}"
-        if name != "lo" and (os.path.exists(world.path(f"{base}/device")) or int(files.text(world, f"{base}/flags") or "0", 16) & 1):
+        if name != "lo" and (os.path.exists(world.path(f"{base}/device")) or _hex(files.text(world, f"{base}/flags")) & 1):
             return False
     return bool(names)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -38,16 +39,15 @@ def psutil(world: World) -> Any:
 
 def boot_time(world: World) -> float | None:
     """Return when the kernel booted, seconds since the epoch by this world's clock; None without C(/proc/uptime)."""
-    words = (files.text(world, "/proc/uptime") or "").split()
-    return world.clock.now() - float(words[0]) if words else None
+    age = files.uptime(world)
+    return None if age is None else world.clock.now() - age
 
 
 def started(world: World) -> float | None:
     """Return how many seconds ago this system started: in a container its first process, else the kernel. None when unknown."""
-    words = (files.text(world, "/proc/uptime") or "").split()
-    if not words:
+    age = files.uptime(world)
+    if age is None:
         return None
-    age = float(words[0])
     first = parse_stat(files.text(world, "/proc/1/stat") or "")
     # Where a container has an uptime of its own (lxcfs), its processes may seem to have started after it.
     if first is not None and files.in_container(world) and first["start"] <= age:
@@ -61,14 +61,17 @@ def parse_stat(content: str) -> dict[str, Any] | None:
     words = after.split()
     if not separator or len(words) < 20:
         return None
-    return {
-        "pid": int(before.split(" ", 1)[0]),
-        "name": before.partition("(")[2],
-        "state": words[0],
-        "parent": int(words[1]),
-        "flags": int(words[6]),
-        "start": int(words[19]) / _HERTZ,
-    }
+    try:
+        return {
+            "pid": int(before.split(" ", 1)[0]),
+            "name": before.partition("(")[2],
+            "state": words[0],
+            "parent": int(words[1]),
+            "flags": int(words[6]),
+            "start": int(words[19]) / _HERTZ,
+        }
+    except ValueError:
+        return None
 
 
 def processes(world: World) -> list[dict[str, Any]]:
@@ -88,9 +91,10 @@ def processes(world: World) -> list[dict[str, Any]]:
     return found
 
 
-def switches(world: World, pid: int) -> tuple[int, ...] | None:
+def switches(world: World, pid: int) -> tuple[str, ...] | None:
     """Return a process's counters of context switches: while they stand still it has not run. None when it ended."""
-    found = tuple(int(line.split()[1]) for line in files.lines(world, f"/proc/{pid}/status") if "ctxt_switches" in line)
+    names = ("voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:")
+    found = tuple(line.split()[-1] for line in files.lines(world, f"/proc/{pid}/status") if line.startswith(names))
     return found or None
 
 
@@ -111,14 +115,15 @@ def pressure(world: World, resource: str) -> dict[str, float]:
     for line in files.lines(world, f"/proc/pressure/{resource}"):
         words = line.split()
         fields = dict(word.split("=", 1) for word in words[1:] if "=" in word)
-        if "avg60" in fields:
+        with contextlib.suppress(KeyError, ValueError):
             found[words[0]] = float(fields["avg60"])
     return found
 
 
 def _cache_of_zfs(world: World) -> int:
     """Return how many bytes the cache of ZFS would give back: the kernel counts them as used, not as its own cache."""
-    found = {words[0]: int(words[2]) for words in (line.split() for line in files.lines(world, "/proc/spl/kstat/zfs/arcstats")[2:]) if len(words) == 3}
+    rows = [line.split() for line in files.lines(world, "/proc/spl/kstat/zfs/arcstats")]
+    found = {words[0]: int(words[2]) for words in rows if len(words) == 3 and words[2].isdigit()}
     return max(0, found.get("size", 0) - found.get("c_min", 0))
 
 
@@ -133,16 +138,15 @@ def observe(world: World, options: NodeOptions) -> dict[str, Any]:
                 memory, swap = library.virtual_memory(), library.swap_memory()
             facts["memory"] = {"total": memory.total, "available": min(memory.total, memory.available + _cache_of_zfs(world))}
             facts["swap"] = {"total": swap.total, "used": swap.used}
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, LookupError, ValueError) as error:
             facts["memory"] = facts["swap"] = str(error)
     facts["pressure"] = {name: pressure(world, name) for name in ("memory", "io", "cpu")}
     load = (files.text(world, "/proc/loadavg") or "").split()
-    if len(load) >= 4:
-        facts["load"] = [float(word) for word in load[:3]]
-        facts["tasks"] = int(load[3].partition("/")[2])
+    with contextlib.suppress(ValueError, IndexError):
+        facts["load"], facts["tasks"] = [float(word) for word in load[:3]], int(load[3].partition("/")[2])
     facts["cpus"] = sum(1 for line in files.lines(world, "/proc/stat") if line.startswith("cpu") and line[3:4].isdigit()) or os.cpu_count() or 1
     handles = (files.text(world, "/proc/sys/fs/file-nr") or "").split()
-    facts["handles"] = [int(handles[0]), int(handles[2])] if len(handles) == 3 else None
+    facts["handles"] = [int(handles[0]), int(handles[2])] if len(handles) == 3 and all(word.isdigit() for word in handles) else None
     facts["pid_limit"] = min(
         (n for n in (files.number(world, "/proc/sys/kernel/pid_max"), files.number(world, "/proc/sys/kernel/threads-max")) if n), default=None
     )
