@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import verdict
+from ..errors import CommandFailed
 from ..ports import World
 from ..verdict import Check
 from . import files, thresholds
@@ -95,7 +96,7 @@ def observe(world: World, options: NodeOptions, timeout: float) -> dict[str, Any
 
     C(restarts) counts by unit what systemd restarted within the flapping window; None where no journal tells it.
 
-    :raises CommandFailed: journalctl did not answer in time.
+    :raises CommandFailed: journalctl did not answer in time, or not in JSON.
     """
     now = world.clock.now()
     if has_journal(world):
@@ -163,6 +164,8 @@ def _read(world: World, options: NodeOptions, lines: list[str], now: float) -> d
         source = _text(fields.get("_SYSTEMD_UNIT")) or _text(fields.get("SYSLOG_IDENTIFIER")) or "unknown"
         this_boot = fields.get("_BOOT_ID", boot_id) == boot_id or not boot_id
         entries.append(_entry(fields.get("MESSAGE"), when, kernel, priority, "kernel" if kernel else source, this_boot))
+    if not count and any(line.strip() and not line.startswith("-- ") for line in lines):
+        raise CommandFailed("journalctl gave no JSON.", "Run it by hand.", "journalctl")
     return {"source": "journal", "entries": entries, "restarts": restarts, "limited": count >= MOST, "window": options.error_window}
 
 

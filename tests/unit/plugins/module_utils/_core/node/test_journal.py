@@ -11,7 +11,7 @@ import os
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import isolate
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import journal
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, journal
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
 #: Kernel messages as they were logged (priority err and worse).
@@ -217,6 +217,14 @@ def test_odd_entries_spoil_nothing(machine, options, fields):
     world = World(run=lambda argv, **more: CommandResult(0, content, ""), clock=machine.world.clock, root=str(machine.root))
     check = _judge(options(), journal.observe(world, options(), 4))[("oom_kills", None)]
     assert check.value >= 2
+
+
+@pytest.mark.parametrize(("content", "status"), [("\x7fELF garbage\n{\n", "unknown"), ("", "pass"), ("-- No entries --\n", "pass")])
+def test_garbage_for_an_answer_is_no_healthy_node(machine, options, content, status):
+    machine.put("/var/log/journal/0123/system.journal", "")
+    world = World(run=lambda argv, **more: CommandResult(0, content, ""), clock=machine.world.clock, root=str(machine.root), environ={})
+    document = health.run(options(checks=["errors"]), world).to_dict()
+    assert {check["check"]: check["status"] for check in document["checks"]}["journal_errors"] == status
 
 
 def test_a_journal_of_others_falls_back_to_the_ring_buffer(machine, options):
