@@ -132,6 +132,8 @@ def _valid(one: Any) -> bool:
 def load(path: str) -> tuple[dict[str, Any], str | None]:
     """Return what the state file holds (an empty state when there is none) and what is wrong with it, if anything."""
     empty: dict[str, Any] = {"version": VERSION, "checks": {}, "counters": {}}
+    if os.path.exists(path) and not os.path.isfile(path):
+        return empty, f"{path} is not a file."
     try:
         content = fsutil.read_json(path)
     except FleetError as error:
@@ -157,6 +159,8 @@ def opened(path: str, write: bool) -> Iterator[dict[str, Any]]:
     """
     with contextlib.ExitStack() as stack:
         if write:
+            if os.path.exists(path) and not os.path.isfile(path):  # writing would put a file in its place, /dev/null's too
+                raise WriteFailed(f"{path} is not a file, so no state is kept there.", "Name another state_file.", path)
             folder = os.path.dirname(path)
             if not os.path.isdir(folder):
                 try:

@@ -152,6 +152,16 @@ def test_files_that_cannot_be_written_are_checks_and_check_mode_writes_none(mach
     assert 'mlops_node_check_status{check="file_descriptors",subject=""} 3' in (tmp_path / "node.prom").read_text()
 
 
+def test_what_is_no_file_is_never_replaced_by_one(machine, options, tmp_path):
+    """textfile: /dev/null must not end with a file in its place; a pipe that nobody writes must not hang the run."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    given = options(checks=["limits"], textfile=str(pipe), state_file=str(pipe))
+    found = {check.check: check.message for check in health.run(given, machine.world).checks}
+    assert "is not a file" in found["textfile"] and "is not a file" in found["state_file"] and pipe.is_fifo()
+    assert "process_ids" in {check.check for check in health.run(given, machine.world, write=False).checks}
+
+
 def test_stuck_processes_must_not_have_run(machine, monkeypatch):
     """Of three that can't be interrupted at both looks, one ran in between and one was replaced."""
     tail = " 1 1 1 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 {start} 0"
