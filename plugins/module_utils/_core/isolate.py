@@ -142,11 +142,9 @@ def _kill(children: list[_Child], whole_family: bool) -> None:
         return
     pids = [child.pid for child in children]
     for pid in _families(pids) if whole_family else pids:
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
-        if pid not in pids:
+        for kill in (os.killpg, os.kill):  # it may not lead a group yet, or never have led one
             with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+                kill(pid, signal.SIGKILL)
 
 
 def _outcome(child: _Child, timed_out: bool, alive: bool) -> Outcome:

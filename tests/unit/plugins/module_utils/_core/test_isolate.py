@@ -98,15 +98,23 @@ def test_a_grandchild_with_our_pipe_does_not_hold_the_answer_back():
 
 def test_many_that_cannot_be_killed_cost_one_patience(monkeypatch):
     """The kernel keeps what sits in it: they are given up together, not one after the other."""
+    kill = os.kill
     monkeypatch.setattr(isolate.os, "killpg", lambda pid, number: None)
+    monkeypatch.setattr(isolate.os, "kill", lambda pid, number: None)
     begun = time.monotonic()
     found = isolate.call_many({str(number): lambda: time.sleep(4) for number in range(30)}, 0.5)
     took = time.monotonic() - begun
     assert all(one.timed_out and one.alive for one in found.values()) and took < 3
     monkeypatch.undo()
     for one in found.values():
-        os.kill(one.pid, signal.SIGKILL)
+        kill(one.pid, signal.SIGKILL)
         os.waitpid(one.pid, 0)
+
+
+def test_a_child_that_had_no_time_to_begin_is_killed_all_the_same(monkeypatch):
+    monkeypatch.setattr(isolate.os, "setsid", lambda: time.sleep(60))
+    found = isolate.call(lambda: 7, 0.2)
+    assert found.timed_out and not found.alive and _gone(found.pid)
 
 
 def test_more_jobs_than_processes_at_once(monkeypatch):
