@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 import zlib
@@ -21,8 +22,10 @@ from . import files, filesystems, hardware, journal, network, recommend, resourc
 from .files import Problem
 from .options import NodeOptions
 
-#: Two looks at a process this far apart (seconds): one that did not run in between and cannot be interrupted is stuck.
-STUCK_SECONDS = 1.0
+#: A process that the kernel holds and that does not run for so long (seconds) is stuck; a slow disk keeps one for a second or two.
+STUCK_SECONDS = 3.0
+#: How often the suspects are looked at in that time; the wait ends when none is left.
+_LOOK_SECONDS = 0.25
 #: Programs that probes start, by the first word of the probe's name.
 _PROGRAMS = {
     "chrony": ("chronyc",),
@@ -75,7 +78,7 @@ def _still_hanging(world: World, table: list[dict[str, Any]], name: str, timeout
 def _stands_still(world: World, one: Mapping[str, Any]) -> bool:
     """Whether the kernel holds a process: a long-lived one (nvidia-smi -l, journalctl -f) may just be waiting for a disk as we look."""
     before = resources.switches(world, one["pid"])
-    time.sleep(STUCK_SECONDS / 2)
+    time.sleep(min(0.5, STUCK_SECONDS))
     return resources.held(world, one) and resources.switches(world, one["pid"]) == before
 
 
@@ -144,9 +147,7 @@ def observe(options: NodeOptions, world: World) -> dict[str, Any]:
     answers = probes.run(_jobs(options, world, facts, mounts))
     facts["answers"] = answers
     facts["mount_answers"] = _mount_answers(probes, answers, mounts)
-    if suspects:
-        time.sleep(max(0.0, STUCK_SECONDS - (time.monotonic() - looked)))
-    facts["stuck"] = _stuck(world, facts["table"], suspects)
+    facts["stuck"] = _stuck(world, facts["table"], suspects, looked)
     facts["durations"] = probes.durations
     return facts
 
@@ -282,16 +283,17 @@ def _mount_answers(probes: Probes, answers: Mapping[str, Any], mounts: list[file
     return found
 
 
-def _stuck(world: World, table: list[dict[str, Any]], suspects: Mapping[int, Any]) -> list[dict[str, Any]]:
-    """Return those of the suspects that have not run since the first look and still can't be interrupted."""
-    found = []
-    for one in table:
-        before = suspects.get(one["pid"])
-        if before is None:
-            continue
-        if resources.held(world, one) and resources.switches(world, one["pid"]) == before:
-            found.append(one)
-    return found
+def _stuck(world: World, table: list[dict[str, Any]], suspects: Mapping[int, Any], looked: float) -> list[dict[str, Any]]:
+    """Return those of the suspects that do not run until STUCK_SECONDS after the first look and still can't be interrupted."""
+    left = [one for one in table if one["pid"] in suspects]
+    patience = max(0.0, STUCK_SECONDS - (time.monotonic() - looked))
+    looks = max(1, math.ceil(patience / _LOOK_SECONDS))
+    for dummy in range(looks):
+        if not left:
+            break
+        time.sleep(patience / looks)
+        left = [one for one in left if resources.held(world, one) and resources.switches(world, one["pid"]) == suspects[one["pid"]]]
+    return left
 
 
 # --- judging --------------------------------------------------------------------------------------------------------------------------------
