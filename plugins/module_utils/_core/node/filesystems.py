@@ -246,6 +246,8 @@ def _silent(mount: Mount, answer: Any, options: NodeOptions) -> list[Check]:
             return [Check("mount_responds", verdict.SKIPPED, f"{name} may not be read by this user", mount.path)]
         if code == errno.ENOENT:
             return [Check("mount_responds", verdict.SKIPPED, f"{name} is hidden below another mount", mount.path)]
+        if code in (errno.ENOSYS, errno.EOPNOTSUPP):
+            return [Check("mount_responds", verdict.PASS, f"{name} answers, but tells no sizes", mount.path)]
         text = f"{name} answers with an error: {reason}"
     else:
         text = f"{name}: {answer}"

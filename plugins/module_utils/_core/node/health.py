@@ -115,7 +115,7 @@ class Probes:
                 found[name] = Problem(f"not asked, the {self.options.total_timeout:g} s for all probes are used up")
             elif outcome.timed_out:
                 stuck = f"; process {outcome.pid} can't be killed" if outcome.alive else ""
-                found[name] = Problem(f"no answer within {min(self.options.timeout, left):g} s{stuck}")
+                found[name] = Problem(f"no answer within {min(self.options.timeout, left):.3g} s{stuck}")
             elif isinstance(outcome.error, MissingLibrary):
                 raise outcome.error
             elif outcome.error is not None:

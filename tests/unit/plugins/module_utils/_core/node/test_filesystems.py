@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -165,6 +166,7 @@ def test_errors_and_silence_are_critical_and_denied_access_is_not(options):
     assert "Stale file handle" in _judge(options(), (116, "Stale file handle"))["mount_responds"].message
     assert _judge(options(), "no answer within 5 s")["mount_responds"].status == "critical"
     assert _judge(options(), (13, "Permission denied"))["mount_responds"].status == "skipped"
+    assert _judge(options(), (errno.ENOSYS, "Function not implemented"))["mount_responds"].status == "pass"
 
 
 def test_mounts_that_are_missing(options):
