@@ -141,6 +141,24 @@ def test_chrony_goes_before_the_kernel(machine):
     assert system.chrony_offset(world, 1) is None
 
 
+def test_chrony_is_asked_also_when_the_kernel_says_synchronised(machine, options, monkeypatch):
+    """chrony slews the clock by itself: the kernel knows of no offset then."""
+    os.chmod(machine.put("/usr/bin/chronyc", ""), 0o755)
+    monkeypatch.setattr(system, "kernel_clock", lambda: {"synchronised": True, "offset": 0.0, "error": 0.1})
+    line = "A9FEA97B,10.0.0.1,4,1600000000.1,{offset},0.00001,0.00002,-1.2,0.0,0.1,0.0005,0.0003,16.2,{leap}\n"
+
+    def found(answer):
+        world = World(run=lambda argv, **more: CommandResult(0, answer, ""), clock=machine.world.clock, root=str(machine.root), environ={})
+        check = _run(world, options(checks=["time_sync"]))[("time_sync", None)]
+        return check["status"], check["message"]
+
+    assert found(line.format(offset="-0.300000", leap="Normal")) == ("warning", "Clock: synchronised, 300.0 ms off")
+    assert found(line.format(offset="0.000001", leap="Normal"))[0] == "pass"
+    assert found(line.format(offset="0.0", leap="Not synchronised")) == ("warning", "Clock: not synchronised")
+    assert found("506 Cannot talk to daemon\n") == ("pass", "Clock: synchronised, 0.0 ms off"), "not running: the kernel's word counts"
+    assert found(line.format(offset="garbage", leap="Normal"))[0] == "pass"
+
+
 def test_reboot_required_by_flag_file(machine, options):
     given = options(checks=["reboot_required"])
     assert _run(machine.world, given)[("reboot_required", None)]["status"] == "pass"
