@@ -57,49 +57,59 @@ def _marked(name: str, function: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
-def _still_hanging(world: World, table: list[dict[str, Any]], name: str, timeout: float, uptime: float) -> dict[str, Any] | None:
-    """Return the process of an earlier run's probe C(name) that outlived its deadline; None when there is none.
-
-    A program that the kernel does not let go of is known by its own name, whoever started it: another would hang as well.
-    Only our own user's processes count, because somebody else's may carry any name.
-    """
-    mark = _mark(name)
-    programs = _PROGRAMS.get(name.partition(" ")[0], ())
-    for one in table:
-        ours = one["name"] == mark and one["state"] not in "ZX"
-        program = one["name"] in programs and one["state"] == "D"
-        if (ours or program) and uptime - one["start"] > timeout:
-            with contextlib.suppress(OSError):
-                if os.stat(world.path(f"/proc/{one['pid']}")).st_uid == os.geteuid() and (ours or _stands_still(world, one)):
-                    return one
-    return None
-
-
-def _stands_still(world: World, one: Mapping[str, Any]) -> bool:
-    """Whether the kernel holds a process: a long-lived one (nvidia-smi -l, journalctl -f) may just be waiting for a disk as we look."""
-    before = resources.switches(world, one["pid"])
-    time.sleep(min(0.5, STUCK_SECONDS))
-    return resources.held(world, one) and resources.switches(world, one["pid"]) == before
-
-
 class Probes:
     """Runs what may hang, each probe in a child of its own, none twice at a time."""
 
     def __init__(self, world: World, options: NodeOptions, table: list[dict[str, Any]]) -> None:
+        names = {program for programs in _PROGRAMS.values() for program in programs}
         self.world = world
         self.options = options
-        self.started = time.monotonic()
-        self.durations: dict[str, float] = {}
-        names = {program for programs in _PROGRAMS.values() for program in programs}
         self.table = [one for one in table if one["name"].startswith("mlp:") or one["name"] in names]
+        self.started = time.monotonic()
         self.uptime = files.uptime(world) or 0.0
+        self.durations: dict[str, float] = {}
+        self.held: dict[int, bool] = {}
+
+    def still_hanging(self, name: str) -> dict[str, Any] | None:
+        """Return the process of an earlier run's probe C(name) that outlived its deadline; None when there is none.
+
+        A program that the kernel does not let go of is known by its own name, whoever started it: another would hang as well.
+        Only our own user's processes count, because somebody else's may carry any name.
+        """
+        mark = _mark(name)
+        kind, _space, subject = name.partition(" ")
+        programs = _PROGRAMS.get(kind, ())
+        for one in self.table:
+            ours = one["name"] == mark and one["state"] not in "ZX"
+            program = one["name"] in programs and one["state"] == "D"
+            if (ours or program) and self.uptime - one["start"] > self.options.timeout:
+                with contextlib.suppress(OSError):
+                    if os.stat(self.world.path(f"/proc/{one['pid']}")).st_uid == os.geteuid() and (ours or self._stands_still(one, subject)):
+                        return one
+        return None
+
+    def _stands_still(self, one: Mapping[str, Any], subject: str) -> bool:
+        """Whether the kernel holds a program, and because of C(subject) where it was asked about one of several (a disk).
+
+        A long-lived one (nvidia-smi -l, journalctl -f) may just be waiting for a disk as we look.
+        """
+        pid = one["pid"]
+        if pid not in self.held:
+            before = resources.switches(self.world, pid)
+            time.sleep(min(0.5, STUCK_SECONDS))
+            self.held[pid] = resources.held(self.world, one) and resources.switches(self.world, pid) == before
+        if not self.held[pid] or not subject:
+            return self.held[pid]
+        # Asking the kernel for the words of such a process may hang as well. Without an answer it may be about any of them.
+        words = isolate.call(lambda: files.text(self.world, f"/proc/{pid}/cmdline"), 0.2).value
+        return not words or f"/dev/{subject}" in words.split("\0")
 
     def run(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         """Return by name what each job returned, or the Problem. :raises MissingLibrary: a job misses a library."""
         found: dict[str, Any] = {}
         fresh: dict[str, Callable[[], Any]] = {}
         for name, job in jobs.items():
-            old = _still_hanging(self.world, self.table, name, self.options.timeout, self.uptime)
+            old = self.still_hanging(name)
             if old is None:
                 fresh[name] = _marked(name, job)
             else:

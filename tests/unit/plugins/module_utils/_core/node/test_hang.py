@@ -149,12 +149,14 @@ def test_all_probes_together_have_a_deadline(machine, options, monkeypatch):
     assert time.monotonic() - begun < 3 and document["summary"]["failed"] == 3
 
 
-def test_only_our_own_old_process_counts_as_a_hanging_probe(world, machine, monkeypatch):
+def test_only_our_own_old_process_counts_as_a_hanging_probe(world, machine, options, monkeypatch):
     mark = health._mark("mount /x")
     monkeypatch.setattr(health, "STUCK_SECONDS", 0.1)
 
     def hanging(one, name, timeout, uptime, where=world):
-        return health._still_hanging(where, [one], name, timeout, uptime)
+        probes = health.Probes(where, options(timeout=timeout), [one])
+        probes.uptime = uptime
+        return probes.still_hanging(name)
 
     own = {"pid": os.getpid(), "name": mark, "state": "D", "start": 0.0}
     assert hanging(own, "mount /x", 5, 100) == own
@@ -165,6 +167,13 @@ def test_only_our_own_old_process_counts_as_a_hanging_probe(world, machine, monk
     machine.put("/proc/77/stat", "77 (nvidia-smi) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
     machine.put("/proc/77/status", "voluntary_ctxt_switches:\t5\n")
     assert hanging(tool, "gpu", 5, 100, machine.world) == tool and hanging({**tool, "state": "S"}, "gpu", 5, 100, machine.world) is None
+    asked = {**tool, "name": "smartctl"}
+    machine.put("/proc/77/stat", "77 (smartctl) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
+    assert hanging(asked, "disk sda", 5, 100, machine.world) == asked, "nobody knows about which disk"
+    machine.put("/proc/77/cmdline", "/usr/sbin/smartctl\0-H\0/dev/sdb\0")
+    assert hanging(asked, "disk sdb", 5, 100, machine.world) == asked
+    assert hanging(asked, "disk sda", 5, 100, machine.world) is None, "the other disks are asked all the same"
+    machine.put("/proc/77/stat", "77 (nvidia-smi) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
     monkeypatch.setattr(health.time, "sleep", lambda seconds: machine.put("/proc/77/status", "voluntary_ctxt_switches:\t6\n"))
     assert hanging(tool, "gpu", 5, 100, machine.world) is None, "nvidia-smi -l, which waits for something now and then"
     if os.geteuid() == 0:
