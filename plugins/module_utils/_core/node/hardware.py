@@ -90,6 +90,8 @@ def ask_disk(world: World, name: str, timeout: float) -> dict[str, Any]:
             return {"skipped": "smartctl is too old to answer in JSON (before 7.0)"}
         return read_smartctl(_json(done.stdout, "smartctl"), done.returncode & 3)
     done = world.run([tool(world, "nvme") or "nvme", "smart-log", device, "-o", "json"], timeout=timeout)
+    if done.returncode != 0 and _OUT_OF_REACH.search(done.stderr):
+        return {"skipped": f"nvme can't ask it ({done.stderr.strip()[:200]})"}
     if done.returncode != 0:
         raise CommandFailed(f"nvme smart-log {device} failed: {done.stderr.strip()[:200]}.", "", device)
     return read_nvme(_json(done.stdout, "nvme"))

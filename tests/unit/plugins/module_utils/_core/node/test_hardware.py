@@ -135,6 +135,15 @@ def test_an_old_smartctl_is_no_fault(machine):
     assert "too old" in hardware.ask_disk(world, "sda", 1)["skipped"]
 
 
+def test_nvme_without_the_right_is_no_fault_and_a_lost_disk_is(machine):
+    def world(text):
+        return World(run=lambda argv, **more: CommandResult(1, "", text), root=str(machine.root), environ={})
+
+    assert "Operation not permitted" in hardware.ask_disk(world("passthru: Operation not permitted\n"), "nvme0n1", 1)["skipped"]
+    with pytest.raises(CommandFailed, match="No such device"):
+        hardware.ask_disk(world("/dev/nvme0n1: No such device\n"), "nvme0n1", 1)
+
+
 def test_an_array_that_holds_its_lock_costs_the_kernels_hardware_checks_only(machine, options, monkeypatch):
     monkeypatch.setattr(hardware, "observe", lambda world: time.sleep(30))
     found = _run(machine.world, options(checks=["hardware", "limits"], timeout=0.5))
