@@ -35,8 +35,12 @@ def tool(world: World, name: str) -> str | None:
 
 
 def disks(world: World) -> list[str]:
-    """Return the names of the real disks (C(nvme0n1 sda)) that this system has a device file for; virtual ones have no health to tell."""
-    return [name for name in files.folder(world, "/sys/block") if _DISK.fullmatch(name) and os.path.exists(world.path(f"/dev/{name}"))]
+    """Return the names of the real disks (C(nvme0n1 sda)); virtual ones have no health to tell.
+
+    A container sees all disks of its host, but only those it has a device file for are its own.
+    """
+    names = [name for name in files.folder(world, "/sys/block") if _DISK.fullmatch(name)]
+    return [name for name in names if os.path.exists(world.path(f"/dev/{name}"))] if names and files.in_container(world) else names
 
 
 def observe(world: World) -> dict[str, Any]:

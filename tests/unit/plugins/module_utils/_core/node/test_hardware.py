@@ -106,8 +106,6 @@ def _said(text):
 def test_what_disks_say(machine, options, monkeypatch, answer, refused, health_status, wear_status):
     machine.put("/sys/block/sda/size", "1\n")
     machine.put("/sys/block/loop0/size", "1\n")
-    machine.put("/sys/block/sdb/size", "a disk of the host that this container has no device file for\n")
-    machine.put("/dev/sda", "")
     os.chmod(machine.put("/usr/sbin/smartctl", "#!/bin/sh\n"), 0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     asked = []
@@ -133,6 +131,15 @@ def test_an_old_smartctl_is_no_fault(machine):
     os.chmod(machine.put("/usr/sbin/smartctl", "#!/bin/sh\n"), 0o755)
     world = World(run=lambda argv, **more: CommandResult(1, "=======> UNRECOGNIZED OPTION: j\n", ""), root=str(machine.root), environ={})
     assert "too old" in hardware.ask_disk(world, "sda", 1)["skipped"]
+
+
+def test_a_container_asks_only_the_disks_it_has(machine):
+    for name in ("sda", "sdb", "loop0", "vda"):
+        machine.put(f"/sys/block/{name}/size", "1\n")
+    assert hardware.disks(machine.world) == ["sda", "sdb"]
+    machine.put("/run/.containerenv", "")
+    machine.put("/dev/sdb", "")
+    assert hardware.disks(machine.world) == ["sdb"]
 
 
 def test_nvme_without_the_right_is_no_fault_and_a_lost_disk_is(machine):
