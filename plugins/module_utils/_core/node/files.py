@@ -56,7 +56,8 @@ def folder(world: World, path: str) -> list[str]:
 
 def in_container(world: World) -> bool:
     """Whether this is a container, where clock, kernel and hardware are the host's business."""
-    if os.path.exists(world.path("/run/.containerenv")) or os.path.exists(world.path("/.dockerenv")):
+    marks = ("/run/.containerenv", "/.dockerenv", "/var/run/secrets/kubernetes.io")  # podman, docker, a pod
+    if any(os.path.exists(world.path(mark)) for mark in marks):
         return True
     if text(world, "/run/systemd/container") is not None:
         return True

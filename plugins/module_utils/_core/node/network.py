@@ -127,11 +127,13 @@ def alone(world: World) -> bool:
 
 def observe(world: World) -> dict[str, Any]:
     """Read what the kernel itself knows, at once: routes, neighbours, name servers."""
+    resolver = world.path("/etc/resolv.conf")
+    dangling = os.path.islink(resolver) and not os.path.exists(resolver)  # whoever should write it (systemd-resolved) did not
     return {
         "routes": routes(world),
         "neighbours": neighbours(world),
         "alone": alone(world),
-        "nameservers": any(line.split()[:1] == ["nameserver"] for line in files.lines(world, "/etc/resolv.conf")),
+        "nameservers": dangling or any(line.split()[:1] == ["nameserver"] for line in files.lines(world, "/etc/resolv.conf")),
     }
 
 

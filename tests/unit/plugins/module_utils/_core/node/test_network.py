@@ -95,6 +95,13 @@ def test_no_name_server_is_no_fault(wired, options):
     assert _run(wired, options(checks=["dns"]))[("dns", None)]["status"] == "skipped"
 
 
+def test_a_resolver_that_did_not_write_its_file_is_asked_all_the_same(wired, options, monkeypatch):
+    monkeypatch.setattr(network, "resolve", lambda name: ("silent", "Temporary failure in name resolution"))
+    (wired.root / "etc").mkdir()
+    (wired.root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    assert _run(wired, options(checks=["dns"]))[("dns", network.PROBE_NAME)]["status"] == "warning"
+
+
 def test_network_false_switches_everything_off(wired, options):
     assert not [
         key for key in _run(wired, options(network=False, checks=["network", "limits"])) if key[0] not in ("file_descriptors", "process_ids", "conntrack")
