@@ -44,6 +44,11 @@ def canonical(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
+def group_of(name: str) -> str:
+    """Return the group of a check (or the group itself): C(gpu) for all that are not listed."""
+    return name if name in GROUPS else next((group for group, names in GROUPS.items() if name in names), "gpu")
+
+
 def _names(given: list[str]) -> str | None:
     for name in given:
         known = canonical(name)
@@ -183,7 +188,7 @@ class NodeOptions(OptionSet):
 
     def wants(self, name: str) -> bool:
         """Say whether a check or a group is asked for. Group C(gpu) covers every check whose name begins with C(gpu_)."""
-        group = name if name in GROUPS else next((group for group, names in GROUPS.items() if name in names), "gpu")
+        group = group_of(name)
         if (group == "gpu" and not self.gpu) or (group == "network" and not self.network):
             return False
         skip = {canonical(one) for one in self.skip}

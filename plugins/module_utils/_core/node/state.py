@@ -16,7 +16,7 @@ from typing import Any
 from .. import fsutil, verdict
 from ..errors import FleetError, LockBusy, WriteFailed
 from ..verdict import Check, isoformat
-from .options import NodeOptions
+from .options import NodeOptions, group_of
 from .thresholds import OFF, Limits
 
 VERSION = 1
@@ -55,13 +55,20 @@ def steady(
 
     A worse status must be seen C(raise_after) times in a row, a better one C(clear_after) times. A check with a C(clear) limit stays raised
     until its value no longer hits that. Within C(boot_grace) seconds after the start nothing new is raised, but for LASTING.
-    What was asked for and is not there any more (a mount, an error in the log) is forgotten; what was not asked for is kept for a while.
+    What was asked for and is not there any more (a mount, an error in the log) is forgotten. What was not asked for, or could not be looked
+    at because its probe failed, is kept for a while.
 
     :param memory: check and subject to what was remembered. :param now: seconds since the epoch. :param age: seconds since boot, None when unknown.
     """
     checks = list(checks)
     found = []
-    kept = {key: dict(old) for key, old in memory.items() if not options.wants(key.partition("|")[0]) and now - float(old.get("seen", now)) < FORGET}
+    silent = [check for check in checks if check.status == verdict.UNKNOWN or (check.check == "mount_responds" and check.status == verdict.CRITICAL)]
+    blind = {group_of(check.check) for check in silent}
+    kept: dict[str, dict[str, Any]] = {}
+    for key, old in memory.items():
+        name = key.partition("|")[0]
+        if (not options.wants(name) or group_of(name) in blind) and now - float(old.get("seen", now)) < FORGET:
+            kept[key] = dict(old)
     grace = age is not None and age < options.boot_grace
     for check in checks:
         key = f"{check.check}|{check.subject or ''}"

@@ -109,6 +109,19 @@ def test_what_is_gone_is_forgotten(options):
     assert reported == [("pass", "08:00"), ("critical", "09:00"), ("pass", "10:00"), ("pass", "11:00"), ("critical", "12:00")]
 
 
+def test_what_could_not_be_looked_at_is_not_forgotten(options):
+    """The driver does not answer once, or systemctl: what was raised before is raised again as soon as it is seen."""
+    given = options(raise_after=3)
+    memory = {}
+    ecc, unit = Check("gpu_ecc", "critical", "x", "0"), Check("failed_units", "critical", "x")
+    for number in range(3):
+        _found, memory = state.steady([ecc, unit], memory, NOW + number * 60, None, given)
+    silent = [Check("gpu_driver", "unknown", "no answer"), Check("service", "unknown", "no answer"), Check("failed_units", "skipped", "see service")]
+    _found, memory = state.steady(silent, memory, NOW + 240, None, given)
+    found, _memory = state.steady([ecc, unit], memory, NOW + 300, None, given)
+    assert [(check.status, check.since) for check in found] == [("critical", state.isoformat(NOW + 120))] * 2
+
+
 def test_a_clock_set_back_leaves_no_state_that_began_in_the_future(options):
     given = options(clear_after=1)
     _found, memory = state.steady([Check("dns", "critical", "x")], {}, NOW, None, given)
