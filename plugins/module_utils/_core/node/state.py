@@ -65,14 +65,14 @@ def steady(
     silent = [check for check in checks if check.status == verdict.UNKNOWN or (check.check == "mount_responds" and check.status == verdict.CRITICAL)]
     blind = {group_of(check.check) for check in silent}
     kept: dict[str, dict[str, Any]] = {}
-    for key, old in memory.items():
+    for key, before in memory.items():
         name = key.partition("|")[0]
-        if (not options.wants(name) or group_of(name) in blind) and now - float(old.get("seen", now)) < FORGET:
-            kept[key] = dict(old)
+        if (not options.wants(name) or group_of(name) in blind) and now - float(before.get("seen", now)) < FORGET:
+            kept[key] = dict(before)
     grace = age is not None and age < options.boot_grace
     for check in checks:
         key = f"{check.check}|{check.subject or ''}"
-        old = memory.get(key)
+        old: Mapping[str, Any] | None = memory.get(key)
         if check.status == verdict.SKIPPED:
             found.append(check)
             continue
