@@ -77,7 +77,7 @@ options:
     type: str
     default: "85"
   memory_critical:
-    description: As O(memory_warning), for a critical verdict.
+    description: As O(memory_warning), for a critical verdict. Its default makes way for a higher O(memory_warning).
     type: str
     default: "95"
   limits:
@@ -187,7 +187,7 @@ options:
     type: bool
     default: true
   certificates:
-    description: Files with certificates in PEM format whose expiry is judged.
+    description: Files with certificates in PEM or DER format whose expiry is judged, by the certificate that ends first.
     type: list
     elements: path
     default: []

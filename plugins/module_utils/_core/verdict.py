@@ -28,6 +28,13 @@ ACTIONS = ("none", "restart_app", "free_space", "inspect", "reset_gpu", "drain",
 EXIT_CODES = {SKIPPED: 0, PASS: 0, WARNING: 1, CRITICAL: 2}
 
 
+def one_line(text: str) -> str:
+    """Return C(text) as one line that a terminal shows as it is: names of processes and kernel messages may carry anything."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in text)
+
+
 @dataclass(frozen=True)
 class Check:
     """One thing that was looked at.
@@ -57,6 +64,7 @@ class Check:
         for name, allowed in (("status", STATUSES), ("action", ACTIONS), ("unknown_as", (WARNING, CRITICAL))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} of check {self.check!r} is {getattr(self, name)!r}, not one of {', '.join(allowed)}")
+        object.__setattr__(self, "message", one_line(self.message))
 
     @property
     def counts_as(self) -> str:

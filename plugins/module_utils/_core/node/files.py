@@ -1,13 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading small files below C(/proc), C(/sys) and C(/etc): nothing here can hang, a missing file is None."""
+"""Reading small files below C(/proc), C(/sys) and C(/etc): a missing file is None."""
 
 from __future__ import annotations
 
 import os
 
 from ..ports import World
+
+
+class Problem(str):
+    """Why a probe gave no answer, in one line; told apart from an answer by its type."""
 
 
 def text(world: World, path: str) -> str | None:
@@ -33,6 +37,15 @@ def number(world: World, path: str) -> int | None:
         return None
 
 
+def uptime(world: World) -> float | None:
+    """Return how many seconds ago the kernel booted, None without a C(/proc/uptime) that says so."""
+    try:
+        seconds = float((text(world, "/proc/uptime") or "").split()[0])
+    except (IndexError, ValueError):
+        return None
+    return seconds if 0 <= seconds < 1e10 else None
+
+
 def folder(world: World, path: str) -> list[str]:
     """Return the sorted names in a folder, [] when it can't be read."""
     try:
@@ -43,7 +56,8 @@ def folder(world: World, path: str) -> list[str]:
 
 def in_container(world: World) -> bool:
     """Whether this is a container, where clock, kernel and hardware are the host's business."""
-    if os.path.exists(world.path("/run/.containerenv")) or os.path.exists(world.path("/.dockerenv")):
+    marks = ("/run/.containerenv", "/.dockerenv", "/var/run/secrets/kubernetes.io")  # podman, docker, a pod
+    if any(os.path.exists(world.path(mark)) for mark in marks):
         return True
     if text(world, "/run/systemd/container") is not None:
         return True

@@ -23,8 +23,8 @@ from .options import NodeOptions
 
 #: File systems that hold nothing a person could fill, or show what another mount shows.
 PSEUDO = frozenset(
-    "autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs fuse.gvfsd-fuse fuse.lxcfs fuse.portal fusectl hugetlbfs"
-    " mqueue nsfs overlay proc pstore ramfs rootfs rpc_pipefs securityfs selinuxfs sysfs tracefs".split()
+    "autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs fuse.fuse-overlayfs fuse.gvfsd-fuse fuse.lxcfs fuse.portal"
+    " fusectl hugetlbfs mqueue nfsd nsfs overlay proc pstore ramfs rootfs rpc_pipefs securityfs selinuxfs sysfs tracefs".split()
 )
 #: Always full and read-only by nature.
 IMAGES = frozenset({"squashfs", "iso9660", "erofs", "cramfs", "udf"})
@@ -35,9 +35,10 @@ _OWN_TMPFS = frozenset({"/dev", "/run/lock"})
 _PRIVATE_TMPFS = ("/proc/", "/run/credentials/", "/run/user/", "/sys/")
 #: Single files bound into a container (resolv.conf, hosts, secrets) and what a GPU runtime binds.
 _BOUND_FILES = ("/etc/", "/proc/", "/run/.containerenv", "/run/secrets", "/sys/", "/usr/bin/", "/usr/lib", "/dev/")
+_USER_MOUNT = re.compile(r"(?:^|,)user_id=[1-9]")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 #: Where a folder may be read-only on purpose, whatever its file system.
-_READ_ONLY_BY_NATURE = ("/boot/efi", "/snap/", "/sysroot", "/usr")
+_READ_ONLY_BY_NATURE = ("/boot", "/snap/", "/sysroot", "/usr")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Mount:
     mount_read_only: bool
     super_read_only: bool
     stopped: bool = False
+    user: bool = False  # a FUSE file system that an ordinary user mounted
 
     @property
     def remote(self) -> bool:
@@ -78,7 +80,7 @@ def _unescape(word: str) -> str:
 def parse_mountinfo(content: str) -> list[Mount]:
     """Return the mounts of a mountinfo file, in its order (proc(5))."""
     found = []
-    for line in content.splitlines():
+    for line in content.split("\n"):
         left, _separator, right = line.partition(" - ")
         words, tail = left.split(" "), right.split(" ")
         if len(words) < 6 or len(tail) < 2:
@@ -93,6 +95,7 @@ def parse_mountinfo(content: str) -> list[Mount]:
                 mount_read_only="ro" in words[5].split(","),
                 super_read_only="ro" in tail[-1].split(","),
                 stopped=bool({"emergency_ro", "shutdown"} & set(tail[-1].split(","))),
+                user=bool(_USER_MOUNT.search(tail[-1])),
             )
         )
     return found
@@ -106,10 +109,12 @@ def relevant(mounts: list[Mount], exclude: list[str]) -> list[Mount]:
     visible = {mount.path: mount for mount in mounts}  # a later mount on the same point hides the earlier one
     chosen: dict[str, Mount] = {}
     for mount in visible.values():
-        if mount.fstype in IMAGES or (mount.fstype in PSEUDO and not (mount.fstype == "overlay" and mount.path == "/")):
+        if mount.fstype in IMAGES or (mount.fstype in PSEUDO and not (mount.fstype in ("overlay", "fuse.fuse-overlayfs") and mount.path == "/")):
             continue
-        if mount.fstype == "tmpfs" and (mount.path in _OWN_TMPFS or mount.path.startswith(_PRIVATE_TMPFS) or mount.path.endswith("/userdata/shm")):
+        if mount.fstype == "tmpfs" and (mount.path in _OWN_TMPFS or mount.path.startswith(_PRIVATE_TMPFS)):
             continue
+        if mount.fstype == "tmpfs" and mount.source == "shm" and mount.path != "/dev/shm":
+            continue  # the /dev/shm of a container, as docker, containerd, cri-o and podman make it
         if mount.source.startswith("/dev/loop") and mount.path.startswith(("/snap/", "/var/lib/snapd/snap/")):
             continue
         if mount.path.startswith("/var/lib/containers/storage/overlay-containers/") or mount.path.startswith("/var/lib/kubelet/pods/"):
@@ -130,9 +135,29 @@ def fstab(world: World) -> dict[str, tuple[str, frozenset[str]]]:
     found = {}
     for line in files.lines(world, "/etc/fstab"):
         words = line.split()
-        if len(words) >= 4 and not words[0].startswith("#"):
-            found[_unescape(words[1])] = (words[2], frozenset(words[3].split(",")))
+        if len(words) >= 3 and not words[0].startswith("#"):
+            path = _unescape(words[1])
+            found[os.path.normpath(path) if path.startswith("/") else path] = (words[2], frozenset("".join(words[3:4]).split(",")))
     return found
+
+
+def wanted(table: Mapping[str, tuple[str, frozenset[str]]], options: NodeOptions) -> list[str]:
+    """Return the mount points that fstab or the user wants to be there."""
+    from_fstab = {
+        path
+        for path, (fstype, how) in table.items()
+        if path.startswith("/")
+        and fstype not in ("swap", "none", "proc", "sysfs", "devpts", "tmpfs")
+        and not how & {"noauto", "x-systemd.automount", "comment=systemd.automount"}
+        and not any(fnmatch.fnmatchcase(path, pattern) for pattern in options.disk_exclude)
+    }
+    return sorted(from_fstab | {os.path.normpath(path) for path in options.expected_mounts})
+
+
+def resolve(world: World, paths: list[str]) -> dict[str, str]:
+    """Return where paths with links in them lead to, as the kernel's list has them. May touch a dead mount: only in a child."""
+    cut = 0 if world.root == "/" else len(os.path.realpath(world.root))
+    return {path: os.path.realpath(world.path(path))[cut:] or "/" for path in paths}
 
 
 def usage(path: str) -> Usage:
@@ -166,11 +191,11 @@ def percent(used: int, avail: int) -> float:
 
 
 def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge C(mounts) (list of Mount), C(answers) (mount point to Usage, (errno, text) or Problem text), C(fstab)."""
+    """Judge C(mounts) (list of Mount), C(answers) (mount point to Usage, (errno, text) or Problem text), C(fstab), C(links) (see resolve)."""
     found: list[Check] = []
     mounted = {mount.path for mount in facts["mounts"]} | set(facts["mount_points"])
     if options.wants("mount_present"):
-        found += _missing(facts["fstab"], mounted, options)
+        found += _missing(facts["fstab"], mounted, facts.get("links") or {}, options)
     for mount in facts["mounts"]:
         answer = facts["answers"].get(mount.path)
         if answer is None:
@@ -180,36 +205,30 @@ def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             continue
         if mount.remote and options.wants("mount_responds"):
             found.append(Check("mount_responds", verdict.PASS, f"{mount.path} ({mount.fstype}) answers", mount.path))
-        writable = not (answer.read_only and mount.mount_read_only)  # nobody can fill what nobody may write
+        # Nobody can fill what nobody may write, or what has no size (like df, which does not list it).
+        writable = not (answer.read_only and mount.mount_read_only) and answer.used + answer.avail > 0
         if writable and options.wants("disk_usage"):
             found.append(_space(mount, answer, options))
         if writable and options.wants("inode_usage") and answer.inodes > 0:  # btrfs and some network file systems have no fixed number of inodes
             limits = options.limits_in_force["inode_usage"]
             value = percent(answer.inodes_used, answer.inodes_avail)
-            found.append(thresholds.judge(limits, "inode_usage", value, f"Inode usage: {value:.0f}% on {mount.path}", subject=mount.path))
+            message = f"Inode usage: {thresholds.percent(value, limits)} on {mount.path}"
+            found.append(thresholds.judge(limits, "inode_usage", value, message, subject=mount.path))
         if options.wants("read_only"):
             found += _read_only(mount, answer, facts["fstab"].get(mount.path))
     return found
 
 
-def _missing(wanted: Mapping[str, tuple[str, frozenset[str]]], mounted: set[str], options: NodeOptions) -> list[Check]:
-    from_fstab = {
-        path
-        for path, (fstype, how) in wanted.items()
-        if path.startswith("/")
-        and fstype not in ("swap", "none", "proc", "sysfs", "devpts", "tmpfs")
-        and not how & {"noauto", "x-systemd.automount", "comment=systemd.automount"}
-        and not any(fnmatch.fnmatchcase(path, pattern) for pattern in options.disk_exclude)
-    }
+def _missing(table: Mapping[str, tuple[str, frozenset[str]]], mounted: set[str], links: Mapping[str, str], options: NodeOptions) -> list[Check]:
     found = []
     expected = {os.path.normpath(path) for path in options.expected_mounts}
-    for path in sorted(from_fstab | expected):
+    for path in wanted(table, options):
         asked = path in expected
-        if path in mounted:
+        if path in mounted or links.get(path) in mounted:
             if asked:
                 found.append(Check("mount_present", verdict.PASS, f"{path} is mounted", path))
             continue
-        soft = not asked and "nofail" in wanted[path][1]
+        soft = not asked and "nofail" in table[path][1]
         origin = "expected_mounts" if asked else "/etc/fstab"
         status = verdict.WARNING if soft else verdict.CRITICAL
         found.append(Check("mount_present", status, f"{path} is not mounted, though {origin} names it", path, action="inspect", domain="node"))
@@ -227,9 +246,13 @@ def _silent(mount: Mount, answer: Any, options: NodeOptions) -> list[Check]:
             return [Check("mount_responds", verdict.SKIPPED, f"{name} may not be read by this user", mount.path)]
         if code == errno.ENOENT:
             return [Check("mount_responds", verdict.SKIPPED, f"{name} is hidden below another mount", mount.path)]
+        if code in (errno.ENOSYS, errno.EOPNOTSUPP):
+            return [Check("mount_responds", verdict.PASS, f"{name} answers, but tells no sizes", mount.path)]
         text = f"{name} answers with an error: {reason}"
     else:
         text = f"{name}: {answer}"
+    if mount.user:  # somebody's sshfs is no reason to drain a node
+        return [Check("mount_responds", verdict.CRITICAL, text, mount.path, action="restart_app", domain="user")]
     return [Check("mount_responds", verdict.CRITICAL, text, mount.path, action="drain", domain="node")]
 
 
@@ -245,11 +268,11 @@ def _space(mount: Mount, answer: Usage, options: NodeOptions) -> Check:
     ):
         if status == level and floor and free_gib >= floor:
             status = milder
-    message = f"Disk usage: {value:.0f}% on {mount.path} ({human_size(answer.avail)} free)"
+    message = f"Disk usage: {thresholds.percent(value, limits)} on {mount.path} ({human_size(answer.avail)} free)"
     return thresholds.judge(limits, "disk_usage", value, message, status, subject=mount.path, details={"free_bytes": answer.avail, "used_bytes": answer.used})
 
 
-def _read_only(mount: Mount, answer: Usage, wanted: tuple[str, frozenset[str]] | None) -> list[Check]:
+def _read_only(mount: Mount, answer: Usage, intent: tuple[str, frozenset[str]] | None) -> list[Check]:
     """A file system that turned read-only: its superblock is, and fstab does not want it so.
 
     After an error the kernel turns the superblock read-only and leaves the mount's own flag alone (older kernels), or marks it as stopped; people
@@ -259,9 +282,10 @@ def _read_only(mount: Mount, answer: Usage, wanted: tuple[str, frozenset[str]] |
         return []
     if mount.stopped or (answer.read_only and mount.super_read_only):
         by_kernel = mount.stopped or not mount.mount_read_only
-        on_purpose = not by_kernel and ("ro" in wanted[1] if wanted else mount.remote or mount.path.startswith(_READ_ONLY_BY_NATURE))
+        by_nature = mount.remote or mount.fstype == "zfs" or mount.path.startswith(_READ_ONLY_BY_NATURE)  # zfs: a property, not fstab, says so
+        on_purpose = not by_kernel and ("ro" in intent[1] if intent else by_nature)
         if not on_purpose:
-            known = by_kernel or wanted is not None
+            known = by_kernel or intent is not None
             reason = "the kernel turned it so after an error" if by_kernel else "/etc/fstab wants it writable" if known else "/etc/fstab does not say so"
             return [
                 Check(

@@ -18,8 +18,15 @@ from ..verdict import Check
 from . import files, thresholds
 from .options import NodeOptions
 
+_EXTERNAL = re.compile(r"external:[^/-]")
 _DISK = re.compile(r"(nvme\d+n\d+|sd[a-z]+)")
-TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+#: Where the system keeps its programs. Not C(/usr/local): on clusters it is often a network mount, and looking into a dead one hangs.
+TOOL_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
+#: So smartctl says that it can't reach a disk this way at all: behind a RAID controller or a bridge, without the right, too old for JSON.
+_OUT_OF_REACH = re.compile(
+    r"megaraid|please try adding|specify device type|USB bridge|Unable to detect device type|lacks SMART|Operation not permitted|Permission denied",
+    re.IGNORECASE,
+)
 
 
 def tool(world: World, name: str) -> str | None:
@@ -28,12 +35,16 @@ def tool(world: World, name: str) -> str | None:
 
 
 def disks(world: World) -> list[str]:
-    """Return the names of the real disks (C(nvme0n1 sda)); virtual ones have no health to tell."""
-    return [name for name in files.folder(world, "/sys/block") if _DISK.fullmatch(name)]
+    """Return the names of the real disks (C(nvme0n1 sda)); virtual ones have no health to tell.
+
+    A container sees all disks of its host, but only those it has a device file for are its own.
+    """
+    names = [name for name in files.folder(world, "/sys/block") if _DISK.fullmatch(name)]
+    return [name for name in names if os.path.exists(world.path(f"/dev/{name}"))] if names and files.in_container(world) else names
 
 
 def observe(world: World) -> dict[str, Any]:
-    """Read the counters the kernel keeps; no program is started."""
+    """Read the counters the kernel keeps; no program is started. An array or pool in trouble may hold its locks: only in a child."""
     edac = []
     for name in files.folder(world, "/sys/devices/system/edac/mc"):
         if re.fullmatch(r"mc\d+", name):
@@ -46,6 +57,8 @@ def observe(world: World) -> dict[str, Any]:
     raids = []
     for name in files.folder(world, "/sys/block"):
         base = f"/sys/block/{name}/md"
+        if _EXTERNAL.match(files.text(world, f"{base}/metadata_version") or ""):
+            continue  # no array, but the disks of a firmware RAID, always inactive; its arrays are listed by themselves
         if name.startswith("md") and files.text(world, f"{base}/level"):
             raids.append(
                 {
@@ -69,7 +82,7 @@ def observe(world: World) -> dict[str, Any]:
 def ask_disk(world: World, name: str, timeout: float) -> dict[str, Any]:
     """Ask one disk for its health through smartctl, or nvme for NVMe; sleeping disks are left asleep.
 
-    :return: C(healthy) (None when it does not say), C(wear) (percent used, None), C(problems) (texts), or C(asleep).
+    :return: C(healthy) (None when it does not say), C(wear) (percent used, None), C(problems) (texts), or C(skipped) (why it can't be asked).
     :raises CommandFailed: the tool failed or did not answer.
     """
     device = f"/dev/{name}"
@@ -77,8 +90,12 @@ def ask_disk(world: World, name: str, timeout: float) -> dict[str, Any]:
     if smartctl:
         done = world.run([smartctl, "-H", "-A", "-j", "-n", "standby", device], timeout=timeout)
         # Bits 0 and 1 of the exit status: the command line was wrong, or the device could not be opened or sleeps (smartctl(8)).
+        if done.returncode & 1 and not done.stdout.lstrip().startswith("{"):
+            return {"skipped": "smartctl is too old to answer in JSON (before 7.0)"}
         return read_smartctl(_json(done.stdout, "smartctl"), done.returncode & 3)
     done = world.run([tool(world, "nvme") or "nvme", "smart-log", device, "-o", "json"], timeout=timeout)
+    if done.returncode != 0 and _OUT_OF_REACH.search(done.stderr):
+        return {"skipped": f"nvme can't ask it ({done.stderr.strip()[:200]})"}
     if done.returncode != 0:
         raise CommandFailed(f"nvme smart-log {device} failed: {done.stderr.strip()[:200]}.", "", device)
     return read_nvme(_json(done.stdout, "nvme"))
@@ -99,11 +116,13 @@ def read_smartctl(answer: Mapping[str, Any], refused: int) -> dict[str, Any]:
     messages = [str(one.get("string", "")) for one in (answer.get("smartctl") or {}).get("messages") or []]
     if refused:
         if any("STANDBY" in text.upper() or "SLEEP" in text.upper() for text in messages):
-            return {"asleep": True}
+            return {"skipped": "asleep, not woken"}
+        if any(_OUT_OF_REACH.search(text) for text in messages):
+            return {"skipped": f"smartctl can't ask it ({'; '.join(messages)[:200]})"}
         raise CommandFailed(f"smartctl could not ask the disk: {'; '.join(messages)[:200] or 'no reason given'}.", "", "smartctl")
     problems = []
     log = answer.get("nvme_smart_health_information_log") or {}
-    wear = log.get("percentage_used")
+    wear = log.get("percentage_used", (answer.get("endurance_used") or {}).get("current_percent"))  # the latter since 7.4, also for SATA
     problems += _nvme_problems(log)
     for attribute in (answer.get("ata_smart_attributes") or {}).get("table") or []:
         raw = (attribute.get("raw") or {}).get("value") or 0
@@ -126,7 +145,7 @@ def _nvme_problems(log: Mapping[str, Any]) -> list[str]:
         "persistent memory read-only",
     )
     found = [name for bit, name in enumerate(names) if warning & (1 << bit)]
-    if log.get("media_errors"):
+    if int(log.get("media_errors") or 0):
         found.append(f"{log['media_errors']} media errors")
     return found
 
@@ -140,7 +159,7 @@ def read_nvme(log: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge C(edac machine_checks raids pools controllers), C(asked) (disk to answer or Problem text), C(why_not_asked), C(days)."""
+    """Judge C(edac machine_checks raids pools controllers); C(days) since boot."""
     found: list[Check] = []
     if options.wants("memory_errors"):
         found += _memory(facts, options)
@@ -166,8 +185,6 @@ def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
         found += _pools(facts["pools"])
     if options.wants("nvme_state"):
         found += _controllers(facts["controllers"])
-    if options.wants("disk_health") or options.wants("disk_wear"):
-        found += _disks(facts, options)
     return found
 
 
@@ -212,6 +229,7 @@ def _pools(pools: list[dict[str, Any]]) -> list[Check]:
     found = []
     for pool in pools:
         good = pool["state"] == "ONLINE"
+        degraded = pool["state"] == "DEGRADED"  # it still works; faulted, unavailable or suspended it does not
         status = verdict.PASS if good else verdict.CRITICAL
         found.append(
             Check(
@@ -219,7 +237,7 @@ def _pools(pools: list[dict[str, Any]]) -> list[Check]:
                 status,
                 f"ZFS pool {pool['name']}: {pool['state']}",
                 pool["name"],
-                action="none" if good else "inspect",
+                action="none" if good else "inspect" if degraded else "drain",
                 domain=None if good else "node",
             )
         )
@@ -240,16 +258,17 @@ def _controllers(controllers: list[dict[str, Any]]) -> list[Check]:
     return found
 
 
-def _disks(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    if facts["why_not_asked"]:
-        return [Check("disk_health", verdict.SKIPPED, f"Disk health: {facts['why_not_asked']}")] if options.wants("disk_health") else []
+def judge_disks(asked: Mapping[str, Any], why_not_asked: str | None, options: NodeOptions) -> list[Check]:
+    """Judge what the disks said (see ask_disk), or a problem's text."""
+    if why_not_asked:
+        return [Check("disk_health", verdict.SKIPPED, f"Disk health: {why_not_asked}")] if options.wants("disk_health") else []
     found = []
-    for name, answer in facts["asked"].items():
+    for name, answer in asked.items():
         if not isinstance(answer, Mapping):
             found.append(Check("disk_health", verdict.UNKNOWN, f"Disk {name}: {answer}", name, unknown_as=verdict.CRITICAL, action="inspect", domain="node"))
             continue
-        if answer.get("asleep"):
-            found.append(Check("disk_health", verdict.SKIPPED, f"Disk {name}: asleep, not woken", name))
+        if answer.get("skipped"):
+            found.append(Check("disk_health", verdict.SKIPPED, f"Disk {name}: {answer['skipped']}", name))
             continue
         if options.wants("disk_health"):
             found.append(_disk(name, answer))

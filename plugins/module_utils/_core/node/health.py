@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 import zlib
@@ -18,10 +19,13 @@ from ..errors import FleetError, LockBusy, MissingLibrary, WriteFailed
 from ..ports import World
 from ..verdict import Check, Document, isoformat
 from . import files, filesystems, hardware, journal, network, recommend, resources, services, state, system
+from .files import Problem
 from .options import NodeOptions
 
-#: Two looks at a process this far apart (seconds): one that did not run in between and cannot be interrupted is stuck.
-STUCK_SECONDS = 1.0
+#: A process that the kernel holds and that does not run for so long (seconds) is stuck; a slow disk keeps one for a second or two.
+STUCK_SECONDS = 3.0
+#: How often the suspects are looked at in that time; the wait ends when none is left.
+_LOOK_SECONDS = 0.25
 #: Programs that probes start, by the first word of the probe's name.
 _PROGRAMS = {
     "chrony": ("chronyc",),
@@ -33,10 +37,6 @@ _PROGRAMS = {
     "updates": ("apt-get", "dnf"),
 }
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
-
-class Problem(str):
-    """Why a probe gave no answer, in one line; told apart from an answer by its type."""
 
 
 # --- observing ------------------------------------------------------------------------------------------------------------------------------
@@ -57,41 +57,59 @@ def _marked(name: str, function: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
-def _still_hanging(table: list[dict[str, Any]], name: str, timeout: float, uptime: float) -> dict[str, Any] | None:
-    """Return the process of an earlier run's probe C(name) that outlived its deadline; None when there is none.
-
-    A program that a probe started and that could not be killed is known by its own name, whoever started it: another would hang as well.
-    Only our own user's processes count, because somebody else's may carry any name.
-    """
-    mark = _mark(name)
-    programs = _PROGRAMS.get(name.partition(" ")[0], ())
-    for one in table:
-        ours = (one["name"] == mark and one["state"] not in "ZX") or (one["name"] in programs and one["state"] == "D")
-        if ours and uptime - one["start"] > timeout + 1:
-            with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{one['pid']}").st_uid == os.geteuid():
-                    return one
-    return None
-
-
 class Probes:
     """Runs what may hang, each probe in a child of its own, none twice at a time."""
 
     def __init__(self, world: World, options: NodeOptions, table: list[dict[str, Any]]) -> None:
+        names = {program for programs in _PROGRAMS.values() for program in programs}
         self.world = world
         self.options = options
-        self.table = table
+        self.table = [one for one in table if one["name"].startswith("mlp:") or one["name"] in names]
         self.started = time.monotonic()
+        self.uptime = files.uptime(world) or 0.0
         self.durations: dict[str, float] = {}
-        words = (files.text(world, "/proc/uptime") or "").split()
-        self.uptime = float(words[0]) if words else 0.0
+        self.held: dict[int, bool] = {}
+
+    def still_hanging(self, name: str) -> dict[str, Any] | None:
+        """Return the process of an earlier run's probe C(name) that outlived its deadline; None when there is none.
+
+        A program that the kernel does not let go of is known by its own name, whoever started it: another would hang as well.
+        Only our own user's processes count, because somebody else's may carry any name.
+        """
+        mark = _mark(name)
+        kind, _space, subject = name.partition(" ")
+        programs = _PROGRAMS.get(kind, ())
+        for one in self.table:
+            ours = one["name"] == mark and one["state"] not in "ZX"
+            program = one["name"] in programs and one["state"] == "D"
+            if (ours or program) and self.uptime - one["start"] > self.options.timeout:
+                with contextlib.suppress(OSError):
+                    if os.stat(self.world.path(f"/proc/{one['pid']}")).st_uid == os.geteuid() and (ours or self._stands_still(one, subject)):
+                        return one
+        return None
+
+    def _stands_still(self, one: Mapping[str, Any], subject: str) -> bool:
+        """Whether the kernel holds a program, and because of C(subject) where it was asked about one of several (a disk).
+
+        A long-lived one (nvidia-smi -l, journalctl -f) may just be waiting for a disk as we look.
+        """
+        pid = one["pid"]
+        if pid not in self.held:
+            before = resources.switches(self.world, pid)
+            time.sleep(min(0.5, STUCK_SECONDS))
+            self.held[pid] = resources.held(self.world, one) and resources.switches(self.world, pid) == before
+        if not self.held[pid] or not subject:
+            return self.held[pid]
+        # Asking the kernel for the words of such a process may hang as well. Without an answer it may be about any of them.
+        words = isolate.call(lambda: files.text(self.world, f"/proc/{pid}/cmdline"), 0.2).value
+        return not words or f"/dev/{subject}" in words.split("\0")
 
     def run(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         """Return by name what each job returned, or the Problem. :raises MissingLibrary: a job misses a library."""
         found: dict[str, Any] = {}
         fresh: dict[str, Callable[[], Any]] = {}
         for name, job in jobs.items():
-            old = _still_hanging(self.table, name, self.options.timeout, self.uptime)
+            old = self.still_hanging(name)
             if old is None:
                 fresh[name] = _marked(name, job)
             else:
@@ -103,9 +121,11 @@ class Probes:
             fresh = {}
         for name, outcome in isolate.call_many(fresh, self.options.timeout, left).items() if fresh else ():
             self.durations[name] = outcome.duration
-            if outcome.timed_out:
+            if outcome.timed_out and not outcome.pid:
+                found[name] = Problem(f"not asked, the {self.options.total_timeout:g} s for all probes are used up")
+            elif outcome.timed_out:
                 stuck = f"; process {outcome.pid} can't be killed" if outcome.alive else ""
-                found[name] = Problem(f"no answer within {min(self.options.timeout, left):g} s{stuck}")
+                found[name] = Problem(f"no answer within {min(self.options.timeout, left):.3g} s{stuck}")
             elif isinstance(outcome.error, MissingLibrary):
                 raise outcome.error
             elif outcome.error is not None:
@@ -131,20 +151,13 @@ def observe(options: NodeOptions, world: World) -> dict[str, Any]:
         suspects = {pid: resources.switches(world, pid) for pid in blocked}
     facts["resources"] = resources.observe(world, options)
     facts["system"] = system.observe(world, options)
-    facts["hardware"] = hardware.observe(world) if options.wants("hardware") else None
     facts["network"] = network.observe(world) if options.wants("network") else None
-    facts["counters"] = {
-        "boot_id": files.text(world, _BOOT_ID),
-        "oom_kill": journal.oom_counter(world),
-        "corrected": sum(one["ce"] for one in (facts["hardware"] or {}).get("edac", [])),
-    }
+    facts["counters"] = {"boot_id": files.text(world, _BOOT_ID), "oom_kill": journal.oom_counter(world)}
     mounts = _mounts(world, options, facts) if options.wants("disk") else []
     answers = probes.run(_jobs(options, world, facts, mounts))
     facts["answers"] = answers
     facts["mount_answers"] = _mount_answers(probes, answers, mounts)
-    if suspects:
-        time.sleep(max(0.0, STUCK_SECONDS - (time.monotonic() - looked)))
-    facts["stuck"] = _stuck(world, facts["table"], suspects)
+    facts["stuck"] = _stuck(world, facts["table"], suspects, looked)
     facts["durations"] = probes.durations
     return facts
 
@@ -166,6 +179,10 @@ def _jobs(options: NodeOptions, world: World, facts: dict[str, Any], mounts: lis
     local = [mount.path for mount in mounts if not mount.remote]
     if local:
         jobs["mounts"] = lambda: filesystems.probe(local)
+    if options.wants("mount_present"):
+        missing = sorted(set(filesystems.wanted(facts["fstab"], options)) - set(facts["mount_points"]))
+        if missing:
+            jobs["links of mount points"] = lambda: filesystems.resolve(world, missing)
     for mount in mounts:
         if mount.remote:
             jobs[f"mount {mount.path}"] = lambda path=mount.path: filesystems.probe([path])  # type: ignore[misc]
@@ -179,18 +196,25 @@ def _jobs(options: NodeOptions, world: World, facts: dict[str, Any], mounts: lis
         for name in options.dns_names or ([network.PROBE_NAME] if facts["network"]["nameservers"] else []):
             jobs[f"dns {name}"] = lambda name=name: network.resolve(name)  # type: ignore[misc]
     if options.wants("network_target"):
-        for target in options.network_targets:
+        for target in dict.fromkeys(options.network_targets):
             jobs[f"target {target}"] = lambda target=target: network.connect(target, patience)  # type: ignore[misc]
+    if options.wants("network_link"):
+        jobs["links"] = lambda: network.links(world)
+    if options.wants("infiniband_port") and files.folder(world, "/sys/class/infiniband"):
+        jobs["infiniband"] = lambda: network.infiniband(world)
     if options.wants("hardware"):
+        jobs["hardware"] = lambda: hardware.observe(world)
         facts["why_not_asked"], names = _disks_to_ask(options, world)
         for name in names:
             jobs[f"disk {name}"] = lambda name=name: hardware.ask_disk(world, name, patience)  # type: ignore[misc]
     found = facts["system"]
     if options.wants("reboot_required") and not found["reboot"]["needed"] and hardware.tool(world, "needs-restarting"):
         jobs["reboot"] = lambda: system.needs_restarting(world, patience)
-    clock = found.get("clock")
-    if isinstance(clock, dict) and not clock["synchronised"] and not found["container"] and hardware.tool(world, "chronyc"):
+    if options.wants("time_sync") and not found["container"] and hardware.tool(world, "chronyc"):
         jobs["chrony"] = lambda: system.chrony_offset(world, patience)
+    if options.wants("certificate"):
+        for path in dict.fromkeys(options.certificates):
+            jobs[f"certificate {path}"] = lambda path=path: system.certificate(world, path)  # type: ignore[misc]
     if options.wants("security_updates") and options.security_updates:
         jobs["updates"] = lambda: system.security_updates(world, patience)
     return jobs
@@ -269,17 +293,17 @@ def _mount_answers(probes: Probes, answers: Mapping[str, Any], mounts: list[file
     return found
 
 
-def _stuck(world: World, table: list[dict[str, Any]], suspects: Mapping[int, Any]) -> list[dict[str, Any]]:
-    """Return those of the suspects that have not run since the first look and still can't be interrupted."""
-    found = []
-    for one in table:
-        before = suspects.get(one["pid"])
-        if before is None:
-            continue
-        now = resources.parse_stat(files.text(world, f"/proc/{one['pid']}/stat") or "")
-        if now and now["state"] == "D" and now["start"] == one["start"] and resources.switches(world, one["pid"]) == before:
-            found.append(one)
-    return found
+def _stuck(world: World, table: list[dict[str, Any]], suspects: Mapping[int, Any], looked: float) -> list[dict[str, Any]]:
+    """Return those of the suspects that do not run until STUCK_SECONDS after the first look and still can't be interrupted."""
+    left = [one for one in table if one["pid"] in suspects]
+    patience = max(0.0, STUCK_SECONDS - (time.monotonic() - looked))
+    looks = max(1, math.ceil(patience / _LOOK_SECONDS))
+    for dummy in range(looks):
+        if not left:
+            break
+        time.sleep(patience / looks)
+        left = [one for one in left if resources.held(world, one) and resources.switches(world, one["pid"]) == suspects[one["pid"]]]
+    return left
 
 
 # --- judging --------------------------------------------------------------------------------------------------------------------------------
@@ -294,7 +318,8 @@ def judge(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str,
     found: list[Check] = []
     if options.wants("disk"):
         timed = {mount.path: durations.get(f"mount {mount.path}", durations.get("mounts")) for mount in facts["mounts"]}
-        checks = filesystems.judge({**facts, "answers": facts["mount_answers"]}, options)
+        links = answers.get("links of mount points", {})
+        checks = filesystems.judge({**facts, "answers": facts["mount_answers"], "links": {} if isinstance(links, Problem) else links}, options)
         found += [_timed(check, timed.get(check.subject or "")) for check in checks]
     if options.wants("memory"):
         found += resources.judge_memory(facts["resources"], options)
@@ -320,7 +345,9 @@ def judge(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str,
     if options.wants("system"):
         found += _system(facts, options)
     if options.wants("certificates"):
-        found += system.judge_certificates(facts["system"], options)
+        read = {job[12:]: answer for job, answer in answers.items() if job.startswith("certificate ")}
+        checks = system.judge_certificates(read, facts["now"], options)
+        found += [_timed(check, durations.get(f"certificate {check.subject}")) for check in checks]
     if options.wants("updates") and options.security_updates:
         found += [_timed(check, durations.get("updates")) for check in system.judge_updates(answers["updates"], options)]
     return found
@@ -330,10 +357,10 @@ def _timed(check: Check, seconds: float | None) -> Check:
     return check if seconds is None or check.duration_ms is not None else replace(check, duration_ms=round(seconds * 1000, 1))
 
 
-def _lost(names: tuple[str, ...], options: NodeOptions, what: str, problem: Problem) -> list[Check]:
+def _lost(names: tuple[str, ...], options: NodeOptions, what: str, problem: Problem, unknown_as: str = verdict.WARNING) -> list[Check]:
     """One C(unknown) for a probe that failed; the other checks that needed it are skipped, so that one cause counts once."""
     wanted = [name for name in names if options.wants(name)]
-    found = [Check(wanted[0], verdict.UNKNOWN, f"{what}: {problem}", action="inspect", domain="node")] if wanted else []
+    found = [Check(name, verdict.UNKNOWN, f"{what}: {problem}", action="inspect", domain="node", unknown_as=unknown_as) for name in wanted[:1]]
     return found + [Check(name, verdict.SKIPPED, f"{what}: see {wanted[0]}") for name in wanted[1:]]
 
 
@@ -351,7 +378,8 @@ def _errors(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[st
     if isinstance(answer, Problem):
         return _lost(("journal_errors", "kernel_errors", "oom_kills"), options, "Journal", answer)
     now = facts["counters"]["oom_kill"]
-    delta = now - baseline["oom_kill"] if baseline and now is not None and baseline.get("oom_kill") is not None else None
+    before = (baseline or {}).get("oom_kill")
+    delta = now - before if isinstance(now, int) and isinstance(before, int) and before <= now else None
     return journal.judge({**answer, "oom_delta": delta, "oom_since_boot": now}, options)
 
 
@@ -364,16 +392,26 @@ def _network(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             names[rest] = ("silent", str(answer)) if isinstance(answer, Problem) else answer
         elif kind == "target":
             targets[rest] = answer
-    checks = network.judge({**facts["network"], "names": names, "targets": targets}, options)
-    prefix = {"dns": "dns ", "network_target": "target "}
-    return [_timed(check, facts["durations"].get(prefix.get(check.check, "") + (check.subject or ""))) for check in checks]
+    ports = {"links": answers.get("links", []), "infiniband": answers.get("infiniband", [])}
+    checks = network.judge({**facts["network"], **ports, "names": names, "targets": targets}, options)
+    job = {"dns": "dns {}", "network_target": "target {}", "network_link": "links", "infiniband_port": "infiniband"}
+    return [_timed(check, facts["durations"].get(job.get(check.check, "").format(check.subject))) for check in checks]
 
 
 def _hardware(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    asked = {job[5:]: answer for job, answer in facts["answers"].items() if job.startswith("disk ")}
-    boot = facts["system"]["boot"]
-    days = (facts["now"] - boot) / 86400 if boot is not None else None
-    return hardware.judge({**facts["hardware"], "asked": asked, "why_not_asked": facts["why_not_asked"], "days": days}, options)
+    found: list[Check] = []
+    kernel = facts["answers"]["hardware"]
+    if isinstance(kernel, Problem):
+        found = _lost(("raid", "zfs_pool", "nvme_state", "memory_errors", "machine_checks"), options, "Hardware", kernel, verdict.CRITICAL)
+    else:
+        boot = facts["system"]["boot"]
+        found = hardware.judge({**kernel, "days": (facts["now"] - boot) / 86400 if boot is not None else None}, options)
+        found = [_timed(check, facts["durations"].get("hardware")) for check in found]
+    if options.wants("disk_health") or options.wants("disk_wear"):
+        asked = {job[5:]: answer for job, answer in facts["answers"].items() if job.startswith("disk ")}
+        disks = hardware.judge_disks(asked, facts["why_not_asked"], options)
+        found += [_timed(check, facts["durations"].get(f"disk {check.subject}")) for check in disks]
+    return found
 
 
 def _system(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
@@ -414,7 +452,7 @@ def run(options: NodeOptions, world: World, write: bool = True) -> Document:
 
 def _remembered(options: NodeOptions, world: World, facts: Mapping[str, Any], write: bool) -> list[Check]:
     """Judge with the state file; a run that can't have it judges without and says so."""
-    counters = {**facts["counters"], "at": facts["now"]}
+    counters = facts["counters"]
     try:
         with state.opened(options.state_file, write) as memory:
             if memory["problem"]:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import socket
 import time
@@ -24,19 +26,28 @@ PROBE_NAME = "ipv4only.arpa"
 _RATE = re.compile(r"([0-9.]+) Gb/sec")
 
 
+def _hex(text: str | None) -> int:
+    try:
+        return int(text or "", 16)
+    except ValueError:
+        return 0
+
+
 def routes(world: World) -> list[dict[str, Any]]:
     """Return the default routes: C(gateway) (None for a point-to-point link) and C(device), IPv4 first (proc(5), /proc/net/route)."""
     found = []
     for line in files.lines(world, "/proc/net/route")[1:]:
         words = line.split()
-        if len(words) > 7 and words[1] == "00000000" and words[7] == "00000000" and int(words[3], 16) & 1:
-            raw = bytes.fromhex(words[2])[::-1]
-            found.append({"gateway": socket.inet_ntop(socket.AF_INET, raw) if any(raw) else None, "device": words[0], "metric": int(words[6])})
+        with contextlib.suppress(ValueError):
+            if len(words) > 7 and words[1] == "00000000" and words[7] == "00000000" and int(words[3], 16) & 1:
+                raw = bytes.fromhex(words[2])[::-1]
+                found.append({"gateway": socket.inet_ntop(socket.AF_INET, raw) if any(raw) else None, "device": words[0], "metric": int(words[6])})
     for line in files.lines(world, "/proc/net/ipv6_route"):
         words = line.split()
-        if len(words) > 9 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo" and int(words[8], 16) & 1:
-            raw = bytes.fromhex(words[4])
-            found.append({"gateway": socket.inet_ntop(socket.AF_INET6, raw) if any(raw) else None, "device": words[9], "metric": int(words[5], 16) + (1 << 32)})
+        with contextlib.suppress(ValueError):
+            if len(words) > 9 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo" and int(words[8], 16) & 1:
+                raw, metric = bytes.fromhex(words[4]), int(words[5], 16) + (1 << 32)
+                found.append({"gateway": socket.inet_ntop(socket.AF_INET6, raw) if any(raw) else None, "device": words[9], "metric": metric})
     return sorted(found, key=lambda route: (route["metric"], route["device"]))
 
 
@@ -46,18 +57,19 @@ def neighbours(world: World) -> dict[str, bool]:
     for line in files.lines(world, "/proc/net/arp")[1:]:
         words = line.split()
         if len(words) >= 6:
-            found[words[0]] = bool(int(words[2], 16) & 2)
+            found[words[0]] = bool(_hex(words[2]) & 2)
     return found
 
 
 def links(world: World) -> list[dict[str, Any]]:
-    """Return the interfaces with hardware behind them: C(name up carrier speed duplex); speed in Mbit/s, 0 when unknown.
+    """Return the interfaces: C(name hardware wanted carrier state speed ups member); speed in Mbit/s, 0 when unknown.
 
-    :raises MissingLibrary: no psutil.
+    C(ups) counts how often there was a carrier since boot (None before Linux 4.16), C(member) says whether it belongs to a bond or bridge.
+    Asks the drivers, and one that is wedged may keep us: only in a child. :raises MissingLibrary: no psutil.
     """
     try:
         stats = resources.psutil(world).net_if_stats()
-    except OSError:
+    except (OSError, ValueError):
         stats = {}  # hidden from this user or container; /sys still tells about the carrier
     found = []
     for name in files.folder(world, "/sys/class/net"):
@@ -69,18 +81,22 @@ def links(world: World) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "hardware": hardware,
-                "wanted": bool(int(flags, 16) & 1) if flags else bool(one and one.isup),
+                "wanted": bool(_hex(flags) & 1) if flags else bool(one and one.isup),
                 "carrier": files.number(world, f"{base}/carrier"),
                 "state": files.text(world, f"{base}/operstate") or "unknown",
                 "speed": max(0, one.speed) if one else 0,
-                "changes": files.number(world, f"{base}/carrier_changes"),
+                "ups": files.number(world, f"{base}/carrier_up_count"),
+                "member": os.path.exists(world.path(f"{base}/master")),
             }
         )
     return found
 
 
 def infiniband(world: World) -> list[dict[str, Any]]:
-    """Return the InfiniBand and RoCE ports: C(name state physical rate layer); rate in Gbit/s."""
+    """Return the InfiniBand and RoCE ports: C(name state physical rate layer downed); rate in Gbit/s.
+
+    The driver asks the adapter's firmware, which may not answer: only in a child.
+    """
     found = []
     for device in files.folder(world, "/sys/class/infiniband"):
         for port in files.folder(world, f"/sys/class/infiniband/{device}/ports"):
@@ -99,14 +115,25 @@ def infiniband(world: World) -> list[dict[str, Any]]:
     return found
 
 
+def alone(world: World) -> bool:
+    """Whether the loopback is all there is: no other interface has hardware behind it or is switched on."""
+    names = files.folder(world, "/sys/class/net")
+    for name in names:
+        base = f"/sys/class/net/{name}"
+        if name != "lo" and (os.path.exists(world.path(f"{base}/device")) or _hex(files.text(world, f"{base}/flags")) & 1):
+            return False
+    return bool(names)
+
+
 def observe(world: World) -> dict[str, Any]:
-    """Read routes, neighbours, links and ports. :raises MissingLibrary: no psutil."""
+    """Read what the kernel itself knows, at once: routes, neighbours, name servers."""
+    resolver = world.path("/etc/resolv.conf")
+    dangling = os.path.islink(resolver) and not os.path.exists(resolver)  # whoever should write it (systemd-resolved) did not
     return {
         "routes": routes(world),
         "neighbours": neighbours(world),
-        "links": links(world),
-        "infiniband": infiniband(world),
-        "nameservers": any(line.split()[:1] == ["nameserver"] for line in files.lines(world, "/etc/resolv.conf")),
+        "alone": alone(world),
+        "nameservers": dangling or any(line.split()[:1] == ["nameserver"] for line in files.lines(world, "/etc/resolv.conf")),
     }
 
 
@@ -136,14 +163,14 @@ def connect(target: str, timeout: float) -> float:
 
 
 def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge routes, C(names) (name to (kind, text)), C(targets) (target to seconds or text), links and ports."""
+    """Judge routes, C(names) (name to (kind, text)), C(targets) (target to seconds or text), C(links) and C(infiniband) (or a problem's text)."""
     found: list[Check] = []
     if options.wants("network_gateway"):
         found.append(_gateway(facts))
     if options.wants("dns"):
         found += _dns(facts, options)
     if options.wants("network_target"):
-        for target in options.network_targets:
+        for target in dict.fromkeys(options.network_targets):
             answer = facts["targets"][target]
             if isinstance(answer, float):
                 text = f"{target} accepts connections ({answer * 1000:.0f} ms)"
@@ -151,15 +178,21 @@ def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             else:
                 found.append(Check("network_target", verdict.CRITICAL, f"{target} can't be reached: {answer}", target, action="inspect", domain="node"))
     if options.wants("network_link"):
-        found += _links(facts, options)
+        found += _unread("network_link", "Links", facts["links"]) or _links(facts, options)
     if options.wants("infiniband_port"):
-        found += _ports(facts, options)
+        found += _unread("infiniband_port", "InfiniBand", facts["infiniband"]) or _ports(facts, options)
     return found
+
+
+def _unread(check: str, what: str, answer: Any) -> list[Check]:
+    return [Check(check, verdict.UNKNOWN, f"{what}: {answer}", action="inspect", domain="node")] if isinstance(answer, str) else []
 
 
 def _gateway(facts: Mapping[str, Any]) -> Check:
     """Nothing here is worse than a warning: a node without a way out may be meant so."""
     if not facts["routes"]:
+        if facts["alone"]:
+            return Check("network_gateway", verdict.SKIPPED, "Network: no interface but the loopback")
         return Check("network_gateway", verdict.WARNING, "Network: no default route", action="inspect", domain="node")
     route = facts["routes"][0]
     gateway, device = route["gateway"], route["device"]
@@ -176,7 +209,7 @@ def _dns(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     if not options.dns_names and not facts["nameservers"]:
         return [Check("dns", verdict.SKIPPED, "DNS: no name server is configured")]
     found = []
-    for name in options.dns_names or [PROBE_NAME]:
+    for name in dict.fromkeys(options.dns_names or [PROBE_NAME]):
         kind, text = facts["names"][name]
         if kind == "ok":
             found.append(Check("dns", verdict.PASS, f"DNS: {name} resolves", name, details={"address": text}))
@@ -189,7 +222,10 @@ def _dns(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
 
 
 def _links(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Named links must be up and fast enough; others with hardware that are switched on should have a carrier."""
+    """Named links must be up and fast enough; others with hardware that are switched on should keep the carrier they had.
+
+    Network managers switch on every port they find, plugged in or not: one that never had a carrier since boot is no fault.
+    """
     found = []
     known = {link["name"]: link for link in facts["links"]}
     speeds = {one["name"]: one["speed"] for one in options.network_links}
@@ -203,17 +239,16 @@ def _links(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             shown = f"{link['speed']} Mbit/s" if link["speed"] else "unknown speed"
             text = f"Link {name}: {shown}, expected {speed} Mbit/s"
             status = verdict.CRITICAL if link["speed"] else verdict.UNKNOWN
-            found.append(
-                Check(
-                    "network_link", status, text, name, value=link["speed"], unit="Mbit/s", crit=speed, threshold_source="user", action="inspect", domain="node"
-                )
-            )
+            measured = {"value": link["speed"], "unit": "Mbit/s", "crit": f"{speed}:", "threshold_source": "user"}
+            found.append(Check("network_link", status, text, name, action="inspect", domain="node", **measured))
         else:
             found.append(_link_up(link))
     for link in facts["links"]:
         if link["name"] in speeds or not link["hardware"] or not link["wanted"]:
             continue
-        if link["carrier"] == 0:
+        if link["carrier"] == 0 and link["ups"] == 0 and not link["member"]:
+            found.append(Check("network_link", verdict.SKIPPED, f"Link {link['name']}: no carrier since boot, nothing is plugged in", link["name"]))
+        elif link["carrier"] == 0:
             text = f"Link {link['name']}: switched on, but without carrier"
             found.append(Check("network_link", verdict.WARNING, text, link["name"], action="inspect", domain="node"))
         else:
@@ -250,13 +285,13 @@ def _ports(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
                     name,
                     value=value,
                     unit="Gbit/s",
-                    crit=rate,
+                    crit=None if rate is None else f"{rate:g}:",
                     action="drain" if slow else "none",
                     domain="node" if slow else None,
                 )
             )
-        elif port["physical"] == "Disabled" or expected is not None:
-            # Switched off on purpose, or counted below.
+        elif port["physical"] == "Disabled" or expected is not None or port["downed"] == 0:
+            # Switched off on purpose, counted below, or never cabled.
             found.append(Check("infiniband_port", verdict.SKIPPED, f"{port['layer']} port {name}: {port['state'].lower()} ({port['physical']})", name))
         else:
             text = f"{port['layer']} port {name}: {port['state'].lower()} ({port['physical']})"
@@ -265,5 +300,6 @@ def _ports(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
         good = active >= expected
         text = f"InfiniBand: {active} of {expected} expected ports active"
         status = verdict.PASS if good else verdict.CRITICAL
-        found.append(Check("infiniband_port", status, text, value=active, crit=expected, action="none" if good else "drain", domain=None if good else "node"))
+        advice: dict[str, Any] = {} if good else {"action": "drain", "domain": "node"}
+        found.append(Check("infiniband_port", status, text, value=active, crit=f"{expected}:", **advice))
     return found

@@ -36,11 +36,17 @@ _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
 _TARGET = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 _HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 _DEFAULT_SERVICES = ["docker"]
+_MEMORY_CRITICAL = "95"
 
 
 def canonical(name: str) -> str:
     """Return a check's or group's name as we write it; the old report's C(Disk usage) is our C(disk_usage)."""
     return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def group_of(name: str) -> str:
+    """Return the group of a check (or the group itself): C(gpu) for all that are not listed."""
+    return name if name in GROUPS else next((group for group, names in GROUPS.items() if name in names), "gpu")
 
 
 def _names(given: list[str]) -> str | None:
@@ -56,6 +62,8 @@ def _units(given: list[str]) -> str | None:
     for name in given:
         if not _UNIT.fullmatch(name) or name.startswith((".", "-")):
             return f"{name!r} can't be the name of a systemd unit"
+        if name.partition(".")[0].endswith("@"):
+            return f"{name!r} is a template and runs as its instances only: name one, such as {name.partition('.')[0]}1"
     return None
 
 
@@ -77,6 +85,13 @@ def _limit(given: str) -> str | None:
     except ValueError:
         return "that is neither a number nor a range such as 10:20, ~:5 or @5:10"
     return None
+
+
+def _is_above(limit: Any, other: str) -> bool:
+    try:
+        return float(str(limit)) > float(other)
+    except ValueError:
+        return False  # a range
 
 
 _PATTERN = (
@@ -101,7 +116,7 @@ class NodeOptions(OptionSet):
         Option("disk_exclude", type="list", elements="str", default=[], help="Mount points left out, shell patterns."),
         Option("expected_mounts", type="list", elements="path", default=[], help="Mount points that must be mounted."),
         Option("memory_warning", default="85", env=("MEM_WARN_THRESHOLD",), flags=("--mem-warn",), check=_limit, help="Memory in use, percent."),
-        Option("memory_critical", default="95", check=_limit, help="Memory in use, percent."),
+        Option("memory_critical", default=_MEMORY_CRITICAL, check=_limit, help="Memory in use, percent."),
         Option("limits", type="dict", default={}, help="Limits of single checks: name -> warning, critical, clear."),
         Option("services", type="list", elements="str", default=_DEFAULT_SERVICES, env=("SERVICES_TO_CHECK",), check=_units, help="Units that must be active."),
         Option("flapping_restarts", type="int", default=3, minimum=1, help="Restarts within flapping_window that make a unit flapping."),
@@ -119,7 +134,7 @@ class NodeOptions(OptionSet):
         Option("error_window", type="int", default=3600, minimum=60, help="Seconds of log that are searched."),
         Option("error_patterns", type="list", elements="dict", default=[], suboptions=_PATTERN, help="Further kernel messages to find."),
         Option("disk_health", type="bool", default=True, help="Ask smartctl or nvme where they are installed."),
-        Option("certificates", type="list", elements="path", default=[], help="PEM files whose expiry is judged."),
+        Option("certificates", type="list", elements="path", default=[], help="PEM or DER files whose expiry is judged."),
         Option("security_updates", type="bool", default=False, help="Count pending security updates."),
         Option("checks", type="list", elements="str", default=[], check=_names, help="Only these checks or groups."),
         Option("skip", type="list", elements="str", default=[], check=_names, help="Checks or groups left out."),
@@ -152,6 +167,10 @@ class NodeOptions(OptionSet):
             for kind in ("warning", "critical"):
                 if own.get(kind) is None:
                     own[kind] = getattr(self, f"{prefix}_{kind}")
+        # The old script had a warning for memory and nothing beyond it: our own critical limit makes way for a higher one.
+        memory = given["memory_usage"]
+        if memory["critical"] == _MEMORY_CRITICAL and _is_above(memory["warning"], _MEMORY_CRITICAL):
+            memory["critical"] = "100"
         self.limits_in_force = thresholds.resolve(given)
         if self.disk_floor_warning and self.disk_floor_critical > self.disk_floor_warning:
             raise OptionError(
@@ -160,6 +179,8 @@ class NodeOptions(OptionSet):
         if self.gpu_temperature_warning > self.gpu_temperature_critical:
             raise OptionError("Option gpu_temperature_warning is above gpu_temperature_critical.", "Exchange or correct them.", "gpu_temperature_warning")
         for rule in self.error_patterns:
+            if sum(rule["name"] == other["name"] for other in self.error_patterns) > 1:
+                raise OptionError(f"Option error_patterns has the name {rule['name']!r} twice.", "Each needs a name of its own.", "error_patterns")
             try:
                 re.compile(rule["pattern"])
             except re.error as error:
@@ -167,7 +188,7 @@ class NodeOptions(OptionSet):
 
     def wants(self, name: str) -> bool:
         """Say whether a check or a group is asked for. Group C(gpu) covers every check whose name begins with C(gpu_)."""
-        group = name if name in GROUPS else next((group for group, names in GROUPS.items() if name in names), "gpu")
+        group = group_of(name)
         if (group == "gpu" and not self.gpu) or (group == "network" and not self.network):
             return False
         skip = {canonical(one) for one in self.skip}

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .. import verdict
@@ -36,19 +39,19 @@ def psutil(world: World) -> Any:
 
 def boot_time(world: World) -> float | None:
     """Return when the kernel booted, seconds since the epoch by this world's clock; None without C(/proc/uptime)."""
-    words = (files.text(world, "/proc/uptime") or "").split()
-    return world.clock.now() - float(words[0]) if words else None
+    age = files.uptime(world)
+    return None if age is None else world.clock.now() - age
 
 
 def started(world: World) -> float | None:
     """Return how many seconds ago this system started: in a container its first process, else the kernel. None when unknown."""
-    words = (files.text(world, "/proc/uptime") or "").split()
-    if not words:
+    age = files.uptime(world)
+    if age is None:
         return None
-    age = float(words[0])
     first = parse_stat(files.text(world, "/proc/1/stat") or "")
-    if first is not None and files.in_container(world):
-        age = min(age, max(0.0, age - first["start"]))
+    # Where a container has an uptime of its own (lxcfs), its processes may seem to have started after it.
+    if first is not None and files.in_container(world) and first["start"] <= age:
+        age -= first["start"]
     return age
 
 
@@ -58,14 +61,17 @@ def parse_stat(content: str) -> dict[str, Any] | None:
     words = after.split()
     if not separator or len(words) < 20:
         return None
-    return {
-        "pid": int(before.split(" ", 1)[0]),
-        "name": before.partition("(")[2],
-        "state": words[0],
-        "parent": int(words[1]),
-        "flags": int(words[6]),
-        "start": int(words[19]) / _HERTZ,
-    }
+    try:
+        return {
+            "pid": int(before.split(" ", 1)[0]),
+            "name": before.partition("(")[2],
+            "state": words[0],
+            "parent": int(words[1]),
+            "flags": int(words[6]),
+            "start": int(words[19]) / _HERTZ,
+        }
+    except ValueError:
+        return None
 
 
 def processes(world: World) -> list[dict[str, Any]]:
@@ -85,9 +91,10 @@ def processes(world: World) -> list[dict[str, Any]]:
     return found
 
 
-def switches(world: World, pid: int) -> tuple[int, ...] | None:
+def switches(world: World, pid: int) -> tuple[str, ...] | None:
     """Return a process's counters of context switches: while they stand still it has not run. None when it ended."""
-    found = tuple(int(line.split()[1]) for line in files.lines(world, f"/proc/{pid}/status") if "ctxt_switches" in line)
+    names = ("voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:")
+    found = tuple(line.split()[-1] for line in files.lines(world, f"/proc/{pid}/status") if line.startswith(names))
     return found or None
 
 
@@ -96,15 +103,28 @@ def blocked(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [one for one in table if one["state"] == "D" and not one["flags"] & _PF_KTHREAD]
 
 
+def held(world: World, one: Mapping[str, Any]) -> bool:
+    """Whether the kernel still holds this process of the table (not another one of the same number) in an uninterruptible call."""
+    now = parse_stat(files.text(world, f"/proc/{one['pid']}/stat") or "")
+    return bool(now and now["state"] == "D" and now["start"] == one["start"])
+
+
 def pressure(world: World, resource: str) -> dict[str, float]:
     """Return C(some) and C(full) avg60 (percent of time) of a PSI file, {} where the kernel has none or it is switched off."""
     found = {}
     for line in files.lines(world, f"/proc/pressure/{resource}"):
         words = line.split()
         fields = dict(word.split("=", 1) for word in words[1:] if "=" in word)
-        if "avg60" in fields:
+        with contextlib.suppress(KeyError, ValueError):
             found[words[0]] = float(fields["avg60"])
     return found
+
+
+def _cache_of_zfs(world: World) -> int:
+    """Return how many bytes the cache of ZFS would give back: the kernel counts them as used, not as its own cache."""
+    rows = [line.split() for line in files.lines(world, "/proc/spl/kstat/zfs/arcstats")]
+    found = {words[0]: int(words[2]) for words in rows if len(words) == 3 and words[2].isdigit()}
+    return max(0, found.get("size", 0) - found.get("c_min", 0))
 
 
 def observe(world: World, options: NodeOptions) -> dict[str, Any]:
@@ -113,19 +133,20 @@ def observe(world: World, options: NodeOptions) -> dict[str, Any]:
     if options.wants("memory"):
         library = psutil(world)
         try:
-            memory, swap = library.virtual_memory(), library.swap_memory()
-            facts["memory"] = {"total": memory.total, "available": memory.available}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about fields of other names that a small /proc lacks
+                memory, swap = library.virtual_memory(), library.swap_memory()
+            facts["memory"] = {"total": memory.total, "available": min(memory.total, memory.available + _cache_of_zfs(world))}
             facts["swap"] = {"total": swap.total, "used": swap.used}
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, LookupError, ValueError) as error:
             facts["memory"] = facts["swap"] = str(error)
     facts["pressure"] = {name: pressure(world, name) for name in ("memory", "io", "cpu")}
     load = (files.text(world, "/proc/loadavg") or "").split()
-    if len(load) >= 4:
-        facts["load"] = [float(word) for word in load[:3]]
-        facts["tasks"] = int(load[3].partition("/")[2])
+    with contextlib.suppress(ValueError, IndexError):
+        facts["load"], facts["tasks"] = [float(word) for word in load[:3]], int(load[3].partition("/")[2])
     facts["cpus"] = sum(1 for line in files.lines(world, "/proc/stat") if line.startswith("cpu") and line[3:4].isdigit()) or os.cpu_count() or 1
     handles = (files.text(world, "/proc/sys/fs/file-nr") or "").split()
-    facts["handles"] = [int(handles[0]), int(handles[2])] if len(handles) == 3 else None
+    facts["handles"] = [int(handles[0]), int(handles[2])] if len(handles) == 3 and all(word.isdigit() for word in handles) else None
     facts["pid_limit"] = min(
         (n for n in (files.number(world, "/proc/sys/kernel/pid_max"), files.number(world, "/proc/sys/kernel/threads-max")) if n), default=None
     )
@@ -145,14 +166,16 @@ def judge_memory(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     elif options.wants("memory_usage"):
         total, available = facts["memory"]["total"], facts["memory"]["available"]
         value = 100.0 * (total - available) / total if total else 0.0
-        message = f"Memory usage: {value:.0f}% ({human_size(available)} of {human_size(total)} available)"
-        found.append(thresholds.judge(options.limits_in_force["memory_usage"], "memory_usage", value, message))
+        limits = options.limits_in_force["memory_usage"]
+        message = f"Memory usage: {thresholds.percent(value, limits)} ({human_size(available)} of {human_size(total)} available)"
+        found.append(thresholds.judge(limits, "memory_usage", value, message))
     if options.wants("swap_usage") and not isinstance(facts.get("swap"), str):
         total, used = facts["swap"]["total"], facts["swap"]["used"]
         if total:
             value = 100.0 * used / total
-            message = f"Swap usage: {value:.0f}% ({human_size(used)} of {human_size(total)})"
-            found.append(thresholds.judge(options.limits_in_force["swap_usage"], "swap_usage", value, message))
+            limits = options.limits_in_force["swap_usage"]
+            message = f"Swap usage: {thresholds.percent(value, limits)} ({human_size(used)} of {human_size(total)})"
+            found.append(thresholds.judge(limits, "swap_usage", value, message))
         else:
             found.append(Check("swap_usage", verdict.SKIPPED, "No swap is configured"))
     if options.wants("memory_pressure"):
@@ -194,11 +217,12 @@ def judge_processes(facts: Mapping[str, Any], options: NodeOptions) -> list[Chec
         stuck = facts["stuck"]
         limits = options.limits_in_force["stuck_processes"]
         names = ", ".join(f"{one['name']} ({one['pid']})" for one in stuck[:5]) + (" …" if len(stuck) > 5 else "")
-        tool = any(one["name"] in GPU_TOOLS for one in stuck)
+        tool = any(one["name"] in GPU_TOOLS for one in stuck)  # then the driver is wedged, and only a reboot helps
         message = f"Processes stuck in the kernel: {len(stuck)}" + (f": {names}" if stuck else "")
         status = verdict.CRITICAL if tool else None
         details = {"processes": [{"pid": one["pid"], "name": one["name"]} for one in stuck]} if stuck else None
-        found.append(thresholds.judge(limits, "stuck_processes", len(stuck), message, status, details=details))
+        check = thresholds.judge(limits, "stuck_processes", len(stuck), message, status, details=details)
+        found.append(replace(check, action="reboot") if tool else check)
     if options.wants("zombie_processes"):
         count = sum(1 for one in facts["table"] if one["state"] == "Z")
         found.append(thresholds.judge(options.limits_in_force["zombie_processes"], "zombie_processes", count, f"Zombie processes: {count}"))
@@ -223,5 +247,6 @@ def judge_limits(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             continue
         value = 100.0 * pair[0] / pair[1]
         of = f" of {pair[1]}" if pair[1] < 1 << 60 else ", no limit"
-        found.append(thresholds.judge(options.limits_in_force[check], check, value, f"{label}: {value:.0f}% ({pair[0]}{of})"))
+        limits = options.limits_in_force[check]
+        found.append(thresholds.judge(limits, check, value, f"{label}: {thresholds.percent(value, limits)} ({pair[0]}{of})"))
     return found

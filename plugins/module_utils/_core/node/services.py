@@ -84,7 +84,8 @@ def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
         restarts: dict[str, int] = dict(facts.get("restarts") or {})
         if facts.get("restarts") is None:
             # No journal to count in: what waits for its next start now, by systemd's own counter.
-            restarts = {block["Id"]: int(block.get("NRestarts") or 0) for block in facts["bad"].values() if block.get("SubState") == "auto-restart"}
+            waiting = [block for block in facts["bad"].values() if block.get("SubState", "").startswith("auto-restart")]
+            restarts = {block["Id"]: int(block.get("NRestarts") or 0) for block in waiting}
         flapping = sorted((name, count) for name, count in restarts.items() if count >= options.flapping_restarts)
         message = f"Flapping units: {len(flapping)}" + (": " + ", ".join(f"{name} ({count} restarts)" for name, count in flapping[:8]) if flapping else "")
         more = {"units": dict(flapping)} if flapping else None
@@ -100,15 +101,20 @@ def _service(name: str, block: Mapping[str, str], options: NodeOptions) -> Check
         text = f"Unknown service {name}: systemd knows no unit {unit(name)}"
         return Check("service", verdict.CRITICAL, text, name, value="not-found", action="inspect", domain="node")
     if load == "masked":
+        if options.services_are_default():
+            return Check("service", verdict.SKIPPED, f"Service {name}: masked, switched off for good", name)
         return Check("service", verdict.CRITICAL, f"Service {name}: masked", name, value="masked", action="inspect", domain="node")
     if load != "loaded":
         return Check("service", verdict.CRITICAL, f"Service {name}: its unit can't be loaded ({load})", name, value=load, action="inspect", domain="node")
     if active in ("active", "reloading", "refreshing"):
         return Check("service", verdict.PASS, f"Service {name}: {active} ({sub})", name, value=active)
-    if active == "inactive" and block.get("Type") == "oneshot" and block.get("Result") == "success" and unit(name).endswith(".service"):
+    job = block.get("Type") == "oneshot"
+    if active == "activating" and job and not sub.startswith("auto-restart"):
+        return Check("service", verdict.PASS, f"Service {name}: a run is under way", name, value=active)
+    if active == "inactive" and job and block.get("Result") == "success" and unit(name).endswith(".service"):
         # A job that a timer starts: at rest is its normal state.
         return Check("service", verdict.PASS, f"Service {name}: at rest, last run succeeded", name, value=active)
-    if active in ("activating", "maintenance") and sub != "auto-restart":
+    if active in ("activating", "deactivating", "maintenance") and not sub.startswith("auto-restart"):
         return Check("service", verdict.WARNING, f"Service {name}: {active} ({sub})", name, value=active, action="inspect", domain="node")
     reason = block.get("Result", "success")
     text = f"Service {name}: {active} ({sub}" + (f", {reason})" if reason not in ("success", "") else ")")

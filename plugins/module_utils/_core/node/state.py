@@ -16,7 +16,8 @@ from typing import Any
 from .. import fsutil, verdict
 from ..errors import FleetError, LockBusy, WriteFailed
 from ..verdict import Check, isoformat
-from .options import NodeOptions
+from .options import NodeOptions, group_of
+from .thresholds import OFF, Limits
 
 VERSION = 1
 #: What a check that was not made for so long said is forgotten; seconds.
@@ -54,32 +55,33 @@ def steady(
 
     A worse status must be seen C(raise_after) times in a row, a better one C(clear_after) times. A check with a C(clear) limit stays raised
     until its value no longer hits that. Within C(boot_grace) seconds after the start nothing new is raised, but for LASTING.
+    What was asked for and is not there any more (a mount, an error in the log) is forgotten. What was not asked for, or could not be looked
+    at because its probe failed, is kept for a while.
 
     :param memory: check and subject to what was remembered. :param now: seconds since the epoch. :param age: seconds since boot, None when unknown.
     """
+    checks = list(checks)
     found = []
-    kept = {key: dict(old) for key, old in memory.items() if now - float(old.get("seen", now)) < FORGET}
+    silent = [check for check in checks if check.status == verdict.UNKNOWN or (check.check == "mount_responds" and check.status == verdict.CRITICAL)]
+    blind = {group_of(check.check) for check in silent}
+    kept: dict[str, dict[str, Any]] = {}
+    for key, before in memory.items():
+        name = key.partition("|")[0]
+        if (not options.wants(name) or group_of(name) in blind) and now - float(before.get("seen", now)) < FORGET:
+            kept[key] = dict(before)
     grace = age is not None and age < options.boot_grace
     for check in checks:
         key = f"{check.check}|{check.subject or ''}"
-        old = kept.pop(key, None)
+        old: Mapping[str, Any] | None = memory.get(key)
         if check.status == verdict.SKIPPED:
             found.append(check)
             continue
         confirmed = str(old["status"]) if old else verdict.PASS
-        since = float(old["since"]) if old else now
+        since = min(now, float(old["since"])) if old else now  # the clock may have been set back
         count, direction = (int(old.get("count", 0)), old.get("direction")) if old else (0, None)
-        observed = check.status
         limits = options.limits_in_force.get(check.check)
-        held = False
-        if (
-            limits
-            and limits.clear
-            and _rank(check, confirmed) > _rank(check, observed)
-            and isinstance(check.value, (int, float))
-            and limits.clear.hit(check.value)
-        ):
-            observed, held = confirmed, True
+        observed = _held_back(check, confirmed, limits)
+        held = observed != check.status
         note = ""
         if observed == confirmed:
             count, direction = 0, None
@@ -94,8 +96,8 @@ def steady(
                 confirmed, since, count, direction = observed, now, 0, None
             else:
                 note = f" (seen {count} of {need} times, not raised yet)" if worse else f" (better {count} of {need} times, not cleared yet)"
-        if held:
-            note = f" (not below {limits.clear.text} yet, not cleared)" if limits and limits.clear else ""
+        if held and limits and limits.clear:
+            note = f" (not {'above' if limits.rule.below else 'below'} {limits.clear.text} yet, not cleared)"
         action, domain = check.action, check.domain
         if confirmed != check.status:
             raised = confirmed in (verdict.WARNING, verdict.CRITICAL, verdict.UNKNOWN)
@@ -107,25 +109,50 @@ def steady(
     return found, kept
 
 
+def _held_back(check: Check, confirmed: str, limits: Limits | None) -> str:
+    """Return the status that counts: a raised check passes only when its value no longer hits the clear limit, until then it warns at least."""
+    if not limits or not limits.clear or isinstance(check.value, bool) or not isinstance(check.value, (int, float)):
+        return check.status
+    if check.status != verdict.PASS or confirmed not in (verdict.WARNING, verdict.CRITICAL) or not limits.clear.hit(check.value):
+        return check.status
+    return verdict.WARNING if limits.warning.text != OFF else confirmed
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e11  # NaN is not below it either
+
+
+def _valid(one: Any) -> bool:
+    """Whether what was read of one check is what we write."""
+    return (
+        isinstance(one, dict)
+        and one.get("status") in verdict.STATUSES
+        and _number(one.get("since"))
+        and _number(one.get("seen", 0))
+        and _number(one.get("count", 0))
+        and one.get("direction") in (None, "worse", "better")
+        and one.get("action", "none") in verdict.ACTIONS
+        and one.get("domain") in (None, "node", "user")
+    )
+
+
 def load(path: str) -> tuple[dict[str, Any], str | None]:
     """Return what the state file holds (an empty state when there is none) and what is wrong with it, if anything."""
     empty: dict[str, Any] = {"version": VERSION, "checks": {}, "counters": {}}
+    if os.path.exists(path) and not os.path.isfile(path):
+        return empty, f"{path} is not a file."
     try:
         content = fsutil.read_json(path)
     except FleetError as error:
         return empty, error.message
+    except RecursionError:
+        content = []
     if content is None:
         return empty, None
-    good = (
-        isinstance(content, dict)
-        and content.get("version") == VERSION
-        and isinstance(content.get("checks"), dict)
-        and isinstance(content.get("counters"), dict)
-    )
-    if good and all(
-        isinstance(one, dict) and one.get("status") in verdict.STATUSES and isinstance(one.get("since"), (int, float)) for one in content["checks"].values()
-    ):
-        return content, None
+    if isinstance(content, dict) and content.get("version") == VERSION:
+        checks, counters = content.get("checks"), content.get("counters")
+        if isinstance(checks, dict) and isinstance(counters, dict) and all(_valid(one) for one in checks.values()):
+            return {"version": VERSION, "checks": checks, "counters": counters}, None
     return empty, f"{path} is not a state file of this version."
 
 
@@ -139,6 +166,8 @@ def opened(path: str, write: bool) -> Iterator[dict[str, Any]]:
     """
     with contextlib.ExitStack() as stack:
         if write:
+            if os.path.exists(path) and not os.path.isfile(path):  # writing would put a file in its place, /dev/null's too
+                raise WriteFailed(f"{path} is not a file, so no state is kept there.", "Name another state_file.", path)
             folder = os.path.dirname(path)
             if not os.path.isdir(folder):
                 try:

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import verdict
-from ..errors import CommandFailed
+from ..errors import CommandFailed, NotUsable
 from ..ports import World
 from ..verdict import Check, isoformat
 from . import files, hardware, resources, thresholds
+from .files import Problem
 from .options import NodeOptions
 
 #: Bits of /proc/sys/kernel/tainted that tell of a fault (Documentation/admin-guide/tainted-kernels.rst). Proprietary, out-of-tree and
@@ -26,7 +27,7 @@ from .options import NodeOptions
 TAINTS = {4: "a machine check happened", 5: "a bad page was found", 7: "the kernel crashed in part (oops)", 14: "a lock-up happened"}
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5
-_PEM = re.compile(r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----(.+?)-----END (?:TRUSTED )?CERTIFICATE-----", re.DOTALL)
+_PEM = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----(.+?)-----END (?:TRUSTED |X509 )?CERTIFICATE-----", re.DOTALL)
 
 
 def kernel_clock() -> dict[str, Any]:
@@ -120,8 +121,17 @@ def _element(data: bytes, at: int) -> tuple[int, int, int]:
     return tag, start, start + length
 
 
-def not_after(der: bytes) -> float:
-    """Return when a certificate ends, seconds since the epoch (RFC 5280 4.1.2.5). :raises ValueError: it is not a certificate."""
+def _time(der: bytes, at: int) -> tuple[float, int]:
+    """Return the time at C(at), seconds since the epoch, and where it ends (RFC 5280 4.1.2.5)."""
+    tag, start, end = _element(der, at)
+    stamp = der[start:end].decode("ascii")
+    if tag == 0x17:  # UTCTime: two digits of the year
+        stamp = ("19" if int(stamp[:2]) >= 50 else "20") + stamp
+    return float(calendar.timegm(time.strptime(stamp, "%Y%m%d%H%M%SZ"))), end
+
+
+def validity(der: bytes) -> tuple[float, float]:
+    """Return from when and until when a certificate is valid, seconds since the epoch. :raises ValueError: it is not a certificate."""
     try:
         _tag, at, _end = _element(der, 0)  # Certificate
         _tag, at, _end = _element(der, at)  # TBSCertificate
@@ -131,28 +141,33 @@ def not_after(der: bytes) -> float:
         for _field in ("serial", "signature", "issuer"):
             at = _element(der, at)[2]
         _tag, at, _end = _element(der, at)  # Validity
-        at = _element(der, at)[2]
-        tag, start, end = _element(der, at)
-        stamp = der[start:end].decode("ascii")
-        if tag == 0x17:  # UTCTime: two digits of the year
-            stamp = ("19" if int(stamp[:2]) >= 50 else "20") + stamp
-        return float(calendar.timegm(time.strptime(stamp, "%Y%m%d%H%M%SZ")))
+        begins, at = _time(der, at)
+        return begins, _time(der, at)[0]
     except (IndexError, UnicodeDecodeError, ValueError) as error:
         raise ValueError("not a certificate") from error
 
 
-def certificate(world: World, path: str) -> float | str:
-    """Return the earliest end of the certificates in a PEM file, or what is wrong with it."""
-    content = files.text(world, path)
-    if content is None:
-        return "can't be read"
-    blocks = _PEM.findall(content)
-    if not blocks:
-        return "holds no certificate"
+def certificate(world: World, path: str) -> dict[str, float] | str:
+    """Return from when (C(begins)) and until when (C(ends)) all certificates of a PEM or DER file are valid, or what is wrong with it.
+
+    :raises NotUsable: this user may not read it. The file may lie on a dead mount: only in a child.
+    """
     try:
-        return min(not_after(base64.b64decode(block)) for block in blocks)
+        with open(world.path(path), "rb") as stream:
+            content = stream.read(1 << 20)
+    except PermissionError as error:
+        raise NotUsable("this user may not read it") from error
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    blocks = [content] if content[:1] == b"\x30" else []  # DER: one certificate, a sequence
+    try:
+        blocks = blocks or [base64.b64decode(block) for block in _PEM.findall(content)]
+        found = [validity(block) for block in blocks]
     except (ValueError, binascii.Error):
         return "holds a damaged certificate"
+    if not found:
+        return "holds no certificate"
+    return {"begins": max(begins for begins, _ends in found), "ends": min(ends for _begins, ends in found)}
 
 
 def security_updates(world: World, timeout: float) -> list[str] | None:
@@ -174,7 +189,7 @@ def security_updates(world: World, timeout: float) -> list[str] | None:
 
 
 def observe(world: World, options: NodeOptions) -> dict[str, Any]:
-    """Read what costs nothing: uptime, flags, taint, certificates, the kernel's clock."""
+    """Read what costs nothing: uptime, flags, taint, the kernel's clock."""
     facts: dict[str, Any] = {"container": files.in_container(world), "boot": resources.boot_time(world), "now": world.clock.now()}
     facts["taint"] = files.number(world, "/proc/sys/kernel/tainted")
     if options.wants("reboot_required"):
@@ -184,7 +199,6 @@ def observe(world: World, options: NodeOptions) -> dict[str, Any]:
             facts["clock"] = kernel_clock()
         except (OSError, AttributeError, ImportError) as error:
             facts["clock"] = str(error)
-    facts["certificates"] = {path: certificate(world, path) for path in options.certificates} if options.wants("certificate") else {}
     return facts
 
 
@@ -242,19 +256,23 @@ def _taint(taint: int | None) -> Check:
     return Check("kernel_taint", verdict.PASS, f"Kernel taint: no fault ({taint})", value=taint)
 
 
-def judge_certificates(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge C(certificates) (path to end time, or what is wrong)."""
+def judge_certificates(read: Mapping[str, Any], now: float, options: NodeOptions) -> list[Check]:
+    """Judge what certificate() returned by path, or the text of a Problem."""
     found = []
-    for path, end in facts["certificates"].items():
-        if isinstance(end, str):
-            found.append(Check("certificate", verdict.CRITICAL, f"Certificate {path}: {end}", path, action="inspect", domain="node"))
+    for path, answer in read.items():
+        head = f"Certificate {path}: "
+        if not isinstance(answer, Mapping):
+            status = verdict.UNKNOWN if isinstance(answer, Problem) else verdict.CRITICAL
+            found.append(Check("certificate", status, f"{head}{answer}", path, action="inspect", domain="node"))
             continue
-        days = (end - facts["now"]) / 86400
-        text = f"Certificate {path}: " + (f"ends in {days:.0f} days" if days >= 0 else f"ended {-days:.0f} days ago")
-        status = verdict.CRITICAL if days < 0 else None
-        found.append(
-            thresholds.judge(options.limits_in_force["certificate"], "certificate", days, text, status, subject=path, details={"ends": isoformat(end)})
-        )
+        days = (answer["ends"] - now) / 86400
+        details = {"begins": isoformat(answer["begins"]), "ends": isoformat(answer["ends"])}
+        early = now < answer["begins"]
+        text = f"ends in {days:.0f} days" if days >= 0 else f"ended {-days:.0f} days ago"
+        expired = verdict.CRITICAL if days < 0 or early else None
+        text = f"not valid before {details['begins']}" if early else text
+        limits = options.limits_in_force["certificate"]
+        found.append(thresholds.judge(limits, "certificate", days, head + text, expired, subject=path, details=details))
     return found
 
 

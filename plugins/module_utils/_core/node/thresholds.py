@@ -40,9 +40,10 @@ class Limit:
 
     @property
     def shown(self) -> Any:
-        """The limit as a check carries it: a number where it is one, else the range as text, None when it is off."""
+        """The limit as a check carries it: a number where it is one (bad from there upwards), else the range as text, None when it is off."""
         if self.plain is not None:
-            return int(self.plain) if self.plain == int(self.plain) else self.plain
+            number = int(self.plain) if self.plain == int(self.plain) else self.plain
+            return number if math.isinf(self.low) else f"{number}:"
         return None if self.text == OFF else self.text
 
 
@@ -173,6 +174,12 @@ def resolve(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Limits]:
         source = "user" if (warning.text, critical.text) != (rule.warning, rule.critical) else "default"
         found[name] = Limits(rule, warning, critical, source, read["clear"])
     return found
+
+
+def percent(value: float, limits: Limits) -> str:
+    """Return a percentage as people read it, but never rounded across a limit: 79.6 does not read 80% where 80% would be a warning."""
+    text = f"{value:.0f}"
+    return f"{text}%" if limits.level(float(text)) == limits.level(value) else f"{math.floor(value * 10) / 10:.1f}%"
 
 
 def judge(limits: Limits, check: str, value: float, message: str, status: str | None = None, **more: Any) -> Check:

@@ -9,6 +9,7 @@ verdict and what is wrong, the further ones every check that was judged, the las
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ def render(result: Mapping[str, Any], name: str = "NODE") -> str:
 
 def _plain(text: str) -> str:
     """One line without the bar that begins performance data."""
-    return " ".join(text.split()).replace("|", "/")
+    return " ".join(verdict.one_line(text).split()).replace("|", "/")
 
 
 def _perfdata(judged: list[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
@@ -52,24 +53,29 @@ def _perfdata(judged: list[Mapping[str, Any]], summary: Mapping[str, Any]) -> st
     found: dict[str, str] = {}
     for check in judged:
         value = check.get("value")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             continue
         label = check["check"] + (f" {check['subject']}" if check.get("subject") else "")
         unit = _UNITS.get(check.get("unit") or "", "")
-        text = f"{_label(label)}={value:.10g}{unit};{_limit(check.get('warn'))};{_limit(check.get('crit'))}"
+        text = f"{_label(label)}={_number(value)}{unit};{_limit(check.get('warn'))};{_limit(check.get('crit'))}"
         found.setdefault(label, text.rstrip(";"))
     if summary["health_score"] is not None:
-        found["health_score"] = f"'health_score'={summary['health_score']:g};;;0;100"
+        found["health_score"] = f"'health_score'={_number(summary['health_score'])};;;0;100"
     return " ".join(found.values())
 
 
 def _label(text: str) -> str:
     """A quoted label: no quote, no equals sign, no bar in it (a doubled quote would be legal, but few readers know it)."""
-    clean = " ".join(text.split())
+    clean = " ".join(verdict.one_line(text).split())
     for character in "'=|":
         clean = clean.replace(character, "_")
     return f"'{clean}'"
 
 
+def _number(value: float) -> str:
+    """Digits, sign and point only: that is all the guidelines allow, so no exponent. Enough digits for microseconds."""
+    return str(value) if isinstance(value, int) else f"{value:.9f}".rstrip("0").rstrip(".")
+
+
 def _limit(limit: Any) -> str:
-    return "" if limit is None or isinstance(limit, bool) else f"{limit:.10g}" if isinstance(limit, (int, float)) else str(limit)
+    return "" if limit is None or isinstance(limit, bool) else _number(limit) if isinstance(limit, (int, float)) else str(limit)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -116,3 +117,9 @@ def test_wrong_status_is_a_programming_error():
 )
 def test_fail_on(status, fail_on, expected):
     assert verdict.fails(status, fail_on) is expected
+
+
+def test_a_message_is_one_line_that_no_name_of_a_process_can_break():
+    check = Check("stuck_processes", "warning", "stuck: a\nb\t\x1b[2Jc\x00\ud800\u2028d – é 漢")
+    assert check.message == "stuck: a b \ufffd[2Jc\ufffd\ufffd d – é 漢"
+    assert replace(check, message="x\ry").message == "x y"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import subprocess
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import filesystems as fs
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
 
 MOUNTINFO = r"""
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -26,6 +28,17 @@ MOUNTINFO = r"""
 49 27 0:71 / /run/user/1000 rw - tmpfs tmpfs rw
 50 27 0:72 / /dev/shm rw - tmpfs tmpfs rw
 51 27 254:0 /etc/hosts /etc/hosts rw - ext4 /dev/vda rw
+52 27 0:80 / /var/lib/docker/containers/ab12/mounts/shm rw,nosuid - tmpfs shm rw,size=65536k
+53 27 0:81 / /run/containerd/io.containerd.grpc.v1.cri/sandboxes/cd/shm rw - tmpfs shm rw,size=65536k
+54 27 0:82 / /home/me/containers/storage/overlay/xy/merged rw - fuse.fuse-overlayfs fuse-overlayfs rw,user_id=0
+55 27 0:83 / /proc/fs/nfsd rw - nfsd nfsd rw
+56 27 0:84 / /var/lib/containers/storage/overlay-containers/ef/userdata/shm rw - tmpfs shm rw
+57 27 0:61 /sub /mnt/same\040export rw - nfs4 server:/export/sub rw
+58 27 0:90 /@home /home rw - btrfs /dev/nvme0n1p2 rw,subvol=/@home
+59 27 0:90 /@ /srv/os rw - btrfs /dev/nvme0n1p2 rw,subvol=/@
+60 27 0:91 / /tank/data rw - zfs tank/data rw,xattr
+61 27 0:92 / /lustre/fs1 rw - lustre 10.0.0.1@o2ib:/fs1 rw
+62 27 0:93 / /mnt/win rw - cifs //srv/share rw
 """
 
 
@@ -36,9 +49,40 @@ def test_mountinfo_leaves_what_a_person_can_fill():
         ("/data", "xfs", False),
         ("/dev/shm", "tmpfs", False),
         ("/hidden", "fuse.sshfs", True),
+        ("/home", "btrfs", False),
+        ("/lustre/fs1", "lustre", True),
+        ("/mnt/win", "cifs", True),
         ("/mnt/with space", "nfs4", True),
+        ("/tank/data", "zfs", False),
     ]
-    assert [mount.path for mount in fs.relevant(fs.parse_mountinfo(MOUNTINFO), ["/mnt/*", "/hidden"])] == ["/", "/data", "/dev/shm"]
+    shown = [mount.path for mount in fs.relevant(fs.parse_mountinfo(MOUNTINFO), ["/mnt/*", "/hidden", "/[hlt]*", "/srv/*"])]
+    assert shown == ["/", "/data", "/dev/shm"]
+
+
+def test_what_has_no_size_has_no_usage(options):
+    found = _judge(options(), fs.Usage(0, 0, 0, 0, 0, False), _mount("/mnt/bucket", "fuse.mountpoint-s3"))
+    assert {name: check.status for name, check in found.items()} == {"mount_responds": "pass"}
+
+
+def test_a_users_dead_mount_is_the_users(options):
+    (mount,) = fs.parse_mountinfo("48 27 0:70 / /home/me/far rw - fuse.sshfs me@host:/ rw,user_id=1000,group_id=1000")
+    check = _judge(options(), (107, "Transport endpoint is not connected"), mount)["mount_responds"]
+    assert (check.status, check.domain, check.action) == ("critical", "user", "restart_app")
+    (mount,) = fs.parse_mountinfo("48 27 0:70 / /far rw - fuse.sshfs me@host:/ rw,user_id=0,group_id=0,allow_other")
+    assert _judge(options(), "no answer within 5 s", mount)["mount_responds"].action == "drain"
+
+
+def test_fstab_as_people_write_it(machine, options):
+    """Trailing slashes, missing options, links on the way: what is mounted is not missing."""
+    (machine.root / "big" / "scratch").mkdir(parents=True)
+    (machine.root / "short").symlink_to("big/scratch")
+    mounted = "".join(f"{number} 1 8:{number} / {path} rw - autofs x rw\n" for number, path in enumerate(("/data", "/big/scratch", "/two")))
+    machine.put("/proc/self/mountinfo", mounted)
+    lines = ["# comment", "/dev/a /data/ ext4 defaults 0 2", "/dev/b /short xfs defaults", "/dev/c /two ext4", "/dev/d /gone\\040by ext4 defaults 0 0"]
+    machine.put("/etc/fstab", "\n".join(lines))
+    document = health.run(options(checks=["mount_present"], expected_mounts=["/short/", "/data"]), machine.world).to_dict()
+    found = {check["subject"]: check["status"] for check in document["checks"]}
+    assert found == {"/data": "pass", "/gone by": "critical", "/short": "pass"}
 
 
 def test_a_containers_root_is_its_disk():
@@ -66,7 +110,7 @@ def _mount(path="/", fstype="ext4", mount_ro=False, super_ro=False):
 
 def _judge(options, answer, mount=None, fstab=None):
     mount = mount or _mount()
-    facts = {"mounts": [mount], "mount_points": [mount.path], "answers": {mount.path: answer}, "fstab": fstab or {}}
+    facts = {"mounts": [mount], "mount_points": [mount.path, "/", "/boot"], "answers": {mount.path: answer}, "fstab": fstab or {}}
     return {check.check: check for check in fs.judge(facts, options)}
 
 
@@ -108,6 +152,9 @@ def test_inodes(options):
         (_mount(super_ro=True, mount_ro=True), {}, "warning"),
         (_mount(mount_ro=True), {}, "pass"),  # a read-only bind of a writable disk
         (_mount(fstype="nfs4", super_ro=True, mount_ro=True), {}, "pass"),
+        (_mount("/tank/copy", "zfs", super_ro=True, mount_ro=True), {}, "pass"),  # a received dataset: readonly=on
+        (_mount("/boot", super_ro=True, mount_ro=True), {}, "pass"),
+        (_mount("/boot", super_ro=True), {}, "critical"),
     ],
 )
 def test_read_only(options, mount, fstab, status):
@@ -119,6 +166,7 @@ def test_errors_and_silence_are_critical_and_denied_access_is_not(options):
     assert "Stale file handle" in _judge(options(), (116, "Stale file handle"))["mount_responds"].message
     assert _judge(options(), "no answer within 5 s")["mount_responds"].status == "critical"
     assert _judge(options(), (13, "Permission denied"))["mount_responds"].status == "skipped"
+    assert _judge(options(), (errno.ENOSYS, "Function not implemented"))["mount_responds"].status == "pass"
 
 
 def test_mounts_that_are_missing(options):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
 
@@ -47,6 +48,8 @@ def test_raid_and_zfs_and_nvme(machine, options):
     _array(machine, "md3", array_state="inactive")
     for name, state in (("tank", "ONLINE"), ("scratch", "DEGRADED")):
         machine.put(f"/proc/spl/kstat/zfs/{name}/state", state + "\n")
+    for name, version in (("md4", "external:imsm"), ("md5", "external:/md4/0")):  # Intel VROC: the set of disks, and an array of it
+        _array(machine, name, metadata_version=version, array_state="inactive" if name == "md4" else "active", level="container" if name == "md4" else "raid5")
     machine.put("/sys/class/nvme/nvme0/state", "live\n")
     machine.put("/sys/class/nvme/nvme1/state", "dead\n")
     found = _run(machine.world, options(checks=["raid", "zfs_pool", "nvme_state"]))
@@ -55,6 +58,7 @@ def test_raid_and_zfs_and_nvme(machine, options):
         "md1": "critical",
         "md2": "warning",
         "md3": "critical",
+        "md5": "pass",
         "tank": "pass",
         "scratch": "critical",
         "nvme0": "pass",
@@ -79,6 +83,10 @@ NVME = {
 }
 
 
+def _said(text):
+    return {"smartctl": {"messages": [{"string": text, "severity": "error"}], "exit_status": 2}}
+
+
 @pytest.mark.parametrize(
     ("answer", "refused", "health_status", "wear_status"),
     [
@@ -88,7 +96,11 @@ NVME = {
         (NVME, 0, "pass", "pass"),
         ({**NVME, "nvme_smart_health_information_log": {"critical_warning": 4, "percentage_used": 95}}, 0, "warning", "warning"),
         ({"smartctl": {"messages": [{"string": "Device is in STANDBY mode, exit(2)"}]}}, 2, "skipped", None),
-        ({"smartctl": {"messages": [{"string": "Unknown USB bridge"}]}}, 1, "unknown", None),
+        (_said("/dev/sda: Unknown USB bridge [0x1234:0x5678 (0x100)]"), 1, "skipped", None),
+        (_said("Smartctl open device: /dev/sda failed: DELL or MegaRaid controller, please try adding '-d megaraid,N'"), 2, "skipped", None),
+        (_said("Smartctl open device: /dev/sda failed: Operation not permitted"), 2, "skipped", None),  # a container
+        (_said("Smartctl open device: /dev/sda failed: No such device or address"), 2, "unknown", None),  # it is gone
+        ({**ATA, "endurance_used": {"current_percent": 93}}, 0, "pass", "warning"),
     ],
 )
 def test_what_disks_say(machine, options, monkeypatch, answer, refused, health_status, wear_status):
@@ -113,6 +125,38 @@ def test_nvme_cli_speaks_two_dialects():
     assert hardware.read_nvme({"critical_warning": 0, "percent_used": 7, "media_errors": 0}) == {"healthy": True, "wear": 7, "problems": []}
     found = hardware.read_nvme({"critical_warning": {"value": 1, "available_spare": 1}, "percentage_used": 99, "media_errors": 2})
     assert found == {"healthy": False, "wear": 99, "problems": ["spare below its threshold", "2 media errors"]}
+
+
+def test_an_old_smartctl_is_no_fault(machine):
+    os.chmod(machine.put("/usr/sbin/smartctl", "#!/bin/sh\n"), 0o755)
+    world = World(run=lambda argv, **more: CommandResult(1, "=======> UNRECOGNIZED OPTION: j\n", ""), root=str(machine.root), environ={})
+    assert "too old" in hardware.ask_disk(world, "sda", 1)["skipped"]
+
+
+def test_a_container_asks_only_the_disks_it_has(machine):
+    for name in ("sda", "sdb", "loop0", "vda"):
+        machine.put(f"/sys/block/{name}/size", "1\n")
+    assert hardware.disks(machine.world) == ["sda", "sdb"]
+    machine.put("/run/.containerenv", "")
+    machine.put("/dev/sdb", "")
+    assert hardware.disks(machine.world) == ["sdb"]
+
+
+def test_nvme_without_the_right_is_no_fault_and_a_lost_disk_is(machine):
+    def world(text):
+        return World(run=lambda argv, **more: CommandResult(1, "", text), root=str(machine.root), environ={})
+
+    assert "Operation not permitted" in hardware.ask_disk(world("passthru: Operation not permitted\n"), "nvme0n1", 1)["skipped"]
+    with pytest.raises(CommandFailed, match="No such device"):
+        hardware.ask_disk(world("/dev/nvme0n1: No such device\n"), "nvme0n1", 1)
+
+
+def test_an_array_that_holds_its_lock_costs_the_kernels_hardware_checks_only(machine, options, monkeypatch):
+    monkeypatch.setattr(hardware, "observe", lambda world: time.sleep(30))
+    found = _run(machine.world, options(checks=["hardware", "limits"], timeout=0.5))
+    assert found[("raid", None)]["status"] == "unknown" and found[("zfs_pool", None)]["status"] == "skipped" and ("process_ids", None) in found
+    document = health.run(options(checks=["hardware"], timeout=0.5), machine.world)
+    assert document.summary.status == "critical", "storage"
 
 
 def test_garbage_is_no_verdict():

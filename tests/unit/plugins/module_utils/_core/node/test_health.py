@@ -70,6 +70,25 @@ def test_an_empty_root_even_without_proc(tmp_path, clock, options, psutil_there)
     assert document["summary"]["failed"] == 0 and document["status"] == "warning"
 
 
+#: Every file that is read of the kernel and of /etc.
+READ = """/proc/uptime /proc/loadavg /proc/stat /proc/meminfo /proc/vmstat /proc/pressure/memory /proc/pressure/io /proc/pressure/cpu /proc/interrupts
+/proc/sys/fs/file-nr /proc/sys/kernel/pid_max /proc/sys/kernel/threads-max /proc/sys/net/netfilter/nf_conntrack_count /proc/net/dev
+/proc/sys/net/netfilter/nf_conntrack_max /proc/sys/kernel/tainted /proc/sys/kernel/osrelease /proc/sys/kernel/random/boot_id /proc/1/stat /proc/9/stat
+/proc/net/route /proc/net/ipv6_route /proc/net/arp /proc/self/mountinfo /etc/fstab /etc/resolv.conf /sys/class/net/eth0/flags /sys/class/net/eth0/carrier
+/sys/class/infiniband/mlx5_0/ports/1/state /sys/class/infiniband/mlx5_0/ports/1/rate /sys/devices/system/edac/mc/mc0/ce_count /sys/block/md0/md/level
+/sys/block/md0/md/degraded /proc/spl/kstat/zfs/arcstats /proc/spl/kstat/zfs/tank/state /sys/class/nvme/nvme0/state /dev/kmsg /run/reboot-required""".split()
+
+
+GARBAGE = ["", "\n\n", "garbage\n" * 3, "-1 -2 -3 -4 -5 -6 -7 -8 -9\n", "9" * 30, "\0\ufffd", ": " * 40, "nan inf 1e400 0x 00000000 x x 00000000\n" * 2]
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_a_machine_whose_files_are_garbage(machine, options, psutil_there, content):
+    for path in READ:
+        machine.put(path, content)
+    _valid(health.run(options(skip=["dns"]), machine.world).to_dict())
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to stop being it")
 def test_as_nobody(world, options, psutil_there):
     def run():
@@ -133,10 +152,20 @@ def test_files_that_cannot_be_written_are_checks_and_check_mode_writes_none(mach
     assert 'mlops_node_check_status{check="file_descriptors",subject=""} 3' in (tmp_path / "node.prom").read_text()
 
 
+def test_what_is_no_file_is_never_replaced_by_one(machine, options, tmp_path):
+    """textfile: /dev/null must not end with a file in its place; a pipe that nobody writes must not hang the run."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    given = options(checks=["limits"], textfile=str(pipe), state_file=str(pipe))
+    found = {check.check: check.message for check in health.run(given, machine.world).checks}
+    assert "is not a file" in found["textfile"] and "is not a file" in found["state_file"] and pipe.is_fifo()
+    assert "process_ids" in {check.check for check in health.run(given, machine.world, write=False).checks}
+
+
 def test_stuck_processes_must_not_have_run(machine, monkeypatch):
     """Of three that can't be interrupted at both looks, one ran in between and one was replaced."""
     tail = " 1 1 1 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 {start} 0"
-    status = "Name:\tx\nvoluntary_ctxt_switches:\t{count}\nnonvoluntary_ctxt_switches:\t0\n"
+    status = "Name:\tx_ctxt_switches\nvoluntary_ctxt_switches:\t{count}\nnonvoluntary_ctxt_switches:\t0\n"
     for pid in (11, 12, 13):
         machine.put(f"/proc/{pid}/stat", f"{pid} (job) D" + tail.format(start=100))
         machine.put(f"/proc/{pid}/status", status.format(count=5))

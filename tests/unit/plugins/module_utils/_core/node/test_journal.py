@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import journal
+from ansible_collections.mlops.fleet.plugins.module_utils._core import isolate
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, journal
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
 #: Kernel messages as they were logged (priority err and worse).
@@ -25,6 +27,40 @@ REAL = {
 }
 OOM = "Memory cgroup out of memory: Killed process 23824 (python3) total-vm:123kB, anon-rss:99kB, UID:0 oom_score_adj:0"
 NODE_OOM = "Out of memory: Killed process 77 (trainer) total-vm:1kB, anon-rss:1kB, UID:1000 oom_score_adj:0"
+
+
+#: More of the same, as kernels logged them: rule (None: harmless), syslog priority, message.
+MORE = [
+    ("lock-up", 3, "rcu: INFO: rcu_sched self-detected stall on CPU"),
+    ("lock-up", 3, "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks: { 3-... } 5 jiffies"),
+    ("uncorrected hardware error", 0, "mce: [Hardware Error]: CPU 12: Machine Check Exception: 5 Bank 7: be00000000800400"),
+    ("uncorrected hardware error", 0, "[Hardware Error]: Uncorrected, software restartable error."),
+    ("machine check", 0, "[Hardware Error]: Corrected error, no action required."),
+    ("machine check", 0, "[Hardware Error]: CPU:0 (17:31:0) MC18_STATUS[Over|CE|MiscV|AddrV|-|-|SyndV|CECC|-|-|-]: 0xdc2040000000011b"),
+    ("NVMe controller fault", 4, "nvme nvme2: I/O 256 QID 1 timeout, reset controller"),
+    ("NVMe controller fault", 4, "nvme nvme2: controller is down; will reset: CSTS=0xffffffff, PCI_STATUS=0x10"),
+    ("NVMe controller fault", 4, "nvme nvme2: Disabling device after reset failure: -19"),
+    ("kernel bug", 4, "general protection fault, probably for non-canonical address 0xdead000000000100: 0000 [#1] PREEMPT SMP NOPTI"),
+    ("disk I/O error", 3, "Buffer I/O error on dev sda1, logical block 0, async page read"),
+    ("disk I/O error", 3, "blk_update_request: critical medium error, dev sdc, sector 8 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 0"),
+    ("network file system", 3, "CIFS: VFS: \\\\server has not responded in 180 seconds. Reconnecting..."),
+    (None, 3, "I/O error, dev fd0, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2"),
+    (None, 3, "Buffer I/O error on dev fd0, logical block 0, async page read"),
+    (None, 3, "blk_update_request: I/O error, dev sr0, sector 0 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 0"),
+    (None, 4, "{1}[Hardware Error]: event severity: corrected"),
+    (None, 4, "pcieport 0000:00:1c.0: PCIe Bus Error: severity=Corrected, type=Physical Layer, (Receiver ID)"),
+]
+
+
+@pytest.mark.parametrize(("name", "priority", "message"), MORE)
+def test_more_kernel_messages(options, name, priority, message):
+    facts = {**_facts(), "entries": [journal._entry(message, 0, True, priority, "kernel")]}
+    found = [check for check in journal.judge(facts, options()) if check.check == "kernel_errors"]
+    assert [check.subject for check in found] == [name]
+    if name == "machine check":
+        assert found[0].status == "warning", "corrected"
+    if priority == 4:
+        assert _judge(options(), facts)[("journal_errors", None)].value == 0
 
 
 def _facts(*messages, **more):
@@ -49,6 +85,8 @@ def test_harmless_messages_raise_nothing(options):
 
 
 def test_own_patterns(options):
+    every = options(error_patterns=[{"name": "all", "pattern": "."}])
+    assert {key[1] for key in _judge(every, _facts(REAL["lock-up"])) if key[0] == "kernel_errors"} == {"lock-up", "all"}, "ours hides no other"
     given = options(error_patterns=[{"name": "my disk", "pattern": "raidcard.*offline", "status": "critical"}])
     assert _judge(given, _facts("raidcard 3: offline"))[("kernel_errors", "my disk")].status == "critical"
 
@@ -119,6 +157,76 @@ def test_the_journal_is_asked_once_bounded_and_by_its_index(machine, options):
     assert not any(word.startswith(("-g", "--grep")) for word in argv), "a text search reads the whole journal"
 
 
+def test_a_flood_hides_neither_the_kernel_nor_restarts(machine, options):
+    machine.put("/var/log/journal/0123/system.journal", "")
+    now = machine.world.clock.now()
+
+    def line(age, **more):
+        return {"__REALTIME_TIMESTAMP": str(int((now - age) * 1e6)), "PRIORITY": "3", **more}
+
+    asked = []
+
+    def run(argv, timeout=30.0, env=None, stdin=None):
+        asked.append(argv)
+        flood = [line(1, MESSAGE="again", _SYSTEMD_UNIT="noisy.service")] * journal.MOST
+        rest = [line(500, MESSAGE=REAL["disk I/O error"], _TRANSPORT="kernel")] + [line(400, MESSAGE_ID=journal.RESTARTED, UNIT="loop.service")] * 3
+        return CommandResult(0, "".join(json.dumps(one) + "\n" for one in (flood if len(asked) == 1 else reversed(rest))), "")
+
+    facts = journal.observe(World(run=run, clock=machine.world.clock, root=str(machine.root)), options(), 4)
+    found = _judge(options(), facts)
+    assert found[("kernel_errors", "disk I/O error")].status == "critical" and facts["restarts"] == {"loop.service": 3}
+    assert found[("journal_errors", None)].message.startswith("Recent errors: 1001 or more (only the newest 1000 were read)")
+    assert "_TRANSPORT=kernel" in asked[1] and len(asked) == 2
+
+
+def test_a_lock_up_before_the_last_reboot_asks_for_no_other(machine, options):
+    """The node was rebooted because of it; the broken disk and the memory that failed are still there."""
+    machine.put("/var/log/journal/0123/system.journal", "")
+    machine.put("/proc/sys/kernel/random/boot_id", "bb-bb\n")
+    now = machine.world.clock.now()
+    names = ("lock-up", "kernel bug", "disk I/O error", "machine check")
+
+    def run(argv, **more):
+        lines = [{"__REALTIME_TIMESTAMP": str(int((now - 900) * 1e6)), "PRIORITY": "3", "_TRANSPORT": "kernel", "MESSAGE": REAL[name]} for name in names]
+        return CommandResult(0, "".join(json.dumps({**one, "_BOOT_ID": boot}) + "\n" for one in lines), "")
+
+    world = World(run=run, clock=machine.world.clock, root=str(machine.root))
+    boot = "aaaa"
+    found = [key[1] for key in _judge(options(), journal.observe(world, options(), 4)) if key[0] == "kernel_errors"]
+    assert found == ["disk I/O error", "machine check"]
+    boot = "bbbb"
+    assert len([key for key in _judge(options(), journal.observe(world, options(), 4)) if key[0] == "kernel_errors"]) == 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"MESSAGE": ["given", "twice"], "PRIORITY": ["3", "4"], "_SYSTEMD_UNIT": ["a.service", "b.service"]},
+        {"MESSAGE": [[1, 2], "x"], "SYSLOG_IDENTIFIER": [255, 254]},
+        {"MESSAGE": {"odd": 1}, "PRIORITY": None},
+        {"MESSAGE": [], "PRIORITY": "loud"},
+        {"MESSAGE": "\u2028 \x85 one line"},
+        {"__REALTIME_TIMESTAMP": None},
+    ],
+)
+def test_odd_entries_spoil_nothing(machine, options, fields):
+    machine.put("/var/log/journal/0123/system.journal", "")
+    now = machine.world.clock.now()
+    good = {"__REALTIME_TIMESTAMP": str(int(now * 1e6)), "PRIORITY": "3", "MESSAGE": OOM, "_TRANSPORT": "kernel"}
+    content = "\0\xff garbage\n" + "".join(json.dumps({**good, **one}, ensure_ascii=False) + "\n" for one in ({}, fields, {})) + '{"MESSAGE": "cut o'
+    world = World(run=lambda argv, **more: CommandResult(0, content, ""), clock=machine.world.clock, root=str(machine.root))
+    check = _judge(options(), journal.observe(world, options(), 4))[("oom_kills", None)]
+    assert check.value >= 2
+
+
+@pytest.mark.parametrize(("content", "status"), [("\x7fELF garbage\n{\n", "unknown"), ("", "pass"), ("-- No entries --\n", "pass")])
+def test_garbage_for_an_answer_is_no_healthy_node(machine, options, content, status):
+    machine.put("/var/log/journal/0123/system.journal", "")
+    world = World(run=lambda argv, **more: CommandResult(0, content, ""), clock=machine.world.clock, root=str(machine.root), environ={})
+    document = health.run(options(checks=["errors"]), world).to_dict()
+    assert {check["check"]: check["status"] for check in document["checks"]}["journal_errors"] == status
+
+
 def test_a_journal_of_others_falls_back_to_the_ring_buffer(machine, options):
     machine.put("/run/log/journal/0123/system.journal", "")
     machine.put("/dev/kmsg", f"3,1,863999000000,-;{OOM}\n")
@@ -128,6 +236,24 @@ def test_a_journal_of_others_falls_back_to_the_ring_buffer(machine, options):
 
     world = World(run=denied, clock=machine.world.clock, root=str(machine.root))
     assert journal.observe(world, options(), 4)["source"] == "kernel"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to stop being it")
+def test_who_may_read_only_the_own_journal_does_not_call_the_node_healthy(machine, options, tmp_path):
+    machine.put("/var/log/journal/0123/system.journal", "").chmod(0o640)
+    machine.put("/var/log/journal/0123/user-65534.journal", "").chmod(0o644)
+    for folder in (tmp_path, *tmp_path.parents):
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+
+    def source():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        return journal.observe(World(run=lambda *a, **k: CommandResult(0, "", ""), clock=machine.world.clock, root=str(machine.root)), options(), 4)["source"]
+
+    assert isolate.call(source, 5).value is None
+    assert journal.has_journal(machine.world) is True
 
 
 def test_the_id_of_restarts_is_systemds():

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 
@@ -86,12 +87,19 @@ def test_real_names():
 )
 def test_what_the_resolver_says(options, names, answer, status):
     given = options(checks=["dns"], dns_names=names)
-    facts = {"nameservers": True, "names": {(names or [network.PROBE_NAME])[0]: answer}, "targets": {}, "links": [], "infiniband": [], "routes": []}
+    facts = {"nameservers": True, "names": {(names or [network.PROBE_NAME])[0]: answer}}
     assert [check.status for check in network.judge(facts, given)] == [status]
 
 
 def test_no_name_server_is_no_fault(wired, options):
     assert _run(wired, options(checks=["dns"]))[("dns", None)]["status"] == "skipped"
+
+
+def test_a_resolver_that_did_not_write_its_file_is_asked_all_the_same(wired, options, monkeypatch):
+    monkeypatch.setattr(network, "resolve", lambda name: ("silent", "Temporary failure in name resolution"))
+    (wired.root / "etc").mkdir()
+    (wired.root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    assert _run(wired, options(checks=["dns"]))[("dns", network.PROBE_NAME)]["status"] == "warning"
 
 
 def test_network_false_switches_everything_off(wired, options):
@@ -101,7 +109,7 @@ def test_network_false_switches_everything_off(wired, options):
 
 
 def _link(name, **more):
-    return {"name": name, "hardware": True, "wanted": True, "carrier": 1, "state": "up", "speed": 100000, "changes": 1, **more}
+    return {"name": name, "hardware": True, "wanted": True, "carrier": 1, "state": "up", "speed": 100000, "ups": 1, "member": False, **more}
 
 
 @pytest.mark.parametrize(
@@ -113,6 +121,9 @@ def _link(name, **more):
         ([_link("a", speed=25000)], [{"name": "a", "speed": 100000}], {"a": "critical"}),
         ([_link("a", speed=0)], [{"name": "a", "speed": 100000}], {"a": "unknown"}),
         ([_link("bond0", hardware=False, carrier=0)], [{"name": "bond0"}], {"bond0": "critical"}),
+        ([_link("a", carrier=0, ups=0)], [], {"a": "skipped"}),  # a network manager switched it on, nobody ever plugged it in
+        ([_link("a", carrier=0, ups=None)], [], {"a": "warning"}),
+        ([_link("a", carrier=0, ups=0, member=True)], [], {"a": "warning"}),  # one leg of a bond
         ([], [], {None: "skipped"}),
     ],
 )
@@ -136,3 +147,29 @@ def test_infiniband_ports(wired, options):
     assert found(infiniband_rate=800)["mlx5_0/1"] == "critical"
     wired.put("/sys/class/infiniband/mlx5_1/ports/1/phys_state", "2: Polling\n")
     assert found()["mlx5_1/1"] == "warning"
+    wired.put("/sys/class/infiniband/mlx5_1/ports/1/counters/link_downed", "0\n")
+    assert found()["mlx5_1/1"] == "skipped", "it never was up: the second port of an adapter, without a cable"
+
+
+def test_a_driver_that_does_not_answer_costs_its_own_check_only(wired, options, monkeypatch):
+    for name in ("links", "infiniband"):
+        monkeypatch.setattr(network, name, lambda world: time.sleep(30))
+    wired.put("/sys/class/infiniband/mlx5_0/ports/1/state", "4: ACTIVE\n")
+    begun = time.monotonic()
+    found = _run(wired, options(checks=["network_gateway", "network_link", "infiniband_port"], timeout=0.5))
+    assert time.monotonic() - begun < 3
+    assert {name: check["status"] for (name, _subject), check in found.items()} == {
+        "network_gateway": "pass",
+        "network_link": "unknown",
+        "infiniband_port": "unknown",
+    }
+
+
+def test_no_network_at_all_is_skipped_and_names_given_twice_are_asked_once(machine, options):
+    machine.put("/sys/class/net/lo/flags", "0x9\n")
+    machine.put("/sys/class/net/sit0/flags", "0x80\n")
+    assert _run(machine, options(checks=["network_gateway"]))[("network_gateway", None)]["status"] == "skipped"
+    machine.put("/sys/class/net/eth0/flags", "0x1003\n")
+    assert _run(machine, options(checks=["network_gateway"]))[("network_gateway", None)]["status"] == "warning"
+    document = health.run(options(checks=["dns", "network_target"], dns_names=["localhost"] * 2, network_targets=["127.0.0.1:1"] * 2), machine.world)
+    assert [check.check for check in document.checks] == ["dns", "network_target"]

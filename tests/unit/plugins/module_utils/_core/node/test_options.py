@@ -38,12 +38,24 @@ def test_old_variables_set_the_options():
     assert origin["disk_warning"] == "environment DISK_WARN_THRESHOLD"
 
 
+def test_a_memory_warning_beyond_our_own_critical_limit_is_what_it_was_in_the_old_script(options):
+    limits = options(memory_warning=99).limits_in_force["memory_usage"]
+    assert [limits.level(value) for value in (98, 99, 99.9)] == ["pass", "warning", "warning"]
+    assert options(memory_warning=90).limits_in_force["memory_usage"].level(96) == "critical"
+    assert options(limits={"memory_usage": {"warning": 97}}).limits_in_force["memory_usage"].level(98) == "warning"
+    assert options(memory_warning="~:99").limits_in_force["memory_usage"].level(96) == "critical"
+    with pytest.raises(OptionError, match="lies beyond its critical limit"):
+        options(memory_warning=97, memory_critical=96)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"services": ["a b"]}, "'a b' can't be the name of a systemd unit"),
         ({"services": ["../x"]}, "can't be the name"),
         ({"services": [""]}, r"services\[0\] is empty"),
+        ({"services": ["ssh", "getty@"]}, "name one, such as getty@1"),
+        ({"services": ["getty@.service"]}, "is a template"),
         ({"services": ["*.service"]}, "can't be the name"),
         ({"services": ["--help"]}, "can't be the name"),
         ({"disk_warning": 95}, "warning limit of disk_usage"),
@@ -62,6 +74,7 @@ def test_old_variables_set_the_options():
         ({"network_targets": ["example.org:99999"]}, "is not HOST:PORT"),
         ({"dns_names": ["bad host"]}, "is not a host name"),
         ({"error_patterns": [{"name": "x", "pattern": "("}]}, "no regular expression"),
+        ({"error_patterns": [{"name": "x", "pattern": "a"}, {"name": "x", "pattern": "b"}]}, "has the name 'x' twice"),
         ({"gpu_temperature_warning": 95}, "above gpu_temperature_critical"),
         ({"disk_floor_warning": 10, "disk_floor_critical": 20}, "larger than disk_floor_warning"),
         ({"disk_warnig": 3}, "Did you mean disk_warning"),

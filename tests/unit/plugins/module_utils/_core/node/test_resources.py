@@ -98,7 +98,7 @@ def test_stuck_processes(options):
     assert resources.judge_processes({"table": [], "stuck": []}, options())[0].status == "pass"
     assert resources.judge_processes({"table": [], "stuck": stuck}, options())[0].status == "warning"
     check = resources.judge_processes({"table": [], "stuck": [{"pid": 6, "name": "nvidia-smi"}]}, options())[0]
-    assert check.status == "critical" and "nvidia-smi (6)" in check.message
+    assert check.status == "critical" and "nvidia-smi (6)" in check.message and check.action == "reboot"
 
 
 def test_kernel_threads_are_not_stuck():
@@ -116,3 +116,25 @@ def test_start_of_a_container_is_that_of_its_first_process(machine):
     assert resources.started(machine.world) == 864000
     machine.put("/run/.containerenv", "")
     assert resources.started(machine.world) == 100
+
+
+ARC = "13 1 0x01 147 39984 6 7\nname                            type data\nc_min 4 {keeps}\nsize                            4    {size}\nhits 4 9\n"
+
+
+def test_the_cache_of_zfs_is_memory_to_be_had(machine, options):
+    pytest.importorskip("psutil")
+    gib = 2**30
+    machine.put("/proc/meminfo", f"MemTotal: {100 * 2**20} kB\nMemFree: {2**20} kB\nMemAvailable: {4 * 2**20} kB\nCached: 0 kB\nBuffers: 0 kB\n")
+    machine.put("/proc/vmstat", "pswpin 0\npswpout 0\n")
+    assert resources.observe(machine.world, options())["memory"]["available"] == 4 * gib
+    machine.put("/proc/spl/kstat/zfs/arcstats", ARC.format(keeps=3 * gib, size=63 * gib))
+    assert resources.observe(machine.world, options())["memory"]["available"] == 64 * gib
+
+
+def test_age_in_a_container_with_an_uptime_of_its_own(machine):
+    """lxcfs shows the container's uptime, but processes start relative to the host's boot."""
+    machine.put("/run/.containerenv", "")
+    machine.put("/proc/1/stat", f"1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {9_000_000 * 100} 0")
+    assert resources.started(machine.world) == 864000
+    machine.put("/proc/1/stat", f"1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {863000 * 100} 0")
+    assert resources.started(machine.world) == 1000

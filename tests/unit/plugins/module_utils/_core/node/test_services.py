@@ -25,6 +25,10 @@ SHOW = {
     "loop.service": _block("loop.service", active="activating", sub="auto-restart", result="exit-code", restarts=4),
     "stopped.service": _block("stopped.service"),
     "ml-backup.service": _block("ml-backup.service", kind="oneshot"),
+    "train.service": _block("train.service", active="activating", sub="start", kind="oneshot"),
+    "web.service": _block("web.service", active="activating", sub="start-pre"),
+    "bye.service": _block("bye.service", active="deactivating", sub="stop-sigterm"),
+    "again.service": _block("again.service", active="activating", sub="auto-restart-queued", result="exit-code", kind="oneshot"),
     "off.service": _block("off.service", load="masked"),
     "data.mount": "Id=data.mount\nLoadState=loaded\nActiveState=active\nSubState=mounted\nResult=success\n",
 }
@@ -49,7 +53,7 @@ def _found(world, options, restarts=None):
 
 
 def test_services(booted, options):
-    given = options(services=["ssh", "docker", "broken", "loop", "stopped", "ml-backup", "off", "data.mount"])
+    given = options(services=["ssh", "docker", "broken", "loop", "stopped", "ml-backup", "off", "data.mount", "train", "web", "bye", "again"])
     found = {check.subject: (check.status, check.message) for check in _found(booted, given) if check.check == "service"}
     assert found == {
         "ssh": ("pass", "Service ssh: active (running)"),
@@ -60,11 +64,17 @@ def test_services(booted, options):
         "ml-backup": ("pass", "Service ml-backup: at rest, last run succeeded"),
         "off": ("critical", "Service off: masked"),
         "data.mount": ("pass", "Service data.mount: active (mounted)"),
+        "train": ("pass", "Service train: a run is under way"),
+        "web": ("warning", "Service web: activating (start-pre)"),
+        "bye": ("warning", "Service bye: deactivating (stop-sigterm)"),
+        "again": ("critical", "Service again: activating (auto-restart-queued, exit-code)"),
     }
 
 
-def test_the_default_service_may_be_absent(booted, options):
+def test_the_default_service_may_be_absent_or_masked(booted, options, monkeypatch):
     assert [(check.status, check.message) for check in _found(booted, options()) if check.check == "service"] == [("skipped", "Service docker: not installed")]
+    monkeypatch.setitem(SHOW, "docker.service", _block("docker.service", load="masked"))
+    assert [check.status for check in _found(booted, options()) if check.check == "service"] == ["skipped"], "nobody named it here, somebody switched it off"
 
 
 def test_failed_units_do_not_count_the_named_ones_again(booted, options):

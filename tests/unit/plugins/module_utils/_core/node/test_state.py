@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import stat
 
 import pytest
@@ -89,11 +90,100 @@ def test_skipped_is_reported_at_once_and_forgotten(options):
 
 
 def test_what_was_not_checked_is_kept_for_a_week(options):
-    given = options()
+    given = options(skip=["dns"])  # another run with other options, on the same file
     _found, memory = state.steady([Check("dns", "critical", "x", "a")], {}, NOW, None, given)
     _found, later = state.steady([], memory, NOW + 6 * 86400, None, given)
     assert "dns|a" in later
     assert state.steady([], memory, NOW + 8 * 86400, None, given)[1] == {}
+
+
+def test_what_is_gone_is_forgotten(options):
+    """Three lock-ups in a row raised an alarm; a single one days later has to last again."""
+    given = options(raise_after=2)
+    memory, reported = {}, []
+    errors = [["lock-up"], ["lock-up"], [], ["lock-up"], ["lock-up"]]
+    for number, subjects in enumerate(errors):
+        checks = [Check("kernel_errors", "critical", "x", one) for one in subjects] or [Check("kernel_errors", "pass", "none")]
+        found, memory = state.steady(checks, memory, NOW + number * 3600, None, given)
+        reported.append((found[0].status, found[0].since[11:16]))
+    assert reported == [("pass", "08:00"), ("critical", "09:00"), ("pass", "10:00"), ("pass", "11:00"), ("critical", "12:00")]
+
+
+def test_what_could_not_be_looked_at_is_not_forgotten(options):
+    """The driver does not answer once, or systemctl: what was raised before is raised again as soon as it is seen."""
+    given = options(raise_after=3)
+    memory = {}
+    ecc, unit = Check("gpu_ecc", "critical", "x", "0"), Check("failed_units", "critical", "x")
+    for number in range(3):
+        _found, memory = state.steady([ecc, unit], memory, NOW + number * 60, None, given)
+    silent = [Check("gpu_driver", "unknown", "no answer"), Check("service", "unknown", "no answer"), Check("failed_units", "skipped", "see service")]
+    _found, memory = state.steady(silent, memory, NOW + 240, None, given)
+    found, _memory = state.steady([ecc, unit], memory, NOW + 300, None, given)
+    assert [(check.status, check.since) for check in found] == [("critical", state.isoformat(NOW + 120))] * 2
+
+
+def test_a_clock_set_back_leaves_no_state_that_began_in_the_future(options):
+    given = options(clear_after=1)
+    _found, memory = state.steady([Check("dns", "critical", "x")], {}, NOW, None, given)
+    found, memory = state.steady([Check("dns", "critical", "x")], memory, NOW - 9000, None, given)
+    assert found[0].status == "critical" and found[0].since == state.isoformat(NOW - 9000)
+    assert state.steady([Check("dns", "pass", "x")], memory, NOW - 8000, None, given)[0][0].status == "pass"
+
+
+def test_between_warning_and_clear_a_critical_state_becomes_a_warning(options):
+    limits = {"disk_usage": {"warning": 80, "critical": 90, "clear": 75}}
+    series = Series(options(clear_after=1, limits=limits), check="disk_usage")
+    reported = [series.feed(status, value=value)[0] for status, value in (("critical", 91), ("warning", 85), ("pass", 78), ("pass", 74))]
+    assert reported == ["critical", "warning", "warning", "pass"]
+    series = Series(options(clear_after=1, limits=limits), check="disk_usage")
+    assert series.feed("critical", value=91) + series.feed("pass", value=78) + series.feed("pass", value=74) == ["critical", "warning", "pass"]
+    only = {"disk_usage": {"warning": "~:", "critical": 90, "clear": 75}}
+    series = Series(options(clear_after=1, limits=only), check="disk_usage")
+    assert series.feed("critical", value=91) + series.feed("pass", value=78) == ["critical", "critical"]
+    series = Series(options(clear_after=1, limits={"certificate": {"clear": 30}}), check="certificate")
+    assert series.feed("warning", value=20) + series.feed("pass", value=25) == ["warning", "warning"] and "not above 30 yet" in series.last.message
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_series_keeps_the_rules(options, seed):
+    """Against a plain model: worse only after raise_after in a row, better only after clear_after, and since is when it changed."""
+    dice = random.Random(seed)
+    raise_after, clear_after = dice.randint(1, 4), dice.randint(1, 4)
+    series = Series(options(raise_after=raise_after, clear_after=clear_after))
+    rank = {"pass": 0, "warning": 1, "critical": 2}
+    shown, way, run, since = "pass", None, 0, None
+    for status in dice.choices(list(rank), k=60):
+        (reported,) = series.feed(status)
+        since = since or series.now
+        if rank[status] == rank[shown]:
+            way, run = None, 0
+        else:
+            direction = rank[status] > rank[shown]
+            way, run = direction, run + 1 if way is direction else 1
+            if run >= (raise_after if direction else clear_after):
+                shown, way, run, since = status, None, 0, series.now
+        assert reported == shown and series.last.since == state.isoformat(since)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_content_of_the_file_breaks_a_run(tmp_path, machine, options, seed):
+    dice = random.Random(seed)
+    junk = [None, True, "x", "", -1, 0, 3.5, 1e300, float("nan"), float("inf"), [], {}, [1], {"a": 1}, "critical", "worse", "explode", 10**30]
+    one = {"status": "critical", "since": NOW, "seen": NOW, "count": 0, "direction": None, "action": "drain", "domain": "node"}
+    for dummy in range(dice.randint(1, 3)):
+        one[dice.choice(list(one))] = dice.choice(junk)
+    content = {"version": 1, "checks": {"process_ids|": one}, "counters": {"boot_id": "b", "oom_kill": dice.choice(junk)}}
+    if seed % 3 == 0:
+        content[dice.choice(list(content))] = dice.choice(junk)
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(content) if seed % 10 else "[" * 100_000)
+    machine.put("/proc/sys/kernel/random/boot_id", "b\n")
+    machine.put("/proc/vmstat", "oom_kill 7\n")
+    given = options(state_file=str(path), checks=["limits", "oom_kills"])
+    for dummy in range(2):
+        document = health.run(given, machine.world).to_dict()
+        assert [check["check"] for check in document["checks"]] == ["oom_kills", "file_descriptors", "process_ids", "conntrack"]
+    assert json.loads(path.read_text())["version"] == 1
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 9}', '{"version": 1, "checks": {"a|": {"status": "odd", "since": 1}}, "counters": {}}'])

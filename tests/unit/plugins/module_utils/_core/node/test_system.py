@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, system
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import files, health, system
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
 
@@ -42,21 +42,63 @@ def test_certificates_end_when_openssl_says(tmp_path, days, key):
         "/CN=x",
     ]
     subprocess.run(argv, check=True, capture_output=True)
-    shown = (
-        subprocess.run(["openssl", "x509", "-noout", "-enddate", "-in", str(path)], capture_output=True, text=True, check=True).stdout.strip().partition("=")[2]
-    )
-    expected = int(subprocess.run(["date", "-d", shown, "+%s"], capture_output=True, text=True, check=True).stdout)
+
+    def said(which):
+        shown = subprocess.run(["openssl", "x509", "-noout", which, "-in", str(path)], capture_output=True, text=True, check=True).stdout
+        return int(subprocess.run(["date", "-d", shown.strip().partition("=")[2], "+%s"], capture_output=True, text=True, check=True).stdout)
+
+    expected = {"begins": said("-startdate"), "ends": said("-enddate")}
     world = World(run=lambda *a, **k: None)
     assert system.certificate(world, str(path)) == expected
     both = tmp_path / "chain.pem"
     both.write_text(path.read_text() + "garbage between\n" + path.read_text())
     assert system.certificate(world, str(both)) == expected
+    der = tmp_path / "cert.der"
+    subprocess.run(["openssl", "x509", "-in", str(path), "-outform", "DER", "-out", str(der)], check=True)
+    assert system.certificate(world, str(der)) == expected
 
 
 def test_certificates_are_judged(machine, options):
-    now = machine.world.clock.now()
-    facts = {"now": now, "certificates": {"/a": now + 30 * 86400, "/b": now + 20 * 86400, "/c": now + 6 * 86400, "/d": now - 1, "/e": "can't be read"}}
-    assert [check.status for check in system.judge_certificates(facts, options())] == ["pass", "warning", "critical", "critical", "critical"]
+    now, day = machine.world.clock.now(), 86400
+
+    def cert(ends, begins=-day):
+        return {"begins": now + begins, "ends": now + ends}
+
+    read = {
+        "/a": cert(30 * day),
+        "/b": cert(20 * day),
+        "/c": cert(6 * day),
+        "/d": cert(-1),
+        "/early": cert(90 * day, begins=day),
+        "/e": "can't be read (No such file or directory)",
+        "/f": files.Problem("this user may not read it"),
+    }
+    found = {check.subject: check.status for check in system.judge_certificates(read, now, options())}
+    assert list(found.values()) == ["pass", "warning", "critical", "critical", "critical", "critical", "unknown"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to stop being it")
+def test_a_certificate_that_this_user_may_not_read_is_unknown(tmp_path, options, world, monkeypatch):
+    path = tmp_path / "cert.pem"
+    path.write_text("secret")
+    path.chmod(0o600)
+    monkeypatch.setattr(health, "_marked", lambda name, job: lambda: (os.setuid(65534), job())[1])
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents:
+        if os.access(folder, os.W_OK) and str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    found = _run(world, options(certificates=[str(path), str(tmp_path / "none.pem")], checks=["certificate"]))
+    assert [(check["status"], check["message"].partition(": ")[2]) for check in found.values()] == [
+        ("unknown", "this user may not read it"),
+        ("critical", "can't be read (No such file or directory)"),
+    ]
+
+
+def test_a_certificate_on_a_dead_mount_does_not_hang_the_rest(options, machine):
+    os.makedirs(machine.root / "etc/ssl")
+    os.mkfifo(machine.root / "etc/ssl/x.pem")  # nobody writes: open() waits for ever
+    found = _run(machine.world, options(certificates=["/etc/ssl/x.pem"], checks=["certificate", "limits"], timeout=0.5))
+    assert found[("certificate", "/etc/ssl/x.pem")]["status"] == "unknown" and ("process_ids", None) in found
 
 
 @pytest.mark.parametrize(
@@ -97,6 +139,24 @@ def test_chrony_goes_before_the_kernel(machine):
     assert system.chrony_offset(world, 1) == {"synchronised": True, "offset": 0.000012, "error": 0.0003}
     world.run = lambda argv, **more: CommandResult(1, "506 Cannot talk to daemon\n", "")
     assert system.chrony_offset(world, 1) is None
+
+
+def test_chrony_is_asked_also_when_the_kernel_says_synchronised(machine, options, monkeypatch):
+    """chrony slews the clock by itself: the kernel knows of no offset then."""
+    os.chmod(machine.put("/usr/bin/chronyc", ""), 0o755)
+    monkeypatch.setattr(system, "kernel_clock", lambda: {"synchronised": True, "offset": 0.0, "error": 0.1})
+    line = "A9FEA97B,10.0.0.1,4,1600000000.1,{offset},0.00001,0.00002,-1.2,0.0,0.1,0.0005,0.0003,16.2,{leap}\n"
+
+    def found(answer):
+        world = World(run=lambda argv, **more: CommandResult(0, answer, ""), clock=machine.world.clock, root=str(machine.root), environ={})
+        check = _run(world, options(checks=["time_sync"]))[("time_sync", None)]
+        return check["status"], check["message"]
+
+    assert found(line.format(offset="-0.300000", leap="Normal")) == ("warning", "Clock: synchronised, 300.0 ms off")
+    assert found(line.format(offset="0.000001", leap="Normal"))[0] == "pass"
+    assert found(line.format(offset="0.0", leap="Not synchronised")) == ("warning", "Clock: not synchronised")
+    assert found("506 Cannot talk to daemon\n") == ("pass", "Clock: synchronised, 0.0 ms off"), "not running: the kernel's word counts"
+    assert found(line.format(offset="garbage", leap="Normal"))[0] == "pass"
 
 
 def test_reboot_required_by_flag_file(machine, options):

@@ -36,6 +36,7 @@ def test_what_is_bad(text, good, bad):
 def test_a_plain_number_counts_downwards_where_small_is_bad():
     limit = thresholds.parse("7", below=True)
     assert limit.hit(7) and limit.hit(-3) and not limit.hit(7.1)
+    assert limit.shown == "7:", "readers of ranges would take 7 for the most that is allowed"
 
 
 @pytest.mark.parametrize("text", ["", "x", "20:10", "nan", "1:2:3", "@", "inf", "10 20", "80%", "~"])
@@ -63,3 +64,8 @@ def test_source_says_who_set_the_limit():
     assert (found["cpu_load"].source, found["disk_usage"].source) == ("user", "default")
     assert found["cpu_load"].level(1.9) == "pass" and found["cpu_load"].level(2) == "warning" and found["cpu_load"].level(3) == "critical"
     assert found["flapping_units"].critical.shown is None, "a limit that is off is not shown"
+
+
+@pytest.mark.parametrize(("value", "text"), [(65.4, "65%"), (79.4, "79%"), (79.6, "79.6%"), (79.99, "79.9%"), (80, "80%"), (89.7, "89.7%"), (90.2, "90%")])
+def test_a_percentage_is_not_rounded_across_a_limit(value, text):
+    assert thresholds.percent(value, thresholds.resolve({})["disk_usage"]) == text

@@ -13,7 +13,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.output import na
 from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import Check, Document
 
 #: 'label'=value[UOM];[warn];[crit];[min];[max]
-PERF = re.compile(r"'(?P<label>[^'=|]+)'=(?P<value>-?[0-9.]+(?:e[+-]?\d+)?)(?P<unit>s|ms|us|%|[KMGT]?B|c)?(?P<limits>(?:;[-0-9.:@~]*){0,4})(?: |$)")
+PERF = re.compile(r"'(?P<label>[^'=|]+)'=(?P<value>-?[0-9.]+)(?P<unit>s|ms|us|%|[KMGT]?B|c)?(?P<limits>(?:;[-0-9.:@~]*){0,4})(?: |$)")
 
 
 def _parse(text):
@@ -65,3 +65,17 @@ def test_a_sick_node():
 )
 def test_first_lines(checks, words):
     assert _parse(nagios.render(_document(*checks)))[0] == words
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.000012, "0.000012"), (1e-12, "0"), (12345678901, "12345678901"), (1e15, "1000000000000000"), (-0.5, "-0.5"), (99.99, "99.99"), (3.0, "3")],
+)
+def test_numbers_have_no_exponent(value, text):
+    _said, data, _rest = _parse(nagios.render(_document(Check("time_sync", "pass", "x", value=value, unit="s", warn=0.1, crit=1.0))))
+    assert data["time_sync"] == (text, "s", ";0.1;1")
+
+
+def test_no_number_no_data():
+    for value in (float("nan"), float("inf"), True, "text", None):
+        assert set(_parse(nagios.render(_document(Check("a", "pass", "x", value=value))))[1]) == {"health_score"}
