@@ -250,8 +250,11 @@ def _gpu(options: NodeOptions, world: World) -> list[Check]:
 
     warning, critical = options.gpu_temperature_warning, options.gpu_temperature_critical
     given: dict[str, Any] = {"timeout": max(0.5, options.timeout * 0.7), "expected_count": options.gpu_expected_count}
-    if (warning, critical) != (75.0, 85.0):
-        given.update(temperature_warning=warning, temperature_critical=critical)
+    usual = {option.name: option.default for option in options.TABLE}
+    for name in ("temperature_warning", "temperature_critical"):
+        value = getattr(options, "gpu_" + name)
+        if value != usual["gpu_" + name]:
+            given[name] = value
     checks, _gpus = gpu_health.checks(GpuOptions.from_mapping(given), world, (warning, critical))
     return checks
 

@@ -134,10 +134,11 @@ def test_own_gpu_temperatures_go_before_the_devices(options, machine, monkeypatc
 
     gpu = importlib.import_module(health.__package__.rpartition(".")[0] + ".gpu.health")
     seen = []
-    monkeypatch.setattr(gpu, "checks", lambda given, world, fixed: (seen.append((given.temperature_warning, given.expected_count, fixed)), ([], []))[1])
-    health._gpu(options(gpu_expected_count=2), machine.world)
-    health._gpu(options(gpu_expected_count=2, gpu_temperature_warning=60), machine.world)
-    assert seen == [(None, 2, (75.0, 85.0)), (60.0, 2, (60.0, 85.0))]
+    monkeypatch.setattr(gpu, "checks", lambda given, world, fixed: (seen.append((given.temperature_warning, given.temperature_critical, fixed)), ([], []))[1])
+    for given in ({}, {"gpu_temperature_warning": 60}, {"gpu_temperature_critical": 95}):
+        health._gpu(options(gpu_expected_count=2, **given), machine.world)
+    # The default of the other limit does not become the user's word.
+    assert seen == [(None, None, (75.0, 85.0)), (60.0, None, (60.0, 85.0)), (None, 95.0, (75.0, 95.0))]
 
 
 def test_files_that_cannot_be_written_are_checks_and_check_mode_writes_none(machine, options, tmp_path):
