@@ -303,8 +303,7 @@ def _locked(plan: Plan, world: World, tell: Tell, folder: int) -> Result:
     options = plan.options
     stale = catalogue.stale(options.destination)
     for name in stale:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
+        _discard(folder, name)
     facts = replace(plan.facts, backups=tuple(catalogue.listing(options.destination)), free=_free(options.destination))
     plan = decide(options, facts)
     result = Result(plan, None, [])
@@ -468,9 +467,22 @@ def _publish(destination: str, folder: int, temporary: str, name: str, sha256: s
         raise
 
 
+def _discard(folder: int, temporary: str) -> None:
+    """Remove a dead run's temporary file; before it, the checksum file of an archive that never got its name."""
+    archived = names.archive_of(temporary)
+    if archived is not None and not os.path.lexists(f"/proc/self/fd/{folder}/{archived}"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(archived + names.CHECKSUM, dir_fd=folder)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=folder)
+
+
 def _remove(folder: int, name: str) -> None:
-    """Remove a backup: first the manifest that calls it complete. Only plain files are ever unlinked."""
-    for one in (name + names.MANIFEST, name, name + names.CHECKSUM):
+    """Remove a backup: first the manifest that calls it complete, last the archive, so that a killed run leaves nothing unseen.
+
+    Only plain files are ever unlinked.
+    """
+    for one in (name + names.MANIFEST, name + names.CHECKSUM, name):
         try:
             if stat.S_ISREG(os.stat(one, dir_fd=folder, follow_symlinks=False).st_mode):
                 os.unlink(one, dir_fd=folder)

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
+import signal
 import socket
 
 import pytest
@@ -88,3 +90,65 @@ def bring_back(world, destination, restored):
         return restore.run(options, world, check=check)
 
     return run
+
+
+class Dies:
+    """Runs a function in a forked child that kills itself (SIGKILL) around one of its steps: what makes, changes or synchronises files.
+
+    By steps and not by time, so that every one is met, and on a busy machine too.
+    """
+
+    STEPS = ("write", "fsync", "rename", "replace", "unlink", "rmdir", "mkdir", "symlink", "ftruncate", "chmod", "fchmod", "utime")
+
+    def at(self, step, function) -> bool:
+        """Run it; return whether it was killed. Even moments are before a step, odd ones behind it."""
+        pid = os.fork()
+        if pid:
+            return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        count = 0
+
+        def moment():
+            nonlocal count
+            if count == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+
+        def counted(real):
+            def call(*arguments, **named):
+                moment()
+                try:
+                    return real(*arguments, **named)
+                finally:
+                    moment()
+
+            return call
+
+        try:
+            for name in self.STEPS:
+                setattr(os, name, counted(getattr(os, name)))
+            function()
+        finally:
+            os._exit(0)
+
+    def everywhere(self, function):
+        """Kill it at each moment in turn, yield the moment's number, until it gets through."""
+        for step in itertools.count():
+            if not self.at(step, function):
+                return
+            yield step
+
+
+@pytest.fixture
+def few(tmp_path) -> pathlib.Path:
+    """A source of each kind of entry, one or two of each."""
+    root = tmp_path / "few"
+    (root / "bert").mkdir(parents=True)
+    (root / "bert" / "weights").write_bytes(os.urandom(300_000))
+    (root / "bert" / "vocabulary").write_text("one\ntwo\n" * 10_000)
+    (root / "latest").symlink_to("bert")
+    return root
+
+
+@pytest.fixture
+def dies() -> Dies:
+    return Dies()

@@ -9,10 +9,8 @@ import hashlib
 import io
 import os
 import random
-import signal
 import subprocess
 import tarfile
-import time
 
 import pytest
 
@@ -294,31 +292,24 @@ def test_every_flipped_bit_keeps_the_destination_as_it_was(back_up, bring_back, 
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-def test_killed_at_any_moment(back_up, bring_back, source, restored, monkeypatch, exchange):
-    """kill -9 at 20 moments of a replacement: the destination is the old tree or the new one, or back after the next run."""
+def test_killed_at_any_moment(back_up, bring_back, few, restored, monkeypatch, dies, exchange):
+    """kill -9 around every step of a replacement: the destination is the old tree or the new one, or back after the next run."""
     if not exchange:
         monkeypatch.setattr(restore, "exchange", lambda *arguments: False)
-    back_up()
-    began = time.monotonic()
+    back_up(source=str(few))
     bring_back()
-    whole = time.monotonic() - began
-    new, rng, killed = snapshot(source), random.Random(2), 0
-    for _turn in range(20):
-        (restored / "extra").write_text("old")
-        pid = os.fork()
-        if pid == 0:
-            try:
-                bring_back(mode="replace")
-            finally:
-                os._exit(0)
-        time.sleep(rng.uniform(0, whole * 1.2))
-        os.kill(pid, signal.SIGKILL)
-        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-        if exchange:
-            assert snapshot(restored)[1] == new[1] or (restored / "extra").exists()
-        bring_back(mode="replace")
-        assert snapshot(restored) == new and leftovers(restored) == []
-    assert killed > 5
+    new, outcomes, steps = snapshot(few), [], 0
+    (restored / "old").write_text("old")
+    old = snapshot(restored)
+    for step in dies.everywhere(lambda: bring_back(mode="replace")):
+        steps = step
+        outcomes.append(snapshot(restored) if restored.exists() else "moved aside")
+        assert outcomes[-1] in ((old, new) if exchange else (old, new, "moved aside"))
+        restore.recover(str(restored))
+        assert snapshot(restored) in (old, new) and leftovers(restored) == []
+        (restored / "old").write_text("old")
+    assert old in outcomes and new in outcomes and (exchange or "moved aside" in outcomes) and steps > 30
+    assert snapshot(restored) == new and leftovers(restored) == []
 
 
 def test_an_interrupted_swap_is_put_back(back_up, bring_back, source, restored):

@@ -12,6 +12,7 @@ import http.server
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -54,14 +55,16 @@ def weed() -> str:
 def free_ports(count):
     """Ports whose partner 10000 above is free too: the server opens both."""
     found: list = []
-    for port in range(21000 + os.getpid() % 9000, 44000, 7):
+    for _turn in range(1000):
+        port = random.randrange(21000, 44000)
         with socket.socket() as one, socket.socket() as other:
             try:
                 one.bind(("127.0.0.1", port))
                 other.bind(("127.0.0.1", port + 10000))
             except OSError:
                 continue
-        found.append(port)
+        if port not in found and port - 10000 not in found and port + 10000 not in found:
+            found.append(port)
         if len(found) == count:
             return found
     raise RuntimeError("no free ports")
@@ -72,10 +75,9 @@ def client(endpoint, keys=None):
     return boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id=keys["access_key"], aws_secret_access_key=keys["secret_key"])
 
 
-@pytest.fixture(scope="session")
-def endpoint(tmp_path_factory):
-    """The URL of a running server; ready means that an object could be stored."""
-    folder = tmp_path_factory.mktemp("seaweedfs")
+@contextlib.contextmanager
+def running(folder):
+    """Start a server with its data in C(folder); give its URL, None when it ended at once (a port was taken meanwhile)."""
     config = folder / "s3.json"
     rights = (("admin", KEYS, ["Admin", "Read", "Write", "List", "Tagging"]), ("reader", READER, ["Read", "List"]))
     identities = [{"name": name, "credentials": [{"accessKey": k["access_key"], "secretKey": k["secret_key"]}], "actions": may} for name, k, may in rights]
@@ -94,26 +96,39 @@ def endpoint(tmp_path_factory):
         "-master.volumeSizeLimitMB=64",
     ]
     command += ["-volume.max=100", "-volume.preStopSeconds=0", "-volume.minFreeSpace=1GiB"]
-    log = open(folder / "log", "wb")
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{ports[3]}"
     try:
-        s3, end = client(url), time.monotonic() + 90
-        while True:
+        s3, end, ready = client(url), time.monotonic() + 180, False
+        while not ready and process.poll() is None:
             try:
                 with contextlib.suppress(s3.exceptions.BucketAlreadyExists, s3.exceptions.BucketAlreadyOwnedByYou):
                     s3.create_bucket(Bucket="ready")
                 s3.put_object(Bucket="ready", Key="x", Body=b"x")
-                break
+                ready = True
             except Exception as error:
-                if process.poll() is not None or time.monotonic() > end:
+                if time.monotonic() > end:
                     raise RuntimeError(f"SeaweedFS does not work: {error}\n{(folder / 'log').read_text()[-2000:]}") from error
                 time.sleep(0.3)
-        yield url
+        yield url if ready else None
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        log.close()
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory):
+    """The URL of a running server; ready means that an object could be stored."""
+    for turn in range(3):
+        folder = tmp_path_factory.mktemp("seaweedfs")
+        with running(folder) as url:
+            if url is not None:
+                yield url
+                return
+            log = (folder / "log").read_text()[-2000:]
+    raise RuntimeError(f"SeaweedFS does not start, {turn + 1} times:\n{log}")
 
 
 @pytest.fixture
