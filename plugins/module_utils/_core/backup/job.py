@@ -141,6 +141,13 @@ def refuse(origin: str, destination: str) -> None:
     if not os.path.isdir(here):
         what = "is not a folder" if os.path.lexists(here) else "does not exist"
         raise NotUsable(f"The source {origin} {what}.", "Name the folder that holds the models.", origin)
+    present = destination
+    while not os.path.lexists(present):
+        present = os.path.dirname(present)
+    if not os.path.exists(present):
+        # Where a link leads to is mostly a disk; made on the disk below its mount point, backups would not be where they are looked for.
+        target = os.path.realpath(present)
+        raise NotUsable(f"The destination {destination} leads to {target}, which does not exist.", "Mount its disk, or make the folder.", destination)
     if os.path.lexists(there) and not os.path.isdir(there):
         raise NotUsable(f"The destination {destination} is not a folder.", "Name a folder.", destination)
     if there == "/" or any(there == tree or there.startswith(tree + "/") for tree in FORBIDDEN_TREES):
@@ -178,7 +185,10 @@ def _opened_source(path: str) -> Iterator[int]:
 
 
 def _walk(root: int, options: BackupOptions) -> Tree:
-    tree = source.walk(root, options.source, options.exclude)
+    never = None
+    with contextlib.suppress(OSError):
+        never = os.stat(options.destination)
+    tree = source.walk(root, options.source, options.exclude, never)
     if not tree.files:
         left = " that is not excluded" if options.exclude else ""
         raise NotUsable(

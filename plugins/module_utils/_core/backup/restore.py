@@ -15,12 +15,13 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from ..cleanup.inuse import read_mounts
+from ..cleanup.scan import mount_id, remove
 from ..errors import NotUsable, Refused, VerificationFailed, WriteFailed
 from ..fsutil import human_size, lock, lock_folder, open_folder, refuse_dangerous
 from ..ports import Tell, World, silent
@@ -151,6 +152,7 @@ def observe(options: RestoreOptions, tell: Tell = silent) -> Facts:
     destination = refuse_dangerous(options.destination, "restore destination")
     if os.path.islink(destination):
         raise Refused(f"The restore destination {destination} is a symbolic link.", "Name the folder it points to.", destination)
+    _refuse_mounts(destination)
     origin = find(options)
     if not options.s3 and os.path.realpath(origin.url).startswith(os.path.realpath(destination) + "/"):
         raise Refused(f"The backup {origin.url} lies inside the restore destination {destination}.", "Restore into a folder elsewhere.", destination)
@@ -161,6 +163,19 @@ def observe(options: RestoreOptions, tell: Tell = silent) -> Facts:
         _check_links(wanted, destination, options.allow_outside_links)
     state, reason = _state(destination, wanted, tell)
     return Facts(origin, destination, wanted, state, _free(destination), reason)
+
+
+def _refuse_mounts(destination: str) -> None:
+    """Refuse a destination that is a mount point or holds one: it could not be swapped, or what is mounted would go with it."""
+    try:
+        mounts = read_mounts("/proc/self/mountinfo")
+    except OSError:
+        mounts = []
+    real = os.path.realpath(destination)
+    for mount in mounts:
+        if mount.point == real or mount.point.startswith(real + "/"):
+            what = "is a mount point" if mount.point == real else f"holds the mount point {names.shown(mount.point)}"
+            raise Refused(f"The restore destination {destination} {what}.", "Restore into a folder inside of it, or unmount it.", destination)
 
 
 def find(options: RestoreOptions) -> Origin:
@@ -356,9 +371,9 @@ def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name
     try:
         root = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
-            tree = _Tree(root, facts, options)
-            _fill(tree, facts, options, tell)
-            tree.finish(_root_mode(folder, name))
+            with contextlib.closing(_Tree(root, facts, options)) as tree:
+                _fill(tree, facts, options, tell)
+                tree.finish(_root_mode(folder, name))
         finally:
             os.close(root)
         plan.after = sorted(tree.restored)
@@ -368,11 +383,17 @@ def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name
         _discard(folder, temporary)
         raise
     os.fsync(folder)
-    _discard(folder, temporary)  # holds the replaced tree now, if there was one
+    left = _discard(folder, temporary)  # holds the replaced tree now, if there was one
+    if left:
+        plan.notes.append(_left_note(left))
     plan.files, plan.bytes = tree.files, tree.bytes
     plan.verified = options.verify and facts.origin.backup.sha256 is not None
     plan.changed = True
     return plan
+
+
+def _left_note(left: list[str]) -> str:
+    return f"could not remove all of an old tree beside the destination: {'; '.join(names.shown(one) for one in left)}"
 
 
 def _names_in(path: str) -> list[str]:
@@ -414,31 +435,18 @@ def _clean_up(folder: int, name: str) -> tuple[bool, list[str]]:
             put_back = True
             notes.append("put back the folder that an interrupted restore had moved aside")
             continue
-        _discard(folder, one)
-        notes.append("removed what an interrupted restore had left")
+        left = _discard(folder, one)
+        notes.append(_left_note(left) if left else "removed what an interrupted restore had left")
     return put_back, notes
 
 
-def _discard(folder: int, name: str) -> None:
-    """Remove a tree of ours below the open folder; links in it are removed, never followed."""
-    with contextlib.suppress(FileNotFoundError):
-        _open_up(folder, name)
-        shutil.rmtree(f"/proc/self/fd/{folder}/{name}")
-
-
-def _open_up(folder: int, name: str) -> None:
-    """Make the folders of a tree writable for us, so that read-only ones can be removed too."""
-    top = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+def _discard(folder: int, name: str) -> list[str]:
+    """Remove a tree of ours below the open folder; return what could not be removed. Links and mounts in it are never entered."""
     try:
-        with contextlib.suppress(OSError):
-            os.chmod(f"/proc/self/fd/{top}", 0o700)
-    finally:
-        os.close(top)
-    for _where, inner, _files, fd in os.fwalk(name, dir_fd=folder):
-        for one in inner:
-            with contextlib.suppress(OSError):
-                if stat.S_ISDIR(os.stat(one, dir_fd=fd, follow_symlinks=False).st_mode):
-                    os.chmod(one, 0o700, dir_fd=fd)
+        device = os.stat(name, dir_fd=folder, follow_symlinks=False).st_dev
+    except FileNotFoundError:
+        return []
+    return remove(folder, name, device, mount_id(folder))
 
 
 def _fill(tree: _Tree, facts: Facts, options: RestoreOptions, tell: Tell) -> None:
@@ -462,6 +470,7 @@ class _Tree:
         self._chosen = {entry["path"] for entry in facts.wanted} if facts.wanted is not None else None
         self._patterns = options.files
         self._outside = options.allow_outside_links
+        self._opened = source.Folders(root)
         self._folders: dict[str, Mapping[str, Any] | None] = {}
         self._links: list[Mapping[str, Any]] = []
         self._fd = -1
@@ -475,42 +484,39 @@ class _Tree:
             return path in self._chosen
         return not self._patterns or source.selected(path, self._patterns)
 
-    @contextlib.contextmanager
-    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """Give the folder in which C(path) lies, made where the archive has no entry for it, and the last part of the path."""
+    def _parent(self, path: str) -> tuple[int, str]:
+        """Return the folder in which C(path) lies, made where the archive has no entry for it, and the last part of the path."""
         folder, _slash, base = path.rpartition("/")
-        parts = folder.split("/") if folder else []
-        for n in range(1, len(parts) + 1):
-            self._make_folder("/".join(parts[:n]), None)
-        with source.below(self._root) as folders:
-            yield folders.open(folder), base
+        missing = []
+        while folder and folder not in self._folders:
+            missing.append(folder)
+            folder = folder.rpartition("/")[0]
+        for one in reversed(missing):
+            self._make_folder(one, None)
+        return self._opened.open(path.rpartition("/")[0]), base
 
     def _make_folder(self, path: str, entry: Mapping[str, Any] | None) -> None:
-        if path in self._folders:
-            if entry is not None:
-                self._folders[path] = entry
-            return
-        folder, _slash, base = path.rpartition("/")
-        with source.below(self._root) as folders:
-            os.mkdir(base, 0o700, dir_fd=folders.open(folder))
-        self._folders[path] = entry
-        self.restored.add(path)
+        if path not in self._folders:
+            folder, base = self._parent(path)
+            os.mkdir(base, 0o700, dir_fd=folder)
+            self.restored.add(path)
+        if entry is not None or path not in self._folders:
+            self._folders[path] = entry
 
     def begin(self, entry: Mapping[str, Any]) -> None:
         path, kind = entry["path"], entry["type"]
         if not self._wants(path):
             return
         if kind == FOLDER:
-            with self._parent(path):
-                self._make_folder(path, entry)
+            self._make_folder(path, entry)
         elif kind == LINK:
             _check_links((dict(entry),), self._destination, self._outside)
             self._links.append(entry)
         elif kind == reading.HARD_LINK:
             self._hard_link(entry)
         else:
-            with self._parent(path) as (folder, base):
-                self._fd = os.open(base, _FILE_FLAGS, 0o600, dir_fd=folder)
+            folder, base = self._parent(path)
+            self._fd = os.open(base, _FILE_FLAGS, 0o600, dir_fd=folder)
             self.restored.add(path)
 
     def _hard_link(self, entry: Mapping[str, Any]) -> None:
@@ -521,8 +527,10 @@ class _Tree:
                 "Restore all files, or don't trust this archive.",
                 entry["path"],
             )
-        with self._parent(entry["path"]) as (folder, base), self._parent(entry["target"]) as (other, name):
-            os.link(name, base, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False)
+        folder, base = self._parent(entry["path"])
+        with source.below(self._root) as others:
+            where, _slash, name = entry["target"].rpartition("/")
+            os.link(name, base, src_dir_fd=others.open(where), dst_dir_fd=folder, follow_symlinks=False)
         self.restored.add(entry["path"])
         self.files += 1
 
@@ -548,30 +556,33 @@ class _Tree:
         self.files += 1
         self.bytes += entry["size"]
 
-    def finish(self, mode: int) -> None:
-        """Make the links, then give folders their permissions and times, innermost first; make it all durable."""
+    def close(self) -> None:
+        """Close what is open."""
+        self._opened.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def finish(self, mode: int) -> None:
+        """Make the links, then give folders their permissions and times, innermost first; make it all durable."""
         for entry in self._links:
-            with self._parent(entry["path"]) as (folder, base):
-                os.symlink(entry["target"], base, dir_fd=folder)
-                if self._owner:
-                    os.chown(base, entry["uid"], entry["gid"], dir_fd=folder, follow_symlinks=False)
-                os.utime(base, ns=(entry["mtime_ns"], entry["mtime_ns"]), dir_fd=folder, follow_symlinks=False)
+            folder, base = self._parent(entry["path"])
+            os.symlink(entry["target"], base, dir_fd=folder)
+            if self._owner:
+                os.chown(base, entry["uid"], entry["gid"], dir_fd=folder, follow_symlinks=False)
+            os.utime(base, ns=(entry["mtime_ns"], entry["mtime_ns"]), dir_fd=folder, follow_symlinks=False)
             self.restored.add(entry["path"])
-        with source.below(self._root) as folders:
-            for path in sorted(self._folders, key=lambda one: one.count("/"), reverse=True):
-                found = self._folders[path]
-                fd = folders.open(path)
-                os.fsync(fd)
-                if found is None:
-                    os.fchmod(fd, 0o750)
-                    continue
-                if self._owner:
-                    os.fchown(fd, found["uid"], found["gid"])
-                os.fchmod(fd, _mode(found))
-                os.utime(fd, ns=(found["mtime_ns"], found["mtime_ns"]))
+        for path in sorted(self._folders, reverse=True):
+            found = self._folders[path]
+            fd = self._opened.open(path)
+            os.fsync(fd)
+            if found is None:
+                os.fchmod(fd, 0o750)
+                continue
+            if self._owner:
+                os.fchown(fd, found["uid"], found["gid"])
+            os.fchmod(fd, _mode(found))
+            os.utime(fd, ns=(found["mtime_ns"], found["mtime_ns"]))
         os.fchmod(self._root, mode)
         os.fsync(self._root)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..errors import NotUsable
+from ..errors import NotUsable, Refused
 from .names import shown
 
 FILE = "file"
@@ -26,6 +26,8 @@ LINK = "link"
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Kernels stamp files with a clock that ticks every 1 to 10 ms: a change within the tick of the walk would leave no trace.
 _TICK_NS = 20_000_000
+#: Folders that are kept open on the way down.
+_MOST_OPEN = 64
 
 
 @dataclass(frozen=True)
@@ -84,36 +86,46 @@ class Tree:
 
 
 class Folders:
-    """Opens folders below a root component by component, never through a link; keeps the last one open."""
+    """Opens folders below a root component by component, never through a link.
+
+    Descriptors of the folders on the way to the last one stay open, few of them however deep it is: the next one is mostly near.
+    """
 
     def __init__(self, root: int) -> None:
         self._root = root
-        self._path: str | None = None
-        self._fd = -1
+        self._parts: list[str] = []
+        #: (depth, descriptor) of folders on the way to the last one, outermost first.
+        self._opened: list[tuple[int, int]] = []
 
     def open(self, path: str) -> int:
         """Return a descriptor of the folder C(path) (relative, C("") is the root); it is valid until the next call. :raises OSError:"""
-        if path == "":
-            return self._root
-        if path != self._path:
-            self.close()
-            fd = os.dup(self._root)
-            try:
-                for part in path.split("/"):
-                    child = os.open(part, _FOLDER_FLAGS, dir_fd=fd)
-                    os.close(fd)
-                    fd = child
-            except BaseException:
-                os.close(fd)
-                raise
-            self._fd, self._path = fd, path
-        return self._fd
+        parts = path.split("/") if path else []
+        common = 0
+        for one, other in zip(parts, self._parts):
+            if one != other:
+                break
+            common += 1
+        self._close_below(common)
+        depth, fd = self._opened[-1] if self._opened else (0, self._root)
+        self._parts = parts[:depth]
+        for part in parts[depth:]:
+            fd = os.open(part, _FOLDER_FLAGS, dir_fd=fd)
+            self._parts.append(part)
+            self._opened.append((len(self._parts), fd))
+            if len(self._opened) > _MOST_OPEN:
+                for _depth, surplus in self._opened[0:-1:2]:
+                    os.close(surplus)
+                del self._opened[0:-1:2]
+        return fd
+
+    def _close_below(self, depth: int) -> None:
+        while self._opened and self._opened[-1][0] > depth:
+            os.close(self._opened.pop()[1])
 
     def close(self) -> None:
-        """Close the folder that is kept open."""
-        if self._path is not None:
-            os.close(self._fd)
-            self._path = None
+        """Close the folders that are kept open."""
+        self._close_below(0)
+        self._parts = []
 
 
 @contextmanager
@@ -152,15 +164,16 @@ def _unreadable(root: str, path: str, error: OSError) -> NotUsable:
     return NotUsable(f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full)
 
 
-def walk(root: int, name: str, exclude: Iterable[str] = ()) -> Tree:
+def walk(root: int, name: str, exclude: Iterable[str] = (), never: os.stat_result | None = None) -> Tree:
     """Return everything below the folder open as C(root), sorted, in the order of the archive.
 
     :param name: the folder's path, for messages. :param exclude: patterns, see matches; what is in an excluded folder is excluded.
-    :raises NotUsable: something can't be read; an archive without it would not be a backup.
+    :param never: a folder that must not be found, by whatever way it is mounted there.
+    :raises NotUsable: something can't be read; an archive without it would not be a backup. :raises Refused: C(never) was found.
     """
     exclude = tuple(exclude)
     for attempt in range(5):
-        tree = _walk_once(root, name, exclude)
+        tree = _walk_once(root, name, exclude, never)
         newest = max((entry.ctime_ns for entry in tree.entries), default=0)
         age = time.time_ns() - newest
         if age > _TICK_NS or age < 0 or attempt == 4:
@@ -169,7 +182,7 @@ def walk(root: int, name: str, exclude: Iterable[str] = ()) -> Tree:
     return tree
 
 
-def _walk_once(root: int, name: str, exclude: tuple[str, ...]) -> Tree:
+def _walk_once(root: int, name: str, exclude: tuple[str, ...], never: os.stat_result | None) -> Tree:
     entries: list[Entry] = []
     skipped: list[str] = []
     pending = [""]
@@ -179,7 +192,11 @@ def _walk_once(root: int, name: str, exclude: tuple[str, ...]) -> Tree:
             try:
                 fd = folders.open(where)
                 if where:
-                    entries.append(Entry.of(where, FOLDER, os.fstat(fd)))
+                    here = os.fstat(fd)
+                    if never is not None and os.path.samestat(here, never):
+                        full = shown(f"{name}/{where}")
+                        raise Refused(f"{full} is the destination, mounted there, so backups would contain backups.", "Exclude it, or unmount it.", full)
+                    entries.append(Entry.of(where, FOLDER, here))
                 children = sorted(os.listdir(fd), key=os.fsencode)
             except OSError as error:
                 raise _unreadable(name, where, error) from error

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import pathlib
 import signal
 import socket
+import traceback
 
 import pytest
 
@@ -152,3 +154,37 @@ def few(tmp_path) -> pathlib.Path:
 @pytest.fixture
 def dies() -> Dies:
     return Dies()
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Run a function in a child with a mount namespace of its own; C(mounts) are (source, target, type, options), type None binds.
+
+    Skips where that can't be done; the child's assertion errors fail the test.
+    """
+
+    def run(mounts, function):
+        libc = ctypes.CDLL(None, use_errno=True)
+        told = tmp_path / "told"
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                if libc.unshare(0x00020000) or libc.mount(b"none", b"/", None, 0x44000, None):
+                    os._exit(77)
+                for origin, target, kind, options in mounts:
+                    flags = 0 if kind else 0x1000
+                    if libc.mount(bytes(origin), bytes(target), kind.encode() if kind else None, flags, options.encode()):
+                        os._exit(77)
+                function()
+                status = 0
+            except BaseException:
+                told.write_text(traceback.format_exc())
+            finally:
+                os._exit(status)
+        status = os.WEXITSTATUS(os.waitpid(pid, 0)[1])
+        if status == 77:
+            pytest.skip("no mount namespaces here")
+        assert status == 0, told.read_text()
+
+    return run

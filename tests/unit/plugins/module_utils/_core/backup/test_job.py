@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -316,42 +315,47 @@ def test_a_file_size_limit_leaves_nothing(world, source, destination, limit):
     assert content(destination) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_full_disk(back_up, source, tmp_path, world):
-    """A tmpfs of 3 MB in a mount namespace of the child: refused beforehand; with a wrong estimate, cleaned up afterwards."""
+def test_a_full_disk(source, tmp_path, world, mounted, monkeypatch):
+    """A tmpfs of 3 MB: refused beforehand; with a wrong estimate, cleaned up afterwards."""
     small = tmp_path / "small"
     small.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
+    options = BackupOptions.from_mapping({"source": str(source), "destination": str(small)})
 
-    def mounted(function):
-        def run():
-            if libc.unshare(0x00020000) or libc.mount(b"none", b"/", None, 0x44000, None) or libc.mount(b"tmpfs", bytes(small), b"tmpfs", 0, b"size=3m"):
-                os._exit(77)
-            function()
+    def fill():
+        with pytest.raises(errors.WriteFailed, match="Not enough space"):
+            job.run(options, world)
+        assert os.listdir(small) == []
+        monkeypatch.setattr(job, "_estimate", lambda *arguments: 0)
+        with pytest.raises(errors.WriteFailed, match="No space left"):
+            job.run(options, world)
+        assert content(small) == []
 
-        return in_child(run)
+    mounted([(b"tmpfs", small, "tmpfs", "size=3m")], fill)
 
-    def backup():
-        job.run(BackupOptions.from_mapping({"source": str(source), "destination": str(small)}), world)
 
-    def refused():
-        try:
-            backup()
-        except errors.WriteFailed as error:
-            os._exit(0 if "Not enough space" in str(error) and os.listdir(small) == [] else 1)
+def test_a_destination_that_is_mounted_inside_the_source(back_up, source, destination, mounted):
+    back_up()
+    (source / "inside").mkdir()
 
-    def full():
-        job._estimate = lambda *arguments: 0
-        try:
-            backup()
-        except errors.WriteFailed as error:
-            os._exit(0 if "No space left" in str(error) and content(small) == [] else 1)
+    def run():
+        for check in (True, False):
+            with pytest.raises(errors.Refused, match="inside is the destination, mounted there"):
+                back_up(check=check)
+        assert not back_up(exclude=["inside"]).changed, "left out, so nothing is new"
 
-    status = mounted(refused)
-    if status == 77:
-        pytest.skip("no mount namespaces here")
-    assert status == 0
-    assert mounted(full) == 0
+    mounted([(destination, source / "inside", None, "")], run)
+
+
+def test_a_destination_behind_a_link(back_up, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    assert back_up(destination=str(tmp_path / "link" / "models")).changed
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "not mounted")
+    for path in (tmp_path / "link", tmp_path / "link" / "models"):
+        with pytest.raises(errors.NotUsable, match="not mounted, which does not exist"):
+            back_up(destination=str(path))
+    assert not (tmp_path / "not mounted").exists()
 
 
 def test_a_file_that_changes_while_it_is_read_makes_it_start_over(back_up, source, monkeypatch):

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import random
+import resource
 import subprocess
 import tarfile
 
@@ -179,6 +180,66 @@ def test_a_link_as_destination_is_refused(back_up, bring_back, restored, tmp_pat
     restored.symlink_to(tmp_path / "other")
     with pytest.raises(errors.Refused, match="symbolic link"):
         bring_back(mode="replace")
+
+
+def test_what_is_mounted_in_the_destination_is_never_removed(back_up, bring_back, restored, tmp_path, mounted):
+    """A bind mount of the same filesystem too, which no device number gives away."""
+    back_up()
+    bring_back()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "precious").write_text("precious")
+    (restored / "shared").mkdir()
+
+    def inside():
+        for check in (True, False):
+            with pytest.raises(errors.Refused, match=r"holds the mount point .*shared"):
+                bring_back(mode="replace", check=check)
+        # One that a run of another version has moved aside already.
+        old = restored.parent / ".models.mlops-restore.0123456789ab"
+        restored.rename(old)
+        assert "could not remove all" in bring_back().notes[0]
+
+    mounted([(tmp_path / "shared", restored / "shared", None, "")], inside)
+    assert (tmp_path / "shared" / "precious").read_text() == "precious"
+
+
+def test_a_mount_point_as_destination_is_refused_before_anything_is_read(back_up, bring_back, restored, mounted):
+    back_up()
+    restored.mkdir(parents=True)
+
+    def run():
+        for given in ({}, {"mode": "replace"}, {"check": True}):
+            with pytest.raises(errors.Refused, match="is a mount point"):
+                bring_back(**given)
+            (restored / "x").touch()
+
+    mounted([(b"tmpfs", restored, "tmpfs", "size=3m")], run)
+
+
+def test_folders_deeper_than_the_limits(back_up, bring_back, source, restored):
+    """1500 levels: deeper than Python recurses, than a path may be long, and than files may be open."""
+    top = os.open(source, os.O_RDONLY)
+    fd = top
+    for level in range(1500):
+        os.mkdir("below", dir_fd=fd)
+        inner = os.open("below", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+        if level % 400 == 399:
+            os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
+    os.close(fd)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        back_up()
+        assert bring_back().files == 13
+        (restored / "extra").write_text("x")
+        assert bring_back(mode="replace").files == 13
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        listed = subprocess.run("find . -name file | wc -l", shell=True, cwd=restored, capture_output=True, check=True).stdout
+        subprocess.run(["rm", "-rf", str(source), str(restored)], check=True)
+    assert listed.strip() == b"3" and leftovers(restored) == []
 
 
 # --- archives that lie ----------------------------------------------------------------------------------------------------
