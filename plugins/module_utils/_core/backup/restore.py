@@ -33,6 +33,8 @@ from .source import FILE, FOLDER, LINK
 
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_EXCHANGE = 2
+#: Problems of a damaged backup that are told one by one.
+_MOST_NOTES = 20
 
 
 @dataclass(frozen=True)
@@ -372,7 +374,7 @@ def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name
         root = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
             with contextlib.closing(_Tree(root, facts, options)) as tree:
-                _fill(tree, facts, options, tell)
+                plan.notes += _fill(tree, facts, options, tell)
                 tree.finish(_root_mode(folder, name))
         finally:
             os.close(root)
@@ -449,16 +451,22 @@ def _discard(folder: int, name: str) -> list[str]:
     return remove(folder, name, device, mount_id(folder))
 
 
-def _fill(tree: _Tree, facts: Facts, options: RestoreOptions, tell: Tell) -> None:
+def _fill(tree: _Tree, facts: Facts, options: RestoreOptions, tell: Tell) -> list[str]:
+    """Read the archive into the tree; return what is wrong with it, which without C(verify) does not end the restore."""
     backup = facts.origin.backup
     stream: BinaryIO = facts.origin.open()
     with contextlib.closing(stream):
-        manifest = backup.manifest if options.verify else None
         sha256 = backup.sha256 if options.verify else None
-        found = reading.scan(stream, backup.size, manifest, sha256, tell, sink=tree, phase="restore")
-    found.raise_for(f"The backup {backup.name}")
+        found = reading.scan(stream, backup.size, backup.manifest, sha256, tell, sink=tree, phase="restore", salvage=not options.verify)
+    if options.verify:
+        found.raise_for(f"The backup {backup.name}")
+    tree.drop_unfinished()
     if not tree.files:
-        raise VerificationFailed(f"The backup {backup.name} holds no file{' that matches' if options.files else ''}.", "", backup.name)
+        why = f": {found.problems[0]}" if found.problems else ""
+        raise VerificationFailed(f"The backup {backup.name} holds no file{' that matches' if options.files else ''}{why}.", "Use another backup.", backup.name)
+    problems = [str(one) for one in found.problems if one.path is None or tree.wants(one.path)]
+    more = len(problems) - _MOST_NOTES + found.more_problems
+    return [f"damaged: {one}" for one in problems[:_MOST_NOTES]] + ([f"damaged: {more} more problems"] if more > 0 else [])
 
 
 class _Tree:
@@ -474,12 +482,13 @@ class _Tree:
         self._folders: dict[str, Mapping[str, Any] | None] = {}
         self._links: list[Mapping[str, Any]] = []
         self._fd = -1
+        self._begun = ""
         self._owner = os.geteuid() == 0
         self.restored: set[str] = set()
         self.files = 0
         self.bytes = 0
 
-    def _wants(self, path: str) -> bool:
+    def wants(self, path: str) -> bool:
         if self._chosen is not None:
             return path in self._chosen
         return not self._patterns or source.selected(path, self._patterns)
@@ -505,7 +514,7 @@ class _Tree:
 
     def begin(self, entry: Mapping[str, Any]) -> None:
         path, kind = entry["path"], entry["type"]
-        if not self._wants(path):
+        if not self.wants(path):
             return
         if kind == FOLDER:
             self._make_folder(path, entry)
@@ -516,8 +525,7 @@ class _Tree:
             self._hard_link(entry)
         else:
             folder, base = self._parent(path)
-            self._fd = os.open(base, _FILE_FLAGS, 0o600, dir_fd=folder)
-            self.restored.add(path)
+            self._fd, self._begun = os.open(base, _FILE_FLAGS, 0o600, dir_fd=folder), path
 
     def _hard_link(self, entry: Mapping[str, Any]) -> None:
         """Link to a file of this restore (old archives only); both names lie below the tree and no link is on the way."""
@@ -553,8 +561,17 @@ class _Tree:
         finally:
             os.close(self._fd)
             self._fd = -1
+        self.restored.add(entry["path"])
         self.files += 1
         self.bytes += entry["size"]
+
+    def drop_unfinished(self) -> None:
+        """Remove the file that was begun and never done, if there is one."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            folder, base = self._parent(self._begun)
+            os.unlink(base, dir_fd=folder)
 
     def close(self) -> None:
         """Close what is open."""

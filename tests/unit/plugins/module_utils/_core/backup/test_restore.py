@@ -352,6 +352,44 @@ def test_every_flipped_bit_keeps_the_destination_as_it_was(back_up, bring_back, 
     assert bring_back(mode="replace").changed
 
 
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_what_can_be_saved_from_a_damaged_backup(back_up, bring_back, few, restored, compression, damage):
+    """Without C(verify): all files but those that are hit, and the notes name these."""
+    for number in range(20):
+        (few / f"{number:02d}").write_bytes(os.urandom(500_000))
+    path = back_up(source=str(few), compression=compression).backup["path"]
+    with open(path, "r+b") as stream:
+        if damage == "cut":
+            stream.truncate(os.path.getsize(path) * 3 // 4)
+        else:
+            stream.seek(5_000_000)
+            byte = stream.read(1)[0]
+            stream.seek(5_000_000)
+            stream.write(bytes([byte ^ 1]))
+    with pytest.raises(errors.VerificationFailed):
+        bring_back(backup=os.path.basename(path))
+    result = bring_back(backup=os.path.basename(path), verify=False).to_dict()
+    good = {name for name in os.listdir(restored) if (restored / name).is_file() and (restored / name).read_bytes() == (few / name).read_bytes()}
+    told = {note.split(": ")[1] for note in result["notes"]}
+    assert not result["restored"]["verified"] and {f"{number:02d}" for number in range(20)} - good <= told and not good & told
+    assert set(os.listdir(restored)) >= good and len(good) >= (8 if compression == "zstd" else 14 if damage == "cut" else 19)
+    assert leftovers(restored) == []
+
+
+def test_files_behind_a_damaged_header_are_saved(back_up, bring_back, few, restored):
+    for number in range(9):
+        (few / str(number)).write_bytes(os.urandom(100_000))
+    path = back_up(source=str(few), compression="none").backup["path"]
+    raw = bytearray(open(path, "rb").read())
+    raw[raw.index(b"3" + b"\0" * 99) + 101] ^= 1
+    with open(path, "wb") as stream:
+        stream.write(raw)
+    result = bring_back(backup=os.path.basename(path), verify=False)
+    assert sorted(name for name in os.listdir(restored) if name.isdigit()) == list("01245678")
+    assert "damaged: 3: is missing in the archive" in result.notes
+
+
 @pytest.mark.parametrize("exchange", [True, False])
 def test_killed_at_any_moment(back_up, bring_back, few, restored, monkeypatch, dies, exchange):
     """kill -9 around every step of a replacement: the destination is the old tree or the new one, or back after the next run."""
