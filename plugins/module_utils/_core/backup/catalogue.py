@@ -16,6 +16,8 @@ from ..verdict import isoformat
 from . import manifest as manifests
 from .names import CHECKSUM, MANIFEST, is_archive, is_temporary, shown, stamp_time
 
+DAY = 86400.0
+
 
 @dataclass(frozen=True)
 class Backup:
@@ -171,6 +173,12 @@ def stale(folder: str) -> list[str]:
         return []
 
 
-def newest(backups: list[Backup]) -> Backup | None:
-    """Return the newest backup that is complete, a verified one before others of the same time."""
-    return next((one for one in backups if one.complete), None)
+def credible(backup: Backup, now: float) -> bool:
+    """Say whether the backup can have been made before C(now): not when a clock that was wrong by more than a day has dated it."""
+    return backup.created <= now + DAY
+
+
+def newest(backups: list[Backup], now: float) -> Backup | None:
+    """Return the newest backup that is complete; one dated in the future only when there is no other."""
+    complete = [one for one in backups if one.complete]
+    return next((one for one in complete if credible(one, now)), complete[0] if complete else None)

@@ -211,7 +211,7 @@ def _free(folder: str) -> int:
 
 def decide(options: BackupOptions, facts: Facts) -> Plan:
     """Say whether a backup is needed and what would go afterwards. Pure. :raises WriteFailed: it would not fit."""
-    current = catalogue.newest(list(facts.backups))
+    current = catalogue.newest(list(facts.backups), facts.now)
     make, reason = _needed(options, facts, current)
     estimate = _estimate(options, facts, current) if make else 0
     if estimate > facts.free:
@@ -224,7 +224,7 @@ def decide(options: BackupOptions, facts: Facts) -> Plan:
     if make:
         # The new backup as it will be, for the rules.
         verifications = [{"result": "ok"}] if options.verify else []
-        backups.append(Backup("", "", facts.now, estimate, manifest={"verifications": verifications}))
+        backups.append(Backup("", "", _time(facts), estimate, manifest={"verifications": verifications}))
     decisions = retention.decide(backups, rules(options), facts.now)
     return Plan(options, facts, make, reason, None if make else current, estimate, tuple(one for one in decisions if one.backup.name))
 
@@ -276,9 +276,9 @@ def preview(plan: Plan) -> Result:
     result.before = sorted(one.name for one in facts.backups)
     gone = {one.backup.name for one in plan.removals}
     result.after = [name for name in result.before if name not in gone]
-    result.notes = _notes(facts.tree, plan.options.source)
+    result.notes = _notes(facts.tree, plan.options.source) + _future_note(facts)
     if plan.make:
-        result.after.append(_free_name(result.before, facts.now, names.SUFFIXES[plan.options.compression])[0])
+        result.after.append(_free_name(result.before, _time(facts), names.SUFFIXES[plan.options.compression])[0])
     result.changed = plan.make or bool(gone)
     if plan.options.s3:
         from .store_s3 import Store
@@ -326,12 +326,12 @@ def _locked(plan: Plan, world: World, tell: Tell, folder: int) -> Result:
         current = plan.current
     else:
         raise FleetError("The plan neither makes a backup nor knows one.")
-    result.notes += _notes(result.plan.facts.tree, options.source)
+    result.notes += _notes(result.plan.facts.tree, options.source) + _future_note(facts)
     result.backup = current.to_dict()
     if options.s3:
         _copy(options, current, result, world, tell)
     backups = catalogue.listing(options.destination)
-    for decision in retention.decide(backups, rules(options), max(facts.now, current.created)):
+    for decision in retention.decide(backups, rules(options), facts.now):
         # The run's own backup is never up for removal, whatever the clock says.
         if not decision.keep and decision.backup.name != current.name:
             _remove(folder, decision.backup.name)
@@ -349,6 +349,13 @@ def _notes(tree: Tree, origin: str) -> list[str]:
     if len(tree.skipped) > 20:
         notes.append(f"not backed up: {len(tree.skipped) - 20} more sockets, pipes and devices")
     return notes + _link_note(tree, origin)
+
+
+def _future_note(facts: Facts) -> list[str]:
+    ahead = [one for one in facts.backups if not catalogue.credible(one, facts.now)]
+    if not ahead:
+        return []
+    return [f"{len(ahead)} backups are dated in the future ({ahead[0].name}): a clock was wrong; they are kept until then and never taken for the newest"]
 
 
 def _link_note(tree: Tree, origin: str) -> list[str]:
@@ -388,10 +395,15 @@ def _free_name(present: Iterable[str], now: float, suffix: str) -> tuple[str, fl
     return names.stem(created) + suffix, created
 
 
+def _time(facts: Facts) -> float:
+    """Return the time of a new backup: now, or after the newest one when the clock was set back a little, so that the order holds."""
+    return max([facts.now, *(int(one.created) + 1.0 for one in facts.backups if one.complete and facts.now < one.created <= facts.now + catalogue.DAY)])
+
+
 def _make(plan: Plan, result: Result, world: World, tell: Tell, folder: int) -> Backup:
     """Write, prove and publish one archive."""
     options, clock = plan.options, world.clock
-    name, created = _free_name(os.listdir(folder), plan.facts.now, names.SUFFIXES[options.compression])
+    name, created = _free_name(os.listdir(folder), _time(plan.facts), names.SUFFIXES[options.compression])
     temporary = f".{name}.{os.urandom(6).hex()}.tmp"
     started = clock.monotonic()
     try:
@@ -512,7 +524,7 @@ def _copy(options: BackupOptions, current: Backup, result: Result, world: World,
         result.copies.append(copy)
         result.changed = result.changed or uploaded
         if options.s3["prune"]:
-            for decision in _prunable(store, options, max(result.plan.facts.now, current.created)):
+            for decision in _prunable(store, options, result.plan.facts.now):
                 if decision.backup.name == current.name:
                     continue
                 store.remove(decision.backup.name)

@@ -94,14 +94,14 @@ class Result:
         }
 
 
-def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell = silent) -> Result:  # noqa: ARG001
+def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell = silent) -> Result:
     """Restore a backup unless the destination already equals it.
 
     :param check: only say what would be done. :raises VerificationFailed: the archive is not what was backed up; nothing is left.
     :raises Refused: the destination or something in the archive is dangerous. :raises FleetError: anything else.
     """
     put_back, notes = (False, []) if check else recover(options.destination)
-    facts = observe(options, tell)
+    facts = observe(options, world, tell)
     plan = decide(options, facts)
     result = plan if check or not plan.changed else carry_out(plan, options, tell)
     result.changed = result.changed or put_back
@@ -149,13 +149,13 @@ def _locked_destination(destination: str) -> Iterator[None]:
 # --- reading ----------------------------------------------------------------------------------------------------------------
 
 
-def observe(options: RestoreOptions, tell: Tell = silent) -> Facts:
+def observe(options: RestoreOptions, world: World, tell: Tell = silent) -> Facts:
     """Find the backup and look at the destination. :raises NotUsable: there is no such backup. :raises Refused: bad destination."""
     destination = refuse_dangerous(options.destination, "restore destination")
     if os.path.islink(destination):
         raise Refused(f"The restore destination {destination} is a symbolic link.", "Name the folder it points to.", destination)
     _refuse_mounts(destination)
-    origin = find(options)
+    origin = find(options, world.clock.now())
     if not options.s3 and os.path.realpath(origin.url).startswith(os.path.realpath(destination) + "/"):
         raise Refused(f"The backup {origin.url} lies inside the restore destination {destination}.", "Restore into a folder elsewhere.", destination)
     wanted = _wanted(origin.backup, options.files)
@@ -180,22 +180,23 @@ def _refuse_mounts(destination: str) -> None:
             raise Refused(f"The restore destination {destination} {what}.", "Restore into a folder inside of it, or unmount it.", destination)
 
 
-def find(options: RestoreOptions) -> Origin:
+def find(options: RestoreOptions, now: float) -> Origin:
     """Return the backup the options name. C(latest) is the newest complete one, a verified one first. :raises NotUsable: none."""
     if options.s3:
         from .store_s3 import Store
 
         store = Store(options.s3)
-        chosen = _choose(store.listing(), options.backup, store.url(""))
+        chosen = _choose(store.listing(), options.backup, store.url(""), now)
         return Origin(chosen, lambda: store.open(chosen), store.url(chosen.name))
-    chosen = verify.at(options.backup) if "/" in options.backup else _choose(catalogue.listing(options.path), options.backup, options.path)
+    chosen = verify.at(options.backup) if "/" in options.backup else _choose(catalogue.listing(options.path), options.backup, options.path, now)
     if chosen.problems and options.verify:
         raise VerificationFailed(f"{chosen.path} is damaged: {'; '.join(chosen.problems)}.", "Use another backup.", chosen.path)
     return Origin(chosen, lambda: reading.open_archive(chosen.path), chosen.path)
 
 
-def _choose(backups: list[Backup], wanted: str, where: str) -> Backup:
+def _choose(backups: list[Backup], wanted: str, where: str, now: float) -> Backup:
     if wanted == "latest":
+        backups = sorted(backups, key=lambda one: not catalogue.credible(one, now))  # what a wrong clock has dated ahead comes last
         for good in (lambda one: one.verified, lambda one: one.complete, lambda one: one.legacy):
             found = next((one for one in backups if good(one)), None)
             if found is not None:

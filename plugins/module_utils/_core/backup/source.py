@@ -147,6 +147,17 @@ def open_root(path: str) -> int:
         raise NotUsable(f"The source {path} {what}.", "Name an existing folder that this user may read.", path) from error
 
 
+def settled(fd: int) -> os.stat_result:
+    """Return an open file's status once its last change is so long ago that the next one is sure to get another time."""
+    for _turn in range(2):
+        found = os.fstat(fd)
+        age = time.time_ns() - found.st_ctime_ns
+        if not 0 <= age <= _TICK_NS:
+            break
+        time.sleep((_TICK_NS - age) / 1e9)
+    return found
+
+
 def matches(path: str, patterns: Iterable[str]) -> bool:
     """Say whether C(path) fits a pattern: one with a slash is compared with the whole relative path, one without with the name."""
     name = path.rsplit("/", 1)[-1]

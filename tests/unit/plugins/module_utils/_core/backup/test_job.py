@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -128,6 +129,44 @@ def test_two_backups_in_one_second_get_two_names(back_up):
     first, second = back_up(), back_up(force=True)
     assert first.backup["name"] != second.backup["name"]
     assert second.before == [first.backup["name"]] and len(second.after) == 2
+
+
+@pytest.mark.parametrize("ahead", [60, 3600, 5 * 3600, 3 * DAY, 40 * 365 * DAY])
+def test_a_clock_set_back(back_up, bring_back, source, restored, clock, ahead):
+    """What was made last is the newest, whatever an earlier clock said; nothing is made twice, nothing new is removed."""
+    clock.time += ahead
+    first = back_up()
+    clock.time -= ahead
+    (source / "new").write_text("new")
+    preview = back_up(check=True)
+    second = back_up()
+    assert (second.changed and second.after == [*sorted(second.before), second.backup["name"]] == preview.after) or ahead > DAY
+    assert not back_up(check=True).changed and not back_up().changed
+    assert bring_back().facts.origin.backup.name == second.backup["name"] and (restored / "new").exists()
+    (source / "newer").write_text("newer")
+    result = back_up(retention_days=0, keep_last=1)
+    assert {one["name"] for one in result.removed} <= {first.backup["name"], second.backup["name"]} and len(result.after) <= 2
+    assert not back_up(retention_days=0, keep_last=1).changed
+    assert bool([note for note in result.notes if "dated in the future" in note]) is (ahead > DAY)
+
+
+def test_a_change_that_hides_its_time_while_it_is_read(world, source, destination):
+    """Written to and given its old modification time back, as rsync and cp -p do."""
+    path, times = source / "bert" / "v1" / "model.safetensors", []
+
+    def tell(progress):
+        if progress.subject.endswith("safetensors") and len(times) < 2:
+            times.append(1)
+            before = path.stat()
+            with open(path, "r+b") as stream:
+                stream.write(os.urandom(64))
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    result = job.run(BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}), world, tell=tell)
+    assert len(times) == 2
+    document = manifest.parse((destination / (result.backup["name"] + ".manifest.json")).read_bytes(), "")
+    told = next(entry["sha256"] for entry in document["entries"] if entry["path"].endswith("safetensors"))
+    assert told == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_an_unverified_backup_is_no_reason_to_skip(back_up):
@@ -455,7 +494,7 @@ def test_killed_at_any_moment(world, few, destination, clock, dies):
                 assert subprocess.run(["gzip", "-t", name], cwd=destination, check=False).returncode == 0
                 assert subprocess.run(["sha256sum", "--status", "-c", name + ".sha256"], cwd=destination, check=False).returncode == 0
         checked |= set(content(destination))
-        assert catalogue.newest(catalogue.listing(str(destination))) is not None, "one complete backup is always there"
+        assert catalogue.newest(catalogue.listing(str(destination)), clock.now()) is not None, "one complete backup is always there"
         clock.time += 60
     assert partial > 5 and steps > 30, "archive, three renames, a removal of three files, each synchronised"
     assert job.run(options, world).backup["verified"]
