@@ -359,7 +359,8 @@ def _future_note(facts: Facts) -> list[str]:
 
 
 def _link_note(tree: Tree, origin: str) -> list[str]:
-    outside = [one for one in tree.entries if one.type == source.LINK and source.points_outside(one.path, one.target, os.path.normpath(origin))]
+    links = {one.path: one.target for one in tree.entries if one.type == source.LINK}
+    outside = [one for one in tree.entries if one.type == source.LINK and source.points_outside(one.path, one.target, os.path.normpath(origin), links)]
     if not outside:
         return []
     first = f"{names.shown(outside[0].path)} -> {names.shown(outside[0].target)}"

@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -221,11 +221,12 @@ def _wanted(backup: Backup, patterns: list[str]) -> tuple[dict[str, Any], ...] |
     return tuple(entry for entry in entries if entry["path"] in chosen or (entry["path"] in parents and entry["type"] == FOLDER))
 
 
-def _check_links(entries: tuple[dict[str, Any], ...], destination: str, allowed: bool) -> None:
+def _check_links(entries: Iterable[Mapping[str, Any]], destination: str, allowed: bool) -> None:
     if allowed:
         return
+    links = {entry["path"]: entry["target"] for entry in entries if entry["type"] == LINK}
     for entry in entries:
-        if entry["type"] == LINK and source.points_outside(entry["path"], entry["target"], destination):
+        if entry["type"] == LINK and source.points_outside(entry["path"], entry["target"], destination, links):
             raise Refused(
                 f"The backup holds the link {names.shown(entry['path'])} to {names.shown(entry['target'])}, which is outside of the folder.",
                 "Set allow_outside_links to restore such links as they are.",
@@ -520,7 +521,6 @@ class _Tree:
         if kind == FOLDER:
             self._make_folder(path, entry)
         elif kind == LINK:
-            _check_links((dict(entry),), self._destination, self._outside)
             self._links.append(entry)
         elif kind == reading.HARD_LINK:
             self._hard_link(entry)
@@ -583,6 +583,7 @@ class _Tree:
 
     def finish(self, mode: int) -> None:
         """Make the links, then give folders their permissions and times, innermost first; make it all durable."""
+        _check_links(self._links, self._destination, self._outside)  # all together: one may lead through others
         for entry in self._links:
             folder, base = self._parent(entry["path"])
             os.symlink(entry["target"], base, dir_fd=folder)

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,6 +28,8 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TICK_NS = 20_000_000
 #: Folders that are kept open on the way down.
 _MOST_OPEN = 64
+#: Links that the kernel follows for one path.
+_MOST_LINKS = 40
 
 
 @dataclass(frozen=True)
@@ -244,10 +246,39 @@ def _special(mode: int) -> str:
     return "device"
 
 
-def points_outside(path: str, target: str, root: str) -> bool:
-    """Say whether a link at the relative C(path) below the folder C(root) points out of it. By its text alone: nothing is followed."""
-    where = os.path.normpath(os.path.join(root, os.path.dirname(path), target))
-    return where != root and not where.startswith(root + "/")
+def points_outside(path: str, target: str, root: str, links: Mapping[str, str]) -> bool:
+    """Say whether a link at the relative C(path) below the folder C(root) points out of it. Computed from names: nothing is followed.
+
+    :param links: path and target of all links below the root, because one may lead through others.
+    """
+    where = path.split("/")[:-1]
+    waiting = target.split("/")
+    if target.startswith("/"):
+        if target != root and not target.startswith(root + "/"):
+            return True
+        where, waiting = [], target[len(root) :].split("/")
+    waiting.reverse()
+    followed = 0
+    while waiting:
+        part = waiting.pop()
+        if part == "..":
+            if not where:
+                return True
+            where.pop()
+        elif part not in ("", "."):
+            further = links.get("/".join((*where, part)))
+            if further is None:
+                where.append(part)
+                continue
+            followed += 1
+            if followed > _MOST_LINKS:
+                return False  # a loop, which leads nowhere
+            if further.startswith("/"):
+                if further != root and not further.startswith(root + "/"):
+                    return True
+                where, further = [], further[len(root) :]
+            waiting.extend(reversed(further.split("/")))
+    return False
 
 
 def fingerprint(source: str, entries: Iterable[Entry]) -> str:

@@ -276,6 +276,8 @@ FILE, SYM, HARD, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfil
         [("link", SYM, "../.."), ("link/outside", FILE, b"x")],
         [("link", SYM, "/etc")],
         [("a/link", SYM, "../../x")],
+        [("here", SYM, "."), ("out", SYM, "here/here/../..")],
+        [("a/deep", DIR, ""), ("short", SYM, "a/deep"), ("x/y", SYM, "../short/../../.."), ("f", FILE, b"x")],
         [("hard", HARD, "/etc/passwd")],
         [("hard", HARD, "../../secret")],
         [("hard", HARD, "not there")],
@@ -321,6 +323,13 @@ def test_links_that_leave_the_folder(back_up, bring_back, source, restored):
         bring_back()
     assert bring_back(allow_outside_links=True).changed
     assert os.readlink(restored / "shared") == "/mnt/shared/tokenizer"
+
+
+def test_links_that_lead_through_others_and_stay_inside(back_up, bring_back, source, restored):
+    for name, target in (("one", "bert/latest/../latest"), ("two", "one/../../run.sh"), ("loop", "pool"), ("pool", "loop"), ("self", "self/x"), ("dot", ".")):
+        (source / name).symlink_to(target)
+    assert not any("allow_outside_links" in note for note in back_up().notes)
+    assert bring_back().changed and os.path.samefile(restored / "two", restored / "run.sh")
 
 
 def test_set_user_id_is_dropped(back_up, bring_back, source, restored):
