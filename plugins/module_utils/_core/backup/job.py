@@ -222,11 +222,14 @@ def decide(options: BackupOptions, facts: Facts) -> Plan:
         )
     backups = list(facts.backups)
     if make:
-        # The new backup as it will be, for the rules.
-        verifications = [{"result": "ok"}] if options.verify else []
-        backups.append(Backup("", "", _time(facts), estimate, manifest={"verifications": verifications}))
+        backups.append(_expected(options, _time(facts)))
     decisions = retention.decide(backups, rules(options), facts.now)
     return Plan(options, facts, make, reason, None if make else current, estimate, tuple(one for one in decisions if one.backup.name))
+
+
+def _expected(options: BackupOptions, created: float) -> Backup:
+    """Return the backup that is to be made, for the rules."""
+    return Backup("", "", created, 0, manifest={"verifications": [{"result": "ok"}] if options.verify else []})
 
 
 def rules(options: BackupOptions) -> retention.Rules:
@@ -284,12 +287,15 @@ def preview(plan: Plan) -> Result:
         from .store_s3 import Store
 
         store = Store(plan.options.s3)
+        store.look()
         copied = plan.current is not None and store.has(plan.current)
         result.copies = (
             [{"url": store.url(result.after[-1] if plan.make or plan.current is None else plan.current.name), "verified": "planned"}] if not copied else []
         )
         if plan.options.s3["prune"]:
-            result.copies += [{"url": store.url(one.backup.name), "removed": True, "reason": one.reason} for one in _prunable(store, plan.options, facts.now)]
+            coming = [] if copied else [plan.current or _expected(plan.options, _time(facts))]
+            gone_there = _prunable(store, plan.options, facts.now, coming)
+            result.copies += [{"url": store.url(one.backup.name), "removed": True, "reason": one.reason} for one in gone_there]
         result.changed = result.changed or bool(result.copies)
     return result
 
@@ -525,9 +531,7 @@ def _copy(options: BackupOptions, current: Backup, result: Result, world: World,
         result.copies.append(copy)
         result.changed = result.changed or uploaded
         if options.s3["prune"]:
-            for decision in _prunable(store, options, result.plan.facts.now):
-                if decision.backup.name == current.name:
-                    continue
+            for decision in _prunable(store, options, result.plan.facts.now, [current]):
                 store.remove(decision.backup.name)
                 result.copies.append({"url": store.url(decision.backup.name), "removed": True, "reason": decision.reason})
                 result.changed = True
@@ -536,5 +540,8 @@ def _copy(options: BackupOptions, current: Backup, result: Result, world: World,
     result.durations["upload"] = world.clock.monotonic() - started
 
 
-def _prunable(store: Any, options: BackupOptions, now: float) -> Sequence[retention.Decision]:
-    return [one for one in retention.decide(store.listing(), rules(options), now) if not one.keep]
+def _prunable(store: Any, options: BackupOptions, now: float, coming: Sequence[Backup]) -> Sequence[retention.Decision]:
+    """Return what retention lets go among the copies. :param coming: backups whose copy is there, or will be, and stays."""
+    ours = {one.name for one in coming}
+    backups = [one for one in store.listing() if one.name not in ours] + list(coming)
+    return [one for one in retention.decide(backups, rules(options), now) if not one.keep and one.backup.name not in ours]

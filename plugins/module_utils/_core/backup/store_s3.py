@@ -17,6 +17,7 @@ import io
 import os
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import MissingLibrary, NotUsable, StoreError, VerificationFailed
 from ..ports import Progress, Tell, silent
@@ -24,6 +25,8 @@ from . import catalogue, manifest, reading, verify
 from .catalogue import Backup
 from .names import CHECKSUM, MANIFEST, is_archive, stamp_time
 
+#: The first boto3 that sends checksums of ours.
+OLDEST = "1.21"
 #: Smallest part in bytes (the server's limit is 5 MiB), and what sizes of parts are a multiple of.
 PART = 16 << 20
 _STEP = 4 << 20
@@ -97,7 +100,6 @@ class Store:
         prefix = options["prefix"].strip("/")
         self._prefix = prefix + "/" if prefix else ""
         self._class: str = options.get("storage_class") or "STANDARD"
-        self._trusted: bool | None = None if options["endpoint_url"] else True
         settings: dict[str, Any] = {"retries": {"max_attempts": 5, "mode": "standard"}, "connect_timeout": 10, "read_timeout": 60}
         settings["user_agent_extra"] = f"mlops.fleet/{manifest.VERSION}"
         if options["endpoint_url"]:
@@ -121,6 +123,11 @@ class Store:
                 )
             except ValueError as error:
                 raise StoreError(f"Connecting to {self.url('')} failed: {error}.", "Check s3.endpoint_url and s3.region.", self.url("")) from error
+        if "ChecksumSHA256" not in self._client.meta.service_model.operation_model("UploadPart").input_shape.members:
+            raise MissingLibrary("boto3", f"to store copies in S3, in version {OLDEST} or later ({boto3.__version__} is there)")
+        # The address that counts: the environment and the library's own configuration can name another one than Amazon's too.
+        host = urlsplit(self._client.meta.endpoint_url).hostname or ""
+        self._trusted: bool | None = True if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else None
 
     def key(self, name: str) -> str:
         """Return the object name of the file C(name)."""
@@ -156,7 +163,7 @@ class Store:
         """Return the backups directly under the prefix, newest first; their C(path) is a URL. :raises StoreError:"""
         sizes: dict[str, int] = {}
         with _asking("Listing", self.url("")):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter="/"):
                 for one in page.get("Contents", ()):
                     sizes[one["Key"][len(self._prefix) :]] = int(one["Size"])
         found = [self._describe(name, sizes) for name in sizes if is_archive(name)]
@@ -188,6 +195,20 @@ class Store:
         legacy = document is None and not problems
         return Backup(name, self.url(name), float(created or 0), sizes[name], sha256, legacy, document, tuple(problems))
 
+    def look(self) -> None:
+        """:raises StoreError: the bucket does not exist, which looking at an object does not tell, or nobody answers."""
+        from botocore.exceptions import ClientError
+
+        with _asking("Looking at", self.url("")):
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if _status(error) == 404:
+                    raise StoreError(f"Looking at {self.url('')} failed: there is no such bucket.", _TODO["NoSuchBucket"], self.url("")) from error
+                # A key that may write may still not be allowed to look at the bucket.
+                if _status(error) != 403:
+                    raise
+
     def has(self, backup: Backup) -> bool:
         """Say whether a complete copy of this very backup is there. :raises StoreError: another backup has its name."""
         return self._present(backup) is not None
@@ -197,7 +218,12 @@ class Store:
         if marker is None:
             return None
         noted = marker.get("Metadata", {})
-        if noted.get("archive-sha256") != backup.sha256:
+        sha256 = noted.get("archive-sha256")
+        if sha256 is None:
+            # Copied there by another tool, which has left our metadata behind.
+            with contextlib.suppress(NotUsable):
+                sha256 = manifest.parse(self._get(backup.name + MANIFEST), self.url(backup.name + MANIFEST))["archive"]["sha256"]
+        if sha256 != backup.sha256:
             raise StoreError(
                 f"{self.url(backup.name)} is another backup with the same name, probably of another host.",
                 "Give each host a prefix of its own (s3.prefix).",
@@ -315,6 +341,7 @@ class Store:
     def _send_in_parts(self, backup: Backup, stream: Any, size: int, tell: Tell) -> str:
         key = self.key(backup.name)
         whole = hashlib.sha256()
+        self._abort_older(key)
         with _asking("Uploading", self.url(backup.name)):
             begun = self._client.create_multipart_upload(
                 Bucket=self.bucket,
@@ -346,6 +373,13 @@ class Store:
                     self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
                 raise
         return f"{_base64(hashlib.sha256(digests).digest())}-{len(parts)}"
+
+    def _abort_older(self, key: str) -> None:
+        """Drop uploads of this very object that a killed run has left: they cost money, and nobody else sends it."""
+        with contextlib.suppress(Exception):  # not every key may do that, and not every server can
+            for one in self._client.list_multipart_uploads(Bucket=self.bucket, Prefix=key).get("Uploads", ()):
+                if one["Key"] == key:
+                    self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=one["UploadId"])
 
     def _same(self, backup: Backup, sha256: str) -> None:
         if sha256 != backup.sha256:

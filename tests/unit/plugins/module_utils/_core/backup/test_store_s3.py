@@ -95,7 +95,7 @@ def running(folder):
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=64",
     ]
-    command += ["-volume.max=100", "-volume.preStopSeconds=0", "-volume.minFreeSpace=1GiB"]
+    command += ["-volume.max=500", "-volume.preStopSeconds=0", "-volume.minFreeSpace=1GiB"]
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{ports[3]}"
@@ -266,6 +266,69 @@ def test_storage_class(back_up, s3):
     result = back_up(s3={**s3, "storage_class": "STANDARD_IA"})
     head = client(s3["endpoint_url"]).head_object(Bucket=s3["bucket"], Key="node1/" + result.backup["name"])
     assert head["StorageClass"] == "STANDARD_IA" == result.copies[0]["storage_class"]
+
+
+def test_pruning_with_a_new_backup_is_foretold(back_up, s3, clock):
+    """The copy that is to be made counts for the rules of check mode as it will count then."""
+    pruned, rules = {**s3, "prune": True}, {"retention_days": 0, "keep_last": 1}
+    first = back_up(s3=pruned, **rules).backup["name"]
+    clock.time += 60
+    foretold = [one["url"] for one in back_up(check=True, force=True, s3=pruned, **rules).copies if one.get("removed")]
+    done = [one["url"] for one in back_up(force=True, s3=pruned, **rules).copies if one.get("removed")]
+    assert foretold == done == [f"s3://{s3['bucket']}/node1/{first}"]
+
+
+def test_a_missing_bucket_is_told_in_check_mode_too(back_up, s3):
+    with pytest.raises(errors.StoreError, match="no such bucket"):
+        back_up(check=True, s3={**s3, "bucket": "no-such-bucket"})
+
+
+def test_parts_that_a_killed_run_left_are_dropped(back_up, s3, source, destination):
+    (source / "large").write_bytes(os.urandom(20_000_000))
+    name = back_up().backup["name"]
+    s3client = client(s3["endpoint_url"])
+    for key in (f"node1/{name}", f"node1/{name}.other"):
+        upload = s3client.create_multipart_upload(Bucket=s3["bucket"], Key=key)["UploadId"]
+        s3client.upload_part(Bucket=s3["bucket"], Key=key, UploadId=upload, PartNumber=1, Body=b"x" * (5 << 20))
+    assert back_up(s3=s3).copies[0]["verified"] == "checksum"
+    assert [one["Key"] for one in s3client.list_multipart_uploads(Bucket=s3["bucket"])["Uploads"]] == [f"node1/{name}.other"]
+
+
+def test_a_copy_made_by_another_tool_is_ours_when_its_manifest_is(back_up, s3, destination):
+    name = back_up().backup["name"]
+    for suffix in ("", ".sha256", ".manifest.json"):
+        client(s3["endpoint_url"]).put_object(Bucket=s3["bucket"], Key=f"node1/{name}{suffix}", Body=(destination / (name + suffix)).read_bytes())
+    result = back_up(s3=s3)
+    assert not result.changed and result.copies[0]["verified"] == "size_only"
+
+
+def test_an_object_that_can_not_be_read_is_that_backups_problem(back_up, look, s3, clock):
+    first = back_up(s3=s3).backup["name"]
+    clock.time += 60
+    back_up(force=True, s3=s3)
+
+    class Breaks(Honest):
+        """Downloads of the first one break off early, again and again."""
+
+        def response(self, handler, status, headers, data):
+            if handler.command == "GET" and handler.path.split("?")[0].endswith(first):
+                headers["Content-Length"], data = str(len(data)), b""
+            return status, headers, data
+
+    with behind(Breaks(), s3) as url:
+        for depth in ("quick", "full"):
+            found = look(verify=depth, s3={**s3, "endpoint_url": url})
+            assert [one["verified"] for one in found["backups"]] == [True, False] and not found["verified"]
+            assert "failed at byte 0 of" in found["backups"][1]["problems"][0]
+
+
+def test_a_library_without_checksums_is_named_with_the_version_that_is_needed(back_up, monkeypatch):
+    """Debian 11 and Ubuntu 22.04 bring one that is too old."""
+    import botocore.model
+
+    monkeypatch.setattr(botocore.model.StructureShape, "members", {"Body": None})
+    with pytest.raises(errors.MissingLibrary, match=rf"version {store_s3.OLDEST} or later"):
+        back_up(s3={"bucket": "b", "region": "us-east-1"})
 
 
 @pytest.mark.parametrize(
