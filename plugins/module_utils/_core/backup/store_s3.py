@@ -61,9 +61,9 @@ def _asking(what: str, url: str) -> Iterator[None]:
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         text = str(error.response.get("Error", {}).get("Message", "")) or code
-        raise StoreError(f"{what} {url} failed: {code}: {text}.", _TODO.get(code, ""), url) from error
+        raise StoreError(f"{what} {url} failed: {code}: {text.rstrip('.')}.", _TODO.get(code, ""), url) from error
     except BotoCoreError as error:
-        raise StoreError(f"{what} {url} failed: {error}.", _TODO.get(type(error).__name__, ""), url) from error
+        raise StoreError(f"{what} {url} failed: {str(error).rstrip('.')}.", _TODO.get(type(error).__name__, ""), url) from error
 
 
 def _code(error: Any) -> str:
@@ -97,7 +97,8 @@ class Store:
         except ImportError as error:
             raise MissingLibrary("boto3", "to store copies in S3", str(error)) from error
         self.bucket: str = options["bucket"]
-        prefix = options["prefix"].strip("/")
+        # Some servers refuse empty parts between slashes, and nobody means them.
+        prefix = "/".join(part for part in options["prefix"].split("/") if part)
         self._prefix = prefix + "/" if prefix else ""
         self._class: str = options.get("storage_class") or "STANDARD"
         settings: dict[str, Any] = {"retries": {"max_attempts": 5, "mode": "standard"}, "connect_timeout": 10, "read_timeout": 60}
@@ -267,11 +268,12 @@ class Store:
             size = "nothing" if found is None else f"{found['ContentLength']} bytes"
             raise self._withdrawn(backup, f"the server then has {size} instead of {backup.size} bytes")
         told = found.get("ChecksumSHA256")
-        if told is not None and told != checksum:
+        # Some servers leave out the number of parts, others tell the checksum of the whole object also where it was sent in parts.
+        if told is not None and told not in (checksum, checksum.partition("-")[0], _base64(bytes.fromhex(str(backup.sha256)))):
             raise self._withdrawn(backup, f"the server then has the checksum {told} instead of {checksum}")
-        confirmed = told == checksum and bool(self._trusted)
+        confirmed = told is not None and bool(self._trusted)
         self._put(backup.name + CHECKSUM, f"{backup.sha256}  {backup.name}\n".encode("ascii"), {})
-        noted = {"archive-sha256": str(backup.sha256), "archive-checksum": checksum if confirmed else ""}
+        noted = {"archive-sha256": str(backup.sha256), "archive-checksum": str(told) if confirmed else ""}
         self._put(backup.name + MANIFEST, manifest.dump(backup.manifest or {}), noted)
         return self._copy(backup, CONFIRMED if confirmed else SIZE_ONLY, self._class, uploaded=True), True
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import http.client
@@ -436,6 +437,24 @@ class Believes(Honest):
         return status, {key: value for key, value in headers.items() if "checksum" not in key.lower()}, data
 
 
+class Shortens(Honest):
+    """Tells the checksum of an object sent in parts without their number, as moto does."""
+
+    def response(self, handler, status, headers, data):
+        return status, {key: value.partition("-")[0] if key.lower() == "x-amz-checksum-sha256" else value for key, value in headers.items()}, data
+
+
+class Wholes(Honest):
+    """Tells the checksum of the whole object also where it was sent in parts."""
+
+    def response(self, handler, status, headers, data):
+        told = next((key for key in headers if key.lower() == "x-amz-checksum-sha256"), None)
+        whole = headers.get("X-Amz-Meta-Sha256") or headers.get("x-amz-meta-sha256")
+        if told and whole:
+            headers[told] = base64.b64encode(bytes.fromhex(whole)).decode()
+        return status, headers, data
+
+
 class Echoes(Believes):
     """Takes wrong checksums and yet repeats the client's claim on HEAD: worth nothing."""
 
@@ -471,6 +490,23 @@ def test_a_server_that_takes_wrong_checksums_is_never_believed(back_up, s3, alte
         result = back_up(s3={**s3, "endpoint_url": url})
         assert result.copies[0]["verified"] == "size_only"
         assert not back_up(s3={**s3, "endpoint_url": url}).changed
+
+
+@pytest.mark.parametrize("alter", [Shortens, Wholes])
+def test_other_ways_to_tell_the_checksum_of_parts(back_up, s3, source, alter):
+    (source / "large").write_bytes(os.urandom(20_000_000))
+    with behind(alter(), s3) as url:
+        result = back_up(s3={**s3, "endpoint_url": url})
+        assert result.copies[0]["verified"] == "checksum"
+        assert not back_up(s3={**s3, "endpoint_url": url}).changed
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "a//b/", "/x y/Grüße/", "node1/deep/er"])
+def test_prefixes(back_up, look, s3, prefix):
+    name = back_up(s3={**s3, "prefix": prefix}).backup["name"]
+    clean = "".join(f"{part}/" for part in prefix.split("/") if part)
+    assert f"{clean}{name}.manifest.json" in objects(s3)
+    assert not back_up(s3={**s3, "prefix": prefix}).changed and look(s3={**s3, "prefix": prefix}, verify="quick")["verified"]
 
 
 def test_an_upload_that_got_lost_fails(back_up, s3, destination):
