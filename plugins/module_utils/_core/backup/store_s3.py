@@ -289,7 +289,7 @@ class Store:
 
         wrong = _base64(hashlib.sha256(b"something else").digest())
         try:
-            self._client.put_object(Bucket=self.bucket, Key=self.key(name), Body=b"probe\n", ChecksumSHA256=wrong)
+            self._client.put_object(Bucket=self.bucket, Key=self.key(name), Body=b"probe\n", ChecksumSHA256=wrong, ChecksumAlgorithm="SHA256")
         except ClientError as error:
             if _status(error) == 400 and _code(error) not in ("NoSuchBucket", "InvalidBucketName"):
                 return True
@@ -312,6 +312,7 @@ class Store:
                 Body=data,
                 Metadata=metadata,
                 ChecksumSHA256=_base64(hashlib.sha256(data).digest()),
+                ChecksumAlgorithm="SHA256",  # buckets with object lock may ask for it by name
             )
 
     def _send(self, backup: Backup, tell: Tell) -> str:
@@ -334,6 +335,7 @@ class Store:
                 Key=self.key(backup.name),
                 Body=data,
                 ChecksumSHA256=checksum,
+                ChecksumAlgorithm="SHA256",
                 StorageClass=self._class,
                 Metadata={"sha256": str(backup.sha256)},
             )

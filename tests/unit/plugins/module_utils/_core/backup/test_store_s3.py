@@ -501,6 +501,22 @@ def test_other_ways_to_tell_the_checksum_of_parts(back_up, s3, source, alter):
         assert not back_up(s3={**s3, "endpoint_url": url}).changed
 
 
+def test_a_versioned_bucket_with_object_lock(back_up, look, bring_back, endpoint, s3, clock):
+    """A retention by default: every upload must carry a checksum, and what is removed only gets a marker."""
+    s3 = {**s3, "bucket": s3["bucket"] + "-lock"}
+    s3client = client(endpoint)
+    s3client.create_bucket(Bucket=s3["bucket"], ObjectLockEnabledForBucket=True)
+    rule = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}}
+    s3client.put_object_lock_configuration(Bucket=s3["bucket"], ObjectLockConfiguration=rule)
+    first = back_up(s3=s3).backup["name"]
+    clock.time += 60
+    result = back_up(s3={**s3, "prune": True}, force=True, retention_days=0, keep_last=1)
+    assert [one.get("removed", False) for one in result.copies] == [False, True] and result.copies[0]["verified"] == "checksum"
+    assert not back_up(s3={**s3, "prune": True}, retention_days=0, keep_last=1).changed
+    assert [one["name"] for one in look(s3=s3, verify="quick")["backups"]] == [result.backup["name"]] != [first]
+    assert bring_back(s3=s3).changed
+
+
 @pytest.mark.parametrize("prefix", ["", "/", "a//b/", "/x y/Grüße/", "node1/deep/er"])
 def test_prefixes(back_up, look, s3, prefix):
     name = back_up(s3={**s3, "prefix": prefix}).backup["name"]
