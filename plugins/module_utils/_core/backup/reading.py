@@ -26,6 +26,8 @@ from .source import FILE, FOLDER, LINK
 HARD_LINK = "hard link"
 #: More problems than this in one archive are counted, not listed.
 MOST_PROBLEMS = 100
+#: The type of GNU tar's label for an archive (tar -V), which holds nothing.
+_LABEL = b"V"
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ def scan(
     try:
         with tarfile.open(fileobj=plain, mode="r|", bufsize=codec.BLOCK, encoding="utf-8", errors="surrogateescape", ignore_zeros=search) as tar:
             for member in _members(tar, search):
-                if member.name.rstrip("/") in ("", "."):
+                if member.name.rstrip("/") in ("", ".") or member.type == _LABEL:
                     continue
                 current = member.name
                 entry = _entry(member)

@@ -306,6 +306,25 @@ def test_old_archives_with_hard_links_and_dots(bring_back, destination, restored
     assert os.stat(restored / "hard").st_ino == os.stat(restored / "a" / "b").st_ino
 
 
+@pytest.mark.parametrize(
+    "flags",
+    ["--format=gnu", "--format=oldgnu", "--format=pax", "--xattrs --acls", "-V label", "-b 1"]
+    + [f"-S --format={form}" for form in ("gnu", "pax --sparse-version=0.0", "pax --sparse-version=0.1", "pax --sparse-version=1.0")],
+)
+def test_archives_of_gnu_tar(bring_back, source, destination, restored, flags):
+    """Long names, sparse files, labels, hard links, in each of its formats."""
+    os.link(source / "run.sh", source / "zweiter Name")
+    with open(source / "sparse", "r+b") as stream:
+        stream.seek(1_000_000)
+        stream.write(b"an island")
+    destination.mkdir()
+    subprocess.run(f"tar -czf {destination / STEM} {flags} --exclude=socket -C {source.parent} models", shell=True, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(f"sha256sum {STEM} > {STEM}.sha256", shell=True, cwd=destination, check=True)
+    assert bring_back().verified
+    done = subprocess.run(["diff", "-r", "--no-dereference", "--exclude=socket", source, restored / "models"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
 def test_an_old_archive_with_a_wrong_checksum(bring_back, destination, restored):
     craft(destination, [("a", FILE, b"x")])
     (destination / (STEM + ".sha256")).write_text("0" * 64 + f"  {STEM}\n")
