@@ -153,16 +153,22 @@ def read_checksum(archive: str) -> str | None:
     raw = _read(path)
     if raw is None:
         return None
-    found = parse_checksum(raw)
+    found = parse_checksum(raw, os.path.basename(archive))
     if found is None:
-        raise NotUsable(f"The checksum file {path} holds no SHA-256.", "", path)
+        raise NotUsable(f"The checksum file {path} holds no SHA-256 of {os.path.basename(archive)}.", "", path)
     return found
 
 
-def parse_checksum(raw: bytes) -> str | None:
-    """Return the SHA-256 at the beginning of what sha256sum(1) wrote, None when there is none."""
-    match = re.match(rb"\\?([0-9A-Fa-f]{64})(?:[ *\n]|$)", raw)
-    return match.group(1).decode("ascii").lower() if match else None
+def parse_checksum(raw: bytes, archive: str) -> str | None:
+    """Return the SHA-256 at the beginning of what sha256sum(1) wrote, None when there is none, or it is that of another backup."""
+    match = re.match(rb"\\?([0-9A-Fa-f]{64})(?: [ *]([^\n]*))?(?:\n|$)", raw)
+    if match is None:
+        return None
+    named = os.fsdecode(match.group(2) or b"-").rpartition("/")[2]
+    # A backup copied under a name of the user's own may bring the checksum file of its old name.
+    if is_archive(archive) and named not in ("-", archive):
+        return None
+    return match.group(1).decode("ascii").lower()
 
 
 def stale(folder: str) -> list[str]:

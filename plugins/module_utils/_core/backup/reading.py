@@ -181,7 +181,7 @@ def member_path(name: str) -> str:
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
-        raise VerificationFailed(f"The archive holds an entry with the unsafe name {shown(name)!r}.", "Don't trust this archive.", name)
+        raise VerificationFailed(f"The archive holds an entry with the unsafe name {shown(name)!r}.", "Don't trust this archive.", shown(name))
     return "/".join(parts)
 
 
@@ -203,7 +203,7 @@ def _entry(member: tarfile.TarInfo) -> dict[str, Any]:
     elif member.isreg():
         found.update(type=FILE, size=member.size)
     else:
-        raise VerificationFailed(f"The archive holds {shown(member.name)!r}, which is a device or a pipe.", "Don't trust this archive.", member.name)
+        raise VerificationFailed(f"The archive holds {shown(member.name)!r}, which is a device or a pipe.", "Don't trust this archive.", shown(member.name))
     return found
 
 

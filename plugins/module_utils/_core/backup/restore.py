@@ -230,7 +230,7 @@ def _check_links(entries: Iterable[Mapping[str, Any]], destination: str, allowed
             raise Refused(
                 f"The backup holds the link {names.shown(entry['path'])} to {names.shown(entry['target'])}, which is outside of the folder.",
                 "Set allow_outside_links to restore such links as they are.",
-                entry["path"],
+                names.shown(entry["path"]),
             )
 
 
@@ -534,7 +534,7 @@ class _Tree:
             raise VerificationFailed(
                 f"The archive links {names.shown(entry['path'])} to {names.shown(entry['target'])}, which was not restored before it.",
                 "Restore all files, or don't trust this archive.",
-                entry["path"],
+                names.shown(entry["path"]),
             )
         folder, base = self._parent(entry["path"])
         with source.below(self._root) as others:

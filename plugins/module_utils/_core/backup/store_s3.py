@@ -187,7 +187,7 @@ class Store:
                 problems.append(f"the object is {sizes[name]} bytes long, but was {document['archive']['size']} when it was made")
         elif name + CHECKSUM in sizes and not problems:
             text = self._get(name + CHECKSUM)
-            sha256 = catalogue.parse_checksum(text)
+            sha256 = catalogue.parse_checksum(text, name)
             if sha256 is None:
                 problems.append("the checksum object holds no SHA-256")
         elif not problems:
