@@ -473,6 +473,40 @@ class Loses(Honest):
         return status, headers, data
 
 
+class Busy(Honest):
+    """Answers each second request with 503 SlowDown, and drops the connection of each fifth."""
+
+    def __init__(self):
+        self.count = 0
+
+    def response(self, handler, status, headers, data):
+        self.count += 1
+        if self.count % 5 == 0:
+            handler.connection.shutdown(socket.SHUT_RDWR)
+        if self.count % 2:
+            return status, headers, data
+        body = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+        return 503, {"Content-Type": "application/xml"}, b"" if handler.command == "HEAD" else body
+
+
+class FlipsUp(Honest):
+    """One bit of what is uploaded changes on the way."""
+
+    def request(self, handler, headers, body):
+        if handler.command == "PUT" and len(body) > 1_000_000:
+            body = bytes([body[0] ^ 1]) + body[1:]
+        return headers, body
+
+
+class FlipsDown(Honest):
+    """One bit of what is downloaded changes on the way."""
+
+    def response(self, handler, status, headers, data):
+        if handler.command == "GET" and len(data) > 1_000_000:
+            data = data[:500_000] + bytes([data[500_000] ^ 1]) + data[500_001:]
+        return status, headers, data
+
+
 def behind(alter, s3):
     return Proxy(s3["endpoint_url"], alter)
 
@@ -490,6 +524,30 @@ def test_a_server_that_takes_wrong_checksums_is_never_believed(back_up, s3, alte
         result = back_up(s3={**s3, "endpoint_url": url})
         assert result.copies[0]["verified"] == "size_only"
         assert not back_up(s3={**s3, "endpoint_url": url}).changed
+
+
+def test_a_busy_server_is_asked_again(back_up, bring_back, s3, source):
+    (source / "large").write_bytes(os.urandom(20_000_000))
+    with behind(Busy(), s3) as url:
+        assert back_up(s3={**s3, "endpoint_url": url}).copies[0]["verified"] == "checksum"
+        assert bring_back(s3={**s3, "endpoint_url": url}).verified
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_bit_that_changes_on_the_way(back_up, look, bring_back, s3, source, restored, large):
+    """Refused by the server on its way up, by us on its way down; nothing wrong is left on either side."""
+    if large:
+        (source / "large").write_bytes(os.urandom(20_000_000))
+    with behind(FlipsUp(), s3) as url, pytest.raises(errors.StoreError, match="failed"):
+        back_up(s3={**s3, "endpoint_url": url})
+    assert not [key for key in objects(s3) if key.endswith((".gz", ".json"))]
+    assert client(s3["endpoint_url"]).list_multipart_uploads(Bucket=s3["bucket"]).get("Uploads", []) == []
+    assert back_up(s3=s3).copies[0]["uploaded"]
+    with behind(FlipsDown(), s3) as url:
+        assert look(s3={**s3, "endpoint_url": url}, verify="full")["backups"][0]["problems"]
+        with pytest.raises(errors.VerificationFailed):
+            bring_back(s3={**s3, "endpoint_url": url})
+    assert not restored.exists() and bring_back(s3=s3).verified
 
 
 @pytest.mark.parametrize("alter", [Shortens, Wholes])
