@@ -41,6 +41,7 @@ options:
   destination:
     description:
       - Folder that holds the backups. It is made with mode 0750 when missing.
+      - Give each host one of its own. Backups of another O(source) in it are neither compared with nor removed.
       - Must not lie inside O(source), nor the other way round.
     type: path
     default: /backup/models

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -177,6 +178,16 @@ def stale(folder: str) -> list[str]:
         return sorted(name for name in os.listdir(folder) if is_temporary(name))
     except FileNotFoundError:
         return []
+
+
+def of_source(backups: Iterable[Backup], source: str) -> list[Backup]:
+    """Return the backups of one source folder, and those that do not say what they are of (old archives, damaged ones)."""
+    return [one for one in backups if one.manifest is None or one.manifest["source"] == source]
+
+
+def sources(backups: Iterable[Backup]) -> set[str]:
+    """Return the source folders that the complete backups are of."""
+    return {one.manifest["source"] for one in backups if one.complete and one.manifest is not None}
 
 
 def credible(backup: Backup, now: float) -> bool:

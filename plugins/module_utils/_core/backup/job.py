@@ -211,7 +211,8 @@ def _free(folder: str) -> int:
 
 def decide(options: BackupOptions, facts: Facts) -> Plan:
     """Say whether a backup is needed and what would go afterwards. Pure. :raises WriteFailed: it would not fit."""
-    current = catalogue.newest(list(facts.backups), facts.now)
+    own = catalogue.of_source(facts.backups, options.source)
+    current = catalogue.newest(own, facts.now)
     make, reason = _needed(options, facts, current)
     estimate = _estimate(options, facts, current) if make else 0
     if estimate > facts.free:
@@ -220,7 +221,7 @@ def decide(options: BackupOptions, facts: Facts) -> Plan:
             "Free some space, or name another destination.",
             options.destination,
         )
-    backups = list(facts.backups)
+    backups = own
     if make:
         backups.append(_expected(options, _time(facts)))
     decisions = retention.decide(backups, rules(options), facts.now)
@@ -279,7 +280,7 @@ def preview(plan: Plan) -> Result:
     result.before = sorted(one.name for one in facts.backups)
     gone = {one.backup.name for one in plan.removals}
     result.after = [name for name in result.before if name not in gone]
-    result.notes = _notes(facts.tree, plan.options.source) + _future_note(facts)
+    result.notes = _notes(facts.tree, plan.options.source) + _folder_notes(facts, plan.options.source)
     if plan.make:
         result.after.append(_free_name(result.before, _time(facts), names.SUFFIXES[plan.options.compression])[0])
     result.changed = plan.make or bool(gone)
@@ -332,12 +333,12 @@ def _locked(plan: Plan, world: World, tell: Tell, folder: int) -> Result:
         current = plan.current
     else:
         raise FleetError("The plan neither makes a backup nor knows one.")
-    result.notes += _notes(result.plan.facts.tree, options.source) + _future_note(facts)
+    result.notes += _notes(result.plan.facts.tree, options.source) + _folder_notes(facts, options.source)
     result.backup = current.to_dict()
     if options.s3:
         _copy(options, current, result, world, tell)
     backups = catalogue.listing(options.destination)
-    for decision in retention.decide(backups, rules(options), facts.now):
+    for decision in retention.decide(catalogue.of_source(backups, options.source), rules(options), facts.now):
         # The run's own backup is never up for removal, whatever the clock says.
         if not decision.keep and decision.backup.name != current.name:
             _remove(folder, decision.backup.name)
@@ -357,11 +358,16 @@ def _notes(tree: Tree, origin: str) -> list[str]:
     return notes + _link_note(tree, origin)
 
 
-def _future_note(facts: Facts) -> list[str]:
+def _folder_notes(facts: Facts, origin: str) -> list[str]:
+    """Return what is worth knowing about the other backups in the folder."""
+    notes = []
     ahead = [one for one in facts.backups if not catalogue.credible(one, facts.now)]
-    if not ahead:
-        return []
-    return [f"{len(ahead)} backups are dated in the future ({ahead[0].name}): a clock was wrong; they are kept until then and never taken for the newest"]
+    if ahead:
+        notes.append(f"{len(ahead)} backups are dated in the future ({ahead[0].name}): a clock was wrong; they stay until then, never taken for the newest")
+    others = catalogue.sources(facts.backups) - {origin}
+    if others:
+        notes.append(f"the folder holds backups of {', '.join(sorted(names.shown(one) for one in others))} too; this run leaves them alone")
+    return notes
 
 
 def _link_note(tree: Tree, origin: str) -> list[str]:
@@ -543,5 +549,5 @@ def _copy(options: BackupOptions, current: Backup, result: Result, world: World,
 def _prunable(store: Any, options: BackupOptions, now: float, coming: Sequence[Backup]) -> Sequence[retention.Decision]:
     """Return what retention lets go among the copies. :param coming: backups whose copy is there, or will be, and stays."""
     ours = {one.name for one in coming}
-    backups = [one for one in store.listing() if one.name not in ours] + list(coming)
+    backups = [one for one in catalogue.of_source(store.listing(), options.source) if one.name not in ours] + list(coming)
     return [one for one in retention.decide(backups, rules(options), now) if not one.keep and one.backup.name not in ours]

@@ -39,11 +39,12 @@ _MOST_NOTES = 20
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a backup is read from: its description and a function that opens its stream."""
+    """Where a backup is read from: its description, a function that opens its stream, and what to tell about the choice."""
 
     backup: Backup
     open: Any
     url: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,23 @@ def find(options: RestoreOptions, now: float) -> Origin:
         from .store_s3 import Store
 
         store = Store(options.s3)
-        chosen = _choose(store.listing(), options.backup, store.url(""), now)
-        return Origin(chosen, lambda: store.open(chosen), store.url(chosen.name))
-    chosen = verify.at(options.backup) if "/" in options.backup else _choose(catalogue.listing(options.path), options.backup, options.path, now)
+        listed = store.listing()
+        chosen = _choose(listed, options.backup, store.url(""), now)
+        return Origin(chosen, lambda: store.open(chosen), store.url(chosen.name), _others(options, listed, chosen))
+    listed = [] if "/" in options.backup else catalogue.listing(options.path)
+    chosen = verify.at(options.backup) if "/" in options.backup else _choose(listed, options.backup, options.path, now)
     if chosen.problems and options.verify:
         raise VerificationFailed(f"{chosen.path} is damaged: {'; '.join(chosen.problems)}.", "Use another backup.", chosen.path)
-    return Origin(chosen, lambda: reading.open_archive(chosen.path), chosen.path)
+    return Origin(chosen, lambda: reading.open_archive(chosen.path), chosen.path, _others(options, listed, chosen))
+
+
+def _others(options: RestoreOptions, listed: list[Backup], chosen: Backup) -> str:
+    """Say that C(latest) was not the only one it could have meant."""
+    if options.backup != "latest" or chosen.manifest is None:
+        return ""
+    others = catalogue.sources(listed) - {chosen.manifest["source"]}
+    where = ", ".join(sorted(names.shown(one) for one in others))
+    return f"this is the latest backup of {names.shown(chosen.manifest['source'])}; there are backups of {where} too" if others else ""
 
 
 def _choose(backups: list[Backup], wanted: str, where: str, now: float) -> Backup:
@@ -315,6 +327,8 @@ def _mode(entry: Mapping[str, Any]) -> int:
 def decide(options: RestoreOptions, facts: Facts) -> Result:
     """Say what would be done. Pure. :raises Refused: the destination holds something and may not be replaced."""
     plan = Result(facts, changed=facts.state != "same")
+    if facts.origin.note:
+        plan.notes.append(facts.origin.note)
     if facts.wanted is not None:
         files = [entry for entry in facts.wanted if entry["type"] == FILE]
         plan.files, plan.bytes = len(files), sum(entry["size"] for entry in files)

@@ -206,6 +206,22 @@ def test_retention_removes_with_manifest_and_checksum_and_only_ours(back_up, sou
     assert target.read_text() == "precious"
 
 
+def test_two_sources_in_one_folder(back_up, bring_back, source, few, destination, clock):
+    """Each is compared with its own backups, and no run removes the other's."""
+    rules = {"retention_days": 0, "keep_last": 1}
+    first = back_up(**rules)
+    clock.time += 60
+    second = back_up(source=str(few), **rules)
+    assert second.changed and second.removed == [] and str(source) in second.notes[-1]
+    clock.time += 60
+    for given in ({}, {"source": str(few)}):
+        assert not back_up(check=True, **given, **rules).changed and not back_up(**given, **rules).changed
+    (source / "new").write_text("x")
+    assert [one["name"] for one in back_up(**rules).removed] == [first.backup["name"]]
+    assert bring_back(check=True).notes == [f"this is the latest backup of {source}; there are backups of {few} too"]
+    assert bring_back(check=True, backup=second.backup["name"]).notes == []
+
+
 def test_archives_of_the_old_script_are_known_and_expire_only_behind_a_verified_backup(back_up, look, source, destination, clock):
     destination.mkdir()
     stem = time.strftime("models_backup_%Y%m%d_%H%M%S.tar.gz", time.localtime(clock.now() - 40 * DAY))
