@@ -269,7 +269,11 @@ def _state(destination: str, wanted: tuple[dict[str, Any], ...] | None, tell: Te
         raise NotUsable(f"Can't read {destination}: {error.strerror}.", "Check its permissions.", destination) from error
     if wanted is None:
         return "other", "what an archive of the old scripts holds is not known beforehand"
-    reason = difference(destination, wanted, tell)
+    try:
+        reason = difference(destination, wanted, tell)
+    except (NotUsable, OSError) as error:
+        # Files that not even their owner may read are restored so, and compared by root only.
+        reason = error.message.rstrip(".") if isinstance(error, NotUsable) else f"it can't be compared: {error.strerror or error}"
     return ("other", reason) if reason else ("same", "")
 
 
@@ -421,6 +425,8 @@ def _names_in(path: str) -> list[str]:
         return []
     try:
         return sorted(entry.path for entry in source.walk(root, path).entries)
+    except NotUsable:
+        return []
     finally:
         os.close(root)
 
@@ -464,7 +470,24 @@ def _discard(folder: int, name: str) -> list[str]:
         device = os.stat(name, dir_fd=folder, follow_symlinks=False).st_dev
     except FileNotFoundError:
         return []
+    if os.geteuid() != 0:
+        with contextlib.suppress(OSError):
+            _open_up(folder, name)
     return remove(folder, name, device, mount_id(folder))
+
+
+def _open_up(folder: int, name: str) -> None:
+    """Make the folders of a tree of ours accessible to us, their owner; root needs no such thing."""
+    mount, pending = mount_id(folder), [name]
+    with source.below(folder) as folders:
+        while pending:
+            path = pending.pop()
+            where, _slash, base = path.rpartition("/")
+            os.chmod(base, 0o700, dir_fd=folders.open(where))
+            fd = folders.open(path)
+            if mount_id(fd) == mount:
+                inner = [one for one in os.listdir(fd) if stat.S_ISDIR(os.stat(one, dir_fd=fd, follow_symlinks=False).st_mode)]
+                pending.extend(f"{path}/{one}" for one in inner)
 
 
 def _fill(tree: _Tree, facts: Facts, options: RestoreOptions, tell: Tell) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pathlib
 import random
 import resource
 import subprocess
@@ -87,6 +88,40 @@ def test_replace(back_up, bring_back, source, restored, monkeypatch, exchange):
     result = bring_back(mode="replace")
     assert result.changed and "extra" in result.before and "extra" not in result.after
     assert snapshot(restored) == snapshot(source) and leftovers(restored) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_as_another_user(back_up, bring_back, few, restored, tmp_path, monkeypatch):
+    """Files and folders that not even their owner may read are restored, replaced and removed all the same."""
+    (few / "bert" / "weights").chmod(0)
+    (few / "bert").chmod(0)
+    path = back_up(source=str(few)).backup["path"]
+    for one in (path, path + ".manifest.json", path + ".sha256"):
+        os.chmod(one, 0o644)
+    for folder in (*tmp_path.parents, tmp_path, tmp_path / "backups"):
+        if folder.stat().st_uid == 0 and folder != pathlib.Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    for folder in (restored.parent, tmp_path / "locks"):
+        folder.mkdir(mode=0o700)
+        os.chown(folder, 65534, 65534)
+    monkeypatch.setenv("MLOPS_FLEET_LOCK_DIR", str(tmp_path / "locks"))
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            assert bring_back().verified
+            with pytest.raises(errors.Refused, match=r"Can't read .*bert"):
+                bring_back()
+            result = bring_back(mode="replace")
+            assert result.verified and result.notes == [] and leftovers(restored) == []
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (restored / "bert" / "weights").read_bytes() == (few / "bert" / "weights").read_bytes()
 
 
 def test_a_second_rename_that_fails_is_rolled_back(back_up, bring_back, restored, monkeypatch):
