@@ -19,7 +19,7 @@ from ..ports import Progress, Tell
 from . import tarstream
 from .codec import CHUNK, Codec
 from .names import shown
-from .source import FILE, Entry, Tree, below, settled
+from .source import FILE, GONE, Entry, Tree, below, settled
 
 #: Threads that compress unless told otherwise; more gain little and each costs 16 MiB.
 MOST_WORKERS = 8
@@ -145,9 +145,9 @@ def write(tree: Tree, root: int, name: str, fd: int, codec: Codec, workers: int,
 def _open(open_folder: Callable[[str], int], folder: str, base: str, full: str, path: str) -> int:
     try:
         return os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=open_folder(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        raise Changed(path) from None
     except OSError as error:
+        if error.errno in GONE:
+            raise Changed(path) from None
         full = shown(full)
         raise NotUsable(f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full) from error
 

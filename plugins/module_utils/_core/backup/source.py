@@ -26,6 +26,8 @@ LINK = "link"
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Kernels stamp files with a clock that ticks every 1 to 10 ms: a change within the tick of the walk would leave no trace.
 _TICK_NS = 20_000_000
+#: What opening something says that was removed, or replaced by a link or a file, since its folder was read.
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 #: Folders that are kept open on the way down.
 _MOST_OPEN = 64
 #: Links that the kernel follows for one path.
@@ -212,6 +214,8 @@ def _walk_once(root: int, name: str, exclude: tuple[str, ...], never: os.stat_re
                     entries.append(Entry.of(where, FOLDER, here))
                 children = sorted(os.listdir(fd), key=os.fsencode)
             except OSError as error:
+                if where and error.errno in GONE:
+                    continue  # like a file that is gone, below
                 raise _unreadable(name, where, error) from error
             inner = []
             for child in children:

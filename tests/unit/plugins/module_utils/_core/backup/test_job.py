@@ -445,6 +445,41 @@ def test_a_file_that_never_stands_still_fails_by_name(world, source, destination
     assert content(destination) == []
 
 
+@pytest.mark.parametrize("kind", ["gone", "link", "folder", "pipe"])
+def test_a_file_that_is_replaced_before_it_is_read_makes_it_start_over(back_up, source, monkeypatch, kind):
+    real, path, times = archive.write, source / "run.sh", []
+
+    def write(*arguments):
+        if not times:
+            times.append(1)
+            path.unlink()
+            if kind != "gone":
+                {"link": lambda: path.symlink_to("/etc/passwd"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[kind]()
+        return real(*arguments)
+
+    monkeypatch.setattr(archive, "write", write)
+    result = back_up()
+    listed = subprocess.run(["tar", "-tvzf", result.backup["path"]], capture_output=True, text=True, check=False).stdout
+    shown = {"gone": False, "link": "run.sh -> /etc/passwd", "folder": "run.sh/", "pipe": False}[kind]
+    assert shown in listed if shown else "run.sh" not in listed
+    assert result.backup["verified"]
+
+
+def test_a_folder_that_goes_while_its_parent_is_walked_is_not_part_of_it(back_up, source, monkeypatch):
+    real, times = os.listdir, []
+
+    def listdir(where):
+        found = real(where)
+        if "empty folder" in found and not times:
+            times.append(1)
+            (source / "empty folder").rmdir()
+            (source / "empty folder").symlink_to("/etc")
+        return found
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert back_up().backup["verified"] and times
+
+
 def test_the_walk_never_follows_a_folder_swapped_for_a_link(source, tmp_path, back_up, monkeypatch):
     """Between walk and read a folder becomes a link to /etc: the run fails or starts over, but never reads through it."""
     real = archive.write
