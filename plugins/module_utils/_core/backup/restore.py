@@ -33,6 +33,8 @@ from .source import FILE, FOLDER, LINK
 
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_EXCHANGE = 2
+#: So many zeros at once become a hole.
+_HOLE = 64 << 10
 #: Problems of a damaged backup that are told one by one.
 _MOST_NOTES = 20
 
@@ -522,6 +524,7 @@ class _Tree:
         self._links: list[Mapping[str, Any]] = []
         self._fd = -1
         self._begun = ""
+        self._end_open = False
         self._owner = os.geteuid() == 0
         self.restored: set[str] = set()
         self.files = 0
@@ -583,6 +586,11 @@ class _Tree:
     def data(self, piece: bytes) -> None:
         if self._fd < 0:
             return
+        if len(piece) >= _HOLE and not piece.strip(b"\0"):
+            os.lseek(self._fd, len(piece), os.SEEK_CUR)  # a hole, as it mostly was before
+            self._end_open = True
+            return
+        self._end_open = False
         view = memoryview(piece)
         while view:
             view = view[os.write(self._fd, view) :]
@@ -591,6 +599,9 @@ class _Tree:
         if self._fd < 0:
             return
         try:
+            if self._end_open:
+                os.ftruncate(self._fd, entry["size"])
+                self._end_open = False
             if self._owner:
                 os.fchown(self._fd, entry["uid"], entry["gid"])
             os.fchmod(self._fd, _mode(entry))
@@ -607,7 +618,7 @@ class _Tree:
         """Remove the file that was begun and never done, if there is one."""
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd = -1
+            self._fd, self._end_open = -1, False
             folder, base = self._parent(self._begun)
             os.unlink(base, dir_fd=folder)
 

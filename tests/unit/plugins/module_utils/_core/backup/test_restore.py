@@ -53,6 +53,18 @@ def test_other_compressions(back_up, bring_back, source, restored, compression):
     assert bring_back().changed and snapshot(restored) == snapshot(source)
 
 
+def test_holes_stay_holes(back_up, bring_back, few, restored):
+    for name, islands in (("hole", ()), ("begins", (0,)), ("ends", (49_999_000,)), ("middle", (20_000_000,))):
+        with open(few / name, "wb") as stream:
+            stream.truncate(50_000_000)
+            for offset in islands:
+                stream.seek(offset)
+                stream.write(b"x" * 1000)
+    back_up(source=str(few))
+    assert bring_back().verified and snapshot(restored) == snapshot(few)
+    assert sum((restored / name).stat().st_blocks * 512 for name in ("hole", "begins", "ends", "middle")) < 5_000_000
+
+
 def test_into_an_empty_folder(back_up, bring_back, source, restored):
     back_up()
     restored.mkdir(parents=True)
