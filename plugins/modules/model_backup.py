@@ -41,6 +41,7 @@ options:
   destination:
     description:
       - Folder that holds the backups. It is made with mode 0750 when missing.
+      - Give each host one of its own. Backups of another O(source) in it are neither compared with nor removed.
       - Must not lie inside O(source), nor the other way round.
     type: path
     default: /backup/models
@@ -110,7 +111,7 @@ notes:
   - Permissions, owners (as numbers) and times are stored. Access control lists and extended attributes are not.
   - Two runs to the same O(destination) never overlap. The second one fails and changes nothing.
 requirements:
-  - boto3 (for O(s3) only)
+  - boto3 1.21 or later (for O(s3) only)
 seealso:
   - module: mlops.fleet.model_backup_info
   - module: mlops.fleet.model_restore

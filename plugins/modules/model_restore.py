@@ -40,7 +40,8 @@ options:
     type: path
     default: /backup/models
   destination:
-    description: Folder to restore into. System and home folders and mount points are refused, and so is a symbolic link.
+    description:
+      - Folder to restore into. System and home folders are refused, and so are a symbolic link, a mount point and a folder that holds one.
     type: path
     required: true
   files:
@@ -54,7 +55,8 @@ options:
   verify:
     description:
       - Compare the archive and every file in it with the checksums of when it was made.
-      - Switch it off only to save what can be saved from a damaged backup.
+      - Switch it off only to save what can be saved from a damaged backup. Then everything that can be unpacked is restored, and
+        RV(notes) names the files that are missing or differ from the manifest.
     type: bool
     default: true
   mode:
@@ -71,7 +73,7 @@ options:
 notes:
   - Owners are restored when the task runs as root.
 requirements:
-  - boto3 (for O(s3) only)
+  - boto3 1.21 or later (for O(s3) only)
 seealso:
   - module: mlops.fleet.model_backup
   - module: mlops.fleet.model_backup_info

@@ -19,7 +19,7 @@ from ..ports import Progress, Tell
 from . import tarstream
 from .codec import CHUNK, Codec
 from .names import shown
-from .source import FILE, Entry, Tree, below
+from .source import FILE, GONE, Entry, Tree, below, settled
 
 #: Threads that compress unless told otherwise; more gain little and each costs 16 MiB.
 MOST_WORKERS = 8
@@ -127,7 +127,7 @@ def write(tree: Tree, root: int, name: str, fd: int, codec: Codec, workers: int,
                 folder, _slash, base = entry.path.rpartition("/")
                 source = _open(folders.open, folder, base, f"{name}/{entry.path}", entry.path)
                 try:
-                    entry = _current(entry, os.fstat(source))
+                    entry = _current(entry, settled(source))
                     pipe.put(tarstream.header(entry))
                     digests[entry.path] = _copy(source, entry, pipe, f"{name}/{entry.path}", _progress(tell, done, total, entry.path))
                 finally:
@@ -145,9 +145,9 @@ def write(tree: Tree, root: int, name: str, fd: int, codec: Codec, workers: int,
 def _open(open_folder: Callable[[str], int], folder: str, base: str, full: str, path: str) -> int:
     try:
         return os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=open_folder(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        raise Changed(path) from None
     except OSError as error:
+        if error.errno in GONE:
+            raise Changed(path) from None
         full = shown(full)
         raise NotUsable(f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full) from error
 
@@ -183,7 +183,8 @@ def _copy(source: int, entry: Entry, pipe: _Pipe, full: str, progress: Callable[
         left -= count
         progress(entry.size - left)
     after = os.fstat(source)
-    if (after.st_size, after.st_mtime_ns) != (entry.size, entry.mtime_ns):
+    # The change time too: who sets the modification time back, as copying tools do, can't set this one.
+    if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (entry.size, entry.mtime_ns, entry.ctime_ns):
         raise Changed(entry.path)
     pipe.put(tarstream.pad(entry.size))
     return digest.hexdigest()

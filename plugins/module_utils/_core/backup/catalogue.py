@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from ..errors import NotUsable
 from ..verdict import isoformat
 from . import manifest as manifests
 from .names import CHECKSUM, MANIFEST, is_archive, is_temporary, shown, stamp_time
+
+DAY = 86400.0
 
 
 @dataclass(frozen=True)
@@ -151,16 +154,22 @@ def read_checksum(archive: str) -> str | None:
     raw = _read(path)
     if raw is None:
         return None
-    found = parse_checksum(raw)
+    found = parse_checksum(raw, os.path.basename(archive))
     if found is None:
-        raise NotUsable(f"The checksum file {path} holds no SHA-256.", "", path)
+        raise NotUsable(f"The checksum file {path} holds no SHA-256 of {os.path.basename(archive)}.", "", path)
     return found
 
 
-def parse_checksum(raw: bytes) -> str | None:
-    """Return the SHA-256 at the beginning of what sha256sum(1) wrote, None when there is none."""
-    match = re.match(rb"\\?([0-9A-Fa-f]{64})(?:[ *\n]|$)", raw)
-    return match.group(1).decode("ascii").lower() if match else None
+def parse_checksum(raw: bytes, archive: str) -> str | None:
+    """Return the SHA-256 at the beginning of what sha256sum(1) wrote, None when there is none, or it is that of another backup."""
+    match = re.match(rb"\\?([0-9A-Fa-f]{64})(?: [ *]([^\n]*))?(?:\n|$)", raw)
+    if match is None:
+        return None
+    named = os.fsdecode(match.group(2) or b"-").rpartition("/")[2]
+    # A backup copied under a name of the user's own may bring the checksum file of its old name.
+    if is_archive(archive) and named not in ("-", archive):
+        return None
+    return match.group(1).decode("ascii").lower()
 
 
 def stale(folder: str) -> list[str]:
@@ -171,6 +180,22 @@ def stale(folder: str) -> list[str]:
         return []
 
 
-def newest(backups: list[Backup]) -> Backup | None:
-    """Return the newest backup that is complete, a verified one before others of the same time."""
-    return next((one for one in backups if one.complete), None)
+def of_source(backups: Iterable[Backup], source: str) -> list[Backup]:
+    """Return the backups of one source folder, and those that do not say what they are of (old archives, damaged ones)."""
+    return [one for one in backups if one.manifest is None or one.manifest["source"] == source]
+
+
+def sources(backups: Iterable[Backup]) -> set[str]:
+    """Return the source folders that the complete backups are of."""
+    return {one.manifest["source"] for one in backups if one.complete and one.manifest is not None}
+
+
+def credible(backup: Backup, now: float) -> bool:
+    """Say whether the backup can have been made before C(now): not when a clock that was wrong by more than a day has dated it."""
+    return backup.created <= now + DAY
+
+
+def newest(backups: list[Backup], now: float) -> Backup | None:
+    """Return the newest backup that is complete; one dated in the future only when there is no other."""
+    complete = [one for one in backups if one.complete]
+    return next((one for one in complete if credible(one, now)), complete[0] if complete else None)

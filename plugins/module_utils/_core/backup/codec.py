@@ -135,8 +135,11 @@ class GzipUnpacker:
         self._member: Any = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self._rest = b""
         self._more = False
+        self._error: zlib.error | None = None
 
     def feed(self, data: bytes) -> bytes:
+        if self._error is not None:
+            raise Damaged(str(self._error)) from self._error
         self._rest += data
         if self._member.eof:
             self._rest = self._rest.lstrip(b"\0")  # padding is allowed after a member
@@ -144,17 +147,34 @@ class GzipUnpacker:
             if not self._rest:
                 return b""
             self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        before = self._member.copy()
         try:
             found: bytes = self._member.decompress(self._rest, BLOCK)
         except zlib.error as error:
-            raise Damaged(str(error)) from error
+            self._error = error
+            return self._up_to_the_error(before)
         self._rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
         self._more = len(found) == BLOCK  # zlib may hold back output although it took all input
         return found
 
+    def _up_to_the_error(self, member: Any) -> bytes:
+        """Return what zlib had unpacked when it met the error, which it keeps to itself otherwise: often all but the checksum."""
+        found, size = b"", BLOCK
+        while size:
+            further = member.copy()
+            try:
+                piece = further.decompress(self._rest, size)
+            except zlib.error:
+                size //= 2
+                continue
+            if not piece:
+                break
+            found, member, self._rest = found + piece, further, further.unconsumed_tail
+        return found
+
     @property
     def pending(self) -> bool:
-        return self._more or bool(self._rest)
+        return self._error is not None or self._more or bool(self._rest)
 
     def finish(self) -> None:
         if not self._member.eof:

@@ -141,6 +141,13 @@ def refuse(origin: str, destination: str) -> None:
     if not os.path.isdir(here):
         what = "is not a folder" if os.path.lexists(here) else "does not exist"
         raise NotUsable(f"The source {origin} {what}.", "Name the folder that holds the models.", origin)
+    present = destination
+    while not os.path.lexists(present):
+        present = os.path.dirname(present)
+    if not os.path.exists(present):
+        # Where a link leads to is mostly a disk; made on the disk below its mount point, backups would not be where they are looked for.
+        target = os.path.realpath(present)
+        raise NotUsable(f"The destination {destination} leads to {target}, which does not exist.", "Mount its disk, or make the folder.", destination)
     if os.path.lexists(there) and not os.path.isdir(there):
         raise NotUsable(f"The destination {destination} is not a folder.", "Name a folder.", destination)
     if there == "/" or any(there == tree or there.startswith(tree + "/") for tree in FORBIDDEN_TREES):
@@ -178,7 +185,10 @@ def _opened_source(path: str) -> Iterator[int]:
 
 
 def _walk(root: int, options: BackupOptions) -> Tree:
-    tree = source.walk(root, options.source, options.exclude)
+    never = None
+    with contextlib.suppress(OSError):
+        never = os.stat(options.destination)
+    tree = source.walk(root, options.source, options.exclude, never)
     if not tree.files:
         left = " that is not excluded" if options.exclude else ""
         raise NotUsable(
@@ -201,7 +211,8 @@ def _free(folder: str) -> int:
 
 def decide(options: BackupOptions, facts: Facts) -> Plan:
     """Say whether a backup is needed and what would go afterwards. Pure. :raises WriteFailed: it would not fit."""
-    current = catalogue.newest(list(facts.backups))
+    own = catalogue.of_source(facts.backups, options.source)
+    current = catalogue.newest(own, facts.now)
     make, reason = _needed(options, facts, current)
     estimate = _estimate(options, facts, current) if make else 0
     if estimate > facts.free:
@@ -210,13 +221,16 @@ def decide(options: BackupOptions, facts: Facts) -> Plan:
             "Free some space, or name another destination.",
             options.destination,
         )
-    backups = list(facts.backups)
+    backups = own
     if make:
-        # The new backup as it will be, for the rules.
-        verifications = [{"result": "ok"}] if options.verify else []
-        backups.append(Backup("", "", facts.now, estimate, manifest={"verifications": verifications}))
+        backups.append(_expected(options, _time(facts)))
     decisions = retention.decide(backups, rules(options), facts.now)
     return Plan(options, facts, make, reason, None if make else current, estimate, tuple(one for one in decisions if one.backup.name))
+
+
+def _expected(options: BackupOptions, created: float) -> Backup:
+    """Return the backup that is to be made, for the rules."""
+    return Backup("", "", created, 0, manifest={"verifications": [{"result": "ok"}] if options.verify else []})
 
 
 def rules(options: BackupOptions) -> retention.Rules:
@@ -266,20 +280,23 @@ def preview(plan: Plan) -> Result:
     result.before = sorted(one.name for one in facts.backups)
     gone = {one.backup.name for one in plan.removals}
     result.after = [name for name in result.before if name not in gone]
-    result.notes = _notes(facts.tree, plan.options.source)
+    result.notes = _notes(facts.tree, plan.options.source) + _folder_notes(facts, plan.options.source)
     if plan.make:
-        result.after.append(_free_name(result.before, facts.now, names.SUFFIXES[plan.options.compression])[0])
+        result.after.append(_free_name(result.before, _time(facts), names.SUFFIXES[plan.options.compression])[0])
     result.changed = plan.make or bool(gone)
     if plan.options.s3:
         from .store_s3 import Store
 
         store = Store(plan.options.s3)
+        store.look()
         copied = plan.current is not None and store.has(plan.current)
         result.copies = (
             [{"url": store.url(result.after[-1] if plan.make or plan.current is None else plan.current.name), "verified": "planned"}] if not copied else []
         )
         if plan.options.s3["prune"]:
-            result.copies += [{"url": store.url(one.backup.name), "removed": True, "reason": one.reason} for one in _prunable(store, plan.options, facts.now)]
+            coming = [] if copied else [plan.current or _expected(plan.options, _time(facts))]
+            gone_there = _prunable(store, plan.options, facts.now, coming)
+            result.copies += [{"url": store.url(one.backup.name), "removed": True, "reason": one.reason} for one in gone_there]
         result.changed = result.changed or bool(result.copies)
     return result
 
@@ -303,8 +320,7 @@ def _locked(plan: Plan, world: World, tell: Tell, folder: int) -> Result:
     options = plan.options
     stale = catalogue.stale(options.destination)
     for name in stale:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
+        _discard(folder, name)
     facts = replace(plan.facts, backups=tuple(catalogue.listing(options.destination)), free=_free(options.destination))
     plan = decide(options, facts)
     result = Result(plan, None, [])
@@ -317,12 +333,12 @@ def _locked(plan: Plan, world: World, tell: Tell, folder: int) -> Result:
         current = plan.current
     else:
         raise FleetError("The plan neither makes a backup nor knows one.")
-    result.notes += _notes(result.plan.facts.tree, options.source)
+    result.notes += _notes(result.plan.facts.tree, options.source) + _folder_notes(facts, options.source)
     result.backup = current.to_dict()
     if options.s3:
         _copy(options, current, result, world, tell)
     backups = catalogue.listing(options.destination)
-    for decision in retention.decide(backups, rules(options), max(facts.now, current.created)):
+    for decision in retention.decide(catalogue.of_source(backups, options.source), rules(options), facts.now):
         # The run's own backup is never up for removal, whatever the clock says.
         if not decision.keep and decision.backup.name != current.name:
             _remove(folder, decision.backup.name)
@@ -342,8 +358,21 @@ def _notes(tree: Tree, origin: str) -> list[str]:
     return notes + _link_note(tree, origin)
 
 
+def _folder_notes(facts: Facts, origin: str) -> list[str]:
+    """Return what is worth knowing about the other backups in the folder."""
+    notes = []
+    ahead = [one for one in facts.backups if not catalogue.credible(one, facts.now)]
+    if ahead:
+        notes.append(f"{len(ahead)} backups are dated in the future ({ahead[0].name}): a clock was wrong; they stay until then, never taken for the newest")
+    others = catalogue.sources(facts.backups) - {origin}
+    if others:
+        notes.append(f"the folder holds backups of {', '.join(sorted(names.shown(one) for one in others))} too; this run leaves them alone")
+    return notes
+
+
 def _link_note(tree: Tree, origin: str) -> list[str]:
-    outside = [one for one in tree.entries if one.type == source.LINK and source.points_outside(one.path, one.target, os.path.normpath(origin))]
+    links = {one.path: one.target for one in tree.entries if one.type == source.LINK}
+    outside = [one for one in tree.entries if one.type == source.LINK and source.points_outside(one.path, one.target, os.path.normpath(origin), links)]
     if not outside:
         return []
     first = f"{names.shown(outside[0].path)} -> {names.shown(outside[0].target)}"
@@ -379,10 +408,15 @@ def _free_name(present: Iterable[str], now: float, suffix: str) -> tuple[str, fl
     return names.stem(created) + suffix, created
 
 
+def _time(facts: Facts) -> float:
+    """Return the time of a new backup: now, or after the newest one when the clock was set back a little, so that the order holds."""
+    return max([facts.now, *(int(one.created) + 1.0 for one in facts.backups if one.complete and facts.now < one.created <= facts.now + catalogue.DAY)])
+
+
 def _make(plan: Plan, result: Result, world: World, tell: Tell, folder: int) -> Backup:
     """Write, prove and publish one archive."""
     options, clock = plan.options, world.clock
-    name, created = _free_name(os.listdir(folder), plan.facts.now, names.SUFFIXES[options.compression])
+    name, created = _free_name(os.listdir(folder), _time(plan.facts), names.SUFFIXES[options.compression])
     temporary = f".{name}.{os.urandom(6).hex()}.tmp"
     started = clock.monotonic()
     try:
@@ -468,9 +502,22 @@ def _publish(destination: str, folder: int, temporary: str, name: str, sha256: s
         raise
 
 
+def _discard(folder: int, temporary: str) -> None:
+    """Remove a dead run's temporary file; before it, the checksum file of an archive that never got its name."""
+    archived = names.archive_of(temporary)
+    if archived is not None and not os.path.lexists(f"/proc/self/fd/{folder}/{archived}"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(archived + names.CHECKSUM, dir_fd=folder)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=folder)
+
+
 def _remove(folder: int, name: str) -> None:
-    """Remove a backup: first the manifest that calls it complete. Only plain files are ever unlinked."""
-    for one in (name + names.MANIFEST, name, name + names.CHECKSUM):
+    """Remove a backup: first the manifest that calls it complete, last the archive, so that a killed run leaves nothing unseen.
+
+    Only plain files are ever unlinked.
+    """
+    for one in (name + names.MANIFEST, name + names.CHECKSUM, name):
         try:
             if stat.S_ISREG(os.stat(one, dir_fd=folder, follow_symlinks=False).st_mode):
                 os.unlink(one, dir_fd=folder)
@@ -490,9 +537,7 @@ def _copy(options: BackupOptions, current: Backup, result: Result, world: World,
         result.copies.append(copy)
         result.changed = result.changed or uploaded
         if options.s3["prune"]:
-            for decision in _prunable(store, options, max(result.plan.facts.now, current.created)):
-                if decision.backup.name == current.name:
-                    continue
+            for decision in _prunable(store, options, result.plan.facts.now, [current]):
                 store.remove(decision.backup.name)
                 result.copies.append({"url": store.url(decision.backup.name), "removed": True, "reason": decision.reason})
                 result.changed = True
@@ -501,5 +546,8 @@ def _copy(options: BackupOptions, current: Backup, result: Result, world: World,
     result.durations["upload"] = world.clock.monotonic() - started
 
 
-def _prunable(store: Any, options: BackupOptions, now: float) -> Sequence[retention.Decision]:
-    return [one for one in retention.decide(store.listing(), rules(options), now) if not one.keep]
+def _prunable(store: Any, options: BackupOptions, now: float, coming: Sequence[Backup]) -> Sequence[retention.Decision]:
+    """Return what retention lets go among the copies. :param coming: backups whose copy is there, or will be, and stays."""
+    ours = {one.name for one in coming}
+    backups = [one for one in catalogue.of_source(store.listing(), options.source) if one.name not in ours] + list(coming)
+    return [one for one in retention.decide(backups, rules(options), now) if not one.keep and one.backup.name not in ours]

@@ -16,7 +16,7 @@ MANIFEST = ".manifest.json"
 LOCK = ".models_backup.lock"
 
 _ARCHIVE = re.compile(r"models_backup_([0-9]{8}_[0-9]{6})\.tar(?:\.gz|\.zst)?")
-_TEMPORARY = re.compile(r"\.models_backup_[0-9]{8}_[0-9]{6}\.tar(?:\.gz|\.zst)?(?:\.sha256|\.manifest\.json)?\.[0-9a-f]{12}\.tmp")
+_TEMPORARY = re.compile(r"\.(models_backup_[0-9]{8}_[0-9]{6}\.tar(?:\.gz|\.zst)?)(\.sha256|\.manifest\.json)?\.[0-9a-f]{12}\.tmp")
 
 
 def is_archive(name: str) -> bool:
@@ -27,6 +27,12 @@ def is_archive(name: str) -> bool:
 def is_temporary(name: str) -> bool:
     """Say whether C(name) is a temporary file of a run of ours."""
     return _TEMPORARY.fullmatch(name) is not None
+
+
+def archive_of(temporary: str) -> str | None:
+    """Return the name that the archive in a temporary file was to get, None when the file is no archive."""
+    match = _TEMPORARY.fullmatch(temporary)
+    return match.group(1) if match is not None and match.group(2) is None else None
 
 
 def stem(created: float) -> str:

@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
@@ -26,6 +26,8 @@ from .source import FILE, FOLDER, LINK
 HARD_LINK = "hard link"
 #: More problems than this in one archive are counted, not listed.
 MOST_PROBLEMS = 100
+#: The type of GNU tar's label for an archive (tar -V), which holds nothing.
+_LABEL = b"V"
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,17 @@ class _Plain(io.RawIOBase):
         return raw
 
     def read(self, size: int = -1) -> bytes:
-        """Return exactly C(size) bytes, fewer only at the end."""
+        """Return exactly C(size) bytes, fewer only at the end and before damage. :raises codec.Damaged: nothing is left before it."""
         if len(self._buffer) < size:
             pieces = [self._buffer]
             have = len(self._buffer)
             while have < size:
-                piece = self._more()
+                try:
+                    piece = self._more()
+                except codec.Damaged:
+                    if not have:
+                        raise
+                    break
                 if not piece:
                     break
                 pieces.append(piece)
@@ -174,7 +181,7 @@ def member_path(name: str) -> str:
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
-        raise VerificationFailed(f"The archive holds an entry with the unsafe name {shown(name)!r}.", "Don't trust this archive.", name)
+        raise VerificationFailed(f"The archive holds an entry with the unsafe name {shown(name)!r}.", "Don't trust this archive.", shown(name))
     return "/".join(parts)
 
 
@@ -196,7 +203,7 @@ def _entry(member: tarfile.TarInfo) -> dict[str, Any]:
     elif member.isreg():
         found.update(type=FILE, size=member.size)
     else:
-        raise VerificationFailed(f"The archive holds {shown(member.name)!r}, which is a device or a pipe.", "Don't trust this archive.", member.name)
+        raise VerificationFailed(f"The archive holds {shown(member.name)!r}, which is a device or a pipe.", "Don't trust this archive.", shown(member.name))
     return found
 
 
@@ -226,14 +233,22 @@ def _compare(scan: Scan, entry: Mapping[str, Any], wanted: Mapping[str, Any] | N
 
 
 def scan(
-    raw: BinaryIO, total: int, manifest: Mapping[str, Any] | None, sha256: str | None, tell: Tell, sink: Sink | None = None, phase: str = "verify"
+    raw: BinaryIO,
+    total: int,
+    manifest: Mapping[str, Any] | None,
+    sha256: str | None,
+    tell: Tell,
+    sink: Sink | None = None,
+    phase: str = "verify",
+    salvage: bool = False,
 ) -> Scan:
     """Read a whole archive and compare it with its manifest and checksum; every difference becomes a problem.
 
     :param total: expected size of the archive in bytes, for progress. :param manifest: None for archives of the old scripts.
     :param sha256: the archive's expected SHA-256, None when there is none.
-    :param sink: gets the content while it is read, before the end has been checked.
-    :raises VerificationFailed: with a sink, at the first problem; without one only for entries no archive of ours may hold.
+    :param sink: gets the content while it is read, before the end has been checked; nothing more after the first problem.
+    :param salvage: give the sink whatever can be unpacked, problems or not. A file that breaks off is begun and never done.
+    :raises VerificationFailed: entries no archive of ours may hold.
     :raises OSError: the archive can't be read.
     """
     found = Scan()
@@ -242,21 +257,28 @@ def scan(
     seen: set[str] = set()
     current: str | None = None
     offset = 0
+    strict = sink is not None and not salvage
+    # With a manifest to tell entries from what only looks like one, reading may go on behind a damaged header.
+    search = salvage and wanted is not None
     try:
-        with tarfile.open(fileobj=plain, mode="r|", bufsize=codec.BLOCK, encoding="utf-8", errors="surrogateescape") as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
-                if member.name.rstrip("/") in ("", "."):
+        with tarfile.open(fileobj=plain, mode="r|", bufsize=codec.BLOCK, encoding="utf-8", errors="surrogateescape", ignore_zeros=search) as tar:
+            for member in _members(tar, search):
+                if member.name.rstrip("/") in ("", ".") or member.type == _LABEL:
                     continue
                 current = member.name
                 entry = _entry(member)
                 current = path = entry["path"]
+                if search and wanted is not None and path not in wanted:
+                    found.add("is in the archive but not in the manifest", path)
+                    continue
                 if path in seen:
                     found.add("is in the archive twice", path)
-                    if sink is not None:
+                    if strict:
                         break
+                    if salvage:
+                        continue
                 seen.add(path)
-                if sink is not None and wanted is not None:
+                if strict and wanted is not None:
                     before = {key: value for key, value in wanted.get(path, {}).items() if key != "sha256"}
                     _compare(found, entry, before or None)
                     if found.problems:
@@ -269,14 +291,14 @@ def scan(
                     found.bytes += entry["size"]
                 if wanted is not None:
                     _compare(found, entry, wanted.get(path))
-                    if found.problems and sink is not None:
+                    if found.problems and strict:
                         break
                 if sink is not None:
                     sink.done(entry)
                 found.entries.append(entry)
                 current = None
             offset = tar.offset
-        if not found.problems or sink is None:
+        if not found.problems or not strict:
             plain.drain()
             if plain.last_data > offset:
                 found.add("the archive goes on behind its end: an entry's header is damaged")
@@ -285,7 +307,7 @@ def scan(
     except (tarfile.TarError, codec.Damaged, EOFError, ValueError) as error:
         where = f" at byte {plain.size} of {total}"
         found.add(f"can't be unpacked any further{where}: {error}", current)
-    if found.problems and sink is not None:
+    if found.problems and strict:
         return found
     if wanted is not None:
         for path in wanted:
@@ -298,6 +320,22 @@ def scan(
     if manifest is not None and found.size != manifest["archive"]["size"]:
         found.add(f"the archive is {found.size} bytes long, but was {manifest['archive']['size']} when it was made")
     return found
+
+
+def _members(tar: tarfile.TarFile, search: bool) -> Iterator[tarfile.TarInfo]:
+    """Return the archive's members, one at a time. :param search: look for the next one behind a header that is damaged."""
+    while True:
+        try:
+            member = tar.next()
+        except tarfile.ReadError:
+            if not search or tar.fileobj is None:
+                raise
+            tar.offset = tar.fileobj.tell()
+            continue
+        tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+        if member is None:
+            return
+        yield member
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, entry: dict[str, Any], sink: Sink | None) -> None:

@@ -15,12 +15,13 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from ..cleanup.inuse import read_mounts
+from ..cleanup.scan import mount_id, remove
 from ..errors import NotUsable, Refused, VerificationFailed, WriteFailed
 from ..fsutil import human_size, lock, lock_folder, open_folder, refuse_dangerous
 from ..ports import Tell, World, silent
@@ -32,15 +33,20 @@ from .source import FILE, FOLDER, LINK
 
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_EXCHANGE = 2
+#: So many zeros at once become a hole.
+_HOLE = 64 << 10
+#: Problems of a damaged backup that are told one by one.
+_MOST_NOTES = 20
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a backup is read from: its description and a function that opens its stream."""
+    """Where a backup is read from: its description, a function that opens its stream, and what to tell about the choice."""
 
     backup: Backup
     open: Any
     url: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,14 +97,14 @@ class Result:
         }
 
 
-def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell = silent) -> Result:  # noqa: ARG001
+def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell = silent) -> Result:
     """Restore a backup unless the destination already equals it.
 
     :param check: only say what would be done. :raises VerificationFailed: the archive is not what was backed up; nothing is left.
     :raises Refused: the destination or something in the archive is dangerous. :raises FleetError: anything else.
     """
     put_back, notes = (False, []) if check else recover(options.destination)
-    facts = observe(options, tell)
+    facts = observe(options, world, tell)
     plan = decide(options, facts)
     result = plan if check or not plan.changed else carry_out(plan, options, tell)
     result.changed = result.changed or put_back
@@ -146,12 +152,13 @@ def _locked_destination(destination: str) -> Iterator[None]:
 # --- reading ----------------------------------------------------------------------------------------------------------------
 
 
-def observe(options: RestoreOptions, tell: Tell = silent) -> Facts:
+def observe(options: RestoreOptions, world: World, tell: Tell = silent) -> Facts:
     """Find the backup and look at the destination. :raises NotUsable: there is no such backup. :raises Refused: bad destination."""
     destination = refuse_dangerous(options.destination, "restore destination")
     if os.path.islink(destination):
         raise Refused(f"The restore destination {destination} is a symbolic link.", "Name the folder it points to.", destination)
-    origin = find(options)
+    _refuse_mounts(destination)
+    origin = find(options, world.clock.now())
     if not options.s3 and os.path.realpath(origin.url).startswith(os.path.realpath(destination) + "/"):
         raise Refused(f"The backup {origin.url} lies inside the restore destination {destination}.", "Restore into a folder elsewhere.", destination)
     wanted = _wanted(origin.backup, options.files)
@@ -163,22 +170,47 @@ def observe(options: RestoreOptions, tell: Tell = silent) -> Facts:
     return Facts(origin, destination, wanted, state, _free(destination), reason)
 
 
-def find(options: RestoreOptions) -> Origin:
+def _refuse_mounts(destination: str) -> None:
+    """Refuse a destination that is a mount point or holds one: it could not be swapped, or what is mounted would go with it."""
+    try:
+        mounts = read_mounts("/proc/self/mountinfo")
+    except OSError:
+        mounts = []
+    real = os.path.realpath(destination)
+    for mount in mounts:
+        if mount.point == real or mount.point.startswith(real + "/"):
+            what = "is a mount point" if mount.point == real else f"holds the mount point {names.shown(mount.point)}"
+            raise Refused(f"The restore destination {destination} {what}.", "Restore into a folder inside of it, or unmount it.", destination)
+
+
+def find(options: RestoreOptions, now: float) -> Origin:
     """Return the backup the options name. C(latest) is the newest complete one, a verified one first. :raises NotUsable: none."""
     if options.s3:
         from .store_s3 import Store
 
         store = Store(options.s3)
-        chosen = _choose(store.listing(), options.backup, store.url(""))
-        return Origin(chosen, lambda: store.open(chosen), store.url(chosen.name))
-    chosen = verify.at(options.backup) if "/" in options.backup else _choose(catalogue.listing(options.path), options.backup, options.path)
+        listed = store.listing()
+        chosen = _choose(listed, options.backup, store.url(""), now)
+        return Origin(chosen, lambda: store.open(chosen), store.url(chosen.name), _others(options, listed, chosen))
+    listed = [] if "/" in options.backup else catalogue.listing(options.path)
+    chosen = verify.at(options.backup) if "/" in options.backup else _choose(listed, options.backup, options.path, now)
     if chosen.problems and options.verify:
         raise VerificationFailed(f"{chosen.path} is damaged: {'; '.join(chosen.problems)}.", "Use another backup.", chosen.path)
-    return Origin(chosen, lambda: reading.open_archive(chosen.path), chosen.path)
+    return Origin(chosen, lambda: reading.open_archive(chosen.path), chosen.path, _others(options, listed, chosen))
 
 
-def _choose(backups: list[Backup], wanted: str, where: str) -> Backup:
+def _others(options: RestoreOptions, listed: list[Backup], chosen: Backup) -> str:
+    """Say that C(latest) was not the only one it could have meant."""
+    if options.backup != "latest" or chosen.manifest is None:
+        return ""
+    others = catalogue.sources(listed) - {chosen.manifest["source"]}
+    where = ", ".join(sorted(names.shown(one) for one in others))
+    return f"this is the latest backup of {names.shown(chosen.manifest['source'])}; there are backups of {where} too" if others else ""
+
+
+def _choose(backups: list[Backup], wanted: str, where: str, now: float) -> Backup:
     if wanted == "latest":
+        backups = sorted(backups, key=lambda one: not catalogue.credible(one, now))  # what a wrong clock has dated ahead comes last
         for good in (lambda one: one.verified, lambda one: one.complete, lambda one: one.legacy):
             found = next((one for one in backups if good(one)), None)
             if found is not None:
@@ -203,15 +235,16 @@ def _wanted(backup: Backup, patterns: list[str]) -> tuple[dict[str, Any], ...] |
     return tuple(entry for entry in entries if entry["path"] in chosen or (entry["path"] in parents and entry["type"] == FOLDER))
 
 
-def _check_links(entries: tuple[dict[str, Any], ...], destination: str, allowed: bool) -> None:
+def _check_links(entries: Iterable[Mapping[str, Any]], destination: str, allowed: bool) -> None:
     if allowed:
         return
+    links = {entry["path"]: entry["target"] for entry in entries if entry["type"] == LINK}
     for entry in entries:
-        if entry["type"] == LINK and source.points_outside(entry["path"], entry["target"], destination):
+        if entry["type"] == LINK and source.points_outside(entry["path"], entry["target"], destination, links):
             raise Refused(
                 f"The backup holds the link {names.shown(entry['path'])} to {names.shown(entry['target'])}, which is outside of the folder.",
                 "Set allow_outside_links to restore such links as they are.",
-                entry["path"],
+                names.shown(entry["path"]),
             )
 
 
@@ -238,7 +271,11 @@ def _state(destination: str, wanted: tuple[dict[str, Any], ...] | None, tell: Te
         raise NotUsable(f"Can't read {destination}: {error.strerror}.", "Check its permissions.", destination) from error
     if wanted is None:
         return "other", "what an archive of the old scripts holds is not known beforehand"
-    reason = difference(destination, wanted, tell)
+    try:
+        reason = difference(destination, wanted, tell)
+    except (NotUsable, OSError) as error:
+        # Files that not even their owner may read are restored so, and compared by root only.
+        reason = error.message.rstrip(".") if isinstance(error, NotUsable) else f"it can't be compared: {error.strerror or error}"
     return ("other", reason) if reason else ("same", "")
 
 
@@ -296,6 +333,8 @@ def _mode(entry: Mapping[str, Any]) -> int:
 def decide(options: RestoreOptions, facts: Facts) -> Result:
     """Say what would be done. Pure. :raises Refused: the destination holds something and may not be replaced."""
     plan = Result(facts, changed=facts.state != "same")
+    if facts.origin.note:
+        plan.notes.append(facts.origin.note)
     if facts.wanted is not None:
         files = [entry for entry in facts.wanted if entry["type"] == FILE]
         plan.files, plan.bytes = len(files), sum(entry["size"] for entry in files)
@@ -356,9 +395,9 @@ def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name
     try:
         root = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
-            tree = _Tree(root, facts, options)
-            _fill(tree, facts, options, tell)
-            tree.finish(_root_mode(folder, name))
+            with contextlib.closing(_Tree(root, facts, options)) as tree:
+                plan.notes += _fill(tree, facts, options, tell)
+                tree.finish(_root_mode(folder, name))
         finally:
             os.close(root)
         plan.after = sorted(tree.restored)
@@ -368,11 +407,17 @@ def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name
         _discard(folder, temporary)
         raise
     os.fsync(folder)
-    _discard(folder, temporary)  # holds the replaced tree now, if there was one
+    left = _discard(folder, temporary)  # holds the replaced tree now, if there was one
+    if left:
+        plan.notes.append(_left_note(left))
     plan.files, plan.bytes = tree.files, tree.bytes
     plan.verified = options.verify and facts.origin.backup.sha256 is not None
     plan.changed = True
     return plan
+
+
+def _left_note(left: list[str]) -> str:
+    return f"could not remove all of an old tree beside the destination: {'; '.join(names.shown(one) for one in left)}"
 
 
 def _names_in(path: str) -> list[str]:
@@ -382,6 +427,8 @@ def _names_in(path: str) -> list[str]:
         return []
     try:
         return sorted(entry.path for entry in source.walk(root, path).entries)
+    except NotUsable:
+        return []
     finally:
         os.close(root)
 
@@ -414,43 +461,53 @@ def _clean_up(folder: int, name: str) -> tuple[bool, list[str]]:
             put_back = True
             notes.append("put back the folder that an interrupted restore had moved aside")
             continue
-        _discard(folder, one)
-        notes.append("removed what an interrupted restore had left")
+        left = _discard(folder, one)
+        notes.append(_left_note(left) if left else "removed what an interrupted restore had left")
     return put_back, notes
 
 
-def _discard(folder: int, name: str) -> None:
-    """Remove a tree of ours below the open folder; links in it are removed, never followed."""
-    with contextlib.suppress(FileNotFoundError):
-        _open_up(folder, name)
-        shutil.rmtree(f"/proc/self/fd/{folder}/{name}")
+def _discard(folder: int, name: str) -> list[str]:
+    """Remove a tree of ours below the open folder; return what could not be removed. Links and mounts in it are never entered."""
+    try:
+        device = os.stat(name, dir_fd=folder, follow_symlinks=False).st_dev
+    except FileNotFoundError:
+        return []
+    if os.geteuid() != 0:
+        with contextlib.suppress(OSError):
+            _open_up(folder, name)
+    return remove(folder, name, device, mount_id(folder))
 
 
 def _open_up(folder: int, name: str) -> None:
-    """Make the folders of a tree writable for us, so that read-only ones can be removed too."""
-    top = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        with contextlib.suppress(OSError):
-            os.chmod(f"/proc/self/fd/{top}", 0o700)
-    finally:
-        os.close(top)
-    for _where, inner, _files, fd in os.fwalk(name, dir_fd=folder):
-        for one in inner:
-            with contextlib.suppress(OSError):
-                if stat.S_ISDIR(os.stat(one, dir_fd=fd, follow_symlinks=False).st_mode):
-                    os.chmod(one, 0o700, dir_fd=fd)
+    """Make the folders of a tree of ours accessible to us, their owner; root needs no such thing."""
+    mount, pending = mount_id(folder), [name]
+    with source.below(folder) as folders:
+        while pending:
+            path = pending.pop()
+            where, _slash, base = path.rpartition("/")
+            os.chmod(base, 0o700, dir_fd=folders.open(where))
+            fd = folders.open(path)
+            if mount_id(fd) == mount:
+                inner = [one for one in os.listdir(fd) if stat.S_ISDIR(os.stat(one, dir_fd=fd, follow_symlinks=False).st_mode)]
+                pending.extend(f"{path}/{one}" for one in inner)
 
 
-def _fill(tree: _Tree, facts: Facts, options: RestoreOptions, tell: Tell) -> None:
+def _fill(tree: _Tree, facts: Facts, options: RestoreOptions, tell: Tell) -> list[str]:
+    """Read the archive into the tree; return what is wrong with it, which without C(verify) does not end the restore."""
     backup = facts.origin.backup
     stream: BinaryIO = facts.origin.open()
     with contextlib.closing(stream):
-        manifest = backup.manifest if options.verify else None
         sha256 = backup.sha256 if options.verify else None
-        found = reading.scan(stream, backup.size, manifest, sha256, tell, sink=tree, phase="restore")
-    found.raise_for(f"The backup {backup.name}")
+        found = reading.scan(stream, backup.size, backup.manifest, sha256, tell, sink=tree, phase="restore", salvage=not options.verify)
+    if options.verify:
+        found.raise_for(f"The backup {backup.name}")
+    tree.drop_unfinished()
     if not tree.files:
-        raise VerificationFailed(f"The backup {backup.name} holds no file{' that matches' if options.files else ''}.", "", backup.name)
+        why = f": {found.problems[0]}" if found.problems else ""
+        raise VerificationFailed(f"The backup {backup.name} holds no file{' that matches' if options.files else ''}{why}.", "Use another backup.", backup.name)
+    problems = [str(one) for one in found.problems if one.path is None or tree.wants(one.path)]
+    more = len(problems) - _MOST_NOTES + found.more_problems
+    return [f"damaged: {one}" for one in problems[:_MOST_NOTES]] + ([f"damaged: {more} more problems"] if more > 0 else [])
 
 
 class _Tree:
@@ -462,56 +519,54 @@ class _Tree:
         self._chosen = {entry["path"] for entry in facts.wanted} if facts.wanted is not None else None
         self._patterns = options.files
         self._outside = options.allow_outside_links
+        self._opened = source.Folders(root)
         self._folders: dict[str, Mapping[str, Any] | None] = {}
         self._links: list[Mapping[str, Any]] = []
         self._fd = -1
+        self._begun = ""
+        self._end_open = False
         self._owner = os.geteuid() == 0
         self.restored: set[str] = set()
         self.files = 0
         self.bytes = 0
 
-    def _wants(self, path: str) -> bool:
+    def wants(self, path: str) -> bool:
         if self._chosen is not None:
             return path in self._chosen
         return not self._patterns or source.selected(path, self._patterns)
 
-    @contextlib.contextmanager
-    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """Give the folder in which C(path) lies, made where the archive has no entry for it, and the last part of the path."""
+    def _parent(self, path: str) -> tuple[int, str]:
+        """Return the folder in which C(path) lies, made where the archive has no entry for it, and the last part of the path."""
         folder, _slash, base = path.rpartition("/")
-        parts = folder.split("/") if folder else []
-        for n in range(1, len(parts) + 1):
-            self._make_folder("/".join(parts[:n]), None)
-        with source.below(self._root) as folders:
-            yield folders.open(folder), base
+        missing = []
+        while folder and folder not in self._folders:
+            missing.append(folder)
+            folder = folder.rpartition("/")[0]
+        for one in reversed(missing):
+            self._make_folder(one, None)
+        return self._opened.open(path.rpartition("/")[0]), base
 
     def _make_folder(self, path: str, entry: Mapping[str, Any] | None) -> None:
-        if path in self._folders:
-            if entry is not None:
-                self._folders[path] = entry
-            return
-        folder, _slash, base = path.rpartition("/")
-        with source.below(self._root) as folders:
-            os.mkdir(base, 0o700, dir_fd=folders.open(folder))
-        self._folders[path] = entry
-        self.restored.add(path)
+        if path not in self._folders:
+            folder, base = self._parent(path)
+            os.mkdir(base, 0o700, dir_fd=folder)
+            self.restored.add(path)
+        if entry is not None or path not in self._folders:
+            self._folders[path] = entry
 
     def begin(self, entry: Mapping[str, Any]) -> None:
         path, kind = entry["path"], entry["type"]
-        if not self._wants(path):
+        if not self.wants(path):
             return
         if kind == FOLDER:
-            with self._parent(path):
-                self._make_folder(path, entry)
+            self._make_folder(path, entry)
         elif kind == LINK:
-            _check_links((dict(entry),), self._destination, self._outside)
             self._links.append(entry)
         elif kind == reading.HARD_LINK:
             self._hard_link(entry)
         else:
-            with self._parent(path) as (folder, base):
-                self._fd = os.open(base, _FILE_FLAGS, 0o600, dir_fd=folder)
-            self.restored.add(path)
+            folder, base = self._parent(path)
+            self._fd, self._begun = os.open(base, _FILE_FLAGS, 0o600, dir_fd=folder), path
 
     def _hard_link(self, entry: Mapping[str, Any]) -> None:
         """Link to a file of this restore (old archives only); both names lie below the tree and no link is on the way."""
@@ -519,16 +574,23 @@ class _Tree:
             raise VerificationFailed(
                 f"The archive links {names.shown(entry['path'])} to {names.shown(entry['target'])}, which was not restored before it.",
                 "Restore all files, or don't trust this archive.",
-                entry["path"],
+                names.shown(entry["path"]),
             )
-        with self._parent(entry["path"]) as (folder, base), self._parent(entry["target"]) as (other, name):
-            os.link(name, base, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False)
+        folder, base = self._parent(entry["path"])
+        with source.below(self._root) as others:
+            where, _slash, name = entry["target"].rpartition("/")
+            os.link(name, base, src_dir_fd=others.open(where), dst_dir_fd=folder, follow_symlinks=False)
         self.restored.add(entry["path"])
         self.files += 1
 
     def data(self, piece: bytes) -> None:
         if self._fd < 0:
             return
+        if len(piece) >= _HOLE and not piece.strip(b"\0"):
+            os.lseek(self._fd, len(piece), os.SEEK_CUR)  # a hole, as it mostly was before
+            self._end_open = True
+            return
+        self._end_open = False
         view = memoryview(piece)
         while view:
             view = view[os.write(self._fd, view) :]
@@ -537,6 +599,9 @@ class _Tree:
         if self._fd < 0:
             return
         try:
+            if self._end_open:
+                os.ftruncate(self._fd, entry["size"])
+                self._end_open = False
             if self._owner:
                 os.fchown(self._fd, entry["uid"], entry["gid"])
             os.fchmod(self._fd, _mode(entry))
@@ -545,33 +610,46 @@ class _Tree:
         finally:
             os.close(self._fd)
             self._fd = -1
+        self.restored.add(entry["path"])
         self.files += 1
         self.bytes += entry["size"]
 
-    def finish(self, mode: int) -> None:
-        """Make the links, then give folders their permissions and times, innermost first; make it all durable."""
+    def drop_unfinished(self) -> None:
+        """Remove the file that was begun and never done, if there is one."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd, self._end_open = -1, False
+            folder, base = self._parent(self._begun)
+            os.unlink(base, dir_fd=folder)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._opened.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def finish(self, mode: int) -> None:
+        """Make the links, then give folders their permissions and times, innermost first; make it all durable."""
+        _check_links(self._links, self._destination, self._outside)  # all together: one may lead through others
         for entry in self._links:
-            with self._parent(entry["path"]) as (folder, base):
-                os.symlink(entry["target"], base, dir_fd=folder)
-                if self._owner:
-                    os.chown(base, entry["uid"], entry["gid"], dir_fd=folder, follow_symlinks=False)
-                os.utime(base, ns=(entry["mtime_ns"], entry["mtime_ns"]), dir_fd=folder, follow_symlinks=False)
+            folder, base = self._parent(entry["path"])
+            os.symlink(entry["target"], base, dir_fd=folder)
+            if self._owner:
+                os.chown(base, entry["uid"], entry["gid"], dir_fd=folder, follow_symlinks=False)
+            os.utime(base, ns=(entry["mtime_ns"], entry["mtime_ns"]), dir_fd=folder, follow_symlinks=False)
             self.restored.add(entry["path"])
-        with source.below(self._root) as folders:
-            for path in sorted(self._folders, key=lambda one: one.count("/"), reverse=True):
-                found = self._folders[path]
-                fd = folders.open(path)
-                os.fsync(fd)
-                if found is None:
-                    os.fchmod(fd, 0o750)
-                    continue
-                if self._owner:
-                    os.fchown(fd, found["uid"], found["gid"])
-                os.fchmod(fd, _mode(found))
-                os.utime(fd, ns=(found["mtime_ns"], found["mtime_ns"]))
+        for path in sorted(self._folders, reverse=True):
+            found = self._folders[path]
+            fd = self._opened.open(path)
+            os.fsync(fd)
+            if found is None:
+                os.fchmod(fd, 0o750)
+                continue
+            if self._owner:
+                os.fchown(fd, found["uid"], found["gid"])
+            os.fchmod(fd, _mode(found))
+            os.utime(fd, ns=(found["mtime_ns"], found["mtime_ns"]))
         os.fchmod(self._root, mode)
         os.fsync(self._root)
 

@@ -4,7 +4,8 @@
 """Which backups to remove: a pure function of the list, the rules and the time. A rule only ever keeps; what no rule keeps goes.
 
 Whatever the rules say, these stay: the newest verified backup, the newest complete one, everything newer than the newest
-verified one, and archives of the old scripts until a newer verified backup exists.
+verified one, and archives of the old scripts until a newer verified backup exists. One that a wrong clock has dated more than a
+day ahead is never taken for the newest while there is another.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .catalogue import Backup
-
-DAY = 86400.0
+from .catalogue import DAY, Backup, credible
 
 #: Rule -> the local period a time lies in.
 _PERIODS: tuple[tuple[str, str], ...] = (("daily", "%Y-%m-%d"), ("weekly", "%G-%V"), ("monthly", "%Y-%m"), ("yearly", "%Y"))
@@ -51,13 +50,14 @@ def decide(backups: Sequence[Backup], rules: Rules, now: float) -> list[Decision
         reasons.setdefault(backup.name, reason)
 
     complete = [one for one in ordered if one.complete]
-    verified = next((one for one in complete if one.verified), None)
+    dated = [one for one in complete if credible(one, now)] or complete
+    verified = next((one for one in (*dated, *complete) if one.verified), None)
     if verified is not None:
         keep(verified, "newest verified backup")
-    if complete:
-        keep(complete[0], "newest backup")
+    if dated:
+        keep(dated[0], "newest backup")
     for one in ordered:
-        if verified is None and one.legacy:
+        if verified is None and one.manifest is None:
             keep(one, "no newer backup is verified")
         elif verified is not None and (one.created, one.name) > (verified.created, verified.name):
             keep(one, "newer than the newest verified backup")

@@ -12,11 +12,11 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..errors import NotUsable
+from ..errors import NotUsable, Refused
 from .names import shown
 
 FILE = "file"
@@ -26,6 +26,12 @@ LINK = "link"
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Kernels stamp files with a clock that ticks every 1 to 10 ms: a change within the tick of the walk would leave no trace.
 _TICK_NS = 20_000_000
+#: What opening something says that was removed, or replaced by a link or a file, since its folder was read.
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+#: Folders that are kept open on the way down.
+_MOST_OPEN = 64
+#: Links that the kernel follows for one path.
+_MOST_LINKS = 40
 
 
 @dataclass(frozen=True)
@@ -84,36 +90,46 @@ class Tree:
 
 
 class Folders:
-    """Opens folders below a root component by component, never through a link; keeps the last one open."""
+    """Opens folders below a root component by component, never through a link.
+
+    Descriptors of the folders on the way to the last one stay open, few of them however deep it is: the next one is mostly near.
+    """
 
     def __init__(self, root: int) -> None:
         self._root = root
-        self._path: str | None = None
-        self._fd = -1
+        self._parts: list[str] = []
+        #: (depth, descriptor) of folders on the way to the last one, outermost first.
+        self._opened: list[tuple[int, int]] = []
 
     def open(self, path: str) -> int:
         """Return a descriptor of the folder C(path) (relative, C("") is the root); it is valid until the next call. :raises OSError:"""
-        if path == "":
-            return self._root
-        if path != self._path:
-            self.close()
-            fd = os.dup(self._root)
-            try:
-                for part in path.split("/"):
-                    child = os.open(part, _FOLDER_FLAGS, dir_fd=fd)
-                    os.close(fd)
-                    fd = child
-            except BaseException:
-                os.close(fd)
-                raise
-            self._fd, self._path = fd, path
-        return self._fd
+        parts = path.split("/") if path else []
+        common = 0
+        for one, other in zip(parts, self._parts):
+            if one != other:
+                break
+            common += 1
+        self._close_below(common)
+        depth, fd = self._opened[-1] if self._opened else (0, self._root)
+        self._parts = parts[:depth]
+        for part in parts[depth:]:
+            fd = os.open(part, _FOLDER_FLAGS, dir_fd=fd)
+            self._parts.append(part)
+            self._opened.append((len(self._parts), fd))
+            if len(self._opened) > _MOST_OPEN:
+                for _depth, surplus in self._opened[0:-1:2]:
+                    os.close(surplus)
+                del self._opened[0:-1:2]
+        return fd
+
+    def _close_below(self, depth: int) -> None:
+        while self._opened and self._opened[-1][0] > depth:
+            os.close(self._opened.pop()[1])
 
     def close(self) -> None:
-        """Close the folder that is kept open."""
-        if self._path is not None:
-            os.close(self._fd)
-            self._path = None
+        """Close the folders that are kept open."""
+        self._close_below(0)
+        self._parts = []
 
 
 @contextmanager
@@ -135,6 +151,17 @@ def open_root(path: str) -> int:
         raise NotUsable(f"The source {path} {what}.", "Name an existing folder that this user may read.", path) from error
 
 
+def settled(fd: int) -> os.stat_result:
+    """Return an open file's status once its last change is so long ago that the next one is sure to get another time."""
+    for _turn in range(2):
+        found = os.fstat(fd)
+        age = time.time_ns() - found.st_ctime_ns
+        if not 0 <= age <= _TICK_NS:
+            break
+        time.sleep((_TICK_NS - age) / 1e9)
+    return found
+
+
 def matches(path: str, patterns: Iterable[str]) -> bool:
     """Say whether C(path) fits a pattern: one with a slash is compared with the whole relative path, one without with the name."""
     name = path.rsplit("/", 1)[-1]
@@ -152,15 +179,16 @@ def _unreadable(root: str, path: str, error: OSError) -> NotUsable:
     return NotUsable(f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full)
 
 
-def walk(root: int, name: str, exclude: Iterable[str] = ()) -> Tree:
+def walk(root: int, name: str, exclude: Iterable[str] = (), never: os.stat_result | None = None) -> Tree:
     """Return everything below the folder open as C(root), sorted, in the order of the archive.
 
     :param name: the folder's path, for messages. :param exclude: patterns, see matches; what is in an excluded folder is excluded.
-    :raises NotUsable: something can't be read; an archive without it would not be a backup.
+    :param never: a folder that must not be found, by whatever way it is mounted there.
+    :raises NotUsable: something can't be read; an archive without it would not be a backup. :raises Refused: C(never) was found.
     """
     exclude = tuple(exclude)
     for attempt in range(5):
-        tree = _walk_once(root, name, exclude)
+        tree = _walk_once(root, name, exclude, never)
         newest = max((entry.ctime_ns for entry in tree.entries), default=0)
         age = time.time_ns() - newest
         if age > _TICK_NS or age < 0 or attempt == 4:
@@ -169,7 +197,7 @@ def walk(root: int, name: str, exclude: Iterable[str] = ()) -> Tree:
     return tree
 
 
-def _walk_once(root: int, name: str, exclude: tuple[str, ...]) -> Tree:
+def _walk_once(root: int, name: str, exclude: tuple[str, ...], never: os.stat_result | None) -> Tree:
     entries: list[Entry] = []
     skipped: list[str] = []
     pending = [""]
@@ -179,9 +207,15 @@ def _walk_once(root: int, name: str, exclude: tuple[str, ...]) -> Tree:
             try:
                 fd = folders.open(where)
                 if where:
-                    entries.append(Entry.of(where, FOLDER, os.fstat(fd)))
+                    here = os.fstat(fd)
+                    if never is not None and os.path.samestat(here, never):
+                        full = shown(f"{name}/{where}")
+                        raise Refused(f"{full} is the destination, mounted there, so backups would contain backups.", "Exclude it, or unmount it.", full)
+                    entries.append(Entry.of(where, FOLDER, here))
                 children = sorted(os.listdir(fd), key=os.fsencode)
             except OSError as error:
+                if where and error.errno in GONE:
+                    continue  # like a file that is gone, below
                 raise _unreadable(name, where, error) from error
             inner = []
             for child in children:
@@ -216,10 +250,39 @@ def _special(mode: int) -> str:
     return "device"
 
 
-def points_outside(path: str, target: str, root: str) -> bool:
-    """Say whether a link at the relative C(path) below the folder C(root) points out of it. By its text alone: nothing is followed."""
-    where = os.path.normpath(os.path.join(root, os.path.dirname(path), target))
-    return where != root and not where.startswith(root + "/")
+def points_outside(path: str, target: str, root: str, links: Mapping[str, str]) -> bool:
+    """Say whether a link at the relative C(path) below the folder C(root) points out of it. Computed from names: nothing is followed.
+
+    :param links: path and target of all links below the root, because one may lead through others.
+    """
+    where = path.split("/")[:-1]
+    waiting = target.split("/")
+    if target.startswith("/"):
+        if target != root and not target.startswith(root + "/"):
+            return True
+        where, waiting = [], target[len(root) :].split("/")
+    waiting.reverse()
+    followed = 0
+    while waiting:
+        part = waiting.pop()
+        if part == "..":
+            if not where:
+                return True
+            where.pop()
+        elif part not in ("", "."):
+            further = links.get("/".join((*where, part)))
+            if further is None:
+                where.append(part)
+                continue
+            followed += 1
+            if followed > _MOST_LINKS:
+                return False  # a loop, which leads nowhere
+            if further.startswith("/"):
+                if further != root and not further.startswith(root + "/"):
+                    return True
+                where, further = [], further[len(root) :]
+            waiting.extend(reversed(further.split("/")))
+    return False
 
 
 def fingerprint(source: str, entries: Iterable[Entry]) -> str:

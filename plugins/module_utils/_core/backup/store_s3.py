@@ -17,6 +17,7 @@ import io
 import os
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import MissingLibrary, NotUsable, StoreError, VerificationFailed
 from ..ports import Progress, Tell, silent
@@ -24,6 +25,8 @@ from . import catalogue, manifest, reading, verify
 from .catalogue import Backup
 from .names import CHECKSUM, MANIFEST, is_archive, stamp_time
 
+#: The first boto3 that sends checksums of ours.
+OLDEST = "1.21"
 #: Smallest part in bytes (the server's limit is 5 MiB), and what sizes of parts are a multiple of.
 PART = 16 << 20
 _STEP = 4 << 20
@@ -58,9 +61,9 @@ def _asking(what: str, url: str) -> Iterator[None]:
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         text = str(error.response.get("Error", {}).get("Message", "")) or code
-        raise StoreError(f"{what} {url} failed: {code}: {text}.", _TODO.get(code, ""), url) from error
+        raise StoreError(f"{what} {url} failed: {code}: {text.rstrip('.')}.", _TODO.get(code, ""), url) from error
     except BotoCoreError as error:
-        raise StoreError(f"{what} {url} failed: {error}.", _TODO.get(type(error).__name__, ""), url) from error
+        raise StoreError(f"{what} {url} failed: {str(error).rstrip('.')}.", _TODO.get(type(error).__name__, ""), url) from error
 
 
 def _code(error: Any) -> str:
@@ -94,10 +97,10 @@ class Store:
         except ImportError as error:
             raise MissingLibrary("boto3", "to store copies in S3", str(error)) from error
         self.bucket: str = options["bucket"]
-        prefix = options["prefix"].strip("/")
+        # Some servers refuse empty parts between slashes, and nobody means them.
+        prefix = "/".join(part for part in options["prefix"].split("/") if part)
         self._prefix = prefix + "/" if prefix else ""
         self._class: str = options.get("storage_class") or "STANDARD"
-        self._trusted: bool | None = None if options["endpoint_url"] else True
         settings: dict[str, Any] = {"retries": {"max_attempts": 5, "mode": "standard"}, "connect_timeout": 10, "read_timeout": 60}
         settings["user_agent_extra"] = f"mlops.fleet/{manifest.VERSION}"
         if options["endpoint_url"]:
@@ -121,6 +124,11 @@ class Store:
                 )
             except ValueError as error:
                 raise StoreError(f"Connecting to {self.url('')} failed: {error}.", "Check s3.endpoint_url and s3.region.", self.url("")) from error
+        if "ChecksumSHA256" not in self._client.meta.service_model.operation_model("UploadPart").input_shape.members:
+            raise MissingLibrary("boto3", f"to store copies in S3, in version {OLDEST} or later ({boto3.__version__} is there)")
+        # The address that counts: the environment and the library's own configuration can name another one than Amazon's too.
+        host = urlsplit(self._client.meta.endpoint_url).hostname or ""
+        self._trusted: bool | None = True if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else None
 
     def key(self, name: str) -> str:
         """Return the object name of the file C(name)."""
@@ -156,7 +164,7 @@ class Store:
         """Return the backups directly under the prefix, newest first; their C(path) is a URL. :raises StoreError:"""
         sizes: dict[str, int] = {}
         with _asking("Listing", self.url("")):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter="/"):
                 for one in page.get("Contents", ()):
                     sizes[one["Key"][len(self._prefix) :]] = int(one["Size"])
         found = [self._describe(name, sizes) for name in sizes if is_archive(name)]
@@ -179,7 +187,7 @@ class Store:
                 problems.append(f"the object is {sizes[name]} bytes long, but was {document['archive']['size']} when it was made")
         elif name + CHECKSUM in sizes and not problems:
             text = self._get(name + CHECKSUM)
-            sha256 = catalogue.parse_checksum(text)
+            sha256 = catalogue.parse_checksum(text, name)
             if sha256 is None:
                 problems.append("the checksum object holds no SHA-256")
         elif not problems:
@@ -187,6 +195,20 @@ class Store:
         created = document["created"] if document is not None else stamp_time(name)
         legacy = document is None and not problems
         return Backup(name, self.url(name), float(created or 0), sizes[name], sha256, legacy, document, tuple(problems))
+
+    def look(self) -> None:
+        """:raises StoreError: the bucket does not exist, which looking at an object does not tell, or nobody answers."""
+        from botocore.exceptions import ClientError
+
+        with _asking("Looking at", self.url("")):
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if _status(error) == 404:
+                    raise StoreError(f"Looking at {self.url('')} failed: there is no such bucket.", _TODO["NoSuchBucket"], self.url("")) from error
+                # A key that may write may still not be allowed to look at the bucket.
+                if _status(error) != 403:
+                    raise
 
     def has(self, backup: Backup) -> bool:
         """Say whether a complete copy of this very backup is there. :raises StoreError: another backup has its name."""
@@ -197,7 +219,12 @@ class Store:
         if marker is None:
             return None
         noted = marker.get("Metadata", {})
-        if noted.get("archive-sha256") != backup.sha256:
+        sha256 = noted.get("archive-sha256")
+        if sha256 is None:
+            # Copied there by another tool, which has left our metadata behind.
+            with contextlib.suppress(NotUsable):
+                sha256 = manifest.parse(self._get(backup.name + MANIFEST), self.url(backup.name + MANIFEST))["archive"]["sha256"]
+        if sha256 != backup.sha256:
             raise StoreError(
                 f"{self.url(backup.name)} is another backup with the same name, probably of another host.",
                 "Give each host a prefix of its own (s3.prefix).",
@@ -241,11 +268,12 @@ class Store:
             size = "nothing" if found is None else f"{found['ContentLength']} bytes"
             raise self._withdrawn(backup, f"the server then has {size} instead of {backup.size} bytes")
         told = found.get("ChecksumSHA256")
-        if told is not None and told != checksum:
+        # Some servers leave out the number of parts, others tell the checksum of the whole object also where it was sent in parts.
+        if told is not None and told not in (checksum, checksum.partition("-")[0], _base64(bytes.fromhex(str(backup.sha256)))):
             raise self._withdrawn(backup, f"the server then has the checksum {told} instead of {checksum}")
-        confirmed = told == checksum and bool(self._trusted)
+        confirmed = told is not None and bool(self._trusted)
         self._put(backup.name + CHECKSUM, f"{backup.sha256}  {backup.name}\n".encode("ascii"), {})
-        noted = {"archive-sha256": str(backup.sha256), "archive-checksum": checksum if confirmed else ""}
+        noted = {"archive-sha256": str(backup.sha256), "archive-checksum": str(told) if confirmed else ""}
         self._put(backup.name + MANIFEST, manifest.dump(backup.manifest or {}), noted)
         return self._copy(backup, CONFIRMED if confirmed else SIZE_ONLY, self._class, uploaded=True), True
 
@@ -261,7 +289,7 @@ class Store:
 
         wrong = _base64(hashlib.sha256(b"something else").digest())
         try:
-            self._client.put_object(Bucket=self.bucket, Key=self.key(name), Body=b"probe\n", ChecksumSHA256=wrong)
+            self._client.put_object(Bucket=self.bucket, Key=self.key(name), Body=b"probe\n", ChecksumSHA256=wrong, ChecksumAlgorithm="SHA256")
         except ClientError as error:
             if _status(error) == 400 and _code(error) not in ("NoSuchBucket", "InvalidBucketName"):
                 return True
@@ -284,6 +312,7 @@ class Store:
                 Body=data,
                 Metadata=metadata,
                 ChecksumSHA256=_base64(hashlib.sha256(data).digest()),
+                ChecksumAlgorithm="SHA256",  # buckets with object lock may ask for it by name
             )
 
     def _send(self, backup: Backup, tell: Tell) -> str:
@@ -306,6 +335,7 @@ class Store:
                 Key=self.key(backup.name),
                 Body=data,
                 ChecksumSHA256=checksum,
+                ChecksumAlgorithm="SHA256",
                 StorageClass=self._class,
                 Metadata={"sha256": str(backup.sha256)},
             )
@@ -315,6 +345,7 @@ class Store:
     def _send_in_parts(self, backup: Backup, stream: Any, size: int, tell: Tell) -> str:
         key = self.key(backup.name)
         whole = hashlib.sha256()
+        self._abort_older(key)
         with _asking("Uploading", self.url(backup.name)):
             begun = self._client.create_multipart_upload(
                 Bucket=self.bucket,
@@ -346,6 +377,13 @@ class Store:
                     self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
                 raise
         return f"{_base64(hashlib.sha256(digests).digest())}-{len(parts)}"
+
+    def _abort_older(self, key: str) -> None:
+        """Drop uploads of this very object that a killed run has left: they cost money, and nobody else sends it."""
+        with contextlib.suppress(Exception):  # not every key may do that, and not every server can
+            for one in self._client.list_multipart_uploads(Bucket=self.bucket, Prefix=key).get("Uploads", ()):
+                if one["Key"] == key:
+                    self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=one["UploadId"])
 
     def _same(self, backup: Backup, sha256: str) -> None:
         if sha256 != backup.sha256:

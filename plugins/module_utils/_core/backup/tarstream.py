@@ -65,13 +65,27 @@ def pad(size: int, to: int = BLOCK) -> bytes:
     return b"\0" * (-size % to)
 
 
+def _needs_record(value: bytes) -> bool:
+    """Say whether a name does not fit the plain header, or would depend on the reader's locale there.
+
+    One that is no UTF-8 is better off in the plain header, byte for byte: libarchive complains about such a record.
+    """
+    if len(value) > 100:
+        return True
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return not value.isascii()
+
+
 def header(entry: Entry) -> bytes:
     """Return the header blocks of an entry. Names that are no UTF-8 are stored byte for byte, as GNU tar does."""
     name = os.fsencode(entry.path) + (b"/" if entry.type == FOLDER else b"")
     target = os.fsencode(entry.target)
     records = []
     for key, value in ((b"path", name), (b"linkpath", target)):
-        if len(value) > 100 or not value.isascii():
+        if _needs_record(value):
             records.append(_record(key, value))
     for key, number, width in ((b"uid", entry.uid, 8), (b"gid", entry.gid, 8), (b"size", entry.size, 12)):
         if number >= 8 ** (width - 1):

@@ -25,9 +25,9 @@ def full(stream: BinaryIO, size: int, manifest: Mapping[str, Any] | None, sha256
     """
     try:
         found = reading.scan(stream, size, manifest, sha256, tell)
-    except VerificationFailed as error:
+    except FleetError as error:  # an entry that may not be there, a store that fails, a library that is missing
         found = Scan()
-        found.add(error.message)
+        found.add(str(error))
     except OSError as error:
         found = Scan()
         found.add(f"can't be read: {error.strerror or error}")
@@ -49,6 +49,8 @@ def quick(stream: BinaryIO, sha256: str | None, size: int, tell: Tell) -> list[P
             digest.update(block)
             done += len(block)
             tell(Progress("verify", done, size))
+    except FleetError as error:
+        return [Problem(str(error))]
     except OSError as error:
         return [Problem(f"can't be read: {error.strerror or error}")]
     if digest.hexdigest() != sha256:

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import os
 import pathlib
+import signal
 import socket
+import traceback
 
 import pytest
 
@@ -86,5 +90,101 @@ def bring_back(world, destination, restored):
     def run(check=False, **given):
         options = RestoreOptions.from_mapping({"path": str(destination), "destination": str(restored), **given})
         return restore.run(options, world, check=check)
+
+    return run
+
+
+class Dies:
+    """Runs a function in a forked child that kills itself (SIGKILL) around one of its steps: what makes, changes or synchronises files.
+
+    By steps and not by time, so that every one is met, and on a busy machine too.
+    """
+
+    STEPS = ("write", "fsync", "rename", "replace", "unlink", "rmdir", "mkdir", "symlink", "ftruncate", "chmod", "fchmod", "utime")
+
+    def at(self, step, function) -> bool:
+        """Run it; return whether it was killed. Even moments are before a step, odd ones behind it."""
+        pid = os.fork()
+        if pid:
+            return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        count = 0
+
+        def moment():
+            nonlocal count
+            if count == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+
+        def counted(real):
+            def call(*arguments, **named):
+                moment()
+                try:
+                    return real(*arguments, **named)
+                finally:
+                    moment()
+
+            return call
+
+        try:
+            for name in self.STEPS:
+                setattr(os, name, counted(getattr(os, name)))
+            function()
+        finally:
+            os._exit(0)
+
+    def everywhere(self, function):
+        """Kill it at each moment in turn, yield the moment's number, until it gets through."""
+        for step in itertools.count():
+            if not self.at(step, function):
+                return
+            yield step
+
+
+@pytest.fixture
+def few(tmp_path) -> pathlib.Path:
+    """A source of each kind of entry, one or two of each."""
+    root = tmp_path / "few"
+    (root / "bert").mkdir(parents=True)
+    (root / "bert" / "weights").write_bytes(os.urandom(300_000))
+    (root / "bert" / "vocabulary").write_text("one\ntwo\n" * 10_000)
+    (root / "latest").symlink_to("bert")
+    return root
+
+
+@pytest.fixture
+def dies() -> Dies:
+    return Dies()
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Run a function in a child with a mount namespace of its own; C(mounts) are (source, target, type, options), type None binds.
+
+    Skips where that can't be done; the child's assertion errors fail the test.
+    """
+
+    def run(mounts, function):
+        libc = ctypes.CDLL(None, use_errno=True)
+        told = tmp_path / "told"
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                if libc.unshare(0x00020000) or libc.mount(b"none", b"/", None, 0x44000, None):
+                    os._exit(77)
+                for origin, target, kind, options in mounts:
+                    flags = 0 if kind else 0x1000
+                    if libc.mount(bytes(origin), bytes(target), kind.encode() if kind else None, flags, options.encode()):
+                        os._exit(77)
+                function()
+                status = 0
+            except BaseException:
+                told.write_text(traceback.format_exc())
+            finally:
+                os._exit(status)
+        status = os.WEXITSTATUS(os.waitpid(pid, 0)[1])
+        if status == 77:
+            pytest.skip("no mount namespaces here")
+        assert status == 0, told.read_text()
 
     return run

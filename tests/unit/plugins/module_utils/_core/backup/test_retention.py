@@ -20,8 +20,8 @@ NOW = 1_800_000_000.0
 def backup(age_days, kind="verified"):
     created = NOW - age_days * DAY
     name = names.stem(created) + ".tar.gz"
-    document = None if kind in ("legacy", "damaged") else {"verifications": [{"result": "ok"}] if kind == "verified" else []}
-    problems = ("the archive is 3 bytes long",) if kind == "damaged" else ()
+    document = None if kind in ("legacy", "unknown") else {"verifications": [{"result": "ok"}] if kind == "verified" else []}
+    problems = {"damaged": ("the archive is 3 bytes long",), "unknown": ("neither manifest nor checksum file",)}.get(kind, ())
     return Backup(name, "/b/" + name, created, 1, legacy=kind == "legacy", manifest=document, problems=problems)
 
 
@@ -49,6 +49,17 @@ def test_old_archives_wait_for_a_newer_verified_backup():
     assert removed([*old, backup(1, "plain")], Rules(days=30)) == []
     assert removed([*old, backup(60)], Rules(days=30)) == []
     assert removed([*old, backup(1)], Rules(days=30)) == [40, 50]
+
+
+def test_archives_without_a_checksum_wait_too():
+    assert removed([backup(1, "plain"), backup(40, "unknown")], Rules(days=30)) == []
+    assert removed([backup(1), backup(40, "unknown")], Rules(days=30)) == [40]
+
+
+def test_one_dated_ahead_is_never_the_newest():
+    assert removed([backup(-400), backup(1), backup(2)], Rules(days=0, last=1)) == [2]
+    assert removed([backup(-400), backup(40), backup(50)], Rules(days=30)) == [50]
+    assert removed([backup(-400), backup(-300)], Rules(days=0, last=1)) == [-300]
 
 
 def test_damaged_ones_never_protect():

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import http.client
@@ -12,6 +13,7 @@ import http.server
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -54,14 +56,16 @@ def weed() -> str:
 def free_ports(count):
     """Ports whose partner 10000 above is free too: the server opens both."""
     found: list = []
-    for port in range(21000 + os.getpid() % 9000, 44000, 7):
+    for _turn in range(1000):
+        port = random.randrange(21000, 44000)
         with socket.socket() as one, socket.socket() as other:
             try:
                 one.bind(("127.0.0.1", port))
                 other.bind(("127.0.0.1", port + 10000))
             except OSError:
                 continue
-        found.append(port)
+        if port not in found and port - 10000 not in found and port + 10000 not in found:
+            found.append(port)
         if len(found) == count:
             return found
     raise RuntimeError("no free ports")
@@ -72,10 +76,9 @@ def client(endpoint, keys=None):
     return boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id=keys["access_key"], aws_secret_access_key=keys["secret_key"])
 
 
-@pytest.fixture(scope="session")
-def endpoint(tmp_path_factory):
-    """The URL of a running server; ready means that an object could be stored."""
-    folder = tmp_path_factory.mktemp("seaweedfs")
+@contextlib.contextmanager
+def running(folder):
+    """Start a server with its data in C(folder); give its URL, None when it ended at once (a port was taken meanwhile)."""
     config = folder / "s3.json"
     rights = (("admin", KEYS, ["Admin", "Read", "Write", "List", "Tagging"]), ("reader", READER, ["Read", "List"]))
     identities = [{"name": name, "credentials": [{"accessKey": k["access_key"], "secretKey": k["secret_key"]}], "actions": may} for name, k, may in rights]
@@ -93,27 +96,40 @@ def endpoint(tmp_path_factory):
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=64",
     ]
-    command += ["-volume.max=100", "-volume.preStopSeconds=0", "-volume.minFreeSpace=1GiB"]
-    log = open(folder / "log", "wb")
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    command += ["-volume.max=500", "-volume.preStopSeconds=0", "-volume.minFreeSpace=1GiB"]
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{ports[3]}"
     try:
-        s3, end = client(url), time.monotonic() + 90
-        while True:
+        s3, end, ready = client(url), time.monotonic() + 180, False
+        while not ready and process.poll() is None:
             try:
                 with contextlib.suppress(s3.exceptions.BucketAlreadyExists, s3.exceptions.BucketAlreadyOwnedByYou):
                     s3.create_bucket(Bucket="ready")
                 s3.put_object(Bucket="ready", Key="x", Body=b"x")
-                break
+                ready = True
             except Exception as error:
-                if process.poll() is not None or time.monotonic() > end:
+                if time.monotonic() > end:
                     raise RuntimeError(f"SeaweedFS does not work: {error}\n{(folder / 'log').read_text()[-2000:]}") from error
                 time.sleep(0.3)
-        yield url
+        yield url if ready else None
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        log.close()
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory):
+    """The URL of a running server; ready means that an object could be stored."""
+    for turn in range(3):
+        folder = tmp_path_factory.mktemp("seaweedfs")
+        with running(folder) as url:
+            if url is not None:
+                yield url
+                return
+            log = (folder / "log").read_text()[-2000:]
+    raise RuntimeError(f"SeaweedFS does not start, {turn + 1} times:\n{log}")
 
 
 @pytest.fixture
@@ -253,6 +269,69 @@ def test_storage_class(back_up, s3):
     assert head["StorageClass"] == "STANDARD_IA" == result.copies[0]["storage_class"]
 
 
+def test_pruning_with_a_new_backup_is_foretold(back_up, s3, clock):
+    """The copy that is to be made counts for the rules of check mode as it will count then."""
+    pruned, rules = {**s3, "prune": True}, {"retention_days": 0, "keep_last": 1}
+    first = back_up(s3=pruned, **rules).backup["name"]
+    clock.time += 60
+    foretold = [one["url"] for one in back_up(check=True, force=True, s3=pruned, **rules).copies if one.get("removed")]
+    done = [one["url"] for one in back_up(force=True, s3=pruned, **rules).copies if one.get("removed")]
+    assert foretold == done == [f"s3://{s3['bucket']}/node1/{first}"]
+
+
+def test_a_missing_bucket_is_told_in_check_mode_too(back_up, s3):
+    with pytest.raises(errors.StoreError, match="no such bucket"):
+        back_up(check=True, s3={**s3, "bucket": "no-such-bucket"})
+
+
+def test_parts_that_a_killed_run_left_are_dropped(back_up, s3, source, destination):
+    (source / "large").write_bytes(os.urandom(20_000_000))
+    name = back_up().backup["name"]
+    s3client = client(s3["endpoint_url"])
+    for key in (f"node1/{name}", f"node1/{name}.other"):
+        upload = s3client.create_multipart_upload(Bucket=s3["bucket"], Key=key)["UploadId"]
+        s3client.upload_part(Bucket=s3["bucket"], Key=key, UploadId=upload, PartNumber=1, Body=b"x" * (5 << 20))
+    assert back_up(s3=s3).copies[0]["verified"] == "checksum"
+    assert [one["Key"] for one in s3client.list_multipart_uploads(Bucket=s3["bucket"])["Uploads"]] == [f"node1/{name}.other"]
+
+
+def test_a_copy_made_by_another_tool_is_ours_when_its_manifest_is(back_up, s3, destination):
+    name = back_up().backup["name"]
+    for suffix in ("", ".sha256", ".manifest.json"):
+        client(s3["endpoint_url"]).put_object(Bucket=s3["bucket"], Key=f"node1/{name}{suffix}", Body=(destination / (name + suffix)).read_bytes())
+    result = back_up(s3=s3)
+    assert not result.changed and result.copies[0]["verified"] == "size_only"
+
+
+def test_an_object_that_can_not_be_read_is_that_backups_problem(back_up, look, s3, clock):
+    first = back_up(s3=s3).backup["name"]
+    clock.time += 60
+    back_up(force=True, s3=s3)
+
+    class Breaks(Honest):
+        """Downloads of the first one break off early, again and again."""
+
+        def response(self, handler, status, headers, data):
+            if handler.command == "GET" and handler.path.split("?")[0].endswith(first):
+                headers["Content-Length"], data = str(len(data)), b""
+            return status, headers, data
+
+    with behind(Breaks(), s3) as url:
+        for depth in ("quick", "full"):
+            found = look(verify=depth, s3={**s3, "endpoint_url": url})
+            assert [one["verified"] for one in found["backups"]] == [True, False] and not found["verified"]
+            assert "failed at byte 0 of" in found["backups"][1]["problems"][0]
+
+
+def test_a_library_without_checksums_is_named_with_the_version_that_is_needed(back_up, monkeypatch):
+    """Debian 11 and Ubuntu 22.04 bring one that is too old."""
+    import botocore.model
+
+    monkeypatch.setattr(botocore.model.StructureShape, "members", {"Body": None})
+    with pytest.raises(errors.MissingLibrary, match=rf"version {store_s3.OLDEST} or later"):
+        back_up(s3={"bucket": "b", "region": "us-east-1"})
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -358,6 +437,24 @@ class Believes(Honest):
         return status, {key: value for key, value in headers.items() if "checksum" not in key.lower()}, data
 
 
+class Shortens(Honest):
+    """Tells the checksum of an object sent in parts without their number, as moto does."""
+
+    def response(self, handler, status, headers, data):
+        return status, {key: value.partition("-")[0] if key.lower() == "x-amz-checksum-sha256" else value for key, value in headers.items()}, data
+
+
+class Wholes(Honest):
+    """Tells the checksum of the whole object also where it was sent in parts."""
+
+    def response(self, handler, status, headers, data):
+        told = next((key for key in headers if key.lower() == "x-amz-checksum-sha256"), None)
+        whole = headers.get("X-Amz-Meta-Sha256") or headers.get("x-amz-meta-sha256")
+        if told and whole:
+            headers[told] = base64.b64encode(bytes.fromhex(whole)).decode()
+        return status, headers, data
+
+
 class Echoes(Believes):
     """Takes wrong checksums and yet repeats the client's claim on HEAD: worth nothing."""
 
@@ -373,6 +470,40 @@ class Loses(Honest):
     def response(self, handler, status, headers, data):
         if handler.command == "HEAD" and handler.path.endswith(".tar.gz") and status == 200:
             headers["Content-Length"] = "17"
+        return status, headers, data
+
+
+class Busy(Honest):
+    """Answers each second request with 503 SlowDown, and drops the connection of each fifth."""
+
+    def __init__(self):
+        self.count = 0
+
+    def response(self, handler, status, headers, data):
+        self.count += 1
+        if self.count % 5 == 0:
+            handler.connection.shutdown(socket.SHUT_RDWR)
+        if self.count % 2:
+            return status, headers, data
+        body = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+        return 503, {"Content-Type": "application/xml"}, b"" if handler.command == "HEAD" else body
+
+
+class FlipsUp(Honest):
+    """One bit of what is uploaded changes on the way."""
+
+    def request(self, handler, headers, body):
+        if handler.command == "PUT" and len(body) > 1_000_000:
+            body = bytes([body[0] ^ 1]) + body[1:]
+        return headers, body
+
+
+class FlipsDown(Honest):
+    """One bit of what is downloaded changes on the way."""
+
+    def response(self, handler, status, headers, data):
+        if handler.command == "GET" and len(data) > 1_000_000:
+            data = data[:500_000] + bytes([data[500_000] ^ 1]) + data[500_001:]
         return status, headers, data
 
 
@@ -393,6 +524,63 @@ def test_a_server_that_takes_wrong_checksums_is_never_believed(back_up, s3, alte
         result = back_up(s3={**s3, "endpoint_url": url})
         assert result.copies[0]["verified"] == "size_only"
         assert not back_up(s3={**s3, "endpoint_url": url}).changed
+
+
+def test_a_busy_server_is_asked_again(back_up, bring_back, s3, source):
+    (source / "large").write_bytes(os.urandom(20_000_000))
+    with behind(Busy(), s3) as url:
+        assert back_up(s3={**s3, "endpoint_url": url}).copies[0]["verified"] == "checksum"
+        assert bring_back(s3={**s3, "endpoint_url": url}).verified
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_bit_that_changes_on_the_way(back_up, look, bring_back, s3, source, restored, large):
+    """Refused by the server on its way up, by us on its way down; nothing wrong is left on either side."""
+    if large:
+        (source / "large").write_bytes(os.urandom(20_000_000))
+    with behind(FlipsUp(), s3) as url, pytest.raises(errors.StoreError, match="failed"):
+        back_up(s3={**s3, "endpoint_url": url})
+    assert not [key for key in objects(s3) if key.endswith((".gz", ".json"))]
+    assert client(s3["endpoint_url"]).list_multipart_uploads(Bucket=s3["bucket"]).get("Uploads", []) == []
+    assert back_up(s3=s3).copies[0]["uploaded"]
+    with behind(FlipsDown(), s3) as url:
+        assert look(s3={**s3, "endpoint_url": url}, verify="full")["backups"][0]["problems"]
+        with pytest.raises(errors.VerificationFailed):
+            bring_back(s3={**s3, "endpoint_url": url})
+    assert not restored.exists() and bring_back(s3=s3).verified
+
+
+@pytest.mark.parametrize("alter", [Shortens, Wholes])
+def test_other_ways_to_tell_the_checksum_of_parts(back_up, s3, source, alter):
+    (source / "large").write_bytes(os.urandom(20_000_000))
+    with behind(alter(), s3) as url:
+        result = back_up(s3={**s3, "endpoint_url": url})
+        assert result.copies[0]["verified"] == "checksum"
+        assert not back_up(s3={**s3, "endpoint_url": url}).changed
+
+
+def test_a_versioned_bucket_with_object_lock(back_up, look, bring_back, endpoint, s3, clock):
+    """A retention by default: every upload must carry a checksum, and what is removed only gets a marker."""
+    s3 = {**s3, "bucket": s3["bucket"] + "-lock"}
+    s3client = client(endpoint)
+    s3client.create_bucket(Bucket=s3["bucket"], ObjectLockEnabledForBucket=True)
+    rule = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}}
+    s3client.put_object_lock_configuration(Bucket=s3["bucket"], ObjectLockConfiguration=rule)
+    first = back_up(s3=s3).backup["name"]
+    clock.time += 60
+    result = back_up(s3={**s3, "prune": True}, force=True, retention_days=0, keep_last=1)
+    assert [one.get("removed", False) for one in result.copies] == [False, True] and result.copies[0]["verified"] == "checksum"
+    assert not back_up(s3={**s3, "prune": True}, retention_days=0, keep_last=1).changed
+    assert [one["name"] for one in look(s3=s3, verify="quick")["backups"]] == [result.backup["name"]] != [first]
+    assert bring_back(s3=s3).changed
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "a//b/", "/x y/Grüße/", "node1/deep/er"])
+def test_prefixes(back_up, look, s3, prefix):
+    name = back_up(s3={**s3, "prefix": prefix}).backup["name"]
+    clean = "".join(f"{part}/" for part in prefix.split("/") if part)
+    assert f"{clean}{name}.manifest.json" in objects(s3)
+    assert not back_up(s3={**s3, "prefix": prefix}).changed and look(s3={**s3, "prefix": prefix}, verify="quick")["verified"]
 
 
 def test_an_upload_that_got_lost_fails(back_up, s3, destination):

@@ -98,6 +98,32 @@ def test_a_spoiled_manifest(back_up, look):
     assert "not valid JSON" in only(look())["problems"][0]
 
 
+def test_a_spoiled_checksum_file(back_up, look):
+    """Each single bit: found, or without meaning (a hex digit's case)."""
+    path = back_up().backup["path"] + ".sha256"
+    with open(path, "rb") as stream:
+        good = stream.read()
+    for bit in range(8 * len(good)):
+        raw = bytearray(good)
+        raw[bit // 8] ^= 1 << bit % 8
+        with open(path, "wb") as stream:
+            stream.write(raw)
+        done = subprocess.run(["sha256sum", "--status", "-c", os.path.basename(path)], cwd=os.path.dirname(path), stderr=subprocess.DEVNULL, check=False)
+        assert look()["verified"] is (done.returncode == 0), bytes(raw)
+
+
+@pytest.mark.parametrize("text", ["{}  {}\n", "{}  /backup/models/{}\n", "{} *{}\n", "{}\n", "{}  -\n", "{}"])
+def test_checksum_files_as_scripts_write_them(look, source, destination, text):
+    destination.mkdir()
+    stem = "models_backup_20250131_020000.tar.gz"
+    subprocess.run(["tar", "-czf", str(destination / stem), "-C", str(source.parent), "models"], check=True, stderr=subprocess.DEVNULL)
+    digest = subprocess.run(["sha256sum", stem], cwd=destination, capture_output=True, text=True, check=True).stdout.split()[0]
+    (destination / (stem + ".sha256")).write_text(text.format(digest, stem))
+    assert look(verify="full")["verified"]
+    (destination / (stem + ".sha256")).write_text(f"{digest}  models_backup_20250130_020000.tar.gz\n")
+    assert "no SHA-256 of" in only(look())["problems"][0]
+
+
 def test_a_manifest_without_its_archive_is_told(back_up, look):
     os.unlink(back_up().backup["path"])
     found = look(verify="full")
