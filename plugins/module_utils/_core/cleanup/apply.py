@@ -20,7 +20,6 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..errors import FleetError
 from ..ports import Progress, Tell
 from .inuse import InUse
 from .options import TRASH, Target
@@ -29,8 +28,8 @@ from .scan import DIRECTORY, STAMPS, Changed, Identity, Look, Survey, remove, su
 
 #: Why a unit goes back that a stopped run had moved.
 PUT_BACK = "put back: a run was interrupted before its removal, and it is not due"
-#: Units that are moved before the process table is read again.
-BATCH = 256
+#: Units that are moved before the process table is read again. Those that must stay are back before the first of the others is removed.
+BATCH = 1024
 
 _NAME = re.compile(re.escape(TRASH) + r"[0-9a-f]{16}")
 
@@ -49,8 +48,10 @@ class Root:
 
     def look(self, target: Target, busy: InUse | None, now: float, moved: bool = False) -> Look:
         """Return what a survey of one of this root's units looks out for."""
-        stamp = STAMPS[target.age_by]
-        return Look(stamp, self.device, self.mount, busy.identities if busy else None, target.excluded, cutoff(target, now), moved)
+        stamp, fresh = STAMPS[target.age_by], cutoff(target, now)
+        if busy is None:
+            return Look(stamp, self.device, self.mount, excluded=target.excluded, fresh=fresh, moved=moved)
+        return Look(stamp, self.device, self.mount, busy.identities, busy.inodes, target.excluded, fresh, moved)
 
 
 @dataclass
@@ -255,34 +256,43 @@ def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Do
             done.fail(one.target, one.path, error)
             continue
         moved.append(one)
+    judged: list[tuple[Doomed, Survey]] = []
+    waiting = list(reversed(moved))
     try:
         # Whoever opened a unit before it was moved is seen now; nobody can open it by its name any more.
         busy = work.busy()
         protected = work.protected(f"{quarantine.path}/new", busy)
-    except FleetError:
-        for one in moved:
-            _return(quarantine, one, "it could not be found out whether it is in use", done)
+        look = root.look(work.target, busy, work.now, moved=True)
+        while waiting:
+            found = _judge(quarantine, work, waiting[-1], look, protected, done)
+            one = waiting.pop()
+            if found is not None:
+                judged.append((one, found))
+    except BaseException as error:
+        for one in [*waiting, *(one for one, _found in judged)]:
+            _return(quarantine, one, f"the cleanup was stopped: {error}", done)
         raise
-    for one in moved:
-        _remove_moved(quarantine, work, one, busy, protected, done)
+    for one, found in judged:
+        _destroy(quarantine, one, found, done)
 
 
-def _remove_moved(quarantine: Quarantine, work: Work, one: Doomed, busy: InUse | None, protected: dict[str, str], done: Done) -> None:
-    root, name = quarantine.root, os.path.basename(one.path)
+def _judge(quarantine: Quarantine, work: Work, one: Doomed, look: Look, protected: dict[str, str], done: Done) -> Survey | None:
+    """Look again at a unit that was moved; return what it is now, or put it back and return None."""
+    name = os.path.basename(one.path)
     try:
-        found = survey(quarantine.new, name, root.look(work.target, busy, work.now, moved=True))
+        found = survey(quarantine.new, name, look)
         reason = protected.get(name) or _differs(one.survey, found, work)
     except FileNotFoundError:
         done.fail(one.target, one.path, "it vanished from the quarantine folder")
-        return
+        return None
     except Changed as error:
-        found, reason = None, str(error)
+        reason = str(error)
     except OSError as error:
-        found, reason = None, f"it can't be read: {error.strerror}"
-    if reason or found is None:
+        reason = f"it can't be read: {error.strerror}"
+    if reason:
         _return(quarantine, one, reason, done)
-        return
-    _destroy(quarantine, one, found, done)
+        return None
+    return found
 
 
 def _destroy(quarantine: Quarantine, one: Doomed, found: Survey, done: Done) -> None:

@@ -39,9 +39,11 @@ class Mount:
 
 @dataclass(frozen=True)
 class InUse:
-    """Identities in use on the devices asked for, all mounts of all namespaces, and how many processes could not be examined."""
+    """Identities in use on the devices asked for, their inode numbers alone, all mounts of all namespaces, and how many processes
+    could not be examined."""
 
     identities: frozenset[Identity] = frozenset()
+    inodes: frozenset[int] = frozenset()
     mounts: frozenset[tuple[str, str]] = frozenset()
     unseen: int = 0
 
@@ -110,7 +112,7 @@ def _collect(proc: str, devices: frozenset[int], folders: tuple[str, ...]) -> In
         mounts.update((mount.device, mount.source) for mount in read_mounts(f"{proc}/self/mountinfo") if mount.source != "/")
     with contextlib.suppress(OSError):
         _locks(f"{proc}/locks", devices, found)
-    return InUse(frozenset(found), frozenset(mounts), unseen)
+    return InUse(frozenset(found), frozenset(inode for _device, inode in found), frozenset(mounts), unseen)
 
 
 def _add(path: str, devices: frozenset[int], found: set[Identity]) -> bool:

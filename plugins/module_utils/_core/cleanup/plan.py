@@ -114,7 +114,8 @@ def decide(folders: list[Folder], now: float) -> Plan:
                 units.append((unit, path))
         plan.matched[target.name] = len(units) + len(folder.unread)
         plan.keep.extend(Kept(target.name, f"{folder.path.rstrip('/')}/{name}", reason) for name, reason in folder.unread.items())
-        units.sort(key=lambda one: (one[0].newest, one[0].name), reverse=True)
+        # By what is in them: a unit that was only moved (or moved and put back) is not newer than the others.
+        units.sort(key=lambda one: (one[0].content, one[0].name), reverse=True)
         for place, (unit, path) in enumerate(units):
             reason = _why_kept(unit, folder, place, now)
             if reason:

@@ -12,6 +12,7 @@ ends the walk.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -48,8 +49,29 @@ def open_directory(name: str, dir_fd: int, flags: int = DIRECTORY) -> int:
         return os.open(name, flags, dir_fd=dir_fd)
 
 
+class _Statx(ctypes.Structure):
+    """The part of C(struct statx) that is read here."""
+
+    _fields_ = [("mask", ctypes.c_uint32), ("_between", ctypes.c_uint8 * 140), ("mount", ctypes.c_uint64), ("_rest", ctypes.c_uint8 * 104)]
+
+
+_STATX_MNT_ID = 0x1000
+_EMPTY_PATH_DONT_SYNC = 0x5000
+_answer = _Statx()
+_statx: Callable[..., int] | None
+try:
+    _statx = ctypes.CDLL(None).statx
+except (OSError, AttributeError):  # an old C library
+    _statx = None
+
+
 def mount_id(fd: int) -> int | None:
-    """Return the id of the mount that an open file lies on (Linux 3.15), None when the kernel does not say."""
+    """Return the id of the mount that an open file lies on, None when the kernel does not say.
+
+    Asked for every folder: statx(2) tells it since Linux 5.8 at a tenth of what reading /proc costs (since 3.15).
+    """
+    if _statx is not None and _statx(fd, b"", _EMPTY_PATH_DONT_SYNC, _STATX_MNT_ID, ctypes.byref(_answer)) == 0 and _answer.mask & _STATX_MNT_ID:
+        return int(_answer.mount)
     try:
         info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -142,7 +164,7 @@ class Look:
     """What a survey looks out for.
 
     :param stamp: the time of an entry that counts, nanoseconds since the epoch.
-    :param busy: identities of what is in use; None when that is not asked.
+    :param busy: identities of what is in use; None when that is not asked. C(inodes) are their inode numbers.
     :param device: st_dev, C(mount) the mount id of the root; nothing elsewhere is entered.
     :param fresh: stop when an entry is newer than this (nanoseconds): the unit stays anyway.
     :param moved: the unit was just renamed, so its own ctime says nothing; only its mtime counts.
@@ -152,6 +174,7 @@ class Look:
     device: int
     mount: int | None
     busy: Set[Identity] | None = None
+    inodes: Set[int] = frozenset()
     excluded: re.Pattern[str] | None = None
     fresh: int | None = None
     moved: bool = False
@@ -160,17 +183,18 @@ class Look:
 @dataclass
 class Survey:
     """What a unit is and holds. C(size) is the allocated bytes without files that have further links; those stand in C(linked):
-    identity to (number of links the file has, number seen here, allocated bytes). C(newest) is in nanoseconds since the epoch and
-    belongs to C(newest_path) (relative to the unit, empty for itself). C(veto) says why the unit must stay; C(unread) are the
-    folders in it that this user can't read."""
+    identity to (number of links the file has, number seen here, allocated bytes). C(own) is the time of the unit itself, C(content) the
+    newest time in it, which belongs to C(content_path) (relative to the unit, empty for itself); both in nanoseconds since the epoch.
+    C(veto) says why the unit must stay."""
 
     name: str
     identity: Identity
     mode: int
     uid: int
     mtime_ns: int
-    newest: int
-    newest_path: str = ""
+    own: int
+    content: int
+    content_path: str = ""
     size: int = 0
     files: int = 0
     folders: int = 0
@@ -182,6 +206,16 @@ class Survey:
     def kind(self) -> str:
         """C(dir), C(link), or C(file) for everything else."""
         return "dir" if stat.S_ISDIR(self.mode) else "link" if stat.S_ISLNK(self.mode) else "file"
+
+    @property
+    def newest(self) -> int:
+        """The newest time of the unit and everything in it."""
+        return max(self.own, self.content)
+
+    @property
+    def newest_path(self) -> str:
+        """What has that time, empty for the unit itself."""
+        return self.content_path if self.content > self.own else ""
 
     @property
     def disk_usage(self) -> int:
@@ -200,8 +234,10 @@ def survey(parent: int, name: str, look: Look) -> Survey:
     :raises FileNotFoundError: it is gone. :raises Changed: it is being changed.
     """
     found = os.lstat(name, dir_fd=parent)
-    own = found.st_mtime_ns if look.moved else look.stamp(found)
-    unit = Survey(name, identity(found), found.st_mode, found.st_uid, found.st_mtime_ns, own)
+    own = look.stamp(found)
+    # Renaming a unit changes its ctime and nothing in it.
+    content = own if look.stamp is _atime else found.st_mtime_ns
+    unit = Survey(name, identity(found), found.st_mode, found.st_uid, found.st_mtime_ns, content if look.moved else own, content)
     if look.excluded is not None and look.excluded.match(name):
         unit.keep("excluded")
     _count(unit, parent, name, "", found, look)
@@ -309,8 +345,10 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
         unit.keep(MOUNT)
         return []
     prefix = "/".join(path) + "/" if path else ""
-    stamp, excluded, busy, device = look.stamp, look.excluded, look.busy, look.device
+    excluded, inodes, device = look.excluded, look.inodes, look.device
+    stamp = None if look.stamp is _newest else look.stamp
     folders: list[tuple[str, Identity]] = []
+    files = blocks = 0
     with os.scandir(fd) as entries:
         for entry in entries:
             name = entry.name
@@ -318,18 +356,25 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
                 found = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            time = stamp(found)
-            if time > unit.newest:
-                unit.newest, unit.newest_path = time, prefix + name
+            # What is frequent is done here, without calls.
+            time = found.st_ctime_ns
+            if stamp is not None:
+                time = stamp(found)
+            elif found.st_mtime_ns > time:
+                time = found.st_mtime_ns
+            if time > unit.content:
+                unit.content, unit.content_path = time, prefix + name
             if excluded is not None and excluded.match(name):
                 unit.keep(f"holds {prefix}{name}, which is excluded")
-            if found.st_nlink == 1 and stat.S_ISREG(found.st_mode) and found.st_dev == device and (busy is None or identity(found) not in busy):
-                unit.files += 1  # the one case that is frequent, without a call
-                unit.size += found.st_blocks * _BLOCK
+            if found.st_nlink == 1 and stat.S_ISREG(found.st_mode) and found.st_dev == device and found.st_ino not in inodes:
+                files += 1
+                blocks += found.st_blocks
                 continue
             _count(unit, fd, name, prefix + name, found, look)
             if stat.S_ISDIR(found.st_mode) and found.st_dev == device:
                 folders.append((name, identity(found)))
+    unit.files += files
+    unit.size += blocks * _BLOCK
     return [] if _is_fresh(unit, look) else folders
 
 

@@ -19,7 +19,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import fsutil, isolate
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply, job
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import TRASH, CleanupOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import LockBusy, NotUsable, Refused
@@ -98,6 +98,16 @@ def test_keep_last_keeps_the_newest(world, clock, root, lab):
     result = lab.clean(world, root, keep_last=2, age_by="mtime")
     assert lab.names(result["removed"]) == ["step-0", "step-1", "step-2"]
     assert sorted(os.listdir(root)) == ["step-3", "step-4"]
+
+
+def test_a_unit_that_was_only_moved_does_not_count_as_newer_than_the_others(world, root, tmp_path, lab):
+    """Putting a unit back sets its ctime; the newest checkpoint must not lose its place to it."""
+    for name in ("step-1", "step-2"):
+        lab.unit(root, name)
+        time.sleep(0.02)
+    os.rename(root / "step-1", tmp_path / "aside")
+    os.rename(tmp_path / "aside", root / "step-1")
+    assert lab.names(lab.clean(world, root, keep_last=1)["removed"]) == ["step-1"]
 
 
 # --- which entries ------------------------------------------------------------------------------------------------
@@ -363,6 +373,33 @@ def test_a_unit_taken_into_use_meanwhile_is_put_back_whole(world, root, later, l
     finally:
         held[0].close()
     assert "in use" in lab.reasons(result)["run"] and (one / "model.bin").exists() and os.listdir(root) == ["run"]
+
+
+def test_what_must_stay_is_back_in_its_place_before_anything_is_removed(world, root, later, lab, monkeypatch):
+    """Removing the others may take long; what is in use must not be missing all that time."""
+    one = lab.unit(root, "run")
+    for number in range(5):
+        lab.unit(root, f"go-{number}")
+    there, real = [], apply.remove
+
+    def remove(*arguments):
+        there.append((one / "model.bin").exists())
+        return real(*arguments)
+
+    monkeypatch.setattr(apply, "remove", remove)
+    held = []
+    try:
+        result = _two(root, later, world, _once(lambda: held.append(open(one / "model.bin"))))
+    finally:
+        held[0].close()
+    assert result["removed_count"] == 6 and len(there) == 6 and all(there)
+
+
+def test_when_the_process_table_stops_answering_what_was_moved_goes_back(world, root, later, lab):
+    lab.unit(root, "run")
+    result = _two(root, later, world, _once(lambda: setattr(world, "root", "/nowhere")))
+    assert result["failed"] and not result["changed"] and os.listdir(root) == ["run"] and os.listdir(later) == ["z"]
+    assert (root / "run/model.bin").exists()
 
 
 def test_a_unit_that_vanished_meanwhile_is_no_error(world, root, later, lab):
