@@ -14,7 +14,8 @@ description:
   - The unit that goes or stays is an entry of a target's folder as a whole, for example one run. Its age is that of the newest entry
     anywhere inside it.
   - Kept whatever their age are units in use (open, mapped or locked files, working folders, live sockets, volumes of containers), units that hold
-    a mount point, units that a symbolic link in the same folder names (V(latest)), and what this task itself needs.
+    a mount point, units that a symbolic link in the same folder names (V(latest)), home folders, backups of M(mlops.fleet.model_backup), and what
+    this task itself needs. In C(/var/log) the logs of this collection's own jobs stay, rotated ones too; log rotation removes them.
   - Safe against users who change the tree meanwhile. Nothing is reached through a path twice, symbolic links are never followed, and no other
     filesystem or mount is entered.
   - A unit is first renamed into a quarantine folder beside it (V(.mlops-fleet-trash-) and 16 digits), looked at again and removed there, so that
@@ -34,7 +35,8 @@ options:
         type: str
       path:
         description:
-          - Folder whose entries are the units. System folders, home folders and V(/) are refused.
+          - Folder whose entries are the units. V(/) and what lies directly below it, system folders, folders of databases and container engines,
+            users' home folders and those of this collection are refused.
           - V(/tmp), V(/var/tmp) and V(/var/log) need a O(targets[].pattern) with a literal beginning of at least two characters.
           - Refused, too, when anybody may replace one of the folders above it, or when it leads through a symbolic link of another user.
         type: path

@@ -74,8 +74,32 @@ FORBIDDEN_TREES = (
     "/sbin",
     "/sys",
     "/usr/bin",
+    "/usr/games",
+    "/usr/include",
     "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/libx32",
     "/usr/sbin",
+    "/usr/share",
+    "/usr/src",
+    "/var/lib/apt",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+    "/var/lib/dpkg",
+    "/var/lib/etcd",
+    "/var/lib/kubelet",
+    "/var/lib/mongodb",
+    "/var/lib/mysql",
+    "/var/lib/postgresql",
+    "/var/lib/redis",
+    "/var/lib/rpm",
+    "/var/lib/snapd",
+    "/var/lib/systemd",
+    "/var/mail",
+    "/var/spool/cron",
 )
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -223,11 +247,14 @@ def refuse_dangerous(path: str, what: str, shared_ok: bool = False) -> str:
         if shared_ok and candidate in SHARED:
             continue
         homes = {os.path.expanduser("~")} | ({candidate} if os.path.dirname(candidate) == "/home" else set())
-        if candidate in DANGEROUS or candidate in homes or candidate.count("/") < 2:
-            raise Refused(f"The {what} {path} is a system or home folder.", "Name a folder of its own below it.", path)
+        leads = path if candidate == normal else f"{path} leads to {candidate}, which"
+        if candidate in DANGEROUS or candidate in homes:
+            raise Refused(f"The {what} {leads} is a system or home folder.", "Name a folder of its own below it.", path)
+        if candidate.count("/") < 2:
+            raise Refused(f"The {what} {leads} lies directly below /, like system folders and whole disks.", "Name a folder of its own below it.", path)
         for tree in FORBIDDEN_TREES:
-            if candidate.startswith(tree + "/"):
-                raise Refused(f"The {what} {path} lies in {tree}.", "Name a folder outside the system's own trees.", path)
+            if candidate == tree or candidate.startswith(tree + "/"):
+                raise Refused(f"The {what} {leads} lies in {tree}.", "Name a folder outside the system's own trees.", path)
     return normal
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from ..backup.names import shown
 from ..errors import FleetError, NotUsable, Refused, WriteFailed
-from ..fsutil import atomic_write, human_duration, lock, lock_folder, refuse_dangerous
+from ..fsutil import atomic_write, human_duration, lock, lock_folder
 from ..ports import Progress, Tell, World, silent
 from ..verdict import isoformat
 from . import inuse, tools
 from .apply import PUT_BACK, Done, Failure, Leftover, Root, Work, carry_out, leftovers, recover
 from .inuse import InUse
-from .options import CleanupOptions, Target
+from .options import OWN_LOGS, CleanupOptions, Target, homes, refuse_root
 from .plan import Braked, Doomed, Folder, Kept, Plan, check_brake, decide
 from .scan import MOUNT, Changed, mount_id, open_root, survey
 
@@ -244,7 +244,7 @@ def _open(target: Target, facts: Facts) -> Folder:
         folder.state, folder.note = "failed", str(error)
         return folder
     root = facts.roots[target.name] = Root(fd, folder.path, os.fstat(fd).st_dev, mount_id(fd), given=target.path)
-    refuse_dangerous(folder.path, "cleanup root", target.shared_ok)  # once more, where the links lead now
+    refuse_root(folder.path, target.shared_ok)  # once more, where the links lead now
     root.source = inuse.located(folder.path, inuse.read_mounts("/proc/self/mountinfo"))
     return folder
 
@@ -258,7 +258,8 @@ def _busy(options: CleanupOptions, world: World, roots: Iterable[Root]) -> InUse
 
 def _own_paths(options: CleanupOptions, facts: Facts) -> dict[str, str]:
     """Return paths that must not go, and why: what this run itself needs."""
-    own = {root.path: "holds a cleanup root" for root in facts.roots.values()}
+    own = {path: f"is or holds the home folder of {user}" for path, user in homes().items()}
+    own.update((root.path, "holds a cleanup root") for root in facts.roots.values())
     # Not asked of lock_folder(), which makes it: a check touches nothing.
     for folder in (f"/tmp/mlops-fleet-{os.geteuid()}", os.environ.get("MLOPS_FLEET_LOCK_DIR", "")):
         own[os.path.realpath(folder or "/")] = "holds our locks"
@@ -288,11 +289,15 @@ def _protected(root: Root, busy: InUse | None, own: dict[str, str], folder: str)
         for device, path in busy.mounts:
             if device == root.source[0]:
                 protect(path, source, "in use: it is mounted elsewhere")
-    for name in os.listdir(root.fd):
-        unit = _named_by(root, name, mounts)
+    with os.scandir(root.fd) as entries:
+        present = [(entry.name, entry.is_symlink()) for entry in entries]
+    for name, link in present:
+        unit = _named_by(root, name, mounts) if link else ""
         if unit:
             found.setdefault(unit, f"the link {shown(name)} names it")
             found.setdefault(name, f"it names {shown(unit)}")
+    if root.path == "/var/log":
+        found.update((name, "a log of our own jobs; log rotation removes it") for name, _link in present if OWN_LOGS.fullmatch(name))
     return found
 
 

@@ -23,8 +23,10 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 
 from ..errors import NotUsable, Refused
+from .options import is_backup
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PATH = getattr(os, "O_PATH", 0o10000000)
 _NOATIME = getattr(os, "O_NOATIME", 0)
 _BLOCK = 512  # unit of st_blocks, whatever the filesystem's own
 
@@ -106,12 +108,11 @@ def open_root(path: str) -> tuple[int, str]:
                     path,
                 )
             part = parts.popleft()
-            found = os.lstat(part, dir_fd=fd)
-            if stat.S_ISLNK(found.st_mode):
+            target = _own_link(part, fd)
+            if target is not None:
                 links += 1
-                if links > 40 or found.st_uid not in (0, os.geteuid()):
+                if links > 40 or not target:
                     raise Refused(f"The cleanup root {path} leads through a symbolic link that is not ours: {part}.", "Name the real path.", path)
-                target = os.readlink(part, dir_fd=fd)
                 parts.extendleft(reversed([step for step in target.split("/") if step not in ("", ".")]))
                 if target.startswith("/"):
                     os.close(fd)
@@ -134,6 +135,21 @@ def open_root(path: str) -> tuple[int, str]:
         os.close(fd)
         raise
     return fd, "/" + "/".join(real)
+
+
+def _own_link(name: str, dir_fd: int) -> str | None:
+    """Return where a symbolic link leads, empty when it is neither root's nor this user's, None when the entry is no link.
+
+    Through a descriptor, so that the link that is read is the one whose owner was seen.
+    """
+    fd = os.open(name, _PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISLNK(found.st_mode):
+            return None
+        return os.readlink("", dir_fd=fd) if found.st_uid in (0, os.geteuid()) else ""
+    finally:
+        os.close(fd)
 
 
 # --- measuring ----------------------------------------------------------------------------------------------------
@@ -240,6 +256,8 @@ def survey(parent: int, name: str, look: Look) -> Survey:
     unit = Survey(name, identity(found), found.st_mode, found.st_uid, found.st_mtime_ns, content if look.moved else own, content)
     if look.excluded is not None and look.excluded.match(name):
         unit.keep("excluded")
+    if is_backup(name):
+        unit.keep("a backup; the retention of model_backup removes it")
     _count(unit, parent, name, "", found, look)
     if not stat.S_ISDIR(found.st_mode) or unit.veto == MOUNT or _is_fresh(unit, look):
         return unit
@@ -366,6 +384,8 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
                 unit.content, unit.content_path = time, prefix + name
             if excluded is not None and excluded.match(name):
                 unit.keep(f"holds {prefix}{name}, which is excluded")
+            if name[:14] == "models_backup_" and is_backup(name):
+                unit.keep(f"holds the backup {prefix}{name}")
             if found.st_nlink == 1 and stat.S_ISREG(found.st_mode) and found.st_dev == device and found.st_ino not in inodes:
                 files += 1
                 blocks += found.st_blocks

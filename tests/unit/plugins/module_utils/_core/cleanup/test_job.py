@@ -183,6 +183,18 @@ def test_what_the_run_itself_needs_stays(world, root, tmp_path, lab):
     assert lab.names(result["removed"]) == ["x"] and sorted(os.listdir(root)) == ["holds-a-root", "reports"]
 
 
+def test_backups_stay_in_their_folder_and_in_units_that_hold_it(world, root, lab):
+    for folder in (root, root / "unit/backups"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("", ".sha256", ".manifest.json"):
+            (folder / f"models_backup_20260101_020000.tar.gz{name}").write_text("x")
+    for name in ("models_backup_notes.txt", "other"):
+        (root / name).write_text("x")
+    result = lab.clean(world, root, retention_days=0)
+    assert lab.names(result["removed"]) == ["models_backup_notes.txt", "other"] and result["kept_count"] == 4
+    assert "holds the backup backups/models_backup_2026" in lab.reasons(result)["unit"]
+
+
 # --- in use -------------------------------------------------------------------------------------------------------
 
 
@@ -677,7 +689,8 @@ def test_the_old_scripts_places_by_default(world, clock, tmp_path, lab):
         clock.time = now + 20 * DAY
         for path in ("/opt/ml/experiments/e20", "/opt/ml/checkpoints/c20"):
             lab.unit(*os.path.split(path))
-        for path in ("/var/log/ml-api.log.9", "/var/log/syslog", "/tmp/ml-new", "/tmp/other"):
+        ours = ("ml-backup.log", "ml-cleanup.log.3.gz", "ml-health-check.log-20260101", "ml-maintenance.log.1")
+        for path in ("/var/log/ml-api.log.9", "/var/log/syslog", "/tmp/ml-new", "/tmp/other", *(f"/var/log/{name}" for name in ours)):
             pathlib.Path(path).write_text("x")
         os.utime("/tmp/ml-new", (clock.time, clock.time))
         first = job.run(CleanupOptions.from_mapping({}), world).to_dict()
@@ -686,10 +699,11 @@ def test_the_old_scripts_places_by_default(world, clock, tmp_path, lab):
         clock.time = now + 30.1 * DAY
         third = job.run(CleanupOptions.from_mapping({"only": ["experiments"]}), world).to_dict()
         aggressive = job.run(CleanupOptions.from_mapping({"aggressive": True, "only": ["tmp"]}), world).to_dict()
-        return first, second, third, aggressive, sorted(os.listdir("/tmp")), os.listdir("/var/log")
+        return first, second, third, aggressive, sorted(os.listdir("/tmp")), sorted(set(os.listdir("/var/log")) - set(ours))
 
     first, second, third, aggressive, tmp, log = lab.in_namespace(inner)
     assert [one["path"] for one in first["removed"]] == ["/opt/ml/checkpoints/c20", "/var/log/ml-api.log.9", "/tmp/ml-new"]
+    assert sum("log rotation" in one["reason"] for one in first["kept"]) == 4
     assert [one["name"] for one in first["targets"]] == ["experiments", "checkpoints", "logs", "temp"]
     assert not second["changed"] and [one["path"] for one in third["removed"]] == ["/opt/ml/experiments/e20"]
     assert [one["path"] for one in aggressive["removed"]] == ["/tmp/other"]
