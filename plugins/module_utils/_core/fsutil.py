@@ -125,7 +125,7 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
     """Replace the file C(path) by C(data) whole or not at all: temporary file beside it, fsync, rename, fsync of the folder.
 
     The temporary name starts with a dot and is random; it is opened exclusively, so a link planted in the folder is never
-    followed. An existing file's owner is kept when we may (root).
+    followed. An existing file's owner is kept when we may (root), unless others may write to the folder and so may have made the file.
 
     :param mode: permission bits of the new file, independent of the umask.
     :raises WriteFailed: any step failed; the old file is untouched and the temporary one is gone.
@@ -140,6 +140,7 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
     try:
         try:
             write_all(fd, raw)
+            _keep_owner(fd, path)
             os.fchmod(fd, mode)
             if durable:
                 os.fsync(fd)
@@ -154,6 +155,15 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
         raise
     if durable:
         fsync_folder(folder)
+
+
+def _keep_owner(fd: int, path: str) -> None:
+    """Give the new file the old one's owner. A service user's file that root wrote once stays the service user's."""
+    with contextlib.suppress(OSError):
+        old, new = os.lstat(path), os.fstat(fd)
+        shared = os.stat(os.path.dirname(path) or ".").st_mode & 0o022
+        if stat.S_ISREG(old.st_mode) and not shared and (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+            os.fchown(fd, old.st_uid, old.st_gid)
 
 
 def read_json(path: str) -> Any:

@@ -24,7 +24,7 @@ from ..ports import Progress, Tell
 from .inuse import InUse
 from .options import TRASH, Target
 from .plan import Doomed, Kept, cutoff, due
-from .scan import DIRECTORY, STAMPS, Changed, Identity, Look, Survey, remove, survey
+from .scan import DIRECTORY, STAMPS, Changed, Identity, Look, Survey, identity, remove, survey
 
 #: Why a unit goes back that a stopped run had moved.
 PUT_BACK = "put back: a run was interrupted before its removal, and it is not due"
@@ -165,7 +165,18 @@ class Quarantine:
             # rename(2) replaces nothing but an empty folder by a folder.
             os.rename(name, name, src_dir_fd=self.new, dst_dir_fd=self.root.fd)
             return
-        os.link(name, name, src_dir_fd=self.new, dst_dir_fd=self.root.fd, follow_symlinks=False)
+        try:
+            os.link(name, name, src_dir_fd=self.new, dst_dir_fd=self.root.fd, follow_symlinks=False)
+        except FileExistsError:
+            if identity(os.lstat(name, dir_fd=self.root.fd)) != identity(found):
+                raise  # otherwise a run was stopped right here
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+                raise
+            # No hard links here, or not for this user: an empty file claims the name, and the rename replaces nothing but that.
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.root.fd))
+            os.rename(name, name, src_dir_fd=self.new, dst_dir_fd=self.root.fd)
+            return
         os.unlink(name, dir_fd=self.new)
 
     def close(self, tidy: bool = True) -> None:
@@ -312,6 +323,8 @@ def finish(root: Root, quarantine: Quarantine, name: str, one: Doomed, done: Don
         done.fail(one.target, f"{quarantine.path}/doomed/{name}", "; ".join(problems))
     elif one.survey is not None:
         done.gone(one, one.survey)
+    else:
+        done.count(one, 0)
 
 
 def _return(quarantine: Quarantine, one: Doomed, reason: str, done: Done) -> None:
@@ -340,10 +353,12 @@ def _differs(planned: Survey | None, found: Survey, work: Work) -> str:
 
 @dataclass
 class Leftover:
-    """A quarantine folder of a stopped run: what of it goes on being removed, and the names that go back to their place."""
+    """A quarantine folder of a stopped run: what in it was already being removed, what was only moved and is due, and what goes back to
+    its place (target and name)."""
 
     quarantine: Quarantine
-    doomed: list[Doomed] = field(default_factory=list)
+    begun: list[Doomed] = field(default_factory=list)
+    due: list[Doomed] = field(default_factory=list)
     back: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -353,7 +368,8 @@ def leftovers(
     """Find what stopped runs left in a root.
 
     What was already being removed goes on; what was only moved is judged again by the target that matches its name
-    (its own ctime is the moment of the move, so only its mtime counts), and goes back when it is not due.
+    (its own ctime is the moment of the move, so only its mtime counts), and goes back when it is not due, or when that target keeps its
+    newest units: which those are can only be told of units in their places.
     """
     for name in sorted(os.listdir(root.fd)):
         quarantine = Quarantine.take(root, name)
@@ -361,9 +377,10 @@ def leftovers(
             continue
         found = Leftover(quarantine)
         for one in _names(quarantine.doomed):
+            unit = None
             with contextlib.suppress(OSError, Changed):
                 unit = survey(quarantine.doomed, one, Look(STAMPS["mtime"], root.device, root.mount))
-                found.doomed.append(_left(targets[0], quarantine, "doomed", unit, "its removal was interrupted"))
+            found.begun.append(_left(targets[0], f"{quarantine.path}/doomed/{one}", unit, "its removal was interrupted"))
         stay = protected(f"{quarantine.path}/new", busy)
         for one in _names(quarantine.new):
             target = next((target for target in targets if target.matches(one)), None)
@@ -375,10 +392,11 @@ def leftovers(
             except (OSError, Changed):
                 found.back.append((target.name, one))
                 continue
-            if one in stay or (unit.veto is not None and not unit.stopped) or not due(unit, target, now):
+            kept = one in stay or target.keep_last > 0 or not target.fits(unit.kind)
+            if kept or (unit.veto is not None and not unit.stopped) or not due(unit, target, now):
                 found.back.append((target.name, one))
             else:
-                found.doomed.append(_left(target, quarantine, "new", unit, "a run was interrupted before its removal"))
+                found.due.append(_left(target, f"{quarantine.path}/new/{one}", unit, "a run was interrupted before its removal"))
         yield found
 
 
@@ -386,24 +404,25 @@ def _names(fd: int) -> list[str]:
     return sorted(os.listdir(fd)) if fd >= 0 else []
 
 
-def _left(target: Target, quarantine: Quarantine, compartment: str, unit: Survey, reason: str) -> Doomed:
-    return Doomed(target.name, f"{quarantine.path}/{compartment}/{unit.name}", unit.kind, unit.disk_usage, None, reason, unit)
+def _left(target: Target, path: str, unit: Survey | None, reason: str) -> Doomed:
+    kind, size = (unit.kind, unit.disk_usage) if unit else ("dir", 0)
+    return Doomed(target.name, path, kind, size, None, reason, unit)
 
 
 def recover(left: Leftover, done: Done) -> None:
     """Finish what a stopped run began."""
     quarantine = left.quarantine
-    if left.doomed:
+    if left.due:
         try:
             quarantine.complete()
         except OSError as error:
-            done.fail(left.doomed[0].target, quarantine.path, error)
+            done.fail(left.due[0].target, quarantine.path, error)
             return
     for target, name in left.back:
         path = f"{quarantine.root.path.rstrip('/')}/{name}"
         _return(quarantine, Doomed(target, path, "", 0, None, ""), PUT_BACK, done)
-    for one in left.doomed:
-        if one.survey is not None and one.path.startswith(f"{quarantine.path}/new/"):
+    for one in left.begun:
+        finish(quarantine.root, quarantine, os.path.basename(one.path), one, done)
+    for one in left.due:
+        if one.survey is not None:
             _destroy(quarantine, one, one.survey, done)
-        else:
-            finish(quarantine.root, quarantine, os.path.basename(one.path), one, done)

@@ -25,6 +25,8 @@ from .options import OWN_LOGS, CleanupOptions, Target, homes, refuse_root
 from .plan import Braked, Doomed, Folder, Kept, Plan, check_brake, decide
 from .scan import MOUNT, Changed, mount_id, open_root, survey
 
+#: Seconds by which the clock that dated a backup may be ahead of ours.
+SKEW = 3600.0
 #: Entries of each list in the result; the report has all.
 SHOWN = 1000
 
@@ -144,6 +146,8 @@ def run(options: CleanupOptions, world: World, check: bool = False, tell: Tell =
     """
     if options.report_path and not os.path.isdir(os.path.dirname(options.report_path)):
         raise NotUsable(f"The folder of the report {options.report_path} does not exist.", "Make it, or name another file.", options.report_path)
+    if options.report_path and os.path.isdir(options.report_path):
+        raise NotUsable(f"The report {options.report_path} is a folder.", "Name a file in it.", options.report_path)
     if check:
         return _run(options, world, True, tell)
     with lock(os.path.join(lock_folder(), "cleanup.lock"), "cleanup"):
@@ -152,7 +156,7 @@ def run(options: CleanupOptions, world: World, check: bool = False, tell: Tell =
 
 def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> CleanupResult:
     require_backup(options, world)
-    facts = Facts(now=world.clock.now())
+    facts, tidy = Facts(now=world.clock.now()), False
     try:
         observe(options, world, facts, tell)
         plan = decide(facts.folders, facts.now)
@@ -163,16 +167,21 @@ def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> Clea
         result = CleanupResult(options, isoformat(facts.now), world.hostname, facts, plan, Done(), check)
         if facts.busy is not None and facts.busy.unseen:
             result.notes.append(f"{facts.busy.unseen} process(es) could not be examined; only locks and mounts tell what they use.")
+        for left in facts.left:
+            plan.remove.extend(left.due)
+            for one in left.due:
+                plan.matched[one.target] += 1
         try:
             check_brake(plan, facts.folders, options.brake)
         except Braked as stopped:
             stopped.result = result.to_dict()
             raise
         for left in facts.left:
-            plan.remove.extend(left.doomed)
+            plan.remove.extend(left.begun)
         if check:
             _predict(result)
         else:
+            tidy = True
             before = _space(facts)
             _carry_out(options, world, facts, plan, result.done, tell)
             result.filesystems = _compare(before, _space(facts))
@@ -182,7 +191,7 @@ def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> Clea
             except WriteFailed as error:
                 result.done.fail("", options.report_path, error)
     finally:
-        facts.close(tidy=not check)
+        facts.close(tidy)
     return result
 
 
@@ -203,7 +212,15 @@ def require_backup(options: CleanupOptions, world: World) -> None:
     verified = [backup for backup in found if backup.verified]
     if not verified:
         raise Refused(f"Nothing was removed: {path} holds no verified backup.", "Make one with mlops.fleet.model_backup first.", path)
-    age = world.clock.now() - max(backup.created for backup in verified)
+    # A date in the future would make a backup fresh for ever.
+    dated = [backup.created for backup in verified if backup.created <= world.clock.now() + SKEW]
+    if not dated:
+        raise Refused(
+            f"Nothing was removed: the newest verified backup in {path} is dated in the future ({isoformat(verified[0].created)}); a clock was wrong.",
+            "Check the clock and make a new backup with mlops.fleet.model_backup first.",
+            path,
+        )
+    age = world.clock.now() - max(dated)
     if age > wanted["max_age_hours"] * 3600:
         raise Refused(
             f"Nothing was removed: the newest verified backup in {path} is {human_duration(age)} old, {wanted['max_age_hours']:g} h are allowed.",
@@ -346,7 +363,7 @@ def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:
         except (Changed, OSError) as error:
             folder.unread[name] = f"it could not be looked at: {error.strerror if isinstance(error, OSError) else error}"
             continue
-        if target.unit != "any" and (unit.kind == "dir") != (target.unit == "dir"):
+        if not target.fits(unit.kind):
             continue
         if foreign and unit.uid != os.geteuid():
             unit.keep("it belongs to another user")

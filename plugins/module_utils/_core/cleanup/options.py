@@ -84,6 +84,10 @@ class Target:
             return False
         return fnmatch.fnmatchcase(name, self.pattern)
 
+    def fits(self, kind: str) -> bool:
+        """Say whether an entry of this kind can be a unit; all that is no folder counts as a file."""
+        return self.unit == "any" or (kind == "dir") == (self.unit == "dir")
+
     @property
     def excluded(self) -> re.Pattern[str] | None:
         """The names that protect a unit, as one expression."""

@@ -15,6 +15,7 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import TRASH
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 
 DAY = 86400
 OLD = {f"old-{number}": ("a", "d/b", "d/e/c") for number in range(4)}
@@ -118,6 +119,56 @@ def test_a_name_that_was_taken_meanwhile_is_not_overwritten(world, clock, root, 
     result = lab.clean(world, root)
     assert result["failed"] and "put back" in result["failures"][0]["error"]
     assert (root / "x").read_text() == "new" and (trash / "new/x").read_text() == "old"
+
+
+def _trash(root, *inside):
+    """Lay out what a stopped run left: units that were moved and not yet looked at again."""
+    trash = root / (TRASH + "0123456789abcdef")
+    for folder in (trash, trash / "new", trash / "doomed"):
+        folder.mkdir(mode=0o700)
+    for name in inside:
+        os.rename(root / name, trash / "new" / name)
+    return trash
+
+
+def test_a_run_stopped_while_it_put_a_file_back_is_finished(world, fresh_clock, root, lab):
+    """Between the two steps the file has both names."""
+    (root / "x").write_text("precious")
+    trash = _trash(root, "x")
+    os.link(trash / "new/x", root / "x")
+    result = lab.clean(world, root)
+    assert "failed" not in result and os.listdir(root) == ["x"] and (root / "x").read_text() == "precious"
+
+
+def test_what_was_moved_counts_for_the_brake_and_is_untouched_by_it(world, root, lab):
+    for name in ("a", "b"):
+        lab.unit(root, name)
+    trash = _trash(root, "a")
+    before = lab.image(root)
+    for brake in ({"max_units": 1}, {"max_bytes": 20_000}, {"max_share": 0.9}):
+        with pytest.raises(Braked):
+            lab.clean(world, root, brake=brake)
+        assert lab.image(root) == before and (trash / "new/a").exists()
+    assert lab.clean(world, root, brake={"max_units": 2})["removed_count"] == 2 and os.listdir(root) == []
+
+
+def test_an_empty_quarantine_folder_is_left_by_the_brake_too(world, root, lab):
+    lab.unit(root, "a")
+    _trash(root)
+    before = lab.image(root)
+    with pytest.raises(Braked):
+        lab.clean(world, root, brake={"max_units": 0})
+    assert lab.image(root) == before
+
+
+@pytest.mark.parametrize("rule", [{"keep_last": 1}, {"unit": "file"}])
+def test_what_was_moved_goes_back_where_the_rules_now_keep_it(world, root, lab, rule):
+    """The other units may be gone since: whether it is one of the newest is judged where it belongs."""
+    lab.unit(root, "newest")
+    _trash(root, "newest")
+    first = lab.clean(world, root, **rule)
+    assert first["changed"] and first["removed"] == [] and os.listdir(root) == ["newest"]
+    assert not lab.clean(world, root, **rule)["changed"]
 
 
 @pytest.mark.parametrize("flaw", ["mode", "stranger", "name", "owner", "link", "locked"])

@@ -90,6 +90,14 @@ def test_retention_zero_takes_everything_even_from_the_future(world, fresh_clock
     assert lab.names(lab.clean(world, root, retention_days=0, pattern="ml-*")["removed"]) == ["ml-x"]
 
 
+def test_a_date_in_the_future_keeps_and_is_told(world, clock, root, lab):
+    for name, seconds in (("soon", 3600), ("later", 10 * DAY)):
+        one = lab.unit(root, name)
+        os.utime(one / "logs/train.log", (clock.time + seconds,) * 2)
+    kept = lab.reasons(lab.clean(world, root))
+    assert "in the future (logs/train.log)" in kept["soon"] and "is dated 10.0 days in the future" in kept["later"]
+
+
 def test_keep_last_keeps_the_newest(world, clock, root, lab):
     for number in range(5):
         one = lab.unit(root, f"step-{number}")
@@ -550,6 +558,10 @@ def test_without_a_fresh_verified_backup_nothing_goes(world, clock, root, tmp_pa
     assert os.listdir(root) == ["a"]
     assert lab.clean(world, root, require_backup={"path": str(folder), "max_age_hours": 27}, check=True)["changed"]
     assert lab.clean(world, root, require_backup={"path": archive + ".manifest.json", "max_age_hours": 27}, check=True)["changed"]
+    clock.time -= 40 * DAY  # the clock was wrong when the backup was made, or is wrong now
+    with pytest.raises(Refused, match="future"):
+        lab.clean(world, root, require_backup={"path": str(folder)})
+    clock.time += 40 * DAY
     with open(archive, "ab") as stream:
         stream.write(b"damage")
     with pytest.raises(Refused, match="no verified backup"):
@@ -633,6 +645,35 @@ def test_another_user_cleans_what_is_his(world, tmp_path, lab):
         shutil.rmtree(base)
 
 
+def test_a_file_that_this_user_may_not_link_goes_back_all_the_same(world, clock, lab):
+    """Sysctl fs.protected_hardlinks, and filesystems without hard links."""
+    lab.require_root()
+    if pathlib.Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1":
+        pytest.skip("every file may be linked here")
+    root = pathlib.Path("/var/tmp") / f"cleanup-test-{os.getpid()}"
+    root.mkdir(mode=0o755)
+    try:
+        for name in ("roots", "spare"):
+            (root / name).write_text(name)
+            (root / name).chmod(0o644)
+        os.chown(root, 65534, 65534)
+
+        def replace():
+            os.rename(root / "roots", root / "aside")
+            os.rename(root / "spare", root / "roots")
+
+        def inner():
+            later = root / "later"
+            lab.unit(later, "z")
+            return _two(root, later, world, _once(replace))
+
+        result = lab.as_nobody(inner)
+        assert "replaced" in lab.reasons(result)["roots"] and "failed" not in result
+        assert sorted(os.listdir(root)) == ["aside", "later", "roots"] and (root / "roots").read_text() == "spare"
+    finally:
+        shutil.rmtree(root)
+
+
 def test_a_full_filesystem_is_no_obstacle(world, tmp_path, lab):
     """Not even a folder can be made: files go first, then there is room for the quarantine folder."""
     lab.require_mounts()
@@ -666,6 +707,10 @@ def test_the_report_holds_everything_and_only_its_group_reads_it(world, root, tm
     assert report["hostname"] == world.hostname and path.stat().st_mode & 0o777 == 0o640
     with pytest.raises(NotUsable, match="does not exist"):
         lab.clean(world, root, report_path=str(tmp_path / "no/report.json"))
+    (root / "more").write_text("x")
+    with pytest.raises(NotUsable, match="is a folder"):
+        lab.clean(world, root, report_path=str(tmp_path))
+    assert os.listdir(root) == ["more"]
 
 
 def test_an_unanswering_process_table_ends_the_run_before_anything_goes(world, root, tmp_path, lab):
