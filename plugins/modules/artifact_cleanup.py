@@ -111,7 +111,9 @@ options:
     default: newest
   in_use:
     description:
-      - V(skip) keeps what running processes use. Processes on other hosts that share a network filesystem can't be seen.
+      - V(skip) keeps what running processes use, and what the kernel itself uses (images behind loop devices, swap files, layers of overlays).
+        Processes on other hosts that share a network filesystem, and outside the container that the task runs in, can't be seen.
+      - A user without privileges can't see what other users' processes have open. Units that hold files of those users stay.
       - V(ignore) does not ask.
     type: str
     choices: [skip, ignore]

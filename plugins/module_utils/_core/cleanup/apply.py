@@ -51,7 +51,7 @@ class Root:
         stamp, fresh = STAMPS[target.age_by], cutoff(target, now)
         if busy is None:
             return Look(stamp, self.device, self.mount, excluded=target.excluded, fresh=fresh, moved=moved)
-        return Look(stamp, self.device, self.mount, busy.identities, busy.inodes, target.excluded, fresh, moved)
+        return Look(stamp, self.device, self.mount, busy.identities, busy.inodes, busy.hidden, target.excluded, fresh, moved)
 
 
 @dataclass

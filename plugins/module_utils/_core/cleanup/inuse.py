@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +39,24 @@ class Mount:
 
 @dataclass(frozen=True)
 class InUse:
-    """Identities in use on the devices asked for, their inode numbers alone, all mounts of all namespaces, and how many processes
-    could not be examined."""
+    """Identities in use on the devices asked for, their inode numbers alone, all mounts of all namespaces, how many processes could not
+    be examined, and the other users whose they are (None: not even that is known)."""
 
     identities: frozenset[Identity] = frozenset()
     inodes: frozenset[int] = frozenset()
     mounts: frozenset[tuple[str, str]] = frozenset()
     unseen: int = 0
+    strangers: frozenset[int] | None = frozenset()
+
+    @property
+    def hidden(self) -> Container[int] | None:
+        """The users whose files may be in use unseen, None when there are none."""
+        return _EverybodyElse() if self.strangers is None else self.strangers or None
+
+
+class _EverybodyElse(Container[int]):
+    def __contains__(self, uid: object) -> bool:
+        return uid != os.geteuid()
 
 
 def _plain(field: str) -> str:
@@ -92,27 +103,57 @@ def _collect(proc: str, devices: frozenset[int], folders: tuple[str, ...]) -> In
     found: set[Identity] = set()
     mounts: set[tuple[str, str]] = set()
     namespaces: set[Any] = set()
-    unseen = 0
-    for pid in os.listdir(proc):
-        if not pid.isdigit() or int(pid) == os.getpid():
-            continue
-        base = f"{proc}/{pid}"
-        try:
-            hidden = _descriptors(base, devices, found)
-            hidden |= _maps(base, devices, folders, found)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        unseen += hidden
-        with contextlib.suppress(OSError):
-            namespace = os.stat(f"{base}/ns/mnt").st_ino
-            if namespace not in namespaces:
-                mounts.update((mount.device, mount.source) for mount in read_mounts(f"{base}/mountinfo") if mount.source != "/")
-                namespaces.add(namespace)
+    unseen, strangers = 0, set()
+    known = {str(os.getpid())}
+    for _round in range(5):  # a process may hand over its files to a child that is not in our list, and end
+        pids = [pid for pid in os.listdir(proc) if pid.isdigit() and pid not in known]
+        if not pids:
+            break
+        known.update(pids)
+        for pid in pids:
+            base = f"{proc}/{pid}"
+            try:
+                owner = os.stat(base).st_uid
+                hidden = _descriptors(base, devices, found)
+                hidden |= _maps(base, devices, folders, found)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if hidden:
+                unseen += 1
+                strangers.add(owner)
+            with contextlib.suppress(OSError):
+                namespace = os.stat(f"{base}/ns/mnt").st_ino
+                if namespace not in namespaces:
+                    mounts.update((mount.device, mount.source) for mount in read_mounts(f"{base}/mountinfo") if mount.source != "/")
+                    namespaces.add(namespace)
     with contextlib.suppress(OSError):
         mounts.update((mount.device, mount.source) for mount in read_mounts(f"{proc}/self/mountinfo") if mount.source != "/")
     with contextlib.suppress(OSError):
         _locks(f"{proc}/locks", devices, found)
-    return InUse(frozenset(found), frozenset(inode for _device, inode in found), frozenset(mounts), unseen)
+    for path in _kernels(proc):
+        if path.startswith(folders):
+            _add(path, devices, found)
+    # Where process 1 is not shown (mount option hidepid), others may be hidden, too.
+    owners = frozenset(strangers - {os.geteuid()}) if "1" in known else None
+    return InUse(frozenset(found), frozenset(inode for _device, inode in found), frozenset(mounts), unseen, owners)
+
+
+def _kernels(proc: str) -> Iterator[str]:
+    """Yield files that the kernel itself uses, for no process: images behind loop devices, swap files, layers of overlays."""
+    block = os.path.join(os.path.dirname(proc), "sys/block")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(block):
+            if name.startswith("loop"):
+                with contextlib.suppress(OSError), open(f"{block}/{name}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as stream:
+                    yield stream.read().rstrip("\n")
+    with contextlib.suppress(OSError), open(f"{proc}/swaps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        for line in lines:
+            yield _plain(line.split(" ")[0].split("\t")[0])
+    with contextlib.suppress(OSError), open(f"{proc}/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        for line in lines:
+            if " - overlay " in line:
+                for layers in re.findall(r"[ ,](?:lowerdir\+?|upperdir|workdir)=([^,\n]*)", line):
+                    yield from _plain(layers).split(":")
 
 
 def _add(path: str, devices: frozenset[int], found: set[Identity]) -> bool:

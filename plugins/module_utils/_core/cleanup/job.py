@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import isolate
 from ..backup.names import shown
 from ..errors import FleetError, NotUsable, Refused, WriteFailed
 from ..fsutil import atomic_write, human_duration, lock, lock_folder
@@ -25,6 +26,8 @@ from .options import OWN_LOGS, CleanupOptions, Target, homes, refuse_root
 from .plan import Braked, Doomed, Folder, Kept, Plan, check_brake, decide
 from .scan import MOUNT, Changed, mount_id, open_root, survey
 
+#: Seconds that following the links in a root may take.
+PATIENCE = 5.0
 #: Seconds by which the clock that dated a backup may be ahead of ours.
 SKEW = 3600.0
 #: Entries of each list in the result; the report has all.
@@ -165,8 +168,9 @@ def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> Clea
             plan.keep.extend(tool.keep)
             plan.matched[tool.name] = len(tool.remove) + len(tool.keep)
         result = CleanupResult(options, isoformat(facts.now), world.hostname, facts, plan, Done(), check)
-        if facts.busy is not None and facts.busy.unseen:
-            result.notes.append(f"{facts.busy.unseen} process(es) could not be examined; only locks and mounts tell what they use.")
+        if facts.busy is not None and (facts.busy.unseen or facts.busy.hidden is not None):
+            stay = "" if facts.busy.hidden is None else "; units that hold files of their users stay"
+            result.notes.append(f"{facts.busy.unseen or 'Some'} process(es) could not be examined; only locks and mounts tell what they use{stay}.")
         for left in facts.left:
             plan.remove.extend(left.due)
             for one in left.due:
@@ -308,8 +312,10 @@ def _protected(root: Root, busy: InUse | None, own: dict[str, str], folder: str)
                 protect(path, source, "in use: it is mounted elsewhere")
     with os.scandir(root.fd) as entries:
         present = [(entry.name, entry.is_symlink()) for entry in entries]
-    for name, link in present:
-        unit = _named_by(root, name, mounts) if link else ""
+    links = [name for name, link in present if link]
+    named = {name: _named_by(root, name, mounts) for name in links}
+    named.update(_resolved(root, [name for name in links if not named[name]]))
+    for name, unit in named.items():
         if unit:
             found.setdefault(unit, f"the link {shown(name)} names it")
             found.setdefault(name, f"it names {shown(unit)}")
@@ -338,13 +344,24 @@ def _named_by(root: Root, link: str, mounts: Sequence[inuse.Mount]) -> str:
     if not unit and root.source is not None:
         device, source = inuse.located(path, mounts) or ("", "")
         unit = _unit_of(source, root.source[1]) if device == root.source[0] else ""
-    if not unit or unit == link:
-        return ""
+    return unit if unit != link and _is_there(root, unit) else ""
+
+
+def _is_there(root: Root, unit: str) -> bool:
     try:
-        os.lstat(unit, dir_fd=root.fd)
+        return bool(unit) and bool(os.lstat(unit, dir_fd=root.fd))
     except OSError:
-        return ""
-    return unit
+        return False
+
+
+def _resolved(root: Root, links: Sequence[str]) -> dict[str, str]:
+    """Return the units that links name by way of other links. Following those may hang (a dead network mount): a child does it."""
+    if not links:
+        return {}
+    paths = [os.path.join(root.path, link) for link in links]
+    outcome = isolate.call(lambda: [os.path.realpath(path) for path in paths], PATIENCE)
+    found = {link: _unit_of(path, root.path) for link, path in zip(links, outcome.value or [])}
+    return {link: unit for link, unit in found.items() if unit != link and _is_there(root, unit)}
 
 
 def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:
@@ -366,7 +383,7 @@ def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:
         if not target.fits(unit.kind):
             continue
         if foreign and unit.uid != os.geteuid():
-            unit.keep("it belongs to another user")
+            unit.veto, unit.stopped = "it belongs to another user", False
         plain = stat.S_ISDIR(unit.mode) or stat.S_ISREG(unit.mode)
         if facts.busy is not None and plain and unit.veto is None and not unit.stopped and inuse.locked(name, root.fd, unit.kind == "dir"):
             unit.keep("in use: it is locked")

@@ -19,7 +19,7 @@ import re
 import socket
 import stat
 from collections import deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Container, Set
 from dataclasses import dataclass, field
 
 from ..errors import NotUsable, Refused
@@ -181,6 +181,7 @@ class Look:
 
     :param stamp: the time of an entry that counts, nanoseconds since the epoch.
     :param busy: identities of what is in use; None when that is not asked. C(inodes) are their inode numbers.
+    :param hidden: users with processes that could not be examined; None when all could.
     :param device: st_dev, C(mount) the mount id of the root; nothing elsewhere is entered.
     :param fresh: stop when an entry is newer than this (nanoseconds): the unit stays anyway.
     :param moved: the unit was just renamed, so its own ctime says nothing; only its mtime counts.
@@ -191,6 +192,7 @@ class Look:
     mount: int | None
     busy: Set[Identity] | None = None
     inodes: Set[int] = frozenset()
+    hidden: Container[int] | None = None
     excluded: re.Pattern[str] | None = None
     fresh: int | None = None
     moved: bool = False
@@ -295,6 +297,8 @@ def _count(unit: Survey, fd: int, name: str, where: str, found: os.stat_result, 
             unit.keep(f"in use: {where or 'itself'} is open, mapped, locked or a process's folder")
         elif stat.S_ISSOCK(mode) and socket_alive(fd, name):
             unit.keep(f"in use: {where or 'itself'} is a socket that a process listens on")
+        elif look.hidden is not None and found.st_uid in look.hidden:
+            unit.keep(f"may be in use: {where or 'itself'} belongs to user {found.st_uid}, whose processes this user can't examine")
 
 
 def _open_checked(name: str, parent: int, expected: Identity, where: str) -> int:
@@ -363,7 +367,7 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
         unit.keep(MOUNT)
         return []
     prefix = "/".join(path) + "/" if path else ""
-    excluded, inodes, device = look.excluded, look.inodes, look.device
+    excluded, inodes, hidden, device = look.excluded, look.inodes, look.hidden, look.device
     stamp = None if look.stamp is _newest else look.stamp
     folders: list[tuple[str, Identity]] = []
     files = blocks = 0
@@ -386,7 +390,7 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
                 unit.keep(f"holds {prefix}{name}, which is excluded")
             if name[:14] == "models_backup_" and is_backup(name):
                 unit.keep(f"holds the backup {prefix}{name}")
-            if found.st_nlink == 1 and stat.S_ISREG(found.st_mode) and found.st_dev == device and found.st_ino not in inodes:
+            if found.st_nlink == 1 and stat.S_ISREG(found.st_mode) and found.st_dev == device and found.st_ino not in inodes and hidden is None:
                 files += 1
                 blocks += found.st_blocks
                 continue

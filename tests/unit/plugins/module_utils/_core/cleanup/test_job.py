@@ -19,7 +19,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import fsutil, isolate
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply, job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply, inuse, job
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import TRASH, CleanupOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import LockBusy, NotUsable, Refused
@@ -154,8 +154,22 @@ def test_a_root_reached_through_our_own_link_works_and_links_back_through_it_pro
     for name in ("run-1", "run-2"):
         lab.unit(root, name)
     (root / "latest").symlink_to(tmp_path / "alias" / "run-2")
+    assert lab.names(lab.clean(world, root, check=True)["removed"]) == ["run-1"]  # by its real name, too
     result = lab.clean(world, tmp_path / "alias")
     assert lab.names(result["removed"]) == ["run-1"] and result["targets"][0]["root"] == str(root)
+
+
+def test_links_that_name_a_unit_by_way_of_other_links_protect(world, root, tmp_path, lab):
+    for number in range(4):
+        lab.unit(root, f"run-{number}")
+    (tmp_path / "current").symlink_to(root / "run-1")
+    (root / "latest").symlink_to("../current")
+    (root / "best").symlink_to("second")
+    (root / "second").symlink_to("run-2")
+    (root / "loop").symlink_to("loop")
+    result = lab.clean(world, root)
+    assert lab.names(result["removed"]) == ["loop", "run-0", "run-3"]
+    assert sorted(os.listdir(root)) == ["best", "latest", "run-1", "run-2", "second"]
 
 
 def test_names_of_any_bytes(world, root, lab):
@@ -259,6 +273,79 @@ def test_a_log_that_is_being_written_stays_and_its_rotated_files_age_on_their_ow
         child.wait()
 
 
+def test_what_users_own_whose_processes_can_not_be_examined_stays(world, lab):
+    """Without privileges nobody sees what root's processes have open."""
+    lab.require_root()
+    root = pathlib.Path("/var/tmp") / f"cleanup-test-{os.getpid()}"
+    root.mkdir(mode=0o755)
+    os.chown(root, 65534, 65534)
+    try:
+        lab.as_nobody(lambda: lab.unit(root, "mine") and lab.unit(root, "mixed"))
+        used = root / "mixed/logs/root.log"
+        used.write_text("x")
+        with open(used):
+            result = lab.as_nobody(lambda: lab.clean(world, root))
+            assert lab.names(result["removed"]) == ["mine"] and "stay" in result["notes"][0]
+            assert lab.reasons(result)["mixed"].startswith("may be in use: logs/root.log belongs to user 0")
+        assert lab.names(lab.as_nobody(lambda: lab.clean(world, root, in_use="ignore"))["removed"]) == ["mixed"]
+    finally:
+        shutil.rmtree(root)
+
+
+def test_an_image_behind_a_loop_device_stays(world, root, lab):
+    """No process has it open; the kernel has."""
+    lab.require_root()
+    image = lab.unit(root, "images", files=("data.squashfs",), size=1 << 20) / "data.squashfs"
+    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    try:
+        assert "in use: data.squashfs" in lab.reasons(lab.clean(world, root))["images"]
+    finally:
+        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    assert lab.clean(world, root)["removed_count"] == 1
+
+
+def test_the_layers_of_an_overlay_stay(world, root, tmp_path, lab):
+    lab.require_mounts()
+    for name in ("lower", "upper", "free"):
+        lab.unit(root, name)
+    for folder in (root / "upper/up", root / "upper/work", tmp_path / "merged"):
+        folder.mkdir()
+
+    def inner():
+        # Where the machine's own root is an overlay or a container's, an overlay may not lie on it.
+        options = f"lowerdir={root}/lower/logs,upperdir={root}/upper/up,workdir={root}/upper/work"
+        if subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"], capture_output=True, check=False).returncode:
+            return None
+        return lab.clean(world, root)
+
+    result = lab.in_namespace(inner)
+    if result is None:
+        pytest.skip("no overlay can be mounted here")
+    assert lab.names(result["removed"]) == ["free"] and "in use: logs" in lab.reasons(result)["lower"]
+
+
+def test_files_handed_over_to_a_child_that_was_not_listed_yet_are_seen(root, lab, monkeypatch):
+    """The process that had them ends while the table is read."""
+    used = lab.unit(root, "used") / "model.bin"
+    child, real = [], os.listdir
+
+    def listdir(path):
+        found = real(path)
+        if path == "/proc" and not child:
+            child.append(_holder(HOLD["open"], used))
+        return found
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    try:
+        found = inuse._collect("/proc", frozenset({os.stat(root).st_dev}), (str(root),))
+    finally:
+        child[0].kill()
+        child[0].wait()
+    assert (os.stat(used).st_dev, os.stat(used).st_ino) in found.identities
+
+
 def test_a_lock_on_the_unit_itself_holds(world, root, lab):
     one = lab.unit(root, "pinned")
     fd = os.open(one, os.O_RDONLY)
@@ -326,9 +413,9 @@ def _once(action):
     return tell
 
 
-def _two(root, later, world, tell):
+def _two(root, later, world, tell, **more):
     """Clean two targets: the second one's scan is the moment between the first one's scan and its removal."""
-    given = {"targets": [{"name": "first", "path": str(root), "retention_days": 30}, {"name": "later", "path": str(later), "retention_days": 30}]}
+    given = {"targets": [{"name": "first", "path": str(root), "retention_days": 30}, {"name": "later", "path": str(later), "retention_days": 30}], **more}
     return job.run(CleanupOptions.from_mapping(given), world, tell=tell).to_dict()
 
 
@@ -637,7 +724,7 @@ def test_another_user_cleans_what_is_his(world, tmp_path, lab):
         assert "failed" not in result and os.listdir(root) == ["roots"]
         os.chmod(root, 0o755)
         lab.unit(root, "more")
-        result = lab.as_nobody(lambda: lab.clean(world, root))
+        result = lab.as_nobody(lambda: lab.clean(world, root, in_use="ignore"))
         assert result["failed"] and result["removed"] == [] and sorted(os.listdir(root)) == ["more", "roots"]
         os.chmod(root, 0o700)
         assert lab.as_nobody(lambda: lab.clean(world, root))["targets"][0]["status"] == "failed"
@@ -665,7 +752,7 @@ def test_a_file_that_this_user_may_not_link_goes_back_all_the_same(world, clock,
         def inner():
             later = root / "later"
             lab.unit(later, "z")
-            return _two(root, later, world, _once(replace))
+            return _two(root, later, world, _once(replace), in_use="ignore")
 
         result = lab.as_nobody(inner)
         assert "replaced" in lab.reasons(result)["roots"] and "failed" not in result
