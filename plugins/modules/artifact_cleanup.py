@@ -71,7 +71,7 @@ options:
         default: []
   aggressive:
     description:
-      - Also clean V(docker) (images made more than 7 days ago that no container uses; docker keeps no time of last use), V(pip) and V(apt)
+      - Also clean V(docker) (images made, pulled or tagged 7 days ago or earlier that no container uses; docker keeps no time of last use), V(pip) and V(apt)
         (their caches) and V(tmp) (what is older than 3 days in V(/tmp)).
       - Each is a target of its own. A missing program is reported as V(skipped).
     type: bool
