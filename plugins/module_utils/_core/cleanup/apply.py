@@ -37,7 +37,7 @@ _NAME = re.compile(re.escape(TRASH) + r"[0-9a-f]{16}")
 @dataclass
 class Root:
     """An open cleanup root. C(device) is st_dev, C(mount) the mount id, C(source) (major:minor, path inside
-    that filesystem), C(given) the path as it was configured."""
+    that filesystem), C(given) the path as it was configured, C(overlay) whether it lies on an overlay."""
 
     fd: int
     path: str
@@ -45,6 +45,7 @@ class Root:
     mount: int | None
     source: tuple[str, str] | None = None
     given: str = ""
+    overlay: bool = False
 
     def look(self, target: Target, busy: InUse | None, now: float, moved: bool = False) -> Look:
         """Return what a survey of one of this root's units looks out for."""
@@ -264,7 +265,8 @@ def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Do
         except FileNotFoundError:
             continue  # somebody else removed it
         except OSError as error:
-            done.fail(one.target, one.path, error)
+            lower = error.errno == errno.EXDEV and root.overlay
+            done.fail(one.target, one.path, "it lies in a lower layer of an overlay, where no folder can be renamed" if lower else error)
             continue
         moved.append(one)
     judged: list[tuple[Doomed, Survey]] = []

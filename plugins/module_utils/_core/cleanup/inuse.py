@@ -29,12 +29,13 @@ _UNESCAPE = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of mountinfo (proc(5)): C(device) is major:minor as text, C(source) the path inside that filesystem."""
+    """One line of mountinfo (proc(5)): C(device) is major:minor as text, C(source) the path inside that filesystem, C(kind) its type."""
 
     id: int
     device: str
     source: str
     point: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class InUse:
         return _EverybodyElse() if self.strangers is None else self.strangers or None
 
 
+class _Every(Container[int]):
+    def __contains__(self, _one: object) -> bool:
+        return True
+
+
 class _EverybodyElse(Container[int]):
     def __contains__(self, uid: object) -> bool:
         return uid != os.geteuid()
@@ -71,7 +77,8 @@ def read_mounts(path: str) -> list[Mount]:
         for line in lines:
             words = line.split(" ")
             if len(words) > 5:
-                found.append(Mount(int(words[0]), words[2], _plain(words[3]), _plain(words[4])))
+                kind = words[words.index("-", 6) + 1] if "-" in words[6:] else ""
+                found.append(Mount(int(words[0]), words[2], _plain(words[3]), _plain(words[4]), kind))
     return found
 
 
@@ -85,13 +92,14 @@ def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
     return None if best is None else (best.device, os.path.normpath(os.path.join(best.source, os.path.relpath(path, best.point))))
 
 
-def observe(proc: str, devices: Iterable[int], folders: Iterable[str]) -> InUse:
+def observe(proc: str, devices: Iterable[int] | None, folders: Iterable[str]) -> InUse:
     """Look at all processes, this one included.
 
-    :param proc: path of the process table. :param devices: st_dev of interest. :param folders: real paths of the cleanup roots.
+    :param proc: path of the process table. :param devices: st_dev of interest (None: all). :param folders: real paths of the cleanup roots.
     :raises NotUsable: the process table can't be read, or does not answer; without it nothing can be called unused.
     """
-    outcome = isolate.call(lambda: _collect(proc, frozenset(devices), tuple(folders)), PATIENCE)
+    wanted = _Every() if devices is None else frozenset(devices)
+    outcome = isolate.call(lambda: _collect(proc, wanted, tuple(folders)), PATIENCE)
     if outcome.timed_out or outcome.error is not None:
         why = f"did not answer within {PATIENCE:g} s" if outcome.timed_out else outcome.error.message if outcome.error else ""
         raise NotUsable(f"Can't find out what is in use: {proc} {why}.", "Nothing was removed. Say in_use=ignore when nothing can be.", proc)
@@ -99,7 +107,7 @@ def observe(proc: str, devices: Iterable[int], folders: Iterable[str]) -> InUse:
     return found
 
 
-def _collect(proc: str, devices: frozenset[int], folders: tuple[str, ...]) -> InUse:
+def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> InUse:
     found: set[Identity] = set()
     mounts: set[tuple[str, str]] = set()
     namespaces: set[Any] = set()
@@ -156,7 +164,7 @@ def _kernels(proc: str) -> Iterator[str]:
                     yield from _plain(layers).split(":")
 
 
-def _add(path: str, devices: frozenset[int], found: set[Identity]) -> bool:
+def _add(path: str, devices: Container[int], found: set[Identity]) -> bool:
     """Add what a link of /proc leads to; say whether we may not know."""
     try:
         one = os.stat(path)
@@ -169,7 +177,7 @@ def _add(path: str, devices: frozenset[int], found: set[Identity]) -> bool:
     return False
 
 
-def _descriptors(base: str, devices: frozenset[int], found: set[Identity]) -> bool:
+def _descriptors(base: str, devices: Container[int], found: set[Identity]) -> bool:
     """Add open files and the process's folders; say whether something was hidden from us."""
     hidden = False
     for name in ("cwd", "root", "exe"):
@@ -182,7 +190,7 @@ def _descriptors(base: str, devices: frozenset[int], found: set[Identity]) -> bo
     return hidden
 
 
-def _maps(base: str, devices: frozenset[int], folders: tuple[str, ...], found: set[Identity]) -> bool:
+def _maps(base: str, devices: Container[int], folders: tuple[str, ...], found: set[Identity]) -> bool:
     """Add mapped files: a checkpoint that is mapped has no descriptor left. Say whether they were hidden from us.
 
     Some filesystems (btrfs, overlay) show another device here than stat(2) gives, so paths below a root are looked up, too.
@@ -206,7 +214,7 @@ def _maps(base: str, devices: frozenset[int], folders: tuple[str, ...], found: s
     return False
 
 
-def _locks(path: str, devices: frozenset[int], found: set[Identity]) -> None:
+def _locks(path: str, devices: Container[int], found: set[Identity]) -> None:
     """Add locked files; this list shows those of other users' processes, too."""
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:

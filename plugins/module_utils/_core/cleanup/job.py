@@ -266,7 +266,9 @@ def _open(target: Target, facts: Facts) -> Folder:
         return folder
     root = facts.roots[target.name] = Root(fd, folder.path, os.fstat(fd).st_dev, mount_id(fd), given=target.path)
     refuse_root(folder.path, target.shared_ok)  # once more, where the links lead now
-    root.source = inuse.located(folder.path, inuse.read_mounts("/proc/self/mountinfo"))
+    mounts = inuse.read_mounts("/proc/self/mountinfo")
+    root.source = inuse.located(folder.path, mounts)
+    root.overlay = any(mount.kind == "overlay" and (root.mount is None or mount.id == root.mount) for mount in mounts)
     return folder
 
 
@@ -274,7 +276,9 @@ def _busy(options: CleanupOptions, world: World, roots: Iterable[Root]) -> InUse
     roots = list(roots)
     if options.in_use == "ignore" or not roots:
         return None
-    return inuse.observe(world.path("/proc"), {root.device for root in roots}, [root.path for root in roots])
+    # In an overlay st_dev differs by layer, so that no list of devices is complete.
+    devices = None if any(root.overlay for root in roots) else {root.device for root in roots}
+    return inuse.observe(world.path("/proc"), devices, [root.path for root in roots])
 
 
 def _own_paths(options: CleanupOptions, facts: Facts) -> dict[str, str]:

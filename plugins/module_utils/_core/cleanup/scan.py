@@ -58,7 +58,7 @@ class _Statx(ctypes.Structure):
 
 
 _STATX_MNT_ID = 0x1000
-_EMPTY_PATH_DONT_SYNC = 0x5000
+_EMPTY_PATH, _NOFOLLOW, _DONT_SYNC = 0x1000, 0x900, 0x4000  # AT_... of statx(2); no automount either
 _answer = _Statx()
 _statx: Callable[..., int] | None
 try:
@@ -67,13 +67,20 @@ except (OSError, AttributeError):  # an old C library
     _statx = None
 
 
+def _ask_mount(fd: int, name: bytes, flags: int) -> int | None:
+    if _statx is None or _statx(fd, name, flags | _DONT_SYNC, _STATX_MNT_ID, ctypes.byref(_answer)) != 0 or not _answer.mask & _STATX_MNT_ID:
+        return None
+    return int(_answer.mount)
+
+
 def mount_id(fd: int) -> int | None:
     """Return the id of the mount that an open file lies on, None when the kernel does not say.
 
     Asked for every folder: statx(2) tells it since Linux 5.8 at a tenth of what reading /proc costs (since 3.15).
     """
-    if _statx is not None and _statx(fd, b"", _EMPTY_PATH_DONT_SYNC, _STATX_MNT_ID, ctypes.byref(_answer)) == 0 and _answer.mask & _STATX_MNT_ID:
-        return int(_answer.mount)
+    found = _ask_mount(fd, b"", _EMPTY_PATH)
+    if found is not None:
+        return found
     try:
         info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -290,7 +297,8 @@ def _count(unit: Survey, fd: int, name: str, where: str, found: os.stat_result, 
             unit.linked[identity(found)] = (found.st_nlink, seen + 1, size)
         else:
             unit.size += size
-    if found.st_dev != look.device:
+    # In an overlay only folders have its st_dev; files have one for each layer.
+    if found.st_dev != look.device and (stat.S_ISDIR(mode) or look.mount is None or _ask_mount(fd, os.fsencode(name), _NOFOLLOW) != look.mount):
         unit.keep(MOUNT)
     if look.busy is not None and unit.veto is None:
         if (found.st_dev, found.st_ino) in look.busy:

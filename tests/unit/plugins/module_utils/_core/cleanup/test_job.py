@@ -541,6 +541,43 @@ def test_mounts_inside_and_on_units_survive(world, root, tmp_path, lab):
     assert set(lab.reasons(result)) == {"bind", "tmpfs", "file", "top"}
 
 
+def test_a_root_on_an_overlay_over_two_filesystems(world, tmp_path, lab):
+    """Diskless nodes: files have another st_dev than their folder, and folders of the lower layer can't be renamed."""
+    lab.require_mounts()
+    for name in ("lower/runs", "memory", "merged"):
+        (tmp_path / name).mkdir(parents=True)
+    lab.unit(tmp_path / "lower/runs", "of-the-image")
+    (tmp_path / "lower/runs/file").write_text("x")
+    root = tmp_path / "merged/runs"
+
+    def inner():
+        lab.mount("-t", "tmpfs", "none", tmp_path / "memory")
+        for name in ("upper", "work"):
+            (tmp_path / "memory" / name).mkdir()
+        options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/memory/upper,workdir={tmp_path}/memory/work"
+        if subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"], capture_output=True, check=False).returncode:
+            return None
+        for name in ("run", "open", "mapped", "bound"):
+            lab.unit(root, name)
+        lab.mount("--bind", tmp_path / "lower/runs/file", root / "bound/model.bin")
+        fd = os.open(root / "mapped/model.bin", os.O_RDONLY)
+        held = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+        os.close(fd)
+        with open(root / "open/model.bin"):
+            result = lab.clean(world, root)
+        held.close()
+        return result, sorted(os.listdir(root)), (root / "bound/model.bin").exists()
+
+    found = lab.in_namespace(inner)
+    if found is None:
+        pytest.skip("no overlay can be mounted here")
+    result, left, bound = found
+    assert lab.names(result["removed"]) == ["file", "run"] and left == ["bound", "mapped", "of-the-image", "open"] and bound
+    kept = lab.reasons(result)
+    assert "in use" in kept["open"] and "in use" in kept["mapped"] and "mount" in kept["bound"]
+    assert [one["path"] for one in result["failures"]] == [str(root / "of-the-image")] and "lower layer" in result["failures"][0]["error"]
+
+
 def test_a_mount_made_after_the_scan_survives(world, root, later, tmp_path, lab):
     lab.require_mounts()
     data, one = lab.unit(tmp_path, "data"), lab.unit(root, "run")
