@@ -82,7 +82,7 @@ class Target:
         """Say whether an entry of this name can be a unit; as in a shell, C(*) does not match a leading dot."""
         if name.startswith(TRASH) or name in FILESYSTEMS_OWN or (name.startswith(".") and not self.pattern.startswith(".")):
             return False
-        return fnmatch.fnmatchcase(name, self.pattern)
+        return fnmatch.fnmatchcase(name, _pattern(self.pattern))
 
     def fits(self, kind: str) -> bool:
         """Say whether an entry of this kind can be a unit; all that is no folder counts as a file."""
@@ -91,7 +91,12 @@ class Target:
     @property
     def excluded(self) -> re.Pattern[str] | None:
         """The names that protect a unit, as one expression."""
-        return re.compile("|".join(fnmatch.translate(pattern) for pattern in self.exclude)) if self.exclude else None
+        return re.compile("|".join(fnmatch.translate(_pattern(pattern)) for pattern in self.exclude)) if self.exclude else None
+
+
+def _pattern(given: str) -> str:
+    """Return a shell pattern in fnmatch's words: it takes C([^k]*) for names that begin with k, of all things."""
+    return given.replace("[^", "[!")
 
 
 def literal_start(pattern: str) -> str:

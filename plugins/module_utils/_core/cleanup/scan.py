@@ -376,7 +376,7 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
         return []
     prefix = "/".join(path) + "/" if path else ""
     excluded, inodes, hidden, device = look.excluded, look.inodes, look.hidden, look.device
-    stamp = None if look.stamp is _newest else look.stamp
+    stamp, regular = None if look.stamp is _newest else look.stamp, stat.S_ISREG
     folders: list[tuple[str, Identity]] = []
     files = blocks = 0
     with os.scandir(fd) as entries:
@@ -398,7 +398,7 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
                 unit.keep(f"holds {prefix}{name}, which is excluded")
             if name[:14] == "models_backup_" and is_backup(name):
                 unit.keep(f"holds the backup {prefix}{name}")
-            if found.st_nlink == 1 and stat.S_ISREG(found.st_mode) and found.st_dev == device and found.st_ino not in inodes and hidden is None:
+            if found.st_nlink == 1 and regular(found.st_mode) and found.st_dev == device and found.st_ino not in inodes and hidden is None:
                 files += 1
                 blocks += found.st_blocks
                 continue

@@ -199,5 +199,8 @@ def test_patterns_are_the_shells():
     assert Target("t", "/x", ".*").matches(".a") and not Target("t", "/x", ".*").matches(".mlops-fleet-trash-0123456789abcdef")
     assert not Target("t", "/x", "ML-*").matches("ml-a")
     assert not Target("t", "/x").matches("lost+found") and not Target("t", "/x").matches("aquota.user")
+    for negated in ("[!k]*", "[^k]*"):
+        assert Target("t", "/x", negated).matches("a") and not Target("t", "/x", negated).matches("keep") and not Target("t", "/x", negated).matches(".b")
+        assert Target("t", "/x", exclude=(negated,)).excluded.match("a") and not Target("t", "/x", exclude=(negated,)).excluded.match("keep")
     assert Target("t", "/x", "[[]*").matches("[a") and Target("t", "/x", "a]*").matches("a]b") and not Target("t", "/x", "[!a]*").matches(".b")
     assert [literal_start(one) for one in ("ml-*", "a?b", "[ab]", "plain")] == ["ml-", "a", "", "plain"]
