@@ -28,8 +28,9 @@ from .scan import DIRECTORY, STAMPS, Changed, Identity, Look, Survey, identity, 
 
 #: Why a unit goes back that a stopped run had moved.
 PUT_BACK = "put back: a run was interrupted before its removal, and it is not due"
-#: Units that are moved before the process table is read again. Those that must stay are back before the first of the others is removed.
-BATCH = 1024
+#: Units, and files in them, that are moved before the process table is read again. Those that must stay are back before the first of the
+#: others is removed, that is, after one look at so many files.
+BATCH, BATCH_FILES = 8192, 50_000
 
 _NAME = re.compile(re.escape(TRASH) + r"[0-9a-f]{16}")
 
@@ -222,11 +223,26 @@ def carry_out(root: Root, work: Work, units: Sequence[Doomed], done: Done, tell:
                 done.fail(one.target, one.path, f"no quarantine folder could be made in {root.path}: {second.strerror}")
             return
     try:
-        for start in range(0, len(units), BATCH):
-            _batch(quarantine, work, units[start : start + BATCH], done)
-            tell(Progress("remove", min(start + BATCH, len(units)), len(units), "files", work.target.name))
+        finished = 0
+        for batch in _batches(units):
+            _batch(quarantine, work, batch, done, lambda number: tell(Progress("remove", number, len(units), "files", work.target.name)), finished)
+            finished += len(batch)
+        tell(Progress("remove", finished, len(units), "files", work.target.name))
     finally:
         quarantine.close()
+
+
+def _batches(units: Sequence[Doomed]) -> Iterator[list[Doomed]]:
+    batch: list[Doomed] = []
+    files = 0
+    for one in units:
+        batch.append(one)
+        files += one.survey.files if one.survey else 1
+        if len(batch) >= BATCH or files >= BATCH_FILES:
+            yield batch
+            batch, files = [], 0
+    if batch:
+        yield batch
 
 
 def _unlink_files(root: Root, work: Work, units: list[Doomed], done: Done) -> list[Doomed]:
@@ -251,7 +267,8 @@ def _unlink_files(root: Root, work: Work, units: list[Doomed], done: Done) -> li
     return left
 
 
-def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Done) -> None:
+def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Done, step: Callable[[int], None], before: int) -> None:
+    """Move units, judge them again, remove them. C(before) have gone before, C(step) is told how far it is."""
     root = quarantine.root
     protected = work.protected(root.path, None)
     moved = []
@@ -281,12 +298,15 @@ def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Do
             one = waiting.pop()
             if found is not None:
                 judged.append((one, found))
+        judged.reverse()
+        while judged:
+            if len(judged) % 50 == 0:
+                step(before + len(units) - len(judged))
+            _destroy(quarantine, *judged.pop(), done)
     except BaseException as error:
         for one in [*waiting, *(one for one, _found in judged)]:
             _return(quarantine, one, f"the cleanup was stopped: {error}", done)
         raise
-    for one, found in judged:
-        _destroy(quarantine, one, found, done)
 
 
 def _judge(quarantine: Quarantine, work: Work, one: Doomed, look: Look, protected: dict[str, str], done: Done) -> Survey | None:

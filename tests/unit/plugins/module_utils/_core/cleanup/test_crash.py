@@ -203,8 +203,9 @@ def test_only_quarantine_folders_that_are_exactly_ours_are_touched(world, root, 
         assert lab.clean(world, root, retention_days=0)["removed_count"] == 1 and os.listdir(root) == []
 
 
-def test_many_units_go_in_batches(world, root, lab, monkeypatch):
-    monkeypatch.setattr(apply, "BATCH", 3)
+@pytest.mark.parametrize("limit", ["BATCH", "BATCH_FILES"])
+def test_many_units_go_in_batches(world, root, lab, monkeypatch, limit):
+    monkeypatch.setattr(apply, limit, 3)
     for number in range(10):
         (root / f"f{number}").write_text("x")
     assert lab.clean(world, root)["removed_count"] == 10 and os.listdir(root) == []

@@ -509,6 +509,20 @@ def test_when_the_process_table_stops_answering_what_was_moved_goes_back(world, 
     assert (root / "run/model.bin").exists()
 
 
+def test_when_the_run_is_interrupted_what_was_moved_goes_back(world, root, lab):
+    """Ctrl-C, or the terminal that was told of the progress is gone."""
+    for number in range(60):
+        (root / f"f{number:02}").write_text("x")
+
+    def tell(progress):
+        if progress.phase == "remove":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lab.clean(world, root, tell=tell)
+    assert len(os.listdir(root)) == 50 and not any(name.startswith(TRASH) for name in os.listdir(root))
+
+
 def test_a_unit_that_vanished_meanwhile_is_no_error(world, root, later, lab):
     one = lab.unit(root, "run")
     result = _two(root, later, world, _once(lambda: shutil.rmtree(one)))
