@@ -320,7 +320,7 @@ def _protected(root: Root, busy: InUse | None, own: dict[str, str], folder: str)
     named = {name: _named_by(root, name, mounts) for name in links}
     named.update(_resolved(root, [name for name in links if not named[name]]))
     for name, unit in named.items():
-        if unit:
+        if unit and unit != name and any(os.path.lexists(os.path.join(place, unit)) for place in (root.path, folder)):
             found.setdefault(unit, f"the link {shown(name)} names it")
             found.setdefault(name, f"it names {shown(unit)}")
     if root.path == "/var/log":
@@ -335,7 +335,7 @@ def _unit_of(path: str, base: str) -> str:
 
 
 def _named_by(root: Root, link: str, mounts: Sequence[inuse.Mount]) -> str:
-    """Return the unit that a link in the root (C(latest)) names, empty when it names none that exists.
+    """Return the name in the root that a link in the root (C(latest)) leads to, empty when it leads elsewhere.
 
     Compared as text, through the mount table: a link into a dead network mount must not be followed.
     """
@@ -348,24 +348,16 @@ def _named_by(root: Root, link: str, mounts: Sequence[inuse.Mount]) -> str:
     if not unit and root.source is not None:
         device, source = inuse.located(path, mounts) or ("", "")
         unit = _unit_of(source, root.source[1]) if device == root.source[0] else ""
-    return unit if unit != link and _is_there(root, unit) else ""
-
-
-def _is_there(root: Root, unit: str) -> bool:
-    try:
-        return bool(unit) and bool(os.lstat(unit, dir_fd=root.fd))
-    except OSError:
-        return False
+    return unit
 
 
 def _resolved(root: Root, links: Sequence[str]) -> dict[str, str]:
-    """Return the units that links name by way of other links. Following those may hang (a dead network mount): a child does it."""
+    """Return the names in the root that links lead to by way of other links. Following those may hang (a dead network mount): a child does it."""
     if not links:
         return {}
     paths = [os.path.join(root.path, link) for link in links]
     outcome = isolate.call(lambda: [os.path.realpath(path) for path in paths], PATIENCE)
-    found = {link: _unit_of(path, root.path) for link, path in zip(links, outcome.value or [])}
-    return {link: unit for link, unit in found.items() if unit != link and _is_there(root, unit)}
+    return {link: _unit_of(path, root.path) for link, path in zip(links, outcome.value or [])}
 
 
 def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:

@@ -161,6 +161,15 @@ def test_an_empty_quarantine_folder_is_left_by_the_brake_too(world, root, lab):
     assert lab.image(root) == before
 
 
+def test_what_was_moved_goes_back_when_a_link_names_it(world, root, lab):
+    for name in ("old", "wanted"):
+        lab.unit(root, name)
+    _trash(root, "old", "wanted")
+    (root / "latest").symlink_to("wanted")
+    result = lab.clean(world, root)
+    assert lab.names(result["removed"]) == ["old"] and sorted(os.listdir(root)) == ["latest", "wanted"]
+
+
 @pytest.mark.parametrize("rule", [{"keep_last": 1}, {"unit": "file"}])
 def test_what_was_moved_goes_back_where_the_rules_now_keep_it(world, root, lab, rule):
     """The other units may be gone since: whether it is one of the newest is judged where it belongs."""
