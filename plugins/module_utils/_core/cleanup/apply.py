@@ -6,7 +6,7 @@
 A unit leaves its place in one atomic step, so that a crash never leaves half of it where it looks whole. The quarantine folder
 (C(.mlops-fleet-trash-...), 0700, in the cleanup root, so on the same filesystem) has two compartments:
 C(new) holds what was moved and not yet looked at again, C(doomed) what is being removed. The next run finishes what is in C(doomed)
-and judges what is in C(new) anew.
+and judges what is in C(new) anew. Where the filesystem has no room for that folder, files and then the smallest folders go without it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ PUT_BACK = "put back: a run was interrupted before its removal, and it is not du
 BATCH, BATCH_FILES = 8192, 50_000
 
 _NAME = re.compile(re.escape(TRASH) + r"[0-9a-f]{16}")
+_ASIDE = re.compile(re.escape(TRASH) + r"[0-9a-f]{16}-(.+)", re.S)
+#: Mode of a folder that was set aside and is being removed.
+_BEGUN = 0o1700
 
 
 @dataclass
@@ -106,6 +109,10 @@ class Quarantine:
     @property
     def path(self) -> str:
         return f"{self.root.path.rstrip('/')}/{self.name}"
+
+    def place(self, *where: str) -> str:
+        """Return the path of a unit: compartment and name."""
+        return "/".join((self.path, *where))
 
     @classmethod
     def make(cls, root: Root) -> Quarantine:
@@ -194,6 +201,55 @@ class Quarantine:
                 os.close(fd)
 
 
+class Aside(Quarantine):
+    """A folder that was set aside under another name in its root, because there was no room for a quarantine folder. Its mode says
+    whether its removal has begun; until then it goes back."""
+
+    def __init__(self, root: Root, name: str, original: str) -> None:
+        super().__init__(root, name, root.fd, root.fd, root.fd)
+        self.original = original
+
+    @classmethod
+    def name_for(cls, original: str) -> str:
+        return f"{TRASH}{os.urandom(8).hex()}-{original}"
+
+    @classmethod
+    def take(cls, root: Root, name: str) -> Aside | None:
+        """Open one that a stopped run left; None for anything else. One cleanup runs at a time, and it has only one."""
+        match = _ASIDE.fullmatch(name)
+        try:
+            return cls(root, name, match.group(1)) if match and stat.S_ISDIR(os.lstat(name, dir_fd=root.fd).st_mode) else None
+        except OSError:
+            return None
+
+    @property
+    def begun(self) -> bool:
+        """Whether its removal has begun. Nobody else can make a folder that looks so."""
+        found = os.lstat(self.name, dir_fd=self.root.fd)
+        return found.st_uid == os.geteuid() and found.st_mode & 0o7777 == _BEGUN and found.st_dev == self.root.device
+
+    def begin(self, expected: Identity) -> None:
+        """Mark it as being removed; no name and no block is needed for that. :raises OSError: not ours to remove."""
+        fd = os.open(self.name, DIRECTORY, dir_fd=self.root.fd)
+        try:
+            if identity(os.fstat(fd)) != expected:
+                raise Changed("it was replaced by something else")
+            if os.fstat(fd).st_uid != os.geteuid():
+                os.fchown(fd, os.geteuid(), -1)
+            os.fchmod(fd, _BEGUN)
+        finally:
+            os.close(fd)
+
+    def place(self, *_where: str) -> str:
+        return self.path
+
+    def put_back(self, name: str) -> None:
+        os.rename(self.name, name, src_dir_fd=self.root.fd, dst_dir_fd=self.root.fd)
+
+    def close(self, tidy: bool = True) -> None:
+        """It has no descriptors of its own."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What removing the units of one root needs: C(busy) reads the process table anew (None: in-use is not asked),
@@ -217,7 +273,7 @@ def carry_out(root: Root, work: Work, units: Sequence[Doomed], done: Done, tell:
             if not units:
                 return
         try:
-            quarantine = Quarantine.make(root)
+            quarantine = _make_room(root, work, units, done)
         except OSError as second:
             for one in units:
                 done.fail(one.target, one.path, f"no quarantine folder could be made in {root.path}: {second.strerror}")
@@ -265,6 +321,52 @@ def _unlink_files(root: Root, work: Work, units: list[Doomed], done: Done) -> li
         else:
             done.gone(one, found)
     return left
+
+
+def _make_room(root: Root, work: Work, units: list[Doomed], done: Done) -> Quarantine:
+    """Make a quarantine folder, if need be by removing folders where they are, the smallest first, until there is room for it.
+
+    :raises OSError: there is none even so.
+    """
+    while True:
+        try:
+            return Quarantine.make(root)
+        except OSError as error:
+            folders = [one for one in units if one.kind == "dir" and one.survey is not None]
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not folders:
+                raise
+        one = min(folders, key=lambda one: (one.survey.files if one.survey else 0, one.path))
+        units.remove(one)
+        try:
+            _remove_aside(root, work, one, done)
+        except (OSError, Changed) as error:
+            done.fail(one.target, one.path, error)
+
+
+def _remove_aside(root: Root, work: Work, one: Doomed, done: Done) -> None:
+    name = os.path.basename(one.path)
+    protected = work.protected(root.path, None)
+    if name in protected:
+        done.kept.append(Kept(one.target, one.path, protected[name]))
+        return
+    aside = Aside(root, Aside.name_for(name), name)
+    os.rename(name, aside.name, src_dir_fd=root.fd, dst_dir_fd=root.fd)
+    try:
+        busy = work.busy()
+        protected = work.protected(root.path, busy)
+        found = survey(root.fd, aside.name, root.look(work.target, busy, work.now, moved=True))
+        reason = protected.get(name) or protected.get(aside.name) or _differs(one.survey, found, work)
+        if not reason:
+            aside.begin(found.identity)
+    except BaseException as error:
+        _return(aside, one, f"the cleanup was stopped: {error}", done)
+        if isinstance(error, (OSError, Changed)):
+            return
+        raise
+    if reason:
+        _return(aside, one, reason, done)
+    else:
+        finish(root, aside, aside.name, replace(one, survey=found), done)
 
 
 def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Done, step: Callable[[int], None], before: int) -> None:
@@ -342,7 +444,7 @@ def finish(root: Root, quarantine: Quarantine, name: str, one: Doomed, done: Don
     """Remove a unit that lies in C(doomed)."""
     problems = remove(quarantine.doomed, name, root.device, root.mount)
     if problems:
-        done.fail(one.target, f"{quarantine.path}/doomed/{name}", "; ".join(problems))
+        done.fail(one.target, quarantine.place("doomed", name), "; ".join(problems))
     elif one.survey is not None:
         done.gone(one, one.survey)
     else:
@@ -354,7 +456,7 @@ def _return(quarantine: Quarantine, one: Doomed, reason: str, done: Done) -> Non
     try:
         quarantine.put_back(name)
     except OSError as error:
-        done.fail(one.target, f"{quarantine.path}/new/{name}", f"{reason}; and it could not be put back: {error.strerror}")
+        done.fail(one.target, quarantine.place("new", name), f"{reason}; and it could not be put back: {error.strerror}")
     else:
         done.kept.append(Kept(one.target, one.path, reason))
 
@@ -394,6 +496,10 @@ def leftovers(
     newest units: which those are can only be told of units in their places.
     """
     for name in sorted(os.listdir(root.fd)):
+        aside = Aside.take(root, name)
+        if aside is not None:
+            yield _left_aside(aside, targets[0])
+            continue
         quarantine = Quarantine.take(root, name)
         if quarantine is None:
             continue
@@ -420,6 +526,18 @@ def leftovers(
             else:
                 found.due.append(_left(target, f"{quarantine.path}/new/{one}", unit, "a run was interrupted before its removal"))
         yield found
+
+
+def _left_aside(aside: Aside, target: Target) -> Leftover:
+    found = Leftover(aside)
+    if not aside.begun:
+        found.back.append((target.name, aside.original))
+        return found
+    unit = None
+    with contextlib.suppress(OSError, Changed):
+        unit = survey(aside.root.fd, aside.name, Look(STAMPS["mtime"], aside.root.device, aside.root.mount))
+    found.begun.append(_left(target, aside.path, unit, "its removal was interrupted"))
+    return found
 
 
 def _names(fd: int) -> list[str]:

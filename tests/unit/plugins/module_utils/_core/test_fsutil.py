@@ -70,6 +70,12 @@ def test_json_errors_name_file_and_place(tmp_path):
         fsutil.read_json(str(path))
 
 
+def test_a_lock_folder_that_can_not_be_made_is_one_clear_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLOPS_FLEET_LOCK_DIR", str(tmp_path / "missing" / "locks"))
+    with pytest.raises(WriteFailed, match="MLOPS_FLEET_LOCK_DIR"):
+        fsutil.lock_folder()
+
+
 def test_only_one_holder_and_a_crash_frees_the_lock(tmp_path):
     path = str(tmp_path / "l")
     program = (

@@ -834,6 +834,37 @@ def test_a_full_filesystem_is_no_obstacle(world, tmp_path, lab):
     assert "failed" not in result and left == []
 
 
+def test_a_full_disk_that_holds_nothing_but_folders_is_no_obstacle(world, tmp_path, lab):
+    """As data disks are: without a reserve for root, and every unit a folder."""
+    lab.require_mounts()
+    if not shutil.which("mkfs.ext4"):
+        pytest.skip("needs mkfs.ext4")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with open(image, "wb") as stream:
+        stream.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+
+    def inner():
+        if subprocess.run(["mount", "-o", "loop", image, disk], capture_output=True, check=False).returncode:
+            return None
+        root = disk / "a/runs"
+        for number in range(3):
+            lab.unit(root, f"run-{number}")
+        with pytest.raises(OSError, match="No space"):
+            (root / "run-0/fill").write_bytes(bytes(8 << 20))
+        with pytest.raises(OSError, match="No space"):
+            for number in range(10000):
+                os.mkdir(root / f"run-0/{number}")
+        return lab.clean(world, root), os.listdir(root)
+
+    found = lab.in_namespace(inner)
+    if found is None:
+        pytest.skip("no loop device")
+    result, left = found
+    assert "failed" not in result and result["removed_count"] == 3 and left == []
+
+
 def test_the_report_holds_everything_and_only_its_group_reads_it(world, root, tmp_path, lab):
     for number in range(1005):
         (root / f"f{number}").write_text("x")
