@@ -354,8 +354,10 @@ def _remove_aside(root: Root, work: Work, one: Doomed, done: Done) -> None:
     try:
         busy = work.busy()
         protected = work.protected(root.path, busy)
-        found = survey(root.fd, aside.name, root.look(work.target, busy, work.now, moved=True))
-        reason = protected.get(name) or protected.get(aside.name) or _differs(one.survey, found, work)
+        reason = protected.get(name) or protected.get(aside.name)
+        if not reason:
+            found = survey(root.fd, aside.name, root.look(work.target, busy, work.now, moved=True))
+            reason = _differs(one.survey, found, work)
         if not reason:
             aside.begin(found.identity)
     except BaseException as error:
@@ -414,9 +416,12 @@ def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Do
 def _judge(quarantine: Quarantine, work: Work, one: Doomed, look: Look, protected: dict[str, str], done: Done) -> Survey | None:
     """Look again at a unit that was moved; return what it is now, or put it back and return None."""
     name = os.path.basename(one.path)
+    if name in protected:
+        _return(quarantine, one, protected[name], done)
+        return None
     try:
         found = survey(quarantine.new, name, look)
-        reason = protected.get(name) or _differs(one.survey, found, work)
+        reason = _differs(one.survey, found, work)
     except FileNotFoundError:
         done.fail(one.target, one.path, "it vanished from the quarantine folder")
         return None
@@ -512,15 +517,15 @@ def leftovers(
         stay = protected(f"{quarantine.path}/new", busy)
         for one in _names(quarantine.new):
             target = next((target for target in targets if target.matches(one)), None)
-            if target is None:
-                found.back.append((targets[0].name, one))
+            if target is None or one in stay:
+                found.back.append(((target or targets[0]).name, one))
                 continue
             try:
                 unit = survey(quarantine.new, one, root.look(target, busy, now, moved=True))
             except (OSError, Changed):
                 found.back.append((target.name, one))
                 continue
-            kept = one in stay or target.keep_last > 0 or not target.fits(unit.kind)
+            kept = target.keep_last > 0 or not target.fits(unit.kind)
             if kept or (unit.veto is not None and not unit.stopped) or not due(unit, target, now):
                 found.back.append((target.name, one))
             else:

@@ -369,6 +369,9 @@ def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:
     for number, name in enumerate(names):
         if number % 100 == 0:
             tell(Progress("scan", number, len(names), "files", target.name))
+        if folder.protected.get(name) == MOUNT:
+            folder.unread[name] = MOUNT  # not even looked at: a dead network mount would not answer
+            continue
         try:
             unit = survey(root.fd, name, look)
         except FileNotFoundError:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import mmap
@@ -590,6 +591,29 @@ def test_a_root_on_an_overlay_over_two_filesystems(world, tmp_path, lab):
     kept = lab.reasons(result)
     assert "in use" in kept["open"] and "in use" in kept["mapped"] and "mount" in kept["bound"]
     assert [one["path"] for one in result["failures"]] == [str(root / "of-the-image")] and "lower layer" in result["failures"][0]["error"]
+
+
+def test_a_mount_that_does_not_answer_holds_nothing_up(world, root, lab):
+    """A dead network mount: whoever looks at it waits for ever. Here it is a FUSE filesystem whose server never says a word."""
+    lab.require_mounts()
+    for name in ("on-top", "inside", "free"):
+        lab.unit(root, name)
+
+    def inner():
+        libc = ctypes.CDLL(None, use_errno=True)
+        for point in (root / "on-top", root / "inside/logs"):
+            try:
+                fd = os.open("/dev/fuse", os.O_RDWR)
+            except OSError:
+                return None
+            if libc.mount(b"dead", os.fsencode(point), b"fuse", 0, f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()) != 0:
+                return None
+        return lab.clean(world, root)
+
+    result = lab.in_namespace(inner)
+    if result is None:
+        pytest.skip("no FUSE here")
+    assert lab.names(result["removed"]) == ["free"] and set(lab.reasons(result)) == {"on-top", "inside"}
 
 
 def test_a_mount_made_after_the_scan_survives(world, root, later, tmp_path, lab):
