@@ -215,7 +215,8 @@ def require_backup(options: CleanupOptions, world: World) -> None:
     found = catalogue.listing(path) if os.path.isdir(path) else [one] if one else []
     verified = [backup for backup in found if backup.verified]
     if not verified:
-        raise Refused(f"Nothing was removed: {path} holds no verified backup.", "Make one with mlops.fleet.model_backup first.", path)
+        why = f" ({shown(found[0].name)}: {'; '.join(found[0].problems) or 'it was not verified'})" if found else ""
+        raise Refused(f"Nothing was removed: {path} holds no verified backup{why}.", "Make one with mlops.fleet.model_backup first.", path)
     # A date in the future would make a backup fresh for ever.
     dated = [backup.created for backup in verified if backup.created <= world.clock.now() + SKEW]
     if not dated:
