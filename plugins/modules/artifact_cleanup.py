@@ -61,7 +61,7 @@ options:
         type: str
         choices: [newest, mtime, ctime, atime]
       keep_last:
-        description: Keep this many newest units, whatever their age.
+        description: Keep this many newest units, whatever their age. What is in them counts, so moving a unit does not make it newer.
         type: int
         default: 0
       exclude:

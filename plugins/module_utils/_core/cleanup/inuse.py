@@ -13,7 +13,8 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections import deque
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from .scan import Identity, open_directory
 
 #: Seconds after which a process table that does not answer (a file on a dead network mount) ends the cleanup.
 PATIENCE = 60.0
+
+#: Filesystems of this machine: looking at a file on them never waits for a network or another program.
+ANSWERING = frozenset({"bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "rootfs", "squashfs", "tmpfs", "xfs", "zfs"})
 
 _UNESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -82,13 +86,46 @@ def read_mounts(path: str) -> list[Mount]:
     return found
 
 
-def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
-    """Return device (major:minor) and path inside that filesystem of an absolute path, by the mount table alone."""
+def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
+    """Return the mount that an absolute path without links lies on, by the mount table alone."""
     best: Mount | None = None
     for mount in mounts:
         point = mount.point.rstrip("/") + "/"
         if (path + "/").startswith(point) and (best is None or len(mount.point) >= len(best.point)):
             best = mount
+    return best
+
+
+def follow(path: str, mounts: Sequence[Mount], own: int | None) -> str:
+    """Return where an absolute path leads; empty when that is beyond a mount that may not answer (other than the one with the id C(own)), or a loop."""
+    todo, real, links = deque(path.split("/")), "", 0
+    while todo:
+        part = todo.popleft()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            real = os.path.dirname(real).rstrip("/")
+            continue
+        here = f"{real}/{part}"
+        mount = mount_of(here, mounts)
+        if mount is None or (mount.kind not in ANSWERING and mount.id != own):
+            return ""
+        try:
+            target = os.readlink(here)
+        except OSError:  # no link, or nothing at all
+            real = here
+            continue
+        links += 1
+        if links > 40:
+            return ""
+        real = "" if target.startswith("/") else real
+        todo.extendleft(reversed(target.split("/")))
+    return real or "/"
+
+
+def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
+    """Return device (major:minor) and path inside that filesystem of an absolute path, by the mount table alone."""
+    best = mount_of(path, mounts) if path else None
     return None if best is None else (best.device, os.path.normpath(os.path.join(best.source, os.path.relpath(path, best.point))))
 
 

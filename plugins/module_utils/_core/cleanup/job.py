@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -13,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import isolate
 from ..backup.names import shown
 from ..errors import FleetError, NotUsable, Refused, WriteFailed
 from ..fsutil import atomic_write, human_duration, lock, lock_folder
@@ -26,8 +26,6 @@ from .options import OWN_LOGS, CleanupOptions, Target, homes, refuse_root
 from .plan import Braked, Doomed, Folder, Kept, Plan, check_brake, decide
 from .scan import MOUNT, Changed, mount_id, open_root, survey
 
-#: Seconds that following the links in a root may take.
-PATIENCE = 5.0
 #: Seconds by which the clock that dated a backup may be ahead of ours.
 SKEW = 3600.0
 #: Entries of each list in the result; the report has all.
@@ -317,11 +315,13 @@ def _protected(root: Root, busy: InUse | None, own: dict[str, str], folder: str)
                 protect(path, source, "in use: it is mounted elsewhere")
     with os.scandir(root.fd) as entries:
         present = [(entry.name, entry.is_symlink()) for entry in entries]
-    links = [name for name, link in present if link]
-    named = {name: _named_by(root, name, mounts) for name in links}
-    named.update(_resolved(root, [name for name in links if not named[name]]))
-    for name, unit in named.items():
-        if unit and unit != name and any(os.path.lexists(os.path.join(place, unit)) for place in (root.path, folder)):
+    units = {name for name, _link in present}
+    if folder != root.path:
+        with contextlib.suppress(OSError):
+            units.update(os.listdir(folder))
+    for name, link in present:
+        unit = _named_by(root, name, mounts) if link else ""
+        if unit in units and unit != name:
             found.setdefault(unit, f"the link {shown(name)} names it")
             found.setdefault(name, f"it names {shown(unit)}")
     if root.path == "/var/log":
@@ -338,27 +338,21 @@ def _unit_of(path: str, base: str) -> str:
 def _named_by(root: Root, link: str, mounts: Sequence[inuse.Mount]) -> str:
     """Return the name in the root that a link in the root (C(latest)) leads to, empty when it leads elsewhere.
 
-    Compared as text, through the mount table: a link into a dead network mount must not be followed.
+    Compared as text first, and through the mount table: a link into a dead network mount must not be followed.
     """
     try:
         target = os.readlink(link, dir_fd=root.fd)
     except OSError:
         return ""
-    path = os.path.normpath(os.path.join(root.path, target))
-    unit = _unit_of(path, root.path) or _unit_of(path, root.given)
-    if not unit and root.source is not None:
-        device, source = inuse.located(path, mounts) or ("", "")
-        unit = _unit_of(source, root.source[1]) if device == root.source[0] else ""
-    return unit
-
-
-def _resolved(root: Root, links: Sequence[str]) -> dict[str, str]:
-    """Return the names in the root that links lead to by way of other links. Following those may hang (a dead network mount): a child does it."""
-    if not links:
-        return {}
-    paths = [os.path.join(root.path, link) for link in links]
-    outcome = isolate.call(lambda: [os.path.realpath(path) for path in paths], PATIENCE)
-    return {link: _unit_of(path, root.path) for link, path in zip(links, outcome.value or [])}
+    text = os.path.normpath(os.path.join(root.path, target))
+    for path in (text, inuse.follow(os.path.join(root.path, target), mounts, root.mount)):
+        unit = _unit_of(path, root.path) or _unit_of(path, root.given)
+        if not unit and root.source is not None:
+            device, source = inuse.located(path, mounts) or ("", "")
+            unit = _unit_of(source, root.source[1]) if device == root.source[0] else ""
+        if unit:
+            return unit
+    return ""
 
 
 def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:

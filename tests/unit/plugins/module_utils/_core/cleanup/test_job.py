@@ -168,9 +168,11 @@ def test_links_that_name_a_unit_by_way_of_other_links_protect(world, root, tmp_p
     (root / "best").symlink_to("second")
     (root / "second").symlink_to("run-2")
     (root / "loop").symlink_to("loop")
+    (tmp_path / "dir").symlink_to(root.parent)
+    (root / "deep").symlink_to(tmp_path / "dir/root/../root/run-3/logs")
     result = lab.clean(world, root)
-    assert lab.names(result["removed"]) == ["loop", "run-0", "run-3"]
-    assert sorted(os.listdir(root)) == ["best", "latest", "run-1", "run-2", "second"]
+    assert lab.names(result["removed"]) == ["loop", "run-0"]
+    assert sorted(os.listdir(root)) == ["best", "deep", "latest", "run-1", "run-2", "run-3", "second"]
 
 
 def test_names_of_any_bytes(world, root, lab):
@@ -608,12 +610,14 @@ def test_a_mount_that_does_not_answer_holds_nothing_up(world, root, lab):
                 return None
             if libc.mount(b"dead", os.fsencode(point), b"fuse", 0, f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()) != 0:
                 return None
+        (root / "link").symlink_to("on-top")
+        (root / "far").symlink_to("inside/logs/x/y")
         return lab.clean(world, root)
 
     result = lab.in_namespace(inner)
     if result is None:
         pytest.skip("no FUSE here")
-    assert lab.names(result["removed"]) == ["free"] and set(lab.reasons(result)) == {"on-top", "inside"}
+    assert lab.names(result["removed"]) == ["free"] and set(lab.reasons(result)) == {"on-top", "inside", "link", "far"}
 
 
 def test_a_mount_made_after_the_scan_survives(world, root, later, tmp_path, lab):
