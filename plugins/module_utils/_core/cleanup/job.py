@@ -243,9 +243,14 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
         root = facts.roots.get(folder.target.name)
         if root is None:
             continue
-        folder.protected = _protected(root, facts.busy, own, root.path)
+        try:
+            folder.protected = _protected(root, facts.busy, own, root.path)
+            _survey(folder, root, facts, tell)
+        except OSError as error:
+            folder.state, folder.note = "failed", f"{folder.path} can't be read: {error.strerror}"
+            folder.units, folder.unread = [], {}
+            continue
         places.setdefault((root.device, os.fstat(root.fd).st_ino), []).append(folder)
-        _survey(folder, root, facts, tell)
     for same in places.values():
         root = facts.roots[same[0].target.name]
         protected = functools.partial(_stay, root, own)
@@ -415,7 +420,7 @@ def _carry_out(options: CleanupOptions, world: World, facts: Facts, plan: Plan, 
         protected = functools.partial(_stay, root, own)
         try:
             carry_out(root, Work(folder.target, facts.now, busy, protected), units, done, tell)
-        except FleetError as error:
+        except (FleetError, OSError) as error:
             done.fail(name, folder.path, error)
     for tool in facts.tools:
         if tool.remove:

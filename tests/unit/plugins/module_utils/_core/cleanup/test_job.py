@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import json
 import mmap
@@ -746,6 +747,22 @@ def test_a_root_that_is_a_file_fails_and_the_other_target_goes_on(world, root, t
     result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
     assert result["failed"] and lab.names(result["removed"]) == ["a"] and (tmp_path / "file").exists()
     assert [one["status"] for one in result["targets"]] == ["failed", "ok"]
+
+
+def test_a_root_that_stops_answering_fails_and_the_other_target_goes_on(world, root, later, lab, monkeypatch):
+    """A disk that fails while it is read."""
+    lab.unit(root, "a")
+    real = os.listdir
+
+    def listdir(path="."):
+        if isinstance(path, int) and os.readlink(f"/proc/self/fd/{path}") == str(root):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    result = _two(root, later, world, lambda progress: None)
+    assert [one["status"] for one in result["targets"]] == ["failed", "ok"] and "Input/output error" in result["failures"][0]["error"]
+    assert lab.names(result["removed"]) == ["z"] and (root / "a/model.bin").exists()
 
 
 def test_a_root_whose_parent_anybody_may_write_to_is_refused(world, tmp_path, lab):
