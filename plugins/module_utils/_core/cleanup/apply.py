@@ -332,15 +332,15 @@ def _make_room(root: Root, work: Work, units: list[Doomed], done: Done) -> Quara
         try:
             return Quarantine.make(root)
         except OSError as error:
-            folders = [one for one in units if one.kind == "dir" and one.survey is not None]
+            folders = sorted((one.survey.files, one.path, one) for one in units if one.kind == "dir" and one.survey is not None)
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not folders:
                 raise
-        one = min(folders, key=lambda one: (one.survey.files if one.survey else 0, one.path))
-        units.remove(one)
-        try:
-            _remove_aside(root, work, one, done)
-        except (OSError, Changed) as error:
-            done.fail(one.target, one.path, error)
+            one = folders[0][2]
+            units.remove(one)
+            try:
+                _remove_aside(root, work, one, done)
+            except (OSError, Changed) as why:
+                done.fail(one.target, one.path, why)
 
 
 def _remove_aside(root: Root, work: Work, one: Doomed, done: Done) -> None:
@@ -349,6 +349,7 @@ def _remove_aside(root: Root, work: Work, one: Doomed, done: Done) -> None:
     if name in protected:
         done.kept.append(Kept(one.target, one.path, protected[name]))
         return
+    found: Survey | None = None
     aside = Aside(root, Aside.name_for(name), name)
     os.rename(name, aside.name, src_dir_fd=root.fd, dst_dir_fd=root.fd)
     try:
@@ -358,14 +359,14 @@ def _remove_aside(root: Root, work: Work, one: Doomed, done: Done) -> None:
         if not reason:
             found = survey(root.fd, aside.name, root.look(work.target, busy, work.now, moved=True))
             reason = _differs(one.survey, found, work)
-        if not reason:
-            aside.begin(found.identity)
+            if not reason:
+                aside.begin(found.identity)
     except BaseException as error:
         _return(aside, one, f"the cleanup was stopped: {error}", done)
         if isinstance(error, (OSError, Changed)):
             return
         raise
-    if reason:
+    if reason or found is None:
         _return(aside, one, reason, done)
     else:
         finish(root, aside, aside.name, replace(one, survey=found), done)
