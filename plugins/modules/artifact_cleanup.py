@@ -14,7 +14,8 @@ description:
   - The unit that goes or stays is an entry of a target's folder as a whole, for example one run. Its age is that of the newest entry
     anywhere inside it.
   - Kept whatever their age are units in use (open, mapped or locked files, working folders, live sockets, volumes of containers), units that hold
-    a mount point, units that a symbolic link in the same folder names (V(latest)), and what this task itself needs.
+    a mount point, units that a symbolic link in the same folder names (V(latest)), home folders, backups of M(mlops.fleet.model_backup), and what
+    this task itself needs. In C(/var/log) the logs of this collection's own jobs stay, rotated ones too; log rotation removes them.
   - Safe against users who change the tree meanwhile. Nothing is reached through a path twice, symbolic links are never followed, and no other
     filesystem or mount is entered.
   - A unit is first renamed into a quarantine folder beside it (V(.mlops-fleet-trash-) and 16 digits), looked at again and removed there, so that
@@ -34,7 +35,8 @@ options:
         type: str
       path:
         description:
-          - Folder whose entries are the units. System folders, home folders and V(/) are refused.
+          - Folder whose entries are the units. V(/) and what lies directly below it, system folders, folders of databases and container engines,
+            users' home folders and those of this collection are refused.
           - V(/tmp), V(/var/tmp) and V(/var/log) need a O(targets[].pattern) with a literal beginning of at least two characters.
           - Refused, too, when anybody may replace one of the folders above it, or when it leads through a symbolic link of another user.
         type: path
@@ -59,7 +61,7 @@ options:
         type: str
         choices: [newest, mtime, ctime, atime]
       keep_last:
-        description: Keep this many newest units, whatever their age.
+        description: Keep this many newest units, whatever their age. What is in them counts, so moving a unit does not make it newer.
         type: int
         default: 0
       exclude:
@@ -69,7 +71,7 @@ options:
         default: []
   aggressive:
     description:
-      - Also clean V(docker) (images made more than 7 days ago that no container uses; docker keeps no time of last use), V(pip) and V(apt)
+      - Also clean V(docker) (images made, pulled or tagged 7 days ago or earlier that no container uses; docker keeps no time of last use), V(pip) and V(apt)
         (their caches) and V(tmp) (what is older than 3 days in V(/tmp)).
       - Each is a target of its own. A missing program is reported as V(skipped).
     type: bool
@@ -109,7 +111,9 @@ options:
     default: newest
   in_use:
     description:
-      - V(skip) keeps what running processes use. Processes on other hosts that share a network filesystem can't be seen.
+      - V(skip) keeps what running processes use, and what the kernel itself uses (images behind loop devices, swap files, layers of overlays).
+        Processes on other hosts that share a network filesystem, and outside the container that the task runs in, can't be seen.
+      - A user without privileges can't see what other users' processes have open. Units that hold files of those users stay.
       - V(ignore) does not ask.
     type: str
     choices: [skip, ignore]

@@ -74,8 +74,32 @@ FORBIDDEN_TREES = (
     "/sbin",
     "/sys",
     "/usr/bin",
+    "/usr/games",
+    "/usr/include",
     "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/libx32",
     "/usr/sbin",
+    "/usr/share",
+    "/usr/src",
+    "/var/lib/apt",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+    "/var/lib/dpkg",
+    "/var/lib/etcd",
+    "/var/lib/kubelet",
+    "/var/lib/mongodb",
+    "/var/lib/mysql",
+    "/var/lib/postgresql",
+    "/var/lib/redis",
+    "/var/lib/rpm",
+    "/var/lib/snapd",
+    "/var/lib/systemd",
+    "/var/mail",
+    "/var/spool/cron",
 )
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -101,7 +125,7 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
     """Replace the file C(path) by C(data) whole or not at all: temporary file beside it, fsync, rename, fsync of the folder.
 
     The temporary name starts with a dot and is random; it is opened exclusively, so a link planted in the folder is never
-    followed. An existing file's owner is kept when we may (root).
+    followed. An existing file's owner is kept when we may (root), unless others may write to the folder and so may have made the file.
 
     :param mode: permission bits of the new file, independent of the umask.
     :raises WriteFailed: any step failed; the old file is untouched and the temporary one is gone.
@@ -116,6 +140,7 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
     try:
         try:
             write_all(fd, raw)
+            _keep_owner(fd, path)
             os.fchmod(fd, mode)
             if durable:
                 os.fsync(fd)
@@ -130,6 +155,15 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
         raise
     if durable:
         fsync_folder(folder)
+
+
+def _keep_owner(fd: int, path: str) -> None:
+    """Give the new file the old one's owner. A service user's file that root wrote once stays the service user's."""
+    with contextlib.suppress(OSError):
+        old, new = os.lstat(path), os.fstat(fd)
+        shared = os.stat(os.path.dirname(path) or ".").st_mode & 0o022
+        if stat.S_ISREG(old.st_mode) and not shared and (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+            os.fchown(fd, old.st_uid, old.st_gid)
 
 
 def read_json(path: str) -> Any:
@@ -191,15 +225,21 @@ def lock_folder() -> str:
     Never directly in a folder that everybody writes to: there anybody could hold our locks. The environment variable
     C(MLOPS_FLEET_LOCK_DIR) names another folder (read-only systems, tests); all jobs of a node must agree on it.
 
-    :raises Refused: the folder is there and belongs to somebody else, or others may write to it.
+    :raises Refused: the folder is there and belongs to somebody else, or others may write to it. :raises WriteFailed: it can't be made.
     """
     uid = os.getuid()
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     bases = ("/run/lock", "/run") if uid == 0 else (runtime,) if runtime else ()
     base = next((one for one in bases if os.path.isdir(one) and os.access(one, os.W_OK)), "")
     folder = os.environ.get("MLOPS_FLEET_LOCK_DIR") or (os.path.join(base, "mlops-fleet") if base else f"/tmp/mlops-fleet-{uid}")
-    with contextlib.suppress(FileExistsError):
+    try:
         os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise WriteFailed(
+            f"Can't make the folder of the locks {folder}: {error.strerror}.", "Make it, or name another in MLOPS_FLEET_LOCK_DIR.", folder
+        ) from error
     found = os.lstat(folder)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or found.st_mode & 0o022:
         raise Refused(f"{folder} is not a folder that only this user writes to.", "Remove it.", folder)
@@ -223,11 +263,14 @@ def refuse_dangerous(path: str, what: str, shared_ok: bool = False) -> str:
         if shared_ok and candidate in SHARED:
             continue
         homes = {os.path.expanduser("~")} | ({candidate} if os.path.dirname(candidate) == "/home" else set())
-        if candidate in DANGEROUS or candidate in homes or candidate.count("/") < 2:
-            raise Refused(f"The {what} {path} is a system or home folder.", "Name a folder of its own below it.", path)
+        leads = path if candidate == normal else f"{path} leads to {candidate}, which"
+        if candidate in DANGEROUS or candidate in homes:
+            raise Refused(f"The {what} {leads} is a system or home folder.", "Name a folder of its own below it.", path)
+        if candidate.count("/") < 2:
+            raise Refused(f"The {what} {leads} lies directly below /, like system folders and whole disks.", "Name a folder of its own below it.", path)
         for tree in FORBIDDEN_TREES:
-            if candidate.startswith(tree + "/"):
-                raise Refused(f"The {what} {path} lies in {tree}.", "Name a folder outside the system's own trees.", path)
+            if candidate == tree or candidate.startswith(tree + "/"):
+                raise Refused(f"The {what} {leads} lies in {tree}.", "Name a folder outside the system's own trees.", path)
     return normal
 
 

@@ -13,7 +13,8 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,26 +25,48 @@ from .scan import Identity, open_directory
 #: Seconds after which a process table that does not answer (a file on a dead network mount) ends the cleanup.
 PATIENCE = 60.0
 
+#: Filesystems of this machine: looking at a file on them never waits for a network or another program.
+ANSWERING = frozenset({"bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "rootfs", "squashfs", "tmpfs", "xfs", "zfs"})
+
 _UNESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of mountinfo (proc(5)): C(device) is major:minor as text, C(source) the path inside that filesystem."""
+    """One line of mountinfo (proc(5)): C(device) is major:minor as text, C(source) the path inside that filesystem, C(kind) its type."""
 
     id: int
     device: str
     source: str
     point: str
+    kind: str
 
 
 @dataclass(frozen=True)
 class InUse:
-    """Identities in use on the devices asked for, all mounts of all namespaces, and how many processes could not be examined."""
+    """Identities in use on the devices asked for, their inode numbers alone, all mounts of all namespaces, how many processes could not
+    be examined, and the other users whose they are (None: not even that is known)."""
 
     identities: frozenset[Identity] = frozenset()
+    inodes: frozenset[int] = frozenset()
     mounts: frozenset[tuple[str, str]] = frozenset()
     unseen: int = 0
+    strangers: frozenset[int] | None = frozenset()
+
+    @property
+    def hidden(self) -> Container[int] | None:
+        """The users whose files may be in use unseen, None when there are none."""
+        return _EverybodyElse() if self.strangers is None else self.strangers or None
+
+
+class _Every(Container[int]):
+    def __contains__(self, _one: object) -> bool:
+        return True
+
+
+class _EverybodyElse(Container[int]):
+    def __contains__(self, uid: object) -> bool:
+        return uid != os.geteuid()
 
 
 def _plain(field: str) -> str:
@@ -58,27 +81,62 @@ def read_mounts(path: str) -> list[Mount]:
         for line in lines:
             words = line.split(" ")
             if len(words) > 5:
-                found.append(Mount(int(words[0]), words[2], _plain(words[3]), _plain(words[4])))
+                kind = words[words.index("-", 6) + 1] if "-" in words[6:] else ""
+                found.append(Mount(int(words[0]), words[2], _plain(words[3]), _plain(words[4]), kind))
     return found
 
 
-def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
-    """Return device (major:minor) and path inside that filesystem of an absolute path, by the mount table alone."""
+def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
+    """Return the mount that an absolute path without links lies on, by the mount table alone."""
     best: Mount | None = None
     for mount in mounts:
         point = mount.point.rstrip("/") + "/"
         if (path + "/").startswith(point) and (best is None or len(mount.point) >= len(best.point)):
             best = mount
+    return best
+
+
+def follow(path: str, mounts: Sequence[Mount], own: int | None) -> str:
+    """Return where an absolute path leads; empty when that is beyond a mount that may not answer (other than the one with the id C(own)), or a loop."""
+    todo, real, links = deque(path.split("/")), "", 0
+    while todo:
+        part = todo.popleft()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            real = os.path.dirname(real).rstrip("/")
+            continue
+        here = f"{real}/{part}"
+        mount = mount_of(here, mounts)
+        if mount is None or (mount.kind not in ANSWERING and mount.id != own):
+            return ""
+        try:
+            target = os.readlink(here)
+        except OSError:  # no link, or nothing at all
+            real = here
+            continue
+        links += 1
+        if links > 40:
+            return ""
+        real = "" if target.startswith("/") else real
+        todo.extendleft(reversed(target.split("/")))
+    return real or "/"
+
+
+def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
+    """Return device (major:minor) and path inside that filesystem of an absolute path, by the mount table alone."""
+    best = mount_of(path, mounts) if path else None
     return None if best is None else (best.device, os.path.normpath(os.path.join(best.source, os.path.relpath(path, best.point))))
 
 
-def observe(proc: str, devices: Iterable[int], folders: Iterable[str]) -> InUse:
+def observe(proc: str, devices: Iterable[int] | None, folders: Iterable[str]) -> InUse:
     """Look at all processes, this one included.
 
-    :param proc: path of the process table. :param devices: st_dev of interest. :param folders: real paths of the cleanup roots.
+    :param proc: path of the process table. :param devices: st_dev of interest (None: all). :param folders: real paths of the cleanup roots.
     :raises NotUsable: the process table can't be read, or does not answer; without it nothing can be called unused.
     """
-    outcome = isolate.call(lambda: _collect(proc, frozenset(devices), tuple(folders)), PATIENCE)
+    wanted = _Every() if devices is None else frozenset(devices)
+    outcome = isolate.call(lambda: _collect(proc, wanted, tuple(folders)), PATIENCE)
     if outcome.timed_out or outcome.error is not None:
         why = f"did not answer within {PATIENCE:g} s" if outcome.timed_out else outcome.error.message if outcome.error else ""
         raise NotUsable(f"Can't find out what is in use: {proc} {why}.", "Nothing was removed. Say in_use=ignore when nothing can be.", proc)
@@ -86,34 +144,64 @@ def observe(proc: str, devices: Iterable[int], folders: Iterable[str]) -> InUse:
     return found
 
 
-def _collect(proc: str, devices: frozenset[int], folders: tuple[str, ...]) -> InUse:
+def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> InUse:
     found: set[Identity] = set()
     mounts: set[tuple[str, str]] = set()
     namespaces: set[Any] = set()
-    unseen = 0
-    for pid in os.listdir(proc):
-        if not pid.isdigit() or int(pid) == os.getpid():
-            continue
-        base = f"{proc}/{pid}"
-        try:
-            hidden = _descriptors(base, devices, found)
-            hidden |= _maps(base, devices, folders, found)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        unseen += hidden
-        with contextlib.suppress(OSError):
-            namespace = os.stat(f"{base}/ns/mnt").st_ino
-            if namespace not in namespaces:
-                mounts.update((mount.device, mount.source) for mount in read_mounts(f"{base}/mountinfo") if mount.source != "/")
-                namespaces.add(namespace)
+    unseen, strangers = 0, set()
+    known = {str(os.getpid())}
+    for _round in range(5):  # a process may hand over its files to a child that is not in our list, and end
+        pids = [pid for pid in os.listdir(proc) if pid.isdigit() and pid not in known]
+        if not pids:
+            break
+        known.update(pids)
+        for pid in pids:
+            base = f"{proc}/{pid}"
+            try:
+                owner = os.stat(base).st_uid
+                hidden = _descriptors(base, devices, found)
+                hidden |= _maps(base, devices, folders, found)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if hidden:
+                unseen += 1
+                strangers.add(owner)
+            with contextlib.suppress(OSError):
+                namespace = os.stat(f"{base}/ns/mnt").st_ino
+                if namespace not in namespaces:
+                    mounts.update((mount.device, mount.source) for mount in read_mounts(f"{base}/mountinfo") if mount.source != "/")
+                    namespaces.add(namespace)
     with contextlib.suppress(OSError):
         mounts.update((mount.device, mount.source) for mount in read_mounts(f"{proc}/self/mountinfo") if mount.source != "/")
     with contextlib.suppress(OSError):
         _locks(f"{proc}/locks", devices, found)
-    return InUse(frozenset(found), frozenset(mounts), unseen)
+    for path in _kernels(proc):
+        if path.startswith(folders):
+            _add(path, devices, found)
+    # Where process 1 is not shown (mount option hidepid), others may be hidden, too.
+    owners = frozenset(strangers - {os.geteuid()}) if "1" in known else None
+    return InUse(frozenset(found), frozenset(inode for _device, inode in found), frozenset(mounts), unseen, owners)
 
 
-def _add(path: str, devices: frozenset[int], found: set[Identity]) -> bool:
+def _kernels(proc: str) -> Iterator[str]:
+    """Yield files that the kernel itself uses, for no process: images behind loop devices, swap files, layers of overlays."""
+    block = os.path.join(os.path.dirname(proc), "sys/block")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(block):
+            if name.startswith("loop"):
+                with contextlib.suppress(OSError), open(f"{block}/{name}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as stream:
+                    yield stream.read().rstrip("\n")
+    with contextlib.suppress(OSError), open(f"{proc}/swaps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        for line in lines:
+            yield _plain(line.split(" ")[0].split("\t")[0])
+    with contextlib.suppress(OSError), open(f"{proc}/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        for line in lines:
+            if " - overlay " in line:
+                for layers in re.findall(r"[ ,](?:lowerdir\+?|upperdir|workdir)=([^,\n]*)", line):
+                    yield from _plain(layers).split(":")
+
+
+def _add(path: str, devices: Container[int], found: set[Identity]) -> bool:
     """Add what a link of /proc leads to; say whether we may not know."""
     try:
         one = os.stat(path)
@@ -126,7 +214,7 @@ def _add(path: str, devices: frozenset[int], found: set[Identity]) -> bool:
     return False
 
 
-def _descriptors(base: str, devices: frozenset[int], found: set[Identity]) -> bool:
+def _descriptors(base: str, devices: Container[int], found: set[Identity]) -> bool:
     """Add open files and the process's folders; say whether something was hidden from us."""
     hidden = False
     for name in ("cwd", "root", "exe"):
@@ -139,7 +227,7 @@ def _descriptors(base: str, devices: frozenset[int], found: set[Identity]) -> bo
     return hidden
 
 
-def _maps(base: str, devices: frozenset[int], folders: tuple[str, ...], found: set[Identity]) -> bool:
+def _maps(base: str, devices: Container[int], folders: tuple[str, ...], found: set[Identity]) -> bool:
     """Add mapped files: a checkpoint that is mapped has no descriptor left. Say whether they were hidden from us.
 
     Some filesystems (btrfs, overlay) show another device here than stat(2) gives, so paths below a root are looked up, too.
@@ -163,7 +251,7 @@ def _maps(base: str, devices: frozenset[int], folders: tuple[str, ...], found: s
     return False
 
 
-def _locks(path: str, devices: frozenset[int], found: set[Identity]) -> None:
+def _locks(path: str, devices: Container[int], found: set[Identity]) -> None:
     """Add locked files; this list shows those of other users' processes, too."""
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:

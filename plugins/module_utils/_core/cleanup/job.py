@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -15,16 +16,18 @@ from typing import Any
 
 from ..backup.names import shown
 from ..errors import FleetError, NotUsable, Refused, WriteFailed
-from ..fsutil import atomic_write, human_duration, lock, lock_folder, refuse_dangerous
+from ..fsutil import atomic_write, human_duration, lock, lock_folder
 from ..ports import Progress, Tell, World, silent
 from ..verdict import isoformat
 from . import inuse, tools
 from .apply import PUT_BACK, Done, Failure, Leftover, Root, Work, carry_out, leftovers, recover
 from .inuse import InUse
-from .options import CleanupOptions, Target
+from .options import OWN_LOGS, CleanupOptions, Target, homes, refuse_root
 from .plan import Braked, Doomed, Folder, Kept, Plan, check_brake, decide
 from .scan import MOUNT, Changed, mount_id, open_root, survey
 
+#: Seconds by which the clock that dated a backup may be ahead of ours.
+SKEW = 3600.0
 #: Entries of each list in the result; the report has all.
 SHOWN = 1000
 
@@ -144,6 +147,8 @@ def run(options: CleanupOptions, world: World, check: bool = False, tell: Tell =
     """
     if options.report_path and not os.path.isdir(os.path.dirname(options.report_path)):
         raise NotUsable(f"The folder of the report {options.report_path} does not exist.", "Make it, or name another file.", options.report_path)
+    if options.report_path and os.path.isdir(options.report_path):
+        raise NotUsable(f"The report {options.report_path} is a folder.", "Name a file in it.", options.report_path)
     if check:
         return _run(options, world, True, tell)
     with lock(os.path.join(lock_folder(), "cleanup.lock"), "cleanup"):
@@ -152,7 +157,7 @@ def run(options: CleanupOptions, world: World, check: bool = False, tell: Tell =
 
 def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> CleanupResult:
     require_backup(options, world)
-    facts = Facts(now=world.clock.now())
+    facts, tidy = Facts(now=world.clock.now()), False
     try:
         observe(options, world, facts, tell)
         plan = decide(facts.folders, facts.now)
@@ -161,18 +166,24 @@ def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> Clea
             plan.keep.extend(tool.keep)
             plan.matched[tool.name] = len(tool.remove) + len(tool.keep)
         result = CleanupResult(options, isoformat(facts.now), world.hostname, facts, plan, Done(), check)
-        if facts.busy is not None and facts.busy.unseen:
-            result.notes.append(f"{facts.busy.unseen} process(es) could not be examined; only locks and mounts tell what they use.")
+        if facts.busy is not None and (facts.busy.unseen or facts.busy.hidden is not None):
+            stay = "" if facts.busy.hidden is None else "; units that hold files of their users stay"
+            result.notes.append(f"{facts.busy.unseen or 'Some'} process(es) could not be examined; only locks and mounts tell what they use{stay}.")
+        for left in facts.left:
+            plan.remove.extend(left.due)
+            for one in left.due:
+                plan.matched[one.target] += 1
         try:
             check_brake(plan, facts.folders, options.brake)
         except Braked as stopped:
             stopped.result = result.to_dict()
             raise
         for left in facts.left:
-            plan.remove.extend(left.doomed)
+            plan.remove.extend(left.begun)
         if check:
             _predict(result)
         else:
+            tidy = True
             before = _space(facts)
             _carry_out(options, world, facts, plan, result.done, tell)
             result.filesystems = _compare(before, _space(facts))
@@ -182,7 +193,7 @@ def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> Clea
             except WriteFailed as error:
                 result.done.fail("", options.report_path, error)
     finally:
-        facts.close(tidy=not check)
+        facts.close(tidy)
     return result
 
 
@@ -202,8 +213,17 @@ def require_backup(options: CleanupOptions, world: World) -> None:
     found = catalogue.listing(path) if os.path.isdir(path) else [one] if one else []
     verified = [backup for backup in found if backup.verified]
     if not verified:
-        raise Refused(f"Nothing was removed: {path} holds no verified backup.", "Make one with mlops.fleet.model_backup first.", path)
-    age = world.clock.now() - max(backup.created for backup in verified)
+        why = f" ({shown(found[0].name)}: {'; '.join(found[0].problems) or 'it was not verified'})" if found else ""
+        raise Refused(f"Nothing was removed: {path} holds no verified backup{why}.", "Make one with mlops.fleet.model_backup first.", path)
+    # A date in the future would make a backup fresh for ever.
+    dated = [backup.created for backup in verified if backup.created <= world.clock.now() + SKEW]
+    if not dated:
+        raise Refused(
+            f"Nothing was removed: the newest verified backup in {path} is dated in the future ({isoformat(verified[0].created)}); a clock was wrong.",
+            "Check the clock and make a new backup with mlops.fleet.model_backup first.",
+            path,
+        )
+    age = world.clock.now() - max(dated)
     if age > wanted["max_age_hours"] * 3600:
         raise Refused(
             f"Nothing was removed: the newest verified backup in {path} is {human_duration(age)} old, {wanted['max_age_hours']:g} h are allowed.",
@@ -223,9 +243,14 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
         root = facts.roots.get(folder.target.name)
         if root is None:
             continue
-        folder.protected = _protected(root, facts.busy, own, root.path)
+        try:
+            folder.protected = _protected(root, facts.busy, own, root.path)
+            _survey(folder, root, facts, tell)
+        except OSError as error:
+            folder.state, folder.note = "failed", f"{folder.path} can't be read: {error.strerror}"
+            folder.units, folder.unread = [], {}
+            continue
         places.setdefault((root.device, os.fstat(root.fd).st_ino), []).append(folder)
-        _survey(folder, root, facts, tell)
     for same in places.values():
         root = facts.roots[same[0].target.name]
         protected = functools.partial(_stay, root, own)
@@ -244,8 +269,10 @@ def _open(target: Target, facts: Facts) -> Folder:
         folder.state, folder.note = "failed", str(error)
         return folder
     root = facts.roots[target.name] = Root(fd, folder.path, os.fstat(fd).st_dev, mount_id(fd), given=target.path)
-    refuse_dangerous(folder.path, "cleanup root", target.shared_ok)  # once more, where the links lead now
-    root.source = inuse.located(folder.path, inuse.read_mounts("/proc/self/mountinfo"))
+    refuse_root(folder.path, target.shared_ok)  # once more, where the links lead now
+    mounts = inuse.read_mounts("/proc/self/mountinfo")
+    root.source = inuse.located(folder.path, mounts)
+    root.overlay = any(mount.kind == "overlay" and (root.mount is None or mount.id == root.mount) for mount in mounts)
     return folder
 
 
@@ -253,12 +280,15 @@ def _busy(options: CleanupOptions, world: World, roots: Iterable[Root]) -> InUse
     roots = list(roots)
     if options.in_use == "ignore" or not roots:
         return None
-    return inuse.observe(world.path("/proc"), {root.device for root in roots}, [root.path for root in roots])
+    # In an overlay st_dev differs by layer, so that no list of devices is complete.
+    devices = None if any(root.overlay for root in roots) else {root.device for root in roots}
+    return inuse.observe(world.path("/proc"), devices, [root.path for root in roots])
 
 
 def _own_paths(options: CleanupOptions, facts: Facts) -> dict[str, str]:
     """Return paths that must not go, and why: what this run itself needs."""
-    own = {root.path: "holds a cleanup root" for root in facts.roots.values()}
+    own = {path: f"is or holds the home folder of {user}" for path, user in homes().items()}
+    own.update((root.path, "holds a cleanup root") for root in facts.roots.values())
     # Not asked of lock_folder(), which makes it: a check touches nothing.
     for folder in (f"/tmp/mlops-fleet-{os.geteuid()}", os.environ.get("MLOPS_FLEET_LOCK_DIR", "")):
         own[os.path.realpath(folder or "/")] = "holds our locks"
@@ -288,11 +318,19 @@ def _protected(root: Root, busy: InUse | None, own: dict[str, str], folder: str)
         for device, path in busy.mounts:
             if device == root.source[0]:
                 protect(path, source, "in use: it is mounted elsewhere")
-    for name in os.listdir(root.fd):
-        unit = _named_by(root, name, mounts)
-        if unit:
+    with os.scandir(root.fd) as entries:
+        present = [(entry.name, entry.is_symlink()) for entry in entries]
+    units = {name for name, _link in present}
+    if folder != root.path:
+        with contextlib.suppress(OSError):
+            units.update(os.listdir(folder))
+    for name, link in present:
+        unit = _named_by(root, name, mounts) if link else ""
+        if unit in units and unit != name:
             found.setdefault(unit, f"the link {shown(name)} names it")
             found.setdefault(name, f"it names {shown(unit)}")
+    if root.path == "/var/log":
+        found.update((name, "a log of our own jobs; log rotation removes it") for name, _link in present if OWN_LOGS.fullmatch(name))
     return found
 
 
@@ -303,26 +341,23 @@ def _unit_of(path: str, base: str) -> str:
 
 
 def _named_by(root: Root, link: str, mounts: Sequence[inuse.Mount]) -> str:
-    """Return the unit that a link in the root (C(latest)) names, empty when it names none that exists.
+    """Return the name in the root that a link in the root (C(latest)) leads to, empty when it leads elsewhere.
 
-    Compared as text, through the mount table: a link into a dead network mount must not be followed.
+    Compared as text first, and through the mount table: a link into a dead network mount must not be followed.
     """
     try:
         target = os.readlink(link, dir_fd=root.fd)
     except OSError:
         return ""
-    path = os.path.normpath(os.path.join(root.path, target))
-    unit = _unit_of(path, root.path) or _unit_of(path, root.given)
-    if not unit and root.source is not None:
-        device, source = inuse.located(path, mounts) or ("", "")
-        unit = _unit_of(source, root.source[1]) if device == root.source[0] else ""
-    if not unit or unit == link:
-        return ""
-    try:
-        os.lstat(unit, dir_fd=root.fd)
-    except OSError:
-        return ""
-    return unit
+    text = os.path.normpath(os.path.join(root.path, target))
+    for path in (text, inuse.follow(os.path.join(root.path, target), mounts, root.mount)):
+        unit = _unit_of(path, root.path) or _unit_of(path, root.given)
+        if not unit and root.source is not None:
+            device, source = inuse.located(path, mounts) or ("", "")
+            unit = _unit_of(source, root.source[1]) if device == root.source[0] else ""
+        if unit:
+            return unit
+    return ""
 
 
 def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:
@@ -334,6 +369,9 @@ def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:
     for number, name in enumerate(names):
         if number % 100 == 0:
             tell(Progress("scan", number, len(names), "files", target.name))
+        if folder.protected.get(name) == MOUNT:
+            folder.unread[name] = MOUNT  # not even looked at: a dead network mount would not answer
+            continue
         try:
             unit = survey(root.fd, name, look)
         except FileNotFoundError:
@@ -341,10 +379,10 @@ def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:
         except (Changed, OSError) as error:
             folder.unread[name] = f"it could not be looked at: {error.strerror if isinstance(error, OSError) else error}"
             continue
-        if target.unit != "any" and (unit.kind == "dir") != (target.unit == "dir"):
+        if not target.fits(unit.kind):
             continue
         if foreign and unit.uid != os.geteuid():
-            unit.keep("it belongs to another user")
+            unit.veto, unit.stopped = "it belongs to another user", False
         plain = stat.S_ISDIR(unit.mode) or stat.S_ISREG(unit.mode)
         if facts.busy is not None and plain and unit.veto is None and not unit.stopped and inuse.locked(name, root.fd, unit.kind == "dir"):
             unit.keep("in use: it is locked")
@@ -382,7 +420,7 @@ def _carry_out(options: CleanupOptions, world: World, facts: Facts, plan: Plan, 
         protected = functools.partial(_stay, root, own)
         try:
             carry_out(root, Work(folder.target, facts.now, busy, protected), units, done, tell)
-        except FleetError as error:
+        except (FleetError, OSError) as error:
             done.fail(name, folder.path, error)
     for tool in facts.tools:
         if tool.remove:

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import OptionError
-from ..fsutil import refuse_dangerous
+from ..backup import names
+from ..errors import OptionError, Refused
+from ..fsutil import SHARED, refuse_dangerous
 from ..options import Option, OptionSet
 
 #: What a unit's age counts from; C(newest) is the later one of mtime and ctime, and no tool can set a ctime back.
@@ -29,7 +31,15 @@ DEFAULTS = (
 #: Days after which docker images and files in /tmp go in aggressive mode.
 IMAGE_DAYS, TMP_DAYS = 7.0, 3.0
 #: Never removed from /tmp in aggressive mode: what belongs to the system's own services.
-TMP_KEEP = ("systemd-private-*", "snap-private-tmp", "snap.*", "mlops-fleet-*", "lost+found", "aquota.*", "quota.*")
+TMP_KEEP = ("systemd-private-*", "snap-private-tmp", "snap.*", "mlops-fleet-*")
+#: Never units: what a filesystem keeps in its top folder.
+FILESYSTEMS_OWN = frozenset({"lost+found", "aquota.user", "aquota.group", "quota.user", "quota.group"})
+#: Never units in C(/var/log): the logs of our own jobs. Log rotation keeps them longer than logs are kept here, and their users could not make them anew.
+OWN_LOGS = re.compile(r"ml-(?:backup|cleanup|health-check|maintenance)\.log(?:[-.].*)?", re.S)
+#: The node's own list of users.
+USERS = "/etc/passwd"
+#: Where this collection itself lives.
+OWN_TREES = ("/etc/mlops-fleet", "/opt/mlops-fleet", "/var/lib/mlops-fleet")
 #: Beginning of the names of our quarantine folders.
 TRASH = ".mlops-fleet-trash-"
 
@@ -70,20 +80,62 @@ class Target:
 
     def matches(self, name: str) -> bool:
         """Say whether an entry of this name can be a unit; as in a shell, C(*) does not match a leading dot."""
-        if name.startswith(TRASH) or (name.startswith(".") and not self.pattern.startswith(".")):
+        if name.startswith(TRASH) or name in FILESYSTEMS_OWN or (name.startswith(".") and not self.pattern.startswith(".")):
             return False
-        return fnmatch.fnmatchcase(name, self.pattern)
+        return fnmatch.fnmatchcase(name, _pattern(self.pattern))
+
+    def fits(self, kind: str) -> bool:
+        """Say whether an entry of this kind can be a unit; all that is no folder counts as a file."""
+        return self.unit == "any" or (kind == "dir") == (self.unit == "dir")
 
     @property
     def excluded(self) -> re.Pattern[str] | None:
         """The names that protect a unit, as one expression."""
-        return re.compile("|".join(fnmatch.translate(pattern) for pattern in self.exclude)) if self.exclude else None
+        return re.compile("|".join(fnmatch.translate(_pattern(pattern)) for pattern in self.exclude)) if self.exclude else None
+
+
+def _pattern(given: str) -> str:
+    """Return a shell pattern in fnmatch's words: it takes C([^k]*) for names that begin with k, of all things."""
+    return given.replace("[^", "[!")
 
 
 def literal_start(pattern: str) -> str:
     """Return what every name that matches the pattern begins with."""
     match = re.match(r"[^*?\[]*", pattern)
     return match.group() if match else ""
+
+
+def is_backup(name: str) -> bool:
+    """Say whether a file of this name is a backup of M(mlops.fleet.model_backup) or stands beside one; its own retention removes those."""
+    archive = next((name[: -len(suffix)] for suffix in (names.CHECKSUM, names.MANIFEST) if name.endswith(suffix)), name)
+    return names.is_archive(archive)
+
+
+def homes() -> dict[str, str]:
+    """Return the home folders that the node's own list of users names, with their user."""
+    found: dict[str, str] = {}
+    try:
+        with open(USERS, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+            for line in lines:
+                words = line.split(":")
+                if len(words) > 5 and words[5].startswith("/"):
+                    found.setdefault(os.path.normpath("/" + words[5].lstrip("/")), words[0])
+    except OSError:
+        pass
+    return found
+
+
+def refuse_root(path: str, shared_ok: bool) -> str:
+    """Return the path of a cleanup root normalised. :raises Refused: it is dangerous, somebody's home, or where this collection lives."""
+    normal = refuse_dangerous(path, "cleanup root", shared_ok)
+    users = homes()
+    for candidate in dict.fromkeys((normal, os.path.realpath(normal))):
+        if candidate in users and candidate not in SHARED:
+            raise Refused(f"The cleanup root {path} is the home folder of {users[candidate]}.", "Name a folder of its own below it.", path)
+        for tree in OWN_TREES:
+            if candidate == tree or candidate.startswith(tree + "/"):
+                raise Refused(f"The cleanup root {path} lies in {tree}, which this collection itself needs.", "Name another folder.", path)
+    return normal
 
 
 class CleanupOptions(OptionSet):
@@ -149,7 +201,7 @@ class CleanupOptions(OptionSet):
         found = []
         for name, usual, pattern in DEFAULTS:
             shared_ok = len(literal_start(pattern)) >= 2
-            path = refuse_dangerous(paths.get(name, usual), "cleanup root", shared_ok)
+            path = refuse_root(paths.get(name, usual), shared_ok)
             found.append(Target(name, path, pattern, "any", (self._retention(name) or 0.0) * 86400, self.age_by, shared_ok=shared_ok))
         return found
 
@@ -167,6 +219,6 @@ class CleanupOptions(OptionSet):
         if days is None:
             raise OptionError(f"Option {where}.retention_days is required.", "Say how many days to keep units; 0 removes all.", f"{where}.retention_days")
         shared_ok = len(literal_start(pattern)) >= 2
-        path = refuse_dangerous(given["path"], "cleanup root", shared_ok)
+        path = refuse_root(given["path"], shared_ok)
         age_by = given["age_by"] or self.age_by
         return Target(name, path, pattern, given["unit"], days * 86400, age_by, given["keep_last"], tuple(given["exclude"]), shared_ok)

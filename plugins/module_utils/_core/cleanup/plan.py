@@ -114,7 +114,8 @@ def decide(folders: list[Folder], now: float) -> Plan:
                 units.append((unit, path))
         plan.matched[target.name] = len(units) + len(folder.unread)
         plan.keep.extend(Kept(target.name, f"{folder.path.rstrip('/')}/{name}", reason) for name, reason in folder.unread.items())
-        units.sort(key=lambda one: (one[0].newest, one[0].name), reverse=True)
+        # By what is in them: a unit that was only moved (or moved and put back) is not newer than the others.
+        units.sort(key=lambda one: (one[0].content, one[0].name), reverse=True)
         for place, (unit, path) in enumerate(units):
             reason = _why_kept(unit, folder, place, now)
             if reason:
@@ -133,15 +134,17 @@ def _why_kept(unit: Survey, folder: Folder, place: int, now: float) -> str:
     if unit.veto is not None and not unit.stopped:
         return unit.veto
     if not due(unit, folder.target, now):
-        where = f" ({shown(unit.newest_path)})" if unit.newest_path else ""
-        return f"newest change {_days(now - unit.newest / 10**9)} ago{where}, kept {_days(folder.target.retention)}"
+        where = f" ({shown(unit.newest_path)[-200:]})" if unit.newest_path else ""
+        age = now - unit.newest / 10**9
+        when = f"{_days(age)} ago" if age >= 0 else f"is dated {_days(-age)} in the future"
+        return f"newest change {when}{where}, kept {_days(folder.target.retention)}"
     if place < folder.target.keep_last:
         return f"one of the {folder.target.keep_last} newest"
     return ""
 
 
 def _days(seconds: float) -> str:
-    return f"{seconds / 86400:.1f} days" if abs(seconds) >= 86400 else human_duration(max(0.0, seconds))
+    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else human_duration(seconds)
 
 
 class Braked(Refused):

@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,9 @@ from ..errors import CommandFailed
 from ..ports import World
 from .options import IMAGE_DAYS
 from .plan import Doomed, Kept
+
+#: Images that are dated before 1980 are not dated.
+DATED = 315532800.0
 
 
 @dataclass
@@ -49,7 +52,7 @@ def _run(world: World, argv: list[str], timeout: float = 60.0) -> str:
     done = world.run(argv, timeout=timeout)
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise CommandFailed(f"{' '.join(argv[:3])} failed: {said[-1] if said else f'ended with {done.returncode}'}", "", argv[0])
+        raise CommandFailed(f"{' '.join(argv[:3])} failed: {' '.join(said[-2:]) or f'ended with {done.returncode}'}", "", argv[0])
     return done.stdout
 
 
@@ -61,24 +64,56 @@ def parse_created(text: str) -> float:
     return datetime.datetime.fromisoformat(match.group(1) + match.group(2).replace("Z", "+00:00")).timestamp()
 
 
-def _docker(world: World) -> Tool:
-    """Images that no container uses, by age since their creation: docker keeps no time of last use."""
-    found = Tool("docker", "docker images", note="ages count from the images' creation; sizes count layers that images share each time")
+def _made(image: Mapping[str, Any]) -> float | None:
+    """Return when an image was made or last pulled or tagged here, whichever is later, None when neither is known.
+
+    Reproducible builds date their images 1970 or earlier, and an image made long ago may have been pulled for today's training.
+    """
+    times = []
+    for text in (image.get("Created"), (image.get("Metadata") or {}).get("LastTagTime")):
+        with contextlib.suppress(ValueError, TypeError):
+            times.append(parse_created(text or ""))
+    return max((one for one in times if one > DATED), default=None)
+
+
+def _images(world: World) -> tuple[list[dict[str, Any]], set[str]]:
+    """Return docker's images and the ids of those that containers are made from.
+
+    Asked again when a container or an image went between two questions.
+    """
+    for _attempt in range(2):
+        try:
+            return _ask(world)
+        except CommandFailed as error:
+            if "no such" not in error.message.lower():
+                raise
+    return _ask(world)
+
+
+def _ask(world: World) -> tuple[list[dict[str, Any]], set[str]]:
     ids = list(dict.fromkeys(_run(world, ["docker", "image", "ls", "--quiet", "--no-trunc"]).split()))
     containers = _run(world, ["docker", "ps", "--all", "--quiet", "--no-trunc"]).split()
     used = set(_run(world, ["docker", "inspect", "--type", "container", "--format", "{{.Image}}", *containers]).split()) if containers else set()
-    images: list[dict[str, Any]] = json.loads(_run(world, ["docker", "image", "inspect", *ids])) if ids else []
+    try:
+        return (json.loads(_run(world, ["docker", "image", "inspect", *ids])) if ids else []), used
+    except ValueError as error:
+        raise CommandFailed(f"docker image inspect did not answer with JSON: {error}", "", "docker") from error
+
+
+def _docker(world: World) -> Tool:
+    """Images that no container uses, by age: docker keeps no time of last use."""
+    found = Tool("docker", "docker images", note="ages count from when images were made, pulled or tagged; sizes count layers that images share each time")
+    images, used = _images(world)
     now = world.clock.now()
     going: list[tuple[Doomed, list[str]]] = []
     for image in images:
         names = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
         path = names[0] if names else image["Id"]
-        try:
-            age = now - parse_created(image["Created"])
-        except (KeyError, ValueError):
+        made = _made(image)
+        age = now - made if made is not None else 0.0
+        if made is None:
             found.keep.append(Kept("docker", path, "its creation time is unknown"))
-            continue
-        if image["Id"] in used or image["Id"].split(":")[-1] in used:
+        elif image["Id"] in used or image["Id"].split(":")[-1] in used:
             found.keep.append(Kept("docker", path, "in use: a container is made from it"))
         elif age < IMAGE_DAYS * 86400:
             found.keep.append(Kept("docker", path, f"created {age / 86400:.1f} days ago, kept {IMAGE_DAYS:.1f} days"))

@@ -131,3 +131,14 @@ def test_every_key_of_the_result_is_documented(runs):
     assert set(result) - set(documented) == {"changed", "duration", "invocation"} & set(result)
     for name in ("plan", "removed", "kept", "targets", "filesystems"):
         assert set(result[name][0]) == set(documented[name]["contains"]), name
+
+
+def test_the_page_names_the_usual_places_and_our_own_logs():
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import options
+
+    page = (ROOT / "docs/docsite/cleanup.md").read_text(encoding="utf-8")
+    retention = CleanupOptions.from_mapping({"aggressive": True})
+    for target in retention.folders:
+        days = f"{target.retention / 86400:g} days" if target.retention else "always"
+        assert any(f"`{target.name}`" in line and f"`{target.path}/{target.pattern}`" in line and days in line for line in page.splitlines()), target.name
+    assert all(options.OWN_LOGS.fullmatch(f"ml-{name}.log") and f"`ml-{name}.log`" in page for name in ("backup", "cleanup", "health-check", "maintenance"))

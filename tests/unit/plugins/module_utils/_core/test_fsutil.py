@@ -26,6 +26,19 @@ def test_atomic_write_replaces_whole_with_the_mode_asked(tmp_path):
     assert os.listdir(tmp_path) == ["f"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_file_stays_its_owners_unless_anybody_could_have_made_it(tmp_path):
+    for mode, kept in ((0o755, True), (0o1777, False)):
+        os.chmod(tmp_path, mode)
+        target = tmp_path / "state"
+        target.write_text("old")
+        os.chown(target, 65534, 65534)
+        fsutil.atomic_write(str(target), "new", mode=0o600)
+        found = target.stat()
+        assert target.read_text() == "new" and ((found.st_uid, found.st_gid) == (65534, 65534)) is kept and found.st_mode & 0o777 == 0o600
+        target.unlink()
+
+
 def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path):
     """A file size limit stands for the full disk: the kernel refuses the write half-way, as ENOSPC would."""
     (tmp_path / "f").write_text("old")
@@ -55,6 +68,12 @@ def test_json_errors_name_file_and_place(tmp_path):
     path.write_text('{"a": 1,\n"b" 2}')
     with pytest.raises(NotUsable, match=r"c\.json.*line 2"):
         fsutil.read_json(str(path))
+
+
+def test_a_lock_folder_that_can_not_be_made_is_one_clear_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLOPS_FLEET_LOCK_DIR", str(tmp_path / "missing" / "locks"))
+    with pytest.raises(WriteFailed, match="MLOPS_FLEET_LOCK_DIR"):
+        fsutil.lock_folder()
 
 
 def test_only_one_holder_and_a_crash_frees_the_lock(tmp_path):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import json
 import mmap
@@ -19,7 +21,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import fsutil, isolate
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply, inuse, job
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import TRASH, CleanupOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import LockBusy, NotUsable, Refused
@@ -90,6 +92,14 @@ def test_retention_zero_takes_everything_even_from_the_future(world, fresh_clock
     assert lab.names(lab.clean(world, root, retention_days=0, pattern="ml-*")["removed"]) == ["ml-x"]
 
 
+def test_a_date_in_the_future_keeps_and_is_told(world, clock, root, lab):
+    for name, seconds in (("soon", 3600), ("later", 10 * DAY)):
+        one = lab.unit(root, name)
+        os.utime(one / "logs/train.log", (clock.time + seconds,) * 2)
+    kept = lab.reasons(lab.clean(world, root))
+    assert "in the future (logs/train.log)" in kept["soon"] and "is dated 10.0 days in the future" in kept["later"]
+
+
 def test_keep_last_keeps_the_newest(world, clock, root, lab):
     for number in range(5):
         one = lab.unit(root, f"step-{number}")
@@ -98,6 +108,16 @@ def test_keep_last_keeps_the_newest(world, clock, root, lab):
     result = lab.clean(world, root, keep_last=2, age_by="mtime")
     assert lab.names(result["removed"]) == ["step-0", "step-1", "step-2"]
     assert sorted(os.listdir(root)) == ["step-3", "step-4"]
+
+
+def test_a_unit_that_was_only_moved_does_not_count_as_newer_than_the_others(world, root, tmp_path, lab):
+    """Putting a unit back sets its ctime; the newest checkpoint must not lose its place to it."""
+    for name in ("step-1", "step-2"):
+        lab.unit(root, name)
+        time.sleep(0.02)
+    os.rename(root / "step-1", tmp_path / "aside")
+    os.rename(tmp_path / "aside", root / "step-1")
+    assert lab.names(lab.clean(world, root, keep_last=1)["removed"]) == ["step-1"]
 
 
 # --- which entries ------------------------------------------------------------------------------------------------
@@ -136,8 +156,24 @@ def test_a_root_reached_through_our_own_link_works_and_links_back_through_it_pro
     for name in ("run-1", "run-2"):
         lab.unit(root, name)
     (root / "latest").symlink_to(tmp_path / "alias" / "run-2")
+    assert lab.names(lab.clean(world, root, check=True)["removed"]) == ["run-1"]  # by its real name, too
     result = lab.clean(world, tmp_path / "alias")
     assert lab.names(result["removed"]) == ["run-1"] and result["targets"][0]["root"] == str(root)
+
+
+def test_links_that_name_a_unit_by_way_of_other_links_protect(world, root, tmp_path, lab):
+    for number in range(4):
+        lab.unit(root, f"run-{number}")
+    (tmp_path / "current").symlink_to(root / "run-1")
+    (root / "latest").symlink_to("../current")
+    (root / "best").symlink_to("second")
+    (root / "second").symlink_to("run-2")
+    (root / "loop").symlink_to("loop")
+    (tmp_path / "dir").symlink_to(root.parent)
+    (root / "deep").symlink_to(tmp_path / "dir/root/../root/run-3/logs")
+    result = lab.clean(world, root)
+    assert lab.names(result["removed"]) == ["loop", "run-0"]
+    assert sorted(os.listdir(root)) == ["best", "deep", "latest", "run-1", "run-2", "run-3", "second"]
 
 
 def test_names_of_any_bytes(world, root, lab):
@@ -171,6 +207,18 @@ def test_what_the_run_itself_needs_stays(world, root, tmp_path, lab):
     }
     result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
     assert lab.names(result["removed"]) == ["x"] and sorted(os.listdir(root)) == ["holds-a-root", "reports"]
+
+
+def test_backups_stay_in_their_folder_and_in_units_that_hold_it(world, root, lab):
+    for folder in (root, root / "unit/backups"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("", ".sha256", ".manifest.json"):
+            (folder / f"models_backup_20260101_020000.tar.gz{name}").write_text("x")
+    for name in ("models_backup_notes.txt", "other"):
+        (root / name).write_text("x")
+    result = lab.clean(world, root, retention_days=0)
+    assert lab.names(result["removed"]) == ["models_backup_notes.txt", "other"] and result["kept_count"] == 4
+    assert "holds the backup backups/models_backup_2026" in lab.reasons(result)["unit"]
 
 
 # --- in use -------------------------------------------------------------------------------------------------------
@@ -227,6 +275,79 @@ def test_a_log_that_is_being_written_stays_and_its_rotated_files_age_on_their_ow
     finally:
         child.kill()
         child.wait()
+
+
+def test_what_users_own_whose_processes_can_not_be_examined_stays(world, lab):
+    """Without privileges nobody sees what root's processes have open."""
+    lab.require_root()
+    root = pathlib.Path("/var/tmp") / f"cleanup-test-{os.getpid()}"
+    root.mkdir(mode=0o755)
+    os.chown(root, 65534, 65534)
+    try:
+        lab.as_nobody(lambda: lab.unit(root, "mine") and lab.unit(root, "mixed"))
+        used = root / "mixed/logs/root.log"
+        used.write_text("x")
+        with open(used):
+            result = lab.as_nobody(lambda: lab.clean(world, root))
+            assert lab.names(result["removed"]) == ["mine"] and "stay" in result["notes"][0]
+            assert lab.reasons(result)["mixed"].startswith("may be in use: logs/root.log belongs to user 0")
+        assert lab.names(lab.as_nobody(lambda: lab.clean(world, root, in_use="ignore"))["removed"]) == ["mixed"]
+    finally:
+        shutil.rmtree(root)
+
+
+def test_an_image_behind_a_loop_device_stays(world, root, lab):
+    """No process has it open; the kernel has."""
+    lab.require_root()
+    image = lab.unit(root, "images", files=("data.squashfs",), size=1 << 20) / "data.squashfs"
+    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    try:
+        assert "in use: data.squashfs" in lab.reasons(lab.clean(world, root))["images"]
+    finally:
+        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    assert lab.clean(world, root)["removed_count"] == 1
+
+
+def test_the_layers_of_an_overlay_stay(world, root, tmp_path, lab):
+    lab.require_mounts()
+    for name in ("lower", "upper", "free"):
+        lab.unit(root, name)
+    for folder in (root / "upper/up", root / "upper/work", tmp_path / "merged"):
+        folder.mkdir()
+
+    def inner():
+        # Where the machine's own root is an overlay or a container's, an overlay may not lie on it.
+        options = f"lowerdir={root}/lower/logs,upperdir={root}/upper/up,workdir={root}/upper/work"
+        if subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"], capture_output=True, check=False).returncode:
+            return None
+        return lab.clean(world, root)
+
+    result = lab.in_namespace(inner)
+    if result is None:
+        pytest.skip("no overlay can be mounted here")
+    assert lab.names(result["removed"]) == ["free"] and "in use: logs" in lab.reasons(result)["lower"]
+
+
+def test_files_handed_over_to_a_child_that_was_not_listed_yet_are_seen(root, lab, monkeypatch):
+    """The process that had them ends while the table is read."""
+    used = lab.unit(root, "used") / "model.bin"
+    child, real = [], os.listdir
+
+    def listdir(path):
+        found = real(path)
+        if path == "/proc" and not child:
+            child.append(_holder(HOLD["open"], used))
+        return found
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    try:
+        found = inuse._collect("/proc", frozenset({os.stat(root).st_dev}), (str(root),))
+    finally:
+        child[0].kill()
+        child[0].wait()
+    assert (os.stat(used).st_dev, os.stat(used).st_ino) in found.identities
 
 
 def test_a_lock_on_the_unit_itself_holds(world, root, lab):
@@ -296,9 +417,9 @@ def _once(action):
     return tell
 
 
-def _two(root, later, world, tell):
+def _two(root, later, world, tell, **more):
     """Clean two targets: the second one's scan is the moment between the first one's scan and its removal."""
-    given = {"targets": [{"name": "first", "path": str(root), "retention_days": 30}, {"name": "later", "path": str(later), "retention_days": 30}]}
+    given = {"targets": [{"name": "first", "path": str(root), "retention_days": 30}, {"name": "later", "path": str(later), "retention_days": 30}], **more}
     return job.run(CleanupOptions.from_mapping(given), world, tell=tell).to_dict()
 
 
@@ -365,6 +486,47 @@ def test_a_unit_taken_into_use_meanwhile_is_put_back_whole(world, root, later, l
     assert "in use" in lab.reasons(result)["run"] and (one / "model.bin").exists() and os.listdir(root) == ["run"]
 
 
+def test_what_must_stay_is_back_in_its_place_before_anything_is_removed(world, root, later, lab, monkeypatch):
+    """Removing the others may take long; what is in use must not be missing all that time."""
+    one = lab.unit(root, "run")
+    for number in range(5):
+        lab.unit(root, f"go-{number}")
+    there, real = [], apply.remove
+
+    def remove(*arguments):
+        there.append((one / "model.bin").exists())
+        return real(*arguments)
+
+    monkeypatch.setattr(apply, "remove", remove)
+    held = []
+    try:
+        result = _two(root, later, world, _once(lambda: held.append(open(one / "model.bin"))))
+    finally:
+        held[0].close()
+    assert result["removed_count"] == 6 and len(there) == 6 and all(there)
+
+
+def test_when_the_process_table_stops_answering_what_was_moved_goes_back(world, root, later, lab):
+    lab.unit(root, "run")
+    result = _two(root, later, world, _once(lambda: setattr(world, "root", "/nowhere")))
+    assert result["failed"] and not result["changed"] and os.listdir(root) == ["run"] and os.listdir(later) == ["z"]
+    assert (root / "run/model.bin").exists()
+
+
+def test_when_the_run_is_interrupted_what_was_moved_goes_back(world, root, lab):
+    """Ctrl-C, or the terminal that was told of the progress is gone."""
+    for number in range(60):
+        (root / f"f{number:02}").write_text("x")
+
+    def tell(progress):
+        if progress.phase == "remove":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lab.clean(world, root, tell=tell)
+    assert len(os.listdir(root)) == 50 and not any(name.startswith(TRASH) for name in os.listdir(root))
+
+
 def test_a_unit_that_vanished_meanwhile_is_no_error(world, root, later, lab):
     one = lab.unit(root, "run")
     result = _two(root, later, world, _once(lambda: shutil.rmtree(one)))
@@ -395,6 +557,68 @@ def test_mounts_inside_and_on_units_survive(world, root, tmp_path, lab):
     assert left == ["f0", "f1", "f2"] and in_tmpfs == ["x"] and beside == ["logs", "m", "model.bin"]
     assert lab.names(result["removed"]) == ["free"] and "failed" not in result
     assert set(lab.reasons(result)) == {"bind", "tmpfs", "file", "top"}
+
+
+def test_a_root_on_an_overlay_over_two_filesystems(world, tmp_path, lab):
+    """Diskless nodes: files have another st_dev than their folder, and folders of the lower layer can't be renamed."""
+    lab.require_mounts()
+    for name in ("lower/runs", "memory", "merged"):
+        (tmp_path / name).mkdir(parents=True)
+    lab.unit(tmp_path / "lower/runs", "of-the-image")
+    (tmp_path / "lower/runs/file").write_text("x")
+    root = tmp_path / "merged/runs"
+
+    def inner():
+        lab.mount("-t", "tmpfs", "none", tmp_path / "memory")
+        for name in ("upper", "work"):
+            (tmp_path / "memory" / name).mkdir()
+        options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/memory/upper,workdir={tmp_path}/memory/work"
+        if subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"], capture_output=True, check=False).returncode:
+            return None
+        for name in ("run", "open", "mapped", "bound"):
+            lab.unit(root, name)
+        lab.mount("--bind", tmp_path / "lower/runs/file", root / "bound/model.bin")
+        fd = os.open(root / "mapped/model.bin", os.O_RDONLY)
+        held = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+        os.close(fd)
+        with open(root / "open/model.bin"):
+            result = lab.clean(world, root)
+        held.close()
+        return result, sorted(os.listdir(root)), (root / "bound/model.bin").exists()
+
+    found = lab.in_namespace(inner)
+    if found is None:
+        pytest.skip("no overlay can be mounted here")
+    result, left, bound = found
+    assert lab.names(result["removed"]) == ["file", "run"] and left == ["bound", "mapped", "of-the-image", "open"] and bound
+    kept = lab.reasons(result)
+    assert "in use" in kept["open"] and "in use" in kept["mapped"] and "mount" in kept["bound"]
+    assert [one["path"] for one in result["failures"]] == [str(root / "of-the-image")] and "lower layer" in result["failures"][0]["error"]
+
+
+def test_a_mount_that_does_not_answer_holds_nothing_up(world, root, lab):
+    """A dead network mount: whoever looks at it waits for ever. Here it is a FUSE filesystem whose server never says a word."""
+    lab.require_mounts()
+    for name in ("on-top", "inside", "free"):
+        lab.unit(root, name)
+
+    def inner():
+        libc = ctypes.CDLL(None, use_errno=True)
+        for point in (root / "on-top", root / "inside/logs"):
+            try:
+                fd = os.open("/dev/fuse", os.O_RDWR)
+            except OSError:
+                return None
+            if libc.mount(b"dead", os.fsencode(point), b"fuse", 0, f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()) != 0:
+                return None
+        (root / "link").symlink_to("on-top")
+        (root / "far").symlink_to("inside/logs/x/y")
+        return lab.clean(world, root)
+
+    result = lab.in_namespace(inner)
+    if result is None:
+        pytest.skip("no FUSE here")
+    assert lab.names(result["removed"]) == ["free"] and set(lab.reasons(result)) == {"on-top", "inside", "link", "far"}
 
 
 def test_a_mount_made_after_the_scan_survives(world, root, later, tmp_path, lab):
@@ -501,9 +725,13 @@ def test_without_a_fresh_verified_backup_nothing_goes(world, clock, root, tmp_pa
     assert os.listdir(root) == ["a"]
     assert lab.clean(world, root, require_backup={"path": str(folder), "max_age_hours": 27}, check=True)["changed"]
     assert lab.clean(world, root, require_backup={"path": archive + ".manifest.json", "max_age_hours": 27}, check=True)["changed"]
+    clock.time -= 40 * DAY  # the clock was wrong when the backup was made, or is wrong now
+    with pytest.raises(Refused, match="future"):
+        lab.clean(world, root, require_backup={"path": str(folder)})
+    clock.time += 40 * DAY
     with open(archive, "ab") as stream:
         stream.write(b"damage")
-    with pytest.raises(Refused, match="no verified backup"):
+    with pytest.raises(Refused, match=r"no verified backup \(models_backup_.*bytes long"):
         lab.clean(world, root, require_backup={"path": str(folder), "max_age_hours": 27})
 
 
@@ -519,6 +747,22 @@ def test_a_root_that_is_a_file_fails_and_the_other_target_goes_on(world, root, t
     result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
     assert result["failed"] and lab.names(result["removed"]) == ["a"] and (tmp_path / "file").exists()
     assert [one["status"] for one in result["targets"]] == ["failed", "ok"]
+
+
+def test_a_root_that_stops_answering_fails_and_the_other_target_goes_on(world, root, later, lab, monkeypatch):
+    """A disk that fails while it is read."""
+    lab.unit(root, "a")
+    real = os.listdir
+
+    def listdir(path="."):
+        if isinstance(path, int) and os.readlink(f"/proc/self/fd/{path}") == str(root):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    result = _two(root, later, world, lambda progress: None)
+    assert [one["status"] for one in result["targets"]] == ["failed", "ok"] and "Input/output error" in result["failures"][0]["error"]
+    assert lab.names(result["removed"]) == ["z"] and (root / "a/model.bin").exists()
 
 
 def test_a_root_whose_parent_anybody_may_write_to_is_refused(world, tmp_path, lab):
@@ -576,12 +820,41 @@ def test_another_user_cleans_what_is_his(world, tmp_path, lab):
         assert "failed" not in result and os.listdir(root) == ["roots"]
         os.chmod(root, 0o755)
         lab.unit(root, "more")
-        result = lab.as_nobody(lambda: lab.clean(world, root))
+        result = lab.as_nobody(lambda: lab.clean(world, root, in_use="ignore"))
         assert result["failed"] and result["removed"] == [] and sorted(os.listdir(root)) == ["more", "roots"]
         os.chmod(root, 0o700)
         assert lab.as_nobody(lambda: lab.clean(world, root))["targets"][0]["status"] == "failed"
     finally:
         shutil.rmtree(base)
+
+
+def test_a_file_that_this_user_may_not_link_goes_back_all_the_same(world, clock, lab):
+    """Sysctl fs.protected_hardlinks, and filesystems without hard links."""
+    lab.require_root()
+    if pathlib.Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1":
+        pytest.skip("every file may be linked here")
+    root = pathlib.Path("/var/tmp") / f"cleanup-test-{os.getpid()}"
+    root.mkdir(mode=0o755)
+    try:
+        for name in ("roots", "spare"):
+            (root / name).write_text(name)
+            (root / name).chmod(0o644)
+        os.chown(root, 65534, 65534)
+
+        def replace():
+            os.rename(root / "roots", root / "aside")
+            os.rename(root / "spare", root / "roots")
+
+        def inner():
+            later = root / "later"
+            lab.unit(later, "z")
+            return _two(root, later, world, _once(replace), in_use="ignore")
+
+        result = lab.as_nobody(inner)
+        assert "replaced" in lab.reasons(result)["roots"] and "failed" not in result
+        assert sorted(os.listdir(root)) == ["aside", "later", "roots"] and (root / "roots").read_text() == "spare"
+    finally:
+        shutil.rmtree(root)
 
 
 def test_a_full_filesystem_is_no_obstacle(world, tmp_path, lab):
@@ -606,6 +879,37 @@ def test_a_full_filesystem_is_no_obstacle(world, tmp_path, lab):
     assert "failed" not in result and left == []
 
 
+def test_a_full_disk_that_holds_nothing_but_folders_is_no_obstacle(world, tmp_path, lab):
+    """As data disks are: without a reserve for root, and every unit a folder."""
+    lab.require_mounts()
+    if not shutil.which("mkfs.ext4"):
+        pytest.skip("needs mkfs.ext4")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with open(image, "wb") as stream:
+        stream.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+
+    def inner():
+        if subprocess.run(["mount", "-o", "loop", image, disk], capture_output=True, check=False).returncode:
+            return None
+        root = disk / "a/runs"
+        for number in range(3):
+            lab.unit(root, f"run-{number}")
+        with pytest.raises(OSError, match="No space"):
+            (root / "run-0/fill").write_bytes(bytes(8 << 20))
+        with pytest.raises(OSError, match="No space"):
+            for number in range(10000):
+                os.mkdir(root / f"run-0/{number}")
+        return lab.clean(world, root), os.listdir(root)
+
+    found = lab.in_namespace(inner)
+    if found is None:
+        pytest.skip("no loop device")
+    result, left = found
+    assert "failed" not in result and result["removed_count"] == 3 and left == []
+
+
 def test_the_report_holds_everything_and_only_its_group_reads_it(world, root, tmp_path, lab):
     for number in range(1005):
         (root / f"f{number}").write_text("x")
@@ -617,6 +921,10 @@ def test_the_report_holds_everything_and_only_its_group_reads_it(world, root, tm
     assert report["hostname"] == world.hostname and path.stat().st_mode & 0o777 == 0o640
     with pytest.raises(NotUsable, match="does not exist"):
         lab.clean(world, root, report_path=str(tmp_path / "no/report.json"))
+    (root / "more").write_text("x")
+    with pytest.raises(NotUsable, match="is a folder"):
+        lab.clean(world, root, report_path=str(tmp_path))
+    assert os.listdir(root) == ["more"]
 
 
 def test_an_unanswering_process_table_ends_the_run_before_anything_goes(world, root, tmp_path, lab):
@@ -640,7 +948,8 @@ def test_the_old_scripts_places_by_default(world, clock, tmp_path, lab):
         clock.time = now + 20 * DAY
         for path in ("/opt/ml/experiments/e20", "/opt/ml/checkpoints/c20"):
             lab.unit(*os.path.split(path))
-        for path in ("/var/log/ml-api.log.9", "/var/log/syslog", "/tmp/ml-new", "/tmp/other"):
+        ours = ("ml-backup.log", "ml-cleanup.log.3.gz", "ml-health-check.log-20260101", "ml-maintenance.log.1")
+        for path in ("/var/log/ml-api.log.9", "/var/log/syslog", "/tmp/ml-new", "/tmp/other", *(f"/var/log/{name}" for name in ours)):
             pathlib.Path(path).write_text("x")
         os.utime("/tmp/ml-new", (clock.time, clock.time))
         first = job.run(CleanupOptions.from_mapping({}), world).to_dict()
@@ -649,10 +958,11 @@ def test_the_old_scripts_places_by_default(world, clock, tmp_path, lab):
         clock.time = now + 30.1 * DAY
         third = job.run(CleanupOptions.from_mapping({"only": ["experiments"]}), world).to_dict()
         aggressive = job.run(CleanupOptions.from_mapping({"aggressive": True, "only": ["tmp"]}), world).to_dict()
-        return first, second, third, aggressive, sorted(os.listdir("/tmp")), os.listdir("/var/log")
+        return first, second, third, aggressive, sorted(os.listdir("/tmp")), sorted(set(os.listdir("/var/log")) - set(ours))
 
     first, second, third, aggressive, tmp, log = lab.in_namespace(inner)
     assert [one["path"] for one in first["removed"]] == ["/opt/ml/checkpoints/c20", "/var/log/ml-api.log.9", "/tmp/ml-new"]
+    assert sum("log rotation" in one["reason"] for one in first["kept"]) == 4
     assert [one["name"] for one in first["targets"]] == ["experiments", "checkpoints", "logs", "temp"]
     assert not second["changed"] and [one["path"] for one in third["removed"]] == ["/opt/ml/experiments/e20"]
     assert [one["path"] for one in aggressive["removed"]] == ["/tmp/other"]

@@ -10,6 +10,7 @@ import os
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import config
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import options
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions, Target, literal_start
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, OptionError, Refused
 
@@ -72,6 +73,18 @@ def test_the_old_environment_variables():
         "//",
         "/opt/../etc",
         "/proc/1",
+        "/proc/self/root/etc",
+        "//etc//x",
+        "/./home/",
+        "/home/alice/",
+        "/usr/share/x",
+        "/var/lib/docker",
+        "/var/lib/docker/overlay2",
+        "/var/lib/postgresql/15/main",
+        "/boot/x",
+        "/etc/mlops-fleet",
+        "/opt/mlops-fleet",
+        "/var/lib/mlops-fleet/state",
         os.path.expanduser("~"),
     ],
 )
@@ -92,6 +105,36 @@ def test_a_link_to_a_dangerous_root_is_refused(tmp_path):
         CleanupOptions.from_mapping(_given(path=str(tmp_path / "link")))
     with pytest.raises(Refused):
         CleanupOptions.from_mapping({"experiments_dir": "/home"})
+
+
+@pytest.fixture
+def users(tmp_path, monkeypatch):
+    """A list of users of our own; bob's home is an ordinary folder."""
+    (tmp_path / "passwd").write_text(f"root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::{tmp_path}/people/bob/:/bin/sh\nodd\nnone:x:2:2:::\n")
+    monkeypatch.setattr(options, "USERS", str(tmp_path / "passwd"))
+    return tmp_path / "people"
+
+
+def test_a_users_home_is_refused_wherever_it_lies(users, tmp_path):
+    (tmp_path / "link").symlink_to(users / "bob")
+    for path in (users / "bob", tmp_path / "link"):
+        with pytest.raises(Refused, match="home folder of bob"):
+            CleanupOptions.from_mapping(_given(path=str(path)))
+    assert CleanupOptions.from_mapping(_given(path=str(users / "bob" / "runs"))).folders[0].path == str(users / "bob" / "runs")
+
+
+def test_homes_that_lie_in_a_root_stay(users, world, lab):
+    for name in ("bob", "runs"):
+        lab.unit(users, name)
+    result = lab.clean(world, users)
+    assert lab.names(result["removed"]) == ["runs"] and "home folder of bob" in lab.reasons(result)["bob"]
+
+
+def test_the_message_names_where_a_link_leads(tmp_path):
+    """The usual place may be a link to another disk; the disk as a whole is no root."""
+    (tmp_path / "experiments").symlink_to("/data")
+    with pytest.raises(Refused, match="experiments leads to /data, which lies directly below /"):
+        CleanupOptions.from_mapping({"experiments_dir": str(tmp_path / "experiments")})
 
 
 @pytest.mark.parametrize(("pattern", "fine"), [("ml-*", True), ("ml*", True), ("m*", False), ("*", False), ("?l-*", False), ("[m]l-*", False)])
@@ -155,4 +198,9 @@ def test_patterns_are_the_shells():
     assert Target("t", "/x").matches("a") and not Target("t", "/x").matches(".a")
     assert Target("t", "/x", ".*").matches(".a") and not Target("t", "/x", ".*").matches(".mlops-fleet-trash-0123456789abcdef")
     assert not Target("t", "/x", "ML-*").matches("ml-a")
+    assert not Target("t", "/x").matches("lost+found") and not Target("t", "/x").matches("aquota.user")
+    for negated in ("[!k]*", "[^k]*"):
+        assert Target("t", "/x", negated).matches("a") and not Target("t", "/x", negated).matches("keep") and not Target("t", "/x", negated).matches(".b")
+        assert Target("t", "/x", exclude=(negated,)).excluded.match("a") and not Target("t", "/x", exclude=(negated,)).excluded.match("keep")
+    assert Target("t", "/x", "[[]*").matches("[a") and Target("t", "/x", "a]*").matches("a]b") and not Target("t", "/x", "[!a]*").matches(".b")
     assert [literal_start(one) for one in ("ml-*", "a?b", "[ab]", "plain")] == ["ml-", "a", "", "plain"]

@@ -103,6 +103,53 @@ def test_old_images_that_no_container_uses_go(world, clock, engine):
     assert not _run(world, "docker")["changed"]
 
 
+STAND_IN = """#!/bin/sh
+cd {folder}
+case "$1 $2" in
+"image ls") cat ids ;;
+"ps --all") echo c1; echo c2 ;;
+"inspect --type") echo sha256:used; if [ -e vanishing ]; then rm vanishing; echo "Error: No such container: c2" >&2; exit 1; fi ;;
+"image inspect") cat images ;;
+"image rm") shift 2; if [ "$*" = "busy:1" ]; then echo "Error response from daemon: conflict: container c3 is using it" >&2; exit 1; fi; echo "$*" >> removed ;;
+*) echo "Cannot connect to the Docker daemon" >&2; exit 1 ;;
+esac
+"""
+
+
+def test_which_images_go(world, clock, tmp_path, monkeypatch):
+    """A stand-in for docker that speaks as it does: exact ages, what was pulled lately, images without a date, containers that end meanwhile."""
+
+    def stamp(age):
+        return datetime.datetime.fromtimestamp(clock.time - age, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000000001Z")
+
+    images = [
+        {"Id": "sha256:a", "RepoTags": ["exact:1", "exact:2"], "Created": stamp(7 * DAY), "Size": 10},
+        {"Id": "sha256:b", "RepoTags": ["young:1"], "Created": stamp(7 * DAY - 1), "Size": 20},
+        {"Id": "sha256:dangling", "RepoTags": None, "Created": stamp(8 * DAY), "Size": 30},
+        {"Id": "sha256:used", "RepoTags": ["used:1"], "Created": stamp(99 * DAY), "Size": 40},
+        {"Id": "sha256:e", "RepoTags": ["pulled:1"], "Created": stamp(99 * DAY), "Metadata": {"LastTagTime": stamp(DAY)}, "Size": 50},
+        {"Id": "sha256:f", "RepoTags": ["odd:1"], "Created": stamp(9 * DAY), "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"}, "Size": 60},
+        {"Id": "sha256:g", "RepoTags": ["undated:1"], "Created": "0001-01-01T00:00:00Z", "Size": 70},
+        {"Id": "sha256:h", "RepoTags": ["busy:1"], "Created": stamp(9 * DAY), "Size": 80},
+    ]
+    (tmp_path / "ids").write_text("".join(one["Id"] + "\n" for one in images))
+    (tmp_path / "images").write_text(json.dumps(images))
+    (tmp_path / "vanishing").write_text("")
+    (tmp_path / "docker").write_text(STAND_IN.format(folder=tmp_path))
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    planned = _run(world, "docker", check=True)
+    assert not (tmp_path / "removed").exists() and planned["removed_count"] == 4
+    result = _run(world, "docker")
+    assert [one["path"] for one in result["removed"]] == ["exact:1", "sha256:dangling", "odd:1"] and result["freed_bytes"] == 100
+    assert (tmp_path / "removed").read_text().splitlines() == ["exact:1 exact:2", "sha256:dangling", "odd:1"]
+    kept = {one["path"]: one["reason"] for one in result["kept"]}
+    assert kept.keys() == {"young:1", "used:1", "pulled:1", "undated:1"} and "unknown" in kept["undated:1"]
+    assert result["failed"] and "container c3 is using it" in result["failures"][0]["error"]
+    (tmp_path / "images").write_text("no JSON")
+    assert _run(world, "docker")["targets"][0]["status"] == "skipped"
+
+
 @pytest.mark.skipif(not shutil.which("apt-get"), reason="no apt here")
 def test_apts_packages_go_and_its_lock_is_respected(world, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
