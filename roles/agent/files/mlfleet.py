@@ -246,6 +246,9 @@ class Command:
         self.terminal = Terminal(getattr(arguments, "json", False), log_file or LOGS.get(self.name))
         self.world = World(run=run_command, warn=self.terminal.note)
         self._file: dict | None = None
+        # Said by the doctor, who starts the unit. Asked once, at the start: a backup of hours may come before the cleanup.
+        until = self.environ.get("MLFLEET_REHEARSE_CLEANUP_UNTIL", "")
+        self.rehearses_cleanup = until.isdigit() and int(until) > time.time()
 
     @property
     def file(self) -> dict:
@@ -480,20 +483,21 @@ def do_cleanup(command: Command) -> int:
     flags = flags_given(arguments)
     if arguments.only_target:
         flags["only"] = [arguments.only_target]
-    terminal.log("INFO", "cleanup started" + (" (dry run)" if arguments.dry_run else ""))
+    dry_run = arguments.dry_run or command.rehearses_cleanup
+    terminal.log("INFO", "cleanup started" + (" (dry run)" if dry_run else ""))
     with job_lock(command):
-        result = clean_up(command, flags, check=arguments.dry_run)
+        result = clean_up(command, flags, check=dry_run)
     rows = [["TARGET", "ROOT", "STATUS", "REMOVED", "FREED"]]
     for target in result["targets"]:
         freed = human_size(target.get("freed_bytes") or 0)
         rows.append([target["name"], target.get("root", ""), target.get("status", ""), target.get("removed_count", 0), freed])
-    if arguments.verbose or arguments.dry_run:
-        for unit in result["plan"] if arguments.dry_run else result["removed"]:
+    if arguments.verbose or dry_run:
+        for unit in result["plan"] if dry_run else result["removed"]:
             path = unit.get("path", "") if isinstance(unit, dict) else unit
             size = f" ({human_size(unit.get('size') or unit.get('bytes') or 0)})" if isinstance(unit, dict) else ""
-            terminal.say(f"{'would remove' if arguments.dry_run else 'removed'} {path}{size}")
+            terminal.say(f"{'would remove' if dry_run else 'removed'} {path}{size}")
     terminal.say(*human.table(rows))
-    line = f"{'Would free' if arguments.dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
+    line = f"{'Would free' if dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
     terminal.say(line)
     terminal.log("INFO", line)
     terminal.data(result)
@@ -524,7 +528,7 @@ def do_maintenance(command: Command) -> int:
         "health": lambda: judged("health"),
         "gpu": lambda: judged("gpu"),
         "backup": lambda: back_up(command, {}, check),
-        "cleanup": lambda: clean_up(command, {}, check),
+        "cleanup": lambda: clean_up(command, {}, check or command.rehearses_cleanup),
     }
 
     def started(phase: str) -> None:
@@ -534,11 +538,17 @@ def do_maintenance(command: Command) -> int:
 
     with job_lock(command):
         report = maintenance.run(options, phases, command.world, started)
-    terminal.say(*fleet.table(report))
+    rehearsed = ("backup", "cleanup") if check else ("cleanup",) if command.rehearses_cleanup else ()
+    for entry in report["hosts"][0]["phases"]:
+        if entry["phase"] in rehearsed and entry["status"] not in (fleet.FAILED, verdict.SKIPPED):
+            entry["message"] = f"rehearsed, nothing was changed: {entry['message']}"
+    headline = fleet.headline(report) + (f" ({' and '.join(rehearsed)} rehearsed: nothing was changed)" if rehearsed else "")
+    table = fleet.table(report)
+    terminal.say(*table[:-1], headline)
     for entry in report["hosts"][0]["phases"]:
         took = "" if entry["duration"] is None else f" in {fsutil.human_duration(entry['duration'])}"
         terminal.log("ERROR" if entry["status"] == fleet.FAILED else "INFO", f"{entry['phase']}: {entry['status']}{took}: {entry['message']}")
-    terminal.log("INFO", fleet.headline(report))
+    terminal.log("INFO", headline)
     terminal.data(report)
     return EXIT_FAILED if report["failed_hosts"] else 0
 
@@ -607,46 +617,77 @@ def do_config(command: Command) -> int:
 
 
 def do_doctor(command: Command) -> int:
-    from ._core import doctor
+    from ._core import doctor, maintenance, trial
     from ._core.backup import info
     from ._core.backup.options import InfoOptions
 
-    checks = doctor.configuration(command.arguments.config, effective(command)[1])
+    arguments, world = command.arguments, command.world
+    if arguments.run is not None and os.geteuid():
+        raise NotUsable("Only root can start the jobs' units (--run).", "Run: sudo mlfleet doctor --run", "--run")
+    found = trial.scheduled(world)
+    wanted = set(found.jobs) or set(trial.UNITS)
+    checks = doctor.configuration(arguments.config, effective(command)[1])
+    with contextlib.suppress(FleetError):  # said by the check before
+        options = maintenance.MaintenanceOptions.from_mapping(command.merged("maintenance", {})[0])
+        wanted |= {name for name in trial.UNITS if "maintenance" in wanted and getattr(options, f"run_{name}", False)}
     work = {
         "health": lambda: judge(command, "health", {}, write=False),
         "gpu": lambda: judge(command, "gpu", {}, write=False),
         "backup": lambda: back_up(command, {}, check=True),
         "cleanup": lambda: clean_up(command, {}, check=True),
     }
+    obstacles, destination = {}, ""
     for name, run in work.items():
-        check, result = doctor.job(name, run)
+        check, result = doctor.job(name, run, name in wanted)
         checks.append(check)
-        if name == "backup" and result:
+        if check.status != verdict.PASS:
+            obstacles[name] = f"{name} can't run"
+        elif name == "backup":
             destination = command.options("backup", {}).destination
             checks.append(doctor.space(destination, result["plan"]))
-            if os.path.isdir(destination):
-                checks.append(doctor.proven(info.run(InfoOptions.from_mapping({"path": destination}))["backups"], destination))
+            if checks[-1].status == verdict.CRITICAL:
+                obstacles[name] = "there is not enough space for a backup"
+
+    def backups() -> list:
+        return info.run(InfoOptions.from_mapping({"path": destination}))["backups"] if destination and os.path.isdir(destination) else []
+
+    before, changed = [one["path"] for one in backups()], False
+    started = list(dict.fromkeys(arguments.run or found.jobs)) if arguments.run is not None else []
+    for name in sorted(started, key=list(trial.UNITS).index):
+        needs = [name] if name != "maintenance" else [one for one in work if one in wanted]
+        obstacle = "; ".join(obstacles[one] for one in needs if one in obstacles)
+        check, how = doctor.trial_run(world, found, name, arguments.cleanup == "rehearse", obstacle)
+        checks.append(check)
+        changed = changed or (how is not None and arguments.cleanup == "run" and name in ("cleanup", "maintenance") and "Freed 0 B" not in how.said)
+    if destination and os.path.isdir(destination):
+        checks.append(doctor.proven(backups(), destination))
+        changed = changed or before != [one["path"] for one in backups()]
     checks += doctor.logs(list(LOGS.values()))
-    checks.append(doctor.schedule(command.world))
-    checks += doctor.last_runs(command.world)
+    checks += [doctor.rotation(world), doctor.schedule(found, world)]
+    checks += doctor.last_runs(world, [name for name in started if name in found.jobs])
     try:
-        checks.append(doctor.alerts(alert_channels(command)))
+        channels = alert_channels(command)
+        if channels and arguments.alert_test:
+            tested = trial.alert_test(world, found, os.path.realpath(sys.argv[0])) if not os.geteuid() else None
+            channels = alert_channels(command, send=True) if tested is None else tested
+        checks.append(doctor.alerts(channels, tested=arguments.alert_test))
     except FleetError as error:
         checks.append(doctor.alerts(None, str(error)))
-    document = verdict.Document(verdict.isoformat(time.time()), command.world.hostname, tuple(checks), {"version": version()}).to_dict()
+    extra = {"version": version(), "changed": changed}
+    document = verdict.Document(verdict.isoformat(time.time()), world.hostname, tuple(checks), extra).to_dict()
     show_document(command, document)
     return int(document["exit_code"])
 
 
-def alert_channels(command: Command) -> list:
-    """Return the channels that a test message would go to; nothing is sent."""
+def alert_channels(command: Command, send: bool = False) -> list:
+    """Return the channels that a test message would go to; C(send) it."""
     values, _origin = command.merged("alert", {})
     if not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
         return []
     from ._core.alert import alert
 
     options = config.option_set("alert").from_mapping({**values, "test": True})
-    return alert.run(options, command.world, check=True).to_dict()["channels"]
+    return alert.run(options, command.world, check=not send).to_dict()["channels"]
 
 
 def do_completion(command: Command) -> int:
@@ -773,7 +814,12 @@ def parser_of(names=None) -> argparse.ArgumentParser:
     sub.add_argument("--unit", help="say that this systemd unit failed (for OnFailure=)")
     sub = add("config", "show the effective configuration and where it comes from", do_config)
     sub.add_argument("--check", action="store_true", help="only say whether it can be used")
-    add("doctor", "say whether this node can look after itself; changes nothing", do_doctor)
+    sub = add("doctor", "say whether this node can look after itself; changes nothing unless told to start the jobs", do_doctor)
+    jobs = ("health", "gpu", "backup", "cleanup", "maintenance")
+    text = "start these jobs too (default: all scheduled ones), once, in their own units as their timers do; needs root"
+    sub.add_argument("--run", nargs="*", choices=jobs, metavar="JOB", help=f"{text}; known: {' '.join(jobs)}")
+    sub.add_argument("--cleanup", choices=("rehearse", "run"), default="rehearse", help="whether a cleanup that is started removes anything (default rehearse)")
+    sub.add_argument("--alert-test", action="store_true", help="send a marked test message over each alert channel")
     subparsers.add_parser("completion", description="Print the completion script for bash.").set_defaults(work=do_completion)
     return parser
 

@@ -276,6 +276,16 @@ def test_doctor_finds_what_is_wrong(node):
     assert "/nowhere/models" in done.stdout and "expected_count" in done.stdout and "0644" in done.stdout
 
 
+def test_a_cleanup_that_the_doctor_starts_only_rehearses_for_a_time(node):
+    later, earlier = ({"MLFLEET_REHEARSE_CLEANUP_UNTIL": str(int(time.time()) + offset)} for offset in (600, -1))
+    old = node.folder / "experiments" / "old"
+    assert "Would free" in node.run("cleanup", env=later, check=0).stdout and old.exists()
+    said = node.run("maintenance", env=later, check=0).stdout
+    assert "(cleanup rehearsed: nothing was changed)" in said and old.exists() and list((node.folder / "backups").glob("*.tar.gz"))
+    assert "cleanup: pass" in node.log and "rehearsed, nothing was changed: 1 removed" in node.log
+    assert "Freed" in node.run("cleanup", env=earlier, check=0).stdout and not old.exists()
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
 def test_another_user_can_run_what_needs_no_root():
     if not os.access("/usr/bin/python3", os.X_OK):
