@@ -83,6 +83,22 @@ def test_a_stranger_is_told_who_may(host):
     assert done.rc == 3 and "can't be read by nobody" in done.stderr and "member of the group mlops-fleet" in done.stderr
 
 
+def test_the_installation_started_every_job_in_its_own_unit(host):
+    """The backup for real, the cleanup as a rehearsal, a test message to everybody; nothing of the trial stays."""
+    for unit in ("ml-health-check", "gpu-monitor", "ml-backup", "ml-cleanup"):
+        shown = host.check_output(f"systemctl show {unit}.service -p Result,ExecMainStartTimestamp,Environment,NeedDaemonReload")
+        assert "Result=success" in shown and "ExecMainStartTimestamp=\n" not in shown + "\n", shown
+        assert "NeedDaemonReload=no" in shown and "Environment=\n" in shown + "\n"
+    assert host.check_output("find /run/systemd -name '*trial*'") == ""
+    # Converging twice made one backup: the second time nothing had changed.
+    assert len(host.check_output("ls /srv/ml/backups/models_backup_*.tar.gz").split()) == 1
+    assert "cleanup started (dry run)" in host.check_output("cat /var/log/ml-cleanup.log")
+    assert len(host.check_output("ls /srv/ml/experiments").split()) == 5
+    tests = host.check_output("journalctl -o json -u 'mlops-fleet-alert@trial-*' | grep -c 'Connection refused' || true")
+    assert int(tests) >= 1, "the alert unit sent no test message"
+    assert host.check_output("systemctl --failed --no-legend") == ""
+
+
 def test_the_doctor_finds_the_node_ready(host):
     done = host.run("mlfleet doctor --json")
     checks = {(check["check"], check.get("subject", "")): check["status"] for check in json.loads(done.stdout)["checks"]}
