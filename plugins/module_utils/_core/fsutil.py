@@ -138,7 +138,7 @@ def read_json(path: str) -> Any:
     :raises NotUsable: it can't be read or is not JSON; the message gives line and column.
     """
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:  # editors of some systems begin a file with a byte order mark
             return json.load(stream)
     except FileNotFoundError:
         return None

@@ -204,12 +204,32 @@ def _add_option(group, option: Option, prefix: str) -> None:
     keywords: dict = {"dest": f"option:{prefix}{option.name}", "default": None, "help": text}
     if option.type == "bool":
         keywords["action"] = argparse.BooleanOptionalAction
+    elif option.type == "path" and not option.relative_ok:
+        keywords.update(metavar="PATH", type=full_path)
+    elif option.type == "list":
+        keywords.update(metavar="LIST", type=_words)
     elif option.type == "dict":
         keywords["metavar"] = "JSON"
         keywords["type"] = _json_object
     else:
-        keywords["metavar"] = "{" + ",".join(map(str, option.choices)) + "}" if option.choices and option.type != "list" else option.type.upper()
+        keywords["metavar"] = "{" + ",".join(map(str, option.choices)) + "}" if option.choices else option.type.upper()
     group.add_argument(f"--{name}", *option.flags, **keywords)
+
+
+def full_path(text: str) -> str:
+    """Return a path of the command line in full: a person means it from where they are. An empty one stays one, and is refused."""
+    return os.path.normpath(os.path.join(os.getcwd(), text)) if text and not text.startswith(("/", "~")) else text
+
+
+def _archive(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("empty: give an archive, its name, or latest")
+    return full_path(text) if "/" in text else text
+
+
+def _words(text: str):
+    """Return a list's words; none at all is a list too, and not the same as not given."""
+    return text if text.strip() else []
 
 
 def _json_object(text: str):
@@ -260,6 +280,8 @@ class Command:
                     raise
                 path = self.arguments.config
                 raise NotUsable(f"{path} can't be read by {_user_name()}.", "Run this as root" + _member(path) + ".", path) from error
+            if self.arguments.config != config.PATH and not os.path.exists(self.arguments.config):
+                self.terminal.note(f"there is no configuration {self.arguments.config!r}: defaults are in force")
         return self._file
 
     def merged(self, part: str, flags=None) -> tuple[dict, dict]:
@@ -269,13 +291,23 @@ class Command:
         return config.merge(table, self.file.get(part, {}), self.environ, given)
 
     def options(self, part: str, flags=None, **forced):
-        values, _origin = self.merged(part, flags)
+        values, origin = self.merged(part, flags)
         values.update(forced)
         asked = getattr(self.arguments, "s3_sync", False) or "s3" in (flags_given(self.arguments) if flags is None else flags)
         if part == "backup" and not asked and "s3" not in self.file.get("backup", {}):
             # As before, the bucket of the environment is used only when --s3-sync asks for it.
             values.pop("s3", None)
-        return config.option_set(part).from_mapping(values)
+        return self.checked(part, values, origin)
+
+    def checked(self, part: str, values, origin, section: bool = False):
+        """Return the option set of merged values; what is wrong with one says where it comes from."""
+        table = config.option_set(part)
+        try:
+            return (table.from_section if section else table.from_mapping)(values)
+        except OptionError as error:
+            source = origin.get((error.subject or "").partition(".")[0].partition("[")[0], "default")
+            where = {"file": self.arguments.config, "flag": "the command line", "default": ""}.get(source, source)
+            raise OptionError(error.message + (f" It comes from {where}." if where else ""), error.todo, error.subject) from error
 
 
 def _user_name() -> str:
@@ -358,13 +390,13 @@ def show_document(command: Command, document: dict) -> None:
 
 def send_alerts(command: Command, document: dict) -> None:
     """Tell people, when the configuration or the old environment variables name a channel."""
-    values, _origin = command.merged("alert", {})
+    values, origin = command.merged("alert", {})
     if command.arguments.no_alert or not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
         return
     from ._core.alert import alert
 
     values["document"] = document
-    result = alert.run(config.option_set("alert").from_mapping(values), command.world)
+    result = alert.run(command.checked("alert", values, origin), command.world)
     for channel in result.to_dict()["channels"]:
         if channel["status"] in ("failed", "queued"):
             command.terminal.note(f"alert by {channel['name']} {channel['status']}: {channel.get('detail', '')}")
@@ -396,7 +428,7 @@ def clean_up(command: Command, flags=None, check: bool = False) -> dict:
 
 def do_backup(command: Command) -> int:
     arguments, terminal = command.arguments, command.terminal
-    if arguments.verify_file:
+    if arguments.verify_file is not None:
         return verify_archive(command, arguments.verify_file)
     if arguments.s3_sync and not (command.merged("backup")[0].get("s3") or {}).get("bucket"):
         raise OptionError("--s3-sync needs a bucket.", "Set S3_BUCKET, --s3-bucket or backup.s3.bucket in the configuration.", "s3.bucket")
@@ -434,7 +466,10 @@ def verify_archive(command: Command, path: str) -> int:
     from ._core.backup.options import InfoOptions
 
     terminal = command.terminal
-    result = info.run(InfoOptions.from_mapping({"path": path, "verify": "full"}), terminal.progress)
+    try:
+        result = info.run(InfoOptions.from_mapping({"path": path, "verify": "full"}), terminal.progress)
+    except NotUsable as error:  # what is not there, or can't be read, is not verified
+        raise VerificationFailed(error.message, error.todo, error.subject) from error
     found = result["backups"]
     for one in found:
         problems = "; ".join(one.get("problems") or [])
@@ -449,8 +484,8 @@ def verify_archive(command: Command, path: str) -> int:
 
 
 def do_verify(command: Command) -> int:
-    path = command.arguments.path or command.options("backup", {}).destination
-    return verify_archive(command, os.path.abspath(path))
+    path = command.options("backup", {}).destination if command.arguments.path is None else command.arguments.path
+    return verify_archive(command, path)
 
 
 def do_restore(command: Command) -> int:
@@ -460,7 +495,7 @@ def do_restore(command: Command) -> int:
     arguments, terminal = command.arguments, command.terminal
     given = {
         "backup": arguments.backup,
-        "path": arguments.path or command.options("backup", {}).destination,
+        "path": command.options("backup", {}).destination if arguments.path is None else arguments.path,
         "destination": arguments.destination,
         "files": arguments.files,
         "mode": "replace" if arguments.replace else "new",
@@ -482,7 +517,9 @@ def do_cleanup(command: Command) -> int:
     arguments, terminal = command.arguments, command.terminal
     flags = flags_given(arguments)
     if arguments.only_target:
-        flags["only"] = [arguments.only_target]
+        flags["only"] = arguments.only_target
+    if flags.get("only") == []:
+        raise OptionError("--only names no target.", "Name some, or leave it out to clean up all.", "only")
     dry_run = arguments.dry_run or command.rehearses_cleanup
     terminal.log("INFO", "cleanup started" + (" (dry run)" if dry_run else ""))
     with job_lock(command):
@@ -512,7 +549,7 @@ def do_maintenance(command: Command) -> int:
     flags = {f"run_{phase}": False for phase in fleet.PHASES if getattr(arguments, f"skip_{phase}")}
     if arguments.continue_on_error:
         flags["continue_on_error"] = True
-    options = maintenance.MaintenanceOptions.from_mapping(command.merged("maintenance", flags)[0])
+    options = command.options("maintenance", flags)
     check = arguments.dry_run
 
     def judged(part):
@@ -568,7 +605,7 @@ def do_alert(command: Command) -> int:
     from ._core.alert import alert
 
     arguments, terminal = command.arguments, command.terminal
-    values, _origin = command.merged("alert", flags_given(arguments))
+    values, origin = command.merged("alert", flags_given(arguments))
     if arguments.document_file:
         values["document"] = read_document(arguments.document_file)
     if arguments.unit:
@@ -576,7 +613,7 @@ def do_alert(command: Command) -> int:
         if not values.get("msg"):
             why = command.environ.get("MONITOR_SERVICE_RESULT", "")  # systemd 251 and later says it: oom-kill, timeout, exit-code
             values["msg"] = f"{arguments.unit} failed on {command.world.hostname}" + (f" ({why})" if why else "")
-    result = alert.run(config.option_set("alert").from_mapping(values), command.world, check=arguments.dry_run).to_dict()
+    result = alert.run(command.checked("alert", values, origin), command.world, check=arguments.dry_run).to_dict()
     for channel in result["channels"]:
         terminal.say(f"{channel['name']}: {channel['status']} {channel.get('detail') or ''}".rstrip())
     if not result["channels"]:
@@ -592,7 +629,7 @@ def effective(command: Command) -> tuple[dict, list]:
     for part in config.PARTS:
         values, origin = command.merged(part, {})
         try:
-            shown = config.option_set(part).from_section(values).to_dict()
+            shown = command.checked(part, values, origin, section=True).to_dict()
         except FleetError as error:
             problems.append(f"{part}: {error}")
             continue
@@ -607,7 +644,7 @@ def do_config(command: Command) -> int:
     found, problems = effective(command)
     rows = [["OPTION", "VALUE", "FROM"]]
     rows += [[f"{part}.{name}", json.dumps(one["value"]), one["from"]] for part, options in found.items() for name, one in options.items()]
-    if not command.arguments.check or command.arguments.verbose:
+    if not command.arguments.quiet:
         terminal.say(*human.table(rows))
     terminal.say(*(f"wrong: {problem}" for problem in problems))
     if not problems:
@@ -617,7 +654,7 @@ def do_config(command: Command) -> int:
 
 
 def do_doctor(command: Command) -> int:
-    from ._core import doctor, maintenance, trial
+    from ._core import doctor, trial
     from ._core.backup import info
     from ._core.backup.options import InfoOptions
 
@@ -628,7 +665,7 @@ def do_doctor(command: Command) -> int:
     wanted = set(found.jobs) or set(trial.UNITS)
     checks = doctor.configuration(arguments.config, effective(command)[1])
     with contextlib.suppress(FleetError):  # said by the check before
-        options = maintenance.MaintenanceOptions.from_mapping(command.merged("maintenance", {})[0])
+        options = command.options("maintenance", {})
         wanted |= {name for name in trial.UNITS if "maintenance" in wanted and getattr(options, f"run_{name}", False)}
     work = {
         "health": lambda: judge(command, "health", {}, write=False),
@@ -681,12 +718,12 @@ def do_doctor(command: Command) -> int:
 
 def alert_channels(command: Command, send: bool = False) -> list:
     """Return the channels that a test message would go to; C(send) it."""
-    values, _origin = command.merged("alert", {})
+    values, origin = command.merged("alert", {})
     if not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
         return []
     from ._core.alert import alert
 
-    options = config.option_set("alert").from_mapping({**values, "test": True})
+    options = command.checked("alert", {**values, "test": True}, origin)
     return alert.run(options, command.world, check=not send).to_dict()["channels"]
 
 
@@ -791,19 +828,19 @@ def parser_of(names=None) -> argparse.ArgumentParser:
         sub.add_argument("--no-alert", action="store_true", help="tell nobody, whatever the verdict")
     sub = add("backup", "back up the models, verified", do_backup, "backup", leave_out=("verify",), dry_run=True)
     sub.add_argument("--s3-sync", action="store_true", help="store a copy in the bucket named by S3_BUCKET or the configuration")
-    sub.add_argument("--verify", dest="verify_file", metavar="FILE", help="make no backup; verify this archive")
+    sub.add_argument("--verify", dest="verify_file", metavar="FILE", type=full_path, help="make no backup; verify this archive")
     sub.add_argument("--no-verify", dest="option:verify", action="store_false", default=None, help="do not read the new archive back [VERIFY_BACKUP=false]")
     sub = add("verify", "read backups again and compare every file", do_verify)
-    sub.add_argument("path", nargs="?", help="an archive or a backup folder (default: the configured one)")
+    sub.add_argument("path", nargs="?", type=full_path, help="an archive or a backup folder (default: the configured one)")
     sub = add("restore", "restore a backup, verified while it is written", do_restore, dry_run=True)
-    sub.add_argument("destination", help="folder to restore to")
+    sub.add_argument("destination", type=full_path, help="folder to restore to")
     sub.add_argument("files", nargs="*", help="only these files (patterns)")
-    sub.add_argument("--backup", default="latest", help="archive, its name, or latest")
-    sub.add_argument("--path", metavar="DIR", help="backup folder (default: the configured one)")
+    sub.add_argument("--backup", default="latest", type=_archive, help="archive, its name, or latest")
+    sub.add_argument("--path", metavar="DIR", type=full_path, help="backup folder (default: the configured one)")
     sub.add_argument("--replace", action="store_true", help="replace what is in the destination")
     sub = add("cleanup", "remove old experiments, checkpoints, logs and temporary files", do_cleanup, "cleanup", dry_run=True)
     for target in ("experiments", "checkpoints"):
-        sub.add_argument(f"--{target}-only", dest="only_target", action="store_const", const=target, help=f"clean up {target} and nothing else")
+        sub.add_argument(f"--{target}-only", dest="only_target", action="append_const", const=target, help=f"clean up {target} and nothing else")
     sub = add("maintenance", "health, GPU, backup, cleanup, in this order", do_maintenance, dry_run=True)
     for phase in ("health", "gpu", "backup", "cleanup"):
         sub.add_argument(f"--skip-{phase}", action="store_true", help=f"leave out {phase}")
@@ -813,7 +850,8 @@ def parser_of(names=None) -> argparse.ArgumentParser:
     sub.add_argument("--document", dest="document_file", metavar="FILE", help="verdict to tell about (- for standard input)")
     sub.add_argument("--unit", help="say that this systemd unit failed (for OnFailure=)")
     sub = add("config", "show the effective configuration and where it comes from", do_config)
-    sub.add_argument("--check", action="store_true", help="only say whether it can be used")
+    sub.add_argument("--check", action="store_true", help="the same: show it, and end with 3 when it can't be used")
+    sub.add_argument("--quiet", "-q", action="store_true", help="only say whether it can be used")
     sub = add("doctor", "say whether this node can look after itself; changes nothing unless told to start the jobs", do_doctor)
     jobs = ("health", "gpu", "backup", "cleanup", "maintenance")
     text = "start these jobs too (default: all scheduled ones), once, in their own units as their timers do; needs root"

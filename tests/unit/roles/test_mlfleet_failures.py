@@ -88,6 +88,17 @@ def test_a_broken_configuration_is_one_message(command, tmp_path, content, words
     assert done.returncode == 3 and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
 
+def test_a_byte_order_mark_is_no_fault(command, tmp_path):
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"gpu": {"temperature_warning": 71}}')
+    done = subprocess.run([command, "config", "--json", "--config", tmp_path / "config.json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["options"]["gpu"]["temperature_warning"] == {"value": 71, "from": "file"}
+
+
+def test_a_configuration_that_was_named_and_is_not_there_is_said(command, tmp_path):
+    done = subprocess.run([command, "gpu", "--config", tmp_path / "confg.json", "--log-file", tmp_path / "log"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "there is no configuration" in done.stderr and "defaults are in force" in done.stderr
+
+
 def test_a_reader_that_goes_away_is_no_error(node, command):
     done = shell("mlfleet config --config $CONFIG | head -1", node, command)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("OPTION")
