@@ -52,9 +52,10 @@ class Ended:
 
     @property
     def last_line(self) -> str:
-        """The last thing the job printed: its result, or why it failed."""
+        """The last thing the job printed: its result, or why it failed (notes begin with C(mlfleet:))."""
         lines = [line.strip() for line in self.said.splitlines() if line.strip()]
-        return lines[-1][:300] if lines else ""
+        results = [line for line in lines if not line.startswith("mlfleet: ")]
+        return ((self.status == PASS and results) or lines or [""])[-1][:300]
 
 
 def scheduled(world: World) -> Schedule:

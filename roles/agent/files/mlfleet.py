@@ -23,6 +23,7 @@ from ._core.options import Option
 from ._core.ports import CommandResult, Progress, World
 
 VERSION_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "VERSION")
+CONFIG = os.environ.get("MLFLEET_CONFIG") or config.PATH  # the installed command sets it
 METRICS = "/var/log/gpu-metrics.csv"
 LOGS = {
     "backup": "/var/log/ml-backup.log",
@@ -280,7 +281,7 @@ class Command:
                     raise
                 path = self.arguments.config
                 raise NotUsable(f"{path} can't be read by {_user_name()}.", "Run this as root" + _member(path) + ".", path) from error
-            if self.arguments.config != config.PATH and not os.path.exists(self.arguments.config):
+            if self.arguments.config != CONFIG and not os.path.exists(self.arguments.config):
                 self.terminal.note(f"there is no configuration {self.arguments.config!r}: defaults are in force")
         return self._file
 
@@ -809,7 +810,7 @@ def parser_of(names=None) -> argparse.ArgumentParser:
     def add(name: str, text: str, work, part: str | None = None, leave_out=(), dry_run=False) -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
         sub.set_defaults(work=work)
-        sub.add_argument("--config", default=config.PATH, metavar="FILE", help=f"configuration file (default {config.PATH})")
+        sub.add_argument("--config", default=CONFIG, metavar="FILE", help=f"configuration file (default {CONFIG}) [MLFLEET_CONFIG]")
         sub.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
         sub.add_argument("--verbose", "-v", action="store_true", help="show what passed too")
         if name in LOGS:

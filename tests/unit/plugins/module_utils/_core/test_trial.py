@@ -99,18 +99,31 @@ def test_the_drop_in_goes_when_systemctl_does_not_answer(world, systemd, tmp_pat
     assert not list(tmp_path.rglob("*.conf")) and systemd.calls[-1][0] == ("systemctl", "daemon-reload")
 
 
+def test_a_result_is_told_before_the_notes(world, systemd):
+    systemd.said = "node1: PASS, score 100\nmlfleet: alert by chat queued: refused\n"
+    assert trial.start(world, ON, "health").last_line == "node1: PASS, score 100"
+
+
 def test_a_failed_job_says_why(world, systemd):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "1"}
     systemd.said = "mlfleet: The source /srv/models does not exist.\n\n"
     check, how = doctor.trial_run(world, ON, "backup", True)
-    assert (check.status, check.value, how.last_line) == ("warning", 1, "mlfleet: The source /srv/models does not exist.")
+    assert (check.status, check.value, how.last_line) == ("critical", 1, "mlfleet: The source /srv/models does not exist.")
     assert "ml-backup.service, started, failed (exit-code, status 1): mlfleet: The source" in check.message and "journalctl -u" in check.message
+
+
+def test_another_run_in_the_way_says_nothing_of_the_node(world, systemd):
+    systemd.after = {"Result": "exit-code", "ExecMainStatus": "3"}
+    systemd.said = "mlfleet: Another job of mlfleet is running (process 4711 holds /run/lock/mlops-fleet/jobs.lock). Wait for it to end, then run again.\n"
+    assert doctor.trial_run(world, ON, "backup", True)[0].status == "warning"
+    systemd.said, systemd.started = "mlfleet: /etc/mlops-fleet/config.json can't be read by mluser.\n", False
+    assert doctor.trial_run(world, ON, "gpu", True)[0].status == "critical"
 
 
 def test_a_unit_that_a_condition_holds_back_is_no_success(world, systemd):
     systemd.after = {"InvocationID": "1", "ExecMainStartTimestamp": ""}
     check, dummy = doctor.trial_run(world, ON, "gpu", True)
-    assert check.status == "warning" and "condition" in check.message
+    assert check.status == "critical" and "condition" in check.message
 
 
 def test_what_is_not_started_says_why(world, systemd):
