@@ -121,6 +121,33 @@ def test_the_doctor_finds_a_unit_that_systemd_can_not_start(host):
         host.check_output(f"rm -r {folder} && systemctl daemon-reload && systemctl reset-failed gpu-monitor.service && systemctl start gpu-monitor.service")
 
 
+def test_the_doctor_judges_with_the_old_variables_that_the_jobs_get(host):
+    host.check_output("echo MODEL_DIR=/nowhere/models >> /etc/ml-automation.conf")
+    try:
+        done = host.run("mlfleet doctor --run backup")
+        assert done.rc == 2 and "The source /nowhere/models does not exist" in done.stdout
+        assert "ml-backup.service was not started: backup can't run" in host.run("mlfleet doctor --run backup --verbose").stdout
+    finally:
+        host.check_output("sed -i /MODEL_DIR/d /etc/ml-automation.conf")
+
+
+def test_a_stopped_trial_leaves_the_cleanup_as_it_was(host):
+    """Stopped while the cleanup's unit waits for the lock of another job."""
+    host.check_output("systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 600")
+    text = "[Service]\\nExecStart=\\nExecStart=/usr/local/bin/mlfleet cleanup --wait 600\\n"
+    host.check_output(f"mkdir -p /run/systemd/system/ml-cleanup.service.d && printf '{text}' > /run/systemd/system/ml-cleanup.service.d/wait.conf")
+    host.check_output("systemctl daemon-reload; systemd-run --unit=trial /usr/local/bin/mlfleet doctor --run cleanup")
+    try:
+        host.check_output("for n in $(seq 60); do pgrep -f 'mlfleet cleanup --wait' && break; sleep 0.5; done")
+        assert "MLFLEET_REHEARSE_CLEANUP_UNTIL=" in host.check_output("systemctl cat ml-cleanup.service")
+        host.check_output("systemctl stop trial.service")
+        assert "MLFLEET_REHEARSE" not in host.check_output("systemctl cat ml-cleanup.service")
+        assert host.check_output("systemctl show -P Environment,NeedDaemonReload ml-cleanup.service").split() == ["no"]
+    finally:
+        host.check_output("systemctl stop holder.service ml-cleanup.service; rm -r /run/systemd/system/ml-cleanup.service.d; systemctl daemon-reload")
+        host.check_output("systemctl reset-failed; systemctl start ml-cleanup.service")
+
+
 def test_the_doctor_finds_a_node_that_is_not(host):
     host.check_output(f"chmod 0644 {CONFIG}")
     try:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,30 @@ def scheduled(world: World) -> Schedule:
     except OSError:
         return Schedule("none", ())
     return Schedule("cron", tuple(job for job in UNITS if job in lines))
+
+
+def variables(world: World, schedule: Schedule) -> dict[str, str]:
+    """Return the old scripts' variables that the scheduled jobs get from their file: who judges them must know them too."""
+    path = ""
+    with contextlib.suppress(CommandFailed, OSError, ValueError):
+        if schedule.backend == "systemd":
+            shown = world.run(["systemctl", "show", "--property=EnvironmentFiles", UNITS[schedule.jobs[0]] + ".service"], timeout=10).stdout
+            path = "".join(re.findall(r"^EnvironmentFiles=(.*) \(ignore_errors=\w+\)$", shown, re.MULTILINE)[:1])
+        elif schedule.backend == "cron":
+            with open(world.path(RUNNER), encoding="utf-8") as stream:
+                path = "".join(shlex.split("".join(re.findall(r"^variables=(.*)$", stream.read(), re.MULTILINE)[:1])))
+        if path:
+            with open(world.path(path), encoding="utf-8", errors="replace") as stream:
+                return dict(_assignments(stream.read()))
+    return {}
+
+
+def _assignments(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the NAME=value lines as systemd's EnvironmentFile= reads them: nothing in a value is expanded."""
+    for line in text.replace("\\\n", "").splitlines():
+        name, sign, value = (part.strip() for part in line.partition("="))
+        if sign and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            yield name, value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
 def state(world: World, unit: str) -> dict[str, str]:

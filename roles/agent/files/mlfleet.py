@@ -663,6 +663,8 @@ def do_doctor(command: Command) -> int:
     if arguments.run is not None and os.geteuid():
         raise NotUsable("Only root can start the jobs' units (--run).", "Run: sudo mlfleet doctor --run", "--run")
     found = trial.scheduled(world)
+    for environ in (os.environ, command.environ, world.environ):
+        environ.update(trial.variables(world, found))
     wanted = set(found.jobs) or set(trial.UNITS)
     checks = doctor.configuration(arguments.config, effective(command)[1])
     with contextlib.suppress(FleetError):  # said by the check before
