@@ -91,7 +91,14 @@ def test_the_old_variables_of_the_jobs_are_known(world, systemd, tmp_path):
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/ml.conf").write_text(VARIABLES)
     systemd.after, systemd.started = {"EnvironmentFiles": "/etc/ml.conf (ignore_errors=yes)"}, True
-    expected = {"MODEL_DIR": "/srv/my models", "RETENTION_DAYS": "7", "SERVICES_TO_CHECK": "ssh cron", "S3_BUCKET": "bucket # no comment", "LONG": "ab", "EMPTY": ""}
+    expected = {
+        "MODEL_DIR": "/srv/my models",
+        "RETENTION_DAYS": "7",
+        "SERVICES_TO_CHECK": "ssh cron",
+        "S3_BUCKET": "bucket # no comment",
+        "LONG": "ab",
+        "EMPTY": "",
+    }
     assert trial.variables(world, ON) == expected
     (tmp_path / "usr/local/sbin").mkdir(parents=True)
     (tmp_path / "usr/local/sbin/mlops-fleet-cron").write_text("#!/bin/sh\nvariables=/etc/ml.conf\n")
