@@ -133,8 +133,7 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
     if schedule.backend == "cron":
         done = world.run([RUNNER, job], timeout=_LONG, env={REHEARSE: until})
         said = done.stdout + done.stderr
-        # As the runner itself tells it: a verdict is no failure, other than what this job counts as fine ends in an alert.
-        judged = done.returncode == 0 or (job in ("gpu", "health") and done.returncode == 2)
+        judged = done.returncode == 0 or (job in ("gpu", "health") and done.returncode == 2) or _sick(job, done.returncode, said)
         text = "did its work" if judged else f"failed (status {done.returncode})"
         return Ended(PASS if judged else CRITICAL if done.returncode > 3 else WARNING, text, done.returncode, said)
     unit = UNITS[job] + ".service"
@@ -148,7 +147,15 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
     found = ended(unit, after)
     if found is None:
         return Ended(CRITICAL, f"could not be started: {' '.join(asked.stderr.split())}")
-    return Ended(found.status, found.text, found.number, _said(world, f"_SYSTEMD_INVOCATION_ID={after.get('InvocationID')}"))
+    said = _said(world, f"_SYSTEMD_INVOCATION_ID={after.get('InvocationID')}")
+    if _sick(job, found.number, said):
+        return Ended(PASS, "did its work", found.number, said)
+    return Ended(found.status, found.text, found.number, said)
+
+
+def _sick(job: str, number: int, said: str) -> bool:
+    """Say whether a maintenance ended with 1 only because the node is sick: every phase did its work."""
+    return job == "maintenance" and number == 1 and re.search(r"^Maintenance: CRITICAL - 1 hosts \(1 critical\)", said, re.MULTILINE) is not None
 
 
 def alert_test(world: World, schedule: Schedule, command: str) -> list[dict[str, Any]] | None:

@@ -801,6 +801,33 @@ EPILOG = """exit status: 0 all well, 1 warning (backup, cleanup, maintenance: fa
 Flags win over environment variables (in brackets), these over the configuration file, that over defaults; 'mlfleet config' shows what is in force."""
 
 
+EXAMPLES = {
+    "health": (
+        "mlfleet health --verbose",
+        'mlfleet health --disk-warn 70 --services "docker nginx" --no-network',
+        "mlfleet health --json | jq .summary.health_score",
+    ),
+    "gpu": ("mlfleet gpu --verbose", "TEMP_THRESHOLD=75 mlfleet gpu", "mlfleet gpu --json | jq '.gpus[] | .id, .temp'"),
+    "backup": (
+        "mlfleet backup --dry-run",
+        "MODEL_DIR=/opt/ml/models BACKUP_DIR=/backup/models mlfleet backup",
+        "S3_BUCKET=my-backups mlfleet backup --s3-sync",
+        "mlfleet backup --verify /backup/models/models_backup_20250131_020000.tar.gz",
+    ),
+    "verify": ("mlfleet verify", "mlfleet verify /backup/models/models_backup_20250131_020000.tar.gz"),
+    "restore": ("mlfleet restore --dry-run /srv/restored", "mlfleet restore /srv/restored 'bert/*' --backup models_backup_20250131_020000.tar.gz"),
+    "cleanup": ("mlfleet cleanup --dry-run", "mlfleet cleanup --aggressive", "EXPERIMENTS_RETENTION=14 mlfleet cleanup --experiments-only"),
+    "maintenance": ("mlfleet maintenance --dry-run", "mlfleet maintenance --skip-gpu --continue-on-error"),
+    "alert": (
+        "mlfleet alert --test",
+        "mlfleet alert --severity warning --msg 'The tape library is full'",
+        "mlfleet health --json | mlfleet alert --document -",
+    ),
+    "config": ("mlfleet config --check", "mlfleet config --json | jq .options.backup"),
+    "doctor": ("mlfleet doctor", "mlfleet doctor --run", "mlfleet doctor --run gpu health --alert-test"),
+}
+
+
 def parser_of(names=None) -> argparse.ArgumentParser:
     """Return the parser; only the subcommands in C(names) get their options (importing a part costs time)."""
     parser = argparse.ArgumentParser(
@@ -810,7 +837,9 @@ def parser_of(names=None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(name: str, text: str, work, part: str | None = None, leave_out=(), dry_run=False) -> argparse.ArgumentParser:
-        sub = subparsers.add_parser(name, help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        examples = "".join(f"  {line}\n" for line in EXAMPLES[name])
+        epilog = f"examples:\n{examples}\n{EPILOG}"
+        sub = subparsers.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
         sub.set_defaults(work=work)
         sub.add_argument("--config", default=CONFIG, metavar="FILE", help=f"configuration file (default {CONFIG}) [MLFLEET_CONFIG]")
         sub.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")

@@ -134,6 +134,21 @@ def test_paths_of_the_command_line_are_meant_from_where_one_is(node):
     assert "No new backup needed" in node.run("backup", "--source", "models", "--destination", "../" + node.folder.name + "/backups", cwd=node.folder).stdout
 
 
+def test_the_examples_of_the_help_are_valid_calls(command, tmp_path):
+    """Each is parsed as it stands, by a command whose work is left out."""
+    program = (
+        "import shlex, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from mlops_fleet import mlfleet\n"
+        "for name, lines in mlfleet.EXAMPLES.items():\n"
+        "    for line in lines:\n"
+        "        words = shlex.split(line.split('mlfleet ' + name)[-1].split(' | ')[0])\n"
+        "        assert mlfleet.parser_of([name]).parse_args([name, *words]).command == name, line\n"
+    )
+    current = command.parent.parent / "opt" / "current"
+    subprocess.run([sys.executable, "-c", program, os.path.realpath(current)], check=True)
+
+
 @pytest.mark.parametrize("words", [("backup", "--verify", ""), ("verify", ""), ("restore", "/tmp/x/y", "--backup", ""), ("cleanup", "--only", "")])
 def test_an_empty_word_is_never_taken_for_no_word(node, words):
     """--verify "$FILE" with an unset variable must neither make a backup nor succeed."""

@@ -144,6 +144,13 @@ def test_a_failed_job_says_why(world, systemd):
     assert "ml-backup.service, started, failed (exit-code, status 1): mlfleet: The source" in check.message and "journalctl -u" in check.message
 
 
+@pytest.mark.parametrize(("state", "status"), [("critical", "pass"), ("failed", "critical")])
+def test_a_maintenance_of_a_sick_node_did_its_work(world, systemd, state, status):
+    systemd.after = {"Result": "exit-code", "ExecMainStatus": "1"}
+    systemd.said = f"Maintenance: CRITICAL - 1 hosts (1 {state}), 1 verified backups, 0 B freed\n"
+    assert doctor.trial_run(world, ON, "maintenance", True)[0].status == status
+
+
 def test_another_run_in_the_way_says_nothing_of_the_node(world, systemd):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "3"}
     systemd.said = "mlfleet: Another job of mlfleet is running (process 4711 holds /run/lock/mlops-fleet/jobs.lock). Wait for it to end, then run again.\n"
