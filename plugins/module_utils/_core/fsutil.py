@@ -191,16 +191,19 @@ def lock_folder() -> str:
     Never directly in a folder that everybody writes to: there anybody could hold our locks. The environment variable
     C(MLOPS_FLEET_LOCK_DIR) names another folder (read-only systems, tests); all jobs of a node must agree on it.
 
-    :raises Refused: the folder is there and belongs to somebody else, or others may write to it.
+    :raises Refused: the folder is there and belongs to somebody else, or others may write to it. :raises WriteFailed: it can't be made.
     """
     uid = os.getuid()
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     bases = ("/run/lock", "/run") if uid == 0 else (runtime,) if runtime else ()
     base = next((one for one in bases if os.path.isdir(one) and os.access(one, os.W_OK)), "")
     folder = os.environ.get("MLOPS_FLEET_LOCK_DIR") or (os.path.join(base, "mlops-fleet") if base else f"/tmp/mlops-fleet-{uid}")
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder, 0o700)
-    found = os.lstat(folder)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        found = os.lstat(folder)
+    except OSError as error:
+        raise WriteFailed(f"Can't make the folder of the locks {folder}: {error.strerror}.", "Name another with MLOPS_FLEET_LOCK_DIR.", folder) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or found.st_mode & 0o022:
         raise Refused(f"{folder} is not a folder that only this user writes to.", "Remove it.", folder)
     return folder

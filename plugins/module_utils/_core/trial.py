@@ -140,6 +140,9 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
     before = state(world, unit)
     setting = f"[Service]\nEnvironment={REHEARSE}={until}\n" if until else ""
     with _changed_for_now(world, unit, setting):
+        # A setting of the administrator's may undo ours, and then the cleanup would be a real one.
+        if setting and f"{REHEARSE}={until}" not in world.run(["systemctl", "show", "--property=Environment", unit], timeout=10).stdout:
+            raise NotUsable(f"{unit} can't be made a rehearsal: a drop-in of its own undoes Environment=.", f"See: systemctl cat {unit}", unit)
         asked = world.run(["systemctl", "start", unit], timeout=_LONG)
     after = state(world, unit)
     if after.get("InvocationID") == before.get("InvocationID") and asked.returncode == 0:

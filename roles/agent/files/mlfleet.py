@@ -219,7 +219,12 @@ def _add_option(group, option: Option, prefix: str) -> None:
 
 def full_path(text: str) -> str:
     """Return a path of the command line in full: a person means it from where they are. An empty one stays one, and is refused."""
-    return os.path.normpath(os.path.join(os.getcwd(), text)) if text and not text.startswith(("/", "~")) else text
+    if not text or text.startswith(("/", "~")):
+        return text
+    try:
+        return os.path.normpath(os.path.join(os.getcwd(), text))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"the current folder is gone ({error.strerror}): give a full path") from None
 
 
 def _archive(text: str) -> str:
@@ -655,7 +660,7 @@ def do_config(command: Command) -> int:
 
 
 def do_doctor(command: Command) -> int:
-    from ._core import doctor, trial
+    from ._core import doctor, fsutil, trial
     from ._core.backup import info
     from ._core.backup.options import InfoOptions
 
@@ -693,12 +698,14 @@ def do_doctor(command: Command) -> int:
 
     before, changed = [one["path"] for one in backups()], False
     started = list(dict.fromkeys(arguments.run or found.jobs)) if arguments.run is not None else []
-    for name in sorted(started, key=list(trial.UNITS).index):
-        needs = [name] if name != "maintenance" else [one for one in work if one in wanted]
-        obstacle = "; ".join(obstacles[one] for one in needs if one in obstacles)
-        check, how = doctor.trial_run(world, found, name, arguments.cleanup == "rehearse", obstacle)
-        checks.append(check)
-        changed = changed or (how is not None and arguments.cleanup == "run" and name in ("cleanup", "maintenance") and "Freed 0 B" not in how.said)
+    # Two at once would take each other's drop-ins away, and a rehearsal would become a cleanup.
+    with fsutil.lock(os.path.join(fsutil.lock_folder(), "trial.lock"), "trial run of mlfleet") if started else contextlib.nullcontext():
+        for name in sorted(started, key=list(trial.UNITS).index):
+            needs = [name] if name != "maintenance" else [one for one in work if one in wanted]
+            obstacle = "; ".join(obstacles[one] for one in needs if one in obstacles)
+            check, how = doctor.trial_run(world, found, name, arguments.cleanup == "rehearse", obstacle)
+            checks.append(check)
+            changed = changed or (how is not None and arguments.cleanup == "run" and name in ("cleanup", "maintenance") and "Freed 0 B" not in how.said)
     if destination and os.path.isdir(destination):
         checks.append(doctor.proven(backups(), destination))
         changed = changed or before != [one["path"] for one in backups()]

@@ -42,6 +42,7 @@ class Systemd:
 
     def show(self, argv):
         found = {"LoadState": "loaded", "Result": "success", "ExecMainStatus": "0", "InvocationID": "1", "ExecMainStartTimestamp": ""}
+        found["Environment"] = " ".join(line[12:] for path in self.folder.rglob("*.conf") for line in path.read_text().split() if line[:12] == "Environment=")
         if self.started:
             found.update({"ExecMainStartTimestamp": "now", "InvocationID": "2"}, **self.after)
         return CommandResult(0, "".join(f"{name}={value}\n" for name, value in found.items()), "")
@@ -114,6 +115,14 @@ def test_a_cleanup_is_only_rehearsed_and_nothing_of_that_stays(world, systemd, c
     assert not list(tmp_path.rglob("*.d"))
     reloads = [words for words, dummy in systemd.calls if words[1] == "daemon-reload"]
     assert len(reloads) == (2 if systemd.drop_ins else 0)
+
+
+def test_a_cleanup_that_can_not_be_made_a_rehearsal_is_not_started(world, systemd):
+    answer = systemd.show
+    systemd.show = lambda argv: CommandResult(0, answer(argv).stdout.replace("MLFLEET", "OTHER"), "")
+    check, how = doctor.trial_run(world, ON, "cleanup", True)
+    assert (check.status, how) == ("critical", None) and "systemctl cat ml-cleanup.service" in check.message
+    assert not systemd.started and systemd.calls[-1][0] == ("systemctl", "daemon-reload")
 
 
 def test_a_cleanup_for_real(world, systemd):
