@@ -138,7 +138,7 @@ def test_a_stopped_trial_leaves_the_cleanup_as_it_was(host):
     host.check_output(f"mkdir -p /run/systemd/system/ml-cleanup.service.d && printf '{text}' > /run/systemd/system/ml-cleanup.service.d/wait.conf")
     host.check_output("systemctl daemon-reload; systemd-run --unit=trial /usr/local/bin/mlfleet doctor --run cleanup")
     try:
-        host.check_output("for n in $(seq 60); do pgrep -f 'mlfleet cleanup --wait' && break; sleep 0.5; done")
+        host.check_output("for n in $(seq 60); do pgrep -f '[m]lfleet cleanup --wait' && break; sleep 0.5; done")
         assert "MLFLEET_REHEARSE_CLEANUP_UNTIL=" in host.check_output("systemctl cat ml-cleanup.service")
         host.check_output("systemctl stop trial.service")
         assert "MLFLEET_REHEARSE" not in host.check_output("systemctl cat ml-cleanup.service")

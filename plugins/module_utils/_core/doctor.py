@@ -120,7 +120,7 @@ def last_runs(world: World, but: Sequence[str] = ()) -> list[Check]:
         if how.status == PASS:
             found.append(Check("last run", PASS, f"{unit} {how.text}", subject=unit))
             continue
-        text = f"{unit} {how.text} when it was last started: journalctl -u {unit}"
+        text = f"{unit} {how.text.replace('failed', 'failed when it was last started', 1)}: journalctl -u {unit}"
         found.append(Check("last run", how.status, text, subject=unit, value=how.number, action="inspect"))
     return found
 
