@@ -241,6 +241,18 @@ def test_precedence_and_where_options_come_from(node, command):
     assert done.returncode == 3 and "line 1" in done.stderr
 
 
+def test_the_installed_command_reads_the_configuration_it_was_told(tmp_path):
+    version, data = agent_install.bundle()
+    for name, limit in (("one", 71), ("two", 72)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"gpu": {"temperature_warning": limit}}))
+    agent.install(str(tmp_path / "opt"), str(tmp_path / "bin"), sys.executable, version, data, config=str(tmp_path / "one.json"))
+    again = agent.install(str(tmp_path / "opt"), str(tmp_path / "bin"), sys.executable, version, data, config=str(tmp_path / "two.json"), check=True)
+    assert again["changed"], "another configuration is another command"
+    for env, limit in (({}, 71), ({"MLFLEET_CONFIG": str(tmp_path / "two.json")}, 72)):
+        done = subprocess.run([tmp_path / "bin" / "mlfleet", "config", "--json"], env=env, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["options"]["gpu"]["temperature_warning"] == {"value": limit, "from": "file"}
+
+
 def test_secrets_are_no_flags_and_never_shown(node, command):
     page = subprocess.run([command, "backup", "--help"], capture_output=True, text=True, check=True).stdout
     assert "--s3-bucket" in page and "secret-key" not in page
