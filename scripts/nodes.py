@@ -44,7 +44,11 @@ NODE_PACKAGES = (
 # An empty machine-id lets every node get its own; units that need real hardware only delay the start.
 CUSTOMIZE = (
     'truncate -s 0 "$1/etc/machine-id"; rm -f "$1/var/lib/dbus/machine-id"',
-    'chroot "$1" systemctl enable ssh.service cron.service',
+    # On a machine systemd shares the root mount; in a container it leaves it as it is: private in a privileged one, and then a unit's credentials
+    # (LoadCredential=) are mounted where nobody sees them.
+    r"""printf '[Unit]\nDefaultDependencies=no\nConditionCapability=CAP_SYS_ADMIN\nBefore=sysinit.target\n[Service]\nType=oneshot\n"""
+    r"""ExecStart=/bin/mount --make-rshared /\n[Install]\nWantedBy=sysinit.target\n' > "$1/etc/systemd/system/shared-mounts.service" """,
+    'chroot "$1" systemctl enable ssh.service cron.service shared-mounts.service',
     'chroot "$1" systemctl mask systemd-udevd.service systemd-modules-load.service systemd-logind.service getty.target apt-daily.timer'
     " apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer",
     'rm -rf "$1"/usr/share/doc/* "$1"/usr/share/locale/* "$1"/usr/share/man/* "$1"/var/cache/apt/*.bin',

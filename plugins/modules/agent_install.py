@@ -35,6 +35,10 @@ options:
     description: Python that runs the command, version 3.9 or later.
     type: path
     default: /usr/bin/python3
+  config:
+    description: Configuration that the command reads when it is told no other (C(--config), C(MLFLEET_CONFIG)).
+    type: path
+    default: /etc/mlops-fleet/config.json
   bundle:
     description: The package as base64 text. Made on the controller; do not set it.
     type: str
@@ -95,6 +99,7 @@ class AgentOptions(OptionSet):
         Option("install_dir", type="path", default="/opt/mlops-fleet"),
         Option("bin_dir", type="path", default="/usr/local/bin"),
         Option("interpreter", type="path", default="/usr/bin/python3"),
+        Option("config", type="path", default="/etc/mlops-fleet/config.json"),
         Option("bundle"),
         Option("version"),
     )
@@ -115,7 +120,7 @@ def main() -> None:
             if not module.check_mode or os.path.exists(options.interpreter):  # the role may only be about to make it
                 agent.check_interpreter(_shell.world(module).run, options.interpreter)
             bundle = base64.b64decode(options.bundle)
-            result = agent.install(options.install_dir, options.bin_dir, options.interpreter, options.version, bundle, module.check_mode)
+            result = agent.install(options.install_dir, options.bin_dir, options.interpreter, options.version, bundle, module.check_mode, options.config)
         found = {"changed": result["changed"], **result["after"]}
         if module._diff:
             found["diff"] = {"before": result["before"], "after": result["after"]}

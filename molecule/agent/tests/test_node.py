@@ -83,6 +83,22 @@ def test_a_stranger_is_told_who_may(host):
     assert done.rc == 3 and "can't be read by nobody" in done.stderr and "member of the group mlops-fleet" in done.stderr
 
 
+def test_the_installation_started_every_job_in_its_own_unit(host):
+    """The backup for real, the cleanup as a rehearsal, a test message to everybody; nothing of the trial stays."""
+    for unit in ("ml-health-check", "gpu-monitor", "ml-backup", "ml-cleanup"):
+        shown = host.check_output(f"systemctl show {unit}.service -p Result,ExecMainStartTimestamp,Environment,NeedDaemonReload")
+        assert "Result=success" in shown and "ExecMainStartTimestamp=\n" not in shown + "\n", shown
+        assert "NeedDaemonReload=no" in shown and "Environment=\n" in shown + "\n"
+    assert host.check_output("find /run/systemd -name '*trial*'") == ""
+    # Converging twice made one backup: the second time nothing had changed.
+    assert len(host.check_output("ls /srv/ml/backups/models_backup_*.tar.gz").split()) == 1
+    assert "cleanup started (dry run)" in host.check_output("cat /var/log/ml-cleanup.log")
+    assert len(host.check_output("ls /srv/ml/experiments").split()) == 5
+    tests = host.check_output("journalctl -o json -u 'mlops-fleet-alert@trial-*' | grep -c 'Connection refused' || true")
+    assert int(tests) >= 1, "the alert unit sent no test message"
+    assert host.check_output("systemctl --failed --no-legend") == ""
+
+
 def test_the_doctor_finds_the_node_ready(host):
     done = host.run("mlfleet doctor --json")
     checks = {(check["check"], check.get("subject", "")): check["status"] for check in json.loads(done.stdout)["checks"]}
@@ -103,6 +119,33 @@ def test_the_doctor_finds_a_unit_that_systemd_can_not_start(host):
         assert done.rc == 2 and "gpu-monitor.service failed when it was last started (exit-code, status " in done.stdout
     finally:
         host.check_output(f"rm -r {folder} && systemctl daemon-reload && systemctl reset-failed gpu-monitor.service && systemctl start gpu-monitor.service")
+
+
+def test_the_doctor_judges_with_the_old_variables_that_the_jobs_get(host):
+    host.check_output("echo MODEL_DIR=/nowhere/models >> /etc/ml-automation.conf")
+    try:
+        done = host.run("mlfleet doctor --run backup")
+        assert done.rc == 2 and "The source /nowhere/models does not exist" in done.stdout
+        assert "ml-backup.service was not started: backup can't run" in host.run("mlfleet doctor --run backup --verbose").stdout
+    finally:
+        host.check_output("sed -i /MODEL_DIR/d /etc/ml-automation.conf")
+
+
+def test_a_stopped_trial_leaves_the_cleanup_as_it_was(host):
+    """Stopped while the cleanup's unit waits for the lock of another job."""
+    host.check_output("systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 600")
+    text = "[Service]\\nExecStart=\\nExecStart=/usr/local/bin/mlfleet cleanup --wait 600\\n"
+    host.check_output(f"mkdir -p /run/systemd/system/ml-cleanup.service.d && printf '{text}' > /run/systemd/system/ml-cleanup.service.d/wait.conf")
+    host.check_output("systemctl daemon-reload; systemd-run --unit=trial /usr/local/bin/mlfleet doctor --run cleanup")
+    try:
+        host.check_output("for n in $(seq 60); do pgrep -f '[m]lfleet cleanup --wait' && break; sleep 0.5; done")
+        assert "MLFLEET_REHEARSE_CLEANUP_UNTIL=" in host.check_output("systemctl cat ml-cleanup.service")
+        host.check_output("systemctl stop trial.service")
+        assert "MLFLEET_REHEARSE" not in host.check_output("systemctl cat ml-cleanup.service")
+        assert host.check_output("systemctl show -P Environment,NeedDaemonReload ml-cleanup.service").split() == ["no"]
+    finally:
+        host.check_output("systemctl stop holder.service ml-cleanup.service; rm -r /run/systemd/system/ml-cleanup.service.d; systemctl daemon-reload")
+        host.check_output("systemctl reset-failed; systemctl start ml-cleanup.service")
 
 
 def test_the_doctor_finds_a_node_that_is_not(host):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -128,6 +129,67 @@ def test_back_to_timers_leaves_no_trace_of_cron():
         host = node(name)
         assert not host.file("/etc/cron.d/mlops-fleet").exists and not host.file("/usr/local/sbin/mlops-fleet-cron").exists
         assert host.service("ml-backup.timer").is_running
+
+
+#: Holds the job's process as soon as it has written a line more to its log. It works for a fraction of a second only, so it may take some tries.
+STOP_WHILE_IT_WORKS = """
+for try in $(seq 20); do
+    lines=$(wc -l < /var/log/ml-maintenance.log)
+    systemctl start --no-block ml-maintenance.service
+    for n in $(seq 500); do [ $(wc -l < /var/log/ml-maintenance.log) = $lines ] || break; sleep 0.01; done
+    systemctl kill --signal=STOP ml-maintenance.service
+    process=$(systemctl show -P MainPID ml-maintenance.service)
+    [ $process = 0 ] || exit 0
+done
+exit 1
+"""
+
+
+def test_maintenance_instead_of_the_single_jobs():
+    """Its unit does the four jobs in order, with the limits of all, and takes turns with single jobs."""
+    others = dict.fromkeys((f"schedule_{job}_enabled" for job in ("backup", "gpu", "cleanup", "health")), False)
+    # All of it through the playbook, which starts the unit too: the cleanup in it only as a rehearsal.
+    done = play("mlops.fleet.install", {"schedule_maintenance_enabled": True, **others})
+    assert done.returncode == 0, done.said
+    assert done.said.count("ml-maintenance.service, started (the cleanup only as a rehearsal)") == len(NODES)
+    again = play("mlops.fleet.install", {"schedule_maintenance_enabled": True, **others})
+    assert again.said.count("changed=0 ") == len(NODES), again.said
+    for name in NODES:
+        host, log = node(name), "/var/log/ml-maintenance.log"
+        assert units(host) >= {"./ml-maintenance.service", "./ml-maintenance.timer"} and not [one for one in units(host) if "backup" in one or "gpu" in one]
+        # A faulty GPU is a critical verdict, told by exit status 1; every phase does its work all the same.
+        result = "exit-code" if name == "gpu1" else "success"
+        host.check_output(
+            "mkdir -p /run/systemd/system/ml-maintenance.service.d && cd /run/systemd/system/ml-maintenance.service.d"
+            " && printf '[Unit]\\nStartLimitIntervalSec=0\\n' > often.conf && systemctl daemon-reload"
+        )
+        host.run(f"truncate -s 0 {log}; systemctl start ml-maintenance.service")
+        shown = host.check_output("systemctl show ml-maintenance.service -p Result,MemoryMax,CPUQuotaPerSecUSec,User")
+        assert set(shown.split()) == {f"Result={result}", "User=root", f"MemoryMax={2 * 1024**3}", "CPUQuotaPerSecUSec=500ms"}
+        lines = [line.split("] ", 1)[1] for line in host.check_output(f"grep -v 'alert by' {log}").splitlines()]
+        assert lines[:4] == ["health started", "gpu started", "backup started", "cleanup started"]
+        assert [line.split(":")[0] for line in lines[4:]] == ["health", "gpu", "backup", "cleanup", "Maintenance"]
+        assert all(re.search(r": (pass|warning|critical|skipped) in [0-9.]+ m?s: ", line) for line in lines[4:8]), lines
+        said = host.check_output("journalctl -u ml-maintenance.service -o cat -n 12")
+        assert "HEALTH" in said and "TIME" in said and "Maintenance: " in said
+        # It holds the lock of all jobs while it works ...
+        host.check_output("bash -c %s", STOP_WHILE_IT_WORKS)
+        try:
+            for words in ("backup", "cleanup", "maintenance", "restore /srv/ml/back"):
+                refused = host.run(f"mlfleet {words}")
+                assert refused.rc == 3 and "Another job of mlfleet is running" in refused.stderr, words
+            assert host.run("mlfleet gpu").rc in (0, 1, 2), "a check needs no turn"
+        finally:
+            host.run("systemctl kill --signal=CONT ml-maintenance.service; systemctl start ml-maintenance.service")
+        assert host.check_output("systemctl show -P Result ml-maintenance.service") == result
+        # ... and waits for nobody who holds it.
+        host.check_output("systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 60; sleep 1")
+        assert host.run("systemctl start ml-maintenance.service").rc != 0
+        assert "Another job of mlfleet is running" in host.check_output(f"tail -1 {log}")
+        host.check_output("systemctl stop holder.service; rm -r /run/systemd/system/ml-maintenance.service.d; systemctl daemon-reload")
+    assert role("mlops.fleet.schedule").returncode == 0
+    for name in NODES:
+        assert "./ml-maintenance.timer" not in units(node(name)) and node(name).service("ml-backup.timer").is_running
 
 
 def test_zz_uninstalled_the_node_is_as_before():

@@ -37,6 +37,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.realpath({current!r}))
+os.environ.setdefault("MLFLEET_CONFIG", {config!r})
 from {package}.mlfleet import main
 
 sys.exit(main())
@@ -111,10 +112,13 @@ def check_interpreter(run: CommandRunner, interpreter: str) -> None:
         raise NotUsable(f"{interpreter} is Python {found[1]}.{found[2]}.", todo, interpreter)
 
 
-def install(folder: str, bin_dir: str, interpreter: str, version: str, bundle: bytes, check: bool = False) -> dict[str, Any]:
+def install(
+    folder: str, bin_dir: str, interpreter: str, version: str, bundle: bytes, check: bool = False, config: str = "/etc/mlops-fleet/config.json"
+) -> dict[str, Any]:
     """Install C(version) (C(RELEASE-DIGEST)) from the bundle (gzipped tar of the package's files) and make it current.
 
     :param interpreter: absolute path for the command's first line; at most 120 characters, no blanks.
+    :param config: the configuration that the command reads when it is told no other.
     :return: C(changed), C(before) and C(after) as of C(installed). With C(check) nothing is written.
     :raises Refused: dangerous folder or unusable interpreter. :raises VerificationFailed: the bundle holds foreign files.
     """
@@ -125,7 +129,7 @@ def install(folder: str, bin_dir: str, interpreter: str, version: str, bundle: b
         raise Refused(f"The interpreter {interpreter!r} can't stand in a script's first line.", "Give a short absolute path.", interpreter)
     before = installed(folder)
     command = os.path.join(bin_dir, "mlfleet")
-    script = _COMMAND.format(interpreter=interpreter, current=os.path.join(folder, "current"), package=PACKAGE)
+    script = _COMMAND.format(interpreter=interpreter, current=os.path.join(folder, "current"), package=PACKAGE, config=config)
     current = before["current"] == version and version in before["versions"]
     written = _read(command) == script and os.access(command, os.X_OK)
     if check or (current and written):

@@ -1,23 +1,22 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether this node can look after itself: the old pre-deployment checklist as checks. Reads, and rehearses; changes nothing."""
+"""Whether this node can look after itself: the old pre-deployment checklist as checks. Reads and rehearses; starts jobs only when told to."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from . import trial
 from .errors import CommandFailed, FleetError
 from .fsutil import human_size
 from .ports import World
 from .verdict import CRITICAL, PASS, SKIPPED, WARNING, Check
-
-#: Timer units of the schedule role and the file of its cron lines.
-TIMERS = ("ml-backup.timer", "gpu-monitor.timer", "ml-cleanup.timer", "ml-health-check.timer", "ml-maintenance.timer")
-CRON = "/etc/cron.d/mlops-fleet"
 
 
 def configuration(path: str, problems: Sequence[str]) -> list[Check]:
@@ -35,12 +34,13 @@ def configuration(path: str, problems: Sequence[str]) -> list[Check]:
     return [*found, Check("configuration permissions", PASS, f"{path} has mode {mode:04o}", subject=path, value=f"{mode:04o}")]
 
 
-def job(name: str, work: Callable[[], Mapping[str, Any]]) -> tuple[Check, Mapping[str, Any]]:
-    """Run a job once and judge whether it can do its work; a sick verdict is still work done."""
+def job(name: str, work: Callable[[], Mapping[str, Any]], needed: bool = True) -> tuple[Check, Mapping[str, Any]]:
+    """Rehearse a job and judge whether it can do its work; a sick verdict is still work done. C(needed): something starts it on this node."""
     try:
         result = work()
     except FleetError as error:
-        return Check(f"job {name}", CRITICAL, f"{name} can't run: {error}", subject=name, action="inspect"), {}
+        status, note = (CRITICAL, "") if needed else (WARNING, " (nothing on this node starts it)")
+        return Check(f"job {name}", status, f"{name} can't run{note}: {error}", subject=name, action="inspect"), {}
     return Check(f"job {name}", PASS, f"{name} can run", subject=name), result
 
 
@@ -73,55 +73,96 @@ def logs(paths: Sequence[str]) -> list[Check]:
     return found
 
 
-def schedule(world: World) -> Check:
-    """Judge whether anything runs the jobs: an active timer of ours, or the cron file."""
-    try:
-        done = world.run(["systemctl", "is-active", *TIMERS], timeout=10)
-        active = [unit for unit, state in zip(TIMERS, done.stdout.split()) if state == "active"]
-    except CommandFailed:
-        active = []
-    if active:
-        return Check("schedule", PASS, f"Active timers: {', '.join(active)}", value=len(active))
-    if os.path.exists(world.path(CRON)):
-        return Check("schedule", PASS, f"Scheduled by cron: {CRON}")
-    return Check("schedule", WARNING, "Nothing runs the jobs on this node: no active timer and no cron file", action="inspect")
+def rotation(world: World) -> Check:
+    """Judge whether anything rotates the logs: ours, or a configuration of the same files under another name."""
+    folder = "/etc/logrotate.d"
+    for name in sorted(os.listdir(world.path(folder)) if os.path.isdir(world.path(folder)) else []):
+        with contextlib.suppress(OSError), open(os.path.join(world.path(folder), name), encoding="utf-8", errors="replace") as stream:
+            if re.search(r"^[^#\n]*/var/log/ml-", stream.read(), re.MULTILINE):
+                return Check("log rotation", PASS, f"The logs are rotated by {folder}/{name}")
+    return Check("log rotation", WARNING, f"Nothing rotates the logs: no file in {folder} names /var/log/ml-* (role log_rotation)", action="inspect")
 
 
-def last_runs(world: World) -> list[Check]:
+def schedule(found: trial.Schedule, world: World) -> Check:
+    """Judge whether anything runs the jobs: an active timer of ours, or the cron file and a cron that reads it."""
+    if found.backend == "systemd":
+        return Check("schedule", PASS, "Active timers: " + ", ".join(trial.UNITS[job] + ".timer" for job in found.jobs), value=len(found.jobs))
+    if not found.jobs:
+        return Check("schedule", WARNING, "Nothing runs the jobs on this node: no active timer and no cron file", action="inspect")
+    if not _runs(world, ("cron", "crond")):
+        text = f"{trial.CRON} is there, but no cron runs that reads it: systemctl enable --now cron (Red Hat: crond)"
+        return Check("schedule", CRITICAL, text, action="inspect")
+    return Check("schedule", PASS, f"Scheduled by cron: {', '.join(found.jobs)} ({trial.CRON})", value=len(found.jobs))
+
+
+def _runs(world: World, names: Sequence[str]) -> bool:
+    """Say whether a process of one of these names runs; where other users' processes are hidden, it is taken as given."""
+    seen = set()
+    for number in filter(str.isdigit, os.listdir(world.path("/proc"))):
+        with contextlib.suppress(OSError), open(world.path(f"/proc/{number}/comm"), encoding="utf-8", errors="replace") as stream:
+            seen.add(stream.read().strip())
+    return bool(seen & set(names)) or not os.path.exists(world.path("/proc/1/comm"))
+
+
+def last_runs(world: World, but: Sequence[str] = ()) -> list[Check]:
     """Judge how the jobs ended when their timers last started them: a unit may fail where the same job, started by hand, does not.
 
-    A critical verdict (exit status 2 of the two that judge) is a job well done. Statuses from 200 on are systemd's own: it could not
-    set up what the unit asks for (C(EXIT STATUS) in systemd.exec(5)).
+    :param but: jobs that were judged already.
     """
     found = []
-    for timer in TIMERS:
-        unit = timer.replace(".timer", ".service")
+    for unit in (unit + ".service" for job, unit in trial.UNITS.items() if job not in but):
         try:
-            done = world.run(["systemctl", "show", "--property=LoadState,Result,ExecMainStatus,ExecMainStartTimestamp", unit], timeout=10)
+            how = trial.ended(unit, trial.state(world, unit))
         except CommandFailed:
             return []
-        state = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
-        number, result = int(state.get("ExecMainStatus") or 0), state.get("Result", "")
-        if state.get("LoadState") != "loaded" or (result == "success" and not state.get("ExecMainStartTimestamp")):
+        if how is None:
             continue
-        judged = unit.startswith(("gpu-", "ml-health")) and result == "exit-code" and number == 2
-        if result == "success" or judged:
-            found.append(Check("last run", PASS, f"{unit} did its work", subject=unit))
+        if how.status == PASS:
+            found.append(Check("last run", PASS, f"{unit} {how.text}", subject=unit))
             continue
-        # 0 with another result than success: what comes before the command failed already.
-        status = CRITICAL if number >= 200 or number == 0 else WARNING
-        text = f"{unit} failed when it was last started ({result}, status {number}): journalctl -u {unit}"
-        found.append(Check("last run", status, text, subject=unit, value=number, action="inspect"))
+        text = f"{unit} {how.text.replace('failed', 'failed when it was last started', 1)}: journalctl -u {unit}"
+        found.append(Check("last run", how.status, text, subject=unit, value=how.number, action="inspect"))
     return found
 
 
-def alerts(channels: Sequence[Mapping[str, Any]] | None, problem: str = "") -> Check:
-    """Judge whether anybody would be told."""
+def trial_run(world: World, found: trial.Schedule, name: str, rehearse_cleanup: bool, obstacle: str = "") -> tuple[Check, trial.Ended | None]:
+    """Start a job once as its timer or cron line does, and judge how it ended.
+
+    :param obstacle: why it need not be tried.
+    """
+    what = trial.UNITS[name] + ".service" if found.backend == "systemd" else f"{trial.RUNNER} {name}"
+    if name not in found.jobs:
+        return Check("trial run", SKIPPED, f"{name} was not started: it is not scheduled on this node", subject=name), None
+    if obstacle:
+        return Check("trial run", SKIPPED, f"{what} was not started: {obstacle}", subject=name), None
+    try:
+        how = trial.start(world, found, name, rehearse_cleanup)
+    except FleetError as error:
+        return Check("trial run", CRITICAL, f"{what} can't be started: {error}", subject=name, action="inspect"), None
+    rehearsed = " (the cleanup only as a rehearsal)" if rehearse_cleanup and name in ("cleanup", "maintenance") else ""
+    text = f"{what}, started{rehearsed}, {how.text}" + (f": {how.last_line}" if how.last_line else "")
+    if how.status == PASS:
+        return Check("trial run", PASS, text, subject=name), how
+    more = f" (journalctl -u {what})" if found.backend == "systemd" else ""
+    # Rehearsed by hand it can work, in its unit it does not: user, sandbox or limits. That another run was in its way says nothing of that.
+    status = WARNING if how.number == 3 and re.search(r"Another .* is running \(process", how.said) else CRITICAL
+    return Check("trial run", status, text + more, subject=name, value=how.number, action="inspect"), how
+
+
+def alerts(channels: Sequence[Mapping[str, Any]] | None, problem: str = "", tested: bool = False) -> Check:
+    """Judge whether anybody would be told; C(tested): a test message was sent."""
     if problem:
         return Check("alerts", CRITICAL, f"Alerts can't be sent: {problem}", action="inspect")
     if not channels:
         return Check("alerts", WARNING, "Nobody is told: no alert channel is configured")
-    return Check("alerts", PASS, "Alerts go to: " + ", ".join(str(channel["name"]) for channel in channels), value=len(channels))
+    names = ", ".join(str(channel["name"]) for channel in channels)
+    if not tested:
+        return Check("alerts", PASS, f"Alerts go to: {names}", value=len(channels))
+    failed = [f"{channel['name']}: {channel.get('detail') or channel['status']}" for channel in channels if channel["status"] != "sent"]
+    if not failed:
+        return Check("alerts", PASS, f"A test message went to: {names}", value=len(channels))
+    status, who = (CRITICAL, "Nobody can be told") if len(failed) == len(channels) else (WARNING, "Not everybody can be told")
+    return Check("alerts", status, f"{who}: a test message could not be sent by {'; '.join(failed)}", value=len(channels) - len(failed), action="inspect")
 
 
 def proven(backups: Sequence[Mapping[str, Any]], destination: str) -> Check:

@@ -82,7 +82,6 @@ FORBIDDEN_TREES = (
     "/usr/libexec",
     "/usr/libx32",
     "/usr/sbin",
-    "/usr/share",
     "/usr/src",
     "/var/lib/apt",
     "/var/lib/containerd",
@@ -172,7 +171,7 @@ def read_json(path: str) -> Any:
     :raises NotUsable: it can't be read or is not JSON; the message gives line and column.
     """
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:  # editors of some systems begin a file with a byte order mark
             return json.load(stream)
     except FileNotFoundError:
         return None
@@ -233,14 +232,11 @@ def lock_folder() -> str:
     base = next((one for one in bases if os.path.isdir(one) and os.access(one, os.W_OK)), "")
     folder = os.environ.get("MLOPS_FLEET_LOCK_DIR") or (os.path.join(base, "mlops-fleet") if base else f"/tmp/mlops-fleet-{uid}")
     try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        pass
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        found = os.lstat(folder)
     except OSError as error:
-        raise WriteFailed(
-            f"Can't make the folder of the locks {folder}: {error.strerror}.", "Make it, or name another in MLOPS_FLEET_LOCK_DIR.", folder
-        ) from error
-    found = os.lstat(folder)
+        raise WriteFailed(f"Can't make the folder of the locks {folder}: {error.strerror}.", "Name another with MLOPS_FLEET_LOCK_DIR.", folder) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or found.st_mode & 0o022:
         raise Refused(f"{folder} is not a folder that only this user writes to.", "Remove it.", folder)
     return folder

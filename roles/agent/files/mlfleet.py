@@ -23,6 +23,7 @@ from ._core.options import Option
 from ._core.ports import CommandResult, Progress, World
 
 VERSION_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "VERSION")
+CONFIG = os.environ.get("MLFLEET_CONFIG") or config.PATH  # the installed command sets it
 METRICS = "/var/log/gpu-metrics.csv"
 LOGS = {
     "backup": "/var/log/ml-backup.log",
@@ -204,12 +205,37 @@ def _add_option(group, option: Option, prefix: str) -> None:
     keywords: dict = {"dest": f"option:{prefix}{option.name}", "default": None, "help": text}
     if option.type == "bool":
         keywords["action"] = argparse.BooleanOptionalAction
+    elif option.type == "path" and not option.relative_ok:
+        keywords.update(metavar="PATH", type=full_path)
+    elif option.type == "list":
+        keywords.update(metavar="LIST", type=_words)
     elif option.type == "dict":
         keywords["metavar"] = "JSON"
         keywords["type"] = _json_object
     else:
-        keywords["metavar"] = "{" + ",".join(map(str, option.choices)) + "}" if option.choices and option.type != "list" else option.type.upper()
+        keywords["metavar"] = "{" + ",".join(map(str, option.choices)) + "}" if option.choices else option.type.upper()
     group.add_argument(f"--{name}", *option.flags, **keywords)
+
+
+def full_path(text: str) -> str:
+    """Return a path of the command line in full: a person means it from where they are. An empty one stays one, and is refused."""
+    if not text or text.startswith(("/", "~")):
+        return text
+    try:
+        return os.path.normpath(os.path.join(os.getcwd(), text))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"the current folder is gone ({error.strerror}): give a full path") from None
+
+
+def _archive(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("empty: give an archive, its name, or latest")
+    return full_path(text) if "/" in text else text
+
+
+def _words(text: str):
+    """Return a list's words; none at all is a list too, and not the same as not given."""
+    return text if text.strip() else []
 
 
 def _json_object(text: str):
@@ -246,6 +272,9 @@ class Command:
         self.terminal = Terminal(getattr(arguments, "json", False), log_file or LOGS.get(self.name))
         self.world = World(run=run_command, warn=self.terminal.note)
         self._file: dict | None = None
+        # Said by the doctor, who starts the unit. Asked once, at the start: a backup of hours may come before the cleanup.
+        until = self.environ.get("MLFLEET_REHEARSE_CLEANUP_UNTIL", "")
+        self.rehearses_cleanup = until.isdigit() and int(until) > time.time()
 
     @property
     def file(self) -> dict:
@@ -257,6 +286,8 @@ class Command:
                     raise
                 path = self.arguments.config
                 raise NotUsable(f"{path} can't be read by {_user_name()}.", "Run this as root" + _member(path) + ".", path) from error
+            if self.arguments.config != CONFIG and not os.path.exists(self.arguments.config):
+                self.terminal.note(f"there is no configuration {self.arguments.config!r}: defaults are in force")
         return self._file
 
     def merged(self, part: str, flags=None) -> tuple[dict, dict]:
@@ -266,13 +297,23 @@ class Command:
         return config.merge(table, self.file.get(part, {}), self.environ, given)
 
     def options(self, part: str, flags=None, **forced):
-        values, _origin = self.merged(part, flags)
+        values, origin = self.merged(part, flags)
         values.update(forced)
         asked = getattr(self.arguments, "s3_sync", False) or "s3" in (flags_given(self.arguments) if flags is None else flags)
         if part == "backup" and not asked and "s3" not in self.file.get("backup", {}):
             # As before, the bucket of the environment is used only when --s3-sync asks for it.
             values.pop("s3", None)
-        return config.option_set(part).from_mapping(values)
+        return self.checked(part, values, origin)
+
+    def checked(self, part: str, values, origin, section: bool = False):
+        """Return the option set of merged values; what is wrong with one says where it comes from."""
+        table = config.option_set(part)
+        try:
+            return (table.from_section if section else table.from_mapping)(values)
+        except OptionError as error:
+            source = origin.get((error.subject or "").partition(".")[0].partition("[")[0], "default")
+            where = {"file": self.arguments.config, "flag": "the command line", "default": ""}.get(source, source)
+            raise OptionError(error.message + (f" It comes from {where}." if where else ""), error.todo, error.subject) from error
 
 
 def _user_name() -> str:
@@ -355,13 +396,13 @@ def show_document(command: Command, document: dict) -> None:
 
 def send_alerts(command: Command, document: dict) -> None:
     """Tell people, when the configuration or the old environment variables name a channel."""
-    values, _origin = command.merged("alert", {})
+    values, origin = command.merged("alert", {})
     if command.arguments.no_alert or not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
         return
     from ._core.alert import alert
 
     values["document"] = document
-    result = alert.run(config.option_set("alert").from_mapping(values), command.world)
+    result = alert.run(command.checked("alert", values, origin), command.world)
     for channel in result.to_dict()["channels"]:
         if channel["status"] in ("failed", "queued"):
             command.terminal.note(f"alert by {channel['name']} {channel['status']}: {channel.get('detail', '')}")
@@ -393,7 +434,7 @@ def clean_up(command: Command, flags=None, check: bool = False) -> dict:
 
 def do_backup(command: Command) -> int:
     arguments, terminal = command.arguments, command.terminal
-    if arguments.verify_file:
+    if arguments.verify_file is not None:
         return verify_archive(command, arguments.verify_file)
     if arguments.s3_sync and not (command.merged("backup")[0].get("s3") or {}).get("bucket"):
         raise OptionError("--s3-sync needs a bucket.", "Set S3_BUCKET, --s3-bucket or backup.s3.bucket in the configuration.", "s3.bucket")
@@ -431,7 +472,10 @@ def verify_archive(command: Command, path: str) -> int:
     from ._core.backup.options import InfoOptions
 
     terminal = command.terminal
-    result = info.run(InfoOptions.from_mapping({"path": path, "verify": "full"}), terminal.progress)
+    try:
+        result = info.run(InfoOptions.from_mapping({"path": path, "verify": "full"}), terminal.progress)
+    except NotUsable as error:  # what is not there, or can't be read, is not verified
+        raise VerificationFailed(error.message, error.todo, error.subject) from error
     found = result["backups"]
     for one in found:
         problems = "; ".join(one.get("problems") or [])
@@ -446,8 +490,8 @@ def verify_archive(command: Command, path: str) -> int:
 
 
 def do_verify(command: Command) -> int:
-    path = command.arguments.path or command.options("backup", {}).destination
-    return verify_archive(command, os.path.abspath(path))
+    path = command.options("backup", {}).destination if command.arguments.path is None else command.arguments.path
+    return verify_archive(command, path)
 
 
 def do_restore(command: Command) -> int:
@@ -457,7 +501,7 @@ def do_restore(command: Command) -> int:
     arguments, terminal = command.arguments, command.terminal
     given = {
         "backup": arguments.backup,
-        "path": arguments.path or command.options("backup", {}).destination,
+        "path": command.options("backup", {}).destination if arguments.path is None else arguments.path,
         "destination": arguments.destination,
         "files": arguments.files,
         "mode": "replace" if arguments.replace else "new",
@@ -479,21 +523,24 @@ def do_cleanup(command: Command) -> int:
     arguments, terminal = command.arguments, command.terminal
     flags = flags_given(arguments)
     if arguments.only_target:
-        flags["only"] = [arguments.only_target]
-    terminal.log("INFO", "cleanup started" + (" (dry run)" if arguments.dry_run else ""))
+        flags["only"] = arguments.only_target
+    if flags.get("only") == []:
+        raise OptionError("--only names no target.", "Name some, or leave it out to clean up all.", "only")
+    dry_run = arguments.dry_run or command.rehearses_cleanup
+    terminal.log("INFO", "cleanup started" + (" (dry run)" if dry_run else ""))
     with job_lock(command):
-        result = clean_up(command, flags, check=arguments.dry_run)
+        result = clean_up(command, flags, check=dry_run)
     rows = [["TARGET", "ROOT", "STATUS", "REMOVED", "FREED"]]
     for target in result["targets"]:
         freed = human_size(target.get("freed_bytes") or 0)
         rows.append([target["name"], target.get("root", ""), target.get("status", ""), target.get("removed_count", 0), freed])
-    if arguments.verbose or arguments.dry_run:
-        for unit in result["plan"] if arguments.dry_run else result["removed"]:
+    if arguments.verbose or dry_run:
+        for unit in result["plan"] if dry_run else result["removed"]:
             path = unit.get("path", "") if isinstance(unit, dict) else unit
             size = f" ({human_size(unit.get('size') or unit.get('bytes') or 0)})" if isinstance(unit, dict) else ""
-            terminal.say(f"{'would remove' if arguments.dry_run else 'removed'} {path}{size}")
+            terminal.say(f"{'would remove' if dry_run else 'removed'} {path}{size}")
     terminal.say(*human.table(rows))
-    line = f"{'Would free' if arguments.dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
+    line = f"{'Would free' if dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
     terminal.say(line)
     terminal.log("INFO", line)
     terminal.data(result)
@@ -508,7 +555,7 @@ def do_maintenance(command: Command) -> int:
     flags = {f"run_{phase}": False for phase in fleet.PHASES if getattr(arguments, f"skip_{phase}")}
     if arguments.continue_on_error:
         flags["continue_on_error"] = True
-    options = maintenance.MaintenanceOptions.from_mapping(command.merged("maintenance", flags)[0])
+    options = command.options("maintenance", flags)
     check = arguments.dry_run
 
     def judged(part):
@@ -524,7 +571,7 @@ def do_maintenance(command: Command) -> int:
         "health": lambda: judged("health"),
         "gpu": lambda: judged("gpu"),
         "backup": lambda: back_up(command, {}, check),
-        "cleanup": lambda: clean_up(command, {}, check),
+        "cleanup": lambda: clean_up(command, {}, check or command.rehearses_cleanup),
     }
 
     def started(phase: str) -> None:
@@ -534,11 +581,17 @@ def do_maintenance(command: Command) -> int:
 
     with job_lock(command):
         report = maintenance.run(options, phases, command.world, started)
-    terminal.say(*fleet.table(report))
+    rehearsed = ("backup", "cleanup") if check else ("cleanup",) if command.rehearses_cleanup else ()
+    for entry in report["hosts"][0]["phases"]:
+        if entry["phase"] in rehearsed and entry["status"] not in (fleet.FAILED, verdict.SKIPPED):
+            entry["message"] = f"rehearsed, nothing was changed: {entry['message']}"
+    headline = fleet.headline(report) + (f" ({' and '.join(rehearsed)} rehearsed: nothing was changed)" if rehearsed else "")
+    table = fleet.table(report)
+    terminal.say(*table[:-1], headline)
     for entry in report["hosts"][0]["phases"]:
         took = "" if entry["duration"] is None else f" in {fsutil.human_duration(entry['duration'])}"
         terminal.log("ERROR" if entry["status"] == fleet.FAILED else "INFO", f"{entry['phase']}: {entry['status']}{took}: {entry['message']}")
-    terminal.log("INFO", fleet.headline(report))
+    terminal.log("INFO", headline)
     terminal.data(report)
     return EXIT_FAILED if report["failed_hosts"] else 0
 
@@ -558,7 +611,7 @@ def do_alert(command: Command) -> int:
     from ._core.alert import alert
 
     arguments, terminal = command.arguments, command.terminal
-    values, _origin = command.merged("alert", flags_given(arguments))
+    values, origin = command.merged("alert", flags_given(arguments))
     if arguments.document_file:
         values["document"] = read_document(arguments.document_file)
     if arguments.unit:
@@ -566,7 +619,7 @@ def do_alert(command: Command) -> int:
         if not values.get("msg"):
             why = command.environ.get("MONITOR_SERVICE_RESULT", "")  # systemd 251 and later says it: oom-kill, timeout, exit-code
             values["msg"] = f"{arguments.unit} failed on {command.world.hostname}" + (f" ({why})" if why else "")
-    result = alert.run(config.option_set("alert").from_mapping(values), command.world, check=arguments.dry_run).to_dict()
+    result = alert.run(command.checked("alert", values, origin), command.world, check=arguments.dry_run).to_dict()
     for channel in result["channels"]:
         terminal.say(f"{channel['name']}: {channel['status']} {channel.get('detail') or ''}".rstrip())
     if not result["channels"]:
@@ -582,7 +635,7 @@ def effective(command: Command) -> tuple[dict, list]:
     for part in config.PARTS:
         values, origin = command.merged(part, {})
         try:
-            shown = config.option_set(part).from_section(values).to_dict()
+            shown = command.checked(part, values, origin, section=True).to_dict()
         except FleetError as error:
             problems.append(f"{part}: {error}")
             continue
@@ -597,7 +650,7 @@ def do_config(command: Command) -> int:
     found, problems = effective(command)
     rows = [["OPTION", "VALUE", "FROM"]]
     rows += [[f"{part}.{name}", json.dumps(one["value"]), one["from"]] for part, options in found.items() for name, one in options.items()]
-    if not command.arguments.check or command.arguments.verbose:
+    if not command.arguments.quiet:
         terminal.say(*human.table(rows))
     terminal.say(*(f"wrong: {problem}" for problem in problems))
     if not problems:
@@ -607,46 +660,81 @@ def do_config(command: Command) -> int:
 
 
 def do_doctor(command: Command) -> int:
-    from ._core import doctor
+    from ._core import doctor, fsutil, trial
     from ._core.backup import info
     from ._core.backup.options import InfoOptions
 
-    checks = doctor.configuration(command.arguments.config, effective(command)[1])
+    arguments, world = command.arguments, command.world
+    if arguments.run is not None and os.geteuid():
+        raise NotUsable("Only root can start the jobs' units (--run).", "Run: sudo mlfleet doctor --run", "--run")
+    found = trial.scheduled(world)
+    for environ in (os.environ, command.environ, world.environ):
+        environ.update(trial.variables(world, found))
+    wanted = set(found.jobs) or set(trial.UNITS)
+    checks = doctor.configuration(arguments.config, effective(command)[1])
+    with contextlib.suppress(FleetError):  # said by the check before
+        options = command.options("maintenance", {})
+        wanted |= {name for name in trial.UNITS if "maintenance" in wanted and getattr(options, f"run_{name}", False)}
     work = {
         "health": lambda: judge(command, "health", {}, write=False),
         "gpu": lambda: judge(command, "gpu", {}, write=False),
         "backup": lambda: back_up(command, {}, check=True),
         "cleanup": lambda: clean_up(command, {}, check=True),
     }
+    obstacles, destination = {}, ""
     for name, run in work.items():
-        check, result = doctor.job(name, run)
+        check, result = doctor.job(name, run, name in wanted)
         checks.append(check)
-        if name == "backup" and result:
+        if check.status != verdict.PASS:
+            obstacles[name] = f"{name} can't run"
+        elif name == "backup":
             destination = command.options("backup", {}).destination
             checks.append(doctor.space(destination, result["plan"]))
-            if os.path.isdir(destination):
-                checks.append(doctor.proven(info.run(InfoOptions.from_mapping({"path": destination}))["backups"], destination))
+            if checks[-1].status == verdict.CRITICAL:
+                obstacles[name] = "there is not enough space for a backup"
+
+    def backups() -> list:
+        return info.run(InfoOptions.from_mapping({"path": destination}))["backups"] if destination and os.path.isdir(destination) else []
+
+    before, changed = [one["path"] for one in backups()], False
+    started = list(dict.fromkeys(arguments.run or found.jobs)) if arguments.run is not None else []
+    # Two at once would take each other's drop-ins away, and a rehearsal would become a cleanup.
+    with fsutil.lock(os.path.join(fsutil.lock_folder(), "trial.lock"), "trial run of mlfleet") if started else contextlib.nullcontext():
+        for name in sorted(started, key=list(trial.UNITS).index):
+            needs = [name] if name != "maintenance" else [one for one in work if one in wanted]
+            obstacle = "; ".join(obstacles[one] for one in needs if one in obstacles)
+            check, how = doctor.trial_run(world, found, name, arguments.cleanup == "rehearse", obstacle)
+            checks.append(check)
+            changed = changed or (how is not None and arguments.cleanup == "run" and name in ("cleanup", "maintenance") and "Freed 0 B" not in how.said)
+    if destination and os.path.isdir(destination):
+        checks.append(doctor.proven(backups(), destination))
+        changed = changed or before != [one["path"] for one in backups()]
     checks += doctor.logs(list(LOGS.values()))
-    checks.append(doctor.schedule(command.world))
-    checks += doctor.last_runs(command.world)
+    checks += [doctor.rotation(world), doctor.schedule(found, world)]
+    checks += doctor.last_runs(world, [name for name in started if name in found.jobs])
     try:
-        checks.append(doctor.alerts(alert_channels(command)))
+        channels = alert_channels(command)
+        if channels and arguments.alert_test:
+            tested = trial.alert_test(world, found, os.path.realpath(sys.argv[0])) if not os.geteuid() else None
+            channels = alert_channels(command, send=True) if tested is None else tested
+        checks.append(doctor.alerts(channels, tested=arguments.alert_test))
     except FleetError as error:
         checks.append(doctor.alerts(None, str(error)))
-    document = verdict.Document(verdict.isoformat(time.time()), command.world.hostname, tuple(checks), {"version": version()}).to_dict()
+    extra = {"version": version(), "changed": changed}
+    document = verdict.Document(verdict.isoformat(time.time()), world.hostname, tuple(checks), extra).to_dict()
     show_document(command, document)
     return int(document["exit_code"])
 
 
-def alert_channels(command: Command) -> list:
-    """Return the channels that a test message would go to; nothing is sent."""
-    values, _origin = command.merged("alert", {})
+def alert_channels(command: Command, send: bool = False) -> list:
+    """Return the channels that a test message would go to; C(send) it."""
+    values, origin = command.merged("alert", {})
     if not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
         return []
     from ._core.alert import alert
 
-    options = config.option_set("alert").from_mapping({**values, "test": True})
-    return alert.run(options, command.world, check=True).to_dict()["channels"]
+    options = command.checked("alert", {**values, "test": True}, origin)
+    return alert.run(options, command.world, check=not send).to_dict()["channels"]
 
 
 def do_completion(command: Command) -> int:
@@ -720,6 +808,33 @@ EPILOG = """exit status: 0 all well, 1 warning (backup, cleanup, maintenance: fa
 Flags win over environment variables (in brackets), these over the configuration file, that over defaults; 'mlfleet config' shows what is in force."""
 
 
+EXAMPLES = {
+    "health": (
+        "mlfleet health --verbose",
+        'mlfleet health --disk-warn 70 --services "docker nginx" --no-network',
+        "mlfleet health --json | jq .summary.health_score",
+    ),
+    "gpu": ("mlfleet gpu --verbose", "TEMP_THRESHOLD=75 mlfleet gpu", "mlfleet gpu --json | jq '.gpus[] | .id, .temp'"),
+    "backup": (
+        "mlfleet backup --dry-run",
+        "MODEL_DIR=/opt/ml/models BACKUP_DIR=/backup/models mlfleet backup",
+        "S3_BUCKET=my-backups mlfleet backup --s3-sync",
+        "mlfleet backup --verify /backup/models/models_backup_20250131_020000.tar.gz",
+    ),
+    "verify": ("mlfleet verify", "mlfleet verify /backup/models/models_backup_20250131_020000.tar.gz"),
+    "restore": ("mlfleet restore --dry-run /srv/restored", "mlfleet restore /srv/restored 'bert/*' --backup models_backup_20250131_020000.tar.gz"),
+    "cleanup": ("mlfleet cleanup --dry-run", "mlfleet cleanup --aggressive", "EXPERIMENTS_RETENTION=14 mlfleet cleanup --experiments-only"),
+    "maintenance": ("mlfleet maintenance --dry-run", "mlfleet maintenance --skip-gpu --continue-on-error"),
+    "alert": (
+        "mlfleet alert --test",
+        "mlfleet alert --severity warning --msg 'The tape library is full'",
+        "mlfleet health --json | mlfleet alert --document -",
+    ),
+    "config": ("mlfleet config --check", "mlfleet config --json | jq .options.backup"),
+    "doctor": ("mlfleet doctor", "mlfleet doctor --run", "mlfleet doctor --run gpu health --alert-test"),
+}
+
+
 def parser_of(names=None) -> argparse.ArgumentParser:
     """Return the parser; only the subcommands in C(names) get their options (importing a part costs time)."""
     parser = argparse.ArgumentParser(
@@ -729,9 +844,11 @@ def parser_of(names=None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(name: str, text: str, work, part: str | None = None, leave_out=(), dry_run=False) -> argparse.ArgumentParser:
-        sub = subparsers.add_parser(name, help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        examples = "".join(f"  {line}\n" for line in EXAMPLES[name])
+        epilog = f"examples:\n{examples}\n{EPILOG}"
+        sub = subparsers.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
         sub.set_defaults(work=work)
-        sub.add_argument("--config", default=config.PATH, metavar="FILE", help=f"configuration file (default {config.PATH})")
+        sub.add_argument("--config", default=CONFIG, metavar="FILE", help=f"configuration file (default {CONFIG}) [MLFLEET_CONFIG]")
         sub.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
         sub.add_argument("--verbose", "-v", action="store_true", help="show what passed too")
         if name in LOGS:
@@ -750,19 +867,19 @@ def parser_of(names=None) -> argparse.ArgumentParser:
         sub.add_argument("--no-alert", action="store_true", help="tell nobody, whatever the verdict")
     sub = add("backup", "back up the models, verified", do_backup, "backup", leave_out=("verify",), dry_run=True)
     sub.add_argument("--s3-sync", action="store_true", help="store a copy in the bucket named by S3_BUCKET or the configuration")
-    sub.add_argument("--verify", dest="verify_file", metavar="FILE", help="make no backup; verify this archive")
+    sub.add_argument("--verify", dest="verify_file", metavar="FILE", type=full_path, help="make no backup; verify this archive")
     sub.add_argument("--no-verify", dest="option:verify", action="store_false", default=None, help="do not read the new archive back [VERIFY_BACKUP=false]")
     sub = add("verify", "read backups again and compare every file", do_verify)
-    sub.add_argument("path", nargs="?", help="an archive or a backup folder (default: the configured one)")
+    sub.add_argument("path", nargs="?", type=full_path, help="an archive or a backup folder (default: the configured one)")
     sub = add("restore", "restore a backup, verified while it is written", do_restore, dry_run=True)
-    sub.add_argument("destination", help="folder to restore to")
+    sub.add_argument("destination", type=full_path, help="folder to restore to")
     sub.add_argument("files", nargs="*", help="only these files (patterns)")
-    sub.add_argument("--backup", default="latest", help="archive, its name, or latest")
-    sub.add_argument("--path", metavar="DIR", help="backup folder (default: the configured one)")
+    sub.add_argument("--backup", default="latest", type=_archive, help="archive, its name, or latest")
+    sub.add_argument("--path", metavar="DIR", type=full_path, help="backup folder (default: the configured one)")
     sub.add_argument("--replace", action="store_true", help="replace what is in the destination")
     sub = add("cleanup", "remove old experiments, checkpoints, logs and temporary files", do_cleanup, "cleanup", dry_run=True)
     for target in ("experiments", "checkpoints"):
-        sub.add_argument(f"--{target}-only", dest="only_target", action="store_const", const=target, help=f"clean up {target} and nothing else")
+        sub.add_argument(f"--{target}-only", dest="only_target", action="append_const", const=target, help=f"clean up {target} and nothing else")
     sub = add("maintenance", "health, GPU, backup, cleanup, in this order", do_maintenance, dry_run=True)
     for phase in ("health", "gpu", "backup", "cleanup"):
         sub.add_argument(f"--skip-{phase}", action="store_true", help=f"leave out {phase}")
@@ -772,8 +889,14 @@ def parser_of(names=None) -> argparse.ArgumentParser:
     sub.add_argument("--document", dest="document_file", metavar="FILE", help="verdict to tell about (- for standard input)")
     sub.add_argument("--unit", help="say that this systemd unit failed (for OnFailure=)")
     sub = add("config", "show the effective configuration and where it comes from", do_config)
-    sub.add_argument("--check", action="store_true", help="only say whether it can be used")
-    add("doctor", "say whether this node can look after itself; changes nothing", do_doctor)
+    sub.add_argument("--check", action="store_true", help="the same: show it, and end with 3 when it can't be used")
+    sub.add_argument("--quiet", "-q", action="store_true", help="only say whether it can be used")
+    sub = add("doctor", "say whether this node can look after itself; changes nothing unless told to start the jobs", do_doctor)
+    jobs = ("health", "gpu", "backup", "cleanup", "maintenance")
+    text = "start these jobs too (default: all scheduled ones), once, in their own units as their timers do; needs root"
+    sub.add_argument("--run", nargs="*", choices=jobs, metavar="JOB", help=f"{text}; known: {' '.join(jobs)}")
+    sub.add_argument("--cleanup", choices=("rehearse", "run"), default="rehearse", help="whether a cleanup that is started removes anything (default rehearse)")
+    sub.add_argument("--alert-test", action="store_true", help="send a marked test message over each alert channel")
     subparsers.add_parser("completion", description="Print the completion script for bash.").set_defaults(work=do_completion)
     return parser
 

@@ -84,6 +84,10 @@ def same(ours, theirs):
 def main(ours, *configurations):
     """Print the conflicts of OURS with everything else; always exit code 0, the caller judges the lines."""
     mine = list(patterns(ours, set()))
+    for index, (path, number, theirs) in enumerate(mine):
+        for _path, _number, wanted in mine[:index]:
+            if same(wanted, theirs):
+                sys.stdout.write(f"{path}:{number} rotates {theirs} ({wanted} of ours, too)\n")
     seen = {os.path.realpath(ours), os.path.realpath("/etc/logrotate.d/mlops-fleet")}
     for configuration in configurations:
         for path, number, theirs in patterns(configuration, seen):

@@ -124,6 +124,54 @@ def test_backup_verify_damage_restore(node):
     assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[CRITICAL\] .*DAMAGED", node.log, re.M)
 
 
+def test_paths_of_the_command_line_are_meant_from_where_one_is(node):
+    archive = node.json("backup")["backup"]["path"]
+    name = os.path.basename(archive)
+    assert f"{archive}: verified" in node.run("backup", "--verify", f"backups/{name}", cwd=node.folder, check=0).stdout
+    assert f"{archive}: verified" in node.run("verify", f"./{name}", cwd=node.folder / "backups", check=0).stdout
+    node.run("restore", "back", "--backup", f"backups/{name}", cwd=node.folder, check=0)
+    assert (node.folder / "back" / "weights.bin").exists()
+    assert "No new backup needed" in node.run("backup", "--source", "models", "--destination", "../" + node.folder.name + "/backups", cwd=node.folder).stdout
+
+
+def test_the_examples_of_the_help_are_valid_calls(command, tmp_path):
+    """Each is parsed as it stands, by a command whose work is left out."""
+    program = (
+        "import shlex, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from mlops_fleet import mlfleet\n"
+        "for name, lines in mlfleet.EXAMPLES.items():\n"
+        "    for line in lines:\n"
+        "        words = shlex.split(line.split('mlfleet ' + name)[-1].split(' | ')[0])\n"
+        "        assert mlfleet.parser_of([name]).parse_args([name, *words]).command == name, line\n"
+    )
+    current = command.parent.parent / "opt" / "current"
+    subprocess.run([sys.executable, "-c", program, os.path.realpath(current)], check=True)
+
+
+@pytest.mark.parametrize("words", [("backup", "--verify", ""), ("verify", ""), ("restore", "/tmp/x/y", "--backup", ""), ("cleanup", "--only", "")])
+def test_an_empty_word_is_never_taken_for_no_word(node, words):
+    """--verify "$FILE" with an unset variable must neither make a backup nor succeed."""
+    node.run(*words, check=3)
+    assert not (node.folder / "backups").exists() and (node.folder / "experiments" / "old").exists()
+
+
+def test_a_list_can_be_emptied(node):
+    node.settings["health"] = {"checks": ["service"], "services": ["ssh"], "network": False}
+    assert "ssh" not in node.run("health", "--services", "", "--verbose").stdout
+
+
+def test_what_can_not_be_verified_ends_with_2(node):
+    for words in (("backup", "--verify", "/nowhere/models_backup_20250131_020000.tar.gz"), ("verify", "/nowhere")):
+        assert "/nowhere" in node.run(*words, check=2).stderr
+
+
+def test_both_targets_can_be_named(node):
+    node.settings.pop("cleanup")
+    result = node.json("cleanup", "--experiments-only", "--checkpoints-only", "--dry-run")
+    assert [target["name"] for target in result["targets"]] == ["experiments", "checkpoints"]
+
+
 def test_backup_without_a_source_fails_with_1(node):
     done = node.run("backup", env={"MODEL_DIR": str(node.folder / "nowhere")})
     assert done.returncode == 1 and "nowhere" in done.stderr and "Traceback" not in done.stderr
@@ -180,12 +228,29 @@ def test_precedence_and_where_options_come_from(node, command):
     shown = node.json("config", env={"TEMP_THRESHOLD": "75"}, check=0)["options"]["gpu"]
     assert shown["temperature_warning"] == {"value": 75, "from": "environment TEMP_THRESHOLD"}
     assert shown["memory_warning"] == {"value": 80, "from": "file"} and shown["power_warning"]["from"] == "default"
+    done = node.run("config", "--check", env={"TEMP_THRESHOLD": "75"}, check=0)
+    assert re.search(r"^gpu\.temperature_warning +75.* environment TEMP_THRESHOLD$", done.stdout, re.MULTILINE)
+    assert node.run("config", "--check", "--quiet", check=0).stdout.count("\n") == 1
+    done = node.run("gpu", env={"TEMP_THRESHOLD": "hot"}, check=3)
+    assert "It comes from environment TEMP_THRESHOLD" in done.stderr
     node.settings["gpu"] = {"temperature_warnin": 70}
     done = node.run("config", "--check", check=3)
-    assert "temperature_warning" in done.stdout
+    assert f"It comes from {node.config}. Did you mean temperature_warning?" in done.stdout
     node.config.write_text("{broken")
     done = subprocess.run([command, "config", "--config", node.config], capture_output=True, text=True, check=False)
     assert done.returncode == 3 and "line 1" in done.stderr
+
+
+def test_the_installed_command_reads_the_configuration_it_was_told(tmp_path):
+    version, data = agent_install.bundle()
+    for name, limit in (("one", 71), ("two", 72)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"gpu": {"temperature_warning": limit}}))
+    agent.install(str(tmp_path / "opt"), str(tmp_path / "bin"), sys.executable, version, data, config=str(tmp_path / "one.json"))
+    again = agent.install(str(tmp_path / "opt"), str(tmp_path / "bin"), sys.executable, version, data, config=str(tmp_path / "two.json"), check=True)
+    assert again["changed"], "another configuration is another command"
+    for env, limit in (({}, 71), ({"MLFLEET_CONFIG": str(tmp_path / "two.json")}, 72)):
+        done = subprocess.run([tmp_path / "bin" / "mlfleet", "config", "--json"], env=env, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["options"]["gpu"]["temperature_warning"] == {"value": limit, "from": "file"}
 
 
 def test_secrets_are_no_flags_and_never_shown(node, command):
@@ -274,6 +339,16 @@ def test_doctor_finds_what_is_wrong(node):
     node.config.chmod(0o644)
     done = node.run("doctor", check=2)
     assert "/nowhere/models" in done.stdout and "expected_count" in done.stdout and "0644" in done.stdout
+
+
+def test_a_cleanup_that_the_doctor_starts_only_rehearses_for_a_time(node):
+    later, earlier = ({"MLFLEET_REHEARSE_CLEANUP_UNTIL": str(int(time.time()) + offset)} for offset in (600, -1))
+    old = node.folder / "experiments" / "old"
+    assert "Would free" in node.run("cleanup", env=later, check=0).stdout and old.exists()
+    said = node.run("maintenance", env=later, check=0).stdout
+    assert "(cleanup rehearsed: nothing was changed)" in said and old.exists() and list((node.folder / "backups").glob("*.tar.gz"))
+    assert "cleanup: pass" in node.log and "rehearsed, nothing was changed: 1 removed" in node.log
+    assert "Freed" in node.run("cleanup", env=earlier, check=0).stdout and not old.exists()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")

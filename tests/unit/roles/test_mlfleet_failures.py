@@ -88,6 +88,27 @@ def test_a_broken_configuration_is_one_message(command, tmp_path, content, words
     assert done.returncode == 3 and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
 
+def test_a_byte_order_mark_is_no_fault(command, tmp_path):
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"gpu": {"temperature_warning": 71}}')
+    done = subprocess.run([command, "config", "--json", "--config", tmp_path / "config.json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["options"]["gpu"]["temperature_warning"] == {"value": 71, "from": "file"}
+
+
+def test_a_configuration_that_was_named_and_is_not_there_is_said(command, tmp_path):
+    done = subprocess.run([command, "gpu", "--config", tmp_path / "confg.json", "--log-file", tmp_path / "log"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "there is no configuration" in done.stderr and "defaults are in force" in done.stderr
+
+
+def test_a_folder_for_locks_that_can_not_be_made_is_named(node):
+    done = node.run("backup", env={"MLOPS_FLEET_LOCK_DIR": "/nowhere/locks"})
+    assert done.returncode in (1, 3) and "Can't make the folder of the locks /nowhere/locks" in done.stderr and "fault of mlfleet" not in done.stderr
+
+
+def test_a_current_folder_that_is_gone(node, command):
+    done = shell("mkdir gone && cd gone && rmdir ../gone && mlfleet verify x.tar.gz; echo $?", node, command, cwd=node.folder)
+    assert "give a full path" in done.stderr and done.stdout.strip() == "3", done.stderr
+
+
 def test_a_reader_that_goes_away_is_no_error(node, command):
     done = shell("mlfleet config --config $CONFIG | head -1", node, command)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("OPTION")

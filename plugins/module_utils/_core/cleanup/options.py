@@ -40,6 +40,8 @@ OWN_LOGS = re.compile(r"ml-(?:backup|cleanup|health-check|maintenance)\.log(?:[-
 USERS = "/etc/passwd"
 #: Where this collection itself lives.
 OWN_TREES = ("/etc/mlops-fleet", "/opt/mlops-fleet", "/var/lib/mlops-fleet")
+#: Packages' own files. Some keep models there, which may be restored and backed up, but nothing in it is old by its age.
+PACKAGES = "/usr/share"
 #: Beginning of the names of our quarantine folders.
 TRASH = ".mlops-fleet-trash-"
 
@@ -132,6 +134,8 @@ def refuse_root(path: str, shared_ok: bool) -> str:
     for candidate in dict.fromkeys((normal, os.path.realpath(normal))):
         if candidate in users and candidate not in SHARED:
             raise Refused(f"The cleanup root {path} is the home folder of {users[candidate]}.", "Name a folder of its own below it.", path)
+        if candidate.startswith(PACKAGES + "/"):
+            raise Refused(f"The cleanup root {path} lies in {PACKAGES}, which belongs to packages.", "Name another folder.", path)
         for tree in OWN_TREES:
             if candidate == tree or candidate.startswith(tree + "/"):
                 raise Refused(f"The cleanup root {path} lies in {tree}, which this collection itself needs.", "Name another folder.", path)

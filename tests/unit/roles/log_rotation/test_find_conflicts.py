@@ -48,6 +48,16 @@ def test_a_competitor_is_named_with_its_line_once(conflicts, theirs, line, patte
     assert conflicts(theirs) == [f"OTHER:{line} rotates {pattern} (/var/log/ml-backup.log of ours)"]
 
 
+def test_entries_of_ours_may_not_meet_either(tmp_path):
+    """logrotate says so only once the log is there."""
+    (tmp_path / "ours").write_text(OURS + "/var/log/ml-*.log\n{\n  weekly\n}\n/var/log/ml-api/error.log\n{\n}\n")
+    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path / "ours")], capture_output=True, text=True, check=True)
+    assert done.stdout.replace(str(tmp_path), "").splitlines() == [
+        "/ours:5 rotates /var/log/ml-*.log (/var/log/ml-backup.log of ours, too)",
+        "/ours:9 rotates /var/log/ml-api/error.log (/var/log/ml-api/*.log of ours, too)",
+    ]
+
+
 def test_patterns_of_the_same_folder_meet(conflicts):
     assert conflicts("/var/log/ml-api/access.log {\n}\n") == ["OTHER:1 rotates /var/log/ml-api/access.log (/var/log/ml-api/*.log of ours)"]
     assert conflicts("/var/log/*/access.log {\n}\n") == ["OTHER:1 rotates /var/log/*/access.log (/var/log/ml-api/*.log of ours)"]
