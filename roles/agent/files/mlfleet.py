@@ -34,6 +34,8 @@ LOGS = {
     "health": "/var/log/ml-health-check.log",
     "maintenance": "/var/log/ml-maintenance.log",
 }
+#: Bytes that a program may print; more is no answer.
+MOST_OUTPUT = 64 << 20
 EXIT_FAILED, EXIT_BAD_BACKUP, EXIT_NOT_RUN = 1, 2, 3
 
 
@@ -62,21 +64,65 @@ def run_command(argv, timeout=30.0, env=None, stdin=None):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C", **(env or {})},
-            text=True,
-            errors="replace",
             start_new_session=True,
         )
     except OSError as error:
         raise CommandFailed(f"{argv[0]} could not be run: {error.strerror}.", "", argv[0]) from error
     try:
-        out, err = child.communicate(stdin, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        try:
+        out, err = _converse(child, (stdin or "").encode(), time.monotonic() + timeout)
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        raise CommandFailed(f"{argv[0]} did not answer within {timeout:g} s and was killed.", "", argv[0]) from None
-    return CommandResult(child.returncode, out, err)
+        if isinstance(error, TimeoutError):
+            raise CommandFailed(f"{argv[0]} did not answer within {timeout:g} s and was killed.", "", argv[0]) from None
+        if isinstance(error, OverflowError):
+            raise CommandFailed(f"{argv[0]} printed more than {MOST_OUTPUT >> 20} MiB and was killed.", "", argv[0]) from None
+        raise
+    finally:
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+    return CommandResult(child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+def _converse(child, given: bytes, deadline: float) -> tuple[bytearray, bytearray]:
+    """Feed a program, read all it prints and wait for its end. :raises TimeoutError: :raises OverflowError: it prints without end."""
+    import selectors
+    import subprocess
+
+    heard = {child.stdout: bytearray(), child.stderr: bytearray()}
+    with selectors.DefaultSelector() as ready:
+        for stream in heard:
+            ready.register(stream, selectors.EVENT_READ)
+        if child.stdin is not None:
+            os.set_blocking(child.stdin.fileno(), False)
+            ready.register(child.stdin, selectors.EVENT_WRITE)
+        while ready.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            for key, _events in ready.select(left):
+                if key.fileobj is child.stdin:
+                    try:
+                        given = given[os.write(key.fd, given[:65536]) :]
+                    except BrokenPipeError:
+                        given = b""
+                    if not given:
+                        ready.unregister(child.stdin)
+                        child.stdin.close()
+                    continue
+                piece = os.read(key.fd, 65536)
+                heard[key.fileobj] += piece
+                if not piece:
+                    ready.unregister(key.fileobj)
+                if sum(map(len, heard.values())) > MOST_OUTPUT:
+                    raise OverflowError
+    try:
+        child.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    return heard[child.stdout], heard[child.stderr]
 
 
 def _silence(stream) -> None:

@@ -240,3 +240,10 @@ def test_every_flag_of_the_help_is_offered(complete, command):
         page = subprocess.run([command, name, "--help"], capture_output=True, text=True, check=True).stdout
         flags = {word.rstrip(",") for line in page.splitlines() if line.startswith("  -") for word in line.split() if word.startswith("--")}
         assert flags <= set(complete("mlfleet", name, "--")), name
+
+
+def test_a_program_that_prints_without_end_is_stopped(node):
+    node.settings["alert"].update(command=["/usr/bin/yes"], command_timeout=60)
+    began = time.monotonic()
+    (channel,) = node.json("alert", "--msg", "the disk is full", "--severity", "critical", check=1)["channels"]
+    assert "more than 64 MiB" in channel["detail"] and time.monotonic() - began < 50

@@ -10,12 +10,10 @@ as one exposition, so no two of our files share a metric family: every part has 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .. import fsutil, verdict
-from ..errors import WriteFailed
 
 
 @dataclass(frozen=True)
@@ -123,6 +121,4 @@ def write(path: str, samples: Iterable[Sample]) -> None:
 
     :raises WriteFailed: the folder is missing or not writable, or the disk is full; the old file is untouched.
     """
-    if os.path.exists(path) and not os.path.isfile(path):  # writing would put a file in its place, /dev/null's too
-        raise WriteFailed(f"{path} is not a file, so no metrics are written there.", "Name another textfile.", path)
     fsutil.atomic_write(path, render(samples).encode("utf-8", "replace"), mode=0o644)
