@@ -244,3 +244,22 @@ def test_zz_uninstalled_the_node_is_as_before():
         assert difference == "", f"{name}:\n{difference}"
         assert host.run("getent passwd mlops-fleet || getent group mlops-fleet").rc != 0
         assert host.run("ls /srv/ml/backups/models_backup_*.tar.gz").rc == 0, "backups stay"
+
+
+def test_zzz_accounts_and_folders_that_were_there_before_stay_as_they_are():
+    own = {"agent_user": "mluser", "agent_group": "mlteam", "agent_backup_dir": "/srv/mine", "agent_config_dir": "/etc/my-fleet"}
+    look = "getent passwd mluser; getent group; stat -c '%U %G %a' /srv/mine"
+    before = {}
+    for name in NODES:
+        node(name).check_output("useradd --create-home --comment Person --shell /bin/bash mluser; groupadd mlteam; install -d -o mluser -g mluser /srv/mine")
+        before[name] = node(name).check_output(look)
+    for state in ("present", "absent"):
+        done = role(agent_state=state, **own)
+        assert done.returncode == 0, done.stdout
+        for name in NODES:
+            assert node(name).check_output(look) == before[name], state
+            if state == "present":
+                assert "can be used (/etc/my-fleet/config.json)" in node(name).check_output("mlfleet config --check")
+    for name in NODES:
+        assert not node(name).file("/etc/my-fleet").exists and not node(name).file("/usr/local/bin/mlfleet").exists
+        node(name).check_output("userdel --remove mluser; groupdel mlteam; rmdir /srv/mine")

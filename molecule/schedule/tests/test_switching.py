@@ -52,6 +52,9 @@ def state(host):
     ("variables", "words"),
     [
         ({"schedule_backup_calendar": "Sun 33:00"}, "schedule_backup_calendar: Failed to parse calendar specification 'Sun 33:00'"),
+        ({"schedule_backup_calendar": "2020-01-01"}, "schedule_backup_calendar: it never comes: 2020-01-01"),
+        ({"schedule_credentials": {"token": "/root/none"}}, "/root/none must be there and closed to others"),
+        ({"schedule_memory_max": "0"}, "schedule_memory_max '0'"),
         ({"schedule_gpu_directives": {"MemoryMaxx": "1G"}}, "gpu-monitor.service:"),
         ({"schedule_memory_max": "lots"}, "schedule_memory_max 'lots'"),
         ({"schedule_backend": "cron", "schedule_backup_cron": "0 25 * * *"}, "schedule_backup_cron '0 25 * * *'"),
