@@ -39,9 +39,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import Com
 
 
 class Clock:
-    """A clock that stands until a test turns it; seconds since the epoch."""
+    """A clock that stands until a test turns it; seconds since the epoch. It starts in 2049, ahead of every file that tests make."""
 
-    def __init__(self, now: float = 1_800_000_000.0) -> None:
+    def __init__(self, now: float = 2_500_000_000.0) -> None:
         self.time = now
 
     def now(self) -> float:

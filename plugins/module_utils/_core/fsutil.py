@@ -132,7 +132,7 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
     raw = data.encode("utf-8") if isinstance(data, str) else data
     folder = os.path.dirname(path) or "."
     if os.path.exists(path) and not os.path.isfile(path):  # the rename would put a file in its place, /dev/null's too
-        raise WriteFailed(f"Can't write {path}: it is no regular file.", "Name another file.", path)
+        raise WriteFailed(f"Can't write {path}: it is not a file.", "Name another one.", path)
     temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.urandom(6).hex()}.tmp")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from .. import verdict
+from ..fsutil import human_count
 from ..verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
 from . import reading as r
 from . import xid
@@ -86,10 +87,6 @@ class Facts:
     others: list[str] = field(default_factory=list)
 
 
-def _many(number: int, what: str = "GPU") -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def decide(options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED_TEMPERATURES) -> tuple[list[Check], list[dict[str, Any]]]:
     """Return the checks in their order and the GPUs as they are returned to the user.
 
@@ -117,7 +114,7 @@ def decide(options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED
 
 def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
     reading, expected = facts.reading, options.expected_count
-    on_bus = f"{_many(len(facts.pci), 'NVIDIA GPU')} on the PCI bus" + (f" (held by {', '.join(facts.others)})" if facts.others else "")
+    on_bus = f"{human_count(len(facts.pci), 'NVIDIA GPU')} on the PCI bus" + (f" (held by {', '.join(facts.others)})" if facts.others else "")
 
     took = None if facts.duration is None or reading is None else round(facts.duration * 1000, 1)
 
@@ -148,7 +145,7 @@ def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
         if facts.pci:
             return one(CRITICAL, f"{on_bus}, but the NVIDIA driver is not installed", "inspect")
         if expected:
-            return one(CRITICAL, f"{_many(expected)} expected, but there is no NVIDIA driver and no NVIDIA GPU in sight", "inspect")
+            return one(CRITICAL, f"{human_count(expected, 'GPU')} expected, but there is no NVIDIA driver and no NVIDIA GPU in sight", "inspect")
         return one(SKIPPED, "No NVIDIA GPU on this node: no driver library and no device on the PCI bus")
     if code == r.DRIVER_NOT_LOADED:
         words = "The NVIDIA driver is installed but not loaded"
@@ -179,15 +176,15 @@ def _count(options: GpuOptions, facts: Facts, reading: r.Reading) -> list[Check]
 
     if expected is not None:
         if found < expected:
-            return one(CRITICAL, f"{_many(found)} found, {expected} expected{names}", "reboot" if missing else "inspect")
+            return one(CRITICAL, f"{human_count(found, 'GPU')} found, {expected} expected{names}", "reboot" if missing else "inspect")
         if found > expected:
-            return one(WARNING, f"{_many(found)} found, only {expected} expected", "inspect")
-        return one(PASS, f"{_many(found)} found, as expected")
+            return one(WARNING, f"{human_count(found, 'GPU')} found, only {expected} expected", "inspect")
+        return one(PASS, f"{human_count(found, 'GPU')} found, as expected")
     if missing:
-        return one(CRITICAL, f"{_many(found)} found{names}", "reboot")
+        return one(CRITICAL, f"{human_count(found, 'GPU')} found{names}", "reboot")
     if found == 0:
         return one(WARNING, "The NVIDIA driver is loaded but has no GPU; set expected_count to 0 if that is right", "inspect")
-    return one(PASS, f"{_many(found)} found")
+    return one(PASS, f"{human_count(found, 'GPU')} found")
 
 
 # --- one GPU -----------------------------------------------------------------------------------------------------------
@@ -307,7 +304,7 @@ def _memory_health(gpu: _Gpu) -> None:
                 "gpu_remapped_rows", WARNING, f"{value} memory rows remapped", value=value, warn=REMAPPED_ROWS_MAX, threshold_source="default", action="inspect"
             )
         else:
-            gpu.add("gpu_remapped_rows", PASS, f"{_many(value + rows['corrected'], 'memory row')} remapped, none pending", value=value)
+            gpu.add("gpu_remapped_rows", PASS, f"{human_count(value + rows['corrected'], 'memory row')} remapped, none pending", value=value)
     if retired:
         total = (retired.get("single_bit") or 0) + (retired.get("double_bit") or 0)
         if retired.get("pending"):
@@ -318,12 +315,12 @@ def _memory_health(gpu: _Gpu) -> None:
             words = f"{total} memory pages retired: the GPU needs replacement"
             gpu.add("gpu_retired_pages", CRITICAL, words, value=total, crit=RETIRED_PAGES_MAX, threshold_source="default", action="inspect")
         else:
-            gpu.add("gpu_retired_pages", PASS, f"{_many(total, 'memory page')} retired, none pending", value=total)
+            gpu.add("gpu_retired_pages", PASS, f"{human_count(total, 'memory page')} retired, none pending", value=total)
     errors = ecc.get("volatile_uncorrected")
     if gpu.values["sram_threshold"]:
         gpu.add("gpu_ecc", CRITICAL, "too many uncorrected SRAM errors, the device's threshold is exceeded", action="inspect", threshold_source="device")
     elif errors:
-        words = f"{_many(errors, 'uncorrected memory error')} since the driver was loaded"
+        words = f"{human_count(errors, 'uncorrected memory error')} since the driver was loaded"
         gpu.add("gpu_ecc", CRITICAL, words, value=errors, crit=0, threshold_source="default", action="reset_gpu")
     elif errors == 0:
         gpu.add("gpu_ecc", PASS, f"no uncorrected memory errors, {ecc.get('volatile_corrected') or 0} corrected", value=errors)
@@ -554,7 +551,7 @@ def _housekeeping(gpu: _Gpu, facts: Facts) -> None:
             names = ", ".join(str(process["pid"]) for process in orphans[:8])
             gpu.add("gpu_processes", WARNING, f"{held} MiB held by processes that no longer exist: {names}", value=len(orphans), action="reset_gpu")
         else:
-            gpu.add("gpu_processes", PASS, _many(len(processes), "process").replace("processs", "processes"), value=len(processes))
+            gpu.add("gpu_processes", PASS, f"{len(processes)} process{'' if len(processes) == 1 else 'es'}", value=len(processes))
     # On a card made for servers only (it has ECC): on a workstation the driver unloads when idle, as meant.
     ecc_mode = gpu.values["ecc"]["mode"]
     if ecc_mode is not None and gpu.values["persistence"] is not None:

@@ -51,7 +51,7 @@ def test_tls_and_authentication(tell, smtp, authority, mode, password):
     assert found["Subject"].startswith("[mlops-fleet] CRITICAL ")
     assert found["Auto-Submitted"] == "auto-generated"
     assert found["Message-ID"].startswith("<")
-    assert found["Date"].datetime.year == 2027  # the test's clock
+    assert found["Date"].datetime.year == 2049  # the test's clock
     assert "GPU 3 is lost" in found.get_content()
     assert password not in json.dumps(result.to_dict(), ensure_ascii=False)
 

@@ -446,21 +446,21 @@ def test_a_file_that_never_stands_still_fails_by_name(world, source, destination
 
 
 @pytest.mark.parametrize("kind", ["gone", "link", "folder", "pipe"])
-def test_a_file_that_is_replaced_before_it_is_read_makes_it_start_over(back_up, source, monkeypatch, kind):
-    real, path, times = archive.write, source / "run.sh", []
+def test_a_file_that_is_replaced_before_it_is_read_makes_it_start_over(back_up, source, monkeypatch, tmp_path, kind):
+    real, path, times, elsewhere = archive.write, source / "run.sh", [], tmp_path / "elsewhere"
 
     def write(*arguments):
         if not times:
             times.append(1)
             path.unlink()
             if kind != "gone":
-                {"link": lambda: path.symlink_to("/etc/passwd"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[kind]()
+                {"link": lambda: path.symlink_to(elsewhere), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[kind]()
         return real(*arguments)
 
     monkeypatch.setattr(archive, "write", write)
     result = back_up()
     listed = subprocess.run(["tar", "-tvzf", result.backup["path"]], capture_output=True, text=True, check=False).stdout
-    shown = {"gone": False, "link": "run.sh -> /etc/passwd", "folder": "run.sh/", "pipe": False}[kind]
+    shown = {"gone": False, "link": f"run.sh -> {elsewhere}", "folder": "run.sh/", "pipe": False}[kind]
     assert shown in listed if shown else "run.sh" not in listed
     assert result.backup["verified"]
 
