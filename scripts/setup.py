@@ -149,6 +149,7 @@ def unpack(package: str) -> bool:
         files = list(Path(folder).glob("*.deb"))
         if got.returncode != 0 or not files:
             return False
+        (BUILD / "tools").mkdir(parents=True, exist_ok=True)  # dpkg-deb makes no parents, and in a fresh clone there is no .build yet
         return run(["dpkg-deb", "--extract", files[0], BUILD / "tools"], capture=True, check=False).returncode == 0
 
 
