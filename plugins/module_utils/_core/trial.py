@@ -158,7 +158,7 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
 
 def _sick(job: str, number: int, said: str) -> bool:
     """Say whether a maintenance ended with 1 only because the node is sick: every phase did its work."""
-    return job == "maintenance" and number == 1 and re.search(r"^Maintenance: CRITICAL - 1 hosts \(1 critical\)", said, re.MULTILINE) is not None
+    return job == "maintenance" and number == 1 and re.search(r"^Maintenance: CRITICAL - 1 host \(1 critical\)", said, re.MULTILINE) is not None
 
 
 def alert_test(world: World, schedule: Schedule, command: str) -> list[dict[str, Any]] | None:

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import doctor, trial
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed, NotUsable
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult
 
 CRON = """# Written by mlops.fleet.schedule: changes are lost.
@@ -153,10 +154,12 @@ def test_a_failed_job_says_why(world, systemd):
     assert "ml-backup.service, started, failed (exit-code, status 1): mlfleet: The source" in check.message and "journalctl -u" in check.message
 
 
-@pytest.mark.parametrize(("state", "status"), [("critical", "pass"), ("failed", "critical")])
-def test_a_maintenance_of_a_sick_node_did_its_work(world, systemd, state, status):
+@pytest.mark.parametrize(("health", "status"), [({"status": "critical"}, "pass"), ({"failed": True, "msg": "no psutil"}, "critical")])
+def test_a_maintenance_of_a_sick_node_did_its_work(world, systemd, health, status):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "1"}
-    systemd.said = f"Maintenance: CRITICAL - 1 hosts (1 {state}), 1 verified backups, 0 B freed\n"
+    results = {"health": health}
+    report = fleet.assemble(["node1"], lambda dummy, phase: results.get(phase, {"skipped": True}), timestamp=0, title="Maintenance")
+    systemd.said = fleet.headline(report) + "\n"
     assert doctor.trial_run(world, ON, "maintenance", True)[0].status == status
 
 
