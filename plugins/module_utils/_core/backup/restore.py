@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -30,11 +30,9 @@ from .catalogue import Backup
 from .codec import BLOCK
 from .options import RestoreOptions
 from .source import FILE, FOLDER, LINK
+from .writer import Writer, check_links, permissions
 
-_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_EXCHANGE = 2
-#: So many zeros at once become a hole.
-_HOLE = 64 << 10
 #: Problems of a damaged backup that are told one by one.
 _MOST_NOTES = 20
 
@@ -165,7 +163,7 @@ def observe(options: RestoreOptions, world: World, tell: Tell = silent) -> Facts
     if wanted is not None and not wanted:
         raise NotUsable(f"Nothing in {origin.backup.name} matches {', '.join(options.files)}.", "Check the patterns.", origin.backup.name)
     if wanted is not None:
-        _check_links(wanted, destination, options.allow_outside_links)
+        check_links(wanted, destination, options.allow_outside_links)
     state, reason = _state(destination, wanted, tell)
     return Facts(origin, destination, wanted, state, _free(destination), reason)
 
@@ -235,19 +233,6 @@ def _wanted(backup: Backup, patterns: list[str]) -> tuple[dict[str, Any], ...] |
     return tuple(entry for entry in entries if entry["path"] in chosen or (entry["path"] in parents and entry["type"] == FOLDER))
 
 
-def _check_links(entries: Iterable[Mapping[str, Any]], destination: str, allowed: bool) -> None:
-    if allowed:
-        return
-    links = {entry["path"]: entry["target"] for entry in entries if entry["type"] == LINK}
-    for entry in entries:
-        if entry["type"] == LINK and source.points_outside(entry["path"], entry["target"], destination, links):
-            raise Refused(
-                f"The backup holds the link {names.shown(entry['path'])} to {names.shown(entry['target'])}, which is outside of the folder.",
-                "Set allow_outside_links to restore such links as they are.",
-                names.shown(entry["path"]),
-            )
-
-
 def _free(folder: str) -> int:
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
@@ -295,7 +280,7 @@ def difference(destination: str, wanted: tuple[dict[str, Any], ...], tell: Tell 
                 return f"{names.shown(path)} is not in the backup"
             if entry.type != other["type"] or entry.target != other.get("target", "") or (entry.type == FILE and entry.size != other["size"]):
                 return f"{names.shown(path)} differs"
-            if entry.type != LINK and entry.mode != _mode(other):
+            if entry.type != LINK and entry.mode != permissions(other):
                 return f"{names.shown(path)} has other permissions"
             if entry.type == FILE and entry.mtime_ns != other["mtime_ns"]:
                 return f"{names.shown(path)} has another modification time"
@@ -320,11 +305,6 @@ def _digest(folders: source.Folders, path: str, tell: Tell) -> str:  # noqa: ARG
             if not block:
                 return digest.hexdigest()
             digest.update(block)
-
-
-def _mode(entry: Mapping[str, Any]) -> int:
-    """Return the permissions a restored entry gets: never set-user-id or set-group-id, which no model needs."""
-    return int(entry["mode"], 8) & 0o1777
 
 
 # --- deciding ---------------------------------------------------------------------------------------------------------------
@@ -395,7 +375,7 @@ def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name
     try:
         root = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
-            with contextlib.closing(_Tree(root, facts, options)) as tree:
+            with contextlib.closing(_writer(root, facts, options)) as tree:
                 plan.notes += _fill(tree, facts, options, tell)
                 tree.finish(_root_mode(folder, name))
         finally:
@@ -492,7 +472,12 @@ def _open_up(folder: int, name: str) -> None:
                 pending.extend(f"{path}/{one}" for one in inner)
 
 
-def _fill(tree: _Tree, facts: Facts, options: RestoreOptions, tell: Tell) -> list[str]:
+def _writer(root: int, facts: Facts, options: RestoreOptions) -> Writer:
+    chosen = {entry["path"] for entry in facts.wanted} if facts.wanted is not None else None
+    return Writer(root, facts.destination, chosen, options.files, options.allow_outside_links)
+
+
+def _fill(tree: Writer, facts: Facts, options: RestoreOptions, tell: Tell) -> list[str]:
     """Read the archive into the tree; return what is wrong with it, which without C(verify) does not end the restore."""
     backup = facts.origin.backup
     stream: BinaryIO = facts.origin.open()
@@ -508,150 +493,6 @@ def _fill(tree: _Tree, facts: Facts, options: RestoreOptions, tell: Tell) -> lis
     problems = [str(one) for one in found.problems if one.path is None or tree.wants(one.path)]
     more = len(problems) - _MOST_NOTES + found.more_problems
     return [f"damaged: {one}" for one in problems[:_MOST_NOTES]] + ([f"damaged: {more} more problems"] if more > 0 else [])
-
-
-class _Tree:
-    """The sink that writes what an archive holds below an open folder."""
-
-    def __init__(self, root: int, facts: Facts, options: RestoreOptions) -> None:
-        self._root = root
-        self._destination = facts.destination
-        self._chosen = {entry["path"] for entry in facts.wanted} if facts.wanted is not None else None
-        self._patterns = options.files
-        self._outside = options.allow_outside_links
-        self._opened = source.Folders(root)
-        self._folders: dict[str, Mapping[str, Any] | None] = {}
-        self._links: list[Mapping[str, Any]] = []
-        self._fd = -1
-        self._begun = ""
-        self._end_open = False
-        self._owner = os.geteuid() == 0
-        self.restored: set[str] = set()
-        self.files = 0
-        self.bytes = 0
-
-    def wants(self, path: str) -> bool:
-        if self._chosen is not None:
-            return path in self._chosen
-        return not self._patterns or source.selected(path, self._patterns)
-
-    def _parent(self, path: str) -> tuple[int, str]:
-        """Return the folder in which C(path) lies, made where the archive has no entry for it, and the last part of the path."""
-        folder, _slash, base = path.rpartition("/")
-        missing = []
-        while folder and folder not in self._folders:
-            missing.append(folder)
-            folder = folder.rpartition("/")[0]
-        for one in reversed(missing):
-            self._make_folder(one, None)
-        return self._opened.open(path.rpartition("/")[0]), base
-
-    def _make_folder(self, path: str, entry: Mapping[str, Any] | None) -> None:
-        if path not in self._folders:
-            folder, base = self._parent(path)
-            os.mkdir(base, 0o700, dir_fd=folder)
-            self.restored.add(path)
-        if entry is not None or path not in self._folders:
-            self._folders[path] = entry
-
-    def begin(self, entry: Mapping[str, Any]) -> None:
-        path, kind = entry["path"], entry["type"]
-        if not self.wants(path):
-            return
-        if kind == FOLDER:
-            self._make_folder(path, entry)
-        elif kind == LINK:
-            self._links.append(entry)
-        elif kind == reading.HARD_LINK:
-            self._hard_link(entry)
-        else:
-            folder, base = self._parent(path)
-            self._fd, self._begun = os.open(base, _FILE_FLAGS, 0o600, dir_fd=folder), path
-
-    def _hard_link(self, entry: Mapping[str, Any]) -> None:
-        """Link to a file of this restore (old archives only); both names lie below the tree and no link is on the way."""
-        if entry["target"] not in self.restored or entry["target"] in self._folders:
-            raise VerificationFailed(
-                f"The archive links {names.shown(entry['path'])} to {names.shown(entry['target'])}, which was not restored before it.",
-                "Restore all files, or don't trust this archive.",
-                names.shown(entry["path"]),
-            )
-        folder, base = self._parent(entry["path"])
-        with source.below(self._root) as others:
-            where, _slash, name = entry["target"].rpartition("/")
-            os.link(name, base, src_dir_fd=others.open(where), dst_dir_fd=folder, follow_symlinks=False)
-        self.restored.add(entry["path"])
-        self.files += 1
-
-    def data(self, piece: bytes) -> None:
-        if self._fd < 0:
-            return
-        if len(piece) >= _HOLE and not piece.strip(b"\0"):
-            os.lseek(self._fd, len(piece), os.SEEK_CUR)  # a hole, as it mostly was before
-            self._end_open = True
-            return
-        self._end_open = False
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(self._fd, view) :]
-
-    def done(self, entry: Mapping[str, Any]) -> None:
-        if self._fd < 0:
-            return
-        try:
-            if self._end_open:
-                os.ftruncate(self._fd, entry["size"])
-                self._end_open = False
-            if self._owner:
-                os.fchown(self._fd, entry["uid"], entry["gid"])
-            os.fchmod(self._fd, _mode(entry))
-            os.utime(self._fd, ns=(entry["mtime_ns"], entry["mtime_ns"]))
-            os.fsync(self._fd)
-        finally:
-            os.close(self._fd)
-            self._fd = -1
-        self.restored.add(entry["path"])
-        self.files += 1
-        self.bytes += entry["size"]
-
-    def drop_unfinished(self) -> None:
-        """Remove the file that was begun and never done, if there is one."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd, self._end_open = -1, False
-            folder, base = self._parent(self._begun)
-            os.unlink(base, dir_fd=folder)
-
-    def close(self) -> None:
-        """Close what is open."""
-        self._opened.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def finish(self, mode: int) -> None:
-        """Make the links, then give folders their permissions and times, innermost first; make it all durable."""
-        _check_links(self._links, self._destination, self._outside)  # all together: one may lead through others
-        for entry in self._links:
-            folder, base = self._parent(entry["path"])
-            os.symlink(entry["target"], base, dir_fd=folder)
-            if self._owner:
-                os.chown(base, entry["uid"], entry["gid"], dir_fd=folder, follow_symlinks=False)
-            os.utime(base, ns=(entry["mtime_ns"], entry["mtime_ns"]), dir_fd=folder, follow_symlinks=False)
-            self.restored.add(entry["path"])
-        for path in sorted(self._folders, reverse=True):
-            found = self._folders[path]
-            fd = self._opened.open(path)
-            os.fsync(fd)
-            if found is None:
-                os.fchmod(fd, 0o750)
-                continue
-            if self._owner:
-                os.fchown(fd, found["uid"], found["gid"])
-            os.fchmod(fd, _mode(found))
-            os.utime(fd, ns=(found["mtime_ns"], found["mtime_ns"]))
-        os.fchmod(self._root, mode)
-        os.fsync(self._root)
 
 
 def _swap(folder: int, temporary: str, name: str, destination: str) -> None:
