@@ -94,7 +94,7 @@ def test_the_installation_started_every_job_in_its_own_unit(host):
     assert len(host.check_output("ls /srv/ml/backups/models_backup_*.tar.gz").split()) == 1
     assert "cleanup started (dry run)" in host.check_output("cat /var/log/ml-cleanup.log")
     assert len(host.check_output("ls /srv/ml/experiments").split()) == 5
-    tests = host.check_output("journalctl -o json -u 'mlops-fleet-alert@trial-*' | grep -c 'Connection refused' || true")
+    tests = host.check_output("journalctl --sync; journalctl -o json -u 'mlops-fleet-alert@trial-*' | grep -c 'Connection refused' || true")
     assert int(tests) >= 1, "the alert unit sent no test message"
     assert host.check_output("systemctl --failed --no-legend") == ""
 

@@ -140,7 +140,7 @@ def test_upgrade_while_a_job_runs_and_a_timer_fires(newer):
         now = versions(host)
         assert now["current"].startswith("0.2.0-") and now["previous"] == before[name]["current"]
         assert host.check_output("mlfleet --version") == f"mlfleet {now['current']}"
-        fired = host.check_output(f"journalctl -u gpu-monitor.service -o cat --since @{runs[name]}")
+        fired = host.check_output(f"journalctl --sync; journalctl -u gpu-monitor.service -o cat --since @{runs[name]}")
         assert fired.count("Finished") + fired.count("Deactivated successfully") >= 3
         assert "Traceback" not in fired and "Failed" not in fired, fired
         # The waiting backup goes on, on the version it was started with.
@@ -149,7 +149,7 @@ def test_upgrade_while_a_job_runs_and_a_timer_fires(newer):
         while host.check_output("systemctl show -p SubState --value running.service") != "exited":
             assert time.monotonic() < deadline, host.check_output("systemctl status running.service || true")
             time.sleep(0.5)
-        said = host.check_output("journalctl -u running.service -o cat")
+        said = host.check_output("journalctl --sync; journalctl -u running.service -o cat")
         assert '"reason": "forced"' in said and "0.2.0" not in said
         host.check_output("systemctl stop running.service")
         assert '"reason": "forced by 0.2.0"' in host.check_output("mlfleet backup --force --json")

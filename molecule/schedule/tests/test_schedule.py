@@ -31,6 +31,17 @@ def drop_in(host, unit, text):
         host.check_output(f"rm -r {folder} && systemctl daemon-reload; systemctl reset-failed {unit} || true")
 
 
+def printed_by_a_run(host, job):
+    """Start a job's unit and return what this very run printed: its timer may fire meanwhile, and the journal be a little behind."""
+    host.check_output(f"systemctl stop {job}.timer {job}.service")
+    try:
+        host.run(f"systemctl start {job}.service")
+        run = host.check_output(f"systemctl show -P InvocationID {job}.service")
+        return host.check_output(f"journalctl --sync; journalctl -o cat _SYSTEMD_INVOCATION_ID={run}")
+    finally:
+        host.check_output(f"systemctl start {job}.timer")
+
+
 def await_true(what, seconds):
     deadline = time.monotonic() + seconds
     while not what():
@@ -96,8 +107,7 @@ def test_a_timer_set_to_seconds_fires_and_its_job_leaves_log_and_metrics(host):
 def test_a_job_can_write_only_where_it_must(host):
     text = '[Service]\\nExecStart=\\nExecStart=/bin/sh -c "id -un; touch /var/log/ml-x; touch /srv/x; touch /etc/x; cat /proc/self/status"\\n'
     with drop_in(host, "gpu-monitor.service", text):
-        host.run("systemctl start gpu-monitor.service")
-        said = host.check_output("journalctl -u gpu-monitor.service -o cat -n 120")
+        said = printed_by_a_run(host, "gpu-monitor")
     for path in ("/srv/x", "/etc/x", "/var/log/ml-x"):
         assert f"cannot touch '{path}'" in said
         assert not host.file(path).exists
@@ -122,7 +132,7 @@ def test_a_job_killed_by_its_limit_is_told_and_the_next_run_recovers(host):
         assert host.run("systemctl start ml-backup.service").rc != 0
         assert show(host, "ml-backup.service", "Result")["Result"] in ("oom-kill", "signal")
         await_true(lambda: len(host.run(told).stdout.splitlines()) > before, 20)
-    everything = host.check_output("journalctl -o cat --since -1min")
+    everything = host.check_output("journalctl --sync; journalctl -o cat --since -1min")
     assert "ml-backup.service" in everything and "failed" in everything
     host.check_output("systemctl start ml-backup.service")
     assert show(host, "ml-backup.service", "Result")["Result"] == "success"
@@ -136,8 +146,8 @@ def test_jobs_do_not_overlap_and_say_so(host):
     host.check_output(f"systemd-run --unit=holder flock {locks[0]} sleep 60")
     time.sleep(1)
     try:
-        assert host.run("systemctl start ml-cleanup.service").rc != 0
-        assert "Another" in host.check_output("journalctl -u ml-cleanup.service -o cat -n 8")
+        assert "Another" in printed_by_a_run(host, "ml-cleanup")
+        assert show(host, "ml-cleanup.service", "Result")["Result"] == "exit-code"
     finally:
         host.check_output("systemctl stop holder.service; systemctl reset-failed ml-cleanup.service || true")
     host.check_output("systemctl start ml-cleanup.service")
@@ -145,8 +155,7 @@ def test_jobs_do_not_overlap_and_say_so(host):
 
 def test_the_old_variables_take_effect(host):
     with drop_in(host, "ml-backup.service", "[Service]\\nExecStart=\\nExecStart=/usr/local/bin/mlfleet config --json\\n"):
-        host.check_output("systemctl start ml-backup.service")
-        said = host.check_output("journalctl -u ml-backup.service -o cat -n 2000")
+        said = printed_by_a_run(host, "ml-backup")
     assert "environment RETENTION_DAYS" in said and "environment SERVICES_TO_CHECK" in said
 
 
@@ -170,7 +179,6 @@ def test_a_credential_reaches_the_job_and_nobody_else(host):
         place = "/run/credentials/gpu-monitor.service/token"
         assert host.check_output(f"cat {place}") == "s3cret"
         assert host.run(f"runuser -u nobody -- cat {place}").rc != 0
-        host.check_output("systemctl start gpu-monitor.service")
-        said = host.check_output("journalctl -u gpu-monitor.service -o cat -n 8").split()
+        said = printed_by_a_run(host, "gpu-monitor").split()
         assert "7" in said and "mlops-fleet" in said
     assert not host.file(place).exists

@@ -120,7 +120,7 @@ def test_a_job_of_cron_reads_the_old_variables_and_tells_failures():
     assert done.rc == 1
     assert "/nowhere $(touch /tmp/run)" in done.stdout + done.stderr
     assert not host.file("/tmp/run").exists
-    assert "ended with status 1" in host.check_output("journalctl -o cat -t ml-backup -n 1")
+    assert "ended with status 1" in host.check_output("journalctl --sync; journalctl -o cat -t ml-backup -n 1")
     # The alert command ran: the channel that can't be reached says so, whatever the cool-down of the other one.
     assert "nobody: queued" in done.stdout
     host.check_output("sed -i /MODEL_DIR/d /etc/ml-automation.conf")
@@ -173,7 +173,7 @@ def test_maintenance_instead_of_the_single_jobs():
         assert lines[:4] == ["health started", "gpu started", "backup started", "cleanup started"]
         assert [line.split(":")[0] for line in lines[4:]] == ["health", "gpu", "backup", "cleanup", "Maintenance"]
         assert all(re.search(r": (pass|warning|critical|skipped) in [0-9.]+ m?s: ", line) for line in lines[4:8]), lines
-        said = host.check_output("journalctl -u ml-maintenance.service -o cat -n 12")
+        said = host.check_output("journalctl --sync; journalctl -u ml-maintenance.service -o cat -n 12")
         assert "HEALTH" in said and "TIME" in said and "Maintenance: " in said
         # It holds the lock of all jobs while it works ...
         host.check_output("bash -c %s", STOP_WHILE_IT_WORKS)
