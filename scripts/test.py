@@ -476,6 +476,9 @@ def molecule(stage: Stage) -> None:
         if cases:
             stage.result.passed += int(cases[-1][1])
             stage.result.failed += int(cases[-1][0] or 0)
+        again = re.search(r"(\d+) rerun\b", plain)
+        if again:
+            stage.result.notes.append(f"second try: {scenario}: {again.group(1)} of its tests, see the log")
         if done.returncode != 0 and not stage.result.failed:
             stage.result.judge(scenario, False, f"molecule ended with {done.returncode}, see the log")
 
