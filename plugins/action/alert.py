@@ -33,9 +33,26 @@ class ActionModule(ActionBase):
         if isinstance(hooks, (str, dict)):
             hooks = [hooks]
         if isinstance(hooks, list):
-            arguments["webhooks"] = [{"url": one} if isinstance(one, str) and one.startswith(("http://", "https://")) else one for one in hooks]
+            arguments["webhooks"] = [
+                {"url": one}
+                if isinstance(one, str) and one.startswith(("http://", "https://"))
+                else one
+                for one in hooks
+            ]
         email = arguments.get("email")
-        if isinstance(email, list) or (isinstance(email, str) and "@" in email and not email.startswith("{") and "=" not in email):
+        if isinstance(email, list) or (
+            isinstance(email, str)
+            and "@" in email
+            and not email.startswith("{")
+            and "=" not in email
+        ):
             arguments["email"] = {"to": email}
-        result.update(self._execute_module(module_name="mlops.fleet.alert", module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val))
+        result.update(
+            self._execute_module(
+                module_name="mlops.fleet.alert",
+                module_args=arguments,
+                task_vars=task_vars,
+                wrap_async=self._task.async_val,
+            )
+        )
         return result

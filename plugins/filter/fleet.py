@@ -20,7 +20,9 @@ def worst(value: t.Any) -> str:
     found = [str(one) for one in value]
     for one in found:
         if one not in verdict.STATUSES:
-            raise AnsibleFilterError(f"mlops.fleet.worst: {one!r} is not one of {', '.join(verdict.STATUSES)}")
+            raise AnsibleFilterError(
+                f"mlops.fleet.worst: {one!r} is not one of {', '.join(verdict.STATUSES)}"
+            )
     return verdict.worst(found)
 
 

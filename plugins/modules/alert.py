@@ -373,7 +373,10 @@ def main() -> None:
         module.no_log_values.update(secret.all_words(options, world))
         result = run(options, world, check=module.check_mode)
         if options.fail_on_undelivered and result.undelivered:
-            module.fail_json(msg="Alerts were not delivered: " + "; ".join(result.undelivered), **result.to_dict())
+            module.fail_json(
+                msg="Alerts were not delivered: " + "; ".join(result.undelivered),
+                **result.to_dict(),
+            )
         return result.to_dict()
 
     _shell.execute(module, work)

@@ -352,7 +352,9 @@ notes:
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
+    CleanupOptions,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 
 

@@ -235,7 +235,10 @@ import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions, url_secrets
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    BackupOptions,
+    url_secrets,
+)
 
 
 def main() -> None:

@@ -99,7 +99,10 @@ import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import InfoOptions, url_secrets
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    InfoOptions,
+    url_secrets,
+)
 
 
 def main() -> None:

@@ -137,8 +137,12 @@ duration:
 import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import names, restore
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import RestoreOptions, url_secrets
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import restore
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    RestoreOptions,
+    url_secrets,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system.text import display_path
 
 
 def main() -> None:
@@ -153,8 +157,8 @@ def main() -> None:
             found["diff"] = {
                 "before_header": options.destination,
                 "after_header": options.destination,
-                "before": "".join(f"{names.shown(path)}\n" for path in result.before),
-                "after": "".join(f"{names.shown(path)}\n" for path in result.after),
+                "before": "".join(f"{display_path(path)}\n" for path in result.before),
+                "after": "".join(f"{display_path(path)}\n" for path in result.after),
             }
         return found
 

@@ -439,7 +439,10 @@ def main() -> None:
     def work() -> dict:
         options = NodeOptions.from_mapping(module.params)
         document = health.run(options, _shell.world(module), write=not module.check_mode)
-        return _shell.judged({"changed": False, **document.to_dict(), "agent_version": agent_version()}, options.fail_on)
+        return _shell.judged(
+            {"changed": False, **document.to_dict(), "agent_version": agent_version()},
+            options.fail_on,
+        )
 
     _shell.execute(module, work)
 

@@ -24,19 +24,34 @@ def test_two_good_hosts_and_one_that_is_gone(fleet):
     run = fleet.run()
     assert run.rc != 0, run
     report = fleet.report()
-    assert {entry["host"]: entry["status"] for entry in report["hosts"]} | {"gone": "unreachable"} == {
-        entry["host"]: entry["status"] for entry in report["hosts"]
-    }
+    assert {entry["host"]: entry["status"] for entry in report["hosts"]} | {
+        "gone": "unreachable"
+    } == {entry["host"]: entry["status"] for entry in report["hosts"]}
     assert report["failed_hosts"] == ["gone"] and report["summary"]["backups_verified"] == 2
-    assert run.recap["gone"]["failed"] == 1 and run.recap["n1"]["failed"] == run.recap["n2"]["failed"] == 0
+    assert (
+        run.recap["gone"]["failed"] == 1
+        and run.recap["n1"]["failed"] == run.recap["n2"]["failed"] == 0
+    )
     for home in homes:
         (archive,) = archives(home)
-        listed = subprocess.run(["tar", "-tzf", archive], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["tar", "-tzf", archive], capture_output=True, text=True, check=True
+        ).stdout
         assert "weights.bin" in listed
-        subprocess.run(["sha256sum", "--check", "--quiet", f"{archive.name}.sha256"], cwd=archive.parent, check=True)
-        assert not (home / "experiments" / "old").exists() and (home / "experiments" / "new").exists()
+        subprocess.run(
+            ["sha256sum", "--check", "--quiet", f"{archive.name}.sha256"],
+            cwd=archive.parent,
+            check=True,
+        )
+        assert (
+            not (home / "experiments" / "old").exists() and (home / "experiments" / "new").exists()
+        )
     page = (fleet.reports / "latest.html").read_text()
-    assert all(name in page for name in ("n1", "n2", "gone")) and "http://" not in page and "https://" not in page
+    assert (
+        all(name in page for name in ("n1", "n2", "gone"))
+        and "http://" not in page
+        and "https://" not in page
+    )
     assert "HOST" in run.out and "gone: health unreachable" in run.out
     assert "gone needs attention: health unreachable" in run.out and "n1 needs" not in run.out
     assert (fleet.reports / "latest.json").stat().st_mode & 0o007 == 0
@@ -53,18 +68,33 @@ def test_cleanup_never_follows_a_failed_backup(fleet):
     run = fleet.run()
     assert run.rc != 0
     found = fleet.phases("bad")
-    assert found["backup"]["status"] == "failed" and str(bad / "models") in found["backup"]["message"]
+    assert (
+        found["backup"]["status"] == "failed" and str(bad / "models") in found["backup"]["message"]
+    )
     assert found["cleanup"]["status"] == "skipped" and (bad / "experiments" / "old").exists()
     assert fleet.report()["failed_hosts"] == ["bad"] and not (good / "experiments" / "old").exists()
 
 
 def test_a_failed_phase_stops_the_later_ones_unless_told_otherwise(fleet):
     for name, go_on in (("stops", False), ("goes", True)):
-        fleet.host(name, maintenance_continue_on_error=go_on, maintenance_health_services=["not a service name"], maintenance_health_checks=None)
+        fleet.host(
+            name,
+            maintenance_continue_on_error=go_on,
+            maintenance_health_services=["not a service name"],
+            maintenance_health_checks=None,
+        )
     assert fleet.run().rc != 0
-    assert [one["status"] for one in fleet.phases("stops").values()] == ["failed", "skipped", "skipped", "skipped"]
+    assert [one["status"] for one in fleet.phases("stops").values()] == [
+        "failed",
+        "skipped",
+        "skipped",
+        "skipped",
+    ]
     assert "health failed" in fleet.phases("stops")["backup"]["message"]
-    assert fleet.phases("goes")["backup"]["status"] == "pass" and fleet.phases("goes")["cleanup"]["status"] == "pass"
+    assert (
+        fleet.phases("goes")["backup"]["status"] == "pass"
+        and fleet.phases("goes")["cleanup"]["status"] == "pass"
+    )
 
 
 def test_none_reachable_is_an_error_with_a_report(fleet):
@@ -77,7 +107,10 @@ def test_none_reachable_is_an_error_with_a_report(fleet):
 
 def test_no_host_matched_is_an_error(fleet):
     fleet.host("n1")
-    for arguments in (["-e", "maintenance_hosts=nobody"], ["-e", "maintenance_hosts=gpu", "--limit", "n1"]):
+    for arguments in (
+        ["-e", "maintenance_hosts=nobody"],
+        ["-e", "maintenance_hosts=gpu", "--limit", "n1"],
+    ):
         run = fleet.run("maintenance", *arguments)
         assert run.rc != 0 and "No host matched" in run.out, run
 
@@ -93,7 +126,11 @@ def test_check_mode_on_a_virgin_node_is_clean_and_changes_nothing(fleet):
     before = listing(home)
     run = fleet.run("maintenance", "--check", "--diff")
     assert run.rc == 0, run
-    assert listing(home) == before and not fleet.reports.exists() and not (fleet.folder / "empty").exists()
+    assert (
+        listing(home) == before
+        and not fleet.reports.exists()
+        and not (fleet.folder / "empty").exists()
+    )
     assert "would fail" in run.out  # the host without models is told what a real run would say
 
 
@@ -117,7 +154,10 @@ def test_phases_can_be_left_out_by_tags(fleet):
     home = fleet.host("n1")
     run = fleet.run("maintenance", "--tags", "health,cleanup")
     assert run.rc == 0 and "left out by tags: gpu, backup" in run.out, run
-    assert list(fleet.phases("n1")) == ["health", "cleanup"] and not (home / "experiments" / "old").exists()
+    assert (
+        list(fleet.phases("n1")) == ["health", "cleanup"]
+        and not (home / "experiments" / "old").exists()
+    )
     run = fleet.run("maintenance", "--skip-tags", "cleanup,gpu")
     assert run.rc == 0 and list(fleet.phases("n1")) == ["health", "backup"], run
     run = fleet.run("maintenance", "--tags", "helth")
@@ -138,8 +178,17 @@ def test_one_phase_playbooks(fleet):
     assert fleet.run("restore").rc != 0
 
     for playbook, variable in (("restore", "restore_s3"), ("verify_backups", "verify_backups_s3")):
-        away = {variable: {"bucket": "models", "endpoint_url": "http://127.0.0.1:9", "access_key": "a", "secret_key": "b"}}
-        run = fleet.run(playbook, "-e", json.dumps({"restore_destination": str(fleet.folder / "new"), **away}))
+        away = {
+            variable: {
+                "bucket": "models",
+                "endpoint_url": "http://127.0.0.1:9",
+                "access_key": "a",
+                "secret_key": "b",
+            }
+        }
+        run = fleet.run(
+            playbook, "-e", json.dumps({"restore_destination": str(fleet.folder / "new"), **away})
+        )
         assert run.rc != 0 and "s3://models/" in run.out, run
 
     archive = archives(home)[0]
@@ -153,10 +202,16 @@ def test_one_phase_playbooks(fleet):
 def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):
     fleet.host("a", models=False)
     homes = [fleet.host("b"), fleet.host("c")]
-    run = fleet.run("maintenance", "-e", "maintenance_serial=1", "-e", "maintenance_max_fail_percentage=20")
+    run = fleet.run(
+        "maintenance", "-e", "maintenance_serial=1", "-e", "maintenance_max_fail_percentage=20"
+    )
     assert run.rc != 0
     report = fleet.report()
-    assert {entry["host"]: entry["status"] for entry in report["hosts"]} == {"a": "failed", "b": "held", "c": "held"}
+    assert {entry["host"]: entry["status"] for entry in report["hosts"]} == {
+        "a": "failed",
+        "b": "held",
+        "c": "held",
+    }
     assert not any(archives(home) for home in homes) and "1 of 1 hosts failed" in run.out
 
 

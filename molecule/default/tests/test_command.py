@@ -21,9 +21,19 @@ INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
 
 
 def play(folder, *arguments):
-    argv = ["ansible-playbook", "--inventory", str(INVENTORY), "mlops.fleet.maintenance", "-e", f"fleet_report_dir={folder}", *arguments]
+    argv = [
+        "ansible-playbook",
+        "--inventory",
+        str(INVENTORY),
+        "mlops.fleet.maintenance",
+        "-e",
+        f"fleet_report_dir={folder}",
+        *arguments,
+    ]
     start = time.monotonic()
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT
+    )
     done.seconds = time.monotonic() - start
     return done
 
@@ -57,7 +67,15 @@ def test_a_refusing_host_costs_no_time(whole):
 
 
 def test_the_healthy_part_alone_backs_up_without_change(tmp_path):
-    done = play(tmp_path, "-e", "maintenance_hosts=node1", "-e", "maintenance_run_health=false", "-e", "maintenance_run_gpu=false")
+    done = play(
+        tmp_path,
+        "-e",
+        "maintenance_hosts=node1",
+        "-e",
+        "maintenance_run_health=false",
+        "-e",
+        "maintenance_run_gpu=false",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "latest.json").read_text(encoding="utf-8"))
     assert [one["host"] for one in report["hosts"]] == ["node1"]
@@ -77,8 +95,18 @@ def test_no_matching_host_is_an_error(tmp_path):
 
 
 def test_ad_hoc_call_of_the_gpu_module():
-    argv = ["ansible", "gpu1", "--inventory", str(INVENTORY), "--one-line", "-m", "mlops.fleet.gpu_health"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
+    argv = [
+        "ansible",
+        "gpu1",
+        "--inventory",
+        str(INVENTORY),
+        "--one-line",
+        "-m",
+        "mlops.fleet.gpu_health",
+    ]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("gpu1 |")]
     result = json.loads(line.partition("=>")[2])

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import FleetError, OptionError
-from .fsutil import read_json
 from .options import OptionSet, from_environment
+from .system.files import read_json
 
 #: Where the node command looks unless told otherwise.
 PATH = "/etc/mlops-fleet/config.json"
@@ -33,7 +33,11 @@ PARTS = {
 def option_set(part: str) -> type[OptionSet]:
     """Return the option set of a part. :raises OptionError: there is no such part."""
     if part not in PARTS:
-        raise OptionError(f"Unknown configuration section {part!r}.", "Known: " + ", ".join(sorted(PARTS)) + ".", part)
+        raise OptionError(
+            f"Unknown configuration section {part!r}.",
+            "Known: " + ", ".join(sorted(PARTS)) + ".",
+            part,
+        )
     module, name = PARTS[part]
     found: type[OptionSet] = getattr(importlib.import_module("." + module, __package__), name)
     return found
@@ -51,7 +55,11 @@ def load(path: str = PATH) -> dict[str, dict[str, Any]]:
         raise OptionError(f"{path} must hold a JSON object with one section per part.", "", path)
     for section, values in document.items():
         if section not in PARTS:
-            raise OptionError(f"{path}: unknown section {section!r}.", "Known: " + ", ".join(sorted(PARTS)) + ".", path)
+            raise OptionError(
+                f"{path}: unknown section {section!r}.",
+                "Known: " + ", ".join(sorted(PARTS)) + ".",
+                path,
+            )
         if not isinstance(values, Mapping):
             raise OptionError(f"{path}: section {section!r} must be an object.", "", path)
     return {section: dict(values) for section, values in document.items()}
@@ -60,10 +68,17 @@ def load(path: str = PATH) -> dict[str, dict[str, Any]]:
 def _set(values: dict[str, Any], name: str, value: Any) -> None:
     """Set an option; a mapping adds to the mapping that is there."""
     below = values.get(name)
-    values[name] = {**below, **value} if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    values[name] = (
+        {**below, **value} if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    )
 
 
-def merge(table: type[OptionSet], section: Mapping[str, Any], environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def merge(
+    table: type[OptionSet],
+    section: Mapping[str, Any],
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Merge file section, environment and flags by precedence.
 
     :return: the merged mapping (input of C(from_mapping)) and where each option came from

@@ -14,33 +14,73 @@ from typing import Any
 
 from . import trial
 from .errors import CommandFailed, FleetError
-from .fsutil import human_size
 from .ports import World
+from .system.text import human_size
 from .verdict import CRITICAL, PASS, SKIPPED, WARNING, Check
 
 
 def configuration(path: str, problems: Sequence[str]) -> list[Check]:
     """Judge the configuration: usable, and not readable or writable by others (it may hold secrets)."""
-    found = [Check("configuration", CRITICAL, f"Configuration: {problem}", subject=path, action="inspect") for problem in problems]
+    found = [
+        Check(
+            "configuration", CRITICAL, f"Configuration: {problem}", subject=path, action="inspect"
+        )
+        for problem in problems
+    ]
     if not problems:
         found = [Check("configuration", PASS, "Configuration can be used", subject=path)]
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode)
     except FileNotFoundError:
-        return [*found, Check("configuration permissions", SKIPPED, f"There is no {path}: defaults are in force", subject=path)]
+        return [
+            *found,
+            Check(
+                "configuration permissions",
+                SKIPPED,
+                f"There is no {path}: defaults are in force",
+                subject=path,
+            ),
+        ]
     if mode & 0o027:
         text = f"{path} has mode {mode:04o}: it may hold secrets, make it 0640 or stricter"
-        return [*found, Check("configuration permissions", CRITICAL, text, subject=path, value=f"{mode:04o}", action="inspect")]
-    return [*found, Check("configuration permissions", PASS, f"{path} has mode {mode:04o}", subject=path, value=f"{mode:04o}")]
+        return [
+            *found,
+            Check(
+                "configuration permissions",
+                CRITICAL,
+                text,
+                subject=path,
+                value=f"{mode:04o}",
+                action="inspect",
+            ),
+        ]
+    return [
+        *found,
+        Check(
+            "configuration permissions",
+            PASS,
+            f"{path} has mode {mode:04o}",
+            subject=path,
+            value=f"{mode:04o}",
+        ),
+    ]
 
 
-def job(name: str, work: Callable[[], Mapping[str, Any]], needed: bool = True) -> tuple[Check, Mapping[str, Any]]:
+def job(
+    name: str, work: Callable[[], Mapping[str, Any]], needed: bool = True
+) -> tuple[Check, Mapping[str, Any]]:
     """Rehearse a job and judge whether it can do its work; a sick verdict is still work done. C(needed): something starts it on this node."""
     try:
         result = work()
     except FleetError as error:
         status, note = (CRITICAL, "") if needed else (WARNING, " (nothing on this node starts it)")
-        return Check(f"job {name}", status, f"{name} can't run{note}: {error}", subject=name, action="inspect"), {}
+        return Check(
+            f"job {name}",
+            status,
+            f"{name} can't run{note}: {error}",
+            subject=name,
+            action="inspect",
+        ), {}
     return Check(f"job {name}", PASS, f"{name} can run", subject=name), result
 
 
@@ -54,7 +94,16 @@ def space(destination: str, plan: Mapping[str, Any]) -> Check:
     free = found.f_bavail * found.f_frsize
     status = PASS if free > 2 * needed else WARNING if free > needed else CRITICAL
     text = f"{human_size(free)} free for backups of about {human_size(needed)} in {destination}"
-    return Check("backup space", status, text, subject=destination, value=free, unit="B", warn=2 * needed, crit=needed)
+    return Check(
+        "backup space",
+        status,
+        text,
+        subject=destination,
+        value=free,
+        unit="B",
+        warn=2 * needed,
+        crit=needed,
+    )
 
 
 def logs(paths: Sequence[str]) -> list[Check]:
@@ -66,10 +115,22 @@ def logs(paths: Sequence[str]) -> list[Check]:
         except FileNotFoundError:
             folder = os.path.dirname(path)
             status = PASS if os.access(folder, os.W_OK) else WARNING
-            found.append(Check("log file", status, f"{path} is not there yet" + ("" if status == PASS else " and can't be made by this user"), subject=path))
+            found.append(
+                Check(
+                    "log file",
+                    status,
+                    f"{path} is not there yet"
+                    + ("" if status == PASS else " and can't be made by this user"),
+                    subject=path,
+                )
+            )
             continue
         status = WARNING if mode & 0o002 else PASS
-        found.append(Check("log file", status, f"{path} has mode {mode:04o}", subject=path, value=f"{mode:04o}"))
+        found.append(
+            Check(
+                "log file", status, f"{path} has mode {mode:04o}", subject=path, value=f"{mode:04o}"
+            )
+        )
     return found
 
 
@@ -77,29 +138,57 @@ def rotation(world: World) -> Check:
     """Judge whether anything rotates the logs: ours, or a configuration of the same files under another name."""
     folder = "/etc/logrotate.d"
     for name in sorted(os.listdir(world.path(folder)) if os.path.isdir(world.path(folder)) else []):
-        with contextlib.suppress(OSError), open(os.path.join(world.path(folder), name), encoding="utf-8", errors="replace") as stream:
+        with (
+            contextlib.suppress(OSError),
+            open(
+                os.path.join(world.path(folder), name), encoding="utf-8", errors="replace"
+            ) as stream,
+        ):
             if re.search(r"^[^#\n]*/var/log/ml-", stream.read(), re.MULTILINE):
                 return Check("log rotation", PASS, f"The logs are rotated by {folder}/{name}")
-    return Check("log rotation", WARNING, f"Nothing rotates the logs: no file in {folder} names /var/log/ml-* (role log_rotation)", action="inspect")
+    return Check(
+        "log rotation",
+        WARNING,
+        f"Nothing rotates the logs: no file in {folder} names /var/log/ml-* (role log_rotation)",
+        action="inspect",
+    )
 
 
 def schedule(found: trial.Schedule, world: World) -> Check:
     """Judge whether anything runs the jobs: an active timer of ours, or the cron file and a cron that reads it."""
     if found.backend == "systemd":
-        return Check("schedule", PASS, "Active timers: " + ", ".join(trial.UNITS[job] + ".timer" for job in found.jobs), value=len(found.jobs))
+        return Check(
+            "schedule",
+            PASS,
+            "Active timers: " + ", ".join(trial.UNITS[job] + ".timer" for job in found.jobs),
+            value=len(found.jobs),
+        )
     if not found.jobs:
-        return Check("schedule", WARNING, "Nothing runs the jobs on this node: no active timer and no cron file", action="inspect")
+        return Check(
+            "schedule",
+            WARNING,
+            "Nothing runs the jobs on this node: no active timer and no cron file",
+            action="inspect",
+        )
     if not _runs(world, ("cron", "crond")):
         text = f"{trial.CRON} is there, but no cron runs that reads it: systemctl enable --now cron (Red Hat: crond)"
         return Check("schedule", CRITICAL, text, action="inspect")
-    return Check("schedule", PASS, f"Scheduled by cron: {', '.join(found.jobs)} ({trial.CRON})", value=len(found.jobs))
+    return Check(
+        "schedule",
+        PASS,
+        f"Scheduled by cron: {', '.join(found.jobs)} ({trial.CRON})",
+        value=len(found.jobs),
+    )
 
 
 def _runs(world: World, names: Sequence[str]) -> bool:
     """Say whether a process of one of these names runs; where other users' processes are hidden, it is taken as given."""
     seen = set()
     for number in filter(str.isdigit, os.listdir(world.path("/proc"))):
-        with contextlib.suppress(OSError), open(world.path(f"/proc/{number}/comm"), encoding="utf-8", errors="replace") as stream:
+        with (
+            contextlib.suppress(OSError),
+            open(world.path(f"/proc/{number}/comm"), encoding="utf-8", errors="replace") as stream,
+        ):
             seen.add(stream.read().strip())
     return bool(seen & set(names)) or not os.path.exists(world.path("/proc/1/comm"))
 
@@ -121,35 +210,68 @@ def last_runs(world: World, but: Sequence[str] = ()) -> list[Check]:
             found.append(Check("last run", PASS, f"{unit} {how.text}", subject=unit))
             continue
         text = f"{unit} {how.text.replace('failed', 'failed when it was last started', 1)}: journalctl -u {unit}"
-        found.append(Check("last run", how.status, text, subject=unit, value=how.number, action="inspect"))
+        found.append(
+            Check("last run", how.status, text, subject=unit, value=how.number, action="inspect")
+        )
     return found
 
 
-def trial_run(world: World, found: trial.Schedule, name: str, rehearse_cleanup: bool, obstacle: str = "") -> tuple[Check, trial.Ended | None]:
+def trial_run(
+    world: World, found: trial.Schedule, name: str, rehearse_cleanup: bool, obstacle: str = ""
+) -> tuple[Check, trial.Ended | None]:
     """Start a job once as its timer or cron line does, and judge how it ended.
 
     :param obstacle: why it need not be tried.
     """
-    what = trial.UNITS[name] + ".service" if found.backend == "systemd" else f"{trial.RUNNER} {name}"
+    what = (
+        trial.UNITS[name] + ".service" if found.backend == "systemd" else f"{trial.RUNNER} {name}"
+    )
     if name not in found.jobs:
-        return Check("trial run", SKIPPED, f"{name} was not started: it is not scheduled on this node", subject=name), None
+        return Check(
+            "trial run",
+            SKIPPED,
+            f"{name} was not started: it is not scheduled on this node",
+            subject=name,
+        ), None
     if obstacle:
-        return Check("trial run", SKIPPED, f"{what} was not started: {obstacle}", subject=name), None
+        return Check(
+            "trial run", SKIPPED, f"{what} was not started: {obstacle}", subject=name
+        ), None
     try:
         how = trial.start(world, found, name, rehearse_cleanup)
     except FleetError as error:
-        return Check("trial run", CRITICAL, f"{what} can't be started: {error}", subject=name, action="inspect"), None
-    rehearsed = " (the cleanup only as a rehearsal)" if rehearse_cleanup and name in ("cleanup", "maintenance") else ""
-    text = f"{what}, started{rehearsed}, {how.text}" + (f": {how.last_line}" if how.last_line else "")
+        return Check(
+            "trial run",
+            CRITICAL,
+            f"{what} can't be started: {error}",
+            subject=name,
+            action="inspect",
+        ), None
+    rehearsed = (
+        " (the cleanup only as a rehearsal)"
+        if rehearse_cleanup and name in ("cleanup", "maintenance")
+        else ""
+    )
+    text = f"{what}, started{rehearsed}, {how.text}" + (
+        f": {how.last_line}" if how.last_line else ""
+    )
     if how.status == PASS:
         return Check("trial run", PASS, text, subject=name), how
     more = f" (journalctl -u {what})" if found.backend == "systemd" else ""
     # Rehearsed by hand it can work, in its unit it does not: user, sandbox or limits. That another run was in its way says nothing of that.
-    status = WARNING if how.number == 3 and re.search(r"Another .* is running \(process", how.said) else CRITICAL
-    return Check("trial run", status, text + more, subject=name, value=how.number, action="inspect"), how
+    status = (
+        WARNING
+        if how.number == 3 and re.search(r"Another .* is running \(process", how.said)
+        else CRITICAL
+    )
+    return Check(
+        "trial run", status, text + more, subject=name, value=how.number, action="inspect"
+    ), how
 
 
-def alerts(channels: Sequence[Mapping[str, Any]] | None, problem: str = "", tested: bool = False) -> Check:
+def alerts(
+    channels: Sequence[Mapping[str, Any]] | None, problem: str = "", tested: bool = False
+) -> Check:
     """Judge whether anybody would be told; C(tested): a test message was sent."""
     if problem:
         return Check("alerts", CRITICAL, f"Alerts can't be sent: {problem}", action="inspect")
@@ -158,16 +280,42 @@ def alerts(channels: Sequence[Mapping[str, Any]] | None, problem: str = "", test
     names = ", ".join(str(channel["name"]) for channel in channels)
     if not tested:
         return Check("alerts", PASS, f"Alerts go to: {names}", value=len(channels))
-    failed = [f"{channel['name']}: {channel.get('detail') or channel['status']}" for channel in channels if channel["status"] != "sent"]
+    failed = [
+        f"{channel['name']}: {channel.get('detail') or channel['status']}"
+        for channel in channels
+        if channel["status"] != "sent"
+    ]
     if not failed:
         return Check("alerts", PASS, f"A test message went to: {names}", value=len(channels))
-    status, who = (CRITICAL, "Nobody can be told") if len(failed) == len(channels) else (WARNING, "Not everybody can be told")
-    return Check("alerts", status, f"{who}: a test message could not be sent by {'; '.join(failed)}", value=len(channels) - len(failed), action="inspect")
+    status, who = (
+        (CRITICAL, "Nobody can be told")
+        if len(failed) == len(channels)
+        else (WARNING, "Not everybody can be told")
+    )
+    return Check(
+        "alerts",
+        status,
+        f"{who}: a test message could not be sent by {'; '.join(failed)}",
+        value=len(channels) - len(failed),
+        action="inspect",
+    )
 
 
 def proven(backups: Sequence[Mapping[str, Any]], destination: str) -> Check:
     """Judge whether there is a verified backup to go back to."""
     good = [backup for backup in backups if backup.get("verified")]
     if good:
-        return Check("verified backup", PASS, f"{len(good)} verified backups in {destination}", subject=destination, value=len(good))
-    return Check("verified backup", WARNING, f"There is no verified backup in {destination} yet", subject=destination, value=0)
+        return Check(
+            "verified backup",
+            PASS,
+            f"{len(good)} verified backups in {destination}",
+            subject=destination,
+            value=len(good),
+        )
+    return Check(
+        "verified backup",
+        WARNING,
+        f"There is no verified backup in {destination} yet",
+        subject=destination,
+        value=0,
+    )

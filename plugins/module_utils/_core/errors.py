@@ -77,7 +77,10 @@ class MissingLibrary(FleetError):
     """
 
     def __init__(self, library: str, reason: str, traceback: str = "") -> None:
-        super().__init__(f"Missing Python library {library} for {sys.executable}, needed {reason}.", f"Install it with: {install_command(library)}")
+        super().__init__(
+            f"Missing Python library {library} for {sys.executable}, needed {reason}.",
+            f"Install it with: {install_command(library)}",
+        )
         self.library = library
         self.reason = reason
         self.traceback = traceback

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import FleetError
 from .fleet import report as fleet
-from .options import Option, OptionSet
+from .options import OptionSet, option
 from .ports import World
 
 #: A phase: gets nothing, returns its result (the module's return values).
@@ -20,12 +20,21 @@ Phase = Callable[[], Mapping[str, Any]]
 class MaintenanceOptions(OptionSet):
     """Which phases run, and what happens after one that failed."""
 
-    TABLE = (
-        Option("run_health", type="bool", default=True, env=("RUN_HEALTH_CHECK",), help="Check the node."),
-        Option("run_gpu", type="bool", default=True, env=("RUN_GPU_MONITOR",), help="Check the GPUs."),
-        Option("run_backup", type="bool", default=True, env=("RUN_BACKUP",), help="Back up the models."),
-        Option("run_cleanup", type="bool", default=True, env=("RUN_CLEANUP",), help="Clean up."),
-        Option("continue_on_error", type="bool", default=False, env=("CONTINUE_ON_ERROR",), help="Go on after a phase that failed."),
+    run_health: bool = option(
+        type="bool", default=True, env=("RUN_HEALTH_CHECK",), help="Check the node."
+    )
+    run_gpu: bool = option(
+        type="bool", default=True, env=("RUN_GPU_MONITOR",), help="Check the GPUs."
+    )
+    run_backup: bool = option(
+        type="bool", default=True, env=("RUN_BACKUP",), help="Back up the models."
+    )
+    run_cleanup: bool = option(type="bool", default=True, env=("RUN_CLEANUP",), help="Clean up.")
+    continue_on_error: bool = option(
+        type="bool",
+        default=False,
+        env=("CONTINUE_ON_ERROR",),
+        help="Go on after a phase that failed.",
     )
 
 
@@ -38,12 +47,23 @@ def may_run(phase: str, options: MaintenanceOptions, done: Mapping[str, Mapping[
     """
     if not getattr(options, "run_" + phase):
         return False
-    if phase == "cleanup" and options.run_backup and (done["backup"].get("failed") or done["backup"].get("skipped")):
+    if (
+        phase == "cleanup"
+        and options.run_backup
+        and (done["backup"].get("failed") or done["backup"].get("skipped"))
+    ):
         return False
-    return bool(options.continue_on_error or not any(fleet.phase_failed(result) for result in done.values()))
+    return bool(
+        options.continue_on_error or not any(fleet.phase_failed(result) for result in done.values())
+    )
 
 
-def run(options: MaintenanceOptions, phases: Mapping[str, Phase], world: World, started: Callable[[str], None] = lambda phase: None) -> dict[str, Any]:
+def run(
+    options: MaintenanceOptions,
+    phases: Mapping[str, Phase],
+    world: World,
+    started: Callable[[str], None] = lambda phase: None,
+) -> dict[str, Any]:
     """Run the phases in order and return the fleet report of this one node.
 
     :param phases: phase name to what runs it; every phase of C(fleet.PHASES) must be there.
@@ -62,6 +82,11 @@ def run(options: MaintenanceOptions, phases: Mapping[str, Phase], world: World, 
         except FleetError as error:
             result = {"failed": True, "msg": str(error), "error": error.to_dict()}
         done[phase] = {**result, "duration": round(world.clock.monotonic() - begun, 3)}
-    report = fleet.assemble([world.hostname], lambda _host, phase: done[phase], timestamp=world.clock.now(), title="Maintenance")
+    report = fleet.assemble(
+        [world.hostname],
+        lambda _host, phase: done[phase],
+        timestamp=world.clock.now(),
+        title="Maintenance",
+    )
     report["results"] = done
     return report

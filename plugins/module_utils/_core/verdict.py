@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .system.text import one_line
+
 PASS = "pass"
 WARNING = "warning"
 CRITICAL = "critical"
@@ -26,13 +28,6 @@ STATUSES = (SKIPPED, PASS, UNKNOWN, WARNING, CRITICAL)
 #: Actions, mildest first; the order decides which one a summary recommends.
 ACTIONS = ("none", "restart_app", "free_space", "inspect", "reset_gpu", "drain", "reboot")
 EXIT_CODES = {SKIPPED: 0, PASS: 0, WARNING: 1, CRITICAL: 2}
-
-
-def one_line(text: str) -> str:
-    """Return C(text) as one line that a terminal shows as it is: names of processes and kernel messages may carry anything."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in text)
 
 
 @dataclass(frozen=True)
@@ -61,9 +56,15 @@ class Check:
     unknown_as: str = WARNING
 
     def __post_init__(self) -> None:
-        for name, allowed in (("status", STATUSES), ("action", ACTIONS), ("unknown_as", (WARNING, CRITICAL))):
+        for name, allowed in (
+            ("status", STATUSES),
+            ("action", ACTIONS),
+            ("unknown_as", (WARNING, CRITICAL)),
+        ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} of check {self.check!r} is {getattr(self, name)!r}, not one of {', '.join(allowed)}")
+                raise ValueError(
+                    f"{name} of check {self.check!r} is {getattr(self, name)!r}, not one of {', '.join(allowed)}"
+                )
         object.__setattr__(self, "message", one_line(self.message))
 
     @property

@@ -18,7 +18,15 @@ import sys
 import time
 
 from ._core import config, verdict
-from ._core.errors import CommandFailed, FleetError, LockBusy, MissingLibrary, NotUsable, OptionError, VerificationFailed
+from ._core.errors import (
+    CommandFailed,
+    FleetError,
+    LockBusy,
+    MissingLibrary,
+    NotUsable,
+    OptionError,
+    VerificationFailed,
+)
 from ._core.options import Option
 from ._core.ports import CommandResult, Progress, World
 
@@ -56,7 +64,9 @@ def run_command(argv, timeout=30.0, env=None, stdin=None):
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
     program = shutil.which(argv[0], path=path)
     if program is None:
-        raise CommandFailed(f"The program {argv[0]} is not installed on this host.", f"Install {argv[0]}.", argv[0])
+        raise CommandFailed(
+            f"The program {argv[0]} is not installed on this host.", f"Install {argv[0]}.", argv[0]
+        )
     try:
         child = subprocess.Popen(
             [program, *argv[1:]],
@@ -67,23 +77,31 @@ def run_command(argv, timeout=30.0, env=None, stdin=None):
             start_new_session=True,
         )
     except OSError as error:
-        raise CommandFailed(f"{argv[0]} could not be run: {error.strerror}.", "", argv[0]) from error
+        raise CommandFailed(
+            f"{argv[0]} could not be run: {error.strerror}.", "", argv[0]
+        ) from error
     try:
         out, err = _converse(child, (stdin or "").encode(), time.monotonic() + timeout)
     except BaseException as error:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         if isinstance(error, TimeoutError):
-            raise CommandFailed(f"{argv[0]} did not answer within {timeout:g} s and was killed.", "", argv[0]) from None
+            raise CommandFailed(
+                f"{argv[0]} did not answer within {timeout:g} s and was killed.", "", argv[0]
+            ) from None
         if isinstance(error, OverflowError):
-            raise CommandFailed(f"{argv[0]} printed more than {MOST_OUTPUT >> 20} MiB and was killed.", "", argv[0]) from None
+            raise CommandFailed(
+                f"{argv[0]} printed more than {MOST_OUTPUT >> 20} MiB and was killed.", "", argv[0]
+            ) from None
         raise
     finally:
         for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
-    return CommandResult(child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+    return CommandResult(
+        child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+    )
 
 
 def _converse(child, given: bytes, deadline: float) -> tuple[bytearray, bytearray]:
@@ -145,7 +163,9 @@ class Terminal:
     def __init__(self, json_only: bool, log_file: str | None) -> None:
         self.json_only = json_only
         if json_only:
-            sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8 whatever the terminal's character set
+            sys.stdout.reconfigure(
+                encoding="utf-8"
+            )  # JSON is UTF-8 whatever the terminal's character set
         self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self.live = sys.stderr.isatty() and not json_only
         self.log_file = log_file
@@ -191,16 +211,31 @@ class Terminal:
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{level}] {' '.join(message.split())}\n"
         try:
             # Neither through a link to somewhere else nor into a pipe that nobody reads.
-            fd = os.open(self.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
+            fd = os.open(
+                self.log_file,
+                os.O_WRONLY
+                | os.O_APPEND
+                | os.O_CREAT
+                | os.O_NOFOLLOW
+                | os.O_NONBLOCK
+                | os.O_CLOEXEC,
+                0o640,
+            )
             try:
                 os.write(fd, line.encode("utf-8", "replace"))
             finally:
                 os.close(fd)
         except OSError as error:
-            reason = "it is a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+            reason = (
+                "it is a symbolic link, which is not followed"
+                if error.errno == errno.ELOOP
+                else error.strerror
+            )
             # Said once, but tried again with the next line: logrotate may just be between its rename and its new file.
             if not self.log_lost:
-                self.note(f"no log is written: {self.log_file}: {reason} (choose another with --log-file)")
+                self.note(
+                    f"no log is written: {self.log_file}: {reason} (choose another with --log-file)"
+                )
             self.log_lost = True
 
     def progress(self, step: Progress) -> None:
@@ -212,7 +247,9 @@ class Terminal:
                 return
             filled = int(share * 30)
             amount = f"{share:4.0%}" if step.total else f"{step.done}"
-            _tell(f"\r\033[K{step.phase:<10} [{'#' * filled}{'.' * (30 - filled)}] {amount} {step.subject[-40:]}")
+            _tell(
+                f"\r\033[K{step.phase:<10} [{'#' * filled}{'.' * (30 - filled)}] {amount} {step.subject[-40:]}"
+            )
             self.drawn = True
             self.last = (now, 0)
         elif step.total and now - self.last[0] >= 5 and int(share * 10) != self.last[1]:
@@ -240,8 +277,8 @@ def add_options(parser: argparse.ArgumentParser, table, leave_out=()) -> None:
 def _add_option(group, option: Option, prefix: str) -> None:
     if option.secret or (option.type == "list" and option.suboptions):
         return  # secrets would be visible in the process list; lists of mappings belong in the file
-    if option.suboptions:
-        for inner in option.suboptions:
+    if option.suboptions is not None:
+        for inner in option.subtable:
             _add_option(group, inner, f"{prefix}{option.name}.")
         return
     name = (prefix + option.name).replace("_", "-").replace(".", "-")
@@ -259,7 +296,11 @@ def _add_option(group, option: Option, prefix: str) -> None:
         keywords["metavar"] = "JSON"
         keywords["type"] = _json_object
     else:
-        keywords["metavar"] = "{" + ",".join(map(str, option.choices)) + "}" if option.choices else option.type.upper()
+        keywords["metavar"] = (
+            "{" + ",".join(map(str, option.choices)) + "}"
+            if option.choices
+            else option.type.upper()
+        )
     group.add_argument(f"--{name}", *option.flags, **keywords)
 
 
@@ -270,7 +311,9 @@ def full_path(text: str) -> str:
     try:
         return os.path.normpath(os.path.join(os.getcwd(), text))
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"the current folder is gone ({error.strerror}): give a full path") from None
+        raise argparse.ArgumentTypeError(
+            f"the current folder is gone ({error.strerror}): give a full path"
+        ) from None
 
 
 def _archive(text: str) -> str:
@@ -314,7 +357,9 @@ class Command:
         self.arguments = arguments
         self.name = arguments.command
         self.environ = dict(os.environ)
-        log_file = getattr(arguments, "log_file", None) or (self.environ.get("LOG_FILE") if self.name == "maintenance" else None)
+        log_file = getattr(arguments, "log_file", None) or (
+            self.environ.get("LOG_FILE") if self.name == "maintenance" else None
+        )
         self.terminal = Terminal(getattr(arguments, "json", False), log_file or LOGS.get(self.name))
         self.world = World(run=run_command, warn=self.terminal.note)
         self._file: dict | None = None
@@ -331,9 +376,15 @@ class Command:
                 if not isinstance(error.__cause__, PermissionError):
                     raise
                 path = self.arguments.config
-                raise NotUsable(f"{path} can't be read by {_user_name()}.", "Run this as root" + _member(path) + ".", path) from error
+                raise NotUsable(
+                    f"{path} can't be read by {_user_name()}.",
+                    "Run this as root" + _member(path) + ".",
+                    path,
+                ) from error
             if self.arguments.config != CONFIG and not os.path.exists(self.arguments.config):
-                self.terminal.note(f"there is no configuration {self.arguments.config!r}: defaults are in force")
+                self.terminal.note(
+                    f"there is no configuration {self.arguments.config!r}: defaults are in force"
+                )
         return self._file
 
     def merged(self, part: str, flags=None) -> tuple[dict, dict]:
@@ -345,7 +396,9 @@ class Command:
     def options(self, part: str, flags=None, **forced):
         values, origin = self.merged(part, flags)
         values.update(forced)
-        asked = getattr(self.arguments, "s3_sync", False) or "s3" in (flags_given(self.arguments) if flags is None else flags)
+        asked = getattr(self.arguments, "s3_sync", False) or "s3" in (
+            flags_given(self.arguments) if flags is None else flags
+        )
         if part == "backup" and not asked and "s3" not in self.file.get("backup", {}):
             # As before, the bucket of the environment is used only when --s3-sync asks for it.
             values.pop("s3", None)
@@ -357,9 +410,17 @@ class Command:
         try:
             return (table.from_section if section else table.from_mapping)(values)
         except OptionError as error:
-            source = origin.get((error.subject or "").partition(".")[0].partition("[")[0], "default")
-            where = {"file": self.arguments.config, "flag": "the command line", "default": ""}.get(source, source)
-            raise OptionError(error.message + (f" It comes from {where}." if where else ""), error.todo, error.subject) from error
+            source = origin.get(
+                (error.subject or "").partition(".")[0].partition("[")[0], "default"
+            )
+            where = {"file": self.arguments.config, "flag": "the command line", "default": ""}.get(
+                source, source
+            )
+            raise OptionError(
+                error.message + (f" It comes from {where}." if where else ""),
+                error.todo,
+                error.subject,
+            ) from error
 
 
 def _user_name() -> str:
@@ -386,12 +447,14 @@ def _member(path: str) -> str:
 @contextlib.contextmanager
 def job_lock(command: Command):
     """Let no two jobs that change this node overlap: backup, restore, cleanup and maintenance share one lock. Rehearsals need none."""
-    from ._core import fsutil
+    from ._core.system import locks
 
     if command.arguments.dry_run:
         yield
         return
-    with fsutil.lock(os.path.join(fsutil.lock_folder(), "jobs.lock"), "job of mlfleet", command.arguments.wait):
+    with locks.lock(
+        os.path.join(locks.lock_folder(), "jobs.lock"), "job of mlfleet", command.arguments.wait
+    ):
         yield
 
 
@@ -400,7 +463,11 @@ def job_lock(command: Command):
 
 def writable(path: str) -> bool:
     """Say whether this user can append to the file, or make it."""
-    return os.access(path, os.W_OK) if os.path.lexists(path) else os.access(os.path.dirname(path), os.W_OK)
+    return (
+        os.access(path, os.W_OK)
+        if os.path.lexists(path)
+        else os.access(os.path.dirname(path), os.W_OK)
+    )
 
 
 def judge(command: Command, part: str, flags=None, write: bool = True) -> dict:
@@ -424,7 +491,9 @@ def show_document(command: Command, document: dict) -> None:
     if form == "nagios":
         from ._core.output import nagios
 
-        terminal.say(*nagios.render(document, "GPU" if command.name == "gpu" else "NODE").splitlines())
+        terminal.say(
+            *nagios.render(document, "GPU" if command.name == "gpu" else "NODE").splitlines()
+        )
     elif form == "junit":
         from ._core.output import junit
 
@@ -435,7 +504,10 @@ def show_document(command: Command, document: dict) -> None:
         terminal.say(*human.document(document, terminal.colour, verbose))
     for check in document["checks"]:
         if check["status"] not in (verdict.PASS, verdict.SKIPPED):
-            terminal.log({"warning": "WARNING", "unknown": "WARNING"}.get(check["status"], "CRITICAL"), check["message"])
+            terminal.log(
+                {"warning": "WARNING", "unknown": "WARNING"}.get(check["status"], "CRITICAL"),
+                check["message"],
+            )
     terminal.log("INFO", human.document(document)[-1])
     terminal.data(document)
 
@@ -443,7 +515,9 @@ def show_document(command: Command, document: dict) -> None:
 def send_alerts(command: Command, document: dict) -> None:
     """Tell people, when the configuration or the old environment variables name a channel."""
     values, origin = command.merged("alert", {})
-    if command.arguments.no_alert or not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
+    if command.arguments.no_alert or not any(
+        values.get(name) for name in ("email", "webhooks", "syslog", "command")
+    ):
         return
     from ._core.alert import alert
 
@@ -451,8 +525,13 @@ def send_alerts(command: Command, document: dict) -> None:
     result = alert.run(command.checked("alert", values, origin), command.world)
     for channel in result.to_dict()["channels"]:
         if channel["status"] in ("failed", "queued"):
-            command.terminal.note(f"alert by {channel['name']} {channel['status']}: {channel.get('detail', '')}")
-            command.terminal.log("WARNING", f"alert by {channel['name']} {channel['status']}: {channel.get('detail', '')}")
+            command.terminal.note(
+                f"alert by {channel['name']} {channel['status']}: {channel.get('detail', '')}"
+            )
+            command.terminal.log(
+                "WARNING",
+                f"alert by {channel['name']} {channel['status']}: {channel.get('detail', '')}",
+            )
 
 
 def do_health(command: Command) -> int:
@@ -469,13 +548,20 @@ def do_health(command: Command) -> int:
 def back_up(command: Command, flags=None, check: bool = False) -> dict:
     from ._core.backup import job
 
-    return job.run(command.options("backup", flags), command.world, check=check, tell=command.terminal.progress).to_dict()
+    return job.run(
+        command.options("backup", flags), command.world, check=check, tell=command.terminal.progress
+    ).to_dict()
 
 
 def clean_up(command: Command, flags=None, check: bool = False) -> dict:
     from ._core.cleanup import job
 
-    return job.run(command.options("cleanup", flags), command.world, check=check, tell=command.terminal.progress).to_dict()
+    return job.run(
+        command.options("cleanup", flags),
+        command.world,
+        check=check,
+        tell=command.terminal.progress,
+    ).to_dict()
 
 
 def do_backup(command: Command) -> int:
@@ -483,7 +569,11 @@ def do_backup(command: Command) -> int:
     if arguments.verify_file is not None:
         return verify_archive(command, arguments.verify_file)
     if arguments.s3_sync and not (command.merged("backup")[0].get("s3") or {}).get("bucket"):
-        raise OptionError("--s3-sync needs a bucket.", "Set S3_BUCKET, --s3-bucket or backup.s3.bucket in the configuration.", "s3.bucket")
+        raise OptionError(
+            "--s3-sync needs a bucket.",
+            "Set S3_BUCKET, --s3-bucket or backup.s3.bucket in the configuration.",
+            "s3.bucket",
+        )
     terminal.log("INFO", "backup started" + (" (dry run)" if arguments.dry_run else ""))
     with job_lock(command):
         result = back_up(command, check=arguments.dry_run)
@@ -497,19 +587,26 @@ def do_backup(command: Command) -> int:
 
 def backup_lines(result: dict, dry_run: bool) -> list:
     """Return what a backup run did, or would do, as lines."""
-    from ._core.fsutil import human_size
+    from ._core.system.text import human_size
 
     would = "would be " if dry_run else ""
     made, plan = result["backup"] or {}, result["plan"]
     if plan["action"] == "create" and dry_run:
-        lines = [f"A backup would be made: {plan['files']} files, {human_size(plan['bytes'])} ({plan['reason']})"]
+        lines = [
+            f"A backup would be made: {plan['files']} files, {human_size(plan['bytes'])} ({plan['reason']})"
+        ]
     elif plan["action"] == "create":
         proof = "verified" if made.get("verified") else "NOT verified"
-        lines = [f"Backup made: {made['path']} ({made['files']} files, {human_size(made['size'])}, {proof})"]
+        lines = [
+            f"Backup made: {made['path']} ({made['files']} files, {human_size(made['size'])}, {proof})"
+        ]
     else:
         lines = [f"No new backup needed: {plan['reason']}"]
     lines += [f"Copy {would}stored: {copy['url']}" for copy in result["copies"]]
-    return lines + [f"Expired backup {would}removed: {one['path']} ({one['reason']})" for one in result["removed"]]
+    return lines + [
+        f"Expired backup {would}removed: {one['path']} ({one['reason']})"
+        for one in result["removed"]
+    ]
 
 
 def verify_archive(command: Command, path: str) -> int:
@@ -519,13 +616,17 @@ def verify_archive(command: Command, path: str) -> int:
 
     terminal = command.terminal
     try:
-        result = info.run(InfoOptions.from_mapping({"path": path, "verify": "full"}), terminal.progress)
+        result = info.run(
+            InfoOptions.from_mapping({"path": path, "verify": "full"}), terminal.progress
+        )
     except NotUsable as error:  # what is not there, or can't be read, is not verified
         raise VerificationFailed(error.message, error.todo, error.subject) from error
     found = result["backups"]
     for one in found:
         problems = "; ".join(one.get("problems") or [])
-        line = f"{one['path']}: " + ("verified" if one.get("verified") else f"DAMAGED: {problems or 'not verified'}")
+        line = f"{one['path']}: " + (
+            "verified" if one.get("verified") else f"DAMAGED: {problems or 'not verified'}"
+        )
         terminal.say(line)
         terminal.log("INFO" if one.get("verified") else "CRITICAL", line)
     if not found:
@@ -536,7 +637,11 @@ def verify_archive(command: Command, path: str) -> int:
 
 
 def do_verify(command: Command) -> int:
-    path = command.options("backup", {}).destination if command.arguments.path is None else command.arguments.path
+    path = (
+        command.options("backup", {}).destination
+        if command.arguments.path is None
+        else command.arguments.path
+    )
     return verify_archive(command, path)
 
 
@@ -547,13 +652,20 @@ def do_restore(command: Command) -> int:
     arguments, terminal = command.arguments, command.terminal
     given = {
         "backup": arguments.backup,
-        "path": command.options("backup", {}).destination if arguments.path is None else arguments.path,
+        "path": command.options("backup", {}).destination
+        if arguments.path is None
+        else arguments.path,
         "destination": arguments.destination,
         "files": arguments.files,
         "mode": "replace" if arguments.replace else "new",
     }
     with job_lock(command):
-        result = restore.run(RestoreOptions.from_mapping(given), command.world, check=arguments.dry_run, tell=terminal.progress).to_dict()
+        result = restore.run(
+            RestoreOptions.from_mapping(given),
+            command.world,
+            check=arguments.dry_run,
+            tell=terminal.progress,
+        ).to_dict()
     restored = result["restored"]
     line = f"{'Would restore' if arguments.dry_run else 'Restored'} {restored.get('files')} files from {restored.get('backup')} to {arguments.destination}"
     terminal.say(line)
@@ -563,15 +675,17 @@ def do_restore(command: Command) -> int:
 
 
 def do_cleanup(command: Command) -> int:
-    from ._core.fsutil import human_size
     from ._core.output import human
+    from ._core.system.text import human_size
 
     arguments, terminal = command.arguments, command.terminal
     flags = flags_given(arguments)
     if arguments.only_target:
         flags["only"] = arguments.only_target
     if flags.get("only") == []:
-        raise OptionError("--only names no target.", "Name some, or leave it out to clean up all.", "only")
+        raise OptionError(
+            "--only names no target.", "Name some, or leave it out to clean up all.", "only"
+        )
     dry_run = arguments.dry_run or command.rehearses_cleanup
     terminal.log("INFO", "cleanup started" + (" (dry run)" if dry_run else ""))
     with job_lock(command):
@@ -579,11 +693,23 @@ def do_cleanup(command: Command) -> int:
     rows = [["TARGET", "ROOT", "STATUS", "REMOVED", "FREED"]]
     for target in result["targets"]:
         freed = human_size(target.get("freed_bytes") or 0)
-        rows.append([target["name"], target.get("root", ""), target.get("status", ""), target.get("removed_count", 0), freed])
+        rows.append(
+            [
+                target["name"],
+                target.get("root", ""),
+                target.get("status", ""),
+                target.get("removed_count", 0),
+                freed,
+            ]
+        )
     if arguments.verbose or dry_run:
         for unit in result["plan"] if dry_run else result["removed"]:
             path = unit.get("path", "") if isinstance(unit, dict) else unit
-            size = f" ({human_size(unit.get('size') or unit.get('bytes') or 0)})" if isinstance(unit, dict) else ""
+            size = (
+                f" ({human_size(unit.get('size') or unit.get('bytes') or 0)})"
+                if isinstance(unit, dict)
+                else ""
+            )
             terminal.say(f"{'would remove' if dry_run else 'removed'} {path}{size}")
     terminal.say(*human.table(rows))
     line = f"{'Would free' if dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
@@ -594,8 +720,9 @@ def do_cleanup(command: Command) -> int:
 
 
 def do_maintenance(command: Command) -> int:
-    from ._core import fsutil, maintenance
+    from ._core import maintenance
     from ._core.fleet import report as fleet
+    from ._core.system import text
 
     arguments, terminal = command.arguments, command.terminal
     flags = {f"run_{phase}": False for phase in fleet.PHASES if getattr(arguments, f"skip_{phase}")}
@@ -627,16 +754,23 @@ def do_maintenance(command: Command) -> int:
 
     with job_lock(command):
         report = maintenance.run(options, phases, command.world, started)
-    rehearsed = ("backup", "cleanup") if check else ("cleanup",) if command.rehearses_cleanup else ()
+    rehearsed = (
+        ("backup", "cleanup") if check else ("cleanup",) if command.rehearses_cleanup else ()
+    )
     for entry in report["hosts"][0]["phases"]:
         if entry["phase"] in rehearsed and entry["status"] not in (fleet.FAILED, verdict.SKIPPED):
             entry["message"] = f"rehearsed, nothing was changed: {entry['message']}"
-    headline = fleet.headline(report) + (f" ({' and '.join(rehearsed)} rehearsed: nothing was changed)" if rehearsed else "")
+    headline = fleet.headline(report) + (
+        f" ({' and '.join(rehearsed)} rehearsed: nothing was changed)" if rehearsed else ""
+    )
     table = fleet.table(report)
     terminal.say(*table[:-1], headline)
     for entry in report["hosts"][0]["phases"]:
-        took = "" if entry["duration"] is None else f" in {fsutil.human_duration(entry['duration'])}"
-        terminal.log("ERROR" if entry["status"] == fleet.FAILED else "INFO", f"{entry['phase']}: {entry['status']}{took}: {entry['message']}")
+        took = "" if entry["duration"] is None else f" in {text.human_duration(entry['duration'])}"
+        terminal.log(
+            "ERROR" if entry["status"] == fleet.FAILED else "INFO",
+            f"{entry['phase']}: {entry['status']}{took}: {entry['message']}",
+        )
     terminal.log("INFO", headline)
     terminal.data(report)
     return EXIT_FAILED if report["failed_hosts"] else 0
@@ -650,7 +784,11 @@ def read_document(path: str):
         with open(path, encoding="utf-8") as stream:
             return json.load(stream)
     except (OSError, ValueError) as error:
-        raise OptionError(f"{path} can't be read as a JSON document: {error}.", "Give the output of a command with --json.", path) from None
+        raise OptionError(
+            f"{path} can't be read as a JSON document: {error}.",
+            "Give the output of a command with --json.",
+            path,
+        ) from None
 
 
 def do_alert(command: Command) -> int:
@@ -663,15 +801,29 @@ def do_alert(command: Command) -> int:
     if arguments.unit:
         values.setdefault("severity", "critical")
         if not values.get("msg"):
-            why = command.environ.get("MONITOR_SERVICE_RESULT", "")  # systemd 251 and later says it: oom-kill, timeout, exit-code
-            values["msg"] = f"{arguments.unit} failed on {command.world.hostname}" + (f" ({why})" if why else "")
-    result = alert.run(command.checked("alert", values, origin), command.world, check=arguments.dry_run).to_dict()
+            why = command.environ.get(
+                "MONITOR_SERVICE_RESULT", ""
+            )  # systemd 251 and later says it: oom-kill, timeout, exit-code
+            values["msg"] = f"{arguments.unit} failed on {command.world.hostname}" + (
+                f" ({why})" if why else ""
+            )
+    result = alert.run(
+        command.checked("alert", values, origin), command.world, check=arguments.dry_run
+    ).to_dict()
     for channel in result["channels"]:
-        terminal.say(f"{channel['name']}: {channel['status']} {channel.get('detail') or ''}".rstrip())
+        terminal.say(
+            f"{channel['name']}: {channel['status']} {channel.get('detail') or ''}".rstrip()
+        )
     if not result["channels"]:
-        terminal.say("No channel is configured: set alert.email, alert.webhooks, alert.syslog or alert.command in the configuration.")
+        terminal.say(
+            "No channel is configured: set alert.email, alert.webhooks, alert.syslog or alert.command in the configuration."
+        )
     terminal.data(result)
-    return EXIT_FAILED if any(channel["status"] in ("failed", "queued") for channel in result["channels"]) else 0
+    return (
+        EXIT_FAILED
+        if any(channel["status"] in ("failed", "queued") for channel in result["channels"])
+        else 0
+    )
 
 
 def effective(command: Command) -> tuple[dict, list]:
@@ -685,7 +837,9 @@ def effective(command: Command) -> tuple[dict, list]:
         except FleetError as error:
             problems.append(f"{part}: {error}")
             continue
-        found[part] = {name: {"value": value, "from": origin[name]} for name, value in shown.items()}
+        found[part] = {
+            name: {"value": value, "from": origin[name]} for name, value in shown.items()
+        }
     return found, problems
 
 
@@ -695,24 +849,35 @@ def do_config(command: Command) -> int:
     terminal = command.terminal
     found, problems = effective(command)
     rows = [["OPTION", "VALUE", "FROM"]]
-    rows += [[f"{part}.{name}", json.dumps(one["value"]), one["from"]] for part, options in found.items() for name, one in options.items()]
+    rows += [
+        [f"{part}.{name}", json.dumps(one["value"]), one["from"]]
+        for part, options in found.items()
+        for name, one in options.items()
+    ]
     if not command.arguments.quiet:
         terminal.say(*human.table(rows))
     terminal.say(*(f"wrong: {problem}" for problem in problems))
     if not problems:
-        terminal.say(f"The configuration can be used ({command.arguments.config}{'' if command.file else ': empty or not there, so defaults'}).")
+        terminal.say(
+            f"The configuration can be used ({command.arguments.config}{'' if command.file else ': empty or not there, so defaults'})."
+        )
     terminal.data({"options": found, "problems": problems, "version": version()})
     return EXIT_NOT_RUN if problems else 0
 
 
 def do_doctor(command: Command) -> int:
-    from ._core import doctor, fsutil, trial
+    from ._core import doctor, trial
     from ._core.backup import info
     from ._core.backup.options import InfoOptions
+    from ._core.system import locks
 
     arguments, world = command.arguments, command.world
     if arguments.run is not None and os.geteuid():
-        raise NotUsable("Only root can start the jobs' units (--run).", "Run: sudo mlfleet doctor --run", "--run")
+        raise NotUsable(
+            "Only root can start the jobs' units (--run).",
+            "Run: sudo mlfleet doctor --run",
+            "--run",
+        )
     found = trial.scheduled(world)
     for environ in (os.environ, command.environ, world.environ):
         environ.update(trial.variables(world, found))
@@ -720,7 +885,11 @@ def do_doctor(command: Command) -> int:
     checks = doctor.configuration(arguments.config, effective(command)[1])
     with contextlib.suppress(FleetError):  # said by the check before
         options = command.options("maintenance", {})
-        wanted |= {name for name in trial.UNITS if "maintenance" in wanted and getattr(options, f"run_{name}", False)}
+        wanted |= {
+            name
+            for name in trial.UNITS
+            if "maintenance" in wanted and getattr(options, f"run_{name}", False)
+        }
     work = {
         "health": lambda: judge(command, "health", {}, write=False),
         "gpu": lambda: judge(command, "gpu", {}, write=False),
@@ -740,18 +909,33 @@ def do_doctor(command: Command) -> int:
                 obstacles[name] = "there is not enough space for a backup"
 
     def backups() -> list:
-        return info.run(InfoOptions.from_mapping({"path": destination}))["backups"] if destination and os.path.isdir(destination) else []
+        return (
+            info.run(InfoOptions.from_mapping({"path": destination}))["backups"]
+            if destination and os.path.isdir(destination)
+            else []
+        )
 
     before, changed = [one["path"] for one in backups()], False
     started = list(dict.fromkeys(arguments.run or found.jobs)) if arguments.run is not None else []
     # Two at once would take each other's drop-ins away, and a rehearsal would become a cleanup.
-    with fsutil.lock(os.path.join(fsutil.lock_folder(), "trial.lock"), "trial run of mlfleet") if started else contextlib.nullcontext():
+    with (
+        locks.lock(os.path.join(locks.lock_folder(), "trial.lock"), "trial run of mlfleet")
+        if started
+        else contextlib.nullcontext()
+    ):
         for name in sorted(started, key=list(trial.UNITS).index):
             needs = [name] if name != "maintenance" else [one for one in work if one in wanted]
             obstacle = "; ".join(obstacles[one] for one in needs if one in obstacles)
-            check, how = doctor.trial_run(world, found, name, arguments.cleanup == "rehearse", obstacle)
+            check, how = doctor.trial_run(
+                world, found, name, arguments.cleanup == "rehearse", obstacle
+            )
             checks.append(check)
-            changed = changed or (how is not None and arguments.cleanup == "run" and name in ("cleanup", "maintenance") and "Freed 0 B" not in how.said)
+            changed = changed or (
+                how is not None
+                and arguments.cleanup == "run"
+                and name in ("cleanup", "maintenance")
+                and "Freed 0 B" not in how.said
+            )
     if destination and os.path.isdir(destination):
         checks.append(doctor.proven(backups(), destination))
         changed = changed or before != [one["path"] for one in backups()]
@@ -761,13 +945,19 @@ def do_doctor(command: Command) -> int:
     try:
         channels = alert_channels(command)
         if channels and arguments.alert_test:
-            tested = trial.alert_test(world, found, os.path.realpath(sys.argv[0])) if not os.geteuid() else None
+            tested = (
+                trial.alert_test(world, found, os.path.realpath(sys.argv[0]))
+                if not os.geteuid()
+                else None
+            )
             channels = alert_channels(command, send=True) if tested is None else tested
         checks.append(doctor.alerts(channels, tested=arguments.alert_test))
     except FleetError as error:
         checks.append(doctor.alerts(None, str(error)))
     extra = {"version": version(), "changed": changed}
-    document = verdict.Document(verdict.isoformat(time.time()), world.hostname, tuple(checks), extra).to_dict()
+    document = verdict.Document(
+        verdict.isoformat(time.time()), world.hostname, tuple(checks), extra
+    ).to_dict()
     show_document(command, document)
     return int(document["exit_code"])
 
@@ -786,15 +976,23 @@ def alert_channels(command: Command, send: bool = False) -> list:
 def do_completion(command: Command) -> int:
     """Print the completion script for bash, made from the parser, so that it names what this version knows."""
     parser = parser_of()
-    (subparsers,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    (subparsers,) = [
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    ]
     files, plain, flags = [], [], []
     for name, sub in subparsers.choices.items():
         words = []
         for action in sub._actions:
             words += [word for word in action.option_strings if word.startswith("--")]
             patterns = "|".join(f'"{name} {word}"' for word in action.option_strings)
-            choices = action.choices or (action.metavar[1:-1].split(",") if str(action.metavar).startswith("{") else ())
-            if not patterns or action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
+            choices = action.choices or (
+                action.metavar[1:-1].split(",") if str(action.metavar).startswith("{") else ()
+            )
+            if (
+                not patterns
+                or action.nargs == 0
+                or isinstance(action, argparse.BooleanOptionalAction)
+            ):
                 continue
             if choices:
                 flags.append(f"    {patterns}) words='{' '.join(map(str, choices))}' ;;")
@@ -805,7 +1003,9 @@ def do_completion(command: Command) -> int:
     flags.sort(key=lambda line: line.startswith('    "') and '"*)' in line)
     names = " ".join([*subparsers.choices, "--help", "--version"])
     script = _COMPLETION.replace("@NAMES@", names).replace("@FLAGS@", "\n".join(flags))
-    command.terminal.say(script.replace("@FILES@", "|".join(files)).replace("@PLAIN@", "|".join(plain)).rstrip())
+    command.terminal.say(
+        script.replace("@FILES@", "|".join(files)).replace("@PLAIN@", "|".join(plain)).rstrip()
+    )
     return 0
 
 
@@ -860,90 +1060,233 @@ EXAMPLES = {
         'mlfleet health --disk-warn 70 --services "docker nginx" --no-network',
         "mlfleet health --json | jq .summary.health_score",
     ),
-    "gpu": ("mlfleet gpu --verbose", "TEMP_THRESHOLD=75 mlfleet gpu", "mlfleet gpu --json | jq '.gpus[] | .id, .temp'"),
+    "gpu": (
+        "mlfleet gpu --verbose",
+        "TEMP_THRESHOLD=75 mlfleet gpu",
+        "mlfleet gpu --json | jq '.gpus[] | .id, .temp'",
+    ),
     "backup": (
         "mlfleet backup --dry-run",
         "MODEL_DIR=/opt/ml/models BACKUP_DIR=/backup/models mlfleet backup",
         "S3_BUCKET=my-backups mlfleet backup --s3-sync",
         "mlfleet backup --verify /backup/models/models_backup_20250131_020000.tar.gz",
     ),
-    "verify": ("mlfleet verify", "mlfleet verify /backup/models/models_backup_20250131_020000.tar.gz"),
-    "restore": ("mlfleet restore --dry-run /srv/restored", "mlfleet restore /srv/restored 'bert/*' --backup models_backup_20250131_020000.tar.gz"),
-    "cleanup": ("mlfleet cleanup --dry-run", "mlfleet cleanup --aggressive", "EXPERIMENTS_RETENTION=14 mlfleet cleanup --experiments-only"),
-    "maintenance": ("mlfleet maintenance --dry-run", "mlfleet maintenance --skip-gpu --continue-on-error"),
+    "verify": (
+        "mlfleet verify",
+        "mlfleet verify /backup/models/models_backup_20250131_020000.tar.gz",
+    ),
+    "restore": (
+        "mlfleet restore --dry-run /srv/restored",
+        "mlfleet restore /srv/restored 'bert/*' --backup models_backup_20250131_020000.tar.gz",
+    ),
+    "cleanup": (
+        "mlfleet cleanup --dry-run",
+        "mlfleet cleanup --aggressive",
+        "EXPERIMENTS_RETENTION=14 mlfleet cleanup --experiments-only",
+    ),
+    "maintenance": (
+        "mlfleet maintenance --dry-run",
+        "mlfleet maintenance --skip-gpu --continue-on-error",
+    ),
     "alert": (
         "mlfleet alert --test",
         "mlfleet alert --severity warning --msg 'The tape library is full'",
         "mlfleet health --json | mlfleet alert --document -",
     ),
     "config": ("mlfleet config --check", "mlfleet config --json | jq .options.backup"),
-    "doctor": ("mlfleet doctor", "mlfleet doctor --run", "mlfleet doctor --run gpu health --alert-test"),
+    "doctor": (
+        "mlfleet doctor",
+        "mlfleet doctor --run",
+        "mlfleet doctor --run gpu health --alert-test",
+    ),
 }
 
 
 def parser_of(names=None) -> argparse.ArgumentParser:
     """Return the parser; only the subcommands in C(names) get their options (importing a part costs time)."""
     parser = argparse.ArgumentParser(
-        prog="mlfleet", description="Keeps this ML node healthy.", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mlfleet",
+        description="Keeps this ML node healthy.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"mlfleet {version()}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def add(name: str, text: str, work, part: str | None = None, leave_out=(), dry_run=False) -> argparse.ArgumentParser:
+    def add(
+        name: str, text: str, work, part: str | None = None, leave_out=(), dry_run=False
+    ) -> argparse.ArgumentParser:
         examples = "".join(f"  {line}\n" for line in EXAMPLES[name])
         epilog = f"examples:\n{examples}\n{EPILOG}"
-        sub = subparsers.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        sub = subparsers.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         sub.set_defaults(work=work)
-        sub.add_argument("--config", default=CONFIG, metavar="FILE", help=f"configuration file (default {CONFIG}) [MLFLEET_CONFIG]")
-        sub.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
+        sub.add_argument(
+            "--config",
+            default=CONFIG,
+            metavar="FILE",
+            help=f"configuration file (default {CONFIG}) [MLFLEET_CONFIG]",
+        )
+        sub.add_argument(
+            "--json", action="store_true", help="print one JSON document and nothing else on stdout"
+        )
         sub.add_argument("--verbose", "-v", action="store_true", help="show what passed too")
         if name in LOGS:
-            sub.add_argument("--log-file", metavar="FILE", help=f"append to this log (default {LOGS[name]})")
+            sub.add_argument(
+                "--log-file", metavar="FILE", help=f"append to this log (default {LOGS[name]})"
+            )
         if dry_run:
-            sub.add_argument("--dry-run", "-n", action="store_true", help="change nothing, say what would be done")
+            sub.add_argument(
+                "--dry-run",
+                "-n",
+                action="store_true",
+                help="change nothing, say what would be done",
+            )
             if name != "alert":
-                sub.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait this long for another job to end (default 0)")
+                sub.add_argument(
+                    "--wait",
+                    type=float,
+                    default=0,
+                    metavar="SECONDS",
+                    help="wait this long for another job to end (default 0)",
+                )
         if part and (names is None or name in names):
             add_options(sub, config.option_set(part).TABLE, leave_out)
         return sub
 
     for name, text in (("health", "judge this node"), ("gpu", "judge the GPUs of this node")):
         sub = add(name, text, do_health, name, leave_out=("fail_on",))
-        sub.add_argument("--format", choices=("text", "nagios", "junit"), default="text", help="what to print: for people, plugin output, or JUnit XML")
-        sub.add_argument("--no-alert", action="store_true", help="tell nobody, whatever the verdict")
-    sub = add("backup", "back up the models, verified", do_backup, "backup", leave_out=("verify",), dry_run=True)
-    sub.add_argument("--s3-sync", action="store_true", help="store a copy in the bucket named by S3_BUCKET or the configuration")
-    sub.add_argument("--verify", dest="verify_file", metavar="FILE", type=full_path, help="make no backup; verify this archive")
-    sub.add_argument("--no-verify", dest="option:verify", action="store_false", default=None, help="do not read the new archive back [VERIFY_BACKUP=false]")
+        sub.add_argument(
+            "--format",
+            choices=("text", "nagios", "junit"),
+            default="text",
+            help="what to print: for people, plugin output, or JUnit XML",
+        )
+        sub.add_argument(
+            "--no-alert", action="store_true", help="tell nobody, whatever the verdict"
+        )
+    sub = add(
+        "backup",
+        "back up the models, verified",
+        do_backup,
+        "backup",
+        leave_out=("verify",),
+        dry_run=True,
+    )
+    sub.add_argument(
+        "--s3-sync",
+        action="store_true",
+        help="store a copy in the bucket named by S3_BUCKET or the configuration",
+    )
+    sub.add_argument(
+        "--verify",
+        dest="verify_file",
+        metavar="FILE",
+        type=full_path,
+        help="make no backup; verify this archive",
+    )
+    sub.add_argument(
+        "--no-verify",
+        dest="option:verify",
+        action="store_false",
+        default=None,
+        help="do not read the new archive back [VERIFY_BACKUP=false]",
+    )
     sub = add("verify", "read backups again and compare every file", do_verify)
-    sub.add_argument("path", nargs="?", type=full_path, help="an archive or a backup folder (default: the configured one)")
+    sub.add_argument(
+        "path",
+        nargs="?",
+        type=full_path,
+        help="an archive or a backup folder (default: the configured one)",
+    )
     sub = add("restore", "restore a backup, verified while it is written", do_restore, dry_run=True)
     sub.add_argument("destination", type=full_path, help="folder to restore to")
     sub.add_argument("files", nargs="*", help="only these files (patterns)")
-    sub.add_argument("--backup", default="latest", type=_archive, help="archive, its name, or latest")
-    sub.add_argument("--path", metavar="DIR", type=full_path, help="backup folder (default: the configured one)")
+    sub.add_argument(
+        "--backup", default="latest", type=_archive, help="archive, its name, or latest"
+    )
+    sub.add_argument(
+        "--path", metavar="DIR", type=full_path, help="backup folder (default: the configured one)"
+    )
     sub.add_argument("--replace", action="store_true", help="replace what is in the destination")
-    sub = add("cleanup", "remove old experiments, checkpoints, logs and temporary files", do_cleanup, "cleanup", dry_run=True)
+    sub = add(
+        "cleanup",
+        "remove old experiments, checkpoints, logs and temporary files",
+        do_cleanup,
+        "cleanup",
+        dry_run=True,
+    )
     for target in ("experiments", "checkpoints"):
-        sub.add_argument(f"--{target}-only", dest="only_target", action="append_const", const=target, help=f"clean up {target} and nothing else")
-    sub = add("maintenance", "health, GPU, backup, cleanup, in this order", do_maintenance, dry_run=True)
+        sub.add_argument(
+            f"--{target}-only",
+            dest="only_target",
+            action="append_const",
+            const=target,
+            help=f"clean up {target} and nothing else",
+        )
+    sub = add(
+        "maintenance", "health, GPU, backup, cleanup, in this order", do_maintenance, dry_run=True
+    )
     for phase in ("health", "gpu", "backup", "cleanup"):
         sub.add_argument(f"--skip-{phase}", action="store_true", help=f"leave out {phase}")
-    sub.add_argument("--continue-on-error", action="store_true", help="go on after a phase that failed (cleanup never follows a failed backup)")
+    sub.add_argument(
+        "--continue-on-error",
+        action="store_true",
+        help="go on after a phase that failed (cleanup never follows a failed backup)",
+    )
     sub.add_argument("--no-alert", action="store_true", help="tell nobody, whatever the verdict")
-    sub = add("alert", "tell people, over the configured channels", do_alert, "alert", leave_out=("document",), dry_run=True)
-    sub.add_argument("--document", dest="document_file", metavar="FILE", help="verdict to tell about (- for standard input)")
+    sub = add(
+        "alert",
+        "tell people, over the configured channels",
+        do_alert,
+        "alert",
+        leave_out=("document",),
+        dry_run=True,
+    )
+    sub.add_argument(
+        "--document",
+        dest="document_file",
+        metavar="FILE",
+        help="verdict to tell about (- for standard input)",
+    )
     sub.add_argument("--unit", help="say that this systemd unit failed (for OnFailure=)")
     sub = add("config", "show the effective configuration and where it comes from", do_config)
-    sub.add_argument("--check", action="store_true", help="the same: show it, and end with 3 when it can't be used")
+    sub.add_argument(
+        "--check",
+        action="store_true",
+        help="the same: show it, and end with 3 when it can't be used",
+    )
     sub.add_argument("--quiet", "-q", action="store_true", help="only say whether it can be used")
-    sub = add("doctor", "say whether this node can look after itself; changes nothing unless told to start the jobs", do_doctor)
+    sub = add(
+        "doctor",
+        "say whether this node can look after itself; changes nothing unless told to start the jobs",
+        do_doctor,
+    )
     jobs = ("health", "gpu", "backup", "cleanup", "maintenance")
     text = "start these jobs too (default: all scheduled ones), once, in their own units as their timers do; needs root"
-    sub.add_argument("--run", nargs="*", choices=jobs, metavar="JOB", help=f"{text}; known: {' '.join(jobs)}")
-    sub.add_argument("--cleanup", choices=("rehearse", "run"), default="rehearse", help="whether a cleanup that is started removes anything (default rehearse)")
-    sub.add_argument("--alert-test", action="store_true", help="send a marked test message over each alert channel")
-    subparsers.add_parser("completion", description="Print the completion script for bash.").set_defaults(work=do_completion)
+    sub.add_argument(
+        "--run", nargs="*", choices=jobs, metavar="JOB", help=f"{text}; known: {' '.join(jobs)}"
+    )
+    sub.add_argument(
+        "--cleanup",
+        choices=("rehearse", "run"),
+        default="rehearse",
+        help="whether a cleanup that is started removes anything (default rehearse)",
+    )
+    sub.add_argument(
+        "--alert-test",
+        action="store_true",
+        help="send a marked test message over each alert channel",
+    )
+    subparsers.add_parser(
+        "completion", description="Print the completion script for bash."
+    ).set_defaults(work=do_completion)
     return parser
 
 
@@ -966,7 +1309,9 @@ def _prepare() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, so no file of ours ever becomes stdout
+            os.open(
+                os.devnull, os.O_RDWR
+            )  # takes the lowest free number, so no file of ours ever becomes stdout
         if getattr(sys, name) is None:
             setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -979,7 +1324,9 @@ def _prepare() -> None:
 def _exit_status(command: Command, error: FleetError) -> int:
     if isinstance(error, VerificationFailed):
         return EXIT_BAD_BACKUP
-    if command.name in ("backup", "restore", "cleanup") and not isinstance(error, (OptionError, MissingLibrary, LockBusy)):
+    if command.name in ("backup", "restore", "cleanup") and not isinstance(
+        error, (OptionError, MissingLibrary, LockBusy)
+    ):
         return EXIT_FAILED
     return EXIT_NOT_RUN
 
@@ -1013,7 +1360,13 @@ def run(command: Command) -> int:
             _tell(traceback.format_exc())
         lines = " ".join(str(error).split())
         todo = "This is a fault of mlfleet; run it again with MLFLEET_DEBUG=1 in the environment for the traceback."
-        failed(FleetError(f"{command.name} ended unexpectedly: {type(error).__name__}: {lines}.", todo, command.name))
+        failed(
+            FleetError(
+                f"{command.name} ended unexpectedly: {type(error).__name__}: {lines}.",
+                todo,
+                command.name,
+            )
+        )
         return EXIT_NOT_RUN
 
 

@@ -16,7 +16,9 @@ ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 
 
 def options(role):
-    return yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    return yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"][
+        "main"
+    ]["options"]
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
@@ -37,7 +39,12 @@ def test_variables_carry_the_roles_name_and_a_description(role):
             assert spec["elements"], name
 
 
-PHASES = {"health": "node_health", "gpu": "gpu_health", "backup": "model_backup", "cleanup": "artifact_cleanup"}
+PHASES = {
+    "health": "node_health",
+    "gpu": "gpu_health",
+    "backup": "model_backup",
+    "cleanup": "artifact_cleanup",
+}
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -54,8 +61,14 @@ def test_the_maintenance_role_passes_options_that_the_parts_have(phase):
         variable = f"maintenance_{phase}_{name}"
         if variable in specs:
             assert variable in template
-            assert (specs[variable]["type"], specs[variable].get("elements")) == (table[name].type, table[name].elements), variable
+            assert (specs[variable]["type"], specs[variable].get("elements")) == (
+                table[name].type,
+                table[name].elements,
+            ), variable
     # Every threshold can be set where the playbook is called by its name. fail_on would turn a sick node into a failed phase.
     assert set(table) - set(passed) <= {"fail_on", "force"}
     handed_over = {f"maintenance_{phase}_{name}" for name in passed}
-    assert {name for name in specs if name.startswith(f"maintenance_{phase}_")} <= handed_over | {"maintenance_backup_throttle", "maintenance_backup_dir"}
+    assert {name for name in specs if name.startswith(f"maintenance_{phase}_")} <= handed_over | {
+        "maintenance_backup_throttle",
+        "maintenance_backup_dir",
+    }

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .. import isolate
 from ..errors import WriteFailed
 from ..ports import World
+from ..system import isolate
 from . import events as happenings
 from .channel import FAILED, QUEUED, SENT, SKIPPED, WOULD_SEND, Channel, answer_for
 from .events import TEST, Event
@@ -34,7 +34,11 @@ class Result:
     @property
     def undelivered(self) -> list[str]:
         """The channels that failed or have to be tried again, as C(name: detail)."""
-        return [f"{one['name']}: {one['detail']}" for one in self.channels if one["status"] in (FAILED, QUEUED)]
+        return [
+            f"{one['name']}: {one['detail']}"
+            for one in self.channels
+            if one["status"] in (FAILED, QUEUED)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return C(changed), C(channels) and C(events)."""
@@ -51,7 +55,10 @@ def channels_of(options: AlertOptions, world: World) -> list[Channel]:
     if options.webhooks:
         from .webhook import Webhook
 
-        found += [Webhook(world, hook, options.digest_after, options.cooldown) for hook in options.webhooks]
+        found += [
+            Webhook(world, hook, options.digest_after, options.cooldown)
+            for hook in options.webhooks
+        ]
     if options.syslog:
         from .syslog import Syslog
 
@@ -59,7 +66,15 @@ def channels_of(options: AlertOptions, world: World) -> list[Channel]:
     if options.command:
         from .command import Command
 
-        found.append(Command(world, options.command, options.command_timeout, options.digest_after, _variables(options)))
+        found.append(
+            Command(
+                world,
+                options.command,
+                options.command_timeout,
+                options.digest_after,
+                _variables(options),
+            )
+        )
     taken: set[str] = set()
     for channel in found:
         name, place = channel.name, 1
@@ -94,7 +109,11 @@ def observe(options: AlertOptions, world: World) -> tuple[list[Event], frozenset
         for problem in problems:
             world.warn(problem)
     if options.msg is not None:
-        seen.append(happenings.from_message(options.msg, options.severity, options.check, options.subject, world.hostname, now))
+        seen.append(
+            happenings.from_message(
+                options.msg, options.severity, options.check, options.subject, world.hostname, now
+            )
+        )
     return seen, ran
 
 
@@ -141,17 +160,31 @@ def _carry_out(
     to_send = [event for event, send in decided if send]
     result = Result(events=[_shown(event, "send" if send else "hold") for event, send in decided])
     if lost and not dry:
-        world.warn(f"{lost} message(s) could not be delivered for a day, or were too many, and are given up.")
+        world.warn(
+            f"{lost} message(s) could not be delivered for a day, or were too many, and are given up."
+        )
     filed = {channel.name: store.identity(channel.identity) for channel in channels}
     for channel in channels:
         channel.mark = store.identity
-        store.enqueue(filed[channel.name], [event for event in to_send if channel.wants(event)], now)
+        store.enqueue(
+            filed[channel.name], [event for event in to_send if channel.wants(event)], now
+        )
     still_open = {entry["incident"] for entry in after.values() if entry["open"]}
-    units = {channel.name: channel.units(store.waiting(filed[channel.name]), still_open) for channel in channels}
+    units = {
+        channel.name: channel.units(store.waiting(filed[channel.name]), still_open)
+        for channel in channels
+    }
     if dry:
         for channel in channels:
             count = sum(len(unit.events) for unit in units[channel.name])
-            result.channels.append(_line(channel, WOULD_SEND if count else SKIPPED, f"would send {len(units[channel.name])} message(s)", count))
+            result.channels.append(
+                _line(
+                    channel,
+                    WOULD_SEND if count else SKIPPED,
+                    f"would send {len(units[channel.name])} message(s)",
+                    count,
+                )
+            )
         result.changed = would and any(one["status"] == WOULD_SEND for one in result.channels)
         return result
     store.data["entries"] = after
@@ -187,20 +220,38 @@ def _carry_out(
     return result
 
 
-def _deliver(channels: Sequence[Channel], units: dict[str, list[Any]]) -> dict[str, list[dict[str, Any]]]:
+def _deliver(
+    channels: Sequence[Channel], units: dict[str, list[Any]]
+) -> dict[str, list[dict[str, Any]]]:
     """Let all channels send at once, each in a child of its own, so that neither a dead server nor a dead resolver holds up the others."""
     # Memory that parent and child share: what arrived is known even of a child that had to be killed.
-    arrived = {channel.name: mmap.mmap(-1, max(1, len(units[channel.name]))) for channel in channels}
-    jobs = {channel.name: _job(channel, units[channel.name], arrived[channel.name]) for channel in channels}
+    arrived = {
+        channel.name: mmap.mmap(-1, max(1, len(units[channel.name]))) for channel in channels
+    }
+    jobs = {
+        channel.name: _job(channel, units[channel.name], arrived[channel.name])
+        for channel in channels
+    }
     longest = max((channel.budget for channel in channels), default=0.0) + _GRACE
-    found = {channel.name: [answer_for(unit, QUEUED, "") for unit in units[channel.name]] for channel in channels}
+    found = {
+        channel.name: [answer_for(unit, QUEUED, "") for unit in units[channel.name]]
+        for channel in channels
+    }
     for name, outcome in isolate.call_many(jobs, longest).items():
         if outcome.value is not None:
             found[name] = outcome.value
         else:
-            detail = f"no answer within {longest:.0f} s" if outcome.timed_out else "the sending process died"
+            detail = (
+                f"no answer within {longest:.0f} s"
+                if outcome.timed_out
+                else "the sending process died"
+            )
             for one, sent in zip(found[name], arrived[name]):
-                one.update({"status": SENT, "detail": "sent before the channel hung"} if sent else {"detail": detail})
+                one.update(
+                    {"status": SENT, "detail": "sent before the channel hung"}
+                    if sent
+                    else {"detail": detail}
+                )
     return found
 
 
@@ -221,16 +272,35 @@ def _line(channel: Channel, status: str, detail: str, count: int) -> dict[str, A
 
 def _summed(channel: Channel, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return a channel's result line: the worst that happened, with how many messages fared how."""
-    counts = {status: sum(one["status"] == status for one in answers) for status in (FAILED, QUEUED, SENT, SKIPPED)}
+    counts = {
+        status: sum(one["status"] == status for one in answers)
+        for status in (FAILED, QUEUED, SENT, SKIPPED)
+    }
     status = next((one for one, count in counts.items() if count), SKIPPED)
     detail = next((one["detail"] for one in answers if one["status"] == status), "")
     if len(answers) > 1:
-        detail = ", ".join(f"{count} {one}" for one, count in counts.items() if count) + f"; {detail}"
+        detail = (
+            ", ".join(f"{count} {one}" for one, count in counts.items() if count) + f"; {detail}"
+        )
     return _line(channel, status, detail, sum(len(one["keys"]) for one in answers))
 
 
 def _shown(event: Event, decision: str) -> dict[str, Any]:
-    found = {name: getattr(event, name) for name in ("host", "check", "subject", "status", "severity", "message", "kind", "reason", "key", "incident")}
+    found = {
+        name: getattr(event, name)
+        for name in (
+            "host",
+            "check",
+            "subject",
+            "status",
+            "severity",
+            "message",
+            "kind",
+            "reason",
+            "key",
+            "incident",
+        )
+    }
     return {**found, "decision": decision}
 
 
@@ -243,7 +313,9 @@ def _test(options: AlertOptions, world: World, channels: Sequence[Channel], chec
     result = Result(events=[_shown(event, "send")])
     units = {channel.name: channel.units([event], [event.key]) for channel in channels}
     if check:
-        result.channels = [_line(channel, WOULD_SEND, "would send a test message", 1) for channel in channels]
+        result.channels = [
+            _line(channel, WOULD_SEND, "would send a test message", 1) for channel in channels
+        ]
     else:
         outcomes = _deliver(channels, units)
         for answers in outcomes.values():

@@ -43,7 +43,14 @@ class Undelivered(Exception):
     :param left: marks of the recipients who still have to get it, when others have it already.
     """
 
-    def __init__(self, detail: str, passing: bool, wait: float | None = None, alone: bool = False, left: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        detail: str,
+        passing: bool,
+        wait: float | None = None,
+        alone: bool = False,
+        left: Sequence[str] = (),
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.passing = passing
@@ -61,7 +68,9 @@ class Channel:
 
     kind = ""
 
-    def __init__(self, world: World, name: str, target: str, identity: str, digest_after: int = 5) -> None:
+    def __init__(
+        self, world: World, name: str, target: str, identity: str, digest_after: int = 5
+    ) -> None:
         self.world = world
         #: As shown in results. C(target) is an address without anything secret in it.
         self.name = name
@@ -132,13 +141,23 @@ class Channel:
                 except Absent as error:
                     status, detail = SKIPPED, str(error)
                 except Undelivered as error:
-                    status, detail, left = QUEUED if error.passing else FAILED, error.detail, error.left
+                    status, detail, left = (
+                        QUEUED if error.passing else FAILED,
+                        error.detail,
+                        error.left,
+                    )
                     if error.passing:
                         self.retries = 0
                         down = "" if error.alone else detail
                 except Exception as error:  # noqa: BLE001  # one channel must never stop the others; texts of strangers may hold secrets
                     status, detail = FAILED, f"unexpected {type(error).__name__} while sending"
-            found.append({**answer_for(unit, status, hide(detail, self.secrets)), "left": list(left), "incomplete": self.incomplete})
+            found.append(
+                {
+                    **answer_for(unit, status, hide(detail, self.secrets)),
+                    "left": list(left),
+                    "incomplete": self.incomplete,
+                }
+            )
         return found
 
 

@@ -23,7 +23,14 @@ class Command(Channel):
 
     kind = "command"
 
-    def __init__(self, world: World, argv: Sequence[str], timeout: float, digest_after: int, withheld: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        world: World,
+        argv: Sequence[str],
+        timeout: float,
+        digest_after: int,
+        withheld: Iterable[str] = (),
+    ) -> None:
         super().__init__(world, "command", argv[0], "command " + "\0".join(argv), digest_after)
         self.argv = list(argv)
         self.timeout = timeout
@@ -35,17 +42,37 @@ class Command(Channel):
         return super().budget + self.timeout
 
     def send(self, unit: Unit, deadline: float) -> str:
-        message = unit.events[0].message if len(unit.events) == 1 else "\n".join([unit.title, *unit.lines])
-        environment = dict.fromkeys((name for name in self.withheld if name in self.world.environ), "")
-        environment.update({f"MLOPS_{name.upper()}": value[:_LONGEST] for name, value in placeholders(unit).items()})
+        message = (
+            unit.events[0].message
+            if len(unit.events) == 1
+            else "\n".join([unit.title, *unit.lines])
+        )
+        environment = dict.fromkeys(
+            (name for name in self.withheld if name in self.world.environ), ""
+        )
+        environment.update(
+            {
+                f"MLOPS_{name.upper()}": value[:_LONGEST]
+                for name, value in placeholders(unit).items()
+            }
+        )
         timeout = min(self.timeout, deadline - time.monotonic())
         if timeout <= 0:
             raise Undelivered("no time left", passing=True)
         try:
-            done = self.world.run([*self.argv, unit.severity, message[:_LONGEST]], timeout=timeout, env=environment, stdin="")
+            done = self.world.run(
+                [*self.argv, unit.severity, message[:_LONGEST]],
+                timeout=timeout,
+                env=environment,
+                stdin="",
+            )
         except CommandFailed as error:
             raise Undelivered(error.message, passing="not installed" not in error.message) from None
         said = one_line(done.stdout[:2000].strip() + " " + done.stderr[:2000], 300)
         if done.returncode != 0:
-            raise Undelivered(f"ended with {done.returncode}" + (f": {said}" if said else ""), passing=True, alone=True)
+            raise Undelivered(
+                f"ended with {done.returncode}" + (f": {said}" if said else ""),
+                passing=True,
+                alone=True,
+            )
         return "ended with 0" + (f": {said}" if said else "")

@@ -94,10 +94,18 @@ class Event:
             value = values.get(name)
             if kind == "str" and name in values and not isinstance(value, str):
                 raise ValueError(name)
-            if kind == "float" and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 253402300799):
+            if kind == "float" and (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 <= value < 253402300799
+            ):
                 raise ValueError(name)
         previous, only = values.get("previous", ()), values.get("only", ())
-        if not isinstance(previous, (list, tuple)) or values.get("severity") not in LEVELS or any(one not in list(LEVELS) for one in previous):
+        if (
+            not isinstance(previous, (list, tuple))
+            or values.get("severity") not in LEVELS
+            or any(one not in list(LEVELS) for one in previous)
+        ):
             raise ValueError("severity")
         if not isinstance(only, (list, tuple)) or not all(isinstance(one, str) for one in only):
             raise ValueError("only")
@@ -109,13 +117,17 @@ class Event:
 
 def one_line(text: Any, longest: int = _LONGEST) -> str:
     """Return C(text) as one printable line: control and bidirectional override characters become blanks, too long is cut."""
-    clean = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+", " ", str(text)).strip()
+    clean = re.sub(
+        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+", " ", str(text)
+    ).strip()
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 
 def key_of(host: str, check: str, subject: str) -> str:
     """Return the stable deduplication key: readable, free of characters that mean something in URLs, at most 140 long."""
-    digest = hashlib.sha256("\0".join((host, check, subject)).encode("utf-8", "replace")).hexdigest()[:16]
+    digest = hashlib.sha256(
+        "\0".join((host, check, subject)).encode("utf-8", "replace")
+    ).hexdigest()[:16]
     slug = [re.sub(r"[^A-Za-z0-9_-]+", "-", word)[:60].strip("-") or "x" for word in (host, check)]
     return ".".join((*slug, digest))
 
@@ -125,7 +137,14 @@ def digest_key(host: str) -> str:
     return key_of(host, "digest", "")
 
 
-def from_message(message: str, severity: str | None, check: str | None, subject: str | None, host: str, now: float) -> Event:
+def from_message(
+    message: str,
+    severity: str | None,
+    check: str | None,
+    subject: str | None,
+    host: str,
+    now: float,
+) -> Event:
     """Return the sighting of a plain message.
 
     Without C(check) the text itself says what it is about: the same text is the same thing, another text another.
@@ -136,10 +155,22 @@ def from_message(message: str, severity: str | None, check: str | None, subject:
     key = key_of(host, name, about if check else f"{about}\0{message}")
     status = severity or verdict.WARNING
     counts_as = verdict.WARNING if status == verdict.UNKNOWN else status
-    return Event(key=key, host=host, check=name, subject=about, status=status, severity=counts_as, message=text, time=now, since=now)
+    return Event(
+        key=key,
+        host=host,
+        check=name,
+        subject=about,
+        status=status,
+        severity=counts_as,
+        message=text,
+        time=now,
+        since=now,
+    )
 
 
-def from_document(document: Mapping[str, Any], host: str, now: float) -> tuple[list[Event], list[str]]:
+def from_document(
+    document: Mapping[str, Any], host: str, now: float
+) -> tuple[list[Event], list[str]]:
     """Return the sightings of a verdict document and what in it could not be used.
 
     A sighting with severity C(pass) says that the thing is well, absent or judged not to exist. Unknown keys are ignored.
@@ -152,26 +183,48 @@ def from_document(document: Mapping[str, Any], host: str, now: float) -> tuple[l
     if not isinstance(checks, (list, tuple)):
         if document.get("skipped") is True:
             return [], []
-        why, todo = "", "Register the result of gpu_health or node_health, or give severity and message."
+        why, todo = (
+            "",
+            "Register the result of gpu_health or node_health, or give severity and message.",
+        )
         if isinstance(document.get("results"), (list, tuple)):
-            why, todo = " It is the result of a loop.", "Give one entry of its results, in a loop of its own."
-        elif document.get("msg") and (document.get("failed") is True or document.get("unreachable") is True):
+            why, todo = (
+                " It is the result of a loop.",
+                "Give one entry of its results, in a loop of its own.",
+            )
+        elif document.get("msg") and (
+            document.get("failed") is True or document.get("unreachable") is True
+        ):
             why = f" The task that should have judged failed: {one_line(document['msg'])}."
         raise OptionError(f"The document has no list of checks.{why}", todo, "document")
     host = one_line(document.get("hostname") or host, 255)
     source = next((part for key, part in _PARTS.items() if key in document), "")
-    usable = [one for one in checks if isinstance(one, Mapping) and isinstance(one.get("check"), str) and one["check"]]
-    problems = [] if len(usable) == len(checks) else [f"{len(checks) - len(usable)} of {len(checks)} checks have no name and were ignored."]
+    usable = [
+        one
+        for one in checks
+        if isinstance(one, Mapping) and isinstance(one.get("check"), str) and one["check"]
+    ]
+    problems = (
+        []
+        if len(usable) == len(checks)
+        else [f"{len(checks) - len(usable)} of {len(checks)} checks have no name and were ignored."]
+    )
     odd = sum(one.get("status") not in verdict.STATUSES for one in usable)
     if odd:
         problems.append(f"{odd} of {len(checks)} checks have no known status and count as unknown.")
-        usable = [one if one.get("status") in verdict.STATUSES else {**one, "status": verdict.UNKNOWN} for one in usable]
+        usable = [
+            one if one.get("status") in verdict.STATUSES else {**one, "status": verdict.UNKNOWN}
+            for one in usable
+        ]
     unknown_as = _unknown_as(document, usable)
     found: dict[str, Event] = {}
     for one in usable:
         status: str = one["status"]
         severity = {verdict.UNKNOWN: unknown_as, verdict.SKIPPED: verdict.PASS}.get(status, status)
-        check, subject = one_line(one["check"], 200), one_line("" if one.get("subject") is None else one["subject"], 200)
+        check, subject = (
+            one_line(one["check"], 200),
+            one_line("" if one.get("subject") is None else one["subject"], 200),
+        )
         event = Event(
             key=key_of(host, check, subject),
             host=host,
@@ -214,4 +267,6 @@ def _epoch(since: Any, now: float) -> float:
 def merge(old: Event, new: Event) -> Event:
     """Return the newer of two events of one key, remembering which severities a service may still show."""
     earlier = dict.fromkeys((*old.previous, old.severity, *new.previous))
-    return replace(new, previous=tuple(one for one in earlier if one not in (new.severity, verdict.PASS)))
+    return replace(
+        new, previous=tuple(one for one in earlier if one not in (new.severity, verdict.PASS))
+    )

@@ -80,7 +80,9 @@ class Unit:
     @property
     def lines(self) -> list[str]:
         """The events, worst first, one line each."""
-        ordered = sorted(self.events, key=lambda event: (-event.level, event.host, event.check, event.subject))
+        ordered = sorted(
+            self.events, key=lambda event: (-event.level, event.host, event.check, event.subject)
+        )
         return [f"{event.word} {event.host} {event.label}: {event.message}" for event in ordered]
 
 
@@ -93,7 +95,17 @@ def separate(events: Sequence[Event], digest_after: int) -> list[Unit]:
 
 def together(events: Sequence[Event]) -> list[Unit]:
     """For receivers that take lists: everything in one message."""
-    return [Unit(tuple(events), digest_key(events[0].host), all(event.kind == RECOVERY for event in events))] if events else []
+    return (
+        [
+            Unit(
+                tuple(events),
+                digest_key(events[0].host),
+                all(event.kind == RECOVERY for event in events),
+            )
+        ]
+        if events
+        else []
+    )
 
 
 def by_incident(events: Sequence[Event], still_open: Iterable[str]) -> list[Unit]:
@@ -114,8 +126,17 @@ def by_incident(events: Sequence[Event], still_open: Iterable[str]) -> list[Unit
 def details(event: Event) -> list[tuple[str, str]]:
     """Return the facts of an event worth showing, named for people."""
     reading = f"{event.value} {event.unit}".strip()
-    found = [("Host", event.host), ("Check", event.label), ("Status", event.status), ("Value", reading)]
-    found += [("Action", "" if event.action == "none" else event.action), ("Since", isoformat(event.since)), ("Why now", event.reason)]
+    found = [
+        ("Host", event.host),
+        ("Check", event.label),
+        ("Status", event.status),
+        ("Value", reading),
+    ]
+    found += [
+        ("Action", "" if event.action == "none" else event.action),
+        ("Since", isoformat(event.since)),
+        ("Why now", event.reason),
+    ]
     return [(name, value) for name, value in found if value]
 
 
@@ -155,15 +176,45 @@ def _slack_text(text: str) -> str:
 
 def slack(unit: Unit) -> dict[str, Any]:
     """Slack incoming webhook: Block Kit, with C(text) for notifications. Limits: header 150, section 3000, field 2000 characters."""
-    mark = {"critical": ":red_circle:", "warning": ":large_yellow_circle:", "info": ":large_blue_circle:", "pass": ":large_green_circle:"}[unit.severity]
-    blocks: list[dict[str, Any]] = [{"type": "header", "text": {"type": "plain_text", "text": _cut(f"{mark} {unit.title}", 150), "emoji": True}}]
+    mark = {
+        "critical": ":red_circle:",
+        "warning": ":large_yellow_circle:",
+        "info": ":large_blue_circle:",
+        "pass": ":large_green_circle:",
+    }[unit.severity]
+    blocks: list[dict[str, Any]] = [
+        {
+            "type": "header",
+            "text": {
+                "type": "plain_text",
+                "text": _cut(f"{mark} {unit.title}", 150),
+                "emoji": True,
+            },
+        }
+    ]
     if len(unit.events) == 1:
         facts = [("Message", unit.events[0].message), *details(unit.events[0])]
-        fields = [{"type": "mrkdwn", "text": f"*{name}*\n{_slack_text(_cut(value, 350))}"} for name, value in facts]
+        fields = [
+            {"type": "mrkdwn", "text": f"*{name}*\n{_slack_text(_cut(value, 350))}"}
+            for name, value in facts
+        ]
         blocks.append({"type": "section", "fields": fields[:10]})
     else:
-        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": _listed(unit, 3000, lambda one: "• " + _slack_text(_cut(one, 300)))}})
-    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": f"{_SOURCE} · `{unit.incident}`"}]})
+        blocks.append(
+            {
+                "type": "section",
+                "text": {
+                    "type": "mrkdwn",
+                    "text": _listed(unit, 3000, lambda one: "• " + _slack_text(_cut(one, 300))),
+                },
+            }
+        )
+    blocks.append(
+        {
+            "type": "context",
+            "elements": [{"type": "mrkdwn", "text": f"{_SOURCE} · `{unit.incident}`"}],
+        }
+    )
     return {"text": _cut(_slack_text(unit.title), 3000), "blocks": blocks}
 
 
@@ -174,12 +225,21 @@ def _mattermost_text(text: str) -> str:
 
 def mattermost(unit: Unit) -> dict[str, Any]:
     """Mattermost incoming webhook with one message attachment."""
-    attachment: dict[str, Any] = {"fallback": _cut(unit.title, 1000), "color": _COLOURS[unit.severity], "title": _cut(unit.title.replace("@", "@\u200b"), 1000)}
+    attachment: dict[str, Any] = {
+        "fallback": _cut(unit.title, 1000),
+        "color": _COLOURS[unit.severity],
+        "title": _cut(unit.title.replace("@", "@\u200b"), 1000),
+    }
     if len(unit.events) == 1:
         facts = [("Message", unit.events[0].message), *details(unit.events[0])]
-        attachment["fields"] = [{"title": name, "value": _mattermost_text(value), "short": len(value) < 40} for name, value in facts]
+        attachment["fields"] = [
+            {"title": name, "value": _mattermost_text(value), "short": len(value) < 40}
+            for name, value in facts
+        ]
     else:
-        attachment["text"] = _listed(unit, 7000, lambda one: "- " + _mattermost_text(_cut(one, 300)))
+        attachment["text"] = _listed(
+            unit, 7000, lambda one: "- " + _mattermost_text(_cut(one, 300))
+        )
     return {"username": _SOURCE, "attachments": [attachment]}
 
 
@@ -189,14 +249,36 @@ def _card_text(text: str) -> str:
 
 def teams(unit: Unit) -> dict[str, Any]:
     """Teams Workflows: a message with one Adaptive Card (28 KB at most; this stays below, even when every letter takes four bytes)."""
-    colour = {"critical": "Attention", "warning": "Warning", "info": "Accent", "pass": "Good"}[unit.severity]
-    title = {"type": "TextBlock", "text": _card_text(_cut(unit.title, 500)), "weight": "Bolder", "size": "Medium", "color": colour, "wrap": True}
+    colour = {"critical": "Attention", "warning": "Warning", "info": "Accent", "pass": "Good"}[
+        unit.severity
+    ]
+    title = {
+        "type": "TextBlock",
+        "text": _card_text(_cut(unit.title, 500)),
+        "weight": "Bolder",
+        "size": "Medium",
+        "color": colour,
+        "wrap": True,
+    }
     body: list[dict[str, Any]] = [title]
     if len(unit.events) == 1:
         facts = [("Message", unit.events[0].message), *details(unit.events[0])]
-        body.append({"type": "FactSet", "facts": [{"title": name, "value": _card_text(_cut(value, 1000))} for name, value in facts]})
+        body.append(
+            {
+                "type": "FactSet",
+                "facts": [
+                    {"title": name, "value": _card_text(_cut(value, 1000))} for name, value in facts
+                ],
+            }
+        )
     else:
-        body.append({"type": "TextBlock", "text": _listed(unit, 7000, lambda one: "- " + _card_text(_cut(one, 300))), "wrap": True})
+        body.append(
+            {
+                "type": "TextBlock",
+                "text": _listed(unit, 7000, lambda one: "- " + _card_text(_cut(one, 300))),
+                "wrap": True,
+            }
+        )
     card = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
@@ -204,13 +286,27 @@ def teams(unit: Unit) -> dict[str, Any]:
         "body": body,
         "msteams": {"width": "Full"},
     }
-    return {"type": "message", "attachments": [{"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}]}
+    return {
+        "type": "message",
+        "attachments": [
+            {
+                "contentType": "application/vnd.microsoft.card.adaptive",
+                "contentUrl": None,
+                "content": card,
+            }
+        ],
+    }
 
 
 def _facts(unit: Unit) -> dict[str, str]:
     if len(unit.events) > 1:
-        return {f"{place:02d} {event.label}"[:100]: _cut(f"{event.word} {event.message}", 200) for place, event in enumerate(unit.events[:_SHOWN], 1)}
-    return {name.lower().replace(" ", "_"): _cut(value, 500) for name, value in details(unit.events[0])}
+        return {
+            f"{place:02d} {event.label}"[:100]: _cut(f"{event.word} {event.message}", 200)
+            for place, event in enumerate(unit.events[:_SHOWN], 1)
+        }
+    return {
+        name.lower().replace(" ", "_"): _cut(value, 500) for name, value in details(unit.events[0])
+    }
 
 
 def pagerduty(unit: Unit, routing_key: str) -> dict[str, Any]:
@@ -228,30 +324,60 @@ def pagerduty(unit: Unit, routing_key: str) -> dict[str, Any]:
         "class": event.check,
         "custom_details": _facts(unit),
     }
-    return {"routing_key": routing_key, "event_action": "trigger", "dedup_key": unit.incident, "client": _SOURCE, "payload": payload}
+    return {
+        "routing_key": routing_key,
+        "event_action": "trigger",
+        "dedup_key": unit.incident,
+        "client": _SOURCE,
+        "payload": payload,
+    }
 
 
 def opsgenie(unit: Unit) -> tuple[str, dict[str, Any]]:
     """Opsgenie Alert API: path below C(/v2/alerts) and body; create by alias, or close it. Limits: message 130, alias 512, description 15000."""
     event = unit.worst
     if unit.resolve:
-        return f"/{quote(unit.incident, safe='')}/close?identifierType=alias", {"source": _cut(event.host, 100), "note": _cut(unit.title, 25000)}
+        return f"/{quote(unit.incident, safe='')}/close?identifierType=alias", {
+            "source": _cut(event.host, 100),
+            "note": _cut(unit.title, 25000),
+        }
     priority = {"critical": "P1", "warning": "P3"}.get(event.severity, "P5")
     tags = [_SOURCE, _cut(event.check, 50), event.severity]
-    body: dict[str, Any] = {"message": _cut(unit.title, 130), "alias": unit.incident, "description": _cut(text_body(unit), 15000), "priority": priority}
-    body.update(source=_cut(event.host, 100), entity=_cut(event.host, 512), tags=tags, details=_facts(unit))
+    body: dict[str, Any] = {
+        "message": _cut(unit.title, 130),
+        "alias": unit.incident,
+        "description": _cut(text_body(unit), 15000),
+        "priority": priority,
+    }
+    body.update(
+        source=_cut(event.host, 100), entity=_cut(event.host, 512), tags=tags, details=_facts(unit)
+    )
     return "", body
 
 
 def _labels(event: Event, severity: str) -> dict[str, str]:
-    name = "Mlops" + "".join(word[:1].upper() + word[1:] for word in re.split(r"[^A-Za-z0-9]+", event.check) if word)
-    labels = {"alertname": name, "instance": event.host, "check": event.check, "subject": event.subject, "severity": severity, "source": _SOURCE}
+    name = "Mlops" + "".join(
+        word[:1].upper() + word[1:] for word in re.split(r"[^A-Za-z0-9]+", event.check) if word
+    )
+    labels = {
+        "alertname": name,
+        "instance": event.host,
+        "check": event.check,
+        "subject": event.subject,
+        "severity": severity,
+        "source": _SOURCE,
+    }
     # An empty label is no label to Prometheus.
     return {name: value for name, value in labels.items() if value}
 
 
 def _annotations(event: Event) -> dict[str, str]:
-    found = {"summary": event.title, "description": event.message, "key": event.key, "value": f"{event.value} {event.unit}".strip()}
+    found = {
+        "summary": event.title,
+        "description": event.message,
+        "key": event.key,
+        "value": f"{event.value} {event.unit}".strip(),
+    }
     found.update(action="" if event.action == "none" else event.action, reason=event.reason)
     return {name: value for name, value in found.items() if value}
 
@@ -275,8 +401,13 @@ def alertmanager(unit: Unit, lifetime: float = 0.0) -> list[dict[str, Any]]:
             found.append({**ended, "startsAt": _zulu(min(event.since, end)), "endsAt": _zulu(end)})
         if event.kind != RECOVERY:
             seconds = 300.0 if event.kind == TEST else max(_ALERTMANAGER_SECONDS, lifetime)
-            alert: dict[str, Any] = {"labels": _labels(event, event.severity), "annotations": _annotations(event)}
-            found.append({**alert, "startsAt": _zulu(event.since), "endsAt": _zulu(event.time + seconds)})
+            alert: dict[str, Any] = {
+                "labels": _labels(event, event.severity),
+                "annotations": _annotations(event),
+            }
+            found.append(
+                {**alert, "startsAt": _zulu(event.since), "endsAt": _zulu(event.time + seconds)}
+            )
     return found
 
 
@@ -286,23 +417,64 @@ def plain(unit: Unit) -> dict[str, Any]:
     for event in unit.events:
         over = event.kind == RECOVERY
         severity = event.previous[0] if over and event.previous else event.severity
-        alert: dict[str, Any] = {"status": "resolved" if over else "firing", "labels": _labels(event, severity), "annotations": _annotations(event)}
-        alert.update(startsAt=_zulu(event.since), endsAt=_zulu(event.time) if over else _NEVER, generatorURL="", fingerprint=event.key.rpartition(".")[2])
+        alert: dict[str, Any] = {
+            "status": "resolved" if over else "firing",
+            "labels": _labels(event, severity),
+            "annotations": _annotations(event),
+        }
+        alert.update(
+            startsAt=_zulu(event.since),
+            endsAt=_zulu(event.time) if over else _NEVER,
+            generatorURL="",
+            fingerprint=event.key.rpartition(".")[2],
+        )
         alerts.append(alert)
-    shared = {name: value for name, value in alerts[0]["labels"].items() if all(alert["labels"].get(name) == value for alert in alerts)}
-    found: dict[str, Any] = {"version": "4", "groupKey": unit.incident, "truncatedAlerts": 0, "status": "resolved" if unit.resolve else "firing"}
-    found.update(receiver=_SOURCE, groupLabels={"source": _SOURCE}, commonLabels=shared, commonAnnotations={}, externalURL="", alerts=alerts)
-    found.update(hostname=unit.worst.host, severity=unit.severity, message=unit.title if len(alerts) > 1 else unit.events[0].message)
+    shared = {
+        name: value
+        for name, value in alerts[0]["labels"].items()
+        if all(alert["labels"].get(name) == value for alert in alerts)
+    }
+    found: dict[str, Any] = {
+        "version": "4",
+        "groupKey": unit.incident,
+        "truncatedAlerts": 0,
+        "status": "resolved" if unit.resolve else "firing",
+    }
+    found.update(
+        receiver=_SOURCE,
+        groupLabels={"source": _SOURCE},
+        commonLabels=shared,
+        commonAnnotations={},
+        externalURL="",
+        alerts=alerts,
+    )
+    found.update(
+        hostname=unit.worst.host,
+        severity=unit.severity,
+        message=unit.title if len(alerts) > 1 else unit.events[0].message,
+    )
     return found
 
 
 def placeholders(unit: Unit) -> dict[str, str]:
     """Return what a user's template can use, all texts."""
     event = unit.worst
-    found = {name: getattr(event, name) for name in ("check", "subject", "value", "unit", "action", "reason")}
-    found.update(severity=unit.severity, status=event.status, event=unit.kind, title=unit.title, hostname=event.host, key=unit.incident)
+    found = {
+        name: getattr(event, name)
+        for name in ("check", "subject", "value", "unit", "action", "reason")
+    }
+    found.update(
+        severity=unit.severity,
+        status=event.status,
+        event=unit.kind,
+        title=unit.title,
+        hostname=event.host,
+        key=unit.incident,
+    )
     found["message"] = event.message if len(unit.events) == 1 else "\n".join(unit.lines)
-    found.update(since=isoformat(event.since), time=isoformat(event.time), count=str(len(unit.events)))
+    found.update(
+        since=isoformat(event.since), time=isoformat(event.time), count=str(len(unit.events))
+    )
     return found
 
 
@@ -314,7 +486,9 @@ def from_template(template: Any, values: Mapping[str, str]) -> Any:
     :raises ValueError: the filled text is not JSON.
     """
     if isinstance(template, str):
-        escaped = {name: json.dumps(value, ensure_ascii=False)[1:-1] for name, value in values.items()}
+        escaped = {
+            name: json.dumps(value, ensure_ascii=False)[1:-1] for name, value in values.items()
+        }
         return json.loads(string.Template(template).safe_substitute(escaped))
     return _filled(template, values)
 
@@ -333,9 +507,16 @@ def template_problem(template: Any) -> str | None:
     """Say what is wrong with a template, None when it can be used."""
     if not isinstance(template, (str, Mapping, list)):
         return "it is neither text nor a mapping nor a list"
-    sample = Event("key", "host", "check", "subject", "critical", "critical", 'a "message"', 0.0, 0.0)
+    sample = Event(
+        "key", "host", "check", "subject", "critical", "critical", 'a "message"', 0.0, 0.0
+    )
     try:
-        json.dumps(from_template(template, {**placeholders(Unit((sample,), "key")), **dict.fromkeys(SECRETS, "x")}), allow_nan=False)
+        json.dumps(
+            from_template(
+                template, {**placeholders(Unit((sample,), "key")), **dict.fromkeys(SECRETS, "x")}
+            ),
+            allow_nan=False,
+        )
     except (TypeError, ValueError) as error:
         # json.loads shows no part of the text in its message.
         return f"filled in, it is not JSON ({error})"

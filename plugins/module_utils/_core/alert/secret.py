@@ -31,10 +31,18 @@ def read(values: Mapping[str, Any], name: str, world: World) -> str | None:
     if values.get(name + "_env"):
         variable = values[name + "_env"]
         if not world.environ.get(variable):
-            raise NotUsable(f"The environment variable {variable} ({name}_env) is not set.", "Set it, or use another source.", variable)
+            raise NotUsable(
+                f"The environment variable {variable} ({name}_env) is not set.",
+                "Set it, or use another source.",
+                variable,
+            )
         found = world.environ[variable].strip()
         if not found.isprintable():  # what is no UTF-8 arrives as lone surrogates
-            raise NotUsable(f"The environment variable {variable} ({name}_env) is not one line of UTF-8 text.", "Correct it.", variable)
+            raise NotUsable(
+                f"The environment variable {variable} ({name}_env) is not one line of UTF-8 text.",
+                "Correct it.",
+                variable,
+            )
         return found
     if values.get(name + "_file"):
         return _from_file(values[name + "_file"], name, world)
@@ -54,27 +62,50 @@ def _from_file(path: str, name: str, world: World) -> str:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise NotUsable(f"Can't read {path} ({name}_file): {error.strerror}.", "Check path and permissions.", path) from error
+        raise NotUsable(
+            f"Can't read {path} ({name}_file): {error.strerror}.",
+            "Check path and permissions.",
+            path,
+        ) from error
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise NotUsable(f"{path} ({name}_file) is not a regular file.", "", path)
         # systemd's credentials are group-readable where an access list names the service's user.
         credentials = world.environ.get("CREDENTIALS_DIRECTORY", "")
-        allowed = 0o440 if credentials and os.path.dirname(os.path.abspath(path)) == os.path.normpath(credentials) else 0
+        allowed = (
+            0o440
+            if credentials
+            and os.path.dirname(os.path.abspath(path)) == os.path.normpath(credentials)
+            else 0
+        )
         if stat.S_IMODE(found.st_mode) & 0o077 & ~allowed:
-            raise NotUsable(f"{path} ({name}_file) has mode {stat.S_IMODE(found.st_mode):04o}: others can read it.", f"Run: chmod 0600 {path}", path)
+            raise NotUsable(
+                f"{path} ({name}_file) has mode {stat.S_IMODE(found.st_mode):04o}: others can read it.",
+                f"Run: chmod 0600 {path}",
+                path,
+            )
         if found.st_uid not in (0, os.geteuid()):
-            raise NotUsable(f"{path} ({name}_file) belongs to another user.", "It must belong to root or to the user who sends.", path)
+            raise NotUsable(
+                f"{path} ({name}_file) belongs to another user.",
+                "It must belong to root or to the user who sends.",
+                path,
+            )
         data = os.read(fd, _LARGEST)
     finally:
         os.close(fd)
     try:
         text = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        raise NotUsable(f"{path} ({name}_file) is not UTF-8 text.", "Write it anew.", path) from None
+        raise NotUsable(
+            f"{path} ({name}_file) is not UTF-8 text.", "Write it anew.", path
+        ) from None
     if not text.isprintable():
-        raise NotUsable(f"{path} ({name}_file) is not one line of text.", "Keep nothing in it but the secret.", path)
+        raise NotUsable(
+            f"{path} ({name}_file) is not one line of text.",
+            "Keep nothing in it but the secret.",
+            path,
+        )
     if not text:
         raise NotUsable(f"{path} ({name}_file) is empty.", "", path)
     return text
@@ -89,7 +120,11 @@ def of_url(url: str) -> set[str]:
     words = [part for part in (parts.username, parts.password, parts.query, parts.fragment) if part]
     words += [pair.partition("=")[2] for pair in parts.query.split("&")]
     # A word of small letters ("services", "incoming") is no token.
-    words += [one for one in parts.path.split("/") if len(one) >= 16 or (len(one) >= 8 and not (one.isalpha() and one.islower()))]
+    words += [
+        one
+        for one in parts.path.split("/")
+        if len(one) >= 16 or (len(one) >= 8 and not (one.isalpha() and one.islower()))
+    ]
     for word in words:
         found |= {word, unquote(word)}
     if parts.username:
@@ -117,8 +152,18 @@ def touches(text: str, secrets: Iterable[str], length: int = 8) -> bool:
 
     Of an URL only what comes after the host counts, or no answer with a link in it could be shown.
     """
-    words = [word.split("/", 3)[3] if word.startswith(("http://", "https://")) and word.count("/") > 2 else word for word in secrets]
-    found = (word[start : start + length] for word in words if len(word) >= _SHORTEST for start in range(max(1, len(word) - length + 1)))
+    words = [
+        word.split("/", 3)[3]
+        if word.startswith(("http://", "https://")) and word.count("/") > 2
+        else word
+        for word in secrets
+    ]
+    found = (
+        word[start : start + length]
+        for word in words
+        if len(word) >= _SHORTEST
+        for start in range(max(1, len(word) - length + 1))
+    )
     return any(piece in text for piece in found)
 
 
@@ -134,7 +179,9 @@ def all_words(options: Any, world: World) -> set[str]:
         try:
             secret = read(values, name, world)
             if secret:
-                found |= of_url(secret) if name == "url" else forms(secret, values.get("user") or "")
+                found |= (
+                    of_url(secret) if name == "url" else forms(secret, values.get("user") or "")
+                )
         except (NotUsable, ValueError):
             continue
     return found

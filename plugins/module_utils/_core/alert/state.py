@@ -22,9 +22,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .. import fsutil, verdict
+from .. import verdict
 from ..errors import FleetError, LockBusy, NotUsable, Refused, WriteFailed
 from ..ports import World
+from ..system import files, locks, text
 from .events import LEVELS, RECOVERY, Event, digest_key, merge
 
 #: Undelivered events are tried for a day, and at most this many per channel are kept (the newest).
@@ -46,7 +47,9 @@ def default_folder(world: World) -> str:
     """Return the state folder for this user: below C(/var/lib) for root, else below the user's own state folder."""
     if os.geteuid() == 0:
         return world.path("/var/lib/mlops-fleet/alert")
-    home = world.environ.get("XDG_STATE_HOME") or os.path.join(world.environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    home = world.environ.get("XDG_STATE_HOME") or os.path.join(
+        world.environ.get("HOME") or os.path.expanduser("~"), ".local", "state"
+    )
     return os.path.join(home, "mlops-fleet", "alert")
 
 
@@ -73,13 +76,29 @@ class Store:
                 os.mkdir(self.folder, 0o700)
             found = os.stat(self.folder)
         except OSError as error:
-            raise WriteFailed(f"Can't make the state folder {self.folder}: {error.strerror}.", "Name another one in state_dir.", self.folder) from error
+            raise WriteFailed(
+                f"Can't make the state folder {self.folder}: {error.strerror}.",
+                "Name another one in state_dir.",
+                self.folder,
+            ) from error
         if not stat.S_ISDIR(found.st_mode):
-            raise Refused(f"The state folder {self.folder} is not a folder.", "Remove what is there, or name another state_dir.", self.folder)
+            raise Refused(
+                f"The state folder {self.folder} is not a folder.",
+                "Remove what is there, or name another state_dir.",
+                self.folder,
+            )
         if found.st_mode & 0o022:
-            raise Refused(f"The state folder {self.folder} is writable by others.", f"Run: chmod 0700 {self.folder}", self.folder)
+            raise Refused(
+                f"The state folder {self.folder} is writable by others.",
+                f"Run: chmod 0700 {self.folder}",
+                self.folder,
+            )
         if found.st_uid not in (os.geteuid(), 0):
-            raise Refused(f"The state folder {self.folder} belongs to another user.", "Run as that user, or name another state_dir.", self.folder)
+            raise Refused(
+                f"The state folder {self.folder} belongs to another user.",
+                "Run as that user, or name another state_dir.",
+                self.folder,
+            )
 
     @contextlib.contextmanager
     def locked(self, patience: float = LOCK_SECONDS) -> Iterator[None]:
@@ -92,14 +111,17 @@ class Store:
             end = time.monotonic() + patience
             while True:
                 try:
-                    stack.enter_context(fsutil.lock(path, "alert run"))
+                    stack.enter_context(locks.lock(path, "alert run"))
                     break
                 except LockBusy:
                     if time.monotonic() >= end:
                         raise
                     time.sleep(0.05)
                 except WriteFailed:
-                    spare = os.path.join(fsutil.lock_folder(), os.path.basename(self.spare or "mlops-fleet-alert") + ".lock")
+                    spare = os.path.join(
+                        locks.lock_folder(),
+                        os.path.basename(self.spare or "mlops-fleet-alert") + ".lock",
+                    )
                     if path == spare:
                         raise
                     path = spare
@@ -110,18 +132,26 @@ class Store:
         newest: dict[str, Any] | None = None
         for path in (self.path, self.spare):
             try:
-                found = fsutil.read_json(path) if path else None
-                if found is not None and not (isinstance(found, dict) and found.get("version") == 1):
+                found = files.read_json(path) if path else None
+                if found is not None and not (
+                    isinstance(found, dict) and found.get("version") == 1
+                ):
                     raise NotUsable(f"{path} is not an alert state file of this version.", "", path)
             except (NotUsable, RecursionError) as error:
-                why = error.message if isinstance(error, NotUsable) else f"{path} is nested too deeply."
+                why = (
+                    error.message
+                    if isinstance(error, NotUsable)
+                    else f"{path} is nested too deeply."
+                )
                 kept = f"; the file is kept as {path}.broken" if repair else ""
                 self.world.warn(f"{why} What was told before is not known any more{kept}.")
                 if repair:
                     with contextlib.suppress(OSError):
                         os.replace(path, path + ".broken")
                 continue
-            if found is not None and (newest is None or _number(found.get("saved")) > _number(newest.get("saved"))):
+            if found is not None and (
+                newest is None or _number(found.get("saved")) > _number(newest.get("saved"))
+            ):
                 newest = found
         self.data = _clean(newest or {})
 
@@ -130,7 +160,7 @@ class Store:
         self.data["saved"] = int(self.data["saved"]) + 1
         text = json.dumps(self.data, ensure_ascii=True, sort_keys=True) + "\n"
         try:
-            fsutil.atomic_write(self.path, text, mode=0o600)
+            files.atomic_write(self.path, text, mode=0o600)
         except FleetError as error:
             problem = error.message
         else:
@@ -141,9 +171,11 @@ class Store:
         try:
             if not self.spare:
                 raise WriteFailed(problem)
-            fsutil.atomic_write(self.spare, text, mode=0o600)
+            files.atomic_write(self.spare, text, mode=0o600)
         except FleetError:
-            self.world.warn(f"{problem} The cooldown can't be kept: the next run may repeat these messages.")
+            self.world.warn(
+                f"{problem} The cooldown can't be kept: the next run may repeat these messages."
+            )
             return False
         self.world.warn(f"{problem} The state is kept in {self.spare} until the next boot.")
         return True
@@ -152,9 +184,17 @@ class Store:
         """Return a short name for a channel from which its URL can't be read back (keyed hash, 48 bits)."""
         if not self.data["salt"]:
             self.data["salt"] = os.urandom(16).hex()
-        return hmac.new(str(self.data["salt"]).encode(), secret.encode("utf-8", "replace"), "sha256").hexdigest()[:12]
+        return hmac.new(
+            str(self.data["salt"]).encode(), secret.encode("utf-8", "replace"), "sha256"
+        ).hexdigest()[:12]
 
-    def expire(self, now: float, cooldown: float, seen: Collection[str] = (), ran: Collection[tuple[str, str]] = ()) -> int:
+    def expire(
+        self,
+        now: float,
+        cooldown: float,
+        seen: Collection[str] = (),
+        ran: Collection[tuple[str, str]] = (),
+    ) -> int:
         """Forget old entries and undelivered events; return how many undelivered ones were given up.
 
         What this run speaks of (C(seen) keys, C(ran) as in decide) is not forgotten: after weeks of repair its end is still to be told.
@@ -165,9 +205,13 @@ class Store:
             if key in seen or (entry["host"], entry["check"]) in ran:
                 entry["seen_at"] = now
             entry["seen_at"] = min(entry["seen_at"], now)
-            if now - entry["seen_at"] > (FORGET_SECONDS if entry["open"] else max(86400.0, cooldown)):
+            if now - entry["seen_at"] > (
+                FORGET_SECONDS if entry["open"] else max(86400.0, cooldown)
+            ):
                 del entries[key]
-        for key in sorted(entries, key=lambda one: entries[one]["seen_at"])[: max(0, len(entries) - ENTRIES)]:
+        for key in sorted(entries, key=lambda one: entries[one]["seen_at"])[
+            : max(0, len(entries) - ENTRIES)
+        ]:
             del entries[key]
         for channel, waiting in list(self.data["pending"].items()):
             newest = sorted(waiting, key=lambda one: waiting[one]["queued_at"], reverse=True)
@@ -182,8 +226,17 @@ class Store:
 
     def waiting(self, channel: str) -> list[Event]:
         """Return what could not be delivered to a channel yet, oldest first, of one run the worst first."""
-        found = [(one["queued_at"], Event.from_dict(one["event"])) for one in self.data["pending"].get(channel, {}).values()]
-        return [event for dummy, event in sorted(found, key=lambda one: (one[0], -one[1].level, one[1].host, one[1].check, one[1].subject))]
+        found = [
+            (one["queued_at"], Event.from_dict(one["event"]))
+            for one in self.data["pending"].get(channel, {}).values()
+        ]
+        return [
+            event
+            for dummy, event in sorted(
+                found,
+                key=lambda one: (one[0], -one[1].level, one[1].host, one[1].check, one[1].subject),
+            )
+        ]
 
     def enqueue(self, channel: str, events: Iterable[Event], now: float) -> None:
         """Note events as undelivered to a channel; a newer event of a key takes the older one's place."""
@@ -211,7 +264,13 @@ class Store:
 
 def _number(value: Any) -> float:
     """Return a number from the file; 0 for what is none, or no time that a clock can have had."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LAST_SECOND else 0.0
+    return (
+        float(value)
+        if isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and 0 <= value < _LAST_SECOND
+        else 0.0
+    )
 
 
 def _clean(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +280,9 @@ def _clean(found: Mapping[str, Any]) -> dict[str, Any]:
     data["salt"] = found.get("salt") if isinstance(found.get("salt"), str) else ""
     entries = found.get("entries")
     for key, entry in (entries if isinstance(entries, dict) else {}).items():
-        if isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in ("host", "check", "subject")):
+        if isinstance(entry, dict) and all(
+            isinstance(entry.get(name), str) for name in ("host", "check", "subject")
+        ):
             data["entries"][key] = {
                 "host": entry["host"],
                 "check": entry["check"],
@@ -232,7 +293,9 @@ def _clean(found: Mapping[str, Any]) -> dict[str, Any]:
                 "sent": entry.get("sent") if entry.get("sent") in list(LEVELS) else verdict.PASS,
                 "open": entry.get("open") is True,
                 "bad": entry.get("bad") is True,
-                "incident": entry.get("incident") if isinstance(entry.get("incident"), str) else key,
+                "incident": entry.get("incident")
+                if isinstance(entry.get("incident"), str)
+                else key,
                 "by": _opinions(entry.get("by")),
             }
     pending = found.get("pending")
@@ -241,14 +304,21 @@ def _clean(found: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(one, dict) and isinstance(one.get("event"), dict):
                 with contextlib.suppress(ValueError):
                     event = Event.from_dict(one["event"])
-                    data["pending"].setdefault(channel, {})[key] = {"queued_at": _number(one.get("queued_at")), "event": event.to_dict()}
+                    data["pending"].setdefault(channel, {})[key] = {
+                        "queued_at": _number(one.get("queued_at")),
+                        "event": event.to_dict(),
+                    }
     return data
 
 
 def _opinions(found: Any) -> dict[str, list[Any]]:
     """Return which part judged the thing how bad and when (C(by) of an entry), as far as it can be used."""
     usable = found.items() if isinstance(found, dict) else ()
-    return {part: [one[0], _number(one[1])] for part, one in usable if isinstance(one, list) and len(one) == 2 and one[0] in list(LEVELS)}
+    return {
+        part: [one[0], _number(one[1])]
+        for part, one in usable
+        if isinstance(one, list) and len(one) == 2 and one[0] in list(LEVELS)
+    }
 
 
 def decide(
@@ -288,35 +358,69 @@ def decide(
                 found.append((recovered, True))
             continue
         if entry is None:
-            entry = {"host": event.host, "check": event.check, "subject": event.subject, "since": event.since, "seen_at": now}
-            entry.update(sent_at=0.0, sent=verdict.PASS, open=False, bad=False, incident=event.key, by={})
+            entry = {
+                "host": event.host,
+                "check": event.check,
+                "subject": event.subject,
+                "since": event.since,
+                "seen_at": now,
+            }
+            entry.update(
+                sent_at=0.0, sent=verdict.PASS, open=False, bad=False, incident=event.key, by={}
+            )
             after[event.key] = entry
         entry["by"] = {**entry["by"], event.source: [event.severity, now]}
         if others and LEVELS[others[0]] > event.level:
             part = f"{others[1]}_health"
-            found.append((replace(event, reason=f"{part} judges it {others[0]}", since=min(entry["since"], event.since)), False))
+            found.append(
+                (
+                    replace(
+                        event,
+                        reason=f"{part} judges it {others[0]}",
+                        since=min(entry["since"], event.since),
+                    ),
+                    False,
+                )
+            )
             continue
         if not entry["bad"]:
             entry.update(bad=True, since=event.since)
         send, reason = _when(event, entry, now, cooldown)
-        previous = (entry["sent"],) if entry["open"] and entry["sent"] not in (event.severity, verdict.PASS) else ()
+        previous = (
+            (entry["sent"],)
+            if entry["open"] and entry["sent"] not in (event.severity, verdict.PASS)
+            else ()
+        )
         if send:
             if not entry["open"]:
                 fresh.append(event.key)
                 entry["incident"] = event.key
             entry.update(sent_at=now, sent=event.severity, open=event.has_end)
-        found.append((replace(event, reason=reason, since=min(entry["since"], event.since), previous=previous), send))
+        found.append(
+            (
+                replace(
+                    event, reason=reason, since=min(entry["since"], event.since), previous=previous
+                ),
+                send,
+            )
+        )
     if len(fresh) > digest_after:
         for key in fresh:
             after[key]["incident"] = digest_key(after[key]["host"])
-    return [(replace(event, incident=after[event.key]["incident"]), send) for event, send in found], after
+    return [
+        (replace(event, incident=after[event.key]["incident"]), send) for event, send in found
+    ], after
 
 
 def _others(event: Event, entry: dict[str, Any] | None, now: float) -> tuple[str, str] | None:
     """Return the worst severity that another part holds against this thing, and that part. The event's own part's former opinion is dropped."""
     if entry is None:
         return None
-    entry["by"] = {part: one for part, one in entry["by"].items() if part not in ("", event.source) and event.source}
+    entry["by"] = {
+        part: one
+        for part, one in entry["by"].items()
+        if part not in ("", event.source) and event.source
+    }
     fresh = [(one[0], part) for part, one in entry["by"].items() if now - one[1] <= OPINION_SECONDS]
     return max(fresh, key=lambda one: LEVELS[one[0]], default=None)
 
@@ -329,10 +433,17 @@ def _when(event: Event, entry: Mapping[str, Any], now: float, cooldown: float) -
     if event.level > LEVELS[entry["sent"]]:
         return True, f"escalated from {entry['sent']} to {event.severity}"
     if age >= cooldown:
-        how = f"still {event.severity}" if event.severity == entry["sent"] else f"eased from {entry['sent']} to {event.severity}"
-        return True, f"{how}, cooldown of {fsutil.human_duration(cooldown)} is over" if cooldown else how
-    rest = fsutil.human_duration(cooldown - age)
-    return False, f"told {fsutil.human_duration(age)} ago, within the cooldown for another {rest}"
+        how = (
+            f"still {event.severity}"
+            if event.severity == entry["sent"]
+            else f"eased from {entry['sent']} to {event.severity}"
+        )
+        return (
+            True,
+            f"{how}, cooldown of {text.human_duration(cooldown)} is over" if cooldown else how,
+        )
+    rest = text.human_duration(cooldown - age)
+    return False, f"told {text.human_duration(age)} ago, within the cooldown for another {rest}"
 
 
 def _recover(event: Event, entry: dict[str, Any] | None) -> Event | None:
@@ -342,20 +453,48 @@ def _recover(event: Event, entry: dict[str, Any] | None) -> Event | None:
     if not entry["open"]:
         return None
     entry["open"] = False
-    return replace(event, kind=RECOVERY, reason=f"recovered, was {entry['sent']}", since=entry["since"], previous=(entry["sent"],))
+    return replace(
+        event,
+        kind=RECOVERY,
+        reason=f"recovered, was {entry['sent']}",
+        since=entry["since"],
+        previous=(entry["sent"],),
+    )
 
 
-def _with_vanished(entries: Mapping[str, Mapping[str, Any]], seen: list[Event], ran: frozenset[tuple[str, str]], now: float) -> list[Event]:
+def _with_vanished(
+    entries: Mapping[str, Mapping[str, Any]],
+    seen: list[Event],
+    ran: frozenset[tuple[str, str]],
+    now: float,
+) -> list[Event]:
     """Add a C(pass) for subjects that a check no longer reports (a mount or GPU that is gone), or their incident stays open for ever.
 
     Only where the check itself ran: a document without that check says nothing, nor does one in which it is bad as a whole.
     """
     keys = {event.key for event in seen}
     sources = {(event.host, event.check): event.source for event in seen}
-    ran = ran - {(event.host, event.check) for event in seen if not event.subject and event.severity != verdict.PASS}
+    ran = ran - {
+        (event.host, event.check)
+        for event in seen
+        if not event.subject and event.severity != verdict.PASS
+    }
     for key, entry in entries.items():
         if entry["bad"] and key not in keys and (entry["host"], entry["check"]) in ran:
             text = f"{entry['check']} {entry['subject']}".strip() + " is no longer reported"
             source = sources.get((entry["host"], entry["check"]), "")
-            seen.append(Event(key, entry["host"], entry["check"], entry["subject"], verdict.SKIPPED, verdict.PASS, text, now, now, source=source))
+            seen.append(
+                Event(
+                    key,
+                    entry["host"],
+                    entry["check"],
+                    entry["subject"],
+                    verdict.SKIPPED,
+                    verdict.PASS,
+                    text,
+                    now,
+                    now,
+                    source=source,
+                )
+            )
     return seen

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import string
@@ -40,13 +41,19 @@ _HOSTS = {
     "api.opsgenie.com": "opsgenie",
     "api.eu.opsgenie.com": "opsgenie",
 }
-_DOMAINS = {".webhook.office.com": "teams", ".logic.azure.com": "teams", ".api.powerplatform.com": "teams"}
+_DOMAINS = {
+    ".webhook.office.com": "teams",
+    ".logic.azure.com": "teams",
+    ".api.powerplatform.com": "teams",
+}
 
 
 def guess(url: str) -> str:
     """Return the payload that the service at C(url) wants, C(plain) when it is not a known one."""
     host = (urlsplit(url).hostname or "").lower()
-    return _HOSTS.get(host) or next((name for end, name in _DOMAINS.items() if host.endswith(end)), "plain")
+    return _HOSTS.get(host) or next(
+        (name for end, name in _DOMAINS.items() if host.endswith(end)), "plain"
+    )
 
 
 class Webhook(Channel):
@@ -54,7 +61,9 @@ class Webhook(Channel):
 
     kind = "webhook"
 
-    def __init__(self, world: World, hook: Mapping[str, Any], digest_after: int, cooldown: float) -> None:
+    def __init__(
+        self, world: World, hook: Mapping[str, Any], digest_after: int, cooldown: float
+    ) -> None:
         self.hook = hook
         self.cooldown = cooldown
         self.problem: FleetError | None = None
@@ -66,7 +75,13 @@ class Webhook(Channel):
             self.problem = error
         parts = urlsplit(self.url)
         host = parts.hostname or ""
-        target = f"{parts.scheme}://[{host}]" if ":" in host else f"{parts.scheme}://{host}" if host else ""
+        target = (
+            f"{parts.scheme}://[{host}]"
+            if ":" in host
+            else f"{parts.scheme}://{host}"
+            if host
+            else ""
+        )
         if self.payload == "auto":
             self.payload = guess(self.url) if self.url else "plain"
         identity = f"{self.payload} {self.url}" if not hook["name"] else hook["name"]
@@ -79,7 +94,9 @@ class Webhook(Channel):
         url = secret.read(self.hook, "url", world) or DEFAULT_URLS.get(self.payload, "")
         problem = _url_problem(url)
         if problem:
-            raise NotUsable(f"The webhook's url can't be used: {problem}.", "Check where it comes from.", "url")
+            raise NotUsable(
+                f"The webhook's url can't be used: {problem}.", "Check where it comes from.", "url"
+            )
         parts = urlsplit(_wire(url))
         path = _PATHS.get(guess(url) if self.payload == "auto" else self.payload)
         if path:
@@ -103,10 +120,22 @@ class Webhook(Channel):
         self.routing_key = secret.read(self.hook, "routing_key", self.world) or ""
         self.api_key = secret.read(self.hook, "api_key", self.world) or ""
         if self.payload == "pagerduty" and not self.routing_key:
-            raise NotUsable("PagerDuty needs an integration key.", "Give routing_key, routing_key_file or routing_key_env.", "routing_key")
+            raise NotUsable(
+                "PagerDuty needs an integration key.",
+                "Give routing_key, routing_key_file or routing_key_env.",
+                "routing_key",
+            )
         if self.payload == "opsgenie" and not self.api_key:
-            raise NotUsable("Opsgenie needs an API key.", "Give api_key, api_key_file or api_key_env.", "api_key")
-        for value in (self.routing_key, self.api_key, *(str(one) for one in (self.hook["headers"] or {}).values())):
+            raise NotUsable(
+                "Opsgenie needs an API key.",
+                "Give api_key, api_key_file or api_key_env.",
+                "api_key",
+            )
+        for value in (
+            self.routing_key,
+            self.api_key,
+            *(str(one) for one in (self.hook["headers"] or {}).values()),
+        ):
             if value:
                 self.secrets |= secret.forms(value)
 
@@ -121,25 +150,48 @@ class Webhook(Channel):
         if self.payload == "template":
             try:
                 secrets = {"api_key": self.api_key, "routing_key": self.routing_key}
-                return "", payloads.from_template(self.hook["template"], {**payloads.placeholders(unit), **{k: v for k, v in secrets.items() if v}})
+                return "", payloads.from_template(
+                    self.hook["template"],
+                    {**payloads.placeholders(unit), **{k: v for k, v in secrets.items() if v}},
+                )
             except (TypeError, ValueError) as error:
-                raise Undelivered(f"the template does not give JSON ({type(error).__name__})", passing=False) from error
-        return "", {"slack": payloads.slack, "mattermost": payloads.mattermost, "teams": payloads.teams}.get(self.payload, payloads.plain)(unit)
+                raise Undelivered(
+                    f"the template does not give JSON ({type(error).__name__})", passing=False
+                ) from error
+        return "", {
+            "slack": payloads.slack,
+            "mattermost": payloads.mattermost,
+            "teams": payloads.teams,
+        }.get(self.payload, payloads.plain)(unit)
 
     def send(self, unit: Unit, deadline: float) -> str:
-        if not unit.resolve and self.payload in ("pagerduty", "opsgenie") and all(event.kind == RECOVERY for event in unit.events):
+        if (
+            not unit.resolve
+            and self.payload in ("pagerduty", "opsgenie")
+            and all(event.kind == RECOVERY for event in unit.events)
+        ):
             return "nothing to send: other problems of the same incident are still open"
-        headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "mlops-fleet-alert", "Accept": "application/json, */*"}
+        headers = {
+            "Content-Type": "application/json; charset=utf-8",
+            "User-Agent": "mlops-fleet-alert",
+            "Accept": "application/json, */*",
+        }
         if self.payload == "opsgenie":
             headers["Authorization"] = f"GenieKey {self.api_key}"
         headers.update({name: str(value) for name, value in (self.hook["headers"] or {}).items()})
         context = _tls(self.hook["ca_file"]) if self.url.startswith("https:") else None
         units = [unit]
         if unit.kind == TEST and self.payload in ("pagerduty", "opsgenie"):
-            units.append(Unit(unit.events, unit.incident, True))  # a test must not leave an incident behind
+            units.append(
+                Unit(unit.events, unit.incident, True)
+            )  # a test must not leave an incident behind
         for one in units:
             url, data = self._request(one)
-            status = attempts(lambda: self._post(url, data, headers, context, deadline), self.retries, deadline)  # noqa: B023  # called at once
+            status = attempts(
+                functools.partial(self._post, url, data, headers, context, deadline),
+                self.retries,
+                deadline,
+            )
         return f"HTTP {status}"
 
     def _request(self, unit: Unit) -> tuple[str, bytes]:
@@ -148,13 +200,21 @@ class Webhook(Channel):
         parts = urlsplit(self.url)
         path, _mark, query = suffix.partition("?")
         if suffix:
-            parts = parts._replace(path=parts.path + path, query="&".join(one for one in (parts.query, query) if one))
+            parts = parts._replace(
+                path=parts.path + path, query="&".join(one for one in (parts.query, query) if one)
+            )
         try:
-            return urlunsplit(parts), json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+            return urlunsplit(parts), json.dumps(
+                content, ensure_ascii=False, allow_nan=False
+            ).encode("utf-8", "replace")
         except ValueError as error:
-            raise Undelivered(f"the template does not give JSON ({type(error).__name__})", passing=False) from error
+            raise Undelivered(
+                f"the template does not give JSON ({type(error).__name__})", passing=False
+            ) from error
 
-    def _post(self, url: str, data: bytes, headers: Mapping[str, str], context: Any, deadline: float) -> int:
+    def _post(
+        self, url: str, data: bytes, headers: Mapping[str, str], context: Any, deadline: float
+    ) -> int:
         """POST once; follow a redirect that keeps the method and stays on the same host. Return the HTTP status (2xx)."""
         import http.client
         import urllib.error
@@ -168,14 +228,17 @@ class Webhook(Channel):
 
             http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
 
-        handlers: list[Any] = [Stay()] + ([urllib.request.HTTPSHandler(context=context)] if context is not None else [])
+        handlers: list[Any] = [Stay()] + (
+            [urllib.request.HTTPSHandler(context=context)] if context is not None else []
+        )
         opener = urllib.request.build_opener(*handlers)
         for _attempt in range(_REDIRECTS + 1):
             timeout = min(self.hook["timeout"], deadline - time.monotonic())
             if timeout <= 0:
                 raise Undelivered("no time left", passing=True)
             address, authorization = _without_login(url)
-            request = urllib.request.Request(address, data=data, headers={**authorization, **headers}, method="POST")  # noqa: S310  # http(s) only, checked
+            sent = {**authorization, **headers}
+            request = urllib.request.Request(address, data, sent, method="POST")  # noqa: S310 (http(s) only, checked)
             try:
                 with opener.open(request, timeout=timeout) as answer:
                     self._judge(answer)
@@ -202,7 +265,9 @@ class Webhook(Channel):
             said = _said(answer)
         except Undelivered:  # the time is over, but the message has been taken
             return
-        told = re.search(r"returned HTTP error (\d{3})", said)  # Teams passes on what its own inside answered
+        told = re.search(
+            r"returned HTTP error (\d{3})", said
+        )  # Teams passes on what its own inside answered
         code = int(told.group(1)) if told else 0
         if told or said in _SLACK_ERRORS or _denies(said):
             detail = f"HTTP {answer.status}, but not taken" + self._quoted(said)
@@ -210,7 +275,14 @@ class Webhook(Channel):
 
     def _quoted(self, said: str) -> str:
         """Return the server's own words for a detail: only when they are free of our secrets."""
-        return f": {said[:200]}" if said and said.isprintable() and not said.startswith("<") and not secret.touches(said, self.secrets) else ""
+        return (
+            f": {said[:200]}"
+            if said
+            and said.isprintable()
+            and not said.startswith("<")
+            and not secret.touches(said, self.secrets)
+            else ""
+        )
 
     def _refusal(self, error: Any) -> Undelivered:
         """What an HTTP error means. Only the number and its standard name are the server's; its own words only when free of our secrets."""
@@ -218,14 +290,21 @@ class Webhook(Channel):
 
         name = f"HTTP {error.code} {http.client.responses.get(error.code, '')}".strip()
         if 300 <= error.code < 400:
-            return Undelivered(f"{name}: the address redirects, which is not followed for a POST; give the final address", passing=False)
+            return Undelivered(
+                f"{name}: the address redirects, which is not followed for a POST; give the final address",
+                passing=False,
+            )
         if error.code in (408, 425, 429) or error.code >= 500:
             wait = _retry_after(error.headers.get("Retry-After"))
             if wait is not None and wait > _LONGEST_WAIT:
                 # attempts() gives up at once: no pause fits.
-                return Undelivered(f"{name}, wait asked for: {wait:.0f} s", passing=True, wait=float("inf"))
+                return Undelivered(
+                    f"{name}, wait asked for: {wait:.0f} s", passing=True, wait=float("inf")
+                )
             # 429 and the gateway's numbers are about the service, others may be about this message.
-            return Undelivered(name, passing=True, wait=wait, alone=error.code not in (429, 502, 503, 504))
+            return Undelivered(
+                name, passing=True, wait=wait, alone=error.code not in (429, 502, 503, 504)
+            )
         return Undelivered(name + self._quoted(_said(error.fp)), passing=False)
 
 
@@ -235,7 +314,9 @@ def _tls(ca_file: str | None) -> Any:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
-        raise Undelivered(f"ca_file {ca_file} can't be used ({type(error).__name__})", passing=False) from None
+        raise Undelivered(
+            f"ca_file {ca_file} can't be used ({type(error).__name__})", passing=False
+        ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -271,7 +352,9 @@ def _trouble(error: Any) -> Undelivered:
     import ssl
 
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Undelivered(f"the server's certificate is not trusted: {error.verify_message}", passing=False)
+        return Undelivered(
+            f"the server's certificate is not trusted: {error.verify_message}", passing=False
+        )
     if isinstance(error, ssl.SSLError):
         return Undelivered(f"TLS failed: {error.reason or 'connection broken'}", passing=True)
     if isinstance(error, socket.timeout):  # another class before Python 3.10
@@ -280,11 +363,17 @@ def _trouble(error: Any) -> Undelivered:
         return Undelivered(f"no connection: {error.strerror}", passing=True)
     refused = re.match(r"Tunnel connection failed: (\d{3})", str(error))
     if refused:
-        return Undelivered(f"the proxy (https_proxy) refused the connection: HTTP {refused.group(1)}", passing=True)
+        return Undelivered(
+            f"the proxy (https_proxy) refused the connection: HTTP {refused.group(1)}", passing=True
+        )
     if isinstance(error, (UnicodeError, http.client.InvalidURL)):
-        return Undelivered("the host name of the address, or of the proxy, can't be used", passing=False)
+        return Undelivered(
+            "the host name of the address, or of the proxy, can't be used", passing=False
+        )
     if isinstance(error, str):
-        return Undelivered("the request can't be made; check http_proxy and https_proxy", passing=False)
+        return Undelivered(
+            "the request can't be made; check http_proxy and https_proxy", passing=False
+        )
     return Undelivered(f"the connection broke ({type(error).__name__})", passing=True)
 
 
@@ -319,7 +408,12 @@ def _without_login(url: str) -> tuple[str, dict[str, str]]:
 def _wire(url: str) -> str:
     """Return an URL with everything but ASCII quoted, host and login apart, which have other rules."""
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=quote(parts.path, safe=string.punctuation), query=quote(parts.query, safe=string.punctuation)))
+    return urlunsplit(
+        parts._replace(
+            path=quote(parts.path, safe=string.punctuation),
+            query=quote(parts.query, safe=string.punctuation),
+        )
+    )
 
 
 def _onward(url: str, target: str) -> str | None:
@@ -329,6 +423,11 @@ def _onward(url: str, target: str) -> str | None:
     try:
         found = _wire(urljoin(url, target))
         old, new = urlsplit(url), urlsplit(found)
-        return found if (old.scheme, old.hostname, old.port) == (new.scheme, new.hostname, new.port) and _url_problem(found) is None else None
+        return (
+            found
+            if (old.scheme, old.hostname, old.port) == (new.scheme, new.hostname, new.port)
+            and _url_problem(found) is None
+            else None
+        )
     except ValueError:
         return None

@@ -16,9 +16,9 @@ from typing import Any
 
 from ..errors import NotUsable
 from ..ports import Progress, Tell
+from ..system.text import display_path
 from . import tarstream
 from .codec import CHUNK, Codec
-from .names import shown
 from .source import FILE, GONE, Entry, Tree, below, settled
 
 #: Threads that compress unless told otherwise; more gain little and each costs 16 MiB.
@@ -48,7 +48,9 @@ def cpus(workers: int) -> int:
 class _Pipe:
     """Takes tar bytes, gives chunks to the threads and writes their results in order. Memory is bounded by the threads."""
 
-    def __init__(self, write: Callable[[bytes], None], codec: Codec, executor: Any, workers: int) -> None:
+    def __init__(
+        self, write: Callable[[bytes], None], codec: Codec, executor: Any, workers: int
+    ) -> None:
         self._write, self._codec, self._executor = write, codec, executor
         self._limit = 2 * workers + 1
         self._waiting: collections.deque[Any] = collections.deque()
@@ -93,7 +95,9 @@ class _Pipe:
         self._write(self._codec.trailer(self._crc, self.plain))
 
 
-def write(tree: Tree, root: int, name: str, fd: int, codec: Codec, workers: int, tell: Tell) -> Written:
+def write(
+    tree: Tree, root: int, name: str, fd: int, codec: Codec, workers: int, tell: Tell
+) -> Written:
     """Write the archive of C(tree) to C(fd) (not synchronised).
 
     :param root: the source, open. :param name: its path, for messages. :param workers: threads, at least 1.
@@ -129,7 +133,13 @@ def write(tree: Tree, root: int, name: str, fd: int, codec: Codec, workers: int,
                 try:
                     entry = _current(entry, settled(source))
                     pipe.put(tarstream.header(entry))
-                    digests[entry.path] = _copy(source, entry, pipe, f"{name}/{entry.path}", _progress(tell, done, total, entry.path))
+                    digests[entry.path] = _copy(
+                        source,
+                        entry,
+                        pipe,
+                        f"{name}/{entry.path}",
+                        _progress(tell, done, total, entry.path),
+                    )
                 finally:
                     os.close(source)
                 entries.append(entry)
@@ -144,12 +154,20 @@ def write(tree: Tree, root: int, name: str, fd: int, codec: Codec, workers: int,
 
 def _open(open_folder: Callable[[str], int], folder: str, base: str, full: str, path: str) -> int:
     try:
-        return os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=open_folder(folder))
+        return os.open(
+            base,
+            os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+            dir_fd=open_folder(folder),
+        )
     except OSError as error:
         if error.errno in GONE:
             raise Changed(path) from None
-        full = shown(full)
-        raise NotUsable(f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full) from error
+        full = display_path(full)
+        raise NotUsable(
+            f"Can't read {full}: {error.strerror}.",
+            "Give this user access to it, or exclude it.",
+            full,
+        ) from error
 
 
 def _current(entry: Entry, found: os.stat_result) -> Entry:
@@ -161,11 +179,13 @@ def _current(entry: Entry, found: os.stat_result) -> Entry:
 
 def _progress(tell: Tell, done: int, total: int, path: str) -> Callable[[int], None]:
     """Return a function that tells how many bytes of the file C(path) were read."""
-    subject = shown(path)
+    subject = display_path(path)
     return lambda count: tell(Progress("archive", done + count, total, subject=subject))
 
 
-def _copy(source: int, entry: Entry, pipe: _Pipe, full: str, progress: Callable[[int], None]) -> str:
+def _copy(
+    source: int, entry: Entry, pipe: _Pipe, full: str, progress: Callable[[int], None]
+) -> str:
     """Put the file's content and its padding into the pipe; return its SHA-256."""
     digest = hashlib.sha256()
     left = entry.size
@@ -174,8 +194,10 @@ def _copy(source: int, entry: Entry, pipe: _Pipe, full: str, progress: Callable[
         try:
             count = os.readv(source, [room])
         except OSError as error:
-            full = shown(full)
-            raise NotUsable(f"Can't read {full}: {error.strerror}.", "Check the disk it lies on.", full) from error
+            full = display_path(full)
+            raise NotUsable(
+                f"Can't read {full}: {error.strerror}.", "Check the disk it lies on.", full
+            ) from error
         if count == 0:
             raise Changed(entry.path)
         digest.update(room[:count])
@@ -184,7 +206,11 @@ def _copy(source: int, entry: Entry, pipe: _Pipe, full: str, progress: Callable[
         progress(entry.size - left)
     after = os.fstat(source)
     # The change time too: who sets the modification time back, as copying tools do, can't set this one.
-    if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (entry.size, entry.mtime_ns, entry.ctime_ns):
+    if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (
+        entry.size,
+        entry.mtime_ns,
+        entry.ctime_ns,
+    ):
         raise Changed(entry.path)
     pipe.put(tarstream.pad(entry.size))
     return digest.hexdigest()

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import NotUsable
+from ..system.text import display_path
 from ..verdict import isoformat
 from . import manifest as manifests
-from .names import CHECKSUM, MANIFEST, is_archive, is_temporary, shown, stamp_time
+from .names import CHECKSUM, MANIFEST, is_archive, is_temporary, stamp_time
 
 DAY = 86400.0
 
@@ -81,11 +82,19 @@ def listing(folder: str) -> list[Backup]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise NotUsable(f"Can't read the backup folder {folder}: {error.strerror}.", "Check its path and permissions.", folder) from error
+        raise NotUsable(
+            f"Can't read the backup folder {folder}: {error.strerror}.",
+            "Check its path and permissions.",
+            folder,
+        ) from error
     present = set(names)
     found = [inspect(folder, name) for name in names if is_archive(name)]
     found += [_without_archive(folder, name) for name in names if _lost_archive(name, present)]
-    return sorted((one for one in found if one is not None), key=lambda one: (one.created, one.name), reverse=True)
+    return sorted(
+        (one for one in found if one is not None),
+        key=lambda one: (one.created, one.name),
+        reverse=True,
+    )
 
 
 def _lost_archive(name: str, present: set[str]) -> bool:
@@ -95,7 +104,13 @@ def _lost_archive(name: str, present: set[str]) -> bool:
 
 def _without_archive(folder: str, name: str) -> Backup:
     archive = name[: -len(MANIFEST)]
-    return Backup(archive, os.path.join(folder, archive), stamp_time(archive) or 0.0, 0, problems=("the archive is gone; only its manifest is left",))
+    return Backup(
+        archive,
+        os.path.join(folder, archive),
+        stamp_time(archive) or 0.0,
+        0,
+        problems=("the archive is gone; only its manifest is left",),
+    )
 
 
 def inspect(folder: str, name: str) -> Backup | None:
@@ -126,12 +141,20 @@ def inspect(folder: str, name: str) -> Backup | None:
         return replace(backup, sha256=checksum, legacy=not problems, problems=tuple(problems))
     expected = manifest["archive"]
     if manifest["name"] != name:
-        problems.append(f"the manifest belongs to {shown(manifest['name'])}")
+        problems.append(f"the manifest belongs to {display_path(manifest['name'])}")
     if expected["size"] != found.st_size:
-        problems.append(f"the archive is {found.st_size} bytes long, but was {expected['size']} when it was made")
+        problems.append(
+            f"the archive is {found.st_size} bytes long, but was {expected['size']} when it was made"
+        )
     if checksum is not None and checksum != expected["sha256"]:
         problems.append("the checksum file and the manifest disagree")
-    return replace(backup, created=float(manifest["created"]), sha256=expected["sha256"], manifest=manifest, problems=tuple(problems))
+    return replace(
+        backup,
+        created=float(manifest["created"]),
+        sha256=expected["sha256"],
+        manifest=manifest,
+        problems=tuple(problems),
+    )
 
 
 def _read(path: str) -> bytes | None:
@@ -156,7 +179,9 @@ def read_checksum(archive: str) -> str | None:
         return None
     found = parse_checksum(raw, os.path.basename(archive))
     if found is None:
-        raise NotUsable(f"The checksum file {path} holds no SHA-256 of {os.path.basename(archive)}.", "", path)
+        raise NotUsable(
+            f"The checksum file {path} holds no SHA-256 of {os.path.basename(archive)}.", "", path
+        )
     return found
 
 

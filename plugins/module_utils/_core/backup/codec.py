@@ -71,7 +71,11 @@ class Gzip:
         sample = bytes(data)
         if len(data) > 3 * _SAMPLE:
             middle = len(data) // 2
-            sample = bytes(data[:_SAMPLE]) + bytes(data[middle : middle + _SAMPLE]) + bytes(data[-_SAMPLE:])
+            sample = (
+                bytes(data[:_SAMPLE])
+                + bytes(data[middle : middle + _SAMPLE])
+                + bytes(data[-_SAMPLE:])
+            )
         huffman = len(deflate(sample, self._level, zlib.Z_HUFFMAN_ONLY))
         full = len(deflate(sample, self._level))
         if min(huffman, full) > 0.97 * len(sample):

@@ -30,7 +30,9 @@ def run(options: InfoOptions, tell: Tell = silent) -> dict[str, Any]:
     return {
         "backups": found,
         "latest": next((one for one in found if not one["problems"]), None),
-        "verified": bool(found) and found[0]["verified"] and not any(one["problems"] for one in found),
+        "verified": bool(found)
+        and found[0]["verified"]
+        and not any(one["problems"] for one in found),
     }
 
 
@@ -39,5 +41,9 @@ def local(path: str) -> list[Backup]:
     if os.path.isdir(path):
         return catalogue.listing(path)
     if not os.path.lexists(path):
-        raise NotUsable(f"There is no backup folder or archive {path}.", "Check the path; no backup may have been made yet.", path)
+        raise NotUsable(
+            f"There is no backup folder or archive {path}.",
+            "Check the path; no backup may have been made yet.",
+            path,
+        )
     return [verify.at(path)]

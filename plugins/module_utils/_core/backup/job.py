@@ -18,8 +18,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import FleetError, NotUsable, Refused, StoreError, WriteFailed
-from ..fsutil import FORBIDDEN_TREES, atomic_write, human_size, lock
 from ..ports import Tell, World, silent
+from ..system.files import atomic_write
+from ..system.locks import lock
+from ..system.roots import FORBIDDEN_TREES
+from ..system.text import display_path, human_size
 from ..verdict import isoformat
 from . import archive, catalogue, codec, manifest, names, reading, retention, source, verify
 from .catalogue import Backup
@@ -91,7 +94,9 @@ class Result:
             "removed": self.removed,
             "copies": self.copies,
             "stats": {
-                "durations": {phase: round(seconds, 3) for phase, seconds in self.durations.items()},
+                "durations": {
+                    phase: round(seconds, 3) for phase, seconds in self.durations.items()
+                },
                 "bytes_read": tree.size if self.written else 0,
                 "bytes_written": self.written,
                 "ratio": round(self.written / tree.size, 4) if self.written and tree.size else None,
@@ -140,24 +145,44 @@ def refuse(origin: str, destination: str) -> None:
     here, there = os.path.realpath(origin), os.path.realpath(destination)
     if not os.path.isdir(here):
         what = "is not a folder" if os.path.lexists(here) else "does not exist"
-        raise NotUsable(f"The source {origin} {what}.", "Name the folder that holds the models.", origin)
+        raise NotUsable(
+            f"The source {origin} {what}.", "Name the folder that holds the models.", origin
+        )
     present = destination
     while not os.path.lexists(present):
         present = os.path.dirname(present)
     if not os.path.exists(present):
         # Where a link leads to is mostly a disk; made on the disk below its mount point, backups would not be where they are looked for.
         target = os.path.realpath(present)
-        raise NotUsable(f"The destination {destination} leads to {target}, which does not exist.", "Mount its disk, or make the folder.", destination)
+        raise NotUsable(
+            f"The destination {destination} leads to {target}, which does not exist.",
+            "Mount its disk, or make the folder.",
+            destination,
+        )
     if os.path.lexists(there) and not os.path.isdir(there):
-        raise NotUsable(f"The destination {destination} is not a folder.", "Name a folder.", destination)
-    if there == "/" or any(there == tree or there.startswith(tree + "/") for tree in FORBIDDEN_TREES):
-        raise Refused(f"The destination {destination} is a system folder.", "Name a folder of its own for backups.", destination)
+        raise NotUsable(
+            f"The destination {destination} is not a folder.", "Name a folder.", destination
+        )
+    if there == "/" or any(
+        there == tree or there.startswith(tree + "/") for tree in FORBIDDEN_TREES
+    ):
+        raise Refused(
+            f"The destination {destination} is a system folder.",
+            "Name a folder of its own for backups.",
+            destination,
+        )
     if _inside(there, here):
         raise Refused(
-            f"The destination {destination} lies inside the source {origin}, so backups would contain backups.", "Name a folder elsewhere.", destination
+            f"The destination {destination} lies inside the source {origin}, so backups would contain backups.",
+            "Name a folder elsewhere.",
+            destination,
         )
     if _inside(here, there):
-        raise Refused(f"The source {origin} lies inside the destination {destination}.", "Name a folder elsewhere.", destination)
+        raise Refused(
+            f"The source {origin} lies inside the destination {destination}.",
+            "Name a folder elsewhere.",
+            destination,
+        )
 
 
 def _inside(path: str, folder: str) -> bool:
@@ -225,12 +250,22 @@ def decide(options: BackupOptions, facts: Facts) -> Plan:
     if make:
         backups.append(_expected(options, _time(facts)))
     decisions = retention.decide(backups, rules(options), facts.now)
-    return Plan(options, facts, make, reason, None if make else current, estimate, tuple(one for one in decisions if one.backup.name))
+    return Plan(
+        options,
+        facts,
+        make,
+        reason,
+        None if make else current,
+        estimate,
+        tuple(one for one in decisions if one.backup.name),
+    )
 
 
 def _expected(options: BackupOptions, created: float) -> Backup:
     """Return the backup that is to be made, for the rules."""
-    return Backup("", "", created, 0, manifest={"verifications": [{"result": "ok"}] if options.verify else []})
+    return Backup(
+        "", "", created, 0, manifest={"verifications": [{"result": "ok"}] if options.verify else []}
+    )
 
 
 def rules(options: BackupOptions) -> retention.Rules:
@@ -263,7 +298,11 @@ def _estimate(options: BackupOptions, facts: Facts, current: Backup | None) -> i
     if options.compression == "none":
         return facts.tree.size + overhead
     size = facts.tree.allocated
-    if current is not None and current.manifest is not None and current.manifest["compression"] == options.compression:
+    if (
+        current is not None
+        and current.manifest is not None
+        and current.manifest["compression"] == options.compression
+    ):
         before = current.manifest["totals"]["bytes"]
         if before:
             return int(facts.tree.size * min(1.0, 1.1 * current.size / before)) + overhead
@@ -276,13 +315,21 @@ def _estimate(options: BackupOptions, facts: Facts, current: Backup | None) -> i
 def preview(plan: Plan) -> Result:
     """Return what carrying out the plan would return, as far as it can be known."""
     facts = plan.facts
-    result = Result(plan, plan.current.to_dict() if plan.current else None, [_removal(one) for one in plan.removals])
+    result = Result(
+        plan,
+        plan.current.to_dict() if plan.current else None,
+        [_removal(one) for one in plan.removals],
+    )
     result.before = sorted(one.name for one in facts.backups)
     gone = {one.backup.name for one in plan.removals}
     result.after = [name for name in result.before if name not in gone]
-    result.notes = _notes(facts.tree, plan.options.source) + _folder_notes(facts, plan.options.source)
+    result.notes = _notes(facts.tree, plan.options.source) + _folder_notes(
+        facts, plan.options.source
+    )
     if plan.make:
-        result.after.append(_free_name(result.before, _time(facts), names.SUFFIXES[plan.options.compression])[0])
+        result.after.append(
+            _free_name(result.before, _time(facts), names.SUFFIXES[plan.options.compression])[0]
+        )
     result.changed = plan.make or bool(gone)
     if plan.options.s3:
         from .store_s3 import Store
@@ -291,12 +338,24 @@ def preview(plan: Plan) -> Result:
         store.look()
         copied = plan.current is not None and store.has(plan.current)
         result.copies = (
-            [{"url": store.url(result.after[-1] if plan.make or plan.current is None else plan.current.name), "verified": "planned"}] if not copied else []
+            [
+                {
+                    "url": store.url(
+                        result.after[-1] if plan.make or plan.current is None else plan.current.name
+                    ),
+                    "verified": "planned",
+                }
+            ]
+            if not copied
+            else []
         )
         if plan.options.s3["prune"]:
             coming = [] if copied else [plan.current or _expected(plan.options, _time(facts))]
             gone_there = _prunable(store, plan.options, facts.now, coming)
-            result.copies += [{"url": store.url(one.backup.name), "removed": True, "reason": one.reason} for one in gone_there]
+            result.copies += [
+                {"url": store.url(one.backup.name), "removed": True, "reason": one.reason}
+                for one in gone_there
+            ]
         result.changed = result.changed or bool(result.copies)
     return result
 
@@ -309,7 +368,9 @@ def carry_out(plan: Plan, world: World, tell: Tell = silent) -> Result:
     options = plan.options
     _make_folder(options.destination)
     with lock(os.path.join(options.destination, names.LOCK), "backup to this folder"):
-        folder = os.open(os.path.realpath(options.destination), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(
+            os.path.realpath(options.destination), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )
         try:
             return _locked(plan, world, tell, folder)
         finally:
@@ -321,7 +382,11 @@ def _locked(plan: Plan, world: World, tell: Tell, folder: int) -> Result:
     stale = catalogue.stale(options.destination)
     for name in stale:
         _discard(folder, name)
-    facts = replace(plan.facts, backups=tuple(catalogue.listing(options.destination)), free=_free(options.destination))
+    facts = replace(
+        plan.facts,
+        backups=tuple(catalogue.listing(options.destination)),
+        free=_free(options.destination),
+    )
     plan = decide(options, facts)
     result = Result(plan, None, [])
     result.before = sorted(one.name for one in facts.backups)
@@ -333,12 +398,16 @@ def _locked(plan: Plan, world: World, tell: Tell, folder: int) -> Result:
         current = plan.current
     else:
         raise FleetError("The plan neither makes a backup nor knows one.")
-    result.notes += _notes(result.plan.facts.tree, options.source) + _folder_notes(facts, options.source)
+    result.notes += _notes(result.plan.facts.tree, options.source) + _folder_notes(
+        facts, options.source
+    )
     result.backup = current.to_dict()
     if options.s3:
         _copy(options, current, result, world, tell)
     backups = catalogue.listing(options.destination)
-    for decision in retention.decide(catalogue.of_source(backups, options.source), rules(options), facts.now):
+    for decision in retention.decide(
+        catalogue.of_source(backups, options.source), rules(options), facts.now
+    ):
         # The run's own backup is never up for removal, whatever the clock says.
         if not decision.keep and decision.backup.name != current.name:
             _remove(folder, decision.backup.name)
@@ -363,25 +432,42 @@ def _folder_notes(facts: Facts, origin: str) -> list[str]:
     notes = []
     ahead = [one for one in facts.backups if not catalogue.credible(one, facts.now)]
     if ahead:
-        notes.append(f"{len(ahead)} backups are dated in the future ({ahead[0].name}): a clock was wrong; they stay until then, never taken for the newest")
+        notes.append(
+            f"{len(ahead)} backups are dated in the future ({ahead[0].name}): a clock was wrong; they stay until then, never taken for the newest"
+        )
     others = catalogue.sources(facts.backups) - {origin}
     if others:
-        notes.append(f"the folder holds backups of {', '.join(sorted(names.shown(one) for one in others))} too; this run leaves them alone")
+        notes.append(
+            f"the folder holds backups of {', '.join(sorted(display_path(one) for one in others))} too; this run leaves them alone"
+        )
     return notes
 
 
 def _link_note(tree: Tree, origin: str) -> list[str]:
     links = {one.path: one.target for one in tree.entries if one.type == source.LINK}
-    outside = [one for one in tree.entries if one.type == source.LINK and source.points_outside(one.path, one.target, os.path.normpath(origin), links)]
+    outside = [
+        one
+        for one in tree.entries
+        if one.type == source.LINK
+        and source.points_outside(one.path, one.target, os.path.normpath(origin), links)
+    ]
     if not outside:
         return []
-    first = f"{names.shown(outside[0].path)} -> {names.shown(outside[0].target)}"
-    return [f"{len(outside)} links point out of the source ({first}): what they point to is not in the backup, and restoring them needs allow_outside_links"]
+    first = f"{display_path(outside[0].path)} -> {display_path(outside[0].target)}"
+    return [
+        f"{len(outside)} links point out of the source ({first}): what they point to is not in the backup, and restoring them needs allow_outside_links"
+    ]
 
 
 def _removal(decision: retention.Decision) -> dict[str, Any]:
     backup = decision.backup
-    return {"name": backup.name, "path": backup.path, "created": isoformat(backup.created), "size": backup.size, "reason": decision.reason}
+    return {
+        "name": backup.name,
+        "path": backup.path,
+        "created": isoformat(backup.created),
+        "size": backup.size,
+        "reason": decision.reason,
+    }
 
 
 def _make_folder(path: str) -> None:
@@ -396,7 +482,11 @@ def _make_folder(path: str) -> None:
         except FileExistsError:
             continue
         except OSError as error:
-            raise WriteFailed(f"Can't make the folder {one}: {error.strerror}.", "Check its parent's permissions.", one) from error
+            raise WriteFailed(
+                f"Can't make the folder {one}: {error.strerror}.",
+                "Check its parent's permissions.",
+                one,
+            ) from error
 
 
 def _free_name(present: Iterable[str], now: float, suffix: str) -> tuple[str, float]:
@@ -410,30 +500,66 @@ def _free_name(present: Iterable[str], now: float, suffix: str) -> tuple[str, fl
 
 def _time(facts: Facts) -> float:
     """Return the time of a new backup: now, or after the newest one when the clock was set back a little, so that the order holds."""
-    return max([facts.now, *(int(one.created) + 1.0 for one in facts.backups if one.complete and facts.now < one.created <= facts.now + catalogue.DAY)])
+    return max(
+        [
+            facts.now,
+            *(
+                int(one.created) + 1.0
+                for one in facts.backups
+                if one.complete and facts.now < one.created <= facts.now + catalogue.DAY
+            ),
+        ]
+    )
 
 
 def _make(plan: Plan, result: Result, world: World, tell: Tell, folder: int) -> Backup:
     """Write, prove and publish one archive."""
     options, clock = plan.options, world.clock
-    name, created = _free_name(os.listdir(folder), _time(plan.facts), names.SUFFIXES[options.compression])
+    name, created = _free_name(
+        os.listdir(folder), _time(plan.facts), names.SUFFIXES[options.compression]
+    )
     temporary = f".{name}.{os.urandom(6).hex()}.tmp"
     started = clock.monotonic()
     try:
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        fd = os.open(
+            temporary,
+            os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o600,
+            dir_fd=folder,
+        )
     except OSError as error:
-        raise WriteFailed(f"Can't write in {options.destination}: {error.strerror}.", "Check its permissions.", options.destination) from error
+        raise WriteFailed(
+            f"Can't write in {options.destination}: {error.strerror}.",
+            "Check its permissions.",
+            options.destination,
+        ) from error
     try:
         try:
             tree, written = _write(plan, fd, tell)
             result.durations["archive"] = clock.monotonic() - started
             result.plan = replace(plan, facts=replace(plan.facts, tree=tree))
             result.written = written.size
-            document = manifest.build(name, created, world.hostname, options.source, options.to_dict(), tree.skipped, written)
+            document = manifest.build(
+                name,
+                created,
+                world.hostname,
+                options.source,
+                options.to_dict(),
+                tree.skipped,
+                written,
+            )
             if options.verify:
                 started = clock.monotonic()
                 found = _prove(fd, name, written, document, tell)
-                document["verifications"].append({"at": isoformat(clock.now()), "depth": "full", "result": "ok", "files": found.files, "bytes": found.bytes})
+                document["verifications"].append(
+                    {
+                        "at": isoformat(clock.now()),
+                        "depth": "full",
+                        "result": "ok",
+                        "files": found.files,
+                        "bytes": found.bytes,
+                    }
+                )
                 result.durations["verify"] = clock.monotonic() - started
         finally:
             os.close(fd)
@@ -451,7 +577,11 @@ def _make(plan: Plan, result: Result, world: World, tell: Tell, folder: int) -> 
     result.changed = True
     backup = catalogue.inspect(options.destination, name)
     if backup is None or not backup.complete:
-        raise WriteFailed(f"The backup {name} is not there after it was written.", "Does something else clean this folder?", options.destination)
+        raise WriteFailed(
+            f"The backup {name} is not there after it was written.",
+            "Does something else clean this folder?",
+            options.destination,
+        )
     return backup
 
 
@@ -467,18 +597,26 @@ def _write(plan: Plan, fd: int, tell: Tell) -> tuple[Tree, archive.Written]:
                 os.ftruncate(fd, 0)
                 os.lseek(fd, 0, os.SEEK_SET)
             try:
-                written = archive.write(tree, root, options.source, fd, packer, archive.cpus(options.workers), tell)
+                written = archive.write(
+                    tree, root, options.source, fd, packer, archive.cpus(options.workers), tell
+                )
             except archive.Changed as change:
                 path = str(change.args[0])
                 continue
             os.fchmod(fd, _FILE_MODE)
             os.fsync(fd)
             return tree, written
-    full = names.shown(f"{options.source}/{path}")
-    raise NotUsable(f"{full} changed while it was read, {ATTEMPTS} times in a row.", "Back up when nothing writes to it, or exclude it.", full)
+    full = display_path(f"{options.source}/{path}")
+    raise NotUsable(
+        f"{full} changed while it was read, {ATTEMPTS} times in a row.",
+        "Back up when nothing writes to it, or exclude it.",
+        full,
+    )
 
 
-def _prove(fd: int, name: str, written: archive.Written, document: dict[str, Any], tell: Tell) -> reading.Scan:
+def _prove(
+    fd: int, name: str, written: archive.Written, document: dict[str, Any], tell: Tell
+) -> reading.Scan:
     """Read the synchronised archive back and compare everything. :raises VerificationFailed: it is not what was written."""
     # Drop it from memory first, so that what is compared comes from the disk.
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -489,14 +627,18 @@ def _prove(fd: int, name: str, written: archive.Written, document: dict[str, Any
     return found
 
 
-def _publish(destination: str, folder: int, temporary: str, name: str, sha256: str, document: dict[str, Any]) -> None:
+def _publish(
+    destination: str, folder: int, temporary: str, name: str, sha256: str, document: dict[str, Any]
+) -> None:
     """Give the archive its name. The checksum comes before and the manifest after, each synchronised on its own."""
     checksum = os.path.join(destination, name + names.CHECKSUM)
     atomic_write(checksum, f"{sha256}  {name}\n", _FILE_MODE)
     try:
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
-        atomic_write(os.path.join(destination, name + names.MANIFEST), manifest.dump(document), _FILE_MODE)
+        atomic_write(
+            os.path.join(destination, name + names.MANIFEST), manifest.dump(document), _FILE_MODE
+        )
     except BaseException:
         _remove(folder, name)
         raise
@@ -524,14 +666,21 @@ def _remove(folder: int, name: str) -> None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise WriteFailed(f"Can't remove the old backup {one}: {error.strerror}.", "Check the folder's permissions.", one) from error
+            raise WriteFailed(
+                f"Can't remove the old backup {one}: {error.strerror}.",
+                "Check the folder's permissions.",
+                one,
+            ) from error
 
 
-def _copy(options: BackupOptions, current: Backup, result: Result, world: World, tell: Tell) -> None:
+def _copy(
+    options: BackupOptions, current: Backup, result: Result, world: World, tell: Tell
+) -> None:
     from .store_s3 import Store
 
     started = world.clock.monotonic()
     try:
+        assert options.s3 is not None  # noqa: S101
         store = Store(options.s3)
         copy, uploaded = store.ensure(current, tell)
         result.copies.append(copy)
@@ -539,15 +688,33 @@ def _copy(options: BackupOptions, current: Backup, result: Result, world: World,
         if options.s3["prune"]:
             for decision in _prunable(store, options, result.plan.facts.now, [current]):
                 store.remove(decision.backup.name)
-                result.copies.append({"url": store.url(decision.backup.name), "removed": True, "reason": decision.reason})
+                result.copies.append(
+                    {
+                        "url": store.url(decision.backup.name),
+                        "removed": True,
+                        "reason": decision.reason,
+                    }
+                )
                 result.changed = True
     except StoreError as error:
-        raise StoreError(f"{error.message} The local backup {current.path} is complete.", error.todo, error.subject) from error
+        raise StoreError(
+            f"{error.message} The local backup {current.path} is complete.",
+            error.todo,
+            error.subject,
+        ) from error
     result.durations["upload"] = world.clock.monotonic() - started
 
 
-def _prunable(store: Any, options: BackupOptions, now: float, coming: Sequence[Backup]) -> Sequence[retention.Decision]:
+def _prunable(
+    store: Any, options: BackupOptions, now: float, coming: Sequence[Backup]
+) -> Sequence[retention.Decision]:
     """Return what retention lets go among the copies. :param coming: backups whose copy is there, or will be, and stays."""
     ours = {one.name for one in coming}
-    backups = [one for one in catalogue.of_source(store.listing(), options.source) if one.name not in ours] + list(coming)
-    return [one for one in retention.decide(backups, rules(options), now) if not one.keep and one.backup.name not in ours]
+    backups = [
+        one for one in catalogue.of_source(store.listing(), options.source) if one.name not in ours
+    ] + list(coming)
+    return [
+        one
+        for one in retention.decide(backups, rules(options), now)
+        if not one.keep and one.backup.name not in ours
+    ]

@@ -32,7 +32,15 @@ _FIELDS: tuple[tuple[str, type], ...] = (
 )
 
 
-def build(name: str, created: float, hostname: str, source: str, options: Mapping[str, Any], skipped: tuple[str, ...], written: Written) -> dict[str, Any]:
+def build(
+    name: str,
+    created: float,
+    hostname: str,
+    source: str,
+    options: Mapping[str, Any],
+    skipped: tuple[str, ...],
+    written: Written,
+) -> dict[str, Any]:
     """Return the manifest of an archive just written.
 
     C(created) is in seconds since the epoch, sizes in bytes, times of files in nanoseconds. Undecodable bytes of names are lone
@@ -40,7 +48,13 @@ def build(name: str, created: float, hostname: str, source: str, options: Mappin
     """
     entries = []
     for entry in written.entries:
-        found: dict[str, Any] = {"path": entry.path, "type": entry.type, "mode": f"{entry.mode:04o}", "uid": entry.uid, "gid": entry.gid}
+        found: dict[str, Any] = {
+            "path": entry.path,
+            "type": entry.type,
+            "mode": f"{entry.mode:04o}",
+            "uid": entry.uid,
+            "gid": entry.gid,
+        }
         found["mtime_ns"] = entry.mtime_ns
         if entry.type == FILE:
             found.update(size=entry.size, sha256=written.digests[entry.path])
@@ -73,7 +87,9 @@ def build(name: str, created: float, hostname: str, source: str, options: Mappin
 
 
 def _checksum(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
+    return hashlib.sha256(
+        json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
+    ).hexdigest()
 
 
 def dump(manifest: Mapping[str, Any]) -> bytes:
@@ -81,7 +97,14 @@ def dump(manifest: Mapping[str, Any]) -> bytes:
     body = {key: value for key, value in manifest.items() if key != "checksum"}
     lines = [json.dumps(entry) for entry in body["entries"]]
     head = json.dumps({key: value for key, value in body.items() if key != "entries"}, indent=1)
-    text = head[:-2] + ',\n "entries": [\n  ' + ",\n  ".join(lines) + '\n ],\n "checksum": ' + json.dumps(_checksum(body)) + "\n}\n"
+    text = (
+        head[:-2]
+        + ',\n "entries": [\n  '
+        + ",\n  ".join(lines)
+        + '\n ],\n "checksum": '
+        + json.dumps(_checksum(body))
+        + "\n}\n"
+    )
     return text.encode("ascii")
 
 
@@ -97,7 +120,11 @@ def parse(raw: bytes, where: str) -> dict[str, Any]:
     if found.get("checksum") != _checksum(body):
         raise NotUsable(f"The manifest {where} is damaged: its checksum is wrong.", "", where)
     if body.get("format") != FORMAT:
-        raise NotUsable(f"The manifest {where} has format {body.get('format')!r}; this version reads {FORMAT}.", "Use a newer mlops.fleet.", where)
+        raise NotUsable(
+            f"The manifest {where} has format {body.get('format')!r}; this version reads {FORMAT}.",
+            "Use a newer mlops.fleet.",
+            where,
+        )
     for key, kind in _FIELDS:
         if not isinstance(body.get(key), kind):
             raise NotUsable(f"The manifest {where} lacks a valid {key}.", "", where)

@@ -16,7 +16,9 @@ MANIFEST = ".manifest.json"
 LOCK = ".models_backup.lock"
 
 _ARCHIVE = re.compile(r"models_backup_([0-9]{8}_[0-9]{6})\.tar(?:\.gz|\.zst)?")
-_TEMPORARY = re.compile(r"\.(models_backup_[0-9]{8}_[0-9]{6}\.tar(?:\.gz|\.zst)?)(\.sha256|\.manifest\.json)?\.[0-9a-f]{12}\.tmp")
+_TEMPORARY = re.compile(
+    r"\.(models_backup_[0-9]{8}_[0-9]{6}\.tar(?:\.gz|\.zst)?)(\.sha256|\.manifest\.json)?\.[0-9a-f]{12}\.tmp"
+)
 
 
 def is_archive(name: str) -> bool:
@@ -49,8 +51,3 @@ def stamp_time(name: str) -> float | None:
         return time.mktime(time.strptime(match.group(1), "%Y%m%d_%H%M%S"))
     except (ValueError, OverflowError):
         return None
-
-
-def shown(path: str) -> str:
-    """Return a file name of any bytes as one line of valid text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in path)

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Protocol
 
 from ..errors import NotUsable, VerificationFailed
 from ..ports import Progress, Tell
+from ..system.text import display_path
 from . import codec
-from .names import shown
 from .source import FILE, FOLDER, LINK
 
 HARD_LINK = "hard link"
@@ -38,7 +38,9 @@ class Problem:
     path: str | None = None
 
     def __str__(self) -> str:
-        return f"{shown(self.path)}: {self.message}" if self.path is not None else self.message
+        return (
+            f"{display_path(self.path)}: {self.message}" if self.path is not None else self.message
+        )
 
 
 class Sink(Protocol):
@@ -181,7 +183,11 @@ def member_path(name: str) -> str:
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
-        raise VerificationFailed(f"The archive holds an entry with the unsafe name {shown(name)!r}.", "Don't trust this archive.", shown(name))
+        raise VerificationFailed(
+            f"The archive holds an entry with the unsafe name {display_path(name)!r}.",
+            "Don't trust this archive.",
+            display_path(name),
+        )
     return "/".join(parts)
 
 
@@ -203,7 +209,11 @@ def _entry(member: tarfile.TarInfo) -> dict[str, Any]:
     elif member.isreg():
         found.update(type=FILE, size=member.size)
     else:
-        raise VerificationFailed(f"The archive holds {shown(member.name)!r}, which is a device or a pipe.", "Don't trust this archive.", shown(member.name))
+        raise VerificationFailed(
+            f"The archive holds {display_path(member.name)!r}, which is a device or a pipe.",
+            "Don't trust this archive.",
+            display_path(member.name),
+        )
     return found
 
 
@@ -252,7 +262,9 @@ def scan(
     :raises OSError: the archive can't be read.
     """
     found = Scan()
-    wanted = {entry["path"]: entry for entry in manifest["entries"]} if manifest is not None else None
+    wanted = (
+        {entry["path"]: entry for entry in manifest["entries"]} if manifest is not None else None
+    )
     plain = _Plain(raw, total, tell, phase)
     seen: set[str] = set()
     current: str | None = None
@@ -261,7 +273,14 @@ def scan(
     # With a manifest to tell entries from what only looks like one, reading may go on behind a damaged header.
     search = salvage and wanted is not None
     try:
-        with tarfile.open(fileobj=plain, mode="r|", bufsize=codec.BLOCK, encoding="utf-8", errors="surrogateescape", ignore_zeros=search) as tar:
+        with tarfile.open(
+            fileobj=plain,
+            mode="r|",
+            bufsize=codec.BLOCK,
+            encoding="utf-8",
+            errors="surrogateescape",
+            ignore_zeros=search,
+        ) as tar:
             for member in _members(tar, search):
                 if member.name.rstrip("/") in ("", ".") or member.type == _LABEL:
                     continue
@@ -279,7 +298,9 @@ def scan(
                         continue
                 seen.add(path)
                 if strict and wanted is not None:
-                    before = {key: value for key, value in wanted.get(path, {}).items() if key != "sha256"}
+                    before = {
+                        key: value for key, value in wanted.get(path, {}).items() if key != "sha256"
+                    }
                     _compare(found, entry, before or None)
                     if found.problems:
                         break
@@ -318,7 +339,9 @@ def scan(
     if sha256 is not None and found.sha256 != sha256:
         found.add(f"the archive's SHA-256 is {found.sha256}, but was {sha256} when it was made")
     if manifest is not None and found.size != manifest["archive"]["size"]:
-        found.add(f"the archive is {found.size} bytes long, but was {manifest['archive']['size']} when it was made")
+        found.add(
+            f"the archive is {found.size} bytes long, but was {manifest['archive']['size']} when it was made"
+        )
     return found
 
 
@@ -338,7 +361,9 @@ def _members(tar: tarfile.TarFile, search: bool) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, entry: dict[str, Any], sink: Sink | None) -> None:
+def _content(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, entry: dict[str, Any], sink: Sink | None
+) -> None:
     stream = tar.extractfile(member)
     digest = hashlib.sha256()
     left = entry["size"]
@@ -358,8 +383,12 @@ def open_archive(path: str) -> BinaryIO:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise NotUsable(f"Can't open the archive {shown(path)}: {error.strerror}.", "Check its path and permissions.", path) from error
+        raise NotUsable(
+            f"Can't open the archive {display_path(path)}: {error.strerror}.",
+            "Check its path and permissions.",
+            path,
+        ) from error
     if not os.path.isfile(f"/proc/self/fd/{fd}"):
         os.close(fd)
-        raise NotUsable(f"{shown(path)} is not a file.", "Name an archive.", path)
+        raise NotUsable(f"{display_path(path)} is not a file.", "Name an archive.", path)
     return os.fdopen(fd, "rb", buffering=0)

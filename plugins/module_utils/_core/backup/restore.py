@@ -23,9 +23,11 @@ from typing import Any, BinaryIO
 from ..cleanup.inuse import read_mounts
 from ..cleanup.scan import mount_id, remove
 from ..errors import NotUsable, Refused, VerificationFailed, WriteFailed
-from ..fsutil import human_size, lock, lock_folder, open_folder, refuse_dangerous
 from ..ports import Tell, World, silent
-from . import catalogue, names, reading, source, verify
+from ..system.locks import lock, lock_folder
+from ..system.roots import open_folder, refuse_dangerous
+from ..system.text import display_path, human_size
+from . import catalogue, reading, source, verify
 from .catalogue import Backup
 from .codec import BLOCK
 from .options import RestoreOptions
@@ -128,7 +130,9 @@ def recover(destination: str) -> tuple[bool, list[str]]:
             return _clean_up(folder, name)
         except OSError as error:
             raise WriteFailed(
-                f"Can't clear up beside {destination}: {error.strerror or error}.", "Check the permissions of its parent.", destination
+                f"Can't clear up beside {destination}: {error.strerror or error}.",
+                "Check the permissions of its parent.",
+                destination,
             ) from error
         finally:
             os.close(folder)
@@ -143,7 +147,9 @@ def _leftover(name: str) -> re.Pattern[str]:
 def _locked_destination(destination: str) -> Iterator[None]:
     parent, name = os.path.split(destination)
     key = hashlib.sha256(os.fsencode(os.path.join(os.path.realpath(parent), name))).hexdigest()[:16]
-    with lock(os.path.join(lock_folder(), f"mlops-fleet-restore-{key}.lock"), f"restore to {destination}"):
+    with lock(
+        os.path.join(lock_folder(), f"mlops-fleet-restore-{key}.lock"), f"restore to {destination}"
+    ):
         yield
 
 
@@ -154,14 +160,28 @@ def observe(options: RestoreOptions, world: World, tell: Tell = silent) -> Facts
     """Find the backup and look at the destination. :raises NotUsable: there is no such backup. :raises Refused: bad destination."""
     destination = refuse_dangerous(options.destination, "restore destination")
     if os.path.islink(destination):
-        raise Refused(f"The restore destination {destination} is a symbolic link.", "Name the folder it points to.", destination)
+        raise Refused(
+            f"The restore destination {destination} is a symbolic link.",
+            "Name the folder it points to.",
+            destination,
+        )
     _refuse_mounts(destination)
     origin = find(options, world.clock.now())
-    if not options.s3 and os.path.realpath(origin.url).startswith(os.path.realpath(destination) + "/"):
-        raise Refused(f"The backup {origin.url} lies inside the restore destination {destination}.", "Restore into a folder elsewhere.", destination)
+    if not options.s3 and os.path.realpath(origin.url).startswith(
+        os.path.realpath(destination) + "/"
+    ):
+        raise Refused(
+            f"The backup {origin.url} lies inside the restore destination {destination}.",
+            "Restore into a folder elsewhere.",
+            destination,
+        )
     wanted = _wanted(origin.backup, options.files)
     if wanted is not None and not wanted:
-        raise NotUsable(f"Nothing in {origin.backup.name} matches {', '.join(options.files)}.", "Check the patterns.", origin.backup.name)
+        raise NotUsable(
+            f"Nothing in {origin.backup.name} matches {', '.join(options.files)}.",
+            "Check the patterns.",
+            origin.backup.name,
+        )
     if wanted is not None:
         check_links(wanted, destination, options.allow_outside_links)
     state, reason = _state(destination, wanted, tell)
@@ -177,8 +197,16 @@ def _refuse_mounts(destination: str) -> None:
     real = os.path.realpath(destination)
     for mount in mounts:
         if mount.point == real or mount.point.startswith(real + "/"):
-            what = "is a mount point" if mount.point == real else f"holds the mount point {names.shown(mount.point)}"
-            raise Refused(f"The restore destination {destination} {what}.", "Restore into a folder inside of it, or unmount it.", destination)
+            what = (
+                "is a mount point"
+                if mount.point == real
+                else f"holds the mount point {display_path(mount.point)}"
+            )
+            raise Refused(
+                f"The restore destination {destination} {what}.",
+                "Restore into a folder inside of it, or unmount it.",
+                destination,
+            )
 
 
 def find(options: RestoreOptions, now: float) -> Origin:
@@ -189,12 +217,30 @@ def find(options: RestoreOptions, now: float) -> Origin:
         store = Store(options.s3)
         listed = store.listing()
         chosen = _choose(listed, options.backup, store.url(""), now)
-        return Origin(chosen, lambda: store.open(chosen), store.url(chosen.name), _others(options, listed, chosen))
+        return Origin(
+            chosen,
+            lambda: store.open(chosen),
+            store.url(chosen.name),
+            _others(options, listed, chosen),
+        )
     listed = [] if "/" in options.backup else catalogue.listing(options.path)
-    chosen = verify.at(options.backup) if "/" in options.backup else _choose(listed, options.backup, options.path, now)
+    chosen = (
+        verify.at(options.backup)
+        if "/" in options.backup
+        else _choose(listed, options.backup, options.path, now)
+    )
     if chosen.problems and options.verify:
-        raise VerificationFailed(f"{chosen.path} is damaged: {'; '.join(chosen.problems)}.", "Use another backup.", chosen.path)
-    return Origin(chosen, lambda: reading.open_archive(chosen.path), chosen.path, _others(options, listed, chosen))
+        raise VerificationFailed(
+            f"{chosen.path} is damaged: {'; '.join(chosen.problems)}.",
+            "Use another backup.",
+            chosen.path,
+        )
+    return Origin(
+        chosen,
+        lambda: reading.open_archive(chosen.path),
+        chosen.path,
+        _others(options, listed, chosen),
+    )
 
 
 def _others(options: RestoreOptions, listed: list[Backup], chosen: Backup) -> str:
@@ -202,22 +248,32 @@ def _others(options: RestoreOptions, listed: list[Backup], chosen: Backup) -> st
     if options.backup != "latest" or chosen.manifest is None:
         return ""
     others = catalogue.sources(listed) - {chosen.manifest["source"]}
-    where = ", ".join(sorted(names.shown(one) for one in others))
-    return f"this is the latest backup of {names.shown(chosen.manifest['source'])}; there are backups of {where} too" if others else ""
+    where = ", ".join(sorted(display_path(one) for one in others))
+    return (
+        f"this is the latest backup of {display_path(chosen.manifest['source'])}; there are backups of {where} too"
+        if others
+        else ""
+    )
 
 
 def _choose(backups: list[Backup], wanted: str, where: str, now: float) -> Backup:
     if wanted == "latest":
-        backups = sorted(backups, key=lambda one: not catalogue.credible(one, now))  # what a wrong clock has dated ahead comes last
+        backups = sorted(
+            backups, key=lambda one: not catalogue.credible(one, now)
+        )  # what a wrong clock has dated ahead comes last
         for good in (lambda one: one.verified, lambda one: one.complete, lambda one: one.legacy):
             found = next((one for one in backups if good(one)), None)
             if found is not None:
                 return found
-        raise NotUsable(f"There is no complete backup in {where}.", "Make one, or name another place.", where)
+        raise NotUsable(
+            f"There is no complete backup in {where}.", "Make one, or name another place.", where
+        )
     found = next((one for one in backups if one.name == wanted), None)
     if found is None:
         near = ", ".join(one.name for one in backups[:3]) or "none"
-        raise NotUsable(f"There is no backup {wanted} in {where}.", f"The newest there: {near}.", where)
+        raise NotUsable(
+            f"There is no backup {wanted} in {where}.", f"The newest there: {near}.", where
+        )
     return found
 
 
@@ -229,8 +285,14 @@ def _wanted(backup: Backup, patterns: list[str]) -> tuple[dict[str, Any], ...] |
     if not patterns:
         return tuple(entries)
     chosen = {entry["path"] for entry in entries if source.selected(entry["path"], patterns)}
-    parents = {"/".join(path.split("/")[:n]) for path in chosen for n in range(1, path.count("/") + 1)}
-    return tuple(entry for entry in entries if entry["path"] in chosen or (entry["path"] in parents and entry["type"] == FOLDER))
+    parents = {
+        "/".join(path.split("/")[:n]) for path in chosen for n in range(1, path.count("/") + 1)
+    }
+    return tuple(
+        entry
+        for entry in entries
+        if entry["path"] in chosen or (entry["path"] in parents and entry["type"] == FOLDER)
+    )
 
 
 def _free(folder: str) -> int:
@@ -240,27 +302,41 @@ def _free(folder: str) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def _state(destination: str, wanted: tuple[dict[str, Any], ...] | None, tell: Tell) -> tuple[str, str]:
+def _state(
+    destination: str, wanted: tuple[dict[str, Any], ...] | None, tell: Tell
+) -> tuple[str, str]:
     try:
         found = os.lstat(destination)
     except FileNotFoundError:
         return "missing", ""
     except OSError as error:
-        raise NotUsable(f"Can't look at {destination}: {error.strerror}.", "Check its permissions.", destination) from error
+        raise NotUsable(
+            f"Can't look at {destination}: {error.strerror}.", "Check its permissions.", destination
+        ) from error
     if not stat.S_ISDIR(found.st_mode):
-        raise Refused(f"The restore destination {destination} exists and is not a folder.", "Name a folder.", destination)
+        raise Refused(
+            f"The restore destination {destination} exists and is not a folder.",
+            "Name a folder.",
+            destination,
+        )
     try:
         if not os.listdir(destination):
             return "empty", ""
     except OSError as error:
-        raise NotUsable(f"Can't read {destination}: {error.strerror}.", "Check its permissions.", destination) from error
+        raise NotUsable(
+            f"Can't read {destination}: {error.strerror}.", "Check its permissions.", destination
+        ) from error
     if wanted is None:
         return "other", "what an archive of the old scripts holds is not known beforehand"
     try:
         reason = difference(destination, wanted, tell)
     except (NotUsable, OSError) as error:
         # Files that not even their owner may read are restored so, and compared by root only.
-        reason = error.message.rstrip(".") if isinstance(error, NotUsable) else f"it can't be compared: {error.strerror or error}"
+        reason = (
+            error.message.rstrip(".")
+            if isinstance(error, NotUsable)
+            else f"it can't be compared: {error.strerror or error}"
+        )
     return ("other", reason) if reason else ("same", "")
 
 
@@ -273,23 +349,27 @@ def difference(destination: str, wanted: tuple[dict[str, Any], ...], tell: Tell 
         present = {entry.path: entry for entry in tree.entries}
         for path in expected:
             if path not in present:
-                return f"{names.shown(path)} is missing"
+                return f"{display_path(path)} is missing"
         for path, entry in present.items():
             other = expected.get(path)
             if other is None:
-                return f"{names.shown(path)} is not in the backup"
-            if entry.type != other["type"] or entry.target != other.get("target", "") or (entry.type == FILE and entry.size != other["size"]):
-                return f"{names.shown(path)} differs"
+                return f"{display_path(path)} is not in the backup"
+            if (
+                entry.type != other["type"]
+                or entry.target != other.get("target", "")
+                or (entry.type == FILE and entry.size != other["size"])
+            ):
+                return f"{display_path(path)} differs"
             if entry.type != LINK and entry.mode != permissions(other):
-                return f"{names.shown(path)} has other permissions"
+                return f"{display_path(path)} has other permissions"
             if entry.type == FILE and entry.mtime_ns != other["mtime_ns"]:
-                return f"{names.shown(path)} has another modification time"
+                return f"{display_path(path)} has another modification time"
         if tree.skipped:
             return f"{tree.skipped[0]} is not in the backup"
         with source.below(root) as folders:
             for path, entry in present.items():
                 if entry.type == FILE and _digest(folders, path, tell) != expected[path]["sha256"]:
-                    return f"{names.shown(path)} has other content"
+                    return f"{display_path(path)} has other content"
     finally:
         os.close(root)
     return ""
@@ -297,7 +377,11 @@ def difference(destination: str, wanted: tuple[dict[str, Any], ...], tell: Tell 
 
 def _digest(folders: source.Folders, path: str, tell: Tell) -> str:  # noqa: ARG001
     folder, _slash, base = path.rpartition("/")
-    fd = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folders.open(folder))
+    fd = os.open(
+        base,
+        os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+        dir_fd=folders.open(folder),
+    )
     digest = hashlib.sha256()
     with os.fdopen(fd, "rb", buffering=0) as stream:
         while True:
@@ -352,7 +436,9 @@ def carry_out(plan: Result, options: RestoreOptions, tell: Tell = silent) -> Res
             return _locked(plan, options, tell, folder, name)
         except OSError as error:
             raise WriteFailed(
-                f"Restoring to {destination} failed: {error.strerror or error}.", "Nothing was changed there; check space and permissions.", destination
+                f"Restoring to {destination} failed: {error.strerror or error}.",
+                "Nothing was changed there; check space and permissions.",
+                destination,
             ) from error
         finally:
             os.close(folder)
@@ -362,18 +448,32 @@ def _make_parents(parent: str) -> None:
     try:
         os.makedirs(parent, 0o750, exist_ok=True)
     except OSError as error:
-        raise WriteFailed(f"Can't make the folder {parent}: {error.strerror}.", "Check its parent's permissions.", parent) from error
+        raise WriteFailed(
+            f"Can't make the folder {parent}: {error.strerror}.",
+            "Check its parent's permissions.",
+            parent,
+        ) from error
 
 
 def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name: str) -> Result:
     facts = plan.facts
     # What was seen before the lock may be out of date: something put there meanwhile must not be lost.
-    if options.mode == "new" and _present(folder, name) and os.listdir(f"/proc/self/fd/{folder}/{name}"):
-        raise Refused(f"The restore destination {facts.destination} is not empty any more.", "Look what put something there.", facts.destination)
+    if (
+        options.mode == "new"
+        and _present(folder, name)
+        and os.listdir(f"/proc/self/fd/{folder}/{name}")
+    ):
+        raise Refused(
+            f"The restore destination {facts.destination} is not empty any more.",
+            "Look what put something there.",
+            facts.destination,
+        )
     temporary = f".{name}.mlops-restore.{os.urandom(6).hex()}"
     os.mkdir(temporary, 0o700, dir_fd=folder)
     try:
-        root = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        root = os.open(
+            temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
+        )
         try:
             with contextlib.closing(_writer(root, facts, options)) as tree:
                 plan.notes += _fill(tree, facts, options, tell)
@@ -397,7 +497,7 @@ def _locked(plan: Result, options: RestoreOptions, tell: Tell, folder: int, name
 
 
 def _left_note(left: list[str]) -> str:
-    return f"could not remove all of an old tree beside the destination: {'; '.join(names.shown(one) for one in left)}"
+    return f"could not remove all of an old tree beside the destination: {'; '.join(display_path(one) for one in left)}"
 
 
 def _names_in(path: str) -> list[str]:
@@ -468,7 +568,11 @@ def _open_up(folder: int, name: str) -> None:
             os.chmod(base, 0o700, dir_fd=folders.open(where))
             fd = folders.open(path)
             if mount_id(fd) == mount:
-                inner = [one for one in os.listdir(fd) if stat.S_ISDIR(os.stat(one, dir_fd=fd, follow_symlinks=False).st_mode)]
+                inner = [
+                    one
+                    for one in os.listdir(fd)
+                    if stat.S_ISDIR(os.stat(one, dir_fd=fd, follow_symlinks=False).st_mode)
+                ]
                 pending.extend(f"{path}/{one}" for one in inner)
 
 
@@ -483,16 +587,31 @@ def _fill(tree: Writer, facts: Facts, options: RestoreOptions, tell: Tell) -> li
     stream: BinaryIO = facts.origin.open()
     with contextlib.closing(stream):
         sha256 = backup.sha256 if options.verify else None
-        found = reading.scan(stream, backup.size, backup.manifest, sha256, tell, sink=tree, phase="restore", salvage=not options.verify)
+        found = reading.scan(
+            stream,
+            backup.size,
+            backup.manifest,
+            sha256,
+            tell,
+            sink=tree,
+            phase="restore",
+            salvage=not options.verify,
+        )
     if options.verify:
         found.raise_for(f"The backup {backup.name}")
     tree.drop_unfinished()
     if not tree.files:
         why = f": {found.problems[0]}" if found.problems else ""
-        raise VerificationFailed(f"The backup {backup.name} holds no file{' that matches' if options.files else ''}{why}.", "Use another backup.", backup.name)
+        raise VerificationFailed(
+            f"The backup {backup.name} holds no file{' that matches' if options.files else ''}{why}.",
+            "Use another backup.",
+            backup.name,
+        )
     problems = [str(one) for one in found.problems if one.path is None or tree.wants(one.path)]
     more = len(problems) - _MOST_NOTES + found.more_problems
-    return [f"damaged: {one}" for one in problems[:_MOST_NOTES]] + ([f"damaged: {more} more problems"] if more > 0 else [])
+    return [f"damaged: {one}" for one in problems[:_MOST_NOTES]] + (
+        [f"damaged: {more} more problems"] if more > 0 else []
+    )
 
 
 def _swap(folder: int, temporary: str, name: str, destination: str) -> None:
@@ -506,9 +625,17 @@ def _swap(folder: int, temporary: str, name: str, destination: str) -> None:
             return
         except OSError as error:
             if error.errno in (errno.EBUSY, errno.EXDEV):
-                raise Refused(f"The restore destination {destination} is a mount point.", "Restore into a folder inside of it.", destination) from error
+                raise Refused(
+                    f"The restore destination {destination} is a mount point.",
+                    "Restore into a folder inside of it.",
+                    destination,
+                ) from error
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise Refused(f"Something was put into {destination} meanwhile.", "Look what did that, then restore again.", destination) from error
+                raise Refused(
+                    f"Something was put into {destination} meanwhile.",
+                    "Look what did that, then restore again.",
+                    destination,
+                ) from error
             raise
     if exchange(folder, temporary, name):
         return
@@ -531,7 +658,13 @@ def exchange(folder: int, one: str, other: str) -> bool:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
         return False
-    renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    renameat2.argtypes = (
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    )
     if renameat2(folder, os.fsencode(one), folder, os.fsencode(other), _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()

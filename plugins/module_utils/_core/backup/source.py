@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import NotUsable, Refused
-from .names import shown
+from ..system.text import display_path
 
 FILE = "file"
 FOLDER = "folder"
@@ -147,8 +147,14 @@ def open_root(path: str) -> int:
     try:
         return os.open(os.path.realpath(path), _FOLDER_FLAGS)
     except OSError as error:
-        what = "is not a folder" if error.errno == errno.ENOTDIR else f"can't be opened: {error.strerror}"
-        raise NotUsable(f"The source {path} {what}.", "Name an existing folder that this user may read.", path) from error
+        what = (
+            "is not a folder"
+            if error.errno == errno.ENOTDIR
+            else f"can't be opened: {error.strerror}"
+        )
+        raise NotUsable(
+            f"The source {path} {what}.", "Name an existing folder that this user may read.", path
+        ) from error
 
 
 def settled(fd: int) -> os.stat_result:
@@ -165,7 +171,9 @@ def settled(fd: int) -> os.stat_result:
 def matches(path: str, patterns: Iterable[str]) -> bool:
     """Say whether C(path) fits a pattern: one with a slash is compared with the whole relative path, one without with the name."""
     name = path.rsplit("/", 1)[-1]
-    return any(fnmatch.fnmatchcase(path if "/" in p.strip("/") else name, p.strip("/")) for p in patterns)
+    return any(
+        fnmatch.fnmatchcase(path if "/" in p.strip("/") else name, p.strip("/")) for p in patterns
+    )
 
 
 def selected(path: str, patterns: Iterable[str]) -> bool:
@@ -175,11 +183,15 @@ def selected(path: str, patterns: Iterable[str]) -> bool:
 
 
 def _unreadable(root: str, path: str, error: OSError) -> NotUsable:
-    full = shown(f"{root}/{path}" if path else root)
-    return NotUsable(f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full)
+    full = display_path(f"{root}/{path}" if path else root)
+    return NotUsable(
+        f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full
+    )
 
 
-def walk(root: int, name: str, exclude: Iterable[str] = (), never: os.stat_result | None = None) -> Tree:
+def walk(
+    root: int, name: str, exclude: Iterable[str] = (), never: os.stat_result | None = None
+) -> Tree:
     """Return everything below the folder open as C(root), sorted, in the order of the archive.
 
     :param name: the folder's path, for messages. :param exclude: patterns, see matches; what is in an excluded folder is excluded.
@@ -197,7 +209,9 @@ def walk(root: int, name: str, exclude: Iterable[str] = (), never: os.stat_resul
     return tree
 
 
-def _walk_once(root: int, name: str, exclude: tuple[str, ...], never: os.stat_result | None) -> Tree:
+def _walk_once(
+    root: int, name: str, exclude: tuple[str, ...], never: os.stat_result | None
+) -> Tree:
     entries: list[Entry] = []
     skipped: list[str] = []
     pending = [""]
@@ -209,8 +223,12 @@ def _walk_once(root: int, name: str, exclude: tuple[str, ...], never: os.stat_re
                 if where:
                     here = os.fstat(fd)
                     if never is not None and os.path.samestat(here, never):
-                        full = shown(f"{name}/{where}")
-                        raise Refused(f"{full} is the destination, mounted there, so backups would contain backups.", "Exclude it, or unmount it.", full)
+                        full = display_path(f"{name}/{where}")
+                        raise Refused(
+                            f"{full} is the destination, mounted there, so backups would contain backups.",
+                            "Exclude it, or unmount it.",
+                            full,
+                        )
                     entries.append(Entry.of(where, FOLDER, here))
                 children = sorted(os.listdir(fd), key=os.fsencode)
             except OSError as error:
@@ -229,11 +247,16 @@ def _walk_once(root: int, name: str, exclude: tuple[str, ...], never: os.stat_re
                     elif stat.S_ISLNK(found.st_mode):
                         entries.append(Entry.of(path, LINK, found, os.readlink(child, dir_fd=fd)))
                     elif stat.S_ISREG(found.st_mode):
-                        if not os.access(child, os.R_OK, dir_fd=fd, effective_ids=os.access in os.supports_effective_ids):
+                        if not os.access(
+                            child,
+                            os.R_OK,
+                            dir_fd=fd,
+                            effective_ids=os.access in os.supports_effective_ids,
+                        ):
                             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                         entries.append(Entry.of(path, FILE, found))
                     else:
-                        skipped.append(f"{shown(path)} ({_special(found.st_mode)})")
+                        skipped.append(f"{display_path(path)} ({_special(found.st_mode)})")
                 except FileNotFoundError:
                     continue  # gone since the folder was read: not part of the tree any more
                 except OSError as error:
@@ -289,6 +312,17 @@ def fingerprint(source: str, entries: Iterable[Entry]) -> str:
     """Return a SHA-256 (hex) over path, type, mode, size, times, inode and link target of all entries."""
     digest = hashlib.sha256(json.dumps(["mlops.fleet source 1", source]).encode("ascii"))
     for entry in entries:
-        fields = [entry.path, entry.type, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode, entry.target]
+        fields = [
+            entry.path,
+            entry.type,
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.size,
+            entry.mtime_ns,
+            entry.ctime_ns,
+            entry.inode,
+            entry.target,
+        ]
         digest.update(json.dumps(fields).encode("ascii") + b"\n")
     return digest.hexdigest()

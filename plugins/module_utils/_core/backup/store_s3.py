@@ -61,9 +61,15 @@ def _asking(what: str, url: str) -> Iterator[None]:
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         text = str(error.response.get("Error", {}).get("Message", "")) or code
-        raise StoreError(f"{what} {url} failed: {code}: {text.rstrip('.')}.", _TODO.get(code, ""), url) from error
+        raise StoreError(
+            f"{what} {url} failed: {code}: {text.rstrip('.')}.", _TODO.get(code, ""), url
+        ) from error
     except BotoCoreError as error:
-        raise StoreError(f"{what} {url} failed: {str(error).rstrip('.')}.", _TODO.get(type(error).__name__, ""), url) from error
+        raise StoreError(
+            f"{what} {url} failed: {str(error).rstrip('.')}.",
+            _TODO.get(type(error).__name__, ""),
+            url,
+        ) from error
 
 
 def _code(error: Any) -> str:
@@ -101,20 +107,29 @@ class Store:
         prefix = "/".join(part for part in options["prefix"].split("/") if part)
         self._prefix = prefix + "/" if prefix else ""
         self._class: str = options.get("storage_class") or "STANDARD"
-        settings: dict[str, Any] = {"retries": {"max_attempts": 5, "mode": "standard"}, "connect_timeout": 10, "read_timeout": 60}
+        settings: dict[str, Any] = {
+            "retries": {"max_attempts": 5, "mode": "standard"},
+            "connect_timeout": 10,
+            "read_timeout": 60,
+        }
         settings["user_agent_extra"] = f"mlops.fleet/{manifest.VERSION}"
         if options["endpoint_url"]:
             settings["s3"] = {"addressing_style": "path"}
         try:
             # We send checksums of our own; newer releases would add theirs, which some servers refuse.
-            config = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required", **settings)
+            config = Config(
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                **settings,
+            )
         except TypeError:
             config = Config(**settings)
         with _asking("Connecting to", self.url("")):
             try:
                 self._client = boto3.session.Session().client(
                     "s3",
-                    region_name=options["region"] or ("us-east-1" if options["endpoint_url"] else None),
+                    region_name=options["region"]
+                    or ("us-east-1" if options["endpoint_url"] else None),
                     endpoint_url=options["endpoint_url"],
                     aws_access_key_id=options["access_key"],
                     aws_secret_access_key=options["secret_key"],
@@ -123,12 +138,24 @@ class Store:
                     config=config,
                 )
             except ValueError as error:
-                raise StoreError(f"Connecting to {self.url('')} failed: {error}.", "Check s3.endpoint_url and s3.region.", self.url("")) from error
-        if "ChecksumSHA256" not in self._client.meta.service_model.operation_model("UploadPart").input_shape.members:
-            raise MissingLibrary("boto3", f"to store copies in S3, in version {OLDEST} or later ({boto3.__version__} is there)")
+                raise StoreError(
+                    f"Connecting to {self.url('')} failed: {error}.",
+                    "Check s3.endpoint_url and s3.region.",
+                    self.url(""),
+                ) from error
+        if (
+            "ChecksumSHA256"
+            not in self._client.meta.service_model.operation_model("UploadPart").input_shape.members
+        ):
+            raise MissingLibrary(
+                "boto3",
+                f"to store copies in S3, in version {OLDEST} or later ({boto3.__version__} is there)",
+            )
         # The address that counts: the environment and the library's own configuration can name another one than Amazon's too.
         host = urlsplit(self._client.meta.endpoint_url).hostname or ""
-        self._trusted: bool | None = True if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else None
+        self._trusted: bool | None = (
+            True if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else None
+        )
 
     def key(self, name: str) -> str:
         """Return the object name of the file C(name)."""
@@ -146,7 +173,9 @@ class Store:
 
         with _asking("Looking at", self.url(name)):
             try:
-                found: dict[str, Any] = self._client.head_object(Bucket=self.bucket, Key=self.key(name), ChecksumMode="ENABLED")
+                found: dict[str, Any] = self._client.head_object(
+                    Bucket=self.bucket, Key=self.key(name), ChecksumMode="ENABLED"
+                )
             except ClientError as error:
                 # A missing bucket and a missing object look the same here: the error has no body.
                 if _status(error) == 404:
@@ -164,7 +193,9 @@ class Store:
         """Return the backups directly under the prefix, newest first; their C(path) is a URL. :raises StoreError:"""
         sizes: dict[str, int] = {}
         with _asking("Listing", self.url("")):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter="/"):
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self._prefix, Delimiter="/"
+            ):
                 for one in page.get("Contents", ()):
                     sizes[one["Key"][len(self._prefix) :]] = int(one["Size"])
         found = [self._describe(name, sizes) for name in sizes if is_archive(name)]
@@ -184,7 +215,9 @@ class Store:
             if document["name"] != name:
                 problems.append(f"the manifest belongs to {document['name']}")
             if document["archive"]["size"] != sizes[name]:
-                problems.append(f"the object is {sizes[name]} bytes long, but was {document['archive']['size']} when it was made")
+                problems.append(
+                    f"the object is {sizes[name]} bytes long, but was {document['archive']['size']} when it was made"
+                )
         elif name + CHECKSUM in sizes and not problems:
             text = self._get(name + CHECKSUM)
             sha256 = catalogue.parse_checksum(text, name)
@@ -194,7 +227,16 @@ class Store:
             problems.append("neither manifest nor checksum: an unfinished or foreign upload")
         created = document["created"] if document is not None else stamp_time(name)
         legacy = document is None and not problems
-        return Backup(name, self.url(name), float(created or 0), sizes[name], sha256, legacy, document, tuple(problems))
+        return Backup(
+            name,
+            self.url(name),
+            float(created or 0),
+            sizes[name],
+            sha256,
+            legacy,
+            document,
+            tuple(problems),
+        )
 
     def look(self) -> None:
         """:raises StoreError: the bucket does not exist, which looking at an object does not tell, or nobody answers."""
@@ -205,7 +247,11 @@ class Store:
                 self._client.head_bucket(Bucket=self.bucket)
             except ClientError as error:
                 if _status(error) == 404:
-                    raise StoreError(f"Looking at {self.url('')} failed: there is no such bucket.", _TODO["NoSuchBucket"], self.url("")) from error
+                    raise StoreError(
+                        f"Looking at {self.url('')} failed: there is no such bucket.",
+                        _TODO["NoSuchBucket"],
+                        self.url(""),
+                    ) from error
                 # A key that may write may still not be allowed to look at the bucket.
                 if _status(error) != 403:
                     raise
@@ -223,7 +269,9 @@ class Store:
         if sha256 is None:
             # Copied there by another tool, which has left our metadata behind.
             with contextlib.suppress(NotUsable):
-                sha256 = manifest.parse(self._get(backup.name + MANIFEST), self.url(backup.name + MANIFEST))["archive"]["sha256"]
+                sha256 = manifest.parse(
+                    self._get(backup.name + MANIFEST), self.url(backup.name + MANIFEST)
+                )["archive"]["sha256"]
         if sha256 != backup.sha256:
             raise StoreError(
                 f"{self.url(backup.name)} is another backup with the same name, probably of another host.",
@@ -237,9 +285,16 @@ class Store:
         confirmed = bool(recorded) and found.get("ChecksumSHA256") == recorded
         if recorded and not confirmed:
             return None  # not what was uploaded: send it again
-        return self._copy(backup, CONFIRMED if confirmed else SIZE_ONLY, found.get("StorageClass") or "STANDARD", uploaded=False)
+        return self._copy(
+            backup,
+            CONFIRMED if confirmed else SIZE_ONLY,
+            found.get("StorageClass") or "STANDARD",
+            uploaded=False,
+        )
 
-    def _copy(self, backup: Backup, verified: str, storage_class: str, uploaded: bool) -> dict[str, Any]:
+    def _copy(
+        self, backup: Backup, verified: str, storage_class: str, uploaded: bool
+    ) -> dict[str, Any]:
         return {
             "url": self.url(backup.name),
             "size": backup.size,
@@ -266,22 +321,39 @@ class Store:
         found = self._head(backup.name)
         if found is None or found["ContentLength"] != backup.size:
             size = "nothing" if found is None else f"{found['ContentLength']} bytes"
-            raise self._withdrawn(backup, f"the server then has {size} instead of {backup.size} bytes")
+            raise self._withdrawn(
+                backup, f"the server then has {size} instead of {backup.size} bytes"
+            )
         told = found.get("ChecksumSHA256")
         # Some servers leave out the number of parts, others tell the checksum of the whole object also where it was sent in parts.
-        if told is not None and told not in (checksum, checksum.partition("-")[0], _base64(bytes.fromhex(str(backup.sha256)))):
-            raise self._withdrawn(backup, f"the server then has the checksum {told} instead of {checksum}")
+        if told is not None and told not in (
+            checksum,
+            checksum.partition("-")[0],
+            _base64(bytes.fromhex(str(backup.sha256))),
+        ):
+            raise self._withdrawn(
+                backup, f"the server then has the checksum {told} instead of {checksum}"
+            )
         confirmed = told is not None and bool(self._trusted)
         self._put(backup.name + CHECKSUM, f"{backup.sha256}  {backup.name}\n".encode("ascii"), {})
-        noted = {"archive-sha256": str(backup.sha256), "archive-checksum": str(told) if confirmed else ""}
+        noted = {
+            "archive-sha256": str(backup.sha256),
+            "archive-checksum": str(told) if confirmed else "",
+        }
         self._put(backup.name + MANIFEST, manifest.dump(backup.manifest or {}), noted)
-        return self._copy(backup, CONFIRMED if confirmed else SIZE_ONLY, self._class, uploaded=True), True
+        return self._copy(
+            backup, CONFIRMED if confirmed else SIZE_ONLY, self._class, uploaded=True
+        ), True
 
     def _withdrawn(self, backup: Backup, why: str) -> StoreError:
         """Remove an upload that went wrong, so that nobody takes it for a copy; return the error to raise."""
         with contextlib.suppress(StoreError):
             self._delete(backup.name)
-        return StoreError(f"Uploading {self.url(backup.name)} failed: {why}.", "Check the server; nothing was left there.", self.url(backup.name))
+        return StoreError(
+            f"Uploading {self.url(backup.name)} failed: {why}.",
+            "Check the server; nothing was left there.",
+            self.url(backup.name),
+        )
 
     def _refuses_wrong_checksums(self, name: str) -> bool:
         """Ask the server to store a few bytes under a wrong SHA-256. The object is one that the upload writes anyway."""
@@ -289,7 +361,13 @@ class Store:
 
         wrong = _base64(hashlib.sha256(b"something else").digest())
         try:
-            self._client.put_object(Bucket=self.bucket, Key=self.key(name), Body=b"probe\n", ChecksumSHA256=wrong, ChecksumAlgorithm="SHA256")
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=self.key(name),
+                Body=b"probe\n",
+                ChecksumSHA256=wrong,
+                ChecksumAlgorithm="SHA256",
+            )
         except ClientError as error:
             if _status(error) == 400 and _code(error) not in ("NoSuchBucket", "InvalidBucketName"):
                 return True
@@ -320,7 +398,11 @@ class Store:
         with reading.open_archive(backup.path) as stream:
             size = part_size(backup.size)
             if os.fstat(stream.fileno()).st_size != backup.size:
-                raise VerificationFailed(f"{backup.path} has changed since it was made.", "Make a new backup.", backup.path)
+                raise VerificationFailed(
+                    f"{backup.path} has changed since it was made.",
+                    "Make a new backup.",
+                    backup.path,
+                )
             if backup.size <= size:
                 return self._send_at_once(backup, _exactly(stream, backup.size, backup.path), tell)
             return self._send_in_parts(backup, stream, size, tell)
@@ -365,29 +447,52 @@ class Store:
                     digests += digest
                     number = len(parts) + 1
                     answer = self._client.upload_part(
-                        Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=data, ChecksumSHA256=_base64(digest)
+                        Bucket=self.bucket,
+                        Key=key,
+                        UploadId=upload,
+                        PartNumber=number,
+                        Body=data,
+                        ChecksumSHA256=_base64(digest),
                     )
-                    parts.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": _base64(digest)})
+                    parts.append(
+                        {
+                            "PartNumber": number,
+                            "ETag": answer["ETag"],
+                            "ChecksumSHA256": _base64(digest),
+                        }
+                    )
                     tell(Progress("upload", offset + len(data), backup.size, subject=backup.name))
                 self._same(backup, whole.hexdigest())
-                self._client.complete_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+                self._client.complete_multipart_upload(
+                    Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+                )
             except BaseException:
                 # Parts of an unfinished upload cost money until they are dropped.
                 with contextlib.suppress(Exception):
-                    self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+                    self._client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=key, UploadId=upload
+                    )
                 raise
         return f"{_base64(hashlib.sha256(digests).digest())}-{len(parts)}"
 
     def _abort_older(self, key: str) -> None:
         """Drop uploads of this very object that a killed run has left: they cost money, and nobody else sends it."""
         with contextlib.suppress(Exception):  # not every key may do that, and not every server can
-            for one in self._client.list_multipart_uploads(Bucket=self.bucket, Prefix=key).get("Uploads", ()):
+            for one in self._client.list_multipart_uploads(Bucket=self.bucket, Prefix=key).get(
+                "Uploads", ()
+            ):
                 if one["Key"] == key:
-                    self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=one["UploadId"])
+                    self._client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=key, UploadId=one["UploadId"]
+                    )
 
     def _same(self, backup: Backup, sha256: str) -> None:
         if sha256 != backup.sha256:
-            raise VerificationFailed(f"{backup.path} has changed since it was made: its SHA-256 is {sha256}.", "Make a new backup.", backup.path)
+            raise VerificationFailed(
+                f"{backup.path} has changed since it was made: its SHA-256 is {sha256}.",
+                "Make a new backup.",
+                backup.path,
+            )
 
     def _delete(self, name: str) -> None:
         with _asking("Removing", self.url(name)):
@@ -404,7 +509,10 @@ class Store:
 
     def open(self, backup: Backup) -> Any:
         """Return the archive as a stream that survives broken connections. :raises StoreError: it can't be read."""
-        return io.BufferedReader(_Download(self._client, self.bucket, self.key(backup.name), self.url(backup.name)), 1 << 20)
+        return io.BufferedReader(
+            _Download(self._client, self.bucket, self.key(backup.name), self.url(backup.name)),
+            1 << 20,
+        )
 
     def check(self, backup: Backup, depth: str, tell: Tell = silent) -> dict[str, Any]:
         """Return C(backup.to_dict()) with what a look of that depth found; C(quick) and C(full) download the whole archive."""
@@ -436,7 +544,11 @@ class _Download(io.RawIOBase):
         self._connect()
 
     def _connect(self) -> None:
-        more = {} if self._etag is None else {"Range": f"bytes={self._position}-", "IfMatch": self._etag}
+        more = (
+            {}
+            if self._etag is None
+            else {"Range": f"bytes={self._position}-", "IfMatch": self._etag}
+        )
         with _asking("Reading", self._url):
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key, **more)
         if self._etag is None:
@@ -461,7 +573,11 @@ class _Download(io.RawIOBase):
                 return len(data)
             self._resumes += 1
             if self._resumes > _RESUMES:
-                raise StoreError(f"Reading {self._url} failed at byte {self._position} of {self._size}: {reason}.", "Try again.", self._url)
+                raise StoreError(
+                    f"Reading {self._url} failed at byte {self._position} of {self._size}: {reason}.",
+                    "Try again.",
+                    self._url,
+                )
             self._connect()
 
     def close(self) -> None:

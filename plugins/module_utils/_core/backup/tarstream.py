@@ -26,7 +26,9 @@ def _octal(value: int, width: int) -> bytes:
     return b"%0*o\0" % (width - 1, value)
 
 
-def _ustar(name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, kind: bytes, target: bytes) -> bytes:
+def _ustar(
+    name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, kind: bytes, target: bytes
+) -> bytes:
     fields = b"".join(
         (
             name[:100].ljust(100, b"\0"),
@@ -87,7 +89,11 @@ def header(entry: Entry) -> bytes:
     for key, value in ((b"path", name), (b"linkpath", target)):
         if _needs_record(value):
             records.append(_record(key, value))
-    for key, number, width in ((b"uid", entry.uid, 8), (b"gid", entry.gid, 8), (b"size", entry.size, 12)):
+    for key, number, width in (
+        (b"uid", entry.uid, 8),
+        (b"gid", entry.gid, 8),
+        (b"size", entry.size, 12),
+    ):
         if number >= 8 ** (width - 1):
             records.append(_record(key, str(number).encode("ascii")))
     seconds = entry.mtime_ns // 10**9
@@ -96,8 +102,12 @@ def header(entry: Entry) -> bytes:
     found = b""
     if records:
         body = b"".join(records)
-        found = _ustar(b"././@PaxHeader", 0o644, 0, 0, len(body), 0, b"x", b"") + body + pad(len(body))
-    return found + _ustar(name, entry.mode, entry.uid, entry.gid, entry.size, seconds, _TYPES[entry.type], target)
+        found = (
+            _ustar(b"././@PaxHeader", 0o644, 0, 0, len(body), 0, b"x", b"") + body + pad(len(body))
+        )
+    return found + _ustar(
+        name, entry.mode, entry.uid, entry.gid, entry.size, seconds, _TYPES[entry.type], target
+    )
 
 
 def end(size: int) -> bytes:

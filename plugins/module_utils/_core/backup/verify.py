@@ -18,14 +18,23 @@ from .codec import BLOCK
 from .reading import Problem, Scan
 
 
-def full(stream: BinaryIO, size: int, manifest: Mapping[str, Any] | None, sha256: str | None, tell: Tell, what: str) -> Scan:
+def full(
+    stream: BinaryIO,
+    size: int,
+    manifest: Mapping[str, Any] | None,
+    sha256: str | None,
+    tell: Tell,
+    what: str,
+) -> Scan:
     """Read an archive back whole: every file is unpacked and hashed. Problems are in the result, each names its file.
 
     An archive in which no file was found, or fewer than the manifest says, has a problem too.
     """
     try:
         found = reading.scan(stream, size, manifest, sha256, tell)
-    except FleetError as error:  # an entry that may not be there, a store that fails, a library that is missing
+    except (
+        FleetError
+    ) as error:  # an entry that may not be there, a store that fails, a library that is missing
         found = Scan()
         found.add(str(error))
     except OSError as error:
@@ -54,11 +63,20 @@ def quick(stream: BinaryIO, sha256: str | None, size: int, tell: Tell) -> list[P
     except OSError as error:
         return [Problem(f"can't be read: {error.strerror or error}")]
     if digest.hexdigest() != sha256:
-        return [Problem(f"the archive's SHA-256 is {digest.hexdigest()}, but was {sha256} when it was made")]
+        return [
+            Problem(
+                f"the archive's SHA-256 is {digest.hexdigest()}, but was {sha256} when it was made"
+            )
+        ]
     return []
 
 
-def check(backup: Backup, depth: str, tell: Tell = silent, opener: Callable[[Backup], BinaryIO] | None = None) -> dict[str, Any]:
+def check(
+    backup: Backup,
+    depth: str,
+    tell: Tell = silent,
+    opener: Callable[[Backup], BinaryIO] | None = None,
+) -> dict[str, Any]:
     """Return C(backup.to_dict()) with what a look of that depth (C(none quick full)) found.
 
     :param opener: opens the archive's stream; by default the local file.
@@ -77,7 +95,9 @@ def check(backup: Backup, depth: str, tell: Tell = silent, opener: Callable[[Bac
         return found
     with stream:
         if depth == "quick":
-            problems += [str(problem) for problem in quick(stream, backup.sha256, backup.size, tell)]
+            problems += [
+                str(problem) for problem in quick(stream, backup.sha256, backup.size, tell)
+            ]
             found.update(problems=problems, verified=backup.verified and not problems)
             return found
         scan = full(stream, backup.size, backup.manifest, backup.sha256, tell, "the archive")
@@ -85,7 +105,12 @@ def check(backup: Backup, depth: str, tell: Tell = silent, opener: Callable[[Bac
     if scan.more_problems:
         problems.append(f"{scan.more_problems} more problems")
     # Without any checksum nothing is proven beyond that it can be unpacked.
-    found.update(problems=problems, verified=not problems and backup.sha256 is not None, files=scan.files, bytes=scan.bytes)
+    found.update(
+        problems=problems,
+        verified=not problems and backup.sha256 is not None,
+        files=scan.files,
+        bytes=scan.bytes,
+    )
     return found
 
 
@@ -94,7 +119,11 @@ def at(path: str) -> Backup:
     folder, name = os.path.split(os.path.abspath(path))
     found = catalogue.inspect(folder, name)
     if found is None:
-        raise NotUsable(f"There is no archive {path}.", "Name an existing archive file; links are not followed.", path)
+        raise NotUsable(
+            f"There is no archive {path}.",
+            "Name an existing archive file; links are not followed.",
+            path,
+        )
     return found
 
 
@@ -103,5 +132,9 @@ def verify_file(path: str, tell: Tell = silent) -> dict[str, Any]:
     found = check(at(path), "full", tell)
     if not found["verified"]:
         problems = found["problems"] or ["there is no checksum to compare with"]
-        raise VerificationFailed(f"{path} failed its verification: {'; '.join(problems[:5])}.", "Use another backup.", path)
+        raise VerificationFailed(
+            f"{path} failed its verification: {'; '.join(problems[:5])}.",
+            "Use another backup.",
+            path,
+        )
     return found

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import Refused, VerificationFailed
-from . import names, reading, source
+from ..system.text import display_path
+from . import reading, source
 from .source import FOLDER, LINK
 
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -29,11 +30,13 @@ def check_links(entries: Iterable[Mapping[str, Any]], destination: str, allowed:
         return
     links = {entry["path"]: entry["target"] for entry in entries if entry["type"] == LINK}
     for entry in entries:
-        if entry["type"] == LINK and source.points_outside(entry["path"], entry["target"], destination, links):
+        if entry["type"] == LINK and source.points_outside(
+            entry["path"], entry["target"], destination, links
+        ):
             raise Refused(
-                f"The backup holds the link {names.shown(entry['path'])} to {names.shown(entry['target'])}, which is outside of the folder.",
+                f"The backup holds the link {display_path(entry['path'])} to {display_path(entry['target'])}, which is outside of the folder.",
                 "Set allow_outside_links to restore such links as they are.",
-                names.shown(entry["path"]),
+                display_path(entry["path"]),
             )
 
 
@@ -45,7 +48,14 @@ class Writer:
     C(restored) are the paths that were written, C(files) and C(bytes) count the files and their content.
     """
 
-    def __init__(self, root: int, destination: str, chosen: set[str] | None, patterns: list[str], outside: bool) -> None:
+    def __init__(
+        self,
+        root: int,
+        destination: str,
+        chosen: set[str] | None,
+        patterns: list[str],
+        outside: bool,
+    ) -> None:
         self._root = root
         self._destination = destination
         self._chosen = chosen
@@ -105,14 +115,16 @@ class Writer:
         """Link to a file of this restore (old archives only); both names lie below the tree and no link is on the way."""
         if entry["target"] not in self.restored or entry["target"] in self._folders:
             raise VerificationFailed(
-                f"The archive links {names.shown(entry['path'])} to {names.shown(entry['target'])}, which was not restored before it.",
+                f"The archive links {display_path(entry['path'])} to {display_path(entry['target'])}, which was not restored before it.",
                 "Restore all files, or don't trust this archive.",
-                names.shown(entry["path"]),
+                display_path(entry["path"]),
             )
         folder, base = self._parent(entry["path"])
         with source.below(self._root) as others:
             where, _slash, name = entry["target"].rpartition("/")
-            os.link(name, base, src_dir_fd=others.open(where), dst_dir_fd=folder, follow_symlinks=False)
+            os.link(
+                name, base, src_dir_fd=others.open(where), dst_dir_fd=folder, follow_symlinks=False
+            )
         self.restored.add(entry["path"])
         self.files += 1
 
@@ -164,13 +176,20 @@ class Writer:
 
     def finish(self, mode: int) -> None:
         """Make the links, then give folders their permissions and times, innermost first; make it all durable."""
-        check_links(self._links, self._destination, self._outside)  # all together: one may lead through others
+        check_links(
+            self._links, self._destination, self._outside
+        )  # all together: one may lead through others
         for entry in self._links:
             folder, base = self._parent(entry["path"])
             os.symlink(entry["target"], base, dir_fd=folder)
             if self._owner:
                 os.chown(base, entry["uid"], entry["gid"], dir_fd=folder, follow_symlinks=False)
-            os.utime(base, ns=(entry["mtime_ns"], entry["mtime_ns"]), dir_fd=folder, follow_symlinks=False)
+            os.utime(
+                base,
+                ns=(entry["mtime_ns"], entry["mtime_ns"]),
+                dir_fd=folder,
+                follow_symlinks=False,
+            )
             self.restored.add(entry["path"])
         for path in sorted(self._folders, reverse=True):
             found = self._folders[path]

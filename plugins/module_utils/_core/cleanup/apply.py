@@ -55,8 +55,20 @@ class Root:
         """Return what a survey of one of this root's units looks out for."""
         stamp, fresh = STAMPS[target.age_by], cutoff(target, now)
         if busy is None:
-            return Look(stamp, self.device, self.mount, excluded=target.excluded, fresh=fresh, moved=moved)
-        return Look(stamp, self.device, self.mount, busy.identities, busy.inodes, busy.hidden, target.excluded, fresh, moved)
+            return Look(
+                stamp, self.device, self.mount, excluded=target.excluded, fresh=fresh, moved=moved
+            )
+        return Look(
+            stamp,
+            self.device,
+            self.mount,
+            busy.identities,
+            busy.inodes,
+            busy.hidden,
+            target.excluded,
+            fresh,
+            moved,
+        )
 
 
 @dataclass
@@ -124,7 +136,13 @@ class Quarantine:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for compartment in ("new", "doomed"):
                 os.mkdir(compartment, 0o700, dir_fd=fd)
-            return cls(root, name, fd, os.open("new", DIRECTORY, dir_fd=fd), os.open("doomed", DIRECTORY, dir_fd=fd))
+            return cls(
+                root,
+                name,
+                fd,
+                os.open("new", DIRECTORY, dir_fd=fd),
+                os.open("doomed", DIRECTORY, dir_fd=fd),
+            )
         except BaseException:
             for compartment in ("new", "doomed"):
                 with contextlib.suppress(OSError):
@@ -145,9 +163,17 @@ class Quarantine:
                 if compartment and compartment not in os.listdir(fds[0]):
                     fds.append(-1)  # stopped while it was made or removed
                     continue
-                fds.append(os.open(compartment or name, DIRECTORY, dir_fd=fds[0] if compartment else root.fd))
+                fds.append(
+                    os.open(
+                        compartment or name, DIRECTORY, dir_fd=fds[0] if compartment else root.fd
+                    )
+                )
                 found = os.fstat(fds[-1])
-                if found.st_uid != os.geteuid() or found.st_mode & 0o777 != 0o700 or found.st_dev != root.device:
+                if (
+                    found.st_uid != os.geteuid()
+                    or found.st_mode & 0o777 != 0o700
+                    or found.st_dev != root.device
+                ):
                     raise PermissionError
                 if not compartment:
                     fcntl.flock(fds[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -183,7 +209,14 @@ class Quarantine:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
                 raise
             # No hard links here, or not for this user: an empty file claims the name, and the rename replaces nothing but that.
-            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.root.fd))
+            os.close(
+                os.open(
+                    name,
+                    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+                    0o600,
+                    dir_fd=self.root.fd,
+                )
+            )
             os.rename(name, name, src_dir_fd=self.new, dst_dir_fd=self.root.fd)
             return
         os.unlink(name, dir_fd=self.new)
@@ -218,7 +251,11 @@ class Aside(Quarantine):
         """Open one that a stopped run left; None for anything else. One cleanup runs at a time, and it has only one."""
         match = _ASIDE.fullmatch(name)
         try:
-            return cls(root, name, match.group(1)) if match and stat.S_ISDIR(os.lstat(name, dir_fd=root.fd).st_mode) else None
+            return (
+                cls(root, name, match.group(1))
+                if match and stat.S_ISDIR(os.lstat(name, dir_fd=root.fd).st_mode)
+                else None
+            )
         except OSError:
             return None
 
@@ -226,7 +263,11 @@ class Aside(Quarantine):
     def begun(self) -> bool:
         """Whether its removal has begun. Nobody else can make a folder that looks so."""
         found = os.lstat(self.name, dir_fd=self.root.fd)
-        return found.st_uid == os.geteuid() and found.st_mode & 0o7777 == _BEGUN and found.st_dev == self.root.device
+        return (
+            found.st_uid == os.geteuid()
+            and found.st_mode & 0o7777 == _BEGUN
+            and found.st_dev == self.root.device
+        )
 
     def begin(self, expected: Identity) -> None:
         """Mark it as being removed; no name and no block is needed for that. :raises OSError: not ours to remove."""
@@ -276,12 +317,25 @@ def carry_out(root: Root, work: Work, units: Sequence[Doomed], done: Done, tell:
             quarantine = _make_room(root, work, units, done)
         except OSError as second:
             for one in units:
-                done.fail(one.target, one.path, f"no quarantine folder could be made in {root.path}: {second.strerror}")
+                done.fail(
+                    one.target,
+                    one.path,
+                    f"no quarantine folder could be made in {root.path}: {second.strerror}",
+                )
             return
     try:
         finished = 0
         for batch in _batches(units):
-            _batch(quarantine, work, batch, done, lambda number: tell(Progress("remove", number, len(units), "files", work.target.name)), finished)
+            _batch(
+                quarantine,
+                work,
+                batch,
+                done,
+                lambda number: tell(
+                    Progress("remove", number, len(units), "files", work.target.name)
+                ),
+                finished,
+            )
             finished += len(batch)
         tell(Progress("remove", finished, len(units), "files", work.target.name))
     finally:
@@ -332,7 +386,11 @@ def _make_room(root: Root, work: Work, units: list[Doomed], done: Done) -> Quara
         try:
             return Quarantine.make(root)
         except OSError as error:
-            folders = sorted((one.survey.files, one.path, one) for one in units if one.kind == "dir" and one.survey is not None)
+            folders = sorted(
+                (one.survey.files, one.path, one)
+                for one in units
+                if one.kind == "dir" and one.survey is not None
+            )
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not folders:
                 raise
             one = folders[0][2]
@@ -372,7 +430,14 @@ def _remove_aside(root: Root, work: Work, one: Doomed, done: Done) -> None:
         finish(root, aside, aside.name, replace(one, survey=found), done)
 
 
-def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Done, step: Callable[[int], None], before: int) -> None:
+def _batch(
+    quarantine: Quarantine,
+    work: Work,
+    units: Sequence[Doomed],
+    done: Done,
+    step: Callable[[int], None],
+    before: int,
+) -> None:
     """Move units, judge them again, remove them. C(before) have gone before, C(step) is told how far it is."""
     root = quarantine.root
     protected = work.protected(root.path, None)
@@ -388,7 +453,13 @@ def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Do
             continue  # somebody else removed it
         except OSError as error:
             lower = error.errno == errno.EXDEV and root.overlay
-            done.fail(one.target, one.path, "it lies in a lower layer of an overlay, where no folder can be renamed" if lower else error)
+            done.fail(
+                one.target,
+                one.path,
+                "it lies in a lower layer of an overlay, where no folder can be renamed"
+                if lower
+                else error,
+            )
             continue
         moved.append(one)
     judged: list[tuple[Doomed, Survey]] = []
@@ -414,7 +485,14 @@ def _batch(quarantine: Quarantine, work: Work, units: Sequence[Doomed], done: Do
         raise
 
 
-def _judge(quarantine: Quarantine, work: Work, one: Doomed, look: Look, protected: dict[str, str], done: Done) -> Survey | None:
+def _judge(
+    quarantine: Quarantine,
+    work: Work,
+    one: Doomed,
+    look: Look,
+    protected: dict[str, str],
+    done: Done,
+) -> Survey | None:
     """Look again at a unit that was moved; return what it is now, or put it back and return None."""
     name = os.path.basename(one.path)
     if name in protected:
@@ -462,7 +540,11 @@ def _return(quarantine: Quarantine, one: Doomed, reason: str, done: Done) -> Non
     try:
         quarantine.put_back(name)
     except OSError as error:
-        done.fail(one.target, quarantine.place("new", name), f"{reason}; and it could not be put back: {error.strerror}")
+        done.fail(
+            one.target,
+            quarantine.place("new", name),
+            f"{reason}; and it could not be put back: {error.strerror}",
+        )
     else:
         done.kept.append(Kept(one.target, one.path, reason))
 
@@ -473,7 +555,9 @@ def _differs(planned: Survey | None, found: Survey, work: Work) -> str:
         return "it was replaced by something else after the plan was made"
     if found.veto is not None and not found.stopped:
         return found.veto
-    if not due(found, work.target, work.now) or (planned is not None and found.mtime_ns != planned.mtime_ns):
+    if not due(found, work.target, work.now) or (
+        planned is not None and found.mtime_ns != planned.mtime_ns
+    ):
         return "it was changed after the plan was made"
     return ""
 
@@ -493,7 +577,11 @@ class Leftover:
 
 
 def leftovers(
-    root: Root, targets: Sequence[Target], busy: InUse | None, now: float, protected: Callable[[str, InUse | None], dict[str, str]]
+    root: Root,
+    targets: Sequence[Target],
+    busy: InUse | None,
+    now: float,
+    protected: Callable[[str, InUse | None], dict[str, str]],
 ) -> Iterator[Leftover]:
     """Find what stopped runs left in a root.
 
@@ -513,8 +601,17 @@ def leftovers(
         for one in _names(quarantine.doomed):
             unit = None
             with contextlib.suppress(OSError, Changed):
-                unit = survey(quarantine.doomed, one, Look(STAMPS["mtime"], root.device, root.mount))
-            found.begun.append(_left(targets[0], f"{quarantine.path}/doomed/{one}", unit, "its removal was interrupted"))
+                unit = survey(
+                    quarantine.doomed, one, Look(STAMPS["mtime"], root.device, root.mount)
+                )
+            found.begun.append(
+                _left(
+                    targets[0],
+                    f"{quarantine.path}/doomed/{one}",
+                    unit,
+                    "its removal was interrupted",
+                )
+            )
         stay = protected(f"{quarantine.path}/new", busy)
         for one in _names(quarantine.new):
             target = next((target for target in targets if target.matches(one)), None)
@@ -530,7 +627,14 @@ def leftovers(
             if kept or (unit.veto is not None and not unit.stopped) or not due(unit, target, now):
                 found.back.append((target.name, one))
             else:
-                found.due.append(_left(target, f"{quarantine.path}/new/{one}", unit, "a run was interrupted before its removal"))
+                found.due.append(
+                    _left(
+                        target,
+                        f"{quarantine.path}/new/{one}",
+                        unit,
+                        "a run was interrupted before its removal",
+                    )
+                )
         yield found
 
 
@@ -541,7 +645,9 @@ def _left_aside(aside: Aside, target: Target) -> Leftover:
         return found
     unit = None
     with contextlib.suppress(OSError, Changed):
-        unit = survey(aside.root.fd, aside.name, Look(STAMPS["mtime"], aside.root.device, aside.root.mount))
+        unit = survey(
+            aside.root.fd, aside.name, Look(STAMPS["mtime"], aside.root.device, aside.root.mount)
+        )
     found.begun.append(_left(target, aside.path, unit, "its removal was interrupted"))
     return found
 

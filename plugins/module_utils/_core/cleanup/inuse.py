@@ -18,15 +18,32 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import isolate
 from ..errors import NotUsable
+from ..system import isolate
 from .scan import Identity, open_directory
 
 #: Seconds after which a process table that does not answer (a file on a dead network mount) ends the cleanup.
 PATIENCE = 60.0
 
 #: Filesystems of this machine: looking at a file on them never waits for a network or another program.
-ANSWERING = frozenset({"bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "rootfs", "squashfs", "tmpfs", "xfs", "zfs"})
+ANSWERING = frozenset(
+    {
+        "bcachefs",
+        "btrfs",
+        "erofs",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "overlay",
+        "ramfs",
+        "rootfs",
+        "squashfs",
+        "tmpfs",
+        "xfs",
+        "zfs",
+    }
+)
 
 _UNESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -82,7 +99,9 @@ def read_mounts(path: str) -> list[Mount]:
             words = line.split(" ")
             if len(words) > 5:
                 kind = words[words.index("-", 6) + 1] if "-" in words[6:] else ""
-                found.append(Mount(int(words[0]), words[2], _plain(words[3]), _plain(words[4]), kind))
+                found.append(
+                    Mount(int(words[0]), words[2], _plain(words[3]), _plain(words[4]), kind)
+                )
     return found
 
 
@@ -126,7 +145,14 @@ def follow(path: str, mounts: Sequence[Mount], own: int | None) -> str:
 def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
     """Return device (major:minor) and path inside that filesystem of an absolute path, by the mount table alone."""
     best = mount_of(path, mounts) if path else None
-    return None if best is None else (best.device, os.path.normpath(os.path.join(best.source, os.path.relpath(path, best.point))))
+    return (
+        None
+        if best is None
+        else (
+            best.device,
+            os.path.normpath(os.path.join(best.source, os.path.relpath(path, best.point))),
+        )
+    )
 
 
 def observe(proc: str, devices: Iterable[int] | None, folders: Iterable[str]) -> InUse:
@@ -138,8 +164,18 @@ def observe(proc: str, devices: Iterable[int] | None, folders: Iterable[str]) ->
     wanted = _Every() if devices is None else frozenset(devices)
     outcome = isolate.call(lambda: _collect(proc, wanted, tuple(folders)), PATIENCE)
     if outcome.timed_out or outcome.error is not None:
-        why = f"did not answer within {PATIENCE:g} s" if outcome.timed_out else outcome.error.message if outcome.error else ""
-        raise NotUsable(f"Can't find out what is in use: {proc} {why}.", "Nothing was removed. Say in_use=ignore when nothing can be.", proc)
+        why = (
+            f"did not answer within {PATIENCE:g} s"
+            if outcome.timed_out
+            else outcome.error.message
+            if outcome.error
+            else ""
+        )
+        raise NotUsable(
+            f"Can't find out what is in use: {proc} {why}.",
+            "Nothing was removed. Say in_use=ignore when nothing can be.",
+            proc,
+        )
     found: InUse = outcome.value
     return found
 
@@ -150,7 +186,9 @@ def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> In
     namespaces: set[Any] = set()
     unseen, strangers = 0, set()
     known = {str(os.getpid())}
-    for _round in range(5):  # a process may hand over its files to a child that is not in our list, and end
+    for _round in range(
+        5
+    ):  # a process may hand over its files to a child that is not in our list, and end
         pids = [pid for pid in os.listdir(proc) if pid.isdigit() and pid not in known]
         if not pids:
             break
@@ -169,10 +207,18 @@ def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> In
             with contextlib.suppress(OSError):
                 namespace = os.stat(f"{base}/ns/mnt").st_ino
                 if namespace not in namespaces:
-                    mounts.update((mount.device, mount.source) for mount in read_mounts(f"{base}/mountinfo") if mount.source != "/")
+                    mounts.update(
+                        (mount.device, mount.source)
+                        for mount in read_mounts(f"{base}/mountinfo")
+                        if mount.source != "/"
+                    )
                     namespaces.add(namespace)
     with contextlib.suppress(OSError):
-        mounts.update((mount.device, mount.source) for mount in read_mounts(f"{proc}/self/mountinfo") if mount.source != "/")
+        mounts.update(
+            (mount.device, mount.source)
+            for mount in read_mounts(f"{proc}/self/mountinfo")
+            if mount.source != "/"
+        )
     with contextlib.suppress(OSError):
         _locks(f"{proc}/locks", devices, found)
     for path in _kernels(proc):
@@ -180,7 +226,13 @@ def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> In
             _add(path, devices, found)
     # Where process 1 is not shown (mount option hidepid), others may be hidden, too.
     owners = frozenset(strangers - {os.geteuid()}) if "1" in known else None
-    return InUse(frozenset(found), frozenset(inode for _device, inode in found), frozenset(mounts), unseen, owners)
+    return InUse(
+        frozenset(found),
+        frozenset(inode for _device, inode in found),
+        frozenset(mounts),
+        unseen,
+        owners,
+    )
 
 
 def _kernels(proc: str) -> Iterator[str]:
@@ -189,12 +241,27 @@ def _kernels(proc: str) -> Iterator[str]:
     with contextlib.suppress(OSError):
         for name in os.listdir(block):
             if name.startswith("loop"):
-                with contextlib.suppress(OSError), open(f"{block}/{name}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as stream:
+                with (
+                    contextlib.suppress(OSError),
+                    open(
+                        f"{block}/{name}/loop/backing_file",
+                        encoding="utf-8",
+                        errors="surrogateescape",
+                    ) as stream,
+                ):
                     yield stream.read().rstrip("\n")
-    with contextlib.suppress(OSError), open(f"{proc}/swaps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+    with (
+        contextlib.suppress(OSError),
+        open(f"{proc}/swaps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines,
+    ):
         for line in lines:
             yield _plain(line.split(" ")[0].split("\t")[0])
-    with contextlib.suppress(OSError), open(f"{proc}/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+    with (
+        contextlib.suppress(OSError),
+        open(
+            f"{proc}/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n"
+        ) as lines,
+    ):
         for line in lines:
             if " - overlay " in line:
                 for layers in re.findall(r"[ ,](?:lowerdir\+?|upperdir|workdir)=([^,\n]*)", line):
@@ -227,13 +294,17 @@ def _descriptors(base: str, devices: Container[int], found: set[Identity]) -> bo
     return hidden
 
 
-def _maps(base: str, devices: Container[int], folders: tuple[str, ...], found: set[Identity]) -> bool:
+def _maps(
+    base: str, devices: Container[int], folders: tuple[str, ...], found: set[Identity]
+) -> bool:
     """Add mapped files: a checkpoint that is mapped has no descriptor left. Say whether they were hidden from us.
 
     Some filesystems (btrfs, overlay) show another device here than stat(2) gives, so paths below a root are looked up, too.
     """
     try:
-        with open(f"{base}/maps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        with open(
+            f"{base}/maps", encoding="utf-8", errors="surrogateescape", newline="\n"
+        ) as lines:
             for line in lines:
                 if "/" not in line:
                     continue
@@ -264,7 +335,13 @@ def _locks(path: str, devices: Container[int], found: set[Identity]) -> None:
 
 def locked(name: str, dir_fd: int, folder: bool) -> bool:
     """Say whether somebody holds a lock (flock(2)) on a unit, the way systemd-tmpfiles asks; programs pin their files so."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_DIRECTORY if folder else 0)
+    flags = (
+        os.O_RDONLY
+        | os.O_NOFOLLOW
+        | os.O_NONBLOCK
+        | os.O_CLOEXEC
+        | (os.O_DIRECTORY if folder else 0)
+    )
     try:
         fd = open_directory(name, dir_fd, flags)
     except OSError:

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backup.names import shown
 from ..errors import FleetError, NotUsable, Refused, WriteFailed
-from ..fsutil import atomic_write, human_duration, lock, lock_folder
 from ..ports import Progress, Tell, World, silent
+from ..system.files import atomic_write
+from ..system.locks import lock, lock_folder
+from ..system.text import display_path, human_duration
 from ..verdict import isoformat
 from . import inuse, tools
 from .apply import PUT_BACK, Done, Failure, Leftover, Root, Work, carry_out, leftovers, recover
@@ -73,7 +74,11 @@ class CleanupResult:
     @property
     def failures(self) -> list[Failure]:
         """What could not be done."""
-        found = [Failure(folder.target.name, folder.target.path, folder.note) for folder in self.facts.folders if folder.state == "failed"]
+        found = [
+            Failure(folder.target.name, folder.target.path, folder.note)
+            for folder in self.facts.folders
+            if folder.state == "failed"
+        ]
         return found + self.done.failures
 
     def to_dict(self, limit: int | None = SHOWN) -> dict[str, Any]:
@@ -102,43 +107,60 @@ class CleanupResult:
         """Return one line about what failed."""
         first = self.failures[0]
         more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
-        return f"{len(self.failures)} of the cleanup's tasks failed: {shown(first.path)}: {first.error}{more}."
+        return f"{len(self.failures)} of the cleanup's tasks failed: {display_path(first.path)}: {first.error}{more}."
 
     def diff(self) -> dict[str, str]:
         """Return the removed units as lines that disappear."""
-        lines = "".join(f"{shown(one.path)}\n" for one in self.done.removed)
-        return {"before_header": "units to remove", "after_header": "units to remove", "before": lines, "after": ""}
+        lines = "".join(f"{display_path(one.path)}\n" for one in self.done.removed)
+        return {
+            "before_header": "units to remove",
+            "after_header": "units to remove",
+            "before": lines,
+            "after": "",
+        }
 
     def report(self) -> dict[str, Any]:
         """Return the whole report, nothing left out."""
-        return {"timestamp": self.timestamp, "hostname": self.hostname, "options": self.options.to_dict(), **self.to_dict(None)}
+        return {
+            "timestamp": self.timestamp,
+            "hostname": self.hostname,
+            "options": self.options.to_dict(),
+            **self.to_dict(None),
+        }
 
     def _targets(self) -> list[dict[str, Any]]:
         found = []
         failed = {one.target for one in self.failures}
         for name, root, state, note in [
-            *((one.target.name, one.path or one.target.path, one.state, one.note) for one in self.facts.folders),
+            *(
+                (one.target.name, one.path or one.target.path, one.state, one.note)
+                for one in self.facts.folders
+            ),
             *((one.name, one.root, one.state, one.note) for one in self.facts.tools),
         ]:
             planned = self.plan.of(name)
             found.append(
                 {
                     "name": name,
-                    "root": shown(root),
+                    "root": display_path(root),
                     "status": "failed" if name in failed else state,
                     "note": note,
                     "matched_count": self.plan.matched.get(name, 0),
                     "planned_count": len(planned),
                     "planned_bytes": sum(one.size for one in planned),
                     "removed_count": sum(one.target == name for one in self.done.removed),
-                    "kept_count": sum(one.target == name for one in self.plan.keep + self.done.kept),
+                    "kept_count": sum(
+                        one.target == name for one in self.plan.keep + self.done.kept
+                    ),
                     "freed_bytes": self.done.freed.get(name, 0),
                 }
             )
         return found
 
 
-def run(options: CleanupOptions, world: World, check: bool = False, tell: Tell = silent) -> CleanupResult:
+def run(
+    options: CleanupOptions, world: World, check: bool = False, tell: Tell = silent
+) -> CleanupResult:
     """Clean up; with C(check) say what would be done and touch nothing.
 
     :raises Braked: more would go than the brake allows. :raises Refused: a root that is dangerous, or no fresh verified backup.
@@ -146,9 +168,17 @@ def run(options: CleanupOptions, world: World, check: bool = False, tell: Tell =
     Nothing was removed when one of these is raised before the first unit goes; units that resist later are in C(failures).
     """
     if options.report_path and not os.path.isdir(os.path.dirname(options.report_path)):
-        raise NotUsable(f"The folder of the report {options.report_path} does not exist.", "Make it, or name another file.", options.report_path)
+        raise NotUsable(
+            f"The folder of the report {options.report_path} does not exist.",
+            "Make it, or name another file.",
+            options.report_path,
+        )
     if options.report_path and os.path.isdir(options.report_path):
-        raise NotUsable(f"The report {options.report_path} is a folder.", "Name a file in it.", options.report_path)
+        raise NotUsable(
+            f"The report {options.report_path} is a folder.",
+            "Name a file in it.",
+            options.report_path,
+        )
     if check:
         return _run(options, world, True, tell)
     with lock(os.path.join(lock_folder(), "cleanup.lock"), "cleanup"):
@@ -165,10 +195,16 @@ def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> Clea
             plan.remove.extend(tool.remove)
             plan.keep.extend(tool.keep)
             plan.matched[tool.name] = len(tool.remove) + len(tool.keep)
-        result = CleanupResult(options, isoformat(facts.now), world.hostname, facts, plan, Done(), check)
+        result = CleanupResult(
+            options, isoformat(facts.now), world.hostname, facts, plan, Done(), check
+        )
         if facts.busy is not None and (facts.busy.unseen or facts.busy.hidden is not None):
-            stay = "" if facts.busy.hidden is None else "; units that hold files of their users stay"
-            result.notes.append(f"{facts.busy.unseen or 'Some'} process(es) could not be examined; only locks and mounts tell what they use{stay}.")
+            stay = (
+                "" if facts.busy.hidden is None else "; units that hold files of their users stay"
+            )
+            result.notes.append(
+                f"{facts.busy.unseen or 'Some'} process(es) could not be examined; only locks and mounts tell what they use{stay}."
+            )
         for left in facts.left:
             plan.remove.extend(left.due)
             for one in left.due:
@@ -189,7 +225,9 @@ def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> Clea
             result.filesystems = _compare(before, _space(facts))
         if not check and options.report_path:
             try:
-                atomic_write(options.report_path, json.dumps(result.report(), indent=1) + "\n", mode=0o640)
+                atomic_write(
+                    options.report_path, json.dumps(result.report(), indent=1) + "\n", mode=0o640
+                )
             except WriteFailed as error:
                 result.done.fail("", options.report_path, error)
     finally:
@@ -213,8 +251,16 @@ def require_backup(options: CleanupOptions, world: World) -> None:
     found = catalogue.listing(path) if os.path.isdir(path) else [one] if one else []
     verified = [backup for backup in found if backup.verified]
     if not verified:
-        why = f" ({shown(found[0].name)}: {'; '.join(found[0].problems) or 'it was not verified'})" if found else ""
-        raise Refused(f"Nothing was removed: {path} holds no verified backup{why}.", "Make one with mlops.fleet.model_backup first.", path)
+        why = (
+            f" ({display_path(found[0].name)}: {'; '.join(found[0].problems) or 'it was not verified'})"
+            if found
+            else ""
+        )
+        raise Refused(
+            f"Nothing was removed: {path} holds no verified backup{why}.",
+            "Make one with mlops.fleet.model_backup first.",
+            path,
+        )
     # A date in the future would make a backup fresh for ever.
     dated = [backup.created for backup in verified if backup.created <= world.clock.now() + SKEW]
     if not dated:
@@ -254,7 +300,9 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
     for same in places.values():
         root = facts.roots[same[0].target.name]
         protected = functools.partial(_stay, root, own)
-        facts.left.extend(leftovers(root, [folder.target for folder in same], facts.busy, facts.now, protected))
+        facts.left.extend(
+            leftovers(root, [folder.target for folder in same], facts.busy, facts.now, protected)
+        )
     facts.tools = [tools.look(name, world) for name in options.tools]
 
 
@@ -268,11 +316,16 @@ def _open(target: Target, facts: Facts) -> Folder:
     except NotUsable as error:
         folder.state, folder.note = "failed", str(error)
         return folder
-    root = facts.roots[target.name] = Root(fd, folder.path, os.fstat(fd).st_dev, mount_id(fd), given=target.path)
+    root = facts.roots[target.name] = Root(
+        fd, folder.path, os.fstat(fd).st_dev, mount_id(fd), given=target.path
+    )
     refuse_root(folder.path, target.shared_ok)  # once more, where the links lead now
     mounts = inuse.read_mounts("/proc/self/mountinfo")
     root.source = inuse.located(folder.path, mounts)
-    root.overlay = any(mount.kind == "overlay" and (root.mount is None or mount.id == root.mount) for mount in mounts)
+    root.overlay = any(
+        mount.kind == "overlay" and (root.mount is None or mount.id == root.mount)
+        for mount in mounts
+    )
     return folder
 
 
@@ -327,10 +380,14 @@ def _protected(root: Root, busy: InUse | None, own: dict[str, str], folder: str)
     for name, link in present:
         unit = _named_by(root, name, mounts) if link else ""
         if unit in units and unit != name:
-            found.setdefault(unit, f"the link {shown(name)} names it")
-            found.setdefault(name, f"it names {shown(unit)}")
+            found.setdefault(unit, f"the link {display_path(name)} names it")
+            found.setdefault(name, f"it names {display_path(unit)}")
     if root.path == "/var/log":
-        found.update((name, "a log of our own jobs; log rotation removes it") for name, _link in present if OWN_LOGS.fullmatch(name))
+        found.update(
+            (name, "a log of our own jobs; log rotation removes it")
+            for name, _link in present
+            if OWN_LOGS.fullmatch(name)
+        )
     return found
 
 
@@ -377,14 +434,22 @@ def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:
         except FileNotFoundError:
             continue
         except (Changed, OSError) as error:
-            folder.unread[name] = f"it could not be looked at: {error.strerror if isinstance(error, OSError) else error}"
+            folder.unread[name] = (
+                f"it could not be looked at: {error.strerror if isinstance(error, OSError) else error}"
+            )
             continue
         if not target.fits(unit.kind):
             continue
         if foreign and unit.uid != os.geteuid():
             unit.veto, unit.stopped = "it belongs to another user", False
         plain = stat.S_ISDIR(unit.mode) or stat.S_ISREG(unit.mode)
-        if facts.busy is not None and plain and unit.veto is None and not unit.stopped and inuse.locked(name, root.fd, unit.kind == "dir"):
+        if (
+            facts.busy is not None
+            and plain
+            and unit.veto is None
+            and not unit.stopped
+            and inuse.locked(name, root.fd, unit.kind == "dir")
+        ):
             unit.keep("in use: it is locked")
         folder.units.append(unit)
 
@@ -395,7 +460,10 @@ def _survey(folder: Folder, root: Root, facts: Facts, tell: Tell) -> None:
 def _predict(result: CleanupResult) -> None:
     """Fill in what a run would do."""
     for left in result.facts.left:
-        result.done.kept.extend(Kept(target, f"{left.quarantine.root.path}/{name}", PUT_BACK) for target, name in left.back)
+        result.done.kept.extend(
+            Kept(target, f"{left.quarantine.root.path}/{name}", PUT_BACK)
+            for target, name in left.back
+        )
     for one in result.plan.remove:
         _count(result.done, one)
 
@@ -407,7 +475,9 @@ def _count(done: Done, one: Doomed) -> None:
         done.count(one, one.size)
 
 
-def _carry_out(options: CleanupOptions, world: World, facts: Facts, plan: Plan, done: Done, tell: Tell) -> None:
+def _carry_out(
+    options: CleanupOptions, world: World, facts: Facts, plan: Plan, done: Done, tell: Tell
+) -> None:
     own = _own_paths(options, facts)
     for left in facts.left:
         recover(left, done)
@@ -446,8 +516,15 @@ def _space(facts: Facts) -> dict[int, tuple[str, int]]:
     return found
 
 
-def _compare(before: dict[int, tuple[str, int]], after: dict[int, tuple[str, int]]) -> list[dict[str, Any]]:
+def _compare(
+    before: dict[int, tuple[str, int]], after: dict[int, tuple[str, int]]
+) -> list[dict[str, Any]]:
     return [
-        {"path": path, "available_before": was, "available_after": after[device][1], "difference": after[device][1] - was}
+        {
+            "path": path,
+            "available_before": was,
+            "available_after": after[device][1],
+            "difference": after[device][1] - was,
+        }
         for device, (path, was) in before.items()
     ]

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backup.names import shown
 from ..errors import Refused
-from ..fsutil import human_duration, human_size
+from ..system.text import display_path, human_duration, human_size
 from .options import Target
 from .scan import Survey
 
@@ -42,7 +41,7 @@ class Kept:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        return {"target": self.target, "path": shown(self.path), "reason": self.reason}
+        return {"target": self.target, "path": display_path(self.path), "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Doomed:
     def to_dict(self) -> dict[str, Any]:
         return {
             "target": self.target,
-            "path": shown(self.path),
+            "path": display_path(self.path),
             "kind": self.kind,
             "size": self.size,
             "files": self.survey.files if self.survey else None,
@@ -113,7 +112,10 @@ def decide(folders: list[Folder], now: float) -> Plan:
                 taken.add(path)
                 units.append((unit, path))
         plan.matched[target.name] = len(units) + len(folder.unread)
-        plan.keep.extend(Kept(target.name, f"{folder.path.rstrip('/')}/{name}", reason) for name, reason in folder.unread.items())
+        plan.keep.extend(
+            Kept(target.name, f"{folder.path.rstrip('/')}/{name}", reason)
+            for name, reason in folder.unread.items()
+        )
         # By what is in them: a unit that was only moved (or moved and put back) is not newer than the others.
         units.sort(key=lambda one: (one[0].content, one[0].name), reverse=True)
         for place, (unit, path) in enumerate(units):
@@ -122,7 +124,11 @@ def decide(folders: list[Folder], now: float) -> Plan:
                 plan.keep.append(Kept(target.name, path, reason))
             else:
                 age = max(0.0, now - unit.newest / 10**9)
-                why = "always removed" if target.retention == 0 else f"{_days(age)} old, kept {_days(target.retention)}"
+                why = (
+                    "always removed"
+                    if target.retention == 0
+                    else f"{_days(age)} old, kept {_days(target.retention)}"
+                )
                 going.append(Doomed(target.name, path, unit.kind, unit.disk_usage, age, why, unit))
         plan.remove.extend(reversed(going))
     return plan
@@ -134,7 +140,7 @@ def _why_kept(unit: Survey, folder: Folder, place: int, now: float) -> str:
     if unit.veto is not None and not unit.stopped:
         return unit.veto
     if not due(unit, folder.target, now):
-        where = f" ({shown(unit.newest_path)[-200:]})" if unit.newest_path else ""
+        where = f" ({display_path(unit.newest_path)[-200:]})" if unit.newest_path else ""
         age = now - unit.newest / 10**9
         when = f"{_days(age)} ago" if age >= 0 else f"is dated {_days(-age)} in the future"
         return f"newest change {when}{where}, kept {_days(folder.target.retention)}"
@@ -160,7 +166,9 @@ def check_brake(plan: Plan, folders: list[Folder], brake: Mapping[str, Any] | No
     size = sum(one.size for one in plan.remove)
     problem = ""
     if brake["max_units"] is not None and len(plan.remove) > brake["max_units"]:
-        problem = f"{len(plan.remove)} units would be removed, the brake allows {brake['max_units']}"
+        problem = (
+            f"{len(plan.remove)} units would be removed, the brake allows {brake['max_units']}"
+        )
     elif brake["max_bytes"] is not None and size > brake["max_bytes"]:
         problem = f"{human_size(size)} would be removed, the brake allows {human_size(brake['max_bytes'])}"
     elif brake["max_share"] is not None:
@@ -170,4 +178,8 @@ def check_brake(plan: Plan, folders: list[Folder], brake: Mapping[str, Any] | No
                 problem = f"{count} of {matched} units of {target.name} would be removed, the brake allows a share of {brake['max_share']:g}"
                 break
     if problem:
-        raise Braked(f"The cleanup was stopped before anything was removed: {problem}.", "Look at the plan; raise the brake if it is right.", "brake")
+        raise Braked(
+            f"The cleanup was stopped before anything was removed: {problem}.",
+            "Look at the plan; raise the brake if it is right.",
+            "brake",
+        )

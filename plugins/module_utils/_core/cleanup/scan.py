@@ -54,11 +54,20 @@ def open_directory(name: str, dir_fd: int, flags: int = DIRECTORY) -> int:
 class _Statx(ctypes.Structure):
     """The part of C(struct statx) that is read here."""
 
-    _fields_ = [("mask", ctypes.c_uint32), ("_between", ctypes.c_uint8 * 140), ("mount", ctypes.c_uint64), ("_rest", ctypes.c_uint8 * 104)]
+    _fields_ = [
+        ("mask", ctypes.c_uint32),
+        ("_between", ctypes.c_uint8 * 140),
+        ("mount", ctypes.c_uint64),
+        ("_rest", ctypes.c_uint8 * 104),
+    ]
 
 
 _STATX_MNT_ID = 0x1000
-_EMPTY_PATH, _NOFOLLOW, _DONT_SYNC = 0x1000, 0x900, 0x4000  # AT_... of statx(2); no automount either
+_EMPTY_PATH, _NOFOLLOW, _DONT_SYNC = (
+    0x1000,
+    0x900,
+    0x4000,
+)  # AT_... of statx(2); no automount either
 _answer = _Statx()
 _statx: Callable[..., int] | None
 try:
@@ -68,7 +77,11 @@ except (OSError, AttributeError):  # an old C library
 
 
 def _ask_mount(fd: int, name: bytes, flags: int) -> int | None:
-    if _statx is None or _statx(fd, name, flags | _DONT_SYNC, _STATX_MNT_ID, ctypes.byref(_answer)) != 0 or not _answer.mask & _STATX_MNT_ID:
+    if (
+        _statx is None
+        or _statx(fd, name, flags | _DONT_SYNC, _STATX_MNT_ID, ctypes.byref(_answer)) != 0
+        or not _answer.mask & _STATX_MNT_ID
+    ):
         return None
     return int(_answer.mount)
 
@@ -119,8 +132,14 @@ def open_root(path: str) -> tuple[int, str]:
             if target is not None:
                 links += 1
                 if links > 40 or not target:
-                    raise Refused(f"The cleanup root {path} leads through a symbolic link that is not ours: {part}.", "Name the real path.", path)
-                parts.extendleft(reversed([step for step in target.split("/") if step not in ("", ".")]))
+                    raise Refused(
+                        f"The cleanup root {path} leads through a symbolic link that is not ours: {part}.",
+                        "Name the real path.",
+                        path,
+                    )
+                parts.extendleft(
+                    reversed([step for step in target.split("/") if step not in ("", ".")])
+                )
                 if target.startswith("/"):
                     os.close(fd)
                     fd, real = os.open("/", DIRECTORY), []
@@ -137,7 +156,11 @@ def open_root(path: str) -> tuple[int, str]:
         raise
     except OSError as error:
         os.close(fd)
-        raise NotUsable(f"Can't open the cleanup root {path}: {error.strerror}.", "Name an existing folder this user can read.", path) from error
+        raise NotUsable(
+            f"Can't open the cleanup root {path}: {error.strerror}.",
+            "Name an existing folder this user can read.",
+            path,
+        ) from error
     except BaseException:
         os.close(fd)
         raise
@@ -176,10 +199,19 @@ def _ctime(found: os.stat_result) -> int:
 
 def _atime(found: os.stat_result) -> int:
     """Last use: of a file the later one of reading and writing; of a folder its last change, since listing it is no use."""
-    return found.st_mtime_ns if stat.S_ISDIR(found.st_mode) else max(found.st_atime_ns, found.st_mtime_ns)
+    return (
+        found.st_mtime_ns
+        if stat.S_ISDIR(found.st_mode)
+        else max(found.st_atime_ns, found.st_mtime_ns)
+    )
 
 
-STAMPS: dict[str, Callable[[os.stat_result], int]] = {"newest": _newest, "mtime": _mtime, "ctime": _ctime, "atime": _atime}
+STAMPS: dict[str, Callable[[os.stat_result], int]] = {
+    "newest": _newest,
+    "mtime": _mtime,
+    "ctime": _ctime,
+    "atime": _atime,
+}
 
 
 @dataclass(frozen=True)
@@ -262,7 +294,15 @@ def survey(parent: int, name: str, look: Look) -> Survey:
     own = look.stamp(found)
     # Renaming a unit changes its ctime and nothing in it.
     content = own if look.stamp is _atime else found.st_mtime_ns
-    unit = Survey(name, identity(found), found.st_mode, found.st_uid, found.st_mtime_ns, content if look.moved else own, content)
+    unit = Survey(
+        name,
+        identity(found),
+        found.st_mode,
+        found.st_uid,
+        found.st_mtime_ns,
+        content if look.moved else own,
+        content,
+    )
     if look.excluded is not None and look.excluded.match(name):
         unit.keep("excluded")
     if is_backup(name):
@@ -298,7 +338,11 @@ def _count(unit: Survey, fd: int, name: str, where: str, found: os.stat_result, 
         else:
             unit.size += size
     # In an overlay only folders have its st_dev; files have one for each layer.
-    if found.st_dev != look.device and (stat.S_ISDIR(mode) or look.mount is None or _ask_mount(fd, os.fsencode(name), _NOFOLLOW) != look.mount):
+    if found.st_dev != look.device and (
+        stat.S_ISDIR(mode)
+        or look.mount is None
+        or _ask_mount(fd, os.fsencode(name), _NOFOLLOW) != look.mount
+    ):
         unit.keep(MOUNT)
     if look.busy is not None and unit.veto is None:
         if (found.st_dev, found.st_ino) in look.busy:
@@ -306,7 +350,9 @@ def _count(unit: Survey, fd: int, name: str, where: str, found: os.stat_result, 
         elif stat.S_ISSOCK(mode) and socket_alive(fd, name):
             unit.keep(f"in use: {where or 'itself'} is a socket that a process listens on")
         elif look.hidden is not None and found.st_uid in look.hidden:
-            unit.keep(f"may be in use: {where or 'itself'} belongs to user {found.st_uid}, whose processes this user can't examine")
+            unit.keep(
+                f"may be in use: {where or 'itself'} belongs to user {found.st_uid}, whose processes this user can't examine"
+            )
 
 
 def _open_checked(name: str, parent: int, expected: Identity, where: str) -> int:
@@ -398,7 +444,13 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
                 unit.keep(f"holds {prefix}{name}, which is excluded")
             if name[:14] == "models_backup_" and is_backup(name):
                 unit.keep(f"holds the backup {prefix}{name}")
-            if found.st_nlink == 1 and regular(found.st_mode) and found.st_dev == device and found.st_ino not in inodes and hidden is None:
+            if (
+                found.st_nlink == 1
+                and regular(found.st_mode)
+                and found.st_dev == device
+                and found.st_ino not in inodes
+                and hidden is None
+            ):
                 files += 1
                 blocks += found.st_blocks
                 continue
@@ -434,7 +486,9 @@ def remove(parent: int, name: str, device: int, mount: int | None) -> list[str]:
     Goes on after an entry that resists, so that as much as possible is freed; never enters another filesystem or mount.
     """
     problems: list[str] = []
-    for _attempt in range(3):  # a process that still holds a folder open may add to it while we empty it
+    for _attempt in range(
+        3
+    ):  # a process that still holds a folder open may add to it while we empty it
         problems = []
         try:
             _remove(parent, name, device, mount, problems)
@@ -464,7 +518,9 @@ def _remove(parent: int, name: str, device: int, mount: int | None, problems: li
                 try:
                     inner = _open_checked(child, fd, expected, "/".join(path))
                 except (OSError, Changed) as error:
-                    problems.append(f"{'/'.join(path)}: {error.strerror if isinstance(error, OSError) else error}")
+                    problems.append(
+                        f"{'/'.join(path)}: {error.strerror if isinstance(error, OSError) else error}"
+                    )
                     path.pop()
                     continue
                 os.close(fd)
@@ -491,7 +547,9 @@ def _rmdir(name: str, fd: int, path: list[str], problems: list[str]) -> None:
         problems.append(f"{'/'.join(path)}: {error.strerror}")
 
 
-def _empty(fd: int, path: list[str], device: int, mount: int | None, problems: list[str]) -> list[tuple[str, Identity]]:
+def _empty(
+    fd: int, path: list[str], device: int, mount: int | None, problems: list[str]
+) -> list[tuple[str, Identity]]:
     """Unlink what is no folder in the open folder; return its subfolders."""
     here = os.fstat(fd)
     if here.st_dev != device or (mount is not None and mount_id(fd) != mount):
@@ -499,10 +557,14 @@ def _empty(fd: int, path: list[str], device: int, mount: int | None, problems: l
         return []
     if here.st_mode & 0o700 != 0o700 and here.st_uid == os.geteuid() != 0:
         with contextlib.suppress(OSError):
-            os.fchmod(fd, 0o700)  # caches make their folders read-only; their owner may remove them all the same
+            os.fchmod(
+                fd, 0o700
+            )  # caches make their folders read-only; their owner may remove them all the same
     folders = []
     with os.scandir(fd) as scan:
-        entries = list(scan)  # some filesystems lose their place when entries go while they are listed
+        entries = list(
+            scan
+        )  # some filesystems lose their place when entries go while they are listed
     for entry in entries:
         try:
             if entry.is_dir(follow_symlinks=False):

@@ -52,7 +52,11 @@ def _run(world: World, argv: list[str], timeout: float = 60.0) -> str:
     done = world.run(argv, timeout=timeout)
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise CommandFailed(f"{' '.join(argv[:3])} failed: {' '.join(said[-2:]) or f'ended with {done.returncode}'}", "", argv[0])
+        raise CommandFailed(
+            f"{' '.join(argv[:3])} failed: {' '.join(said[-2:]) or f'ended with {done.returncode}'}",
+            "",
+            argv[0],
+        )
     return done.stdout
 
 
@@ -61,7 +65,9 @@ def parse_created(text: str) -> float:
     match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)", text)
     if match is None:
         raise ValueError(text)
-    return datetime.datetime.fromisoformat(match.group(1) + match.group(2).replace("Z", "+00:00")).timestamp()
+    return datetime.datetime.fromisoformat(
+        match.group(1) + match.group(2).replace("Z", "+00:00")
+    ).timestamp()
 
 
 def _made(image: Mapping[str, Any]) -> float | None:
@@ -91,18 +97,35 @@ def _images(world: World) -> tuple[list[dict[str, Any]], set[str]]:
 
 
 def _ask(world: World) -> tuple[list[dict[str, Any]], set[str]]:
-    ids = list(dict.fromkeys(_run(world, ["docker", "image", "ls", "--quiet", "--no-trunc"]).split()))
+    ids = list(
+        dict.fromkeys(_run(world, ["docker", "image", "ls", "--quiet", "--no-trunc"]).split())
+    )
     containers = _run(world, ["docker", "ps", "--all", "--quiet", "--no-trunc"]).split()
-    used = set(_run(world, ["docker", "inspect", "--type", "container", "--format", "{{.Image}}", *containers]).split()) if containers else set()
+    used = (
+        set(
+            _run(
+                world,
+                ["docker", "inspect", "--type", "container", "--format", "{{.Image}}", *containers],
+            ).split()
+        )
+        if containers
+        else set()
+    )
     try:
         return (json.loads(_run(world, ["docker", "image", "inspect", *ids])) if ids else []), used
     except ValueError as error:
-        raise CommandFailed(f"docker image inspect did not answer with JSON: {error}", "", "docker") from error
+        raise CommandFailed(
+            f"docker image inspect did not answer with JSON: {error}", "", "docker"
+        ) from error
 
 
 def _docker(world: World) -> Tool:
     """Images that no container uses, by age: docker keeps no time of last use."""
-    found = Tool("docker", "docker images", note="ages count from when images were made, pulled or tagged; sizes count layers that images share each time")
+    found = Tool(
+        "docker",
+        "docker images",
+        note="ages count from when images were made, pulled or tagged; sizes count layers that images share each time",
+    )
     images, used = _images(world)
     now = world.clock.now()
     going: list[tuple[Doomed, list[str]]] = []
@@ -116,10 +139,21 @@ def _docker(world: World) -> Tool:
         elif image["Id"] in used or image["Id"].split(":")[-1] in used:
             found.keep.append(Kept("docker", path, "in use: a container is made from it"))
         elif age < IMAGE_DAYS * 86400:
-            found.keep.append(Kept("docker", path, f"created {age / 86400:.1f} days ago, kept {IMAGE_DAYS:.1f} days"))
+            found.keep.append(
+                Kept(
+                    "docker",
+                    path,
+                    f"created {age / 86400:.1f} days ago, kept {IMAGE_DAYS:.1f} days",
+                )
+            )
         else:
             reason = f"created {age / 86400:.1f} days ago, kept {IMAGE_DAYS:.1f} days"
-            going.append((Doomed("docker", path, "image", int(image.get("Size") or 0), age, reason), names or [image["Id"]]))
+            going.append(
+                (
+                    Doomed("docker", path, "image", int(image.get("Size") or 0), age, reason),
+                    names or [image["Id"]],
+                )
+            )
     found.remove = [one for one, _names in going]
 
     def clean() -> dict[str, str]:
@@ -148,11 +182,15 @@ def _measure(folders: Sequence[str], pattern: str = "*") -> tuple[int, int]:
     return count, size
 
 
-def _cache(found: Tool, measure: Callable[[], tuple[int, int]], purge: Callable[[], object]) -> Tool:
+def _cache(
+    found: Tool, measure: Callable[[], tuple[int, int]], purge: Callable[[], object]
+) -> Tool:
     """Fill in a tool that has one unit, its cache."""
     files, size = measure()
     if files:
-        found.remove = [Doomed(found.name, found.root, "cache", size, None, f"a cache of {files} files")]
+        found.remove = [
+            Doomed(found.name, found.root, "cache", size, None, f"a cache of {files} files")
+        ]
 
     def clean() -> dict[str, str]:
         try:
@@ -173,19 +211,26 @@ def _pip(world: World) -> Tool:
         try:
             folder = _run(world, [*argv, "cache", "dir"]).strip()
             # Which folders a pip purges depends on its version; it says so itself.
-            places = re.findall(r" location[^:]*: (/.+)$", _run(world, [*argv, "cache", "info"]), re.M)
+            places = re.findall(
+                r" location[^:]*: (/.+)$", _run(world, [*argv, "cache", "info"]), re.M
+            )
         except CommandFailed as error:
             failure = failure or error
             continue
         measure = functools.partial(_measure_pip, places)
         purge = functools.partial(_run, world, [*argv, "cache", "purge"], 600)
-        return _cache(Tool("pip", folder, note="the cache of the user who runs the cleanup"), measure, purge)
+        return _cache(
+            Tool("pip", folder, note="the cache of the user who runs the cleanup"), measure, purge
+        )
     raise failure or CommandFailed("pip is not installed.")
 
 
 def _measure_pip(places: Sequence[str]) -> tuple[int, int]:
     wheels = [place for place in places if os.path.basename(place) == "wheels"]
-    pages, built = _measure([place for place in places if place not in wheels]), _measure(wheels, "*.whl")
+    pages, built = (
+        _measure([place for place in places if place not in wheels]),
+        _measure(wheels, "*.whl"),
+    )
     return pages[0] + built[0], pages[1] + built[1]
 
 
@@ -195,8 +240,16 @@ def _apt(world: World) -> Tool:
     match = re.search(r"FOLDER='([^']*)'", answer)
     folder = match.group(1).rstrip("/") if match else ""
     if not folder:
-        raise CommandFailed("apt-config does not name the folder of downloaded packages.", "", "apt-config")
+        raise CommandFailed(
+            "apt-config does not name the folder of downloaded packages.", "", "apt-config"
+        )
     if not os.access(folder, os.W_OK):
         return Tool("apt", folder, "skipped", "its cache belongs to root")
     measure = functools.partial(_measure, [folder], "*.deb*")
-    return _cache(Tool("apt", folder), measure, functools.partial(_run, world, ["apt-get", "--option", "DPkg::Lock::Timeout=60", "clean"], 120))
+    return _cache(
+        Tool("apt", folder),
+        measure,
+        functools.partial(
+            _run, world, ["apt-get", "--option", "DPkg::Lock::Timeout=60", "clean"], 120
+        ),
+    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from .. import verdict
-from ..fsutil import human_count
+from ..system.text import human_count
 from ..verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
 from . import reading as r
 from . import xid
@@ -87,7 +87,9 @@ class Facts:
     others: list[str] = field(default_factory=list)
 
 
-def decide(options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED_TEMPERATURES) -> tuple[list[Check], list[dict[str, Any]]]:
+def decide(
+    options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED_TEMPERATURES
+) -> tuple[list[Check], list[dict[str, Any]]]:
     """Return the checks in their order and the GPUs as they are returned to the user.
 
     :param fixed: (warning, critical) core temperature in °C where neither the device nor the user gives a limit.
@@ -114,13 +116,25 @@ def decide(options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED
 
 def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
     reading, expected = facts.reading, options.expected_count
-    on_bus = f"{human_count(len(facts.pci), 'NVIDIA GPU')} on the PCI bus" + (f" (held by {', '.join(facts.others)})" if facts.others else "")
+    on_bus = f"{human_count(len(facts.pci), 'NVIDIA GPU')} on the PCI bus" + (
+        f" (held by {', '.join(facts.others)})" if facts.others else ""
+    )
 
     took = None if facts.duration is None or reading is None else round(facts.duration * 1000, 1)
 
     def one(status: str, message: str, action: str = "none", **more: Any) -> list[Check]:
         domain = "node" if status not in (PASS, SKIPPED) else None
-        return [Check("gpu_driver", status, message, action=action, domain=domain, duration_ms=took, **more)]
+        return [
+            Check(
+                "gpu_driver",
+                status,
+                message,
+                action=action,
+                domain=domain,
+                duration_ms=took,
+                **more,
+            )
+        ]
 
     if reading is not None and reading.stuck:
         pid, start = reading.stuck
@@ -132,7 +146,11 @@ def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
         return one(CRITICAL, words, "reboot", value=facts.timeout, unit="s")
     if reading is not None and reading.code == 0:
         version = reading.driver_version or "of unknown version"
-        if facts.module_version and reading.driver_version and facts.module_version != reading.driver_version:
+        if (
+            facts.module_version
+            and reading.driver_version
+            and facts.module_version != reading.driver_version
+        ):
             words = f"The loaded kernel module is {facts.module_version}, but the driver's library says {version}: an update waits for a reboot"
             return one(WARNING, words, "reboot", value=version)
         return one(PASS, f"NVIDIA driver {version} answers", value=reading.driver_version)
@@ -145,8 +163,14 @@ def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
         if facts.pci:
             return one(CRITICAL, f"{on_bus}, but the NVIDIA driver is not installed", "inspect")
         if expected:
-            return one(CRITICAL, f"{human_count(expected, 'GPU')} expected, but there is no NVIDIA driver and no NVIDIA GPU in sight", "inspect")
-        return one(SKIPPED, "No NVIDIA GPU on this node: no driver library and no device on the PCI bus")
+            return one(
+                CRITICAL,
+                f"{human_count(expected, 'GPU')} expected, but there is no NVIDIA driver and no NVIDIA GPU in sight",
+                "inspect",
+            )
+        return one(
+            SKIPPED, "No NVIDIA GPU on this node: no driver library and no device on the PCI bus"
+        )
     if code == r.DRIVER_NOT_LOADED:
         words = "The NVIDIA driver is installed but not loaded"
         if facts.pci:
@@ -155,11 +179,19 @@ def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
             words += "; set expected_count to 0 if this node has no GPU"
         return one(CRITICAL, words, "inspect")
     if code == r.MISMATCH:
-        return one(CRITICAL, "The driver's library and its loaded kernel module have different versions: reload the module or reboot", "reboot")
-    words = f"The NVIDIA driver answers with an error: {reading.text if reading else ''}" + ("" if code == r.UNREADABLE else f" (NVML code {code})")
+        return one(
+            CRITICAL,
+            "The driver's library and its loaded kernel module have different versions: reload the module or reboot",
+            "reboot",
+        )
+    words = f"The NVIDIA driver answers with an error: {reading.text if reading else ''}" + (
+        "" if code == r.UNREADABLE else f" (NVML code {code})"
+    )
     if code == r.NO_PERMISSION:
         return one(UNKNOWN, words, "inspect", unknown_as=CRITICAL)
-    return one(CRITICAL, words, "reboot" if code in (r.GPU_IS_LOST, r.UNKNOWN_ERROR, 10, 11) else "inspect")
+    return one(
+        CRITICAL, words, "reboot" if code in (r.GPU_IS_LOST, r.UNKNOWN_ERROR, 10, 11) else "inspect"
+    )
 
 
 def _count(options: GpuOptions, facts: Facts, reading: r.Reading) -> list[Check]:
@@ -167,23 +199,46 @@ def _count(options: GpuOptions, facts: Facts, reading: r.Reading) -> list[Check]
     source = None if expected is None else "user"
 
     known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}
-    missing = [bus for bus in facts.pci if xid.bus_id(bus) not in known] if len(facts.pci) > found else []
+    missing = (
+        [bus for bus in facts.pci if xid.bus_id(bus) not in known] if len(facts.pci) > found else []
+    )
     names = f"; on the PCI bus, but not in the driver: {', '.join(missing[:8])}" if missing else ""
 
     def one(status: str, message: str, action: str = "none") -> list[Check]:
         domain = None if status == PASS else "node"
-        return [Check("gpu_count", status, message, value=found, crit=expected, threshold_source=source, action=action, domain=domain)]
+        return [
+            Check(
+                "gpu_count",
+                status,
+                message,
+                value=found,
+                crit=expected,
+                threshold_source=source,
+                action=action,
+                domain=domain,
+            )
+        ]
 
     if expected is not None:
         if found < expected:
-            return one(CRITICAL, f"{human_count(found, 'GPU')} found, {expected} expected{names}", "reboot" if missing else "inspect")
+            return one(
+                CRITICAL,
+                f"{human_count(found, 'GPU')} found, {expected} expected{names}",
+                "reboot" if missing else "inspect",
+            )
         if found > expected:
-            return one(WARNING, f"{human_count(found, 'GPU')} found, only {expected} expected", "inspect")
+            return one(
+                WARNING, f"{human_count(found, 'GPU')} found, only {expected} expected", "inspect"
+            )
         return one(PASS, f"{human_count(found, 'GPU')} found, as expected")
     if missing:
         return one(CRITICAL, f"{human_count(found, 'GPU')} found{names}", "reboot")
     if found == 0:
-        return one(WARNING, "The NVIDIA driver is loaded but has no GPU; set expected_count to 0 if that is right", "inspect")
+        return one(
+            WARNING,
+            "The NVIDIA driver is loaded but has no GPU; set expected_count to 0 if that is right",
+            "inspect",
+        )
     return one(PASS, f"{human_count(found, 'GPU')} found")
 
 
@@ -198,12 +253,28 @@ class _Gpu:
         self.subject = f"GPU {values['id']}"
         self.checks: list[Check] = []
 
-    def add(self, name: str, status: str, message: str, domain: str | None = "node", **more: Any) -> None:
-        self.checks.append(Check(name, status, f"{self.subject}: {message}", subject=self.subject, domain=domain if status != PASS else None, **more))
+    def add(
+        self, name: str, status: str, message: str, domain: str | None = "node", **more: Any
+    ) -> None:
+        self.checks.append(
+            Check(
+                name,
+                status,
+                f"{self.subject}: {message}",
+                subject=self.subject,
+                domain=domain if status != PASS else None,
+                **more,
+            )
+        )
 
 
 def _gpu_checks(
-    options: GpuOptions, facts: Facts, values: Mapping[str, Any], fixed: tuple[float, float], events: list[xid.Event], reading: r.Reading
+    options: GpuOptions,
+    facts: Facts,
+    values: Mapping[str, Any],
+    fixed: tuple[float, float],
+    events: list[xid.Event],
+    reading: r.Reading,
 ) -> list[Check]:
     gpu = _Gpu(values)
     if _state(gpu):
@@ -227,10 +298,17 @@ def _state(gpu: _Gpu) -> bool:
     handle = next(((code, words) for name, code, words in faults if "handle" in name.lower()), None)
     place = f" at {xid.shown(xid.bus_id(gpu.values['bus_id']))}" if gpu.values["bus_id"] else ""
     if r.GPU_IS_LOST in codes:
-        gpu.add("gpu_state", CRITICAL, f"the GPU{place} is lost (fallen off the bus or not answering)", action="reboot")
+        gpu.add(
+            "gpu_state",
+            CRITICAL,
+            f"the GPU{place} is lost (fallen off the bus or not answering)",
+            action="reboot",
+        )
         return gpu.values["temp"] is not None
     if r.RESET_REQUIRED in codes:
-        gpu.add("gpu_state", CRITICAL, "the driver says that the GPU must be reset", action="reset_gpu")
+        gpu.add(
+            "gpu_state", CRITICAL, "the driver says that the GPU must be reset", action="reset_gpu"
+        )
         return handle is None
     if handle is not None:
         status = UNKNOWN if handle[0] == r.NO_PERMISSION else CRITICAL
@@ -254,14 +332,31 @@ def _recovery(gpu: _Gpu) -> None:
         return
     status, action, words = xid.recovery(int(value))
     if status == PASS:
-        gpu.add("gpu_state", PASS, f"{gpu.values['name'] or 'the GPU'} answers and asks for no recovery action")
+        gpu.add(
+            "gpu_state",
+            PASS,
+            f"{gpu.values['name'] or 'the GPU'} answers and asks for no recovery action",
+        )
     else:
-        gpu.add("gpu_state", status, f"the driver asks for recovery: {words}", action=action, value=int(value), threshold_source="device")
+        gpu.add(
+            "gpu_state",
+            status,
+            f"the driver asks for recovery: {words}",
+            action=action,
+            value=int(value),
+            threshold_source="device",
+        )
 
 
 def _readings(gpu: _Gpu, faults: Sequence[tuple[str, int, str]]) -> None:
     if any(code == r.CORRUPTED_INFOROM for _name, code, _words in faults):
-        gpu.add("gpu_inforom", WARNING, "the InfoROM is corrupted", action="inspect", threshold_source="device")
+        gpu.add(
+            "gpu_inforom",
+            WARNING,
+            "the InfoROM is corrupted",
+            action="inspect",
+            threshold_source="device",
+        )
     failed = []
     hidden = []
     severe = False
@@ -277,9 +372,21 @@ def _readings(gpu: _Gpu, faults: Sequence[tuple[str, int, str]]) -> None:
     if failed:
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         words = f"the driver failed to answer: {', '.join(failed[:3])}{more}"
-        gpu.add("gpu_readings", UNKNOWN if severe else WARNING, words, value=len(failed), action="inspect", unknown_as=CRITICAL)
+        gpu.add(
+            "gpu_readings",
+            UNKNOWN if severe else WARNING,
+            words,
+            value=len(failed),
+            action="inspect",
+            unknown_as=CRITICAL,
+        )
     elif hidden:
-        gpu.add("gpu_readings", SKIPPED, f"split into instances (MIG), of which only root may read the sums: {', '.join(hidden)}", domain=None)
+        gpu.add(
+            "gpu_readings",
+            SKIPPED,
+            f"split into instances (MIG), of which only root may read the sums: {', '.join(hidden)}",
+            domain=None,
+        )
 
 
 def _memory_health(gpu: _Gpu) -> None:
@@ -297,33 +404,86 @@ def _memory_health(gpu: _Gpu) -> None:
             )
         elif rows["pending"]:
             gpu.add(
-                "gpu_remapped_rows", CRITICAL, "a memory row waits to be remapped at the next reset", value=value, action="reset_gpu", threshold_source="device"
+                "gpu_remapped_rows",
+                CRITICAL,
+                "a memory row waits to be remapped at the next reset",
+                value=value,
+                action="reset_gpu",
+                threshold_source="device",
             )
         elif value >= REMAPPED_ROWS_MAX:
             gpu.add(
-                "gpu_remapped_rows", WARNING, f"{value} memory rows remapped", value=value, warn=REMAPPED_ROWS_MAX, threshold_source="default", action="inspect"
+                "gpu_remapped_rows",
+                WARNING,
+                f"{value} memory rows remapped",
+                value=value,
+                warn=REMAPPED_ROWS_MAX,
+                threshold_source="default",
+                action="inspect",
             )
         else:
-            gpu.add("gpu_remapped_rows", PASS, f"{human_count(value + rows['corrected'], 'memory row')} remapped, none pending", value=value)
+            gpu.add(
+                "gpu_remapped_rows",
+                PASS,
+                f"{human_count(value + rows['corrected'], 'memory row')} remapped, none pending",
+                value=value,
+            )
     if retired:
         total = (retired.get("single_bit") or 0) + (retired.get("double_bit") or 0)
         if retired.get("pending"):
             gpu.add(
-                "gpu_retired_pages", CRITICAL, "a memory page waits to be retired at the next reset", value=total, action="reset_gpu", threshold_source="device"
+                "gpu_retired_pages",
+                CRITICAL,
+                "a memory page waits to be retired at the next reset",
+                value=total,
+                action="reset_gpu",
+                threshold_source="device",
             )
         elif total >= RETIRED_PAGES_MAX:
             words = f"{total} memory pages retired: the GPU needs replacement"
-            gpu.add("gpu_retired_pages", CRITICAL, words, value=total, crit=RETIRED_PAGES_MAX, threshold_source="default", action="inspect")
+            gpu.add(
+                "gpu_retired_pages",
+                CRITICAL,
+                words,
+                value=total,
+                crit=RETIRED_PAGES_MAX,
+                threshold_source="default",
+                action="inspect",
+            )
         else:
-            gpu.add("gpu_retired_pages", PASS, f"{human_count(total, 'memory page')} retired, none pending", value=total)
+            gpu.add(
+                "gpu_retired_pages",
+                PASS,
+                f"{human_count(total, 'memory page')} retired, none pending",
+                value=total,
+            )
     errors = ecc.get("volatile_uncorrected")
     if gpu.values["sram_threshold"]:
-        gpu.add("gpu_ecc", CRITICAL, "too many uncorrected SRAM errors, the device's threshold is exceeded", action="inspect", threshold_source="device")
+        gpu.add(
+            "gpu_ecc",
+            CRITICAL,
+            "too many uncorrected SRAM errors, the device's threshold is exceeded",
+            action="inspect",
+            threshold_source="device",
+        )
     elif errors:
         words = f"{human_count(errors, 'uncorrected memory error')} since the driver was loaded"
-        gpu.add("gpu_ecc", CRITICAL, words, value=errors, crit=0, threshold_source="default", action="reset_gpu")
+        gpu.add(
+            "gpu_ecc",
+            CRITICAL,
+            words,
+            value=errors,
+            crit=0,
+            threshold_source="default",
+            action="reset_gpu",
+        )
     elif errors == 0:
-        gpu.add("gpu_ecc", PASS, f"no uncorrected memory errors, {ecc.get('volatile_corrected') or 0} corrected", value=errors)
+        gpu.add(
+            "gpu_ecc",
+            PASS,
+            f"no uncorrected memory errors, {ecc.get('volatile_corrected') or 0} corrected",
+            value=errors,
+        )
 
 
 def _mine(events: list[xid.Event], bus: str | None) -> list[xid.Event]:
@@ -335,10 +495,15 @@ def _xid_verdict(events: list[xid.Event]) -> tuple[str, str, str]:
     """Return (status, action, words) of one GPU's events."""
     worst = max(events, key=lambda event: verdict.STATUSES.index(event.level))
     repeated = sum(event.count for event in events if event.repeats)
-    words = ", ".join(f"Xid {event.code} ({event.text}){f' {event.count} times' if event.count > 1 else ''}" for event in events[:6])
+    words = ", ".join(
+        f"Xid {event.code} ({event.text}){f' {event.count} times' if event.count > 1 else ''}"
+        for event in events[:6]
+    )
     if worst.level == PASS and repeated >= xid.REPEATED:
         return WARNING, "inspect", f"{repeated} application errors on this GPU: {words}"
-    action = max((event.action for event in events if event.level == worst.level), key=verdict.ACTIONS.index)
+    action = max(
+        (event.action for event in events if event.level == worst.level), key=verdict.ACTIONS.index
+    )
     return worst.level, action, words
 
 
@@ -350,8 +515,19 @@ def _xids(gpu: _Gpu, facts: Facts, events: list[xid.Event]) -> None:
         gpu.add("gpu_xid", PASS, "no Xid in the kernel log", value=0)
         return
     status, action, words = _xid_verdict(own)
-    source = "user" if any(event.source == "user" and event.level == status for event in own) else "default"
-    gpu.add("gpu_xid", status, words, value=sum(event.count for event in own), action=action if status != PASS else "none", threshold_source=source)
+    source = (
+        "user"
+        if any(event.source == "user" and event.level == status for event in own)
+        else "default"
+    )
+    gpu.add(
+        "gpu_xid",
+        status,
+        words,
+        value=sum(event.count for event in own),
+        action=action if status != PASS else "none",
+        threshold_source=source,
+    )
 
 
 def _xids_elsewhere(facts: Facts, reading: r.Reading, events: list[xid.Event]) -> list[Check]:
@@ -373,7 +549,15 @@ def _xids_elsewhere(facts: Facts, reading: r.Reading, events: list[xid.Event]) -
         count = sum(event.count for event in own)
         message = f"{bus}, which the driver does not show: {words}"
         checks.append(
-            Check("gpu_xid", status, message, subject=bus, value=count, action=action if status != PASS else "none", domain=None if status == PASS else "node")
+            Check(
+                "gpu_xid",
+                status,
+                message,
+                subject=bus,
+                value=count,
+                action=action if status != PASS else "none",
+                domain=None if status == PASS else "node",
+            )
         )
     return checks
 
@@ -434,11 +618,22 @@ def _temperature(gpu: _Gpu, options: GpuOptions, fixed: tuple[float, float]) -> 
         if not (status == WARNING and user_warning is not None and temp is not None):
             candidates.append((status, "device", words, limits))
         hot = FIXED_TEMPERATURES[1]
-        if temp is not None and temp > hot and user_warning is None and _by_thresholds(values) is None:
-            candidates.append((WARNING, "default", f"above {hot:g} °C, which does not fit {words}", {"warn": hot}))
+        if (
+            temp is not None
+            and temp > hot
+            and user_warning is None
+            and _by_thresholds(values) is None
+        ):
+            candidates.append(
+                (WARNING, "default", f"above {hot:g} °C, which does not fit {words}", {"warn": hot})
+            )
     elif temp is not None:
         warning = fixed[0] if user_warning is None else None
-        critical = fixed[1] if user_critical is None and (user_warning is None or user_warning < fixed[1]) else None
+        critical = (
+            fixed[1]
+            if user_critical is None and (user_warning is None or user_warning < fixed[1])
+            else None
+        )
         limits = {"warn": warning, "crit": critical}
         if critical is not None and temp > critical:
             candidates.append((CRITICAL, "default", f"above {critical:g} °C", limits))
@@ -447,11 +642,20 @@ def _temperature(gpu: _Gpu, options: GpuOptions, fixed: tuple[float, float]) -> 
         else:
             candidates.append((PASS, "default", "", limits))
     if candidates:
-        status, source, words, limits = max(candidates, key=lambda one: verdict.STATUSES.index(one[0]))
+        status, source, words, limits = max(
+            candidates, key=lambda one: verdict.STATUSES.index(one[0])
+        )
         shown = "temperature" if temp is None else f"temperature {temp} °C"
         message = f"{shown}, {words}" if words else shown
         gpu.add(
-            "gpu_temperature", status, message, value=temp, unit="°C", threshold_source=source, action="none" if status == PASS else "inspect", **_known(limits)
+            "gpu_temperature",
+            status,
+            message,
+            value=temp,
+            unit="°C",
+            threshold_source=source,
+            action="none" if status == PASS else "inspect",
+            **_known(limits),
         )
     maximum = (values["thresholds"] or {}).get("mem_max")
     memory = values["temp_memory"]
@@ -459,7 +663,13 @@ def _temperature(gpu: _Gpu, options: GpuOptions, fixed: tuple[float, float]) -> 
         hot = memory > maximum
         words = f"memory temperature {memory} °C, the device's maximum is {maximum} °C"
         more = {"value": memory, "unit": "°C", "warn": maximum, "threshold_source": "device"}
-        gpu.add("gpu_memory_temperature", WARNING if hot else PASS, words, action="inspect" if hot else "none", **more)
+        gpu.add(
+            "gpu_memory_temperature",
+            WARNING if hot else PASS,
+            words,
+            action="inspect" if hot else "none",
+            **more,
+        )
 
 
 def _known(limits: Mapping[str, Any]) -> dict[str, Any]:
@@ -471,11 +681,29 @@ def _throttling(gpu: _Gpu) -> None:
     if reasons is None:
         return
     if reasons & _HW_THERMAL:
-        gpu.add("gpu_throttling", CRITICAL, "the hardware slows it down because of heat", action="inspect", threshold_source="device")
+        gpu.add(
+            "gpu_throttling",
+            CRITICAL,
+            "the hardware slows it down because of heat",
+            action="inspect",
+            threshold_source="device",
+        )
     elif reasons & _HW_BRAKE:
-        gpu.add("gpu_throttling", WARNING, "the power brake slows it down (power supply or chassis)", action="inspect", threshold_source="device")
+        gpu.add(
+            "gpu_throttling",
+            WARNING,
+            "the power brake slows it down (power supply or chassis)",
+            action="inspect",
+            threshold_source="device",
+        )
     elif reasons & _HW_SLOWDOWN:
-        gpu.add("gpu_throttling", WARNING, "the hardware slows it down (heat, power or brake)", action="inspect", threshold_source="device")
+        gpu.add(
+            "gpu_throttling",
+            WARNING,
+            "the hardware slows it down (heat, power or brake)",
+            action="inspect",
+            threshold_source="device",
+        )
     else:
         gpu.add("gpu_throttling", PASS, "no slowdown by the hardware")
 
@@ -492,12 +720,28 @@ def _nvlink(gpu: _Gpu, reading: r.Reading) -> None:
         gpu.add("gpu_nvlink", PASS, f"all {nvlink['links']} NVLinks up", value=0)
         return
     # All links down is a card without bridge, which is no fault, unless another one of its model has links.
-    others = (other["nvlink"] for other in reading.gpus if other["nvlink"] and other["name"] == gpu.values["name"])
+    others = (
+        other["nvlink"]
+        for other in reading.gpus
+        if other["nvlink"] and other["name"] == gpu.values["name"]
+    )
     if all(len(other["down"]) == other["links"] for other in others):
         return
     names = ", ".join(str(link) for link in down)
-    words = f"NVLink {names} of {nvlink['links']} down" if len(down) < nvlink["links"] else f"all {nvlink['links']} NVLinks down, other GPUs have theirs"
-    gpu.add("gpu_nvlink", CRITICAL, words, value=len(down), crit=0, action="inspect", threshold_source="device")
+    words = (
+        f"NVLink {names} of {nvlink['links']} down"
+        if len(down) < nvlink["links"]
+        else f"all {nvlink['links']} NVLinks down, other GPUs have theirs"
+    )
+    gpu.add(
+        "gpu_nvlink",
+        CRITICAL,
+        words,
+        value=len(down),
+        crit=0,
+        action="inspect",
+        threshold_source="device",
+    )
 
 
 def _links(gpu: _Gpu) -> None:
@@ -507,13 +751,26 @@ def _links(gpu: _Gpu) -> None:
             gpu.add("gpu_fabric", PASS, "registered with the NVLink fabric")
         elif fabric["state"] == 3:
             words = f"registration with the NVLink fabric failed (NVML code {fabric['status']})"
-            gpu.add("gpu_fabric", CRITICAL, words, value=fabric["status"], action="inspect", threshold_source="device")
+            gpu.add(
+                "gpu_fabric",
+                CRITICAL,
+                words,
+                value=fabric["status"],
+                action="inspect",
+                threshold_source="device",
+            )
         else:
             gpu.add(
-                "gpu_fabric", WARNING, "not yet registered with the NVLink fabric: is the fabric manager running?", action="inspect", threshold_source="device"
+                "gpu_fabric",
+                WARNING,
+                "not yet registered with the NVLink fabric: is the fabric manager running?",
+                action="inspect",
+                threshold_source="device",
             )
     problems = []
-    width, width_max, gen, gen_max = (pcie.get(name) for name in ("width", "width_max", "gen", "gen_max"))
+    width, width_max, gen, gen_max = (
+        pcie.get(name) for name in ("width", "width_max", "gen", "gen_max")
+    )
     if width and width_max and width < width_max:
         problems.append(f"width x{width} instead of x{width_max}")
     reasons = gpu.values["clock_reasons"]
@@ -521,19 +778,42 @@ def _links(gpu: _Gpu) -> None:
     if gen and gen_max and gen < gen_max and reasons is not None and not reasons & _IDLE:
         problems.append(f"generation {gen} instead of {gen_max}")
     if problems:
-        gpu.add("gpu_pcie", WARNING, f"PCIe {' and '.join(problems)}", action="inspect", threshold_source="device")
+        gpu.add(
+            "gpu_pcie",
+            WARNING,
+            f"PCIe {' and '.join(problems)}",
+            action="inspect",
+            threshold_source="device",
+        )
     elif width and width_max:
-        gpu.add("gpu_pcie", PASS, f"PCIe x{width} of x{width_max}" + (f", generation {gen}" if gen else ""))
+        gpu.add(
+            "gpu_pcie",
+            PASS,
+            f"PCIe x{width} of x{width_max}" + (f", generation {gen}" if gen else ""),
+        )
 
 
-def _share(gpu: _Gpu, what: str, used: float | None, total: float | None, limit: float, unit: str) -> None:
+def _share(
+    gpu: _Gpu, what: str, used: float | None, total: float | None, limit: float, unit: str
+) -> None:
     if used is None or not total or not limit:
         return
     percent = round(100.0 * used / total, 1)
     above = 100.0 * used > limit * total
-    words = f"{what} {percent:g} % ({used:g} of {total:g} {unit})" + (f", above {limit:g} %" if above else "")
+    words = f"{what} {percent:g} % ({used:g} of {total:g} {unit})" + (
+        f", above {limit:g} %" if above else ""
+    )
     source = "default" if limit == _DEFAULTS[f"{what}_warning"] else "user"
-    gpu.add(f"gpu_{what}", WARNING if above else PASS, words, domain="user", value=percent, unit="%", warn=limit, threshold_source=source)
+    gpu.add(
+        f"gpu_{what}",
+        WARNING if above else PASS,
+        words,
+        domain="user",
+        value=percent,
+        unit="%",
+        warn=limit,
+        threshold_source=source,
+    )
 
 
 def _numbers(gpu: _Gpu, options: GpuOptions) -> None:
@@ -549,14 +829,29 @@ def _housekeeping(gpu: _Gpu, facts: Facts) -> None:
         if orphans:
             held = sum(process["mem_used"] or 0 for process in orphans)
             names = ", ".join(str(process["pid"]) for process in orphans[:8])
-            gpu.add("gpu_processes", WARNING, f"{held} MiB held by processes that no longer exist: {names}", value=len(orphans), action="reset_gpu")
+            gpu.add(
+                "gpu_processes",
+                WARNING,
+                f"{held} MiB held by processes that no longer exist: {names}",
+                value=len(orphans),
+                action="reset_gpu",
+            )
         else:
-            gpu.add("gpu_processes", PASS, f"{len(processes)} process{'' if len(processes) == 1 else 'es'}", value=len(processes))
+            gpu.add(
+                "gpu_processes",
+                PASS,
+                f"{len(processes)} process{'' if len(processes) == 1 else 'es'}",
+                value=len(processes),
+            )
     # On a card made for servers only (it has ECC): on a workstation the driver unloads when idle, as meant.
     ecc_mode = gpu.values["ecc"]["mode"]
     if ecc_mode is not None and gpu.values["persistence"] is not None:
         on = gpu.values["persistence"]
-        words = "persistence mode is on" if on else "persistence mode is off: enable nvidia-persistenced"
+        words = (
+            "persistence mode is on"
+            if on
+            else "persistence mode is off: enable nvidia-persistenced"
+        )
         gpu.add("gpu_persistence", PASS if on else WARNING, words)
 
 
@@ -569,25 +864,40 @@ def _equality(reading: r.Reading) -> list[Check]:
     if sum(len(ids) for versions in models.values() for ids in versions.values()) < 2:
         return []
     mixed = [
-        f"{model}: " + "; ".join(f"{version} on GPU {', '.join(ids)}" for version, ids in versions.items())
+        f"{model}: "
+        + "; ".join(f"{version} on GPU {', '.join(ids)}" for version, ids in versions.items())
         for model, versions in models.items()
         if len(versions) > 1
     ]
     if mixed:
-        return [Check("gpu_vbios", WARNING, "Different VBIOS versions, " + " | ".join(mixed), action="inspect", domain="node")]
+        return [
+            Check(
+                "gpu_vbios",
+                WARNING,
+                "Different VBIOS versions, " + " | ".join(mixed),
+                action="inspect",
+                domain="node",
+            )
+        ]
     return [Check("gpu_vbios", PASS, "GPUs of the same model have the same VBIOS")]
 
 
 # --- what is returned --------------------------------------------------------------------------------------------------
 
 
-def _shown(values: Mapping[str, Any], checks: list[Check], events: list[xid.Event]) -> dict[str, Any]:
+def _shown(
+    values: Mapping[str, Any], checks: list[Check], events: list[xid.Event]
+) -> dict[str, Any]:
     """Return a GPU as the user sees it: the old keys first, no internals."""
     hidden = {"t_limits", "thresholds", "clock_reasons", "processes", "recovery"}
     shown = {name: values[name] for name in r.KEYS if name not in hidden}
     reasons = values["clock_reasons"]
-    shown["clock_reasons"] = None if reasons is None else [name for bit, name in REASONS.items() if reasons & bit]
-    shown["recovery_action"] = None if values["recovery"] is None else xid.recovery(int(values["recovery"]))[2]
+    shown["clock_reasons"] = (
+        None if reasons is None else [name for bit, name in REASONS.items() if reasons & bit]
+    )
+    shown["recovery_action"] = (
+        None if values["recovery"] is None else xid.recovery(int(values["recovery"]))[2]
+    )
     processes = values["processes"]
     shown["processes"] = None if processes is None else processes[:PROCESSES_SHOWN]
     shown["process_count"] = None if processes is None else len(processes)

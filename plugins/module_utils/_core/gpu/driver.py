@@ -21,7 +21,14 @@ from . import reading as r
 
 #: Field ids for nvmlDeviceGetFieldValues: memory temperature; T.Limit distances to shutdown, slowdown, memory and GPU maximum;
 #: recovery action.
-FIELDS = {"memory_temp": 82, "shutdown": 193, "slowdown": 194, "mem_max": 195, "gpu_max": 196, "recovery": 230}
+FIELDS = {
+    "memory_temp": 82,
+    "shutdown": 193,
+    "slowdown": 194,
+    "mem_max": 195,
+    "gpu_max": 196,
+    "recovery": 230,
+}
 THRESHOLDS = {"shutdown": 0, "slowdown": 1, "mem_max": 2, "gpu_max": 3}
 NVLINKS = 36
 _CORRECTED, _UNCORRECTED = 0, 1
@@ -46,7 +53,9 @@ def import_pynvml() -> Any:
     try:
         import pynvml
     except ImportError as error:
-        raise MissingLibrary("nvidia-ml-py", "to read GPUs through NVML (or install nvidia-smi)", str(error)) from error
+        raise MissingLibrary(
+            "nvidia-ml-py", "to read GPUs through NVML (or install nvidia-smi)", str(error)
+        ) from error
     return pynvml
 
 
@@ -74,12 +83,16 @@ class _Asker:
             return 0, "", _text(function(*args))
         except self.pynvml.NVMLError as error:
             return int(error.value), str(error), None
-        except getattr(self.pynvml, "NVMLLibraryMismatchError", ()):  # asked for by its plain name, this driver has an older form only
+        except getattr(
+            self.pynvml, "NVMLLibraryMismatchError", ()
+        ):  # asked for by its plain name, this driver has an older form only
             return 13, "Function Not Found", None
         except Exception as error:  # noqa: BLE001  # a binding that does not fit the driver must not end the round
             return r.UNREADABLE, f"{type(error).__name__}: {error}", None
 
-    def ask(self, name: str, *args: Any, fine: frozenset[int] = r.UNSUPPORTED, label: str = "") -> Any:
+    def ask(
+        self, name: str, *args: Any, fine: frozenset[int] = r.UNSUPPORTED, label: str = ""
+    ) -> Any:
         """Return the value, or None; what is neither an answer nor in C(fine) is noted as a fault of the GPU at hand."""
         if self.gone():
             return None
@@ -90,7 +103,9 @@ class _Asker:
         return value
 
     def gone(self) -> bool:
-        return self.gpu is not None and any(code in r.GONE for _name, code, _words in self.gpu["faults"])
+        return self.gpu is not None and any(
+            code in r.GONE for _name, code, _words in self.gpu["faults"]
+        )
 
 
 def session(journal: r.Journal | None = None) -> r.Reading:
@@ -157,7 +172,10 @@ def _temperatures(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
     gpu["recovery"] = fields.pop("recovery")
     gpu["t_limits"] = fields
     # A threshold of 0 stands for "not known".
-    thresholds = {name: asker.ask("nvmlDeviceGetTemperatureThreshold", handle, kind) or None for name, kind in THRESHOLDS.items()}
+    thresholds = {
+        name: asker.ask("nvmlDeviceGetTemperatureThreshold", handle, kind) or None
+        for name, kind in THRESHOLDS.items()
+    }
     gpu["thresholds"] = thresholds
     gpu["fan"] = asker.ask("nvmlDeviceGetFanSpeed", handle)
 
@@ -174,7 +192,13 @@ def _fields(asker: _Asker, handle: Any) -> dict[str, Any]:
         if value.nvmlReturn == 0:
             found[name] = _field_value(value)
         elif value.nvmlReturn not in fine:
-            asker.gpu["faults"].append((f"nvmlDeviceGetFieldValues {FIELDS[name]}", int(value.nvmlReturn), _words(asker.pynvml, value.nvmlReturn)))
+            asker.gpu["faults"].append(
+                (
+                    f"nvmlDeviceGetFieldValues {FIELDS[name]}",
+                    int(value.nvmlReturn),
+                    _words(asker.pynvml, value.nvmlReturn),
+                )
+            )
     return found
 
 
@@ -187,7 +211,9 @@ def _field_value(value: Any) -> Any:
     kind = value.valueType
     if kind == 5:
         return ctypes.c_int32(value.value.uiVal).value
-    member = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 6: "usVal"}.get(kind, "uiVal")
+    member = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 6: "usVal"}.get(
+        kind, "uiVal"
+    )
     return getattr(value.value, member, None)
 
 
@@ -198,16 +224,25 @@ def _load(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
     memory = _memory_info(asker, handle)
     if memory is not None and memory.total:
         gpu["mem_used"], gpu["mem_total"] = memory.used // _MIB, memory.total // _MIB
-    powers = ("power_draw", "nvmlDeviceGetPowerUsage"), ("power_limit", "nvmlDeviceGetEnforcedPowerLimit"), ("power_limit", "nvmlDeviceGetPowerManagementLimit")
+    powers = (
+        ("power_draw", "nvmlDeviceGetPowerUsage"),
+        ("power_limit", "nvmlDeviceGetEnforcedPowerLimit"),
+        ("power_limit", "nvmlDeviceGetPowerManagementLimit"),
+    )
     for key, name in powers:
         milliwatts = asker.ask(name, handle) if gpu[key] is None else None
         gpu[key] = gpu[key] if milliwatts is None else round(milliwatts / 1000.0, 2)
     pstate = asker.ask("nvmlDeviceGetPerformanceState", handle)
-    gpu["pstate"] = pstate if isinstance(pstate, int) and 0 <= pstate <= 15 else None  # 32 is "unknown"
+    gpu["pstate"] = (
+        pstate if isinstance(pstate, int) and 0 <= pstate <= 15 else None
+    )  # 32 is "unknown"
     gpu["clock_sm"] = asker.ask("nvmlDeviceGetClockInfo", handle, 1)
     gpu["clock_mem"] = asker.ask("nvmlDeviceGetClockInfo", handle, 2)
     # Renamed in branch 535; the old name is in all drivers, the new one may go without it some day.
-    for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
+    for name in (
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+    ):
         if gpu["clock_reasons"] is None:
             gpu["clock_reasons"] = asker.ask(name, handle)
 
@@ -216,7 +251,10 @@ def _memory_info(asker: _Asker, handle: Any) -> Any:
     """Version 2 counts like nvidia-smi; version 1 (older drivers) counts what the driver reserves as used."""
     word = getattr(asker.pynvml, "nvmlMemory_v2", None)
     found = None if word is None else asker.ask("nvmlDeviceGetMemoryInfo", handle, word)
-    if found is None and not any(name == "nvmlDeviceGetMemoryInfo" for name, _code, _words_ in (asker.gpu or {}).get("faults", ())):
+    if found is None and not any(
+        name == "nvmlDeviceGetMemoryInfo"
+        for name, _code, _words_ in (asker.gpu or {}).get("faults", ())
+    ):
         found = asker.ask("nvmlDeviceGetMemoryInfo", handle)
     return found
 
@@ -227,11 +265,22 @@ def _memory_faults(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
     ecc["mode"] = None if mode is None else bool(mode[0])
     for scope, counter in (("volatile", _VOLATILE), ("aggregate", _AGGREGATE)):
         for kind, error in (("corrected", _CORRECTED), ("uncorrected", _UNCORRECTED)):
-            ecc[f"{scope}_{kind}"] = asker.ask("nvmlDeviceGetTotalEccErrors", handle, error, counter, label=f"nvmlDeviceGetTotalEccErrors {scope} {kind}")
+            ecc[f"{scope}_{kind}"] = asker.ask(
+                "nvmlDeviceGetTotalEccErrors",
+                handle,
+                error,
+                counter,
+                label=f"nvmlDeviceGetTotalEccErrors {scope} {kind}",
+            )
     gpu["sram_threshold"] = _sram_threshold(asker, handle)
     rows = asker.ask("nvmlDeviceGetRemappedRows", handle)
     if rows is not None:
-        gpu["remap"] = {"corrected": rows[0], "uncorrected": rows[1], "pending": bool(rows[2]), "failure": bool(rows[3])}
+        gpu["remap"] = {
+            "corrected": rows[0],
+            "uncorrected": rows[1],
+            "pending": bool(rows[2]),
+            "failure": bool(rows[3]),
+        }
     retired: dict[str, Any] = {}
     for kind, cause in (("single_bit", 0), ("double_bit", 1)):
         pages = asker.ask("nvmlDeviceGetRetiredPages", handle, cause)
@@ -271,17 +320,27 @@ def _links(asker: _Asker, gpu: dict[str, Any], handle: Any) -> None:
         elif link == 0 or asker.code not in r.UNSUPPORTED:
             break
     if states:
-        gpu["nvlink"] = {"links": len(states), "down": [link for link, up in states.items() if not up]}
+        gpu["nvlink"] = {
+            "links": len(states),
+            "down": [link for link, up in states.items() if not up],
+        }
     gpu["fabric"] = _fabric(asker, handle)
 
 
 def _fabric(asker: _Asker, handle: Any) -> dict[str, Any] | None:
     """Registration with the NVSwitch fabric: state 0 not supported, 1 not started, 2 in progress, 3 completed; status is an NVML code."""
-    kind = getattr(asker.pynvml, "c_nvmlGpuFabricInfo_v2_t", getattr(asker.pynvml, "c_nvmlGpuFabricInfoV_t", None))
+    kind = getattr(
+        asker.pynvml,
+        "c_nvmlGpuFabricInfo_v2_t",
+        getattr(asker.pynvml, "c_nvmlGpuFabricInfoV_t", None),
+    )
     if kind is None:
         return None
     info = kind()
-    if asker.ask("nvmlDeviceGetGpuFabricInfoV", handle, ctypes.byref(info)) is None or info.state == 0:
+    if (
+        asker.ask("nvmlDeviceGetGpuFabricInfoV", handle, ctypes.byref(info)) is None
+        or info.state == 0
+    ):
         return None
     return {"state": int(info.state), "status": int(info.status)}
 

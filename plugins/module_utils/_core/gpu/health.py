@@ -12,10 +12,11 @@ import time
 import zlib
 from typing import Any
 
-from .. import isolate, verdict
+from .. import verdict
 from ..errors import CommandFailed, MissingLibrary, WriteFailed
 from ..output import prometheus
 from ..ports import World
+from ..system import isolate
 from ..verdict import Check, Document
 from . import checks as judge
 from . import driver, metrics, smi, xid
@@ -50,10 +51,17 @@ def run(options: GpuOptions, world: World, write: bool = True) -> Document:
         "nvml_version": reading.nvml_version,
         "cuda_version": reading.cuda_version,
     }
-    return Document(verdict.isoformat(world.clock.now()), world.hostname, tuple(found), {"gpus": gpus, "driver": about})
+    return Document(
+        verdict.isoformat(world.clock.now()),
+        world.hostname,
+        tuple(found),
+        {"gpus": gpus, "driver": about},
+    )
 
 
-def checks(options: GpuOptions, world: World, fixed: tuple[float, float] = judge.FIXED_TEMPERATURES) -> tuple[list[Check], list[dict[str, Any]]]:
+def checks(
+    options: GpuOptions, world: World, fixed: tuple[float, float] = judge.FIXED_TEMPERATURES
+) -> tuple[list[Check], list[dict[str, Any]]]:
     """Return only the checks and the GPUs, and write nothing; for parts that make GPUs a section of their own report.
 
     :param fixed: (warning, critical) core temperature in °C where neither the device nor the user gives a limit.
@@ -75,32 +83,54 @@ def observe(options: GpuOptions, world: World) -> judge.Facts:
     pci = [] if in_container(world) else pci_gpus(world)
     journal = r.Journal()
     stuck = _stuck(world)
-    outcome = isolate.Outcome() if stuck else isolate.call(lambda: _ask(options, world, journal), options.timeout)
+    outcome = (
+        isolate.Outcome()
+        if stuck
+        else isolate.call(lambda: _ask(options, world, journal), options.timeout)
+    )
     reading: r.Reading | None
     if stuck:
         reading = r.Reading(hung="an earlier check", stuck=stuck)
     elif outcome.timed_out:
         reading = journal.recall()
     elif isinstance(outcome.error, MissingLibrary):
-        if options.backend == "nvml" or pci or options.expected_count or isolate.call(driver.library_loads, min(5.0, options.timeout)).value:
+        if (
+            options.backend == "nvml"
+            or pci
+            or options.expected_count
+            or isolate.call(driver.library_loads, min(5.0, options.timeout)).value
+        ):
             raise outcome.error
         reading = None
     elif outcome.error is not None:
         reading = journal.recall()
-        reading.code, reading.text, reading.hung = r.UNREADABLE, f"{outcome.error.message} Last question: {reading.hung}.", None
+        reading.code, reading.text, reading.hung = (
+            r.UNREADABLE,
+            f"{outcome.error.message} Last question: {reading.hung}.",
+            None,
+        )
     else:
         reading = outcome.value
-    facts = judge.Facts(reading, [gpu for gpu, _driver in pci], timeout=options.timeout, duration=None if stuck else outcome.duration)
+    facts = judge.Facts(
+        reading,
+        [gpu for gpu, _driver in pci],
+        timeout=options.timeout,
+        duration=None if stuck else outcome.duration,
+    )
     if reading is not None:
         _place(reading, facts.pci)
     facts.others = sorted({driver for _gpu, driver in pci} - {"", "nvidia"})
-    if reading is None or (reading.code == r.LIBRARY_NOT_FOUND and not pci and not options.expected_count):
+    if reading is None or (
+        reading.code == r.LIBRARY_NOT_FOUND and not pci and not options.expected_count
+    ):
         return facts
     facts.module_version = _first_line(world.path("/sys/module/nvidia/version"))
     left = max(0.5, min(10.0, options.timeout - (time.monotonic() - started)))
     facts.log = _log(options, left, world)
     if reading.hung is None:
-        facts.orphans = _orphans(reading, max(0.3, min(10.0, options.timeout - (time.monotonic() - started))), world)
+        facts.orphans = _orphans(
+            reading, max(0.3, min(10.0, options.timeout - (time.monotonic() - started))), world
+        )
     return facts
 
 
@@ -121,7 +151,9 @@ def _ask(options: GpuOptions, world: World, journal: r.Journal) -> r.Reading:
     patience = _inner(options.timeout)
     started = time.monotonic()
     if options.backend == "nvidia_smi":
-        return _ask_smi(patience, world) or r.Reading("nvidia_smi", r.LIBRARY_NOT_FOUND, "nvidia-smi is not installed")
+        return _ask_smi(patience, world) or r.Reading(
+            "nvidia_smi", r.LIBRARY_NOT_FOUND, "nvidia-smi is not installed"
+        )
     try:
         reading = driver.session(journal)
     except MissingLibrary:
@@ -140,15 +172,25 @@ def _stuck(world: World) -> tuple[int, float] | None:
     """Return (process id, start) of one who asked earlier, was killed, and still waits in the kernel: another would wait beside it."""
     proc = world.path("/proc")
     for name in os.listdir(proc) if os.path.isdir(proc) else ():
-        if not name.isdigit() or _first_line(f"{proc}/{name}/comm") not in (_MARK, _NODE_MARK, "nvidia-smi"):
+        if not name.isdigit() or _first_line(f"{proc}/{name}/comm") not in (
+            _MARK,
+            _NODE_MARK,
+            "nvidia-smi",
+        ):
             continue
         with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
             with open(f"{proc}/{name}/status", encoding="utf-8", errors="replace") as stream:
                 status = dict(line.split(":", 1) for line in stream if ":" in line)
             # Anybody can choose a name.
             ours = int(status["Uid"].split()[1]) in (0, os.geteuid())
-            if ours and status["State"].split()[0] not in "ZX" and (int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) & _KILLED:
-                ticks = int((_first_line(f"{proc}/{name}/stat") or "").rpartition(")")[2].split()[19])
+            if (
+                ours
+                and status["State"].split()[0] not in "ZX"
+                and (int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) & _KILLED
+            ):
+                ticks = int(
+                    (_first_line(f"{proc}/{name}/stat") or "").rpartition(")")[2].split()[19]
+                )
                 uptime = float((_first_line(f"{proc}/uptime") or "").split()[0])
                 return int(name), world.clock.now() - uptime + ticks / os.sysconf("SC_CLK_TCK")
     return None
@@ -166,14 +208,20 @@ def _ask_smi(timeout: float, world: World) -> r.Reading | None:
         import shutil  # costs more than all else here, and is seldom needed
 
         folders = f"{world.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
-        return r.Reading("nvidia_smi", r.UNREADABLE, error.message) if shutil.which("nvidia-smi", path=folders) else None
+        return (
+            r.Reading("nvidia_smi", r.UNREADABLE, error.message)
+            if shutil.which("nvidia-smi", path=folders)
+            else None
+        )
 
 
 def _log(options: GpuOptions, timeout: float, world: World) -> xid.Log:
     source = options.log_source
     if source == "none":
         return xid.Log("none")
-    outcome = isolate.call(lambda: xid.read(source, options.xid_window, _inner(timeout), world), timeout)
+    outcome = isolate.call(
+        lambda: xid.read(source, options.xid_window, _inner(timeout), world), timeout
+    )
     if outcome.timed_out:
         return xid.Log("kernel log", f"reading the kernel log took longer than {timeout:.1f} s")
     if outcome.error is not None:
@@ -196,9 +244,15 @@ def pci_gpus(world: World) -> list[tuple[str, str]]:
         return []
     for name in names:
         device = os.path.join(folder, name)
-        if _first_line(os.path.join(device, "vendor")) != "0x10de" or (_first_line(os.path.join(device, "class")) or "")[:6] not in ("0x0300", "0x0302"):
+        if _first_line(os.path.join(device, "vendor")) != "0x10de" or (
+            _first_line(os.path.join(device, "class")) or ""
+        )[:6] not in ("0x0300", "0x0302"):
             continue
-        bound = os.path.basename(os.path.realpath(os.path.join(device, "driver"))) if os.path.islink(os.path.join(device, "driver")) else ""
+        bound = (
+            os.path.basename(os.path.realpath(os.path.join(device, "driver")))
+            if os.path.islink(os.path.join(device, "driver"))
+            else ""
+        )
         if bound in ("vfio-pci", "pci-stub") or os.path.lexists(os.path.join(device, "physfn")):
             continue
         found.append((name, bound))
@@ -207,9 +261,16 @@ def pci_gpus(world: World) -> list[tuple[str, str]]:
 
 def in_container(world: World) -> bool:
     """Say whether this is a container."""
-    marks = ("/run/.containerenv", "/.dockerenv", "/run/systemd/container", "/var/run/secrets/kubernetes.io")
+    marks = (
+        "/run/.containerenv",
+        "/.dockerenv",
+        "/run/systemd/container",
+        "/var/run/secrets/kubernetes.io",
+    )
     variables = ("NVIDIA_VISIBLE_DEVICES", "KUBERNETES_SERVICE_HOST", "container")
-    return any(os.path.exists(world.path(mark)) for mark in marks) or any(name in world.environ for name in variables)
+    return any(os.path.exists(world.path(mark)) for mark in marks) or any(
+        name in world.environ for name in variables
+    )
 
 
 def _orphans(reading: r.Reading, timeout: float, world: World) -> frozenset[int] | None:
@@ -262,17 +323,47 @@ def _first_line(path: str) -> str | None:
 # --- writing -----------------------------------------------------------------------------------------------------------
 
 
-def carry_out(options: GpuOptions, found: list[Check], gpus: list[dict[str, Any]], facts: judge.Facts, world: World) -> list[Check]:
+def carry_out(
+    options: GpuOptions,
+    found: list[Check],
+    gpus: list[dict[str, Any]],
+    facts: judge.Facts,
+    world: World,
+) -> list[Check]:
     """Write the files the options name; return a check for each that could not be written."""
     problems = []
     if options.metrics_csv:
         try:
             metrics.append_csv(options.metrics_csv, gpus, world.clock.now())
         except WriteFailed as error:
-            problems.append(Check("gpu_metrics_csv", verdict.WARNING, str(error), subject=options.metrics_csv, domain="node"))
+            problems.append(
+                Check(
+                    "gpu_metrics_csv",
+                    verdict.WARNING,
+                    str(error),
+                    subject=options.metrics_csv,
+                    domain="node",
+                )
+            )
     if options.textfile:
         try:
-            prometheus.write(options.textfile, metrics.samples([*found, *problems], gpus, facts.reading or r.Reading(count=0), world.clock.now()))
+            prometheus.write(
+                options.textfile,
+                metrics.samples(
+                    [*found, *problems],
+                    gpus,
+                    facts.reading or r.Reading(count=0),
+                    world.clock.now(),
+                ),
+            )
         except WriteFailed as error:
-            problems.append(Check("gpu_textfile", verdict.WARNING, str(error), subject=options.textfile, domain="node"))
+            problems.append(
+                Check(
+                    "gpu_textfile",
+                    verdict.WARNING,
+                    str(error),
+                    subject=options.textfile,
+                    domain="node",
+                )
+            )
     return problems

@@ -15,15 +15,25 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import fsutil
 from ..errors import WriteFailed
 from ..output.prometheus import STATUS_VALUES, Sample, of_checks
+from ..system import files
 from ..verdict import Check
 from .reading import Reading
 
 #: The old script's columns, exactly. C(util_mem) is the memory controller's; memory in MiB, power in W.
 HEADER = "timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit"
-_COLUMNS = ("id", "name", "temp", "util_gpu", "util_mem", "mem_used", "mem_total", "power_draw", "power_limit")
+_COLUMNS = (
+    "id",
+    "name",
+    "temp",
+    "util_gpu",
+    "util_mem",
+    "mem_used",
+    "mem_total",
+    "power_draw",
+    "power_limit",
+)
 _MIB = 1 << 20
 #: Seconds to wait for another writer of the same file.
 LOCK_PATIENCE = 5.0
@@ -36,7 +46,13 @@ def csv_rows(gpus: Iterable[Mapping[str, Any]], now: float) -> str:
     writer = csv.writer(out, lineterminator="\n")
     for gpu in gpus:
         values = [gpu[column] for column in _COLUMNS]
-        writer.writerow([stamp] + ["" if value is None else round(value) if isinstance(value, float) else value for value in values])
+        writer.writerow(
+            [stamp]
+            + [
+                "" if value is None else round(value) if isinstance(value, float) else value
+                for value in values
+            ]
+        )
     return out.getvalue()
 
 
@@ -57,17 +73,26 @@ def append_csv(path: str, gpus: Iterable[Mapping[str, Any]], now: float) -> None
         try:
             size = os.fstat(fd).st_size
             # Without line end: whoever wrote last was cut off. The row must not go on where that one stopped.
-            before = HEADER + "\n" if size == 0 else "" if os.pread(fd, 1, size - 1) == b"\n" else "\n"
+            before = (
+                HEADER + "\n" if size == 0 else "" if os.pread(fd, 1, size - 1) == b"\n" else "\n"
+            )
             try:
-                fsutil.write_all(fd, (before + rows).encode("utf-8", "replace"))
+                files.write_all(fd, (before + rows).encode("utf-8", "replace"))
             except OSError:
                 os.ftruncate(fd, size)
                 raise
         finally:
             os.close(fd)
     except OSError as error:
-        reason = {errno.ELOOP: "It is a symbolic link", errno.EWOULDBLOCK: "Another process holds its lock"}.get(error.errno or 0, error.strerror)
-        raise WriteFailed(f"Can't append to {path}: {reason}.", "Check that its folder exists, is writable and has space.", path) from error
+        reason = {
+            errno.ELOOP: "It is a symbolic link",
+            errno.EWOULDBLOCK: "Another process holds its lock",
+        }.get(error.errno or 0, error.strerror)
+        raise WriteFailed(
+            f"Can't append to {path}: {reason}.",
+            "Check that its folder exists, is writable and has space.",
+            path,
+        ) from error
 
 
 def _open_locked(path: str) -> int:
@@ -102,13 +127,20 @@ def _flock(fd: int) -> None:
         time.sleep(0.01)
 
 
-def samples(checks: Iterable[Check], gpus: Iterable[Mapping[str, Any]], reading: Reading, now: float) -> list[Sample]:
+def samples(
+    checks: Iterable[Check], gpus: Iterable[Mapping[str, Any]], reading: Reading, now: float
+) -> list[Sample]:
     """Return the Prometheus samples of a report; what a GPU does not have or nobody could tell is left out."""
     found = [Sample("mlops_gpu_devices", {}, reading.count)]
     columns: dict[str, list[Sample]] = {}
     for gpu in gpus:
         labels = {"gpu": str(gpu["id"]), "uuid": gpu["uuid"] or ""}
-        about = {**labels, "name": gpu["name"] or "", "bus_id": gpu["bus_id"] or "", "driver": reading.driver_version or ""}
+        about = {
+            **labels,
+            "name": gpu["name"] or "",
+            "bus_id": gpu["bus_id"] or "",
+            "driver": reading.driver_version or "",
+        }
         ecc = gpu["ecc"] or {}
         row = {
             "mlops_gpu_status": STATUS_VALUES.get(gpu["status"]),
@@ -128,7 +160,11 @@ def samples(checks: Iterable[Check], gpus: Iterable[Mapping[str, Any]], reading:
         for name, value in row.items():
             columns.setdefault(name, []).append(Sample(name, labels, value))
         for event in gpu["xids"]:
-            columns.setdefault("mlops_gpu_xid_errors", []).append(Sample("mlops_gpu_xid_errors", {**labels, "xid": str(event["code"])}, event["count"]))
+            columns.setdefault("mlops_gpu_xid_errors", []).append(
+                Sample(
+                    "mlops_gpu_xid_errors", {**labels, "xid": str(event["code"])}, event["count"]
+                )
+            )
     for column in columns.values():
         found += column
     return found + of_checks("gpu", checks, now)

@@ -39,7 +39,13 @@ KEYS = (
     "pstate clock_sm clock_mem clock_reasons ecc sram_threshold remap retired recovery nvlink pcie fabric mig persistence processes"
 ).split()
 #: Their parts; both are always there, so that nobody has to look twice.
-ECC = ("mode", "volatile_corrected", "volatile_uncorrected", "aggregate_corrected", "aggregate_uncorrected")
+ECC = (
+    "mode",
+    "volatile_corrected",
+    "volatile_uncorrected",
+    "aggregate_corrected",
+    "aggregate_uncorrected",
+)
 PCIE = ("gen", "gen_max", "width", "width_max", "replays")
 
 
@@ -86,7 +92,9 @@ class Journal:
 
     def asking(self, question: str) -> None:
         """Note the question about to be asked."""
-        self._memory[: self._HEAD] = question.encode("utf-8", "replace")[: self._HEAD].ljust(self._HEAD, b"\0")
+        self._memory[: self._HEAD] = question.encode("utf-8", "replace")[: self._HEAD].ljust(
+            self._HEAD, b"\0"
+        )
 
     def keep(self, reading: Reading) -> None:
         """Keep what is known so far; a reading too large for the memory is not kept."""

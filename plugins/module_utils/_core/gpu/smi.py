@@ -62,7 +62,13 @@ FIELDS = {
 }
 #: Asked where the first name is not known.
 _RENAMED = {"clocks_throttle_reasons.active": "clocks_event_reasons.active"}
-_ROWS = ("gpu_uuid", "remapped_rows.correctable", "remapped_rows.uncorrectable", "remapped_rows.pending", "remapped_rows.failure")
+_ROWS = (
+    "gpu_uuid",
+    "remapped_rows.correctable",
+    "remapped_rows.uncorrectable",
+    "remapped_rows.pending",
+    "remapped_rows.failure",
+)
 _TEXTS = frozenset({"name", "uuid", "serial", "bus_id", "vbios", "driver_version"})
 _FLOATS = frozenset({"power_draw", "power_limit", "power_limit_set"})
 _FLAGS = frozenset({"ecc.mode", "retired.pending", "persistence", "mig"})
@@ -82,7 +88,17 @@ _RECOVERIES = {
 #: Characters of its output that are read; thousands of GPUs would fit.
 _MUCH = 1 << 20
 #: What stands in a field, lower case without brackets, when there is no value.
-_NOTHING = frozenset({"", "n/a", "not supported", "not available", "not active", "requested functionality has been deprecated", "deprecated"})
+_NOTHING = frozenset(
+    {
+        "",
+        "n/a",
+        "not supported",
+        "not available",
+        "not active",
+        "requested functionality has been deprecated",
+        "deprecated",
+    }
+)
 #: Words of a message -> NVML code, the first that is in it.
 _WORDS = (
     ("gpu is lost", r.GPU_IS_LOST),
@@ -101,7 +117,10 @@ _WORDS = (
     ("unknown error", r.UNKNOWN_ERROR),
 )
 _BAD_FIELD = re.compile(r'Field "([^"]+)" is not a valid field')
-_DEAD = re.compile(r"Unable to determine the device handle for gpu ?(?:\d+: )?([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])?:? ?(.*)", re.IGNORECASE)
+_DEAD = re.compile(
+    r"Unable to determine the device handle for gpu ?(?:\d+: )?([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])?:? ?(.*)",
+    re.IGNORECASE,
+)
 _BAD_INFOROM = re.compile(r"info?r?ROM is corrupted at gpu ([0-9a-f:.]*[0-9a-f])", re.IGNORECASE)
 
 
@@ -121,17 +140,33 @@ def session(timeout: float, world: World) -> r.Reading:
     found = r.Reading(backend="nvidia_smi")
     fields = list(FIELDS)
     while True:
-        result = _run(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader,nounits"], deadline, world)
+        result = _run(
+            ["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader,nounits"],
+            deadline,
+            world,
+        )
         if result is None:
             found.hung = "nvidia-smi --query-gpu"
             return found
         bad = set(_BAD_FIELD.findall(result.stdout + result.stderr)) & set(fields)
         if not bad:
             break
-        fields = [_RENAMED[name] if name in bad else name for name in fields if name not in bad or name in _RENAMED]
+        fields = [
+            _RENAMED[name] if name in bad else name
+            for name in fields
+            if name not in bad or name in _RENAMED
+        ]
     _read_gpus(found, fields, result)
     if any(gpu["uuid"] for gpu in found.gpus):
-        rows = _run(["nvidia-smi", "--query-remapped-rows=" + ",".join(_ROWS), "--format=csv,noheader,nounits"], deadline, world)
+        rows = _run(
+            [
+                "nvidia-smi",
+                "--query-remapped-rows=" + ",".join(_ROWS),
+                "--format=csv,noheader,nounits",
+            ],
+            deadline,
+            world,
+        )
         if rows is None:
             found.hung = "nvidia-smi --query-remapped-rows"
         elif rows.returncode == 0:
@@ -187,7 +222,9 @@ def _read_gpus(found: r.Reading, fields: list[str], result: CommandResult) -> No
         gpu = r.blank(_free_index(found))
         gpu["bus_id"] = bus
         code = code_of(words)
-        gpu["faults"].append(("device handle", r.UNKNOWN_ERROR if code == r.UNREADABLE else code, words.strip()))
+        gpu["faults"].append(
+            ("device handle", r.UNKNOWN_ERROR if code == r.UNREADABLE else code, words.strip())
+        )
         found.gpus.append(gpu)
     for gpu in found.gpus:
         if (gpu["bus_id"] or "").upper() in broken_inforom:
@@ -200,7 +237,10 @@ def _read_gpus(found: r.Reading, fields: list[str], result: CommandResult) -> No
         # 255 and other small numbers of the program itself say nothing; its words do.
         known = 0 < result.returncode < 100
         found.code = code if code != r.UNREADABLE or not known else result.returncode
-        found.text = " ".join(words.split())[:300] or f"nvidia-smi ended with {result.returncode} and said nothing"
+        found.text = (
+            " ".join(words.split())[:300]
+            or f"nvidia-smi ended with {result.returncode} and said nothing"
+        )
         if found.code == r.NOT_FOUND:  # no GPU is an answer, not an error
             found.code, found.count = 0, 0
     elif not found.gpus and "no devices were found" not in (result.stdout + result.stderr).lower():
@@ -209,7 +249,9 @@ def _read_gpus(found: r.Reading, fields: list[str], result: CommandResult) -> No
         found.text = f"nvidia-smi ended with {result.returncode}"
         code = result.returncode if 0 < result.returncode < 100 else r.UNKNOWN_ERROR
         question = "InfoROM" if code == r.CORRUPTED_INFOROM else "nvidia-smi"
-        found.gpus[0]["faults"].append((question, code, f"ended with {result.returncode}, which GPU it means is not known"))
+        found.gpus[0]["faults"].append(
+            (question, code, f"ended with {result.returncode}, which GPU it means is not known")
+        )
 
 
 def _free_index(found: r.Reading) -> int:
@@ -229,7 +271,11 @@ def _gpu(row: dict[str, str], found: r.Reading) -> dict[str, Any]:
         elif dot:
             nested[group][name] = value
         elif key == "id":
-            gpu["id"] = _free_index(found) if value is None or any(other["id"] == value for other in found.gpus) else value
+            gpu["id"] = (
+                _free_index(found)
+                if value is None or any(other["id"] == value for other in found.gpus)
+                else value
+            )
         elif key == "power_limit_set":
             gpu["power_limit"] = value if gpu["power_limit"] is None else gpu["power_limit"]
         elif key == "pstate" or key in r.KEYS:
@@ -245,7 +291,12 @@ def _value(key: str, text: str, field: str, gpu: dict[str, Any]) -> Any:
     # "Not Active" is a value of flags elsewhere; here it means none, as do all forms of N/A.
     if lower in _NOTHING:
         return None
-    if text.strip().startswith("[") or "error" in lower or "gpu is lost" in lower or "requires reset" in lower:
+    if (
+        text.strip().startswith("[")
+        or "error" in lower
+        or "gpu is lost" in lower
+        or "requires reset" in lower
+    ):
         code = code_of(bare)
         gpu["faults"].append((field, r.UNKNOWN_ERROR if code == r.UNREADABLE else code, bare))
         return None

@@ -51,13 +51,65 @@ def _catalog() -> dict[int, Meaning]:
             found[code] = Meaning(level, action, text, repeats)
 
     application = "application error"
-    codes = (8, 11, 13, 25, 31, 32, 39, 40, 41, 60, 68, 69, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86, 88, 89)
-    add(PASS, "restart_app", dict.fromkeys((*codes, *range(96, 106), *range(126, 136), 139), application), repeats=True)
-    add(PASS, "restart_app", {8: "GPU stopped processing", 13: "graphics engine exception", 31: "GPU memory page fault"}, repeats=True)
+    codes = (
+        8,
+        11,
+        13,
+        25,
+        31,
+        32,
+        39,
+        40,
+        41,
+        60,
+        68,
+        69,
+        70,
+        71,
+        72,
+        75,
+        76,
+        77,
+        80,
+        82,
+        83,
+        84,
+        85,
+        86,
+        88,
+        89,
+    )
+    add(
+        PASS,
+        "restart_app",
+        dict.fromkeys((*codes, *range(96, 106), *range(126, 136), 139), application),
+        repeats=True,
+    )
+    add(
+        PASS,
+        "restart_app",
+        {8: "GPU stopped processing", 13: "graphics engine exception", 31: "GPU memory page fault"},
+        repeats=True,
+    )
     add(WARNING, "restart_app", {94: "contained memory error"}, repeats=True)
-    add(PASS, "none", dict.fromkeys((14, 37, 38, 44, 66, 67, 93, 106, 107, 108, 137, 141, 152, 153, 160, 161), "informational"))
+    add(
+        PASS,
+        "none",
+        dict.fromkeys(
+            (14, 37, 38, 44, 66, 67, 93, 106, 107, 108, 137, 141, 152, 153, 160, 161),
+            "informational",
+        ),
+    )
     add(PASS, "none", {43: "GPU stopped processing", 45: "preemptive cleanup", 63: "row remapped"})
-    add(WARNING, "inspect", {92: "high rate of corrected memory errors", 121: "corrected C2C link error", 157: "informational"})
+    add(
+        WARNING,
+        "inspect",
+        {
+            92: "high rate of corrected memory errors",
+            121: "corrected C2C link error",
+            157: "informational",
+        },
+    )
     add(CRITICAL, "reboot", {79: "GPU has fallen off the bus"})
     reset = {
         46: "GPU stopped answering",
@@ -83,7 +135,13 @@ def _catalog() -> dict[int, Meaning]:
     add(WARNING, "inspect", {78: "vGPU start error", 159: "CHI non-data error"})
     add(WARNING, "reset_gpu", {154: "recovery action changed"})
     add(WARNING, "inspect", dict.fromkeys((*range(162, 174),), "no action published"))
-    serious = {167: "PCIe fatal timeout", 169: "SEC2 halt", 171: "uncorrectable DRAM error", 172: "uncorrectable SRAM error", 173: "C2C link error"}
+    serious = {
+        167: "PCIe fatal timeout",
+        169: "SEC2 halt",
+        171: "uncorrectable DRAM error",
+        172: "uncorrectable SRAM error",
+        173: "C2C link error",
+    }
     add(CRITICAL, "inspect", serious)
     return found
 
@@ -115,8 +173,19 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the event for people: C(last) as ISO 8601 in UTC, or None for a line without a time."""
-        last = None if self.last is None else datetime.datetime.fromtimestamp(int(self.last), datetime.timezone.utc).isoformat()
-        return {"code": self.code, "count": self.count, "last": last, "level": self.level, "action": self.action, "text": self.text}
+        last = (
+            None
+            if self.last is None
+            else datetime.datetime.fromtimestamp(int(self.last), datetime.timezone.utc).isoformat()
+        )
+        return {
+            "code": self.code,
+            "count": self.count,
+            "last": last,
+            "level": self.level,
+            "action": self.action,
+            "text": self.text,
+        }
 
 
 # --- finding -----------------------------------------------------------------------------------------------------------
@@ -145,7 +214,9 @@ def _ids(found: re.Match[str]) -> BusId:
     return int(found[1], 16), int(found[2], 16), int(found[3], 16)
 
 
-def find(lines: Iterable[tuple[float | None, str]]) -> Iterator[tuple[float | None, BusId | None, int, str]]:
+def find(
+    lines: Iterable[tuple[float | None, str]],
+) -> Iterator[tuple[float | None, BusId | None, int, str]]:
     """Yield (time, GPU, Xid, rest of the line) from (time, message) pairs in the order of the log.
 
     Two wordings that carry no number mean 79: C(GPU 0000:18:00.0: GPU has fallen off the bus) and a block of three lines, which
@@ -179,7 +250,10 @@ def find(lines: Iterable[tuple[float | None, str]]) -> Iterator[tuple[float | No
             named = None
 
 
-def judge(found: Iterable[tuple[float | None, BusId | None, int, str]], overrides: Mapping[Any, str] | None = None) -> list[Event]:
+def judge(
+    found: Iterable[tuple[float | None, BusId | None, int, str]],
+    overrides: Mapping[Any, str] | None = None,
+) -> list[Event]:
     """Group the finds by GPU and number and give each group its level, in the order of first sight.
 
     144 to 150 are what their line says (C(Fatal) or C(Nonfatal)); 154 is what the newest line's target action says, so that a GPU
@@ -191,7 +265,9 @@ def judge(found: Iterable[tuple[float | None, BusId | None, int, str]], override
         event = events.get((bus, code))
         meaning = _meaning(code, rest)
         if event is None:
-            event = events[bus, code] = Event(bus, code, 0, when, meaning.level, meaning.action, meaning.text, meaning.repeats)
+            event = events[bus, code] = Event(
+                bus, code, 0, when, meaning.level, meaning.action, meaning.text, meaning.repeats
+            )
         elif code == 154 or (meaning.level == CRITICAL and event.level != CRITICAL):
             event.level, event.action, event.text = meaning.level, meaning.action, meaning.text
         event.count += 1
@@ -253,7 +329,10 @@ class Log:
 
 def boot_time(world: World) -> float:
     """Return when this machine booted, seconds since the epoch; 0.0 when unknown."""
-    with contextlib.suppress(OSError, ValueError), open(world.path("/proc/stat"), encoding="ascii", errors="replace") as stream:
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open(world.path("/proc/stat"), encoding="ascii", errors="replace") as stream,
+    ):
         for line in stream:
             if line.startswith("btime "):
                 return float(line.split()[1])
@@ -291,13 +370,21 @@ def _journal(since: float, timeout: float, world: World) -> Log:
         # A user who may not read the system's journal gets an empty answer, not an error; a readable one has kernel lines.
         probe = world.run([*base, "--lines=1"], timeout=timeout)
         if probe.returncode or not probe.stdout.strip():
-            return Log("journal", _last_line(probe.stderr) or "the journal has no kernel messages of this boot, or this user may not read them")
+            return Log(
+                "journal",
+                _last_line(probe.stderr)
+                or "the journal has no kernel messages of this boot, or this user may not read them",
+            )
         command = [*base, f"--since=@{int(since)}"]
         found = world.run([*command, _GREP], timeout=max(0.1, deadline - time.monotonic()))
-        if found.returncode and found.stderr.strip():  # built without --grep; finding nothing gives 1 in silence
+        if (
+            found.returncode and found.stderr.strip()
+        ):  # built without --grep; finding nothing gives 1 in silence
             found = world.run(command, timeout=max(0.1, deadline - time.monotonic()))
         if found.returncode and found.stderr.strip():
-            return Log("journal", _last_line(found.stderr) or f"journalctl ended with {found.returncode}")
+            return Log(
+                "journal", _last_line(found.stderr) or f"journalctl ended with {found.returncode}"
+            )
     except CommandFailed as error:
         return Log("journal", error.message.rstrip("."))
     return Log("journal", finds=list(find(dated(found.stdout.splitlines(), since, world))))
@@ -322,7 +409,9 @@ def _kernel_buffer(since: float, world: World) -> Log:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno == errno.EPIPE:  # overwritten while reading: go on with the oldest there is
+                if (
+                    error.errno == errno.EPIPE
+                ):  # overwritten while reading: go on with the oldest there is
                     continue
                 return Log("dmesg", f"the kernel's message buffer can't be read ({error.strerror})")
             if not record:
@@ -357,12 +446,24 @@ def _tail(path: str) -> str:
 _NO_TIME = 1e11
 _STAMPS = (
     (re.compile(r"^(\d{9,11}\.\d+) "), "epoch"),  # journalctl -o short-unix
-    (re.compile(r"^(?:<\d+>|\w+ *:\w+ *: )?\[ *(\d+\.\d+)(?:\]|,)"), "uptime"),  # dmesg, with -r, with -x
+    (
+        re.compile(r"^(?:<\d+>|\w+ *:\w+ *: )?\[ *(\d+\.\d+)(?:\]|,)"),
+        "uptime",
+    ),  # dmesg, with -r, with -x
     (re.compile(r"^\d+,\d+,(\d+),[^;]*;"), "uptime_us"),  # /dev/kmsg
-    (re.compile(r"^\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"), "iso"),  # rsyslog, dmesg --time-format iso
+    (
+        re.compile(r"^\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"),
+        "iso",
+    ),  # rsyslog, dmesg --time-format iso
     (re.compile(r"^\[(\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4})\]"), "ctime"),  # dmesg -T
-    (re.compile(r"^(\w{3} [ \d]\d \d\d:\d\d:\d\d)(?:\.\d+)? "), "syslog"),  # traditional syslog, journalctl -o short, short-precise
-    (re.compile(r"^\w{3} (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: UTC)?)"), "iso"),  # journalctl -o short-full
+    (
+        re.compile(r"^(\w{3} [ \d]\d \d\d:\d\d:\d\d)(?:\.\d+)? "),
+        "syslog",
+    ),  # traditional syslog, journalctl -o short, short-precise
+    (
+        re.compile(r"^\w{3} (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: UTC)?)"),
+        "iso",
+    ),  # journalctl -o short-full
 )
 
 
@@ -372,7 +473,9 @@ def dated(lines: Iterable[str], since: float, world: World) -> Iterator[tuple[fl
     A line that is indented continues the one before it. A line without a time is kept with None: it can't be shown to be old.
     """
     now = world.clock.now()
-    uptime_zero = now - time.clock_gettime(time.CLOCK_MONOTONIC) if world.root == "/" else boot_time(world)
+    uptime_zero = (
+        now - time.clock_gettime(time.CLOCK_MONOTONIC) if world.root == "/" else boot_time(world)
+    )
     previous: float | None = None
     for line in lines:
         if line[:1] in (" ", "\t"):
@@ -380,7 +483,10 @@ def dated(lines: Iterable[str], since: float, world: World) -> Iterator[tuple[fl
         else:
             when = previous = _time(line, now, uptime_zero)
         if when is None or when >= since:
-            yield when, line.replace("\\x0a", "\n")  # how /dev/kmsg writes a line break inside a message
+            yield (
+                when,
+                line.replace("\\x0a", "\n"),
+            )  # how /dev/kmsg writes a line break inside a message
 
 
 def _time(line: str, now: float, uptime_zero: float) -> float | None:

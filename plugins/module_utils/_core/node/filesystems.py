@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import verdict
-from ..fsutil import human_size
 from ..ports import World
+from ..system import procfs
+from ..system.text import human_size
 from ..verdict import Check
-from . import files, thresholds
+from . import thresholds
 from .options import NodeOptions
 
 #: File systems that hold nothing a person could fill, or show what another mount shows.
@@ -29,12 +30,23 @@ PSEUDO = frozenset(
 #: Always full and read-only by nature.
 IMAGES = frozenset({"squashfs", "iso9660", "erofs", "cramfs", "udf"})
 #: Served by something that may die: each is asked in a process of its own. Every C(fuse) type counts as one of them.
-NETWORK = frozenset("nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs 9p afs ocfs2 gfs2 ncpfs orangefs pvfs2 virtiofs weka wekafs".split())
+NETWORK = frozenset(
+    "nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs 9p afs ocfs2 gfs2 ncpfs orangefs pvfs2 virtiofs weka wekafs".split()
+)
 #: Small file systems that the system keeps for itself, and those of sessions and containers.
 _OWN_TMPFS = frozenset({"/dev", "/run/lock"})
 _PRIVATE_TMPFS = ("/proc/", "/run/credentials/", "/run/user/", "/sys/")
 #: Single files bound into a container (resolv.conf, hosts, secrets) and what a GPU runtime binds.
-_BOUND_FILES = ("/etc/", "/proc/", "/run/.containerenv", "/run/secrets", "/sys/", "/usr/bin/", "/usr/lib", "/dev/")
+_BOUND_FILES = (
+    "/etc/",
+    "/proc/",
+    "/run/.containerenv",
+    "/run/secrets",
+    "/sys/",
+    "/usr/bin/",
+    "/usr/lib",
+    "/dev/",
+)
 _USER_MOUNT = re.compile(r"(?:^|,)user_id=[1-9]")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 #: Where a folder may be read-only on purpose, whatever its file system.
@@ -106,18 +118,29 @@ def relevant(mounts: list[Mount], exclude: list[str]) -> list[Mount]:
 
     A container's root is an overlay; it is kept, because there it is the disk.
     """
-    visible = {mount.path: mount for mount in mounts}  # a later mount on the same point hides the earlier one
+    visible = {
+        mount.path: mount for mount in mounts
+    }  # a later mount on the same point hides the earlier one
     chosen: dict[str, Mount] = {}
     for mount in visible.values():
-        if mount.fstype in IMAGES or (mount.fstype in PSEUDO and not (mount.fstype in ("overlay", "fuse.fuse-overlayfs") and mount.path == "/")):
+        if mount.fstype in IMAGES or (
+            mount.fstype in PSEUDO
+            and not (mount.fstype in ("overlay", "fuse.fuse-overlayfs") and mount.path == "/")
+        ):
             continue
-        if mount.fstype == "tmpfs" and (mount.path in _OWN_TMPFS or mount.path.startswith(_PRIVATE_TMPFS)):
+        if mount.fstype == "tmpfs" and (
+            mount.path in _OWN_TMPFS or mount.path.startswith(_PRIVATE_TMPFS)
+        ):
             continue
         if mount.fstype == "tmpfs" and mount.source == "shm" and mount.path != "/dev/shm":
             continue  # the /dev/shm of a container, as docker, containerd, cri-o and podman make it
-        if mount.source.startswith("/dev/loop") and mount.path.startswith(("/snap/", "/var/lib/snapd/snap/")):
+        if mount.source.startswith("/dev/loop") and mount.path.startswith(
+            ("/snap/", "/var/lib/snapd/snap/")
+        ):
             continue
-        if mount.path.startswith("/var/lib/containers/storage/overlay-containers/") or mount.path.startswith("/var/lib/kubelet/pods/"):
+        if mount.path.startswith(
+            "/var/lib/containers/storage/overlay-containers/"
+        ) or mount.path.startswith("/var/lib/kubelet/pods/"):
             continue
         if any(fnmatch.fnmatchcase(mount.path, pattern) for pattern in exclude):
             continue
@@ -125,7 +148,11 @@ def relevant(mounts: list[Mount], exclude: list[str]) -> list[Mount]:
             continue
         other = chosen.get(mount.device)
         # Of several mounts of one file system the one that shows its root, then the shortest path, stands for all.
-        if other is None or (mount.root != "/", len(mount.path), mount.path) < (other.root != "/", len(other.path), other.path):
+        if other is None or (mount.root != "/", len(mount.path), mount.path) < (
+            other.root != "/",
+            len(other.path),
+            other.path,
+        ):
             chosen[mount.device] = mount
     return sorted(chosen.values(), key=lambda mount: mount.path)
 
@@ -133,11 +160,14 @@ def relevant(mounts: list[Mount], exclude: list[str]) -> list[Mount]:
 def fstab(world: World) -> dict[str, tuple[str, frozenset[str]]]:
     """Return what C(/etc/fstab) wants: mount point to (type, options)."""
     found = {}
-    for line in files.lines(world, "/etc/fstab"):
+    for line in procfs.lines(world, "/etc/fstab"):
         words = line.split()
         if len(words) >= 3 and not words[0].startswith("#"):
             path = _unescape(words[1])
-            found[os.path.normpath(path) if path.startswith("/") else path] = (words[2], frozenset("".join(words[3:4]).split(",")))
+            found[os.path.normpath(path) if path.startswith("/") else path] = (
+                words[2],
+                frozenset("".join(words[3:4]).split(",")),
+            )
     return found
 
 
@@ -178,7 +208,9 @@ def probe(paths: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in paths:
         try:
-            if stat.S_ISDIR(os.stat(path).st_mode):  # a file bound here shows the file system of some folder elsewhere
+            if stat.S_ISDIR(
+                os.stat(path).st_mode
+            ):  # a file bound here shows the file system of some folder elsewhere
                 found[path] = usage(path)
         except OSError as error:
             found[path] = (error.errno, error.strerror)
@@ -204,22 +236,40 @@ def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             found += _silent(mount, answer, options)
             continue
         if mount.remote and options.wants("mount_responds"):
-            found.append(Check("mount_responds", verdict.PASS, f"{mount.path} ({mount.fstype}) answers", mount.path))
+            found.append(
+                Check(
+                    "mount_responds",
+                    verdict.PASS,
+                    f"{mount.path} ({mount.fstype}) answers",
+                    mount.path,
+                )
+            )
         # Nobody can fill what nobody may write, or what has no size (like df, which does not list it).
-        writable = not (answer.read_only and mount.mount_read_only) and answer.used + answer.avail > 0
+        writable = (
+            not (answer.read_only and mount.mount_read_only) and answer.used + answer.avail > 0
+        )
         if writable and options.wants("disk_usage"):
             found.append(_space(mount, answer, options))
-        if writable and options.wants("inode_usage") and answer.inodes > 0:  # btrfs and some network file systems have no fixed number of inodes
+        if (
+            writable and options.wants("inode_usage") and answer.inodes > 0
+        ):  # btrfs and some network file systems have no fixed number of inodes
             limits = options.limits_in_force["inode_usage"]
             value = percent(answer.inodes_used, answer.inodes_avail)
             message = f"Inode usage: {thresholds.percent(value, limits)} on {mount.path}"
-            found.append(thresholds.judge(limits, "inode_usage", value, message, subject=mount.path))
+            found.append(
+                thresholds.judge(limits, "inode_usage", value, message, subject=mount.path)
+            )
         if options.wants("read_only"):
             found += _read_only(mount, answer, facts["fstab"].get(mount.path))
     return found
 
 
-def _missing(table: Mapping[str, tuple[str, frozenset[str]]], mounted: set[str], links: Mapping[str, str], options: NodeOptions) -> list[Check]:
+def _missing(
+    table: Mapping[str, tuple[str, frozenset[str]]],
+    mounted: set[str],
+    links: Mapping[str, str],
+    options: NodeOptions,
+) -> list[Check]:
     found = []
     expected = {os.path.normpath(path) for path in options.expected_mounts}
     for path in wanted(table, options):
@@ -231,7 +281,16 @@ def _missing(table: Mapping[str, tuple[str, frozenset[str]]], mounted: set[str],
         soft = not asked and "nofail" in table[path][1]
         origin = "expected_mounts" if asked else "/etc/fstab"
         status = verdict.WARNING if soft else verdict.CRITICAL
-        found.append(Check("mount_present", status, f"{path} is not mounted, though {origin} names it", path, action="inspect", domain="node"))
+        found.append(
+            Check(
+                "mount_present",
+                status,
+                f"{path} is not mounted, though {origin} names it",
+                path,
+                action="inspect",
+                domain="node",
+            )
+        )
     return found
 
 
@@ -243,17 +302,49 @@ def _silent(mount: Mount, answer: Any, options: NodeOptions) -> list[Check]:
     if isinstance(answer, tuple):
         code, reason = answer
         if code in (errno.EACCES, errno.EPERM):
-            return [Check("mount_responds", verdict.SKIPPED, f"{name} may not be read by this user", mount.path)]
+            return [
+                Check(
+                    "mount_responds",
+                    verdict.SKIPPED,
+                    f"{name} may not be read by this user",
+                    mount.path,
+                )
+            ]
         if code == errno.ENOENT:
-            return [Check("mount_responds", verdict.SKIPPED, f"{name} is hidden below another mount", mount.path)]
+            return [
+                Check(
+                    "mount_responds",
+                    verdict.SKIPPED,
+                    f"{name} is hidden below another mount",
+                    mount.path,
+                )
+            ]
         if code in (errno.ENOSYS, errno.EOPNOTSUPP):
-            return [Check("mount_responds", verdict.PASS, f"{name} answers, but tells no sizes", mount.path)]
+            return [
+                Check(
+                    "mount_responds",
+                    verdict.PASS,
+                    f"{name} answers, but tells no sizes",
+                    mount.path,
+                )
+            ]
         text = f"{name} answers with an error: {reason}"
     else:
         text = f"{name}: {answer}"
     if mount.user:  # somebody's sshfs is no reason to drain a node
-        return [Check("mount_responds", verdict.CRITICAL, text, mount.path, action="restart_app", domain="user")]
-    return [Check("mount_responds", verdict.CRITICAL, text, mount.path, action="drain", domain="node")]
+        return [
+            Check(
+                "mount_responds",
+                verdict.CRITICAL,
+                text,
+                mount.path,
+                action="restart_app",
+                domain="user",
+            )
+        ]
+    return [
+        Check("mount_responds", verdict.CRITICAL, text, mount.path, action="drain", domain="node")
+    ]
 
 
 def _space(mount: Mount, answer: Usage, options: NodeOptions) -> Check:
@@ -269,24 +360,44 @@ def _space(mount: Mount, answer: Usage, options: NodeOptions) -> Check:
         if status == level and floor and free_gib >= floor:
             status = milder
     message = f"Disk usage: {thresholds.percent(value, limits)} on {mount.path} ({human_size(answer.avail)} free)"
-    return thresholds.judge(limits, "disk_usage", value, message, status, subject=mount.path, details={"free_bytes": answer.avail, "used_bytes": answer.used})
+    return thresholds.judge(
+        limits,
+        "disk_usage",
+        value,
+        message,
+        status,
+        subject=mount.path,
+        details={"free_bytes": answer.avail, "used_bytes": answer.used},
+    )
 
 
-def _read_only(mount: Mount, answer: Usage, intent: tuple[str, frozenset[str]] | None) -> list[Check]:
+def _read_only(
+    mount: Mount, answer: Usage, intent: tuple[str, frozenset[str]] | None
+) -> list[Check]:
     """A file system that turned read-only: its superblock is, and fstab does not want it so.
 
     After an error the kernel turns the superblock read-only and leaves the mount's own flag alone (older kernels), or marks it as stopped; people
     turn both flags. A mount point that alone is read-only (bind mount, container) was made so on purpose.
     """
-    if not mount.fstype.startswith(("ext", "xfs", "btrfs", "f2fs", "jfs", "reiserfs", "zfs", "vfat", "nfs", "bcachefs")):
+    if not mount.fstype.startswith(
+        ("ext", "xfs", "btrfs", "f2fs", "jfs", "reiserfs", "zfs", "vfat", "nfs", "bcachefs")
+    ):
         return []
     if mount.stopped or (answer.read_only and mount.super_read_only):
         by_kernel = mount.stopped or not mount.mount_read_only
-        by_nature = mount.remote or mount.fstype == "zfs" or mount.path.startswith(_READ_ONLY_BY_NATURE)  # zfs: a property, not fstab, says so
+        by_nature = (
+            mount.remote or mount.fstype == "zfs" or mount.path.startswith(_READ_ONLY_BY_NATURE)
+        )  # zfs: a property, not fstab, says so
         on_purpose = not by_kernel and ("ro" in intent[1] if intent else by_nature)
         if not on_purpose:
             known = by_kernel or intent is not None
-            reason = "the kernel turned it so after an error" if by_kernel else "/etc/fstab wants it writable" if known else "/etc/fstab does not say so"
+            reason = (
+                "the kernel turned it so after an error"
+                if by_kernel
+                else "/etc/fstab wants it writable"
+                if known
+                else "/etc/fstab does not say so"
+            )
             return [
                 Check(
                     "read_only",
@@ -297,4 +408,11 @@ def _read_only(mount: Mount, answer: Usage, intent: tuple[str, frozenset[str]] |
                     domain="node",
                 )
             ]
-    return [Check("read_only", verdict.PASS, f"{mount.path} is {'read-only as intended' if answer.read_only else 'writable'}", mount.path)]
+    return [
+        Check(
+            "read_only",
+            verdict.PASS,
+            f"{mount.path} is {'read-only as intended' if answer.read_only else 'writable'}",
+            mount.path,
+        )
+    ]

@@ -14,8 +14,9 @@ from typing import Any
 from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
+from ..system import procfs
 from ..verdict import Check
-from . import files, thresholds
+from . import thresholds
 from .options import NodeOptions
 
 _EXTERNAL = re.compile(r"external:[^/-]")
@@ -31,7 +32,14 @@ _OUT_OF_REACH = re.compile(
 
 def tool(world: World, name: str) -> str | None:
     """Return the path of an installed program, None when it is not there."""
-    return next((path for path in (f"{folder}/{name}" for folder in TOOL_FOLDERS) if os.access(world.path(path), os.X_OK)), None)
+    return next(
+        (
+            path
+            for path in (f"{folder}/{name}" for folder in TOOL_FOLDERS)
+            if os.access(world.path(path), os.X_OK)
+        ),
+        None,
+    )
 
 
 def disks(world: World) -> list[str]:
@@ -39,44 +47,63 @@ def disks(world: World) -> list[str]:
 
     A container sees all disks of its host, but only those it has a device file for are its own.
     """
-    names = [name for name in files.folder(world, "/sys/block") if _DISK.fullmatch(name)]
-    return [name for name in names if os.path.exists(world.path(f"/dev/{name}"))] if names and files.in_container(world) else names
+    names = [name for name in procfs.folder(world, "/sys/block") if _DISK.fullmatch(name)]
+    return (
+        [name for name in names if os.path.exists(world.path(f"/dev/{name}"))]
+        if names and procfs.in_container(world)
+        else names
+    )
 
 
 def observe(world: World) -> dict[str, Any]:
     """Read the counters the kernel keeps; no program is started. An array or pool in trouble may hold its locks: only in a child."""
     edac = []
-    for name in files.folder(world, "/sys/devices/system/edac/mc"):
+    for name in procfs.folder(world, "/sys/devices/system/edac/mc"):
         if re.fullmatch(r"mc\d+", name):
             base = f"/sys/devices/system/edac/mc/{name}"
-            edac.append({"name": name, "ce": files.number(world, f"{base}/ce_count") or 0, "ue": files.number(world, f"{base}/ue_count") or 0})
+            edac.append(
+                {
+                    "name": name,
+                    "ce": procfs.number(world, f"{base}/ce_count") or 0,
+                    "ue": procfs.number(world, f"{base}/ue_count") or 0,
+                }
+            )
     machine_checks = None
-    for line in files.lines(world, "/proc/interrupts"):
+    for line in procfs.lines(world, "/proc/interrupts"):
         if line.strip().startswith("MCE:"):
             machine_checks = sum(int(word) for word in line.split()[1:] if word.isdigit())
     raids = []
-    for name in files.folder(world, "/sys/block"):
+    for name in procfs.folder(world, "/sys/block"):
         base = f"/sys/block/{name}/md"
-        if _EXTERNAL.match(files.text(world, f"{base}/metadata_version") or ""):
+        if _EXTERNAL.match(procfs.text(world, f"{base}/metadata_version") or ""):
             continue  # no array, but the disks of a firmware RAID, always inactive; its arrays are listed by themselves
-        if name.startswith("md") and files.text(world, f"{base}/level"):
+        if name.startswith("md") and procfs.text(world, f"{base}/level"):
             raids.append(
                 {
                     "name": name,
-                    "level": files.text(world, f"{base}/level"),
-                    "state": files.text(world, f"{base}/array_state"),
-                    "degraded": files.number(world, f"{base}/degraded") or 0,
-                    "action": files.text(world, f"{base}/sync_action") or "idle",
-                    "disks": files.number(world, f"{base}/raid_disks"),
+                    "level": procfs.text(world, f"{base}/level"),
+                    "state": procfs.text(world, f"{base}/array_state"),
+                    "degraded": procfs.number(world, f"{base}/degraded") or 0,
+                    "action": procfs.text(world, f"{base}/sync_action") or "idle",
+                    "disks": procfs.number(world, f"{base}/raid_disks"),
                 }
             )
     pools = [
         {"name": name, "state": state}
-        for name in files.folder(world, "/proc/spl/kstat/zfs")
-        if (state := files.text(world, f"/proc/spl/kstat/zfs/{name}/state"))
+        for name in procfs.folder(world, "/proc/spl/kstat/zfs")
+        if (state := procfs.text(world, f"/proc/spl/kstat/zfs/{name}/state"))
     ]
-    controllers = [{"name": name, "state": files.text(world, f"/sys/class/nvme/{name}/state")} for name in files.folder(world, "/sys/class/nvme")]
-    return {"edac": edac, "machine_checks": machine_checks, "raids": raids, "pools": pools, "controllers": controllers}
+    controllers = [
+        {"name": name, "state": procfs.text(world, f"/sys/class/nvme/{name}/state")}
+        for name in procfs.folder(world, "/sys/class/nvme")
+    ]
+    return {
+        "edac": edac,
+        "machine_checks": machine_checks,
+        "raids": raids,
+        "pools": pools,
+        "controllers": controllers,
+    }
 
 
 def ask_disk(world: World, name: str, timeout: float) -> dict[str, Any]:
@@ -93,11 +120,15 @@ def ask_disk(world: World, name: str, timeout: float) -> dict[str, Any]:
         if done.returncode & 1 and not done.stdout.lstrip().startswith("{"):
             return {"skipped": "smartctl is too old to answer in JSON (before 7.0)"}
         return read_smartctl(_json(done.stdout, "smartctl"), done.returncode & 3)
-    done = world.run([tool(world, "nvme") or "nvme", "smart-log", device, "-o", "json"], timeout=timeout)
+    done = world.run(
+        [tool(world, "nvme") or "nvme", "smart-log", device, "-o", "json"], timeout=timeout
+    )
     if done.returncode != 0 and _OUT_OF_REACH.search(done.stderr):
         return {"skipped": f"nvme can't ask it ({done.stderr.strip()[:200]})"}
     if done.returncode != 0:
-        raise CommandFailed(f"nvme smart-log {device} failed: {done.stderr.strip()[:200]}.", "", device)
+        raise CommandFailed(
+            f"nvme smart-log {device} failed: {done.stderr.strip()[:200]}.", "", device
+        )
     return read_nvme(_json(done.stdout, "nvme"))
 
 
@@ -113,16 +144,24 @@ def _json(text: str, program: str) -> dict[str, Any]:
 
 def read_smartctl(answer: Mapping[str, Any], refused: int) -> dict[str, Any]:
     """Return what a C(smartctl -j) answer says (see ask_disk). :raises CommandFailed: the device could not be asked."""
-    messages = [str(one.get("string", "")) for one in (answer.get("smartctl") or {}).get("messages") or []]
+    messages = [
+        str(one.get("string", "")) for one in (answer.get("smartctl") or {}).get("messages") or []
+    ]
     if refused:
         if any("STANDBY" in text.upper() or "SLEEP" in text.upper() for text in messages):
             return {"skipped": "asleep, not woken"}
         if any(_OUT_OF_REACH.search(text) for text in messages):
             return {"skipped": f"smartctl can't ask it ({'; '.join(messages)[:200]})"}
-        raise CommandFailed(f"smartctl could not ask the disk: {'; '.join(messages)[:200] or 'no reason given'}.", "", "smartctl")
+        raise CommandFailed(
+            f"smartctl could not ask the disk: {'; '.join(messages)[:200] or 'no reason given'}.",
+            "",
+            "smartctl",
+        )
     problems = []
     log = answer.get("nvme_smart_health_information_log") or {}
-    wear = log.get("percentage_used", (answer.get("endurance_used") or {}).get("current_percent"))  # the latter since 7.4, also for SATA
+    wear = log.get(
+        "percentage_used", (answer.get("endurance_used") or {}).get("current_percent")
+    )  # the latter since 7.4, also for SATA
     problems += _nvme_problems(log)
     for attribute in (answer.get("ata_smart_attributes") or {}).get("table") or []:
         raw = (attribute.get("raw") or {}).get("value") or 0
@@ -130,7 +169,11 @@ def read_smartctl(answer: Mapping[str, Any], refused: int) -> dict[str, Any]:
             problems.append(f"{raw} {str(attribute.get('name', '')).replace('_', ' ').lower()}")
         elif attribute.get("when_failed") == "now":
             problems.append(f"attribute {attribute.get('name')} is failing")
-    return {"healthy": (answer.get("smart_status") or {}).get("passed"), "wear": wear, "problems": problems}
+    return {
+        "healthy": (answer.get("smart_status") or {}).get("passed"),
+        "wear": wear,
+        "problems": problems,
+    }
 
 
 def _nvme_problems(log: Mapping[str, Any]) -> list[str]:
@@ -155,7 +198,11 @@ def read_nvme(log: Mapping[str, Any]) -> dict[str, Any]:
     warning = log.get("critical_warning") or 0
     warning = int(warning.get("value", 0)) if isinstance(warning, Mapping) else int(warning)
     wear = log.get("percent_used", log.get("percentage_used"))
-    return {"healthy": warning == 0, "wear": wear, "problems": _nvme_problems({**log, "critical_warning": warning})}
+    return {
+        "healthy": warning == 0,
+        "wear": wear,
+        "problems": _nvme_problems({**log, "critical_warning": warning}),
+    }
 
 
 def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
@@ -166,7 +213,11 @@ def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     if options.wants("machine_checks"):
         count = facts["machine_checks"]
         if count is None:
-            found.append(Check("machine_checks", verdict.SKIPPED, "Machine checks: not counted on this machine"))
+            found.append(
+                Check(
+                    "machine_checks", verdict.SKIPPED, "Machine checks: not counted on this machine"
+                )
+            )
         else:
             status = verdict.WARNING if count else verdict.PASS
             found.append(
@@ -190,7 +241,13 @@ def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
 
 def _memory(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     if not facts["edac"]:
-        return [Check("memory_errors", verdict.SKIPPED, "Memory errors: not counted on this machine (no EDAC driver)")]
+        return [
+            Check(
+                "memory_errors",
+                verdict.SKIPPED,
+                "Memory errors: not counted on this machine (no EDAC driver)",
+            )
+        ]
     found = []
     limits = options.limits_in_force["memory_errors"]
     for controller in facts["edac"]:
@@ -198,7 +255,18 @@ def _memory(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
         per_day = controller["ce"] / max(1.0, facts["days"] or 1.0)
         text = f"Memory errors on {name}: {uncorrected} uncorrected, {controller['ce']} corrected ({per_day:.1f} per day)"
         if uncorrected:
-            found.append(Check("memory_errors", verdict.CRITICAL, text, name, value=uncorrected, crit=1, action="drain", domain="node"))
+            found.append(
+                Check(
+                    "memory_errors",
+                    verdict.CRITICAL,
+                    text,
+                    name,
+                    value=uncorrected,
+                    crit=1,
+                    action="drain",
+                    domain="node",
+                )
+            )
         else:
             found.append(thresholds.judge(limits, "memory_errors", per_day, text, subject=name))
     return found
@@ -212,14 +280,29 @@ def _raids(raids: list[dict[str, Any]]) -> list[Check]:
         name, missing, action = raid["name"], raid["degraded"], raid["action"]
         head = f"RAID {name} ({raid['level']})"
         if raid["state"] in ("inactive", "broken", "clear"):
-            found.append(Check("raid", verdict.CRITICAL, f"{head}: {raid['state']}", name, action="drain", domain="node"))
+            found.append(
+                Check(
+                    "raid",
+                    verdict.CRITICAL,
+                    f"{head}: {raid['state']}",
+                    name,
+                    action="drain",
+                    domain="node",
+                )
+            )
         elif missing:
             rebuilding = action in ("recover", "resync", "reshape")
-            text = f"{head}: degraded, {missing} of {raid['disks']} disks missing" + (", being rebuilt" if rebuilding else "")
+            text = f"{head}: degraded, {missing} of {raid['disks']} disks missing" + (
+                ", being rebuilt" if rebuilding else ""
+            )
             status = verdict.WARNING if rebuilding else verdict.CRITICAL
-            found.append(Check("raid", status, text, name, value=missing, action="inspect", domain="node"))
+            found.append(
+                Check("raid", status, text, name, value=missing, action="inspect", domain="node")
+            )
         else:
-            found.append(Check("raid", verdict.PASS, f"{head}: {raid['state']}, complete", name, value=0))
+            found.append(
+                Check("raid", verdict.PASS, f"{head}: {raid['state']}, complete", name, value=0)
+            )
     return found
 
 
@@ -229,7 +312,9 @@ def _pools(pools: list[dict[str, Any]]) -> list[Check]:
     found = []
     for pool in pools:
         good = pool["state"] == "ONLINE"
-        degraded = pool["state"] == "DEGRADED"  # it still works; faulted, unavailable or suspended it does not
+        degraded = (
+            pool["state"] == "DEGRADED"
+        )  # it still works; faulted, unavailable or suspended it does not
         status = verdict.PASS if good else verdict.CRITICAL
         found.append(
             Check(
@@ -249,32 +334,72 @@ def _controllers(controllers: list[dict[str, Any]]) -> list[Check]:
         return [Check("nvme_state", verdict.SKIPPED, "NVMe: no controller")]
     found = []
     for one in controllers:
-        status = verdict.PASS if one["state"] == "live" else verdict.UNKNOWN if one["state"] is None else verdict.CRITICAL
+        status = (
+            verdict.PASS
+            if one["state"] == "live"
+            else verdict.UNKNOWN
+            if one["state"] is None
+            else verdict.CRITICAL
+        )
         bad = status != verdict.PASS
         text = f"NVMe controller {one['name']}: {one['state'] or 'state can not be read'}"
         found.append(
-            Check("nvme_state", status, text, one["name"], action="drain" if bad else "none", domain="node" if bad else None, unknown_as=verdict.CRITICAL)
+            Check(
+                "nvme_state",
+                status,
+                text,
+                one["name"],
+                action="drain" if bad else "none",
+                domain="node" if bad else None,
+                unknown_as=verdict.CRITICAL,
+            )
         )
     return found
 
 
-def judge_disks(asked: Mapping[str, Any], why_not_asked: str | None, options: NodeOptions) -> list[Check]:
+def judge_disks(
+    asked: Mapping[str, Any], why_not_asked: str | None, options: NodeOptions
+) -> list[Check]:
     """Judge what the disks said (see ask_disk), or a problem's text."""
     if why_not_asked:
-        return [Check("disk_health", verdict.SKIPPED, f"Disk health: {why_not_asked}")] if options.wants("disk_health") else []
+        return (
+            [Check("disk_health", verdict.SKIPPED, f"Disk health: {why_not_asked}")]
+            if options.wants("disk_health")
+            else []
+        )
     found = []
     for name, answer in asked.items():
         if not isinstance(answer, Mapping):
-            found.append(Check("disk_health", verdict.UNKNOWN, f"Disk {name}: {answer}", name, unknown_as=verdict.CRITICAL, action="inspect", domain="node"))
+            found.append(
+                Check(
+                    "disk_health",
+                    verdict.UNKNOWN,
+                    f"Disk {name}: {answer}",
+                    name,
+                    unknown_as=verdict.CRITICAL,
+                    action="inspect",
+                    domain="node",
+                )
+            )
             continue
         if answer.get("skipped"):
-            found.append(Check("disk_health", verdict.SKIPPED, f"Disk {name}: {answer['skipped']}", name))
+            found.append(
+                Check("disk_health", verdict.SKIPPED, f"Disk {name}: {answer['skipped']}", name)
+            )
             continue
         if options.wants("disk_health"):
             found.append(_disk(name, answer))
         if options.wants("disk_wear") and answer["wear"] is not None:
             text = f"Disk wear: {answer['wear']}% of the rated life of {name} used"
-            found.append(thresholds.judge(options.limits_in_force["disk_wear"], "disk_wear", answer["wear"], text, subject=name))
+            found.append(
+                thresholds.judge(
+                    options.limits_in_force["disk_wear"],
+                    "disk_wear",
+                    answer["wear"],
+                    text,
+                    subject=name,
+                )
+            )
     return found
 
 
@@ -284,7 +409,16 @@ def _disk(name: str, answer: Mapping[str, Any]) -> Check:
         text = f"Disk {name}: says that it is failing" + (f" ({problems})" if problems else "")
         return Check("disk_health", verdict.CRITICAL, text, name, action="drain", domain="node")
     if problems:
-        return Check("disk_health", verdict.WARNING, f"Disk {name}: {problems}", name, action="inspect", domain="node")
+        return Check(
+            "disk_health",
+            verdict.WARNING,
+            f"Disk {name}: {problems}",
+            name,
+            action="inspect",
+            domain="node",
+        )
     if answer["healthy"] is None:
-        return Check("disk_health", verdict.SKIPPED, f"Disk {name}: does not report its health", name)
+        return Check(
+            "disk_health", verdict.SKIPPED, f"Disk {name}: does not report its health", name
+        )
     return Check("disk_health", verdict.PASS, f"Disk {name}: healthy", name)

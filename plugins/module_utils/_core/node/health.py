@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .. import isolate, verdict
+from .. import verdict
 from ..errors import FleetError, LockBusy, MissingLibrary, WriteFailed
 from ..ports import World
+from ..system import isolate, procfs
+from ..system.procfs import Problem
 from ..verdict import Check, Document, isoformat
-from . import files, filesystems, hardware, journal, network, recommend, resources, services, state, system
-from .files import Problem
+from . import filesystems, hardware, journal, network, recommend, resources, services, state, system
 from .options import NodeOptions
 
 #: A process that the kernel holds and that does not run for so long (seconds) is stuck; a slow disk keeps one for a second or two.
@@ -64,9 +65,11 @@ class Probes:
         names = {program for programs in _PROGRAMS.values() for program in programs}
         self.world = world
         self.options = options
-        self.table = [one for one in table if one["name"].startswith("mlp:") or one["name"] in names]
+        self.table = [
+            one for one in table if one["name"].startswith("mlp:") or one["name"] in names
+        ]
         self.started = time.monotonic()
-        self.uptime = files.uptime(world) or 0.0
+        self.uptime = procfs.uptime(world) or 0.0
         self.durations: dict[str, float] = {}
         self.held: dict[int, bool] = {}
 
@@ -84,7 +87,9 @@ class Probes:
             program = one["name"] in programs and one["state"] == "D"
             if (ours or program) and self.uptime - one["start"] > self.options.timeout:
                 with contextlib.suppress(OSError):
-                    if os.stat(self.world.path(f"/proc/{one['pid']}")).st_uid == os.geteuid() and (ours or self._stands_still(one, subject)):
+                    if os.stat(self.world.path(f"/proc/{one['pid']}")).st_uid == os.geteuid() and (
+                        ours or self._stands_still(one, subject)
+                    ):
                         return one
         return None
 
@@ -97,11 +102,13 @@ class Probes:
         if pid not in self.held:
             before = resources.switches(self.world, pid)
             time.sleep(min(0.5, STUCK_SECONDS))
-            self.held[pid] = resources.held(self.world, one) and resources.switches(self.world, pid) == before
+            self.held[pid] = (
+                resources.held(self.world, one) and resources.switches(self.world, pid) == before
+            )
         if not self.held[pid] or not subject:
             return self.held[pid]
         # Asking the kernel for the words of such a process may hang as well. Without an answer it may be about any of them.
-        words = isolate.call(lambda: files.text(self.world, f"/proc/{pid}/cmdline"), 0.2).value
+        words = isolate.call(lambda: procfs.text(self.world, f"/proc/{pid}/cmdline"), 0.2).value
         return not words or f"/dev/{subject}" in words.split("\0")
 
     def run(self, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
@@ -114,18 +121,33 @@ class Probes:
                 fresh[name] = _marked(name, job)
             else:
                 since = isoformat(self.world.clock.now() - (self.uptime - old["start"]))
-                found[name] = Problem(f"hung since {since} (process {old['pid']} of an earlier check still waits, so no new one was started)")
+                found[name] = Problem(
+                    f"hung since {since} (process {old['pid']} of an earlier check still waits, so no new one was started)"
+                )
         left = self.options.total_timeout - (time.monotonic() - self.started)
         if fresh and left <= 0.1:
-            found.update(dict.fromkeys(fresh, Problem(f"not asked, the {self.options.total_timeout:g} s for all probes are used up")))
+            found.update(
+                dict.fromkeys(
+                    fresh,
+                    Problem(
+                        f"not asked, the {self.options.total_timeout:g} s for all probes are used up"
+                    ),
+                )
+            )
             fresh = {}
-        for name, outcome in isolate.call_many(fresh, self.options.timeout, left).items() if fresh else ():
+        for name, outcome in (
+            isolate.call_many(fresh, self.options.timeout, left).items() if fresh else ()
+        ):
             self.durations[name] = outcome.duration
             if outcome.timed_out and not outcome.pid:
-                found[name] = Problem(f"not asked, the {self.options.total_timeout:g} s for all probes are used up")
+                found[name] = Problem(
+                    f"not asked, the {self.options.total_timeout:g} s for all probes are used up"
+                )
             elif outcome.timed_out:
                 stuck = f"; process {outcome.pid} can't be killed" if outcome.alive else ""
-                found[name] = Problem(f"no answer within {min(self.options.timeout, left):.3g} s{stuck}")
+                found[name] = Problem(
+                    f"no answer within {min(self.options.timeout, left):.3g} s{stuck}"
+                )
             elif isinstance(outcome.error, MissingLibrary):
                 raise outcome.error
             elif outcome.error is not None:
@@ -147,12 +169,19 @@ def observe(options: NodeOptions, world: World) -> dict[str, Any]:
     looked = time.monotonic()
     suspects = {}
     if options.wants("stuck_processes"):
-        blocked = (one["pid"] for one in resources.blocked(facts["table"]) if not one["name"].startswith("mlp:"))  # our own are told elsewhere
+        blocked = (
+            one["pid"]
+            for one in resources.blocked(facts["table"])
+            if not one["name"].startswith("mlp:")
+        )  # our own are told elsewhere
         suspects = {pid: resources.switches(world, pid) for pid in blocked}
     facts["resources"] = resources.observe(world, options)
     facts["system"] = system.observe(world, options)
     facts["network"] = network.observe(world) if options.wants("network") else None
-    facts["counters"] = {"boot_id": files.text(world, _BOOT_ID), "oom_kill": journal.oom_counter(world)}
+    facts["counters"] = {
+        "boot_id": procfs.text(world, _BOOT_ID),
+        "oom_kill": journal.oom_counter(world),
+    }
     mounts = _mounts(world, options, facts) if options.wants("disk") else []
     answers = probes.run(_jobs(options, world, facts, mounts))
     facts["answers"] = answers
@@ -163,7 +192,7 @@ def observe(options: NodeOptions, world: World) -> dict[str, Any]:
 
 
 def _mounts(world: World, options: NodeOptions, facts: dict[str, Any]) -> list[filesystems.Mount]:
-    every = filesystems.parse_mountinfo(files.text(world, "/proc/self/mountinfo") or "")
+    every = filesystems.parse_mountinfo(procfs.text(world, "/proc/self/mountinfo") or "")
     facts["mounts"] = filesystems.relevant(every, options.disk_exclude)
     facts["mount_points"] = sorted({mount.path for mount in every})
     facts["fstab"] = filesystems.fstab(world)
@@ -171,7 +200,9 @@ def _mounts(world: World, options: NodeOptions, facts: dict[str, Any]) -> list[f
     return found
 
 
-def _jobs(options: NodeOptions, world: World, facts: dict[str, Any], mounts: list[filesystems.Mount]) -> dict[str, Callable[[], Any]]:
+def _jobs(
+    options: NodeOptions, world: World, facts: dict[str, Any], mounts: list[filesystems.Mount]
+) -> dict[str, Callable[[], Any]]:
     """Return the probes that may hang: one per network mount, one for all local ones, one per program or name asked."""
     # Programs are killed by their own child, a little before this one's deadline.
     patience = max(0.3, options.timeout - 0.5)
@@ -180,7 +211,9 @@ def _jobs(options: NodeOptions, world: World, facts: dict[str, Any], mounts: lis
     if local:
         jobs["mounts"] = lambda: filesystems.probe(local)
     if options.wants("mount_present"):
-        missing = sorted(set(filesystems.wanted(facts["fstab"], options)) - set(facts["mount_points"]))
+        missing = sorted(
+            set(filesystems.wanted(facts["fstab"], options)) - set(facts["mount_points"])
+        )
         if missing:
             jobs["links of mount points"] = lambda: filesystems.resolve(world, missing)
     for mount in mounts:
@@ -193,14 +226,16 @@ def _jobs(options: NodeOptions, world: World, facts: dict[str, Any], mounts: lis
     if options.wants("gpu"):
         jobs["gpu"] = lambda: _gpu(options, world)
     if options.wants("dns"):
-        for name in options.dns_names or ([network.PROBE_NAME] if facts["network"]["nameservers"] else []):
+        for name in options.dns_names or (
+            [network.PROBE_NAME] if facts["network"]["nameservers"] else []
+        ):
             jobs[f"dns {name}"] = lambda name=name: network.resolve(name)  # type: ignore[misc]
     if options.wants("network_target"):
         for target in dict.fromkeys(options.network_targets):
             jobs[f"target {target}"] = lambda target=target: network.connect(target, patience)  # type: ignore[misc]
     if options.wants("network_link"):
         jobs["links"] = lambda: network.links(world)
-    if options.wants("infiniband_port") and files.folder(world, "/sys/class/infiniband"):
+    if options.wants("infiniband_port") and procfs.folder(world, "/sys/class/infiniband"):
         jobs["infiniband"] = lambda: network.infiniband(world)
     if options.wants("hardware"):
         jobs["hardware"] = lambda: hardware.observe(world)
@@ -208,7 +243,11 @@ def _jobs(options: NodeOptions, world: World, facts: dict[str, Any], mounts: lis
         for name in names:
             jobs[f"disk {name}"] = lambda name=name: hardware.ask_disk(world, name, patience)  # type: ignore[misc]
     found = facts["system"]
-    if options.wants("reboot_required") and not found["reboot"]["needed"] and hardware.tool(world, "needs-restarting"):
+    if (
+        options.wants("reboot_required")
+        and not found["reboot"]["needed"]
+        and hardware.tool(world, "needs-restarting")
+    ):
         jobs["reboot"] = lambda: system.needs_restarting(world, patience)
     if options.wants("time_sync") and not found["container"] and hardware.tool(world, "chronyc"):
         jobs["chrony"] = lambda: system.chrony_offset(world, patience)
@@ -244,12 +283,21 @@ def _gpu(options: NodeOptions, world: World) -> list[Check]:
     Loading that part costs more than all other checks together, so it is loaded only where something speaks for a GPU.
     """
     if options.gpu_expected_count is None and not _gpu_traces(world):
-        return [Check("gpu_driver", verdict.SKIPPED, "No NVIDIA GPU on this node: no device, no driver, no nvidia-smi")]
+        return [
+            Check(
+                "gpu_driver",
+                verdict.SKIPPED,
+                "No NVIDIA GPU on this node: no device, no driver, no nvidia-smi",
+            )
+        ]
     from ..gpu import health as gpu_health
     from ..gpu.options import GpuOptions
 
     warning, critical = options.gpu_temperature_warning, options.gpu_temperature_critical
-    given: dict[str, Any] = {"timeout": max(0.5, options.timeout * 0.7), "expected_count": options.gpu_expected_count}
+    given: dict[str, Any] = {
+        "timeout": max(0.5, options.timeout * 0.7),
+        "expected_count": options.gpu_expected_count,
+    }
     usual = {option.name: option.default for option in options.TABLE}
     for name in ("temperature_warning", "temperature_critical"):
         value = getattr(options, "gpu_" + name)
@@ -261,13 +309,23 @@ def _gpu(options: NodeOptions, world: World) -> list[Check]:
 
 def _gpu_traces(world: World) -> bool:
     """Whether anything here speaks for an NVIDIA GPU: a device, a driver, its library (which may live anywhere the loader looks), its tool."""
-    if any(os.path.exists(world.path(path)) for path in ("/dev/nvidiactl", "/proc/driver/nvidia", "/sys/module/nvidia")):
+    if any(
+        os.path.exists(world.path(path))
+        for path in ("/dev/nvidiactl", "/proc/driver/nvidia", "/sys/module/nvidia")
+    ):
         return True
     folders = [*world.environ.get("PATH", "").split(":"), *hardware.TOOL_FOLDERS]
-    if any(os.access(os.path.join(world.path(folder), "nvidia-smi"), os.X_OK) for folder in folders if folder.startswith("/")):
+    if any(
+        os.access(os.path.join(world.path(folder), "nvidia-smi"), os.X_OK)
+        for folder in folders
+        if folder.startswith("/")
+    ):
         return True
     devices = "/sys/bus/pci/devices"
-    if any(files.text(world, f"{devices}/{name}/vendor") == "0x10de" for name in files.folder(world, devices)):
+    if any(
+        procfs.text(world, f"{devices}/{name}/vendor") == "0x10de"
+        for name in procfs.folder(world, devices)
+    ):
         return True
     import ctypes
 
@@ -278,12 +336,18 @@ def _gpu_traces(world: World) -> bool:
     return True
 
 
-def _mount_answers(probes: Probes, answers: Mapping[str, Any], mounts: list[filesystems.Mount]) -> dict[str, Any]:
+def _mount_answers(
+    probes: Probes, answers: Mapping[str, Any], mounts: list[filesystems.Mount]
+) -> dict[str, Any]:
     """Return by mount point what it answered. When the probe of all local ones hangs, each is asked alone, to name the guilty."""
     found: dict[str, Any] = {}
     local = answers.get("mounts")
     if isinstance(local, Problem):
-        alone = {f"mount {mount.path}": (lambda path=mount.path: filesystems.probe([path])) for mount in mounts if not mount.remote}
+        alone = {
+            f"mount {mount.path}": (lambda path=mount.path: filesystems.probe([path]))
+            for mount in mounts
+            if not mount.remote
+        }
         answers = {**answers, **probes.run(alone)}
     elif local is not None:
         found.update(local)
@@ -296,7 +360,9 @@ def _mount_answers(probes: Probes, answers: Mapping[str, Any], mounts: list[file
     return found
 
 
-def _stuck(world: World, table: list[dict[str, Any]], suspects: Mapping[int, Any], looked: float) -> list[dict[str, Any]]:
+def _stuck(
+    world: World, table: list[dict[str, Any]], suspects: Mapping[int, Any], looked: float
+) -> list[dict[str, Any]]:
     """Return those of the suspects that do not run until STUCK_SECONDS after the first look and still can't be interrupted."""
     left = [one for one in table if one["pid"] in suspects]
     patience = max(0.0, STUCK_SECONDS - (time.monotonic() - looked))
@@ -305,14 +371,21 @@ def _stuck(world: World, table: list[dict[str, Any]], suspects: Mapping[int, Any
         if not left:
             break
         time.sleep(patience / looks)
-        left = [one for one in left if resources.held(world, one) and resources.switches(world, one["pid"]) == suspects[one["pid"]]]
+        left = [
+            one
+            for one in left
+            if resources.held(world, one)
+            and resources.switches(world, one["pid"]) == suspects[one["pid"]]
+        ]
     return left
 
 
 # --- judging --------------------------------------------------------------------------------------------------------------------------------
 
 
-def judge(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str, Any] | None = None) -> list[Check]:
+def judge(
+    facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str, Any] | None = None
+) -> list[Check]:
     """Return all checks in the order of the groups; pure.
 
     :param baseline: the kernel's counters at the last run of this boot, None without one.
@@ -320,9 +393,19 @@ def judge(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str,
     answers, durations = facts["answers"], facts["durations"]
     found: list[Check] = []
     if options.wants("disk"):
-        timed = {mount.path: durations.get(f"mount {mount.path}", durations.get("mounts")) for mount in facts["mounts"]}
+        timed = {
+            mount.path: durations.get(f"mount {mount.path}", durations.get("mounts"))
+            for mount in facts["mounts"]
+        }
         links = answers.get("links of mount points", {})
-        checks = filesystems.judge({**facts, "answers": facts["mount_answers"], "links": {} if isinstance(links, Problem) else links}, options)
+        checks = filesystems.judge(
+            {
+                **facts,
+                "answers": facts["mount_answers"],
+                "links": {} if isinstance(links, Problem) else links,
+            },
+            options,
+        )
         found += [_timed(check, timed.get(check.subject or "")) for check in checks]
     if options.wants("memory"):
         found += resources.judge_memory(facts["resources"], options)
@@ -333,12 +416,25 @@ def judge(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str,
     if options.wants("gpu"):
         answer = answers["gpu"]
         if isinstance(answer, Problem):
-            answer = [Check("gpu_driver", verdict.UNKNOWN, f"GPU: {answer}", action="inspect", domain="node", unknown_as=verdict.CRITICAL)]
-        found += [_timed(check, durations.get("gpu")) for check in answer if options.wants(check.check)]
+            answer = [
+                Check(
+                    "gpu_driver",
+                    verdict.UNKNOWN,
+                    f"GPU: {answer}",
+                    action="inspect",
+                    domain="node",
+                    unknown_as=verdict.CRITICAL,
+                )
+            ]
+        found += [
+            _timed(check, durations.get("gpu")) for check in answer if options.wants(check.check)
+        ]
     if options.wants("network"):
         found += _network(facts, options)
     if options.wants("errors"):
-        found += [_timed(check, durations.get("journal")) for check in _errors(facts, options, baseline)]
+        found += [
+            _timed(check, durations.get("journal")) for check in _errors(facts, options, baseline)
+        ]
     if options.wants("processes"):
         found += resources.judge_processes(facts, options)
     if options.wants("limits"):
@@ -348,22 +444,47 @@ def judge(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str,
     if options.wants("system"):
         found += _system(facts, options)
     if options.wants("certificates"):
-        read = {job[12:]: answer for job, answer in answers.items() if job.startswith("certificate ")}
+        read = {
+            job[12:]: answer for job, answer in answers.items() if job.startswith("certificate ")
+        }
         checks = system.judge_certificates(read, facts["now"], options)
         found += [_timed(check, durations.get(f"certificate {check.subject}")) for check in checks]
     if options.wants("updates") and options.security_updates:
-        found += [_timed(check, durations.get("updates")) for check in system.judge_updates(answers["updates"], options)]
+        found += [
+            _timed(check, durations.get("updates"))
+            for check in system.judge_updates(answers["updates"], options)
+        ]
     return found
 
 
 def _timed(check: Check, seconds: float | None) -> Check:
-    return check if seconds is None or check.duration_ms is not None else replace(check, duration_ms=round(seconds * 1000, 1))
+    return (
+        check
+        if seconds is None or check.duration_ms is not None
+        else replace(check, duration_ms=round(seconds * 1000, 1))
+    )
 
 
-def _lost(names: tuple[str, ...], options: NodeOptions, what: str, problem: Problem, unknown_as: str = verdict.WARNING) -> list[Check]:
+def _lost(
+    names: tuple[str, ...],
+    options: NodeOptions,
+    what: str,
+    problem: Problem,
+    unknown_as: str = verdict.WARNING,
+) -> list[Check]:
     """One C(unknown) for a probe that failed; the other checks that needed it are skipped, so that one cause counts once."""
     wanted = [name for name in names if options.wants(name)]
-    found = [Check(name, verdict.UNKNOWN, f"{what}: {problem}", action="inspect", domain="node", unknown_as=unknown_as) for name in wanted[:1]]
+    found = [
+        Check(
+            name,
+            verdict.UNKNOWN,
+            f"{what}: {problem}",
+            action="inspect",
+            domain="node",
+            unknown_as=unknown_as,
+        )
+        for name in wanted[:1]
+    ]
     return found + [Check(name, verdict.SKIPPED, f"{what}: see {wanted[0]}") for name in wanted[1:]]
 
 
@@ -376,13 +497,17 @@ def _services(answers: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     return services.judge({**answer, "restarts": restarts}, options)
 
 
-def _errors(facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str, Any] | None) -> list[Check]:
+def _errors(
+    facts: Mapping[str, Any], options: NodeOptions, baseline: Mapping[str, Any] | None
+) -> list[Check]:
     answer = facts["answers"]["journal"]
     if isinstance(answer, Problem):
         return _lost(("journal_errors", "kernel_errors", "oom_kills"), options, "Journal", answer)
     now = facts["counters"]["oom_kill"]
     before = (baseline or {}).get("oom_kill")
-    delta = now - before if isinstance(now, int) and isinstance(before, int) and before <= now else None
+    delta = (
+        now - before if isinstance(now, int) and isinstance(before, int) and before <= now else None
+    )
     return journal.judge({**answer, "oom_delta": delta, "oom_since_boot": now}, options)
 
 
@@ -396,22 +521,42 @@ def _network(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
         elif kind == "target":
             targets[rest] = answer
     ports = {"links": answers.get("links", []), "infiniband": answers.get("infiniband", [])}
-    checks = network.judge({**facts["network"], **ports, "names": names, "targets": targets}, options)
-    job = {"dns": "dns {}", "network_target": "target {}", "network_link": "links", "infiniband_port": "infiniband"}
-    return [_timed(check, facts["durations"].get(job.get(check.check, "").format(check.subject))) for check in checks]
+    checks = network.judge(
+        {**facts["network"], **ports, "names": names, "targets": targets}, options
+    )
+    job = {
+        "dns": "dns {}",
+        "network_target": "target {}",
+        "network_link": "links",
+        "infiniband_port": "infiniband",
+    }
+    return [
+        _timed(check, facts["durations"].get(job.get(check.check, "").format(check.subject)))
+        for check in checks
+    ]
 
 
 def _hardware(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     found: list[Check] = []
     kernel = facts["answers"]["hardware"]
     if isinstance(kernel, Problem):
-        found = _lost(("raid", "zfs_pool", "nvme_state", "memory_errors", "machine_checks"), options, "Hardware", kernel, verdict.CRITICAL)
+        found = _lost(
+            ("raid", "zfs_pool", "nvme_state", "memory_errors", "machine_checks"),
+            options,
+            "Hardware",
+            kernel,
+            verdict.CRITICAL,
+        )
     else:
         boot = facts["system"]["boot"]
-        found = hardware.judge({**kernel, "days": (facts["now"] - boot) / 86400 if boot is not None else None}, options)
+        found = hardware.judge(
+            {**kernel, "days": (facts["now"] - boot) / 86400 if boot is not None else None}, options
+        )
         found = [_timed(check, facts["durations"].get("hardware")) for check in found]
     if options.wants("disk_health") or options.wants("disk_wear"):
-        asked = {job[5:]: answer for job, answer in facts["answers"].items() if job.startswith("disk ")}
+        asked = {
+            job[5:]: answer for job, answer in facts["answers"].items() if job.startswith("disk ")
+        }
         disks = hardware.judge_disks(asked, facts["why_not_asked"], options)
         found += [_timed(check, facts["durations"].get(f"disk {check.subject}")) for check in disks]
     return found
@@ -421,7 +566,9 @@ def _system(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     own = dict(facts["system"])
     answers = facts["answers"]
     if "reboot" in answers:
-        own["reboot"] = str(answers["reboot"]) if isinstance(answers["reboot"], Problem) else answers["reboot"]
+        own["reboot"] = (
+            str(answers["reboot"]) if isinstance(answers["reboot"], Problem) else answers["reboot"]
+        )
     if isinstance(answers.get("chrony"), dict):
         own["clock"] = answers["chrony"]
     return system.judge(own, options)
@@ -440,30 +587,58 @@ def run(options: NodeOptions, world: World, write: bool = True) -> Document:
     :raises MissingLibrary: as observe().
     """
     facts = observe(options, world)
-    checks = _remembered(options, world, facts, write) if options.state_file else judge(facts, options)
+    checks = (
+        _remembered(options, world, facts, write) if options.state_file else judge(facts, options)
+    )
     if write and options.textfile:
         from ..output import prometheus
 
         try:
             prometheus.write(options.textfile, prometheus.of_checks("node", checks, facts["now"]))
         except WriteFailed as error:
-            checks.append(Check("textfile", verdict.WARNING, str(error), options.textfile, action="inspect", domain="node"))
+            checks.append(
+                Check(
+                    "textfile",
+                    verdict.WARNING,
+                    str(error),
+                    options.textfile,
+                    action="inspect",
+                    domain="node",
+                )
+            )
     advice, reasons, domain = recommend.recommend(checks)
     extra = {"recommendation": advice, "reasons": reasons, "domain": domain}
     return Document(isoformat(facts["now"]), world.hostname, tuple(checks), extra)
 
 
-def _remembered(options: NodeOptions, world: World, facts: Mapping[str, Any], write: bool) -> list[Check]:
+def _remembered(
+    options: NodeOptions, world: World, facts: Mapping[str, Any], write: bool
+) -> list[Check]:
     """Judge with the state file; a run that can't have it judges without and says so."""
     counters = facts["counters"]
     try:
-        with state.opened(options.state_file, write) as memory:
+        with state.opened(options.state_file or "", write) as memory:
             if memory["problem"]:
                 world.warn(f"The state file starts anew: {memory['problem']}")
-            same_boot = memory["counters"].get("boot_id") == counters["boot_id"] and counters["boot_id"] is not None
+            same_boot = (
+                memory["counters"].get("boot_id") == counters["boot_id"]
+                and counters["boot_id"] is not None
+            )
             found = judge(facts, options, memory["counters"] if same_boot else None)
-            found, memory["checks"] = state.steady(found, memory["checks"], facts["now"], facts["age"], options)
+            found, memory["checks"] = state.steady(
+                found, memory["checks"], facts["now"], facts["age"], options
+            )
             memory["counters"] = counters
         return found
     except (LockBusy, WriteFailed, FleetError) as error:
-        return [*judge(facts, options), Check("state_file", verdict.WARNING, str(error), options.state_file, action="inspect", domain="node")]
+        return [
+            *judge(facts, options),
+            Check(
+                "state_file",
+                verdict.WARNING,
+                str(error),
+                options.state_file,
+                action="inspect",
+                domain="node",
+            ),
+        ]

@@ -16,8 +16,9 @@ from typing import Any
 from .. import verdict
 from ..errors import FleetError
 from ..ports import World
+from ..system import procfs
 from ..verdict import Check
-from . import files, resources
+from . import resources
 from .options import NodeOptions
 
 #: Asked for when no name is given: a name every public resolver knows (RFC 7050). Any answer, "no such name" included, proves that the
@@ -36,25 +37,48 @@ def _hex(text: str | None) -> int:
 def routes(world: World) -> list[dict[str, Any]]:
     """Return the default routes: C(gateway) (None for a point-to-point link) and C(device), IPv4 first (proc(5), /proc/net/route)."""
     found = []
-    for line in files.lines(world, "/proc/net/route")[1:]:
+    for line in procfs.lines(world, "/proc/net/route")[1:]:
         words = line.split()
         with contextlib.suppress(ValueError):
-            if len(words) > 7 and words[1] == "00000000" and words[7] == "00000000" and int(words[3], 16) & 1:
+            if (
+                len(words) > 7
+                and words[1] == "00000000"
+                and words[7] == "00000000"
+                and int(words[3], 16) & 1
+            ):
                 raw = bytes.fromhex(words[2])[::-1]
-                found.append({"gateway": socket.inet_ntop(socket.AF_INET, raw) if any(raw) else None, "device": words[0], "metric": int(words[6])})
-    for line in files.lines(world, "/proc/net/ipv6_route"):
+                found.append(
+                    {
+                        "gateway": socket.inet_ntop(socket.AF_INET, raw) if any(raw) else None,
+                        "device": words[0],
+                        "metric": int(words[6]),
+                    }
+                )
+    for line in procfs.lines(world, "/proc/net/ipv6_route"):
         words = line.split()
         with contextlib.suppress(ValueError):
-            if len(words) > 9 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo" and int(words[8], 16) & 1:
+            if (
+                len(words) > 9
+                and words[0] == "0" * 32
+                and words[1] == "00"
+                and words[9] != "lo"
+                and int(words[8], 16) & 1
+            ):
                 raw, metric = bytes.fromhex(words[4]), int(words[5], 16) + (1 << 32)
-                found.append({"gateway": socket.inet_ntop(socket.AF_INET6, raw) if any(raw) else None, "device": words[9], "metric": metric})
+                found.append(
+                    {
+                        "gateway": socket.inet_ntop(socket.AF_INET6, raw) if any(raw) else None,
+                        "device": words[9],
+                        "metric": metric,
+                    }
+                )
     return sorted(found, key=lambda route: (route["metric"], route["device"]))
 
 
 def neighbours(world: World) -> dict[str, bool]:
     """Return for each IPv4 neighbour the kernel knows whether its hardware address is known (C(ATF_COM), linux/if_arp.h)."""
     found = {}
-    for line in files.lines(world, "/proc/net/arp")[1:]:
+    for line in procfs.lines(world, "/proc/net/arp")[1:]:
         words = line.split()
         if len(words) >= 6:
             found[words[0]] = bool(_hex(words[2]) & 2)
@@ -72,20 +96,20 @@ def links(world: World) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         stats = {}  # hidden from this user or container; /sys still tells about the carrier
     found = []
-    for name in files.folder(world, "/sys/class/net"):
+    for name in procfs.folder(world, "/sys/class/net"):
         base = f"/sys/class/net/{name}"
-        flags = files.text(world, f"{base}/flags")
-        hardware = bool(files.folder(world, f"{base}/device"))
+        flags = procfs.text(world, f"{base}/flags")
+        hardware = bool(procfs.folder(world, f"{base}/device"))
         one = stats.get(name)
         found.append(
             {
                 "name": name,
                 "hardware": hardware,
                 "wanted": bool(_hex(flags) & 1) if flags else bool(one and one.isup),
-                "carrier": files.number(world, f"{base}/carrier"),
-                "state": files.text(world, f"{base}/operstate") or "unknown",
+                "carrier": procfs.number(world, f"{base}/carrier"),
+                "state": procfs.text(world, f"{base}/operstate") or "unknown",
                 "speed": max(0, one.speed) if one else 0,
-                "ups": files.number(world, f"{base}/carrier_up_count"),
+                "ups": procfs.number(world, f"{base}/carrier_up_count"),
                 "member": os.path.exists(world.path(f"{base}/master")),
             }
         )
@@ -98,18 +122,20 @@ def infiniband(world: World) -> list[dict[str, Any]]:
     The driver asks the adapter's firmware, which may not answer: only in a child.
     """
     found = []
-    for device in files.folder(world, "/sys/class/infiniband"):
-        for port in files.folder(world, f"/sys/class/infiniband/{device}/ports"):
+    for device in procfs.folder(world, "/sys/class/infiniband"):
+        for port in procfs.folder(world, f"/sys/class/infiniband/{device}/ports"):
             base = f"/sys/class/infiniband/{device}/ports/{port}"
-            rate = _RATE.search(files.text(world, f"{base}/rate") or "")
+            rate = _RATE.search(procfs.text(world, f"{base}/rate") or "")
             found.append(
                 {
                     "name": f"{device}/{port}",
-                    "state": (files.text(world, f"{base}/state") or "").rpartition(": ")[2],
-                    "physical": (files.text(world, f"{base}/phys_state") or "").rpartition(": ")[2],
+                    "state": (procfs.text(world, f"{base}/state") or "").rpartition(": ")[2],
+                    "physical": (procfs.text(world, f"{base}/phys_state") or "").rpartition(": ")[
+                        2
+                    ],
                     "rate": float(rate.group(1)) if rate else None,
-                    "layer": files.text(world, f"{base}/link_layer") or "InfiniBand",
-                    "downed": files.number(world, f"{base}/counters/link_downed"),
+                    "layer": procfs.text(world, f"{base}/link_layer") or "InfiniBand",
+                    "downed": procfs.number(world, f"{base}/counters/link_downed"),
                 }
             )
     return found
@@ -117,10 +143,13 @@ def infiniband(world: World) -> list[dict[str, Any]]:
 
 def alone(world: World) -> bool:
     """Whether the loopback is all there is: no other interface has hardware behind it or is switched on."""
-    names = files.folder(world, "/sys/class/net")
+    names = procfs.folder(world, "/sys/class/net")
     for name in names:
         base = f"/sys/class/net/{name}"
-        if name != "lo" and (os.path.exists(world.path(f"{base}/device")) or _hex(files.text(world, f"{base}/flags")) & 1):
+        if name != "lo" and (
+            os.path.exists(world.path(f"{base}/device"))
+            or _hex(procfs.text(world, f"{base}/flags")) & 1
+        ):
             return False
     return bool(names)
 
@@ -128,12 +157,17 @@ def alone(world: World) -> bool:
 def observe(world: World) -> dict[str, Any]:
     """Read what the kernel itself knows, at once: routes, neighbours, name servers."""
     resolver = world.path("/etc/resolv.conf")
-    dangling = os.path.islink(resolver) and not os.path.exists(resolver)  # whoever should write it (systemd-resolved) did not
+    dangling = os.path.islink(resolver) and not os.path.exists(
+        resolver
+    )  # whoever should write it (systemd-resolved) did not
     return {
         "routes": routes(world),
         "neighbours": neighbours(world),
         "alone": alone(world),
-        "nameservers": dangling or any(line.split()[:1] == ["nameserver"] for line in files.lines(world, "/etc/resolv.conf")),
+        "nameservers": dangling
+        or any(
+            line.split()[:1] == ["nameserver"] for line in procfs.lines(world, "/etc/resolv.conf")
+        ),
     }
 
 
@@ -174,35 +208,76 @@ def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             answer = facts["targets"][target]
             if isinstance(answer, float):
                 text = f"{target} accepts connections ({answer * 1000:.0f} ms)"
-                found.append(Check("network_target", verdict.PASS, text, target, value=round(answer * 1000, 1), unit="ms"))
+                found.append(
+                    Check(
+                        "network_target",
+                        verdict.PASS,
+                        text,
+                        target,
+                        value=round(answer * 1000, 1),
+                        unit="ms",
+                    )
+                )
             else:
-                found.append(Check("network_target", verdict.CRITICAL, f"{target} can't be reached: {answer}", target, action="inspect", domain="node"))
+                found.append(
+                    Check(
+                        "network_target",
+                        verdict.CRITICAL,
+                        f"{target} can't be reached: {answer}",
+                        target,
+                        action="inspect",
+                        domain="node",
+                    )
+                )
     if options.wants("network_link"):
         found += _unread("network_link", "Links", facts["links"]) or _links(facts, options)
     if options.wants("infiniband_port"):
-        found += _unread("infiniband_port", "InfiniBand", facts["infiniband"]) or _ports(facts, options)
+        found += _unread("infiniband_port", "InfiniBand", facts["infiniband"]) or _ports(
+            facts, options
+        )
     return found
 
 
 def _unread(check: str, what: str, answer: Any) -> list[Check]:
-    return [Check(check, verdict.UNKNOWN, f"{what}: {answer}", action="inspect", domain="node")] if isinstance(answer, str) else []
+    return (
+        [Check(check, verdict.UNKNOWN, f"{what}: {answer}", action="inspect", domain="node")]
+        if isinstance(answer, str)
+        else []
+    )
 
 
 def _gateway(facts: Mapping[str, Any]) -> Check:
     """Nothing here is worse than a warning: a node without a way out may be meant so."""
     if not facts["routes"]:
         if facts["alone"]:
-            return Check("network_gateway", verdict.SKIPPED, "Network: no interface but the loopback")
-        return Check("network_gateway", verdict.WARNING, "Network: no default route", action="inspect", domain="node")
+            return Check(
+                "network_gateway", verdict.SKIPPED, "Network: no interface but the loopback"
+            )
+        return Check(
+            "network_gateway",
+            verdict.WARNING,
+            "Network: no default route",
+            action="inspect",
+            domain="node",
+        )
     route = facts["routes"][0]
     gateway, device = route["gateway"], route["device"]
     if gateway is None:
-        return Check("network_gateway", verdict.PASS, f"Network: default route through {device}", device)
+        return Check(
+            "network_gateway", verdict.PASS, f"Network: default route through {device}", device
+        )
     if facts["neighbours"].get(gateway) is False:
         text = f"Network: gateway {gateway} on {device} does not answer (no hardware address)"
-        return Check("network_gateway", verdict.WARNING, text, gateway, action="inspect", domain="node")
+        return Check(
+            "network_gateway", verdict.WARNING, text, gateway, action="inspect", domain="node"
+        )
     state = "known" if gateway in facts["neighbours"] else "not contacted lately"
-    return Check("network_gateway", verdict.PASS, f"Network: default route via {gateway} on {device} ({state})", gateway)
+    return Check(
+        "network_gateway",
+        verdict.PASS,
+        f"Network: default route via {gateway} on {device} ({state})",
+        gateway,
+    )
 
 
 def _dns(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
@@ -212,12 +287,23 @@ def _dns(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     for name in dict.fromkeys(options.dns_names or [PROBE_NAME]):
         kind, text = facts["names"][name]
         if kind == "ok":
-            found.append(Check("dns", verdict.PASS, f"DNS: {name} resolves", name, details={"address": text}))
+            found.append(
+                Check("dns", verdict.PASS, f"DNS: {name} resolves", name, details={"address": text})
+            )
         elif kind == "unknown" and not options.dns_names:
             found.append(Check("dns", verdict.PASS, "DNS: the resolver answers", name))
         else:
             status = verdict.CRITICAL if options.dns_names else verdict.WARNING
-            found.append(Check("dns", status, f"DNS: {name} does not resolve: {text}", name, action="inspect", domain="node"))
+            found.append(
+                Check(
+                    "dns",
+                    status,
+                    f"DNS: {name} does not resolve: {text}",
+                    name,
+                    action="inspect",
+                    domain="node",
+                )
+            )
     return found
 
 
@@ -232,34 +318,88 @@ def _links(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     for name, speed in speeds.items():
         link = known.get(name)
         if link is None:
-            found.append(Check("network_link", verdict.CRITICAL, f"Link {name}: there is no such interface", name, action="inspect", domain="node"))
-        elif not link["wanted"] or link["carrier"] == 0 or link["state"] in ("down", "lowerlayerdown"):
-            found.append(Check("network_link", verdict.CRITICAL, f"Link {name}: down ({link['state']})", name, action="inspect", domain="node"))
+            found.append(
+                Check(
+                    "network_link",
+                    verdict.CRITICAL,
+                    f"Link {name}: there is no such interface",
+                    name,
+                    action="inspect",
+                    domain="node",
+                )
+            )
+        elif (
+            not link["wanted"]
+            or link["carrier"] == 0
+            or link["state"] in ("down", "lowerlayerdown")
+        ):
+            found.append(
+                Check(
+                    "network_link",
+                    verdict.CRITICAL,
+                    f"Link {name}: down ({link['state']})",
+                    name,
+                    action="inspect",
+                    domain="node",
+                )
+            )
         elif speed and link["speed"] < speed:
             shown = f"{link['speed']} Mbit/s" if link["speed"] else "unknown speed"
             text = f"Link {name}: {shown}, expected {speed} Mbit/s"
             status = verdict.CRITICAL if link["speed"] else verdict.UNKNOWN
-            measured = {"value": link["speed"], "unit": "Mbit/s", "crit": f"{speed}:", "threshold_source": "user"}
-            found.append(Check("network_link", status, text, name, action="inspect", domain="node", **measured))
+            measured = {
+                "value": link["speed"],
+                "unit": "Mbit/s",
+                "crit": f"{speed}:",
+                "threshold_source": "user",
+            }
+            found.append(
+                Check(
+                    "network_link", status, text, name, action="inspect", domain="node", **measured
+                )
+            )
         else:
             found.append(_link_up(link))
     for link in facts["links"]:
         if link["name"] in speeds or not link["hardware"] or not link["wanted"]:
             continue
         if link["carrier"] == 0 and link["ups"] == 0 and not link["member"]:
-            found.append(Check("network_link", verdict.SKIPPED, f"Link {link['name']}: no carrier since boot, nothing is plugged in", link["name"]))
+            found.append(
+                Check(
+                    "network_link",
+                    verdict.SKIPPED,
+                    f"Link {link['name']}: no carrier since boot, nothing is plugged in",
+                    link["name"],
+                )
+            )
         elif link["carrier"] == 0:
             text = f"Link {link['name']}: switched on, but without carrier"
-            found.append(Check("network_link", verdict.WARNING, text, link["name"], action="inspect", domain="node"))
+            found.append(
+                Check(
+                    "network_link",
+                    verdict.WARNING,
+                    text,
+                    link["name"],
+                    action="inspect",
+                    domain="node",
+                )
+            )
         else:
             found.append(_link_up(link))
-    return found or [Check("network_link", verdict.SKIPPED, "Links: no interface with hardware behind it")]
+    return found or [
+        Check("network_link", verdict.SKIPPED, "Links: no interface with hardware behind it")
+    ]
 
 
 def _link_up(link: Mapping[str, Any]) -> Check:
     speed = f" at {link['speed']} Mbit/s" if link["speed"] else ""
     return Check(
-        "network_link", verdict.PASS, f"Link {link['name']}: up{speed}", link["name"], value=link["speed"] or None, unit="Mbit/s" if link["speed"] else None
+        "network_link",
+        verdict.PASS,
+        f"Link {link['name']}: up{speed}",
+        link["name"],
+        value=link["speed"] or None,
+        unit="Mbit/s" if link["speed"] else None,
     )
 
 
@@ -276,7 +416,11 @@ def _ports(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             active += 1
             value = port["rate"]
             slow = rate is not None and value is not None and value < rate
-            text = f"{port['layer']} port {name}: active" + (f" at {value:g} Gbit/s" if value is not None else "") + (f", expected {rate:g}" if slow else "")
+            text = (
+                f"{port['layer']} port {name}: active"
+                + (f" at {value:g} Gbit/s" if value is not None else "")
+                + (f", expected {rate:g}" if slow else "")
+            )
             found.append(
                 Check(
                     "infiniband_port",
@@ -292,14 +436,27 @@ def _ports(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             )
         elif port["physical"] == "Disabled" or expected is not None or port["downed"] == 0:
             # Switched off on purpose, counted below, or never cabled.
-            found.append(Check("infiniband_port", verdict.SKIPPED, f"{port['layer']} port {name}: {port['state'].lower()} ({port['physical']})", name))
+            found.append(
+                Check(
+                    "infiniband_port",
+                    verdict.SKIPPED,
+                    f"{port['layer']} port {name}: {port['state'].lower()} ({port['physical']})",
+                    name,
+                )
+            )
         else:
             text = f"{port['layer']} port {name}: {port['state'].lower()} ({port['physical']})"
-            found.append(Check("infiniband_port", verdict.WARNING, text, name, action="inspect", domain="node"))
+            found.append(
+                Check(
+                    "infiniband_port", verdict.WARNING, text, name, action="inspect", domain="node"
+                )
+            )
     if expected is not None:
         good = active >= expected
         text = f"InfiniBand: {active} of {expected} expected ports active"
         status = verdict.PASS if good else verdict.CRITICAL
         advice: dict[str, Any] = {} if good else {"action": "drain", "domain": "node"}
-        found.append(Check("infiniband_port", status, text, value=active, crit=f"{expected}:", **advice))
+        found.append(
+            Check("infiniband_port", status, text, value=active, crit=f"{expected}:", **advice)
+        )
     return found

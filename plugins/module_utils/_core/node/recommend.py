@@ -31,7 +31,12 @@ def recommend(checks: Iterable[Check]) -> tuple[str, list[str], str]:
                 continue
             advice = _MEANS.get(check.action)
             if advice is None:
-                advice = "inspect" if level == verdict.CRITICAL or (check.domain != "user" and check.action == "inspect") else "none"
+                advice = (
+                    "inspect"
+                    if level == verdict.CRITICAL
+                    or (check.domain != "user" and check.action == "inspect")
+                    else "none"
+                )
             weighed.append((advice, check.message))
         if weighed:
             break

@@ -14,16 +14,19 @@ from typing import Any
 
 from .. import verdict
 from ..errors import MissingLibrary
-from ..fsutil import human_size
 from ..ports import World
+from ..system import procfs
+from ..system.text import human_size
 from ..verdict import Check
-from . import files, thresholds
+from . import thresholds
 from .options import NodeOptions
 
 #: C(flags) of a kernel thread (include/linux/sched.h).
 _PF_KTHREAD = 0x00200000
 #: A GPU tool that the kernel holds is a wedged driver.
-GPU_TOOLS = frozenset({"nvidia-smi", "nvidia-persiste", "nvidia-powerd", "dcgmi", "nv-hostengine", "nv-fabricmanage"})
+GPU_TOOLS = frozenset(
+    {"nvidia-smi", "nvidia-persiste", "nvidia-powerd", "dcgmi", "nv-hostengine", "nv-fabricmanage"}
+)
 _HERTZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -32,25 +35,27 @@ def psutil(world: World) -> Any:
     try:
         import psutil as library
     except ImportError as error:
-        raise MissingLibrary("psutil", "to read memory, swap and network interfaces", str(error)) from error
+        raise MissingLibrary(
+            "psutil", "to read memory, swap and network interfaces", str(error)
+        ) from error
     library.PROCFS_PATH = world.path("/proc")
     return library
 
 
 def boot_time(world: World) -> float | None:
     """Return when the kernel booted, seconds since the epoch by this world's clock; None without C(/proc/uptime)."""
-    age = files.uptime(world)
+    age = procfs.uptime(world)
     return None if age is None else world.clock.now() - age
 
 
 def started(world: World) -> float | None:
     """Return how many seconds ago this system started: in a container its first process, else the kernel. None when unknown."""
-    age = files.uptime(world)
+    age = procfs.uptime(world)
     if age is None:
         return None
-    first = parse_stat(files.text(world, "/proc/1/stat") or "")
+    first = parse_stat(procfs.text(world, "/proc/1/stat") or "")
     # Where a container has an uptime of its own (lxcfs), its processes may seem to have started after it.
-    if first is not None and files.in_container(world) and first["start"] <= age:
+    if first is not None and procfs.in_container(world) and first["start"] <= age:
         age -= first["start"]
     return age
 
@@ -94,7 +99,11 @@ def processes(world: World) -> list[dict[str, Any]]:
 def switches(world: World, pid: int) -> tuple[str, ...] | None:
     """Return a process's counters of context switches: while they stand still it has not run. None when it ended."""
     names = ("voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:")
-    found = tuple(line.split()[-1] for line in files.lines(world, f"/proc/{pid}/status") if line.startswith(names))
+    found = tuple(
+        line.split()[-1]
+        for line in procfs.lines(world, f"/proc/{pid}/status")
+        if line.startswith(names)
+    )
     return found or None
 
 
@@ -105,14 +114,14 @@ def blocked(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def held(world: World, one: Mapping[str, Any]) -> bool:
     """Whether the kernel still holds this process of the table (not another one of the same number) in an uninterruptible call."""
-    now = parse_stat(files.text(world, f"/proc/{one['pid']}/stat") or "")
+    now = parse_stat(procfs.text(world, f"/proc/{one['pid']}/stat") or "")
     return bool(now and now["state"] == "D" and now["start"] == one["start"])
 
 
 def pressure(world: World, resource: str) -> dict[str, float]:
     """Return C(some) and C(full) avg60 (percent of time) of a PSI file, {} where the kernel has none or it is switched off."""
     found = {}
-    for line in files.lines(world, f"/proc/pressure/{resource}"):
+    for line in procfs.lines(world, f"/proc/pressure/{resource}"):
         words = line.split()
         fields = dict(word.split("=", 1) for word in words[1:] if "=" in word)
         with contextlib.suppress(KeyError, ValueError):
@@ -122,7 +131,7 @@ def pressure(world: World, resource: str) -> dict[str, float]:
 
 def _cache_of_zfs(world: World) -> int:
     """Return how many bytes the cache of ZFS would give back: the kernel counts them as used, not as its own cache."""
-    rows = [line.split() for line in files.lines(world, "/proc/spl/kstat/zfs/arcstats")]
+    rows = [line.split() for line in procfs.lines(world, "/proc/spl/kstat/zfs/arcstats")]
     found = {words[0]: int(words[2]) for words in rows if len(words) == 3 and words[2].isdigit()}
     return max(0, found.get("size", 0) - found.get("c_min", 0))
 
@@ -134,25 +143,53 @@ def observe(world: World, options: NodeOptions) -> dict[str, Any]:
         library = psutil(world)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about fields of other names that a small /proc lacks
+                warnings.simplefilter(
+                    "ignore"
+                )  # about fields of other names that a small /proc lacks
                 memory, swap = library.virtual_memory(), library.swap_memory()
-            facts["memory"] = {"total": memory.total, "available": min(memory.total, memory.available + _cache_of_zfs(world))}
+            facts["memory"] = {
+                "total": memory.total,
+                "available": min(memory.total, memory.available + _cache_of_zfs(world)),
+            }
             facts["swap"] = {"total": swap.total, "used": swap.used}
         except (OSError, LookupError, ValueError) as error:
             facts["memory"] = facts["swap"] = str(error)
     facts["pressure"] = {name: pressure(world, name) for name in ("memory", "io", "cpu")}
-    load = (files.text(world, "/proc/loadavg") or "").split()
+    load = (procfs.text(world, "/proc/loadavg") or "").split()
     with contextlib.suppress(ValueError, IndexError):
-        facts["load"], facts["tasks"] = [float(word) for word in load[:3]], int(load[3].partition("/")[2])
-    facts["cpus"] = sum(1 for line in files.lines(world, "/proc/stat") if line.startswith("cpu") and line[3:4].isdigit()) or os.cpu_count() or 1
-    handles = (files.text(world, "/proc/sys/fs/file-nr") or "").split()
-    facts["handles"] = [int(handles[0]), int(handles[2])] if len(handles) == 3 and all(word.isdigit() for word in handles) else None
+        facts["load"], facts["tasks"] = (
+            [float(word) for word in load[:3]],
+            int(load[3].partition("/")[2]),
+        )
+    facts["cpus"] = (
+        sum(
+            1
+            for line in procfs.lines(world, "/proc/stat")
+            if line.startswith("cpu") and line[3:4].isdigit()
+        )
+        or os.cpu_count()
+        or 1
+    )
+    handles = (procfs.text(world, "/proc/sys/fs/file-nr") or "").split()
+    facts["handles"] = (
+        [int(handles[0]), int(handles[2])]
+        if len(handles) == 3 and all(word.isdigit() for word in handles)
+        else None
+    )
     facts["pid_limit"] = min(
-        (n for n in (files.number(world, "/proc/sys/kernel/pid_max"), files.number(world, "/proc/sys/kernel/threads-max")) if n), default=None
+        (
+            n
+            for n in (
+                procfs.number(world, "/proc/sys/kernel/pid_max"),
+                procfs.number(world, "/proc/sys/kernel/threads-max"),
+            )
+            if n
+        ),
+        default=None,
     )
     facts["conntrack"] = [
-        files.number(world, "/proc/sys/net/netfilter/nf_conntrack_count"),
-        files.number(world, "/proc/sys/net/netfilter/nf_conntrack_max"),
+        procfs.number(world, "/proc/sys/net/netfilter/nf_conntrack_count"),
+        procfs.number(world, "/proc/sys/net/netfilter/nf_conntrack_max"),
     ]
     return facts
 
@@ -162,7 +199,10 @@ def judge_memory(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     found = []
     if isinstance(facts.get("memory"), str):
         wanted = [check for check in ("memory_usage", "swap_usage") if options.wants(check)]
-        found += [Check(check, verdict.UNKNOWN, f"Memory: can't be read ({facts['memory']})") for check in wanted[:1]]
+        found += [
+            Check(check, verdict.UNKNOWN, f"Memory: can't be read ({facts['memory']})")
+            for check in wanted[:1]
+        ]
     elif options.wants("memory_usage"):
         total, available = facts["memory"]["total"], facts["memory"]["available"]
         value = 100.0 * (total - available) / total if total else 0.0
@@ -190,10 +230,16 @@ def judge_load(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
         if "load" in facts:
             value = facts["load"][2] / facts["cpus"]
             shown = " ".join(f"{one:.2f}" for one in facts["load"])
-            message = f"CPU load: {shown} on {facts['cpus']} CPUs ({value:.2f} per CPU over 15 minutes)"
-            found.append(thresholds.judge(options.limits_in_force["cpu_load"], "cpu_load", value, message))
+            message = (
+                f"CPU load: {shown} on {facts['cpus']} CPUs ({value:.2f} per CPU over 15 minutes)"
+            )
+            found.append(
+                thresholds.judge(options.limits_in_force["cpu_load"], "cpu_load", value, message)
+            )
         else:
-            found.append(Check("cpu_load", verdict.UNKNOWN, "CPU load: /proc/loadavg can't be read"))
+            found.append(
+                Check("cpu_load", verdict.UNKNOWN, "CPU load: /proc/loadavg can't be read")
+            )
     if options.wants("cpu_pressure"):
         found.append(_pressure("cpu_pressure", facts["pressure"]["cpu"], "some", options))
     if options.wants("io_pressure"):
@@ -216,16 +262,33 @@ def judge_processes(facts: Mapping[str, Any], options: NodeOptions) -> list[Chec
     if options.wants("stuck_processes"):
         stuck = facts["stuck"]
         limits = options.limits_in_force["stuck_processes"]
-        names = ", ".join(f"{one['name']} ({one['pid']})" for one in stuck[:5]) + (" …" if len(stuck) > 5 else "")
-        tool = any(one["name"] in GPU_TOOLS for one in stuck)  # then the driver is wedged, and only a reboot helps
+        names = ", ".join(f"{one['name']} ({one['pid']})" for one in stuck[:5]) + (
+            " …" if len(stuck) > 5 else ""
+        )
+        tool = any(
+            one["name"] in GPU_TOOLS for one in stuck
+        )  # then the driver is wedged, and only a reboot helps
         message = f"Processes stuck in the kernel: {len(stuck)}" + (f": {names}" if stuck else "")
         status = verdict.CRITICAL if tool else None
-        details = {"processes": [{"pid": one["pid"], "name": one["name"]} for one in stuck]} if stuck else None
-        check = thresholds.judge(limits, "stuck_processes", len(stuck), message, status, details=details)
+        details = (
+            {"processes": [{"pid": one["pid"], "name": one["name"]} for one in stuck]}
+            if stuck
+            else None
+        )
+        check = thresholds.judge(
+            limits, "stuck_processes", len(stuck), message, status, details=details
+        )
         found.append(replace(check, action="reboot") if tool else check)
     if options.wants("zombie_processes"):
         count = sum(1 for one in facts["table"] if one["state"] == "Z")
-        found.append(thresholds.judge(options.limits_in_force["zombie_processes"], "zombie_processes", count, f"Zombie processes: {count}"))
+        found.append(
+            thresholds.judge(
+                options.limits_in_force["zombie_processes"],
+                "zombie_processes",
+                count,
+                f"Zombie processes: {count}",
+            )
+        )
     return found
 
 
@@ -234,7 +297,10 @@ def judge_limits(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     found = []
     used_of = {
         "file_descriptors": ("Open files", facts["handles"]),
-        "process_ids": ("Tasks", [facts["tasks"], facts["pid_limit"]] if "tasks" in facts else None),
+        "process_ids": (
+            "Tasks",
+            [facts["tasks"], facts["pid_limit"]] if "tasks" in facts else None,
+        ),
         "conntrack": ("Tracked connections", facts["conntrack"]),
     }
     for check, (label, pair) in used_of.items():
@@ -242,11 +308,24 @@ def judge_limits(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             continue
         if not pair or pair[0] is None or not pair[1]:
             absent = check == "conntrack"
-            text = "no connection tracking in this kernel" if absent else "the kernel's counters can't be read"
-            found.append(Check(check, verdict.SKIPPED if absent else verdict.UNKNOWN, f"{label}: {text}"))
+            text = (
+                "no connection tracking in this kernel"
+                if absent
+                else "the kernel's counters can't be read"
+            )
+            found.append(
+                Check(check, verdict.SKIPPED if absent else verdict.UNKNOWN, f"{label}: {text}")
+            )
             continue
         value = 100.0 * pair[0] / pair[1]
         of = f" of {pair[1]}" if pair[1] < 1 << 60 else ", no limit"
         limits = options.limits_in_force[check]
-        found.append(thresholds.judge(limits, check, value, f"{label}: {thresholds.percent(value, limits)} ({pair[0]}{of})"))
+        found.append(
+            thresholds.judge(
+                limits,
+                check,
+                value,
+                f"{label}: {thresholds.percent(value, limits)} ({pair[0]}{of})",
+            )
+        )
     return found

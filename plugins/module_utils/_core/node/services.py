@@ -16,8 +16,22 @@ from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
 
-_SUFFIXES = (".service", ".socket", ".timer", ".mount", ".target", ".path", ".automount", ".swap", ".slice", ".scope", ".device")
-_PROPERTIES = "Id,Names,LoadState,LoadError,ActiveState,SubState,Result,NRestarts,UnitFileState,Type"
+_SUFFIXES = (
+    ".service",
+    ".socket",
+    ".timer",
+    ".mount",
+    ".target",
+    ".path",
+    ".automount",
+    ".swap",
+    ".slice",
+    ".scope",
+    ".device",
+)
+_PROPERTIES = (
+    "Id,Names,LoadState,LoadError,ActiveState,SubState,Result,NRestarts,UnitFileState,Type"
+)
 
 
 def booted(world: World) -> bool:
@@ -32,7 +46,10 @@ def unit(name: str) -> str:
 
 def parse_show(content: str) -> list[dict[str, str]]:
     """Return the property blocks of C(systemctl show), in their order."""
-    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in content.split("\n\n")]
+    blocks = [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        for block in content.split("\n\n")
+    ]
     return [block for block in blocks if "Id" in block]
 
 
@@ -46,18 +63,39 @@ def observe(world: World, options: NodeOptions, timeout: float) -> dict[str, Any
     half = timeout / 2
     bad: list[str] = []
     if options.wants("failed_units") or options.wants("flapping_units"):
-        listed = world.run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "--full", "--state=failed,auto-restart"], timeout=half)
+        listed = world.run(
+            [
+                "systemctl",
+                "list-units",
+                "--all",
+                "--plain",
+                "--no-legend",
+                "--no-pager",
+                "--full",
+                "--state=failed,auto-restart",
+            ],
+            timeout=half,
+        )
         if listed.returncode != 0:
-            raise CommandFailed(f"systemctl list-units failed: {listed.stderr.strip()[:200]}.", "", "systemctl")
+            raise CommandFailed(
+                f"systemctl list-units failed: {listed.stderr.strip()[:200]}.", "", "systemctl"
+            )
         bad = [words[0] for words in (line.split() for line in listed.stdout.splitlines()) if words]
     wanted = {name: unit(name) for name in options.services} if options.wants("service") else {}
     names = list(dict.fromkeys([*wanted.values(), *bad]))
     blocks: dict[str, dict[str, str]] = {}
     if names:
-        shown = world.run(["systemctl", "show", "--no-pager", f"--property={_PROPERTIES}", "--", *names], timeout=half)
+        shown = world.run(
+            ["systemctl", "show", "--no-pager", f"--property={_PROPERTIES}", "--", *names],
+            timeout=half,
+        )
         found = parse_show(shown.stdout)
         if len(found) < len(names):
-            raise CommandFailed(f"systemctl show failed: {shown.stderr.strip()[:200] or 'incomplete answer'}.", "", "systemctl")
+            raise CommandFailed(
+                f"systemctl show failed: {shown.stderr.strip()[:200] or 'incomplete answer'}.",
+                "",
+                "systemctl",
+            )
         blocks = dict(zip(names, found))
     return {
         "booted": True,
@@ -69,53 +107,146 @@ def observe(world: World, options: NodeOptions, timeout: float) -> dict[str, Any
 def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
     """Judge the units; C(restarts) (unit to count within the window, from the journal) is used when there."""
     if not facts["booted"]:
-        return [Check(name, verdict.SKIPPED, "systemd does not run here") for name in ("service", "failed_units", "flapping_units") if options.wants(name)]
+        return [
+            Check(name, verdict.SKIPPED, "systemd does not run here")
+            for name in ("service", "failed_units", "flapping_units")
+            if options.wants(name)
+        ]
     found = []
     if options.wants("service"):
         found += [_service(name, block, options) for name, block in facts["named"].items()]
     named = {block["Id"] for block in facts["named"].values()}
-    failed = sorted(block["Id"] for block in facts["bad"].values() if block.get("ActiveState") == "failed")
+    failed = sorted(
+        block["Id"] for block in facts["bad"].values() if block.get("ActiveState") == "failed"
+    )
     if options.wants("failed_units"):
         others = [name for name in failed if name not in named]
-        message = f"Failed units: {len(others)}" + (f": {', '.join(others[:8])}" + (" …" if len(others) > 8 else "") if others else "")
+        message = f"Failed units: {len(others)}" + (
+            f": {', '.join(others[:8])}" + (" …" if len(others) > 8 else "") if others else ""
+        )
         details = {"units": others} if others else None
-        found.append(thresholds.judge(options.limits_in_force["failed_units"], "failed_units", len(others), message, details=details))
+        found.append(
+            thresholds.judge(
+                options.limits_in_force["failed_units"],
+                "failed_units",
+                len(others),
+                message,
+                details=details,
+            )
+        )
     if options.wants("flapping_units"):
         restarts: dict[str, int] = dict(facts.get("restarts") or {})
         if facts.get("restarts") is None:
             # No journal to count in: what waits for its next start now, by systemd's own counter.
-            waiting = [block for block in facts["bad"].values() if block.get("SubState", "").startswith("auto-restart")]
+            waiting = [
+                block
+                for block in facts["bad"].values()
+                if block.get("SubState", "").startswith("auto-restart")
+            ]
             restarts = {block["Id"]: int(block.get("NRestarts") or 0) for block in waiting}
-        flapping = sorted((name, count) for name, count in restarts.items() if count >= options.flapping_restarts)
-        message = f"Flapping units: {len(flapping)}" + (": " + ", ".join(f"{name} ({count} restarts)" for name, count in flapping[:8]) if flapping else "")
+        flapping = sorted(
+            (name, count) for name, count in restarts.items() if count >= options.flapping_restarts
+        )
+        message = f"Flapping units: {len(flapping)}" + (
+            ": " + ", ".join(f"{name} ({count} restarts)" for name, count in flapping[:8])
+            if flapping
+            else ""
+        )
         more = {"units": dict(flapping)} if flapping else None
-        found.append(thresholds.judge(options.limits_in_force["flapping_units"], "flapping_units", len(flapping), message, details=more))
+        found.append(
+            thresholds.judge(
+                options.limits_in_force["flapping_units"],
+                "flapping_units",
+                len(flapping),
+                message,
+                details=more,
+            )
+        )
     return found
 
 
 def _service(name: str, block: Mapping[str, str], options: NodeOptions) -> Check:
-    load, active, sub = block.get("LoadState", ""), block.get("ActiveState", ""), block.get("SubState", "")
+    load, active, sub = (
+        block.get("LoadState", ""),
+        block.get("ActiveState", ""),
+        block.get("SubState", ""),
+    )
     if load == "not-found":
         if options.services_are_default():
             return Check("service", verdict.SKIPPED, f"Service {name}: not installed", name)
         text = f"Unknown service {name}: systemd knows no unit {unit(name)}"
-        return Check("service", verdict.CRITICAL, text, name, value="not-found", action="inspect", domain="node")
+        return Check(
+            "service",
+            verdict.CRITICAL,
+            text,
+            name,
+            value="not-found",
+            action="inspect",
+            domain="node",
+        )
     if load == "masked":
         if options.services_are_default():
-            return Check("service", verdict.SKIPPED, f"Service {name}: masked, switched off for good", name)
-        return Check("service", verdict.CRITICAL, f"Service {name}: masked", name, value="masked", action="inspect", domain="node")
+            return Check(
+                "service", verdict.SKIPPED, f"Service {name}: masked, switched off for good", name
+            )
+        return Check(
+            "service",
+            verdict.CRITICAL,
+            f"Service {name}: masked",
+            name,
+            value="masked",
+            action="inspect",
+            domain="node",
+        )
     if load != "loaded":
-        return Check("service", verdict.CRITICAL, f"Service {name}: its unit can't be loaded ({load})", name, value=load, action="inspect", domain="node")
+        return Check(
+            "service",
+            verdict.CRITICAL,
+            f"Service {name}: its unit can't be loaded ({load})",
+            name,
+            value=load,
+            action="inspect",
+            domain="node",
+        )
     if active in ("active", "reloading", "refreshing"):
-        return Check("service", verdict.PASS, f"Service {name}: {active} ({sub})", name, value=active)
+        return Check(
+            "service", verdict.PASS, f"Service {name}: {active} ({sub})", name, value=active
+        )
     job = block.get("Type") == "oneshot"
     if active == "activating" and job and not sub.startswith("auto-restart"):
-        return Check("service", verdict.PASS, f"Service {name}: a run is under way", name, value=active)
-    if active == "inactive" and job and block.get("Result") == "success" and unit(name).endswith(".service"):
+        return Check(
+            "service", verdict.PASS, f"Service {name}: a run is under way", name, value=active
+        )
+    if (
+        active == "inactive"
+        and job
+        and block.get("Result") == "success"
+        and unit(name).endswith(".service")
+    ):
         # A job that a timer starts: at rest is its normal state.
-        return Check("service", verdict.PASS, f"Service {name}: at rest, last run succeeded", name, value=active)
-    if active in ("activating", "deactivating", "maintenance") and not sub.startswith("auto-restart"):
-        return Check("service", verdict.WARNING, f"Service {name}: {active} ({sub})", name, value=active, action="inspect", domain="node")
+        return Check(
+            "service",
+            verdict.PASS,
+            f"Service {name}: at rest, last run succeeded",
+            name,
+            value=active,
+        )
+    if active in ("activating", "deactivating", "maintenance") and not sub.startswith(
+        "auto-restart"
+    ):
+        return Check(
+            "service",
+            verdict.WARNING,
+            f"Service {name}: {active} ({sub})",
+            name,
+            value=active,
+            action="inspect",
+            domain="node",
+        )
     reason = block.get("Result", "success")
-    text = f"Service {name}: {active} ({sub}" + (f", {reason})" if reason not in ("success", "") else ")")
-    return Check("service", verdict.CRITICAL, text, name, value=active, action="restart_app", domain="node")
+    text = f"Service {name}: {active} ({sub}" + (
+        f", {reason})" if reason not in ("success", "") else ")"
+    )
+    return Check(
+        "service", verdict.CRITICAL, text, name, value=active, action="restart_app", domain="node"
+    )

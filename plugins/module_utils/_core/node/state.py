@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .. import fsutil, verdict
+from .. import verdict
 from ..errors import FleetError, LockBusy, WriteFailed
+from ..system import files, locks
 from ..verdict import Check, isoformat
 from .options import NodeOptions, group_of
 from .thresholds import OFF, Limits
@@ -49,7 +50,11 @@ def _rank(check: Check, status: str) -> int:
 
 
 def steady(
-    checks: Iterable[Check], memory: Mapping[str, Mapping[str, Any]], now: float, age: float | None, options: NodeOptions
+    checks: Iterable[Check],
+    memory: Mapping[str, Mapping[str, Any]],
+    now: float,
+    age: float | None,
+    options: NodeOptions,
 ) -> tuple[list[Check], dict[str, dict[str, Any]]]:
     """Return the checks with the statuses that have lasted, and what to remember.
 
@@ -62,12 +67,19 @@ def steady(
     """
     checks = list(checks)
     found = []
-    silent = [check for check in checks if check.status == verdict.UNKNOWN or (check.check == "mount_responds" and check.status == verdict.CRITICAL)]
+    silent = [
+        check
+        for check in checks
+        if check.status == verdict.UNKNOWN
+        or (check.check == "mount_responds" and check.status == verdict.CRITICAL)
+    ]
     blind = {group_of(check.check) for check in silent}
     kept: dict[str, dict[str, Any]] = {}
     for key, before in memory.items():
         name = key.partition("|")[0]
-        if (not options.wants(name) or group_of(name) in blind) and now - float(before.get("seen", now)) < FORGET:
+        if (not options.wants(name) or group_of(name) in blind) and now - float(
+            before.get("seen", now)
+        ) < FORGET:
             kept[key] = dict(before)
     grace = age is not None and age < options.boot_grace
     for check in checks:
@@ -95,7 +107,11 @@ def steady(
             elif count >= need:
                 confirmed, since, count, direction = observed, now, 0, None
             else:
-                note = f" (seen {count} of {need} times, not raised yet)" if worse else f" (better {count} of {need} times, not cleared yet)"
+                note = (
+                    f" (seen {count} of {need} times, not raised yet)"
+                    if worse
+                    else f" (better {count} of {need} times, not cleared yet)"
+                )
         if held and limits and limits.clear:
             note = f" (not {'above' if limits.rule.below else 'below'} {limits.clear.text} yet, not cleared)"
         action, domain = check.action, check.domain
@@ -103,23 +119,56 @@ def steady(
             raised = confirmed in (verdict.WARNING, verdict.CRITICAL, verdict.UNKNOWN)
             action = str(old.get("action") or "none") if old and raised else "none"
             domain = old.get("domain") if old and raised else None
-        details = {**(check.details or {}), "observed": check.status} if confirmed != check.status else check.details
-        found.append(replace(check, status=confirmed, message=check.message + note, since=isoformat(since), action=action, domain=domain, details=details))
-        kept[key] = {"status": confirmed, "since": since, "count": count, "direction": direction, "action": action, "domain": domain, "seen": now}
+        details = (
+            {**(check.details or {}), "observed": check.status}
+            if confirmed != check.status
+            else check.details
+        )
+        found.append(
+            replace(
+                check,
+                status=confirmed,
+                message=check.message + note,
+                since=isoformat(since),
+                action=action,
+                domain=domain,
+                details=details,
+            )
+        )
+        kept[key] = {
+            "status": confirmed,
+            "since": since,
+            "count": count,
+            "direction": direction,
+            "action": action,
+            "domain": domain,
+            "seen": now,
+        }
     return found, kept
 
 
 def _held_back(check: Check, confirmed: str, limits: Limits | None) -> str:
     """Return the status that counts: a raised check passes only when its value no longer hits the clear limit, until then it warns at least."""
-    if not limits or not limits.clear or isinstance(check.value, bool) or not isinstance(check.value, (int, float)):
+    if (
+        not limits
+        or not limits.clear
+        or isinstance(check.value, bool)
+        or not isinstance(check.value, (int, float))
+    ):
         return check.status
-    if check.status != verdict.PASS or confirmed not in (verdict.WARNING, verdict.CRITICAL) or not limits.clear.hit(check.value):
+    if (
+        check.status != verdict.PASS
+        or confirmed not in (verdict.WARNING, verdict.CRITICAL)
+        or not limits.clear.hit(check.value)
+    ):
         return check.status
     return verdict.WARNING if limits.warning.text != OFF else confirmed
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e11  # NaN is not below it either
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e11
+    )  # NaN is not below it either
 
 
 def _valid(one: Any) -> bool:
@@ -142,7 +191,7 @@ def load(path: str) -> tuple[dict[str, Any], str | None]:
     if os.path.exists(path) and not os.path.isfile(path):
         return empty, f"{path} is not a file."
     try:
-        content = fsutil.read_json(path)
+        content = files.read_json(path)
     except FleetError as error:
         return empty, error.message
     except RecursionError:
@@ -151,7 +200,11 @@ def load(path: str) -> tuple[dict[str, Any], str | None]:
         return empty, None
     if isinstance(content, dict) and content.get("version") == VERSION:
         checks, counters = content.get("checks"), content.get("counters")
-        if isinstance(checks, dict) and isinstance(counters, dict) and all(_valid(one) for one in checks.values()):
+        if (
+            isinstance(checks, dict)
+            and isinstance(counters, dict)
+            and all(_valid(one) for one in checks.values())
+        ):
             return {"version": VERSION, "checks": checks, "counters": counters}, None
     return empty, f"{path} is not a state file of this version."
 
@@ -166,20 +219,32 @@ def opened(path: str, write: bool) -> Iterator[dict[str, Any]]:
     """
     with contextlib.ExitStack() as stack:
         if write:
-            if os.path.exists(path) and not os.path.isfile(path):  # writing would put a file in its place, /dev/null's too
-                raise WriteFailed(f"{path} is not a file, so no state is kept there.", "Name another state_file.", path)
+            if os.path.exists(path) and not os.path.isfile(
+                path
+            ):  # writing would put a file in its place, /dev/null's too
+                raise WriteFailed(
+                    f"{path} is not a file, so no state is kept there.",
+                    "Name another state_file.",
+                    path,
+                )
             folder = os.path.dirname(path)
             if not os.path.isdir(folder):
                 try:
-                    os.mkdir(folder, 0o750)  # one level only: a longer path that does not exist is a mistake
+                    os.mkdir(
+                        folder, 0o750
+                    )  # one level only: a longer path that does not exist is a mistake
                 except FileExistsError:
                     pass
                 except OSError as error:
-                    raise WriteFailed(f"Can't make {folder} for the state file: {error.strerror}.", "Make it, or name another state_file.", path) from error
+                    raise WriteFailed(
+                        f"Can't make {folder} for the state file: {error.strerror}.",
+                        "Make it, or name another state_file.",
+                        path,
+                    ) from error
             end = time.monotonic() + PATIENCE
             while True:
                 try:
-                    stack.enter_context(fsutil.lock(path + ".lock", "health check"))
+                    stack.enter_context(locks.lock(path + ".lock", "health check"))
                     break
                 except LockBusy:
                     if time.monotonic() >= end:
@@ -190,4 +255,6 @@ def opened(path: str, write: bool) -> Iterator[dict[str, Any]]:
         yield yield_state
         if write:
             yield_state.pop("problem")
-            fsutil.atomic_write(path, json.dumps(yield_state, indent=1, sort_keys=True) + "\n", mode=0o640)
+            files.atomic_write(
+                path, json.dumps(yield_state, indent=1, sort_keys=True) + "\n", mode=0o640
+            )

@@ -17,17 +17,26 @@ from typing import Any
 from .. import verdict
 from ..errors import CommandFailed, NotUsable
 from ..ports import World
+from ..system import procfs
+from ..system.procfs import Problem
 from ..verdict import Check, isoformat
-from . import files, hardware, resources, thresholds
-from .files import Problem
+from . import hardware, resources, thresholds
 from .options import NodeOptions
 
 #: Bits of /proc/sys/kernel/tainted that tell of a fault (Documentation/admin-guide/tainted-kernels.rst). Proprietary, out-of-tree and
 #: unsigned modules are how every GPU node runs.
-TAINTS = {4: "a machine check happened", 5: "a bad page was found", 7: "the kernel crashed in part (oops)", 14: "a lock-up happened"}
+TAINTS = {
+    4: "a machine check happened",
+    5: "a bad page was found",
+    7: "the kernel crashed in part (oops)",
+    14: "a lock-up happened",
+}
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5
-_PEM = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----(.+?)-----END (?:TRUSTED |X509 )?CERTIFICATE-----", re.DOTALL)
+_PEM = re.compile(
+    rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----(.+?)-----END (?:TRUSTED |X509 )?CERTIFICATE-----",
+    re.DOTALL,
+)
 
 
 def kernel_clock() -> dict[str, Any]:
@@ -68,7 +77,11 @@ def chrony_offset(world: World, timeout: float) -> dict[str, Any] | None:
     words = done.stdout.strip().split(",")
     if done.returncode != 0 or len(words) < 14:
         return None
-    return {"synchronised": words[13] != "Not synchronised" and words[2] != "0", "offset": abs(float(words[4])), "error": float(words[11])}
+    return {
+        "synchronised": words[13] != "Not synchronised" and words[2] != "0",
+        "offset": abs(float(words[4])),
+        "error": float(words[11]),
+    }
 
 
 def newest_kernel(world: World, running: str) -> str | None:
@@ -81,9 +94,12 @@ def newest_kernel(world: World, running: str) -> str | None:
 
     numbers, flavour = parts(running)
     best, name = numbers, None
-    for release in files.folder(world, "/lib/modules"):
+    for release in procfs.folder(world, "/lib/modules"):
         own, own_flavour = parts(release)
-        bootable = any(os.path.exists(world.path(path.format(release))) for path in ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz"))
+        bootable = any(
+            os.path.exists(world.path(path.format(release)))
+            for path in ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz")
+        )
         if own_flavour == flavour and bootable and own > best:
             best, name = own, release
     return name
@@ -93,19 +109,31 @@ def reboot_required(world: World) -> dict[str, Any]:
     """Return whether (C(needed)) and why (C(reason)) this system waits for a reboot: Debian's flag file, else a newer installed kernel."""
     for path in ("/run/reboot-required", "/var/run/reboot-required"):
         if os.path.exists(world.path(path)):
-            packages = sorted(set(files.lines(world, path + ".pkgs")))
-            return {"needed": True, "reason": ", ".join(packages[:5]) + (" …" if len(packages) > 5 else "") if packages else "asked for by a package"}
-    running = files.text(world, "/proc/sys/kernel/osrelease") or ""
+            packages = sorted(set(procfs.lines(world, path + ".pkgs")))
+            return {
+                "needed": True,
+                "reason": ", ".join(packages[:5]) + (" …" if len(packages) > 5 else "")
+                if packages
+                else "asked for by a package",
+            }
+    running = procfs.text(world, "/proc/sys/kernel/osrelease") or ""
     newer = newest_kernel(world, running) if running else None
-    return {"needed": bool(newer), "reason": f"kernel {newer} is installed, {running} runs" if newer else ""}
+    return {
+        "needed": bool(newer),
+        "reason": f"kernel {newer} is installed, {running} runs" if newer else "",
+    }
 
 
 def needs_restarting(world: World, timeout: float) -> dict[str, Any]:
     """Ask C(needs-restarting -r) (yum-utils, dnf-utils): exit status 1 means yes. :raises CommandFailed: no answer."""
     done = world.run(["needs-restarting", "-r"], timeout=timeout)
     if done.returncode not in (0, 1):
-        raise CommandFailed(f"needs-restarting failed: {done.stderr.strip()[:200]}.", "", "needs-restarting")
-    updated = [line.strip(" *") for line in done.stdout.splitlines() if line.strip().startswith("*")]
+        raise CommandFailed(
+            f"needs-restarting failed: {done.stderr.strip()[:200]}.", "", "needs-restarting"
+        )
+    updated = [
+        line.strip(" *") for line in done.stdout.splitlines() if line.strip().startswith("*")
+    ]
     return {"needed": done.returncode == 1, "reason": ", ".join(updated[:5]) or "updated packages"}
 
 
@@ -167,7 +195,10 @@ def certificate(world: World, path: str) -> dict[str, float] | str:
         return "holds a damaged certificate"
     if not found:
         return "holds no certificate"
-    return {"begins": max(begins for begins, _ends in found), "ends": min(ends for _begins, ends in found)}
+    return {
+        "begins": max(begins for begins, _ends in found),
+        "ends": min(ends for _begins, ends in found),
+    }
 
 
 def security_updates(world: World, timeout: float) -> list[str] | None:
@@ -176,22 +207,34 @@ def security_updates(world: World, timeout: float) -> list[str] | None:
     :raises CommandFailed: the package manager failed or did not answer.
     """
     if hardware.tool(world, "apt-get"):
-        done = world.run(["apt-get", "-s", "-o", "Debug::NoLocking=true", "dist-upgrade"], timeout=timeout)
-        found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("Inst ") and re.search(r"-[Ss]ecurity\b", line)]
+        done = world.run(
+            ["apt-get", "-s", "-o", "Debug::NoLocking=true", "dist-upgrade"], timeout=timeout
+        )
+        found = [
+            line.split()[1]
+            for line in done.stdout.splitlines()
+            if line.startswith("Inst ") and re.search(r"-[Ss]ecurity\b", line)
+        ]
     elif hardware.tool(world, "dnf"):
         done = world.run(["dnf", "-q", "-C", "updateinfo", "list", "--security"], timeout=timeout)
         found = [line.split()[-1] for line in done.stdout.splitlines() if len(line.split()) >= 3]
     else:
         return None
     if done.returncode != 0:
-        raise CommandFailed(f"The package manager failed: {done.stderr.strip()[:200]}.", "", "apt-get")
+        raise CommandFailed(
+            f"The package manager failed: {done.stderr.strip()[:200]}.", "", "apt-get"
+        )
     return sorted(set(found))
 
 
 def observe(world: World, options: NodeOptions) -> dict[str, Any]:
     """Read what costs nothing: uptime, flags, taint, the kernel's clock."""
-    facts: dict[str, Any] = {"container": files.in_container(world), "boot": resources.boot_time(world), "now": world.clock.now()}
-    facts["taint"] = files.number(world, "/proc/sys/kernel/tainted")
+    facts: dict[str, Any] = {
+        "container": procfs.in_container(world),
+        "boot": resources.boot_time(world),
+        "now": world.clock.now(),
+    }
+    facts["taint"] = procfs.number(world, "/proc/sys/kernel/tainted")
     if options.wants("reboot_required"):
         facts["reboot"] = reboot_required(world)
     if options.wants("time_sync"):
@@ -222,7 +265,9 @@ def _uptime(facts: Mapping[str, Any], options: NodeOptions) -> Check:
     days = (facts["now"] - facts["boot"]) / 86400
     shown = f"{days:.0f} days" if days >= 2 else f"{days * 24:.1f} hours"
     details = {"boot_time": isoformat(facts["boot"])}
-    return thresholds.judge(options.limits_in_force["uptime"], "uptime", days, f"Uptime: {shown}", details=details)
+    return thresholds.judge(
+        options.limits_in_force["uptime"], "uptime", days, f"Uptime: {shown}", details=details
+    )
 
 
 def _reboot(facts: Mapping[str, Any]) -> Check:
@@ -230,7 +275,14 @@ def _reboot(facts: Mapping[str, Any]) -> Check:
     if isinstance(found, str):
         return Check("reboot_required", verdict.UNKNOWN, f"Reboot required: {found}")
     if found["needed"]:
-        return Check("reboot_required", verdict.WARNING, f"Reboot required: yes, {found['reason']}", value=True, action="reboot", domain="node")
+        return Check(
+            "reboot_required",
+            verdict.WARNING,
+            f"Reboot required: yes, {found['reason']}",
+            value=True,
+            action="reboot",
+            domain="node",
+        )
     return Check("reboot_required", verdict.PASS, "Reboot required: no", value=False)
 
 
@@ -243,8 +295,15 @@ def _clock(facts: Mapping[str, Any], options: NodeOptions) -> Check:
         return Check("time_sync", verdict.UNKNOWN, f"Clock: {clock}")
     value = clock["offset"]
     if not clock["synchronised"]:
-        return thresholds.judge(limits, "time_sync", value, "Clock: not synchronised", verdict.WARNING)
-    return thresholds.judge(limits, "time_sync", float(f"{value:.6f}"), f"Clock: synchronised, {value * 1000:.1f} ms off")
+        return thresholds.judge(
+            limits, "time_sync", value, "Clock: not synchronised", verdict.WARNING
+        )
+    return thresholds.judge(
+        limits,
+        "time_sync",
+        float(f"{value:.6f}"),
+        f"Clock: synchronised, {value * 1000:.1f} ms off",
+    )
 
 
 def _taint(taint: int | None) -> Check:
@@ -252,7 +311,14 @@ def _taint(taint: int | None) -> Check:
         return Check("kernel_taint", verdict.SKIPPED, "Kernel taint: not reported")
     reasons = [text for bit, text in TAINTS.items() if taint >> bit & 1]
     if reasons:
-        return Check("kernel_taint", verdict.WARNING, f"Kernel taint: {', '.join(reasons)} ({taint})", value=taint, action="reboot", domain="node")
+        return Check(
+            "kernel_taint",
+            verdict.WARNING,
+            f"Kernel taint: {', '.join(reasons)} ({taint})",
+            value=taint,
+            action="reboot",
+            domain="node",
+        )
     return Check("kernel_taint", verdict.PASS, f"Kernel taint: no fault ({taint})", value=taint)
 
 
@@ -263,7 +329,11 @@ def judge_certificates(read: Mapping[str, Any], now: float, options: NodeOptions
         head = f"Certificate {path}: "
         if not isinstance(answer, Mapping):
             status = verdict.UNKNOWN if isinstance(answer, Problem) else verdict.CRITICAL
-            found.append(Check("certificate", status, f"{head}{answer}", path, action="inspect", domain="node"))
+            found.append(
+                Check(
+                    "certificate", status, f"{head}{answer}", path, action="inspect", domain="node"
+                )
+            )
             continue
         days = (answer["ends"] - now) / 86400
         details = {"begins": isoformat(answer["begins"]), "ends": isoformat(answer["ends"])}
@@ -272,16 +342,32 @@ def judge_certificates(read: Mapping[str, Any], now: float, options: NodeOptions
         expired = verdict.CRITICAL if days < 0 or early else None
         text = f"not valid before {details['begins']}" if early else text
         limits = options.limits_in_force["certificate"]
-        found.append(thresholds.judge(limits, "certificate", days, head + text, expired, subject=path, details=details))
+        found.append(
+            thresholds.judge(
+                limits, "certificate", days, head + text, expired, subject=path, details=details
+            )
+        )
     return found
 
 
 def judge_updates(answer: Any, options: NodeOptions) -> list[Check]:
     """Judge the pending security updates: a list of packages, None (no package manager), or a problem's text."""
     if answer is None:
-        return [Check("security_updates", verdict.SKIPPED, "Security updates: neither apt nor dnf here")]
+        return [
+            Check("security_updates", verdict.SKIPPED, "Security updates: neither apt nor dnf here")
+        ]
     if isinstance(answer, str):
         return [Check("security_updates", verdict.UNKNOWN, f"Security updates: {answer}")]
-    text = f"Security updates: {len(answer)} pending" + (f": {', '.join(answer[:5])}" + (" …" if len(answer) > 5 else "") if answer else "")
+    text = f"Security updates: {len(answer)} pending" + (
+        f": {', '.join(answer[:5])}" + (" …" if len(answer) > 5 else "") if answer else ""
+    )
     details = {"packages": answer} if answer else None
-    return [thresholds.judge(options.limits_in_force["security_updates"], "security_updates", len(answer), text, details=details)]
+    return [
+        thresholds.judge(
+            options.limits_in_force["security_updates"],
+            "security_updates",
+            len(answer),
+            text,
+            details=details,
+        )
+    ]

@@ -67,13 +67,17 @@ def parse(given: Any, below: bool = False) -> Limit:
                 raise ValueError
             if inside:
                 return Limit(text, 0.0, number, True)
-            return Limit(text, number if below else -math.inf, math.inf if below else number, plain=number)
+            return Limit(
+                text, number if below else -math.inf, math.inf if below else number, plain=number
+            )
         low = -math.inf if start == "~" else float(start or 0)
         high = float(end) if end else math.inf
         if math.isnan(low) or math.isnan(high) or low > high:
             raise ValueError
     except ValueError:
-        raise ValueError(f"{text!r} is neither a number nor a range such as 10:20, ~:5 or @5:10") from None
+        raise ValueError(
+            f"{text!r} is neither a number nor a range such as 10:20, ~:5 or @5:10"
+        ) from None
     return Limit(text, low, high, inside)
 
 
@@ -151,7 +155,11 @@ def resolve(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Limits]:
     for name, rule in RULES.items():
         own = given.get(name, {})
         read: dict[str, Limit | None] = {}
-        for kind, default in (("warning", rule.warning), ("critical", rule.critical), ("clear", None)):
+        for kind, default in (
+            ("warning", rule.warning),
+            ("critical", rule.critical),
+            ("clear", None),
+        ):
             value = own.get(kind)
             value = default if value is None else value
             if value is None:
@@ -160,18 +168,28 @@ def resolve(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Limits]:
             try:
                 limit = parse(value, rule.below)
             except ValueError as error:
-                raise OptionError(f"The {kind} limit of {name} can't be used: {error}.", "", name) from None
+                raise OptionError(
+                    f"The {kind} limit of {name} can't be used: {error}.", "", name
+                ) from None
             if rule.percent and limit.plain is not None and not 0 <= limit.plain <= 100:
-                raise OptionError(f"The {kind} limit of {name} is {limit.text}, but a percentage lies between 0 and 100.", "", name)
+                raise OptionError(
+                    f"The {kind} limit of {name} is {limit.text}, but a percentage lies between 0 and 100.",
+                    "",
+                    name,
+                )
             read[kind] = limit
         warning, critical = read["warning"], read["critical"]
         if warning is None or critical is None:  # both have defaults; said for the type checker
             continue
         if _crossed(warning, critical, rule.below):
             raise OptionError(
-                f"The warning limit of {name} ({warning.text}) lies beyond its critical limit ({critical.text}).", "Exchange or correct them.", name
+                f"The warning limit of {name} ({warning.text}) lies beyond its critical limit ({critical.text}).",
+                "Exchange or correct them.",
+                name,
             )
-        source = "user" if (warning.text, critical.text) != (rule.warning, rule.critical) else "default"
+        source = (
+            "user" if (warning.text, critical.text) != (rule.warning, rule.critical) else "default"
+        )
         found[name] = Limits(rule, warning, critical, source, read["clear"])
     return found
 
@@ -179,10 +197,16 @@ def resolve(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Limits]:
 def percent(value: float, limits: Limits) -> str:
     """Return a percentage as people read it, but never rounded across a limit: 79.6 does not read 80% where 80% would be a warning."""
     text = f"{value:.0f}"
-    return f"{text}%" if limits.level(float(text)) == limits.level(value) else f"{math.floor(value * 10) / 10:.1f}%"
+    return (
+        f"{text}%"
+        if limits.level(float(text)) == limits.level(value)
+        else f"{math.floor(value * 10) / 10:.1f}%"
+    )
 
 
-def judge(limits: Limits, check: str, value: float, message: str, status: str | None = None, **more: Any) -> Check:
+def judge(
+    limits: Limits, check: str, value: float, message: str, status: str | None = None, **more: Any
+) -> Check:
     """Return the check for a measured value; C(status) overrules what the limits say. C(value) is rounded to what people read."""
     status = limits.level(value) if status is None else status
     bad = status in (verdict.WARNING, verdict.CRITICAL)

@@ -10,7 +10,13 @@ from typing import Any
 
 from .. import verdict
 
-_COLOURS = {verdict.PASS: "32", verdict.WARNING: "33", verdict.UNKNOWN: "35", verdict.CRITICAL: "31;1", verdict.SKIPPED: "2"}
+_COLOURS = {
+    verdict.PASS: "32",
+    verdict.WARNING: "33",
+    verdict.UNKNOWN: "35",
+    verdict.CRITICAL: "31;1",
+    verdict.SKIPPED: "2",
+}
 
 
 def paint(text: str, status: str, colour: bool) -> str:
@@ -23,7 +29,11 @@ def document(result: Mapping[str, Any], colour: bool = False, verbose: bool = Fa
 
     Checks that passed or were skipped are shown only when C(verbose).
     """
-    checks = [check for check in result["checks"] if verbose or check["status"] not in (verdict.PASS, verdict.SKIPPED)]
+    checks = [
+        check
+        for check in result["checks"]
+        if verbose or check["status"] not in (verdict.PASS, verdict.SKIPPED)
+    ]
     width = max((len(check["check"]) for check in checks), default=0)
     lines = []
     for check in checks:
@@ -32,7 +42,14 @@ def document(result: Mapping[str, Any], colour: bool = False, verbose: bool = Fa
     summary = result["summary"]
     if summary["total"] == 0:
         why = [check["message"] for check in result["checks"]]
-        return [*lines, paint(f"{result['hostname']}: nothing to check. {' '.join(why[:1])}".strip(), verdict.SKIPPED, colour)]
+        return [
+            *lines,
+            paint(
+                f"{result['hostname']}: nothing to check. {' '.join(why[:1])}".strip(),
+                verdict.SKIPPED,
+                colour,
+            ),
+        ]
     counts = f"{summary['passed']} passed, {summary['warnings']} warnings, {summary['failed']} critical, {summary['skipped']} skipped"
     head = paint(summary["status"].upper(), summary["status"], colour)
     return [*lines, f"{result['hostname']}: {head}, score {summary['health_score']:g} ({counts})"]
@@ -46,7 +63,9 @@ def table(rows: Iterable[Iterable[Any]], rule: bool = False) -> list[str]:
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     if rule:
         cells.insert(1, ["-" * width for width in widths])
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells
+    ]
 
 
 def gpus(found: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -54,10 +73,25 @@ def gpus(found: Iterable[Mapping[str, Any]]) -> list[str]:
     rows: list[list[Any]] = [["GPU", "NAME", "TEMP", "UTIL", "MEMORY", "POWER"]]
 
     def show(value: Any, unit: str = "") -> str:
-        return "-" if value is None else f"{value:g}{unit}" if isinstance(value, (int, float)) else str(value)
+        return (
+            "-"
+            if value is None
+            else f"{value:g}{unit}"
+            if isinstance(value, (int, float))
+            else str(value)
+        )
 
     for gpu in found:
         memory = f"{show(gpu.get('mem_used'))} / {show(gpu.get('mem_total'), ' MiB')}"
         power = f"{show(gpu.get('power_draw'))} / {show(gpu.get('power_limit'), ' W')}"
-        rows.append([gpu.get("id"), gpu.get("name"), show(gpu.get("temp"), " C"), show(gpu.get("util_gpu"), " %"), memory, power])
+        rows.append(
+            [
+                gpu.get("id"),
+                gpu.get("name"),
+                show(gpu.get("temp"), " C"),
+                show(gpu.get("util_gpu"), " %"),
+                memory,
+                power,
+            ]
+        )
     return table(rows) if len(rows) > 1 else []

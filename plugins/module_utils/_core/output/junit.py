@@ -29,7 +29,9 @@ def _attribute(value: Any) -> str:
     return '"' + clean.replace("\t", "&#9;").replace("\n", "&#10;").replace("\r", "&#13;") + '"'
 
 
-def render(result: Mapping[str, Any], suite: str = "node_health", warnings_fail: bool = False) -> str:
+def render(
+    result: Mapping[str, Any], suite: str = "node_health", warnings_fail: bool = False
+) -> str:
     """Return a verdict document (C(Document.to_dict()), or a module's result) as JUnit XML, ending with a new line.
 
     :param suite: name of the test suite. :param warnings_fail: count warnings as failures too.
@@ -48,7 +50,11 @@ def render(result: Mapping[str, Any], suite: str = "node_health", warnings_fail:
         elif kind == "skipped":
             body = f"      <skipped message={_attribute(check['message'])}/>"
         else:
-            more = "\n".join(f"{key}: {check[key]}" for key in ("value", "unit", "warn", "crit", "since", "action") if check.get(key) is not None)
+            more = "\n".join(
+                f"{key}: {check[key]}"
+                for key in ("value", "unit", "warn", "crit", "since", "action")
+                if check.get(key) is not None
+            )
             body = f"      <{kind} message={_attribute(check['message'])} type={_attribute(check['status'])}>{_text(more)}</{kind}>"
         if kind is not None:
             counts[kind] += 1
@@ -59,11 +65,20 @@ def render(result: Mapping[str, Any], suite: str = "node_health", warnings_fail:
         f"  <testsuite name={_attribute(suite)} {numbers} skipped={_attribute(counts['skipped'])} time={_attribute(f'{seconds:.3f}')}"
         f" timestamp={_attribute(stamp)} hostname={_attribute(result['hostname'])}>"
     )
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites {numbers}>", suite_head, *cases, "  </testsuite>", "</testsuites>"]
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        f"<testsuites {numbers}>",
+        suite_head,
+        *cases,
+        "  </testsuite>",
+        "</testsuites>",
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _kind(status: str, warnings_fail: bool) -> str | None:
     if status == verdict.WARNING:
         return "failure" if warnings_fail else None
-    return {verdict.CRITICAL: "failure", verdict.UNKNOWN: "error", verdict.SKIPPED: "skipped"}.get(status)
+    return {verdict.CRITICAL: "failure", verdict.UNKNOWN: "error", verdict.SKIPPED: "skipped"}.get(
+        status
+    )

@@ -15,7 +15,12 @@ from typing import Any
 
 from .. import verdict
 
-_WORDS = {verdict.SKIPPED: "OK", verdict.PASS: "OK", verdict.WARNING: "WARNING", verdict.CRITICAL: "CRITICAL"}
+_WORDS = {
+    verdict.SKIPPED: "OK",
+    verdict.PASS: "OK",
+    verdict.WARNING: "WARNING",
+    verdict.CRITICAL: "CRITICAL",
+}
 #: Our units -> units of measurement the guidelines know; others stand for a plain number.
 _UNITS = {"%": "%", "s": "s", "ms": "ms", "us": "us", "B": "B", "KB": "KB", "MB": "MB", "GB": "GB"}
 #: Problems named on the first line; the further lines have all.
@@ -29,11 +34,15 @@ def render(result: Mapping[str, Any], name: str = "NODE") -> str:
     """
     judged = [check for check in result["checks"] if check["status"] != verdict.SKIPPED]
     bad = [check for check in judged if check["status"] != verdict.PASS]
-    bad.sort(key=lambda check: -verdict.STATUSES.index(check["status"]))  # stable: the document's order within a status
+    bad.sort(
+        key=lambda check: -verdict.STATUSES.index(check["status"])
+    )  # stable: the document's order within a status
     summary = result["summary"]
     score = "" if summary["health_score"] is None else f", score {summary['health_score']:g}"
     if bad:
-        said = "; ".join(_plain(check["message"]) for check in bad[:_MOST]) + (f"; and {len(bad) - _MOST} more" if len(bad) > _MOST else "")
+        said = "; ".join(_plain(check["message"]) for check in bad[:_MOST]) + (
+            f"; and {len(bad) - _MOST} more" if len(bad) > _MOST else ""
+        )
     else:
         said = f"{summary['passed']} checks passed" if judged else "nothing to check here"
     first = f"{name} {_WORDS[result['status']]} - {said}{score}"
@@ -53,7 +62,11 @@ def _perfdata(judged: list[Mapping[str, Any]], summary: Mapping[str, Any]) -> st
     found: dict[str, str] = {}
     for check in judged:
         value = check.get("value")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+        ):
             continue
         label = check["check"] + (f" {check['subject']}" if check.get("subject") else "")
         unit = _UNITS.get(check.get("unit") or "", "")
@@ -78,4 +91,10 @@ def _number(value: float) -> str:
 
 
 def _limit(limit: Any) -> str:
-    return "" if limit is None or isinstance(limit, bool) else _number(limit) if isinstance(limit, (int, float)) else str(limit)
+    return (
+        ""
+        if limit is None or isinstance(limit, bool)
+        else _number(limit)
+        if isinstance(limit, (int, float))
+        else str(limit)
+    )

@@ -13,7 +13,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .. import fsutil, verdict
+from .. import verdict
+from ..system import files
 
 
 @dataclass(frozen=True)
@@ -32,27 +33,57 @@ STATUS_VALUES = {verdict.PASS: 0, verdict.WARNING: 1, verdict.CRITICAL: 2, verdi
 METRICS: dict[str, tuple[str, str]] = {
     "mlops_gpu_devices": ("gauge", "Number of GPUs the driver reports."),
     "mlops_gpu_info": ("gauge", "Always 1; the labels say which GPU and driver this is."),
-    "mlops_gpu_status": ("gauge", "Worst check of this GPU: 0 pass, 1 warning, 2 critical, 3 unknown."),
+    "mlops_gpu_status": (
+        "gauge",
+        "Worst check of this GPU: 0 pass, 1 warning, 2 critical, 3 unknown.",
+    ),
     "mlops_gpu_temperature_celsius": ("gauge", "Core temperature."),
     "mlops_gpu_memory_temperature_celsius": ("gauge", "Memory temperature."),
-    "mlops_gpu_temperature_margin_celsius": ("gauge", "Distance to the nearest slowdown threshold as the device reports it."),
+    "mlops_gpu_temperature_margin_celsius": (
+        "gauge",
+        "Distance to the nearest slowdown threshold as the device reports it.",
+    ),
     "mlops_gpu_utilization_ratio": ("gauge", "Share of time in which a kernel was running."),
-    "mlops_gpu_memory_utilization_ratio": ("gauge", "Share of time in which the memory controller was busy."),
+    "mlops_gpu_memory_utilization_ratio": (
+        "gauge",
+        "Share of time in which the memory controller was busy.",
+    ),
     "mlops_gpu_memory_used_bytes": ("gauge", "Memory allocated, without what the driver reserves."),
     "mlops_gpu_memory_size_bytes": ("gauge", "Memory of the device."),
     "mlops_gpu_power_draw_watts": ("gauge", "Power draw."),
     "mlops_gpu_power_limit_watts": ("gauge", "Enforced power limit."),
-    "mlops_gpu_ecc_uncorrected_errors": ("gauge", "Uncorrected memory errors since the driver was loaded."),
-    "mlops_gpu_ecc_corrected_errors": ("gauge", "Corrected memory errors since the driver was loaded."),
-    "mlops_gpu_xid_errors": ("gauge", "Driver errors of this Xid number in the kernel log of the looked-at window."),
+    "mlops_gpu_ecc_uncorrected_errors": (
+        "gauge",
+        "Uncorrected memory errors since the driver was loaded.",
+    ),
+    "mlops_gpu_ecc_corrected_errors": (
+        "gauge",
+        "Corrected memory errors since the driver was loaded.",
+    ),
+    "mlops_gpu_xid_errors": (
+        "gauge",
+        "Driver errors of this Xid number in the kernel log of the looked-at window.",
+    ),
 }
 
 
 def _register_part(part: str, what: str) -> None:
-    METRICS[f"mlops_{part}_check_status"] = ("gauge", f"Result of one {what} check: 0 pass, 1 warning, 2 critical, 3 unknown.")
-    METRICS[f"mlops_{part}_health_score"] = ("gauge", f"Score of the {what} checks from 0 to 100; 100 means all passed.")
-    METRICS[f"mlops_{part}_exit_code"] = ("gauge", f"Verdict of the {what} checks: 0 healthy, 1 warning, 2 critical.")
-    METRICS[f"mlops_{part}_last_run_timestamp_seconds"] = ("gauge", f"When the {what} checks ran, seconds since the epoch.")
+    METRICS[f"mlops_{part}_check_status"] = (
+        "gauge",
+        f"Result of one {what} check: 0 pass, 1 warning, 2 critical, 3 unknown.",
+    )
+    METRICS[f"mlops_{part}_health_score"] = (
+        "gauge",
+        f"Score of the {what} checks from 0 to 100; 100 means all passed.",
+    )
+    METRICS[f"mlops_{part}_exit_code"] = (
+        "gauge",
+        f"Verdict of the {what} checks: 0 healthy, 1 warning, 2 critical.",
+    )
+    METRICS[f"mlops_{part}_last_run_timestamp_seconds"] = (
+        "gauge",
+        f"When the {what} checks ran, seconds since the epoch.",
+    )
 
 
 _register_part("gpu", "GPU")
@@ -71,7 +102,12 @@ def of_checks(part: str, checks: Iterable[verdict.Check], now: float) -> list[Sa
         if check.status != verdict.SKIPPED:
             key = (check.check, check.subject or "")
             worst[key] = verdict.worst((worst.get(key, verdict.SKIPPED), check.status))
-    found = [Sample(f"mlops_{part}_check_status", {"check": name, "subject": subject}, STATUS_VALUES[status]) for (name, subject), status in worst.items()]
+    found = [
+        Sample(
+            f"mlops_{part}_check_status", {"check": name, "subject": subject}, STATUS_VALUES[status]
+        )
+        for (name, subject), status in worst.items()
+    ]
     summary = verdict.Summary.of(checks)
     found.append(Sample(f"mlops_{part}_health_score", {}, summary.health_score))
     found.append(Sample(f"mlops_{part}_exit_code", {}, summary.exit_code))
@@ -103,7 +139,9 @@ def render(samples: Iterable[Sample]) -> str:
             raise ValueError(f"metric {sample.name} is not registered")
         if sample.value is None:
             continue
-        labels = ",".join(f'{name}="{_escape(str(text), quote=True)}"' for name, text in sample.labels.items())
+        labels = ",".join(
+            f'{name}="{_escape(str(text), quote=True)}"' for name, text in sample.labels.items()
+        )
         family = families.setdefault(sample.name, {})
         if labels in family:
             raise ValueError(f"metric {sample.name} has two samples with the labels {labels}")
@@ -112,7 +150,10 @@ def render(samples: Iterable[Sample]) -> str:
     for name, family in families.items():
         kind, text = METRICS[name]
         lines += [f"# HELP {name} {_escape(text)}", f"# TYPE {name} {kind}"]
-        lines += [f"{name}{{{labels}}} {value}" if labels else f"{name} {value}" for labels, value in family.items()]
+        lines += [
+            f"{name}{{{labels}}} {value}" if labels else f"{name} {value}"
+            for labels, value in family.items()
+        ]
     return "".join(line + "\n" for line in lines)
 
 
@@ -121,4 +162,4 @@ def write(path: str, samples: Iterable[Sample]) -> None:
 
     :raises WriteFailed: the folder is missing or not writable, or the disk is full; the old file is untouched.
     """
-    fsutil.atomic_write(path, render(samples).encode("utf-8", "replace"), mode=0o644)
+    files.atomic_write(path, render(samples).encode("utf-8", "replace"), mode=0o644)

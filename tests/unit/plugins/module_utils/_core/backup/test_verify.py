@@ -30,7 +30,9 @@ def test_a_good_one(back_up, look):
     back_up()
     for depth in ("none", "quick", "full"):
         found = look(verify=depth)
-        assert found["verified"] and only(found)["checked"] == depth and only(found)["problems"] == []
+        assert (
+            found["verified"] and only(found)["checked"] == depth and only(found)["problems"] == []
+        )
     assert verify.verify_file(only(found)["path"])["verified"]
 
 
@@ -52,7 +54,9 @@ def test_every_flipped_bit_is_found(back_up, look, compression):
         spoil(path, flip)
         for depth in ("quick", "full"):
             found = look(verify=depth)
-            assert not found["verified"] and not only(found)["verified"] and only(found)["problems"], (offset, depth)
+            assert (
+                not found["verified"] and not only(found)["verified"] and only(found)["problems"]
+            ), (offset, depth)
         named += any(problem.startswith(("bert/", "sparse")) for problem in only(found)["problems"])
         spoil(path, flip)
     assert named >= 30
@@ -76,8 +80,25 @@ def test_swapped_and_stolen_content(back_up, look, source, tmp_path):
     (source / "bert" / "v1" / "tokenizer.json").write_text("other")
     (source / "-rf").unlink()
     (source / "added").write_text("x")
-    subprocess.run(["tar", "-cf", path, "-C", str(source), "--exclude=socket", *sorted(os.listdir(source))[1:]], stderr=subprocess.DEVNULL, check=False)
-    subprocess.run(f"sha256sum {os.path.basename(path)} > {path}.sha256", shell=True, cwd=os.path.dirname(path), check=True)
+    subprocess.run(
+        [
+            "tar",
+            "-cf",
+            path,
+            "-C",
+            str(source),
+            "--exclude=socket",
+            *sorted(os.listdir(source))[1:],
+        ],
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    subprocess.run(
+        f"sha256sum {os.path.basename(path)} > {path}.sha256",
+        shell=True,
+        cwd=os.path.dirname(path),
+        check=True,
+    )
     problems = only(look(verify="full"))["problems"]
     assert any(one.startswith("bert/v1/tokenizer.json: differs") for one in problems)
     assert "added: is in the archive but not in the manifest" in problems
@@ -108,32 +129,55 @@ def test_a_spoiled_checksum_file(back_up, look):
         raw[bit // 8] ^= 1 << bit % 8
         with open(path, "wb") as stream:
             stream.write(raw)
-        done = subprocess.run(["sha256sum", "--status", "-c", os.path.basename(path)], cwd=os.path.dirname(path), stderr=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            ["sha256sum", "--status", "-c", os.path.basename(path)],
+            cwd=os.path.dirname(path),
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
         assert look()["verified"] is (done.returncode == 0), bytes(raw)
 
 
-@pytest.mark.parametrize("text", ["{}  {}\n", "{}  /backup/models/{}\n", "{} *{}\n", "{}\n", "{}  -\n", "{}"])
+@pytest.mark.parametrize(
+    "text", ["{}  {}\n", "{}  /backup/models/{}\n", "{} *{}\n", "{}\n", "{}  -\n", "{}"]
+)
 def test_checksum_files_as_scripts_write_them(look, source, destination, text):
     destination.mkdir()
     stem = "models_backup_20250131_020000.tar.gz"
-    subprocess.run(["tar", "-czf", str(destination / stem), "-C", str(source.parent), "models"], check=True, stderr=subprocess.DEVNULL)
-    digest = subprocess.run(["sha256sum", stem], cwd=destination, capture_output=True, text=True, check=True).stdout.split()[0]
+    subprocess.run(
+        ["tar", "-czf", str(destination / stem), "-C", str(source.parent), "models"],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    digest = subprocess.run(
+        ["sha256sum", stem], cwd=destination, capture_output=True, text=True, check=True
+    ).stdout.split()[0]
     (destination / (stem + ".sha256")).write_text(text.format(digest, stem))
     assert look(verify="full")["verified"]
-    (destination / (stem + ".sha256")).write_text(f"{digest}  models_backup_20250130_020000.tar.gz\n")
+    (destination / (stem + ".sha256")).write_text(
+        f"{digest}  models_backup_20250130_020000.tar.gz\n"
+    )
     assert "no SHA-256 of" in only(look())["problems"][0]
 
 
 def test_a_manifest_without_its_archive_is_told(back_up, look):
     os.unlink(back_up().backup["path"])
     found = look(verify="full")
-    assert not found["verified"] and only(found)["problems"] == ["the archive is gone; only its manifest is left"] and found["latest"] is None
+    assert (
+        not found["verified"]
+        and only(found)["problems"] == ["the archive is gone; only its manifest is left"]
+        and found["latest"] is None
+    )
 
 
 def test_old_archives(look, source, destination):
     destination.mkdir()
     stem = "models_backup_20250131_020000.tar.gz"
-    subprocess.run(["tar", "-czf", str(destination / stem), "-C", str(source.parent), "models"], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        ["tar", "-czf", str(destination / stem), "-C", str(source.parent), "models"],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
     assert "neither manifest nor checksum" in only(look())["problems"][0]
     subprocess.run(f"sha256sum {stem} > {stem}.sha256", shell=True, cwd=destination, check=True)
     assert only(look(verify="full"))["verified"] and only(look(verify="full"))["files"] == 10
@@ -146,7 +190,9 @@ def test_an_archive_by_any_name(back_up, tmp_path, look):
     copy = tmp_path / "copy.tgz"
     os.link(path, copy)
     found = only(look(path=copy, verify="full"))
-    assert not found["verified"] and "neither manifest" in found["problems"][0], "nothing to compare with proves nothing"
+    assert not found["verified"] and "neither manifest" in found["problems"][0], (
+        "nothing to compare with proves nothing"
+    )
     with pytest.raises(errors.NotUsable, match="no backup folder or archive"):
         look(path=tmp_path / "missing")
 
@@ -162,8 +208,24 @@ def test_other_fields_are_compared_too():
     from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import reading
 
     scan = reading.Scan()
-    entry = {"path": "a", "type": "file", "mode": "0644", "uid": 0, "gid": 0, "mtime_ns": 1, "size": 1, "sha256": "x"}
-    for key, value in (("mode", "4755"), ("uid", 5), ("mtime_ns", 2), ("size", 2), ("sha256", "y"), ("type", "link")):
+    entry = {
+        "path": "a",
+        "type": "file",
+        "mode": "0644",
+        "uid": 0,
+        "gid": 0,
+        "mtime_ns": 1,
+        "size": 1,
+        "sha256": "x",
+    }
+    for key, value in (
+        ("mode", "4755"),
+        ("uid", 5),
+        ("mtime_ns", 2),
+        ("size", 2),
+        ("sha256", "y"),
+        ("type", "link"),
+    ):
         reading._compare(scan, {**entry, key: value}, entry)
     assert len(scan.problems) == 6
 

@@ -36,7 +36,10 @@ def test_mount_tables_with_odd_names(tmp_path):
         b"31 22 8:2 /b\xff\x85 /mnt rw - xfs /dev/sdb rw\n"
     )
     found = inuse.read_mounts(str(path))
-    assert [(one.id, one.device, one.source, one.point) for one in found[:2]] == [(22, "8:1", "/", "/"), (30, "8:2", "/data/with space", "/opt/ml\tx")]
+    assert [(one.id, one.device, one.source, one.point) for one in found[:2]] == [
+        (22, "8:1", "/", "/"),
+        (30, "8:2", "/data/with space", "/opt/ml\tx"),
+    ]
     assert os.fsencode(found[2].source) == b"/b\xff\x85"
     assert inuse.located("/opt/ml\tx/runs/a", found) == ("8:2", "/data/with space/runs/a")
     assert inuse.located("/opt/mlx/runs", found) == ("8:1", "/opt/mlx/runs")

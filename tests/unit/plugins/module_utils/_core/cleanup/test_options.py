@@ -11,8 +11,16 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import config
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import options
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions, Target, literal_start
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, OptionError, Refused
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
+    CleanupOptions,
+    Target,
+    literal_start,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    FleetError,
+    OptionError,
+    Refused,
+)
 
 DAY = 86400
 
@@ -23,7 +31,10 @@ def _given(**target):
 
 def test_the_old_scripts_defaults():
     options = CleanupOptions.from_mapping({})
-    assert [(one.name, one.path, one.pattern, one.retention / DAY, one.age_by) for one in options.folders] == [
+    assert [
+        (one.name, one.path, one.pattern, one.retention / DAY, one.age_by)
+        for one in options.folders
+    ] == [
         ("experiments", "/opt/ml/experiments", "*", 30, "newest"),
         ("checkpoints", "/opt/ml/checkpoints", "*", 7, "newest"),
         ("logs", "/var/log", "ml-*", 14, "newest"),
@@ -51,7 +62,10 @@ def test_the_old_environment_variables():
         "temp": ("/tmp", 0),
         "tmp": ("/tmp", 3),
     }
-    assert options.tools == ("docker", "pip", "apt") and origin["aggressive"] == "environment AGGRESSIVE"
+    assert (
+        options.tools == ("docker", "pip", "apt")
+        and origin["aggressive"] == "environment AGGRESSIVE"
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +124,9 @@ def test_a_link_to_a_dangerous_root_is_refused(tmp_path):
 @pytest.fixture
 def users(tmp_path, monkeypatch):
     """A list of users of our own; bob's home is an ordinary folder."""
-    (tmp_path / "passwd").write_text(f"root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::{tmp_path}/people/bob/:/bin/sh\nodd\nnone:x:2:2:::\n")
+    (tmp_path / "passwd").write_text(
+        f"root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::{tmp_path}/people/bob/:/bin/sh\nodd\nnone:x:2:2:::\n"
+    )
     monkeypatch.setattr(options, "USERS", str(tmp_path / "passwd"))
     return tmp_path / "people"
 
@@ -120,14 +136,19 @@ def test_a_users_home_is_refused_wherever_it_lies(users, tmp_path):
     for path in (users / "bob", tmp_path / "link"):
         with pytest.raises(Refused, match="home folder of bob"):
             CleanupOptions.from_mapping(_given(path=str(path)))
-    assert CleanupOptions.from_mapping(_given(path=str(users / "bob" / "runs"))).folders[0].path == str(users / "bob" / "runs")
+    assert CleanupOptions.from_mapping(_given(path=str(users / "bob" / "runs"))).folders[
+        0
+    ].path == str(users / "bob" / "runs")
 
 
 def test_homes_that_lie_in_a_root_stay(users, world, lab):
     for name in ("bob", "runs"):
         lab.unit(users, name)
     result = lab.clean(world, users)
-    assert lab.names(result["removed"]) == ["runs"] and "home folder of bob" in lab.reasons(result)["bob"]
+    assert (
+        lab.names(result["removed"]) == ["runs"]
+        and "home folder of bob" in lab.reasons(result)["bob"]
+    )
 
 
 def test_the_message_names_where_a_link_leads(tmp_path):
@@ -137,10 +158,23 @@ def test_the_message_names_where_a_link_leads(tmp_path):
         CleanupOptions.from_mapping({"experiments_dir": str(tmp_path / "experiments")})
 
 
-@pytest.mark.parametrize(("pattern", "fine"), [("ml-*", True), ("ml*", True), ("m*", False), ("*", False), ("?l-*", False), ("[m]l-*", False)])
+@pytest.mark.parametrize(
+    ("pattern", "fine"),
+    [
+        ("ml-*", True),
+        ("ml*", True),
+        ("m*", False),
+        ("*", False),
+        ("?l-*", False),
+        ("[m]l-*", False),
+    ],
+)
 def test_shared_folders_need_a_pattern_with_a_beginning(pattern, fine):
     if fine:
-        assert CleanupOptions.from_mapping(_given(path="/tmp", pattern=pattern)).folders[0].path == "/tmp"
+        assert (
+            CleanupOptions.from_mapping(_given(path="/tmp", pattern=pattern)).folders[0].path
+            == "/tmp"
+        )
     else:
         with pytest.raises(Refused):
             CleanupOptions.from_mapping(_given(path="/tmp", pattern=pattern))
@@ -171,7 +205,10 @@ def test_shared_folders_need_a_pattern_with_a_beginning(pattern, fine):
         (_given(unit="tree"), "one of"),
         (_given(keep_last=-1), "at least 0"),
         ({"targets": _given()["targets"] * 2}, "Two targets"),
-        ({"targets": [{"name": "docker", **_given()["targets"][0]}], "aggressive": True}, "Two targets"),
+        (
+            {"targets": [{"name": "docker", **_given()["targets"][0]}], "aggressive": True},
+            "Two targets",
+        ),
     ],
 )
 def test_options_that_can_not_be_used(given, message):
@@ -181,12 +218,18 @@ def test_options_that_can_not_be_used(given, message):
 
 def test_a_target_of_a_usual_name_takes_its_retention_from_the_option_of_that_name():
     given = {
-        "targets": [{"name": "experiments", "path": "/data/x"}, {"name": "mine", "path": "/data/y", "retention_days": 2}],
+        "targets": [
+            {"name": "experiments", "path": "/data/x"},
+            {"name": "mine", "path": "/data/y", "retention_days": 2},
+        ],
         "experiments_retention": 60,
         "age_by": "mtime",
     }
     options = CleanupOptions.from_mapping(given)
-    assert [(one.retention / DAY, one.age_by) for one in options.folders] == [(60, "mtime"), (2, "mtime")]
+    assert [(one.retention / DAY, one.age_by) for one in options.folders] == [
+        (60, "mtime"),
+        (2, "mtime"),
+    ]
 
 
 def test_only_limits_what_is_cleaned():
@@ -196,11 +239,30 @@ def test_only_limits_what_is_cleaned():
 
 def test_patterns_are_the_shells():
     assert Target("t", "/x").matches("a") and not Target("t", "/x").matches(".a")
-    assert Target("t", "/x", ".*").matches(".a") and not Target("t", "/x", ".*").matches(".mlops-fleet-trash-0123456789abcdef")
+    assert Target("t", "/x", ".*").matches(".a") and not Target("t", "/x", ".*").matches(
+        ".mlops-fleet-trash-0123456789abcdef"
+    )
     assert not Target("t", "/x", "ML-*").matches("ml-a")
-    assert not Target("t", "/x").matches("lost+found") and not Target("t", "/x").matches("aquota.user")
+    assert not Target("t", "/x").matches("lost+found") and not Target("t", "/x").matches(
+        "aquota.user"
+    )
     for negated in ("[!k]*", "[^k]*"):
-        assert Target("t", "/x", negated).matches("a") and not Target("t", "/x", negated).matches("keep") and not Target("t", "/x", negated).matches(".b")
-        assert Target("t", "/x", exclude=(negated,)).excluded.match("a") and not Target("t", "/x", exclude=(negated,)).excluded.match("keep")
-    assert Target("t", "/x", "[[]*").matches("[a") and Target("t", "/x", "a]*").matches("a]b") and not Target("t", "/x", "[!a]*").matches(".b")
-    assert [literal_start(one) for one in ("ml-*", "a?b", "[ab]", "plain")] == ["ml-", "a", "", "plain"]
+        assert (
+            Target("t", "/x", negated).matches("a")
+            and not Target("t", "/x", negated).matches("keep")
+            and not Target("t", "/x", negated).matches(".b")
+        )
+        assert Target("t", "/x", exclude=(negated,)).excluded.match("a") and not Target(
+            "t", "/x", exclude=(negated,)
+        ).excluded.match("keep")
+    assert (
+        Target("t", "/x", "[[]*").matches("[a")
+        and Target("t", "/x", "a]*").matches("a]b")
+        and not Target("t", "/x", "[!a]*").matches(".b")
+    )
+    assert [literal_start(one) for one in ("ml-*", "a?b", "[ab]", "plain")] == [
+        "ml-",
+        "a",
+        "",
+        "plain",
+    ]

@@ -54,15 +54,27 @@ def test_a_row_does_not_go_on_where_a_crash_stopped(tmp_path, rest):
     path = tmp_path / "x.csv"
     path.write_text(f"{HEADER}\n{rest}")
     metrics.append_csv(str(path), [V100], THEN)
-    assert path.read_text().splitlines()[1:] == [rest, "2025-01-31 14:30:00,0,Tesla V100,72,85,90,15000,16384,250,300"]
+    assert path.read_text().splitlines()[1:] == [
+        rest,
+        "2025-01-31 14:30:00,0,Tesla V100,72,85,90,15000,16384,250,300",
+    ]
 
 
 def test_unknown_is_empty_and_names_are_quoted(tmp_path):
     path = tmp_path / "x.csv"
-    metrics.append_csv(str(path), [{**V100, "name": 'NVIDIA "A", B', "temp": None, "power_draw": None, "util_gpu": 0}], THEN)
+    metrics.append_csv(
+        str(path),
+        [{**V100, "name": 'NVIDIA "A", B', "temp": None, "power_draw": None, "util_gpu": 0}],
+        THEN,
+    )
     with open(path, newline="", encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
-    assert (row["name"], row["temp"], row["power_draw"], row["util_gpu"]) == ('NVIDIA "A", B', "", "", "0")
+    assert (row["name"], row["temp"], row["power_draw"], row["util_gpu"]) == (
+        'NVIDIA "A", B',
+        "",
+        "",
+        "0",
+    )
 
 
 def test_no_gpu_leaves_no_file(tmp_path):

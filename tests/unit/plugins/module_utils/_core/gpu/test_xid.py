@@ -23,9 +23,64 @@ NOW = 1_800_000_000.0
 #: GPU 0 of the scenario l40s.
 BUS = "0000:41:00"
 
-CRITICAL = [46, 48, 54, 62, 64, 74, 79, 95, 109, 110, 119, 120, 136, 140, 143, 151, 155, 156, 158, 167, 169, 171, 172, 173]
+CRITICAL = [
+    46,
+    48,
+    54,
+    62,
+    64,
+    74,
+    79,
+    95,
+    109,
+    110,
+    119,
+    120,
+    136,
+    140,
+    143,
+    151,
+    155,
+    156,
+    158,
+    167,
+    169,
+    171,
+    172,
+    173,
+]
 WARNING = [78, 92, 94, 121, 157, 159, 162, 163, 164, 165, 166, 168, 170]
-APPLICATION = [8, 11, 13, 25, 31, 32, 39, 40, 41, 60, 68, 69, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86, 88, 89, *range(96, 106), *range(126, 136), 139]
+APPLICATION = [
+    8,
+    11,
+    13,
+    25,
+    31,
+    32,
+    39,
+    40,
+    41,
+    60,
+    68,
+    69,
+    70,
+    71,
+    72,
+    75,
+    76,
+    77,
+    80,
+    82,
+    83,
+    84,
+    85,
+    86,
+    88,
+    89,
+    *range(96, 106),
+    *range(126, 136),
+    139,
+]
 RECORDED = [14, 37, 38, 43, 44, 45, 63, 66, 67, 93, 106, 107, 108, 137, 141, 152, 153, 160, 161]
 UNLISTED = [1, 7, 9, 12, 24, 36, 61, 65, 73, 81, 87, 118, 125, 138, 142, 174, 999]
 
@@ -44,7 +99,9 @@ def run(node, *lines, **options):
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [(c, "critical") for c in CRITICAL] + [(c, "warning") for c in WARNING + UNLISTED] + [(c, "pass") for c in APPLICATION + RECORDED],
+    [(c, "critical") for c in CRITICAL]
+    + [(c, "warning") for c in WARNING + UNLISTED]
+    + [(c, "pass") for c in APPLICATION + RECORDED],
 )
 def test_every_row_of_the_table(node, check, code, status):
     document = run(node, line(code))
@@ -55,7 +112,9 @@ def test_every_row_of_the_table(node, check, code, status):
 
 
 def test_the_table_is_complete():
-    assert sorted(xid.CATALOG) == sorted({*CRITICAL, *WARNING, *APPLICATION, *RECORDED, *range(144, 151), 154})
+    assert sorted(xid.CATALOG) == sorted(
+        {*CRITICAL, *WARNING, *APPLICATION, *RECORDED, *range(144, 151), 154}
+    )
 
 
 @pytest.mark.parametrize("code", [8, 13, 31, 105, 139])
@@ -72,20 +131,43 @@ def test_different_application_errors_count_together_and_recorded_ones_do_not(no
 @pytest.mark.parametrize("code", range(144, 151))
 def test_nvlink5_errors_are_what_their_line_says(code):
     tail = "XC0 i0 Link 03 (0x00000004 0x00000000 0x00000000 0x00000000 0x00000000 0x00000000)"
-    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK Nonfatal {tail}"))] == ["warning"]
+    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK Nonfatal {tail}"))] == [
+        "warning"
+    ]
     assert [one.level for one in events(line(code, f"RLW_SRC_TRACK Fatal {tail}"))] == ["critical"]
-    assert [one.level for one in events(line(code, "Nonfatal"), line(code, "Fatal"), line(code, "Nonfatal"))] == ["critical"]
+    assert [
+        one.level
+        for one in events(line(code, "Nonfatal"), line(code, "Fatal"), line(code, "Nonfatal"))
+    ] == ["critical"]
     assert [one.level for one in events(line(code, "garbled"))] == ["warning"]
-    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK Non-Fatal {tail}"))] == ["warning"]
-    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK NON_FATAL {tail}"))] == ["warning"]
+    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK Non-Fatal {tail}"))] == [
+        "warning"
+    ]
+    assert [one.level for one in events(line(code, f"RLW_SRC_TRACK NON_FATAL {tail}"))] == [
+        "warning"
+    ]
     assert [one.level for one in events(line(code, f"RLW_SRC_TRACK FATAL {tail}"))] == ["critical"]
 
 
 @pytest.mark.parametrize(
-    ("target", "level"), [(0, "pass"), (1, "critical"), (2, "critical"), (3, "warning"), (4, "critical"), (5, "critical"), (0x9, "critical")]
+    ("target", "level"),
+    [
+        (0, "pass"),
+        (1, "critical"),
+        (2, "critical"),
+        (3, "warning"),
+        (4, "critical"),
+        (5, "critical"),
+        (0x9, "critical"),
+    ],
 )
 def test_154_is_its_target_action(target, level):
-    assert [one.level for one in events(line(154, f"GPU recovery action changed from 0x0 (None) to 0x{target:x} (Words)"))] == [level]
+    assert [
+        one.level
+        for one in events(
+            line(154, f"GPU recovery action changed from 0x0 (None) to 0x{target:x} (Words)")
+        )
+    ] == [level]
 
 
 def test_154_newest_word_counts():
@@ -110,7 +192,9 @@ def test_a_fall_that_is_told_in_several_ways_is_one():
         "[  100.600000] NVRM: GPU 0000:99:00.0: GPU has fallen off the bus.",
     ]
     dated = list(xid.dated(told, 0.0, World(run=None)))
-    assert [(one.bus[1], one.code, one.count, one.action) for one in xid.judge(xid.find(dated))] == [
+    assert [
+        (one.bus[1], one.code, one.count, one.action) for one in xid.judge(xid.find(dated))
+    ] == [
         (0x41, 79, 1, "reboot"),
         (0x41, 154, 1, "reboot"),
         (0x99, 79, 1, "reboot"),
@@ -135,21 +219,42 @@ def test_forms_of_the_line(text):
 
 def test_overrides_go_both_ways_and_have_the_last_word(node, check):
     assert check(run(node, line(79), xid_overrides={"79": "ignore"}), "gpu_xid")["status"] == "pass"
-    assert check(run(node, line(63), xid_overrides={"63": "critical"}), "gpu_xid")["status"] == "critical"
-    assert check(run(node, *[line(31)] * 9, xid_overrides={"31": "ignore"}), "gpu_xid")["status"] == "pass"
-    assert check(run(node, line(145, "Fatal"), xid_overrides={"145": "warning"}), "gpu_xid")["status"] == "warning"
+    assert (
+        check(run(node, line(63), xid_overrides={"63": "critical"}), "gpu_xid")["status"]
+        == "critical"
+    )
+    assert (
+        check(run(node, *[line(31)] * 9, xid_overrides={"31": "ignore"}), "gpu_xid")["status"]
+        == "pass"
+    )
+    assert (
+        check(run(node, line(145, "Fatal"), xid_overrides={"145": "warning"}), "gpu_xid")["status"]
+        == "warning"
+    )
     assert run(node, line(79), xid_overrides={"79": "ignore"})["gpus"][0]["xids"][0]["count"] == 1
-    assert check(run(node, line(13), xid_overrides={13: "warning"}), "gpu_xid")["threshold_source"] == "user"
-    assert check(run(node, *[line(31)] * 3, xid_overrides={13: "critical"}), "gpu_xid")["threshold_source"] == "default"
+    assert (
+        check(run(node, line(13), xid_overrides={13: "warning"}), "gpu_xid")["threshold_source"]
+        == "user"
+    )
+    assert (
+        check(run(node, *[line(31)] * 3, xid_overrides={13: "critical"}), "gpu_xid")[
+            "threshold_source"
+        ]
+        == "default"
+    )
 
 
-@pytest.mark.parametrize("overrides", [{"79": "fatal"}, {"seventy": "ignore"}, {"-1": "ignore"}, {"²": "ignore"}])
+@pytest.mark.parametrize(
+    "overrides", [{"79": "fatal"}, {"seventy": "ignore"}, {"-1": "ignore"}, {"²": "ignore"}]
+)
 def test_bad_overrides_are_one_clear_error(node, overrides):
     error = run(node, line(79), xid_overrides=overrides)["error"]
     assert (error["kind"], error["subject"]) == ("OptionError", "xid_overrides")
 
 
-@pytest.mark.parametrize("bus", [f"PCI:{BUS}", BUS, f"PCI:0000{BUS}", f"PCI:{BUS} GPU-I:05", f"PCI:{BUS}.0"])
+@pytest.mark.parametrize(
+    "bus", [f"PCI:{BUS}", BUS, f"PCI:0000{BUS}", f"PCI:{BUS} GPU-I:05", f"PCI:{BUS}.0"]
+)
 def test_forms_of_the_bus_id(bus):
     assert [(one.bus, one.code) for one in events(line(79, bus=bus))] == [((0, 0x41, 0), 79)]
 
@@ -164,12 +269,16 @@ def test_forms_of_the_bus_id(bus):
             "NVRM: (PCI ID: 10de:26b9) installed in this system has",
             "NVRM: fallen off the bus and is not responding to commands.",
         ],
-        [f"NVRM: The NVIDIA GPU {BUS}.0\nNVRM: (PCI ID: 10de:26b9) installed in this system has\nNVRM: fallen off the bus and is not responding to commands."],
+        [
+            f"NVRM: The NVIDIA GPU {BUS}.0\nNVRM: (PCI ID: 10de:26b9) installed in this system has\nNVRM: fallen off the bus and is not responding to commands."
+        ],
     ],
 )
 def test_off_the_bus_without_a_number(lines):
     found = events(*lines)
-    assert [(one.bus, one.code, one.level, one.action) for one in found] == [((0, 0x41, 0), 79, "critical", "reboot")]
+    assert [(one.bus, one.code, one.level, one.action) for one in found] == [
+        ((0, 0x41, 0), 79, "critical", "reboot")
+    ]
 
 
 def test_switch_errors_and_other_lines_are_not_counted():
@@ -189,7 +298,9 @@ def test_a_gpu_that_is_gone_from_the_driver_is_reported_by_its_address(node, che
 
 @pytest.mark.parametrize("scenario", ["hang_init", "version_mismatch", "no_driver"])
 def test_why_the_driver_died_is_told_even_when_it_shows_no_gpu(node, check, scenario):
-    document = node.gpus(scenario).run(log_source=node.log(line(119, "Timeout after 45s of waiting for RPC response")), timeout=1)
+    document = node.gpus(scenario).run(
+        log_source=node.log(line(119, "Timeout after 45s of waiting for RPC response")), timeout=1
+    )
     assert "GSP RPC timeout" in check(document, "gpu_xid", BUS)["message"]
     assert document.get("wall", 0) < 2
 
@@ -198,7 +309,9 @@ def test_why_the_driver_died_is_told_even_when_it_shows_no_gpu(node, check, scen
 def test_an_unreadable_log_is_not_called_clean(node, check, source, tmp_path):
     # The worker's root has no /dev/kmsg and its PATH no journalctl.
     node.env["PATH"] = str(node.bin)
-    document = node.gpus("l40s").run(log_source=str(tmp_path / "none.log") if source == "path" else source)
+    document = node.gpus("l40s").run(
+        log_source=str(tmp_path / "none.log") if source == "path" else source
+    )
     found = check(document, "gpu_xid")
     assert found["status"] == ("unknown" if source == "path" else "skipped")
     assert "not checked" in found["message"]
@@ -236,12 +349,25 @@ def stamps(when):
 
 @pytest.mark.parametrize("form", sorted(stamps(NOW)))
 def test_window(node, check, form):
-    assert check(run(node, stamps(NOW - 3500)[form] + line(79), xid_window=3600), "gpu_xid")["status"] == "critical"
-    assert check(run(node, stamps(NOW - 3700)[form] + line(79), xid_window=3600), "gpu_xid")["status"] == "pass"
+    assert (
+        check(run(node, stamps(NOW - 3500)[form] + line(79), xid_window=3600), "gpu_xid")["status"]
+        == "critical"
+    )
+    assert (
+        check(run(node, stamps(NOW - 3700)[form] + line(79), xid_window=3600), "gpu_xid")["status"]
+        == "pass"
+    )
 
 
 @pytest.mark.parametrize(
-    "stamp", ["[99999999999999.0] ", "6,1,99999999999999999999,-;", "9999-12-31T23:59:59-14:00 ", "2026-13-45T99:99:99Z ", "Feb 30 25:61:61 "]
+    "stamp",
+    [
+        "[99999999999999.0] ",
+        "6,1,99999999999999999999,-;",
+        "9999-12-31T23:59:59-14:00 ",
+        "2026-13-45T99:99:99Z ",
+        "Feb 30 25:61:61 ",
+    ],
 )
 def test_a_time_that_is_none_leaves_the_line_undated(node, check, stamp):
     document = run(node, stamp + line(79))
@@ -253,14 +379,18 @@ def test_nothing_from_before_the_last_boot(node, check):
     (node.root / "proc/stat").write_text(f"cpu 1 2 3\nbtime {int(NOW) - 600}\n")
     assert check(run(node, stamps(NOW - 500)["iso"] + line(79)), "gpu_xid")["status"] == "critical"
     assert check(run(node, stamps(NOW - 700)["iso"] + line(79)), "gpu_xid")["status"] == "pass"
-    assert check(run(node, "[  100.000000] " + line(79)), "gpu_xid")["status"] == "critical", "seconds since boot"
+    assert check(run(node, "[  100.000000] " + line(79)), "gpu_xid")["status"] == "critical", (
+        "seconds since boot"
+    )
 
 
 def test_kernel_buffer(node, check):
     (node.root / "proc/stat").write_text(f"btime {int(NOW) - 7200}\n")
     (node.root / "dev").mkdir()
     block = f"NVRM: The NVIDIA GPU {BUS}.0\\x0aNVRM: (PCI ID: 10de:26b9) installed in this system has\\x0aNVRM: fallen off the bus and is not responding."
-    (node.root / "dev/kmsg").write_text(f"6,1,100000000,-;NVRM: loading\n SUBSYSTEM=pci\n3,2,7000000000,-;{block}\n3,3,90000000,-;{line(46)}\n")
+    (node.root / "dev/kmsg").write_text(
+        f"6,1,100000000,-;NVRM: loading\n SUBSYSTEM=pci\n3,2,7000000000,-;{block}\n3,3,90000000,-;{line(46)}\n"
+    )
     document = node.gpus("l40s").run(log_source="dmesg", xid_window=3600)
     assert [one["code"] for one in document["gpus"][0]["xids"]] == [79], "and not the old 46"
 
@@ -277,7 +407,10 @@ def test_journal(node, check):
     )
     program.chmod(0o755)
     document = node.gpus("l40s").run(log_source="auto")
-    assert [(one["code"], one["count"]) for one in document["gpus"][0]["xids"]] == [(79, 1), (31, 1)]
+    assert [(one["code"], one["count"]) for one in document["gpus"][0]["xids"]] == [
+        (79, 1),
+        (31, 1),
+    ]
     program.write_text("#!/bin/sh\nexit 0\n")
     found = check(node.run(log_source="journal"), "gpu_xid")
     assert found["status"] == "unknown" and "may not read" in found["message"]
@@ -316,7 +449,10 @@ print(json.dumps([[log.source, log.problem, [[xid.shown(one.bus), one.code, one.
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(JOURNALD) or not shutil.which("unshare"), reason="needs root, unshare and systemd-journald")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists(JOURNALD) or not shutil.which("unshare"),
+    reason="needs root, unshare and systemd-journald",
+)
 def test_the_real_journal():
     messages = [
         "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  590.48.01",
@@ -328,8 +464,20 @@ def test_the_real_journal():
         "usb 1-1: new device",
     ]
     env = {**os.environ, "PYTHON": sys.executable, "READ": READ, "ROOT": str(ROOT)}
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_JOURNAL, "sh", *messages]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    command = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        OWN_JOURNAL,
+        "sh",
+        *messages,
+    ]
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
     if done.returncode == 77 or "mount:" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(f"no journal of our own here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
@@ -353,7 +501,9 @@ def test_a_large_file_is_read_from_its_end(node, check):
 def test_what_was_just_rotated_away_still_counts(node, check):
     path = node.log()
     with open(path + ".1", "w", encoding="ascii") as stream:
-        stream.write(stamps(NOW - 100)["iso"] + line(79) + "\n" + stamps(NOW - 9000)["iso"] + line(46) + "\n")
+        stream.write(
+            stamps(NOW - 100)["iso"] + line(79) + "\n" + stamps(NOW - 9000)["iso"] + line(46) + "\n"
+        )
     os.utime(path + ".1", (NOW - 50, NOW - 50))
     found = check(node.gpus("l40s").run(log_source=path, xid_window=3600), "gpu_xid")
     assert (found["status"], found["value"]) == ("critical", 1)
@@ -364,7 +514,9 @@ def test_what_was_just_rotated_away_still_counts(node, check):
 def test_the_real_kernel_log_is_read_to_its_end():
     """Only read: a line written there would stay, and be found on this machine, until the next boot."""
     try:
-        os.close(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK))  # its mode says nothing: the kernel may keep it from users
+        os.close(
+            os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        )  # its mode says nothing: the kernel may keep it from users
     except OSError as error:
         pytest.skip(f"the kernel log can't be read here: {error.strerror}")
     log = xid.read("dmesg", 60, 5, World(run=None))

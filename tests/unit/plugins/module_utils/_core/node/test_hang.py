@@ -14,10 +14,10 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import isolate
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate
 
 LONG = f"61.{os.getpid()}"  # seconds, and a name nobody else's process has
 HERE = pathlib.Path(__file__).parent
@@ -53,12 +53,25 @@ for number in range(2):
 print(json.dumps(result))
 """
 
-needs_fuse = pytest.mark.skipif(os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK), reason="needs root and /dev/fuse")
+needs_fuse = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK), reason="needs root and /dev/fuse"
+)
 
 
 def _dead(mode, folder, given, pause):
     folder.mkdir()
-    argv = [sys.executable, str(HERE / "dead_fuse.py"), mode, str(folder), sys.executable, "-c", RUN, json.dumps(given), str(pause), str(folder)]
+    argv = [
+        sys.executable,
+        str(HERE / "dead_fuse.py"),
+        mode,
+        str(folder),
+        sys.executable,
+        "-c",
+        RUN,
+        json.dumps(given),
+        str(pause),
+        str(folder),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0 and "Operation not permitted" in done.stderr:
         pytest.skip("mount namespaces are not allowed here")
@@ -67,7 +80,11 @@ def _dead(mode, folder, given, pause):
 
 
 def _bad(document):
-    return [(check["check"], check["subject"]) for check in document["checks"] if check["status"] in ("critical", "unknown")]
+    return [
+        (check["check"], check["subject"])
+        for check in document["checks"]
+        if check["status"] in ("critical", "unknown")
+    ]
 
 
 @needs_fuse
@@ -78,25 +95,35 @@ def test_a_dead_mount_fails_alone_within_the_deadline(tmp_path):
         assert document["took"] < 8
         assert _bad(document) == [("mount_responds", str(dead))]
         assert document["probes"] == [], "the probe's process is gone"
-        assert [check["message"] for check in document["checks"] if check["check"] == "mount_responds"] == [f"{dead} (fuse.dead): no answer within 5 s"]
-        assert document["summary"]["passed"] >= 6, "the other mounts and groups were judged all the same"
+        assert [
+            check["message"] for check in document["checks"] if check["check"] == "mount_responds"
+        ] == [f"{dead} (fuse.dead): no answer within 5 s"]
+        assert document["summary"]["passed"] >= 6, (
+            "the other mounts and groups were judged all the same"
+        )
         assert (document["recommendation"], document["exit_code"]) == ("drain", 2)
 
 
 @needs_fuse
 def test_a_probe_that_cannot_be_killed_is_reported_and_not_started_again(tmp_path):
     dead = tmp_path / "dead"
-    first, second = _dead("swallow", dead, {"checks": ["disk", "processes"], "timeout": 1}, 0)  # the second run at once
+    first, second = _dead(
+        "swallow", dead, {"checks": ["disk", "processes"], "timeout": 1}, 0
+    )  # the second run at once
     assert first["took"] < 4 and second["took"] < 4
     assert _bad(first) == _bad(second) == [("mount_responds", str(dead))]
     assert len(first["probes"]) == 1 and second["probes"] == first["probes"], "no second probe"
-    message = next(check["message"] for check in second["checks"] if check["check"] == "mount_responds")
+    message = next(
+        check["message"] for check in second["checks"] if check["check"] == "mount_responds"
+    )
     assert "hung since 2" in message and f"process {first['probes'][0]}" in message
 
 
 def _stubborn(argv, timeout=30.0, env=None, stdin=None):
     """A runner without a deadline of its own, around a program that ignores SIGTERM."""
-    done = subprocess.run(["sh", "-c", f"trap '' TERM; sleep {LONG}"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", f"trap '' TERM; sleep {LONG}"], capture_output=True, text=True, check=False
+    )
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
@@ -108,34 +135,51 @@ def test_a_gpu_tool_that_ignores_sigterm_is_critical_in_time(tmp_path, clock, op
 
     def run(argv, timeout=30.0, env=None, stdin=None):
         try:
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
+            done = subprocess.run(
+                argv, capture_output=True, text=True, timeout=timeout, check=False
+            )
         except subprocess.TimeoutExpired as error:
             raise CommandFailed(f"{argv[0]} did not answer") from error
         return CommandResult(done.returncode, done.stdout, done.stderr)
 
     begun = time.monotonic()
-    document = health.run(options(checks=["gpu"], timeout=1.5), World(run=run, clock=clock)).to_dict()
+    document = health.run(
+        options(checks=["gpu"], timeout=1.5), World(run=run, clock=clock)
+    ).to_dict()
     assert time.monotonic() - begun < 4 and document["status"] == "critical"
     if document["checks"][0]["check"] == "gpu_driver":  # no real driver here that answers beside it
         assert document["summary"]["total"] == 1
     time.sleep(0.3)
-    assert subprocess.run(["pgrep", "-f", str(tool)], capture_output=True, check=False).returncode == 1, "it was killed for good"
+    assert (
+        subprocess.run(["pgrep", "-f", str(tool)], capture_output=True, check=False).returncode == 1
+    ), "it was killed for good"
 
 
 def _sleepers():
-    return subprocess.run(["pgrep", "-fc", f"^sleep {LONG}$"], capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        ["pgrep", "-fc", f"^sleep {LONG}$"], capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def test_a_program_that_never_ends_costs_its_own_check_only(machine, options, monkeypatch):
     (machine.root / "run/systemd/system").mkdir(parents=True)
     machine.put("/var/log/journal/abc/system.journal", "")
-    world = World(run=_stubborn, clock=machine.world.clock, root=str(machine.root), hostname="n1", environ={})
+    world = World(
+        run=_stubborn, clock=machine.world.clock, root=str(machine.root), hostname="n1", environ={}
+    )
     begun = time.monotonic()
-    document = health.run(options(timeout=1, checks=["services", "errors", "limits"]), world).to_dict()
+    document = health.run(
+        options(timeout=1, checks=["services", "errors", "limits"]), world
+    ).to_dict()
     assert time.monotonic() - begun < 3
     found = {check["check"]: check for check in document["checks"]}
-    assert found["service"]["status"] == "unknown" and "no answer within 1 s" in found["service"]["message"]
-    assert found["journal_errors"]["status"] == "unknown" and found["oom_kills"]["status"] == "skipped", "one cause counts once"
+    assert (
+        found["service"]["status"] == "unknown"
+        and "no answer within 1 s" in found["service"]["message"]
+    )
+    assert (
+        found["journal_errors"]["status"] == "unknown" and found["oom_kills"]["status"] == "skipped"
+    ), "one cause counts once"
     assert "file_descriptors" in found
     time.sleep(0.1)
     assert _sleepers() == "0", "what the probe started was killed with it"
@@ -144,7 +188,12 @@ def test_a_program_that_never_ends_costs_its_own_check_only(machine, options, mo
 def test_all_probes_together_have_a_deadline(machine, options, monkeypatch):
     monkeypatch.setattr(health.network, "connect", lambda target, timeout: time.sleep(30))
     begun = time.monotonic()
-    given = options(checks=["network_target"], network_targets=["a:1", "b:1", "c:1"], timeout=20, total_timeout=1)
+    given = options(
+        checks=["network_target"],
+        network_targets=["a:1", "b:1", "c:1"],
+        timeout=20,
+        total_timeout=1,
+    )
     document = health.run(given, machine.world).to_dict()
     assert time.monotonic() - begun < 3 and document["summary"]["failed"] == 3
 
@@ -161,37 +210,63 @@ def test_only_our_own_old_process_counts_as_a_hanging_probe(world, machine, opti
     own = {"pid": os.getpid(), "name": mark, "state": "D", "start": 0.0}
     assert hanging(own, "mount /x", 5, 100) == own
     assert hanging(own, "mount /y", 5, 100) is None
-    assert hanging({**own, "state": "Z"}, "mount /x", 5, 100) is None, "a dead one waits for nothing"
+    assert hanging({**own, "state": "Z"}, "mount /x", 5, 100) is None, (
+        "a dead one waits for nothing"
+    )
     assert hanging(own, "mount /x", 5, 4) is None, "a check that runs right now"
     tool = {**own, "name": "nvidia-smi", "pid": 77}
     machine.put("/proc/77/stat", "77 (nvidia-smi) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
     machine.put("/proc/77/status", "voluntary_ctxt_switches:\t5\n")
-    assert hanging(tool, "gpu", 5, 100, machine.world) == tool and hanging({**tool, "state": "S"}, "gpu", 5, 100, machine.world) is None
+    assert (
+        hanging(tool, "gpu", 5, 100, machine.world) == tool
+        and hanging({**tool, "state": "S"}, "gpu", 5, 100, machine.world) is None
+    )
     asked = {**tool, "name": "smartctl"}
     machine.put("/proc/77/stat", "77 (smartctl) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
-    assert hanging(asked, "disk sda", 5, 100, machine.world) == asked, "nobody knows about which disk"
+    assert hanging(asked, "disk sda", 5, 100, machine.world) == asked, (
+        "nobody knows about which disk"
+    )
     machine.put("/proc/77/cmdline", "/usr/sbin/smartctl\0-H\0/dev/sdb\0")
     assert hanging(asked, "disk sdb", 5, 100, machine.world) == asked
-    assert hanging(asked, "disk sda", 5, 100, machine.world) is None, "the other disks are asked all the same"
+    assert hanging(asked, "disk sda", 5, 100, machine.world) is None, (
+        "the other disks are asked all the same"
+    )
     machine.put("/proc/77/stat", "77 (nvidia-smi) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
-    monkeypatch.setattr(health.time, "sleep", lambda seconds: machine.put("/proc/77/status", "voluntary_ctxt_switches:\t6\n"))
-    assert hanging(tool, "gpu", 5, 100, machine.world) is None, "nvidia-smi -l, which waits for something now and then"
+    monkeypatch.setattr(
+        health.time,
+        "sleep",
+        lambda seconds: machine.put("/proc/77/status", "voluntary_ctxt_switches:\t6\n"),
+    )
+    assert hanging(tool, "gpu", 5, 100, machine.world) is None, (
+        "nvidia-smi -l, which waits for something now and then"
+    )
     if os.geteuid() == 0:
         other = subprocess.Popen(["sleep", "30"], preexec_fn=lambda: os.setuid(65534))
         try:
-            assert hanging({**own, "pid": other.pid}, "mount /x", 5, 100) is None, "anybody may take any name"
+            assert hanging({**own, "pid": other.pid}, "mount /x", 5, 100) is None, (
+                "anybody may take any name"
+            )
         finally:
             other.kill()
             other.wait()
 
 
 def test_a_real_childs_name_is_the_mark():
-    found = isolate.call(health._marked("mount /a/very/long/path", lambda: open("/proc/self/comm", encoding="ascii").read().strip()), 5)
+    found = isolate.call(
+        health._marked(
+            "mount /a/very/long/path",
+            lambda: open("/proc/self/comm", encoding="ascii").read().strip(),
+        ),
+        5,
+    )
     assert found.value == health._mark("mount /a/very/long/path") and len(found.value) < 16
 
 
 def test_when_all_local_mounts_hang_the_guilty_one_is_named(options, machine, monkeypatch):
-    machine.put("/proc/self/mountinfo", "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:2 / /bad rw - ext4 /dev/sdb1 rw\n")
+    machine.put(
+        "/proc/self/mountinfo",
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:2 / /bad rw - ext4 /dev/sdb1 rw\n",
+    )
 
     def probe(paths):
         if "/bad" in paths:
@@ -201,4 +276,6 @@ def test_when_all_local_mounts_hang_the_guilty_one_is_named(options, machine, mo
     monkeypatch.setattr(health.filesystems, "probe", probe)
     document = health.run(options(checks=["disk"], timeout=0.5), machine.world).to_dict()
     assert _bad(document) == [("mount_responds", "/bad")]
-    assert [check["subject"] for check in document["checks"] if check["check"] == "disk_usage"] == ["/"]
+    assert [check["subject"] for check in document["checks"] if check["check"] == "disk_usage"] == [
+        "/"
+    ]

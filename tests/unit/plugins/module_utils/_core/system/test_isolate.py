@@ -11,8 +11,11 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import isolate
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, MissingLibrary
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    FleetError,
+    MissingLibrary,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate
 
 
 def _gone(pid: int) -> bool:
@@ -53,7 +56,9 @@ def test_one_stuck_call_does_not_hold_up_the_others():
 
 def test_calls_run_side_by_side_under_a_total_deadline():
     start = time.monotonic()
-    found = isolate.call_many({str(i): lambda: time.sleep(30) for i in range(5)}, timeout=10, total=0.3)
+    found = isolate.call_many(
+        {str(i): lambda: time.sleep(30) for i in range(5)}, timeout=10, total=0.3
+    )
     assert all(one.timed_out for one in found.values()) and time.monotonic() - start < 3
 
 
@@ -69,7 +74,11 @@ def test_grandchildren_die_with_the_call(tmp_path):
 
     assert isolate.call(parent_of_sleeper, 0.5).timed_out
     time.sleep(0.1)
-    state = open(f"/proc/{note.read_text()}/stat").read().split()[2] if not _gone(int(note.read_text())) else "Z"
+    state = (
+        open(f"/proc/{note.read_text()}/stat").read().split()[2]
+        if not _gone(int(note.read_text()))
+        else "Z"
+    )
     assert state == "Z"
 
 
@@ -119,10 +128,19 @@ def test_a_child_that_had_no_time_to_begin_is_killed_all_the_same(monkeypatch):
 
 def test_more_jobs_than_processes_at_once(monkeypatch):
     monkeypatch.setattr(isolate, "_AT_ONCE", 4)
-    found = isolate.call_many({str(number): (lambda number=number: number) for number in range(20)}, 5)
-    assert [one.value for one in found.values()] == list(range(20)) and list(found) == [str(number) for number in range(20)]
-    found = isolate.call_many({str(number): lambda: time.sleep(30) for number in range(6)}, 0.4, total=0.5)
-    assert all(one.timed_out for one in found.values()) and [one.pid for one in found.values()].count(0) <= 2
+    found = isolate.call_many(
+        {str(number): (lambda number=number: number) for number in range(20)}, 5
+    )
+    assert [one.value for one in found.values()] == list(range(20)) and list(found) == [
+        str(number) for number in range(20)
+    ]
+    found = isolate.call_many(
+        {str(number): lambda: time.sleep(30) for number in range(6)}, 0.4, total=0.5
+    )
+    assert (
+        all(one.timed_out for one in found.values())
+        and [one.pid for one in found.values()].count(0) <= 2
+    )
 
 
 def test_descriptors_beyond_those_that_select_takes():
@@ -144,7 +162,9 @@ def test_too_few_descriptors_or_processes_are_an_error_of_that_call_only():
     def scarce():
         taken = len(os.listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 4, taken + 4))
-        many = isolate.call_many({str(number): (lambda number=number: number) for number in range(12)}, 5)
+        many = isolate.call_many(
+            {str(number): (lambda number=number: number) for number in range(12)}, 5
+        )
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, taken + 4))
         none = isolate.call(lambda: 7, 5)
         return [one.value for one in many.values()], str(none.error)
@@ -178,7 +198,11 @@ def test_typed_errors_keep_their_type():
         raise MissingLibrary("psutil", "to read memory", "ImportError: no psutil")
 
     error = isolate.call(fail, 5).error
-    assert isinstance(error, MissingLibrary) and error.library == "psutil" and "install psutil" in str(error)
+    assert (
+        isinstance(error, MissingLibrary)
+        and error.library == "psutil"
+        and "install psutil" in str(error)
+    )
 
 
 def test_any_other_error_is_reported_not_lost():

@@ -56,9 +56,15 @@ def folder(world: World, path: str) -> list[str]:
 
 def in_container(world: World) -> bool:
     """Whether this is a container, where clock, kernel and hardware are the host's business."""
-    marks = ("/run/.containerenv", "/.dockerenv", "/var/run/secrets/kubernetes.io")  # podman, docker, a pod
+    marks = (
+        "/run/.containerenv",
+        "/.dockerenv",
+        "/var/run/secrets/kubernetes.io",
+    )  # podman, docker, a pod
     if any(os.path.exists(world.path(mark)) for mark in marks):
         return True
     if text(world, "/run/systemd/container") is not None:
         return True
-    return any(word.startswith("container=") for word in (text(world, "/proc/1/environ") or "").split("\0"))
+    return any(
+        word.startswith("container=") for word in (text(world, "/proc/1/environ") or "").split("\0")
+    )

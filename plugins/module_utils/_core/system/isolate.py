@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import FleetError
+from ..errors import FleetError
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,9 @@ def _families(pids: list[int]) -> list[int]:
             if name.isdigit():
                 with contextlib.suppress(OSError, IndexError, ValueError):
                     with open(f"/proc/{name}/stat", "rb") as stream:
-                        children.setdefault(int(stream.read().rpartition(b")")[2].split()[1]), []).append(int(name))
+                        children.setdefault(
+                            int(stream.read().rpartition(b")")[2].split()[1]), []
+                        ).append(int(name))
     found = list(pids)
     for pid in found:
         found += children.get(pid, [])
@@ -152,7 +154,13 @@ def _outcome(child: _Child, timed_out: bool, alive: bool) -> Outcome:
     if timed_out:
         return Outcome(timed_out=True, pid=child.pid, alive=alive, duration=duration)
     if not child.whole:
-        return Outcome(error=FleetError("The isolated call died without an answer (killed, or out of memory)."), pid=child.pid, duration=duration)
+        return Outcome(
+            error=FleetError(
+                "The isolated call died without an answer (killed, or out of memory)."
+            ),
+            pid=child.pid,
+            duration=duration,
+        )
     kind, value = pickle.loads(child.data[_HEADER:])
     if kind == "error":
         return Outcome(error=value, pid=child.pid, duration=duration)
@@ -186,7 +194,9 @@ def _wait(children: list[_Child]) -> set[int]:
     return {fd for fd, _event in poll.poll(min(max(0, math.ceil(patience * 1000)), 1 << 30))}
 
 
-def call_many(jobs: Mapping[str, Callable[[], Any]], timeout: float, total: float | None = None) -> dict[str, Outcome]:
+def call_many(
+    jobs: Mapping[str, Callable[[], Any]], timeout: float, total: float | None = None
+) -> dict[str, Outcome]:
     """Run all functions at once, each in a child of its own; return their outcomes by name, in the order given.
 
     :param timeout: seconds for each. :param total: seconds for all together; what could not even be started by then has timed out with C(pid) 0.
@@ -209,21 +219,31 @@ def call_many(jobs: Mapping[str, Callable[[], Any]], timeout: float, total: floa
                 except OSError as error:
                     if running:
                         break  # tried again when one of them has ended
-                    found[name] = Outcome(error=FleetError(f"No process could be started: {error.strerror}."))
+                    found[name] = Outcome(
+                        error=FleetError(f"No process could be started: {error.strerror}.")
+                    )
                 waiting.pop()
             if not running:
                 continue
             ready = _wait(list(running.values()))
-            finished = {name: child for name, child in running.items() if child.fd in ready and child.read()}
+            finished = {
+                name: child for name, child in running.items() if child.fd in ready and child.read()
+            }
             now = time.monotonic()
-            late = {name: child for name, child in running.items() if name not in finished and now >= child.deadline}
+            late = {
+                name: child
+                for name, child in running.items()
+                if name not in finished and now >= child.deadline
+            }
             for name in (*finished, *late):
                 del running[name]
             _kill(list(finished.values()), whole_family=False)
             _kill(list(late.values()), whole_family=True)
             alive = _reap([*finished.values(), *late.values()], 0.2)
             found.update({name: _outcome(child, False, False) for name, child in finished.items()})
-            found.update({name: _outcome(child, True, child.pid in alive) for name, child in late.items()})
+            found.update(
+                {name: _outcome(child, True, child.pid in alive) for name, child in late.items()}
+            )
     finally:
         if running:  # an interrupt: nothing is left behind
             _kill(list(running.values()), whole_family=True)
