@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes the checkout importable as ansible_collections.mlops.fleet and offers real ports to the tests."""
+"""Make the checkout importable as ansible_collections.mlops.fleet, and offer real ports to the tests of tests/unit and tests/system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tempfile
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 COLLECTIONS = ROOT / ".build" / "collections"
 
 
@@ -31,11 +31,16 @@ def _link() -> None:
 
 
 _link()
-# Several interpreters run the tests side by side; each has locks of its own.
-os.environ["MLOPS_FLEET_LOCK_DIR"] = tempfile.mkdtemp(prefix="mlops-fleet-locks-")
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this process a lock directory of its own: several interpreters and workers run tests side by side."""
+    locks = tempfile.TemporaryDirectory(prefix="mlops-fleet-locks-")
+    config.add_cleanup(locks.cleanup)
+    os.environ["MLOPS_FLEET_LOCK_DIR"] = locks.name
 
 
 class Clock:
