@@ -22,7 +22,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import (
     archive,
     catalogue,
-    codec,
+    deflate,
     job,
     manifest,
     names,
@@ -605,13 +605,13 @@ def test_the_walk_never_follows_a_folder_swapped_for_a_link(source, tmp_path, ba
 
 
 def test_an_archive_that_does_not_read_back_is_never_published(back_up, destination, monkeypatch):
-    class Lying(codec.Gzip):
+    class Lying(deflate.Gzip):
         def pack(self, data):
             spoiled = bytearray(data)
             spoiled[len(spoiled) // 2] ^= 1
             return super().pack(bytes(spoiled))
 
-    monkeypatch.setattr(codec, "Gzip", Lying)
+    monkeypatch.setattr(deflate, "Gzip", Lying)
     with pytest.raises(errors.VerificationFailed) as error:
         back_up()
     assert error.value.exit_code == 2
