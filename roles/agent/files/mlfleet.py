@@ -64,9 +64,7 @@ def run_command(argv, timeout=30.0, env=None, stdin=None):
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
     program = shutil.which(argv[0], path=path)
     if program is None:
-        raise CommandFailed(
-            f"The program {argv[0]} is not installed on this host.", f"Install {argv[0]}.", argv[0]
-        )
+        raise CommandFailed.missing(argv[0])
     try:
         child = subprocess.Popen(
             [program, *argv[1:]],
@@ -86,9 +84,7 @@ def run_command(argv, timeout=30.0, env=None, stdin=None):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         if isinstance(error, TimeoutError):
-            raise CommandFailed(
-                f"{argv[0]} did not answer within {timeout:g} s and was killed.", "", argv[0]
-            ) from None
+            raise CommandFailed.timed_out(argv[0], timeout) from None
         if isinstance(error, OverflowError):
             raise CommandFailed(
                 f"{argv[0]} printed more than {MOST_OUTPUT >> 20} MiB and was killed.", "", argv[0]

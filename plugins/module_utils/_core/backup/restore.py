@@ -20,11 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from ..cleanup.inuse import read_mounts
-from ..cleanup.scan import mount_id, remove
 from ..errors import NotUsable, Refused, VerificationFailed, WriteFailed
 from ..ports import Tell, World, silent
+from ..system import mounts
 from ..system.locks import lock, lock_folder
+from ..system.removal import mount_id, remove
 from ..system.roots import open_folder, refuse_dangerous
 from ..system.text import display_path, human_size
 from . import catalogue, reading, source, verify
@@ -191,11 +191,11 @@ def observe(options: RestoreOptions, world: World, tell: Tell = silent) -> Facts
 def _refuse_mounts(destination: str) -> None:
     """Refuse a destination that is a mount point or holds one: it could not be swapped, or what is mounted would go with it."""
     try:
-        mounts = read_mounts("/proc/self/mountinfo")
+        table = mounts.read()
     except OSError:
-        mounts = []
+        table = []
     real = os.path.realpath(destination)
-    for mount in mounts:
+    for mount in table:
         if mount.point == real or mount.point.startswith(real + "/"):
             what = (
                 "is a mount point"
