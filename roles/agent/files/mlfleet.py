@@ -774,7 +774,10 @@ def do_maintenance(command: Command) -> int:
         timestamp=command.world.clock.now(),
         title="Maintenance",
     )
-    report["results"] = results
+    report["results"] = {
+        phase: {key: value for key, value in result.items() if key != "skip"}
+        for phase, result in results.items()
+    }
     rehearsed = (
         ("backup", "cleanup") if check else ("cleanup",) if command.rehearses_cleanup else ()
     )

@@ -142,8 +142,8 @@ def phase_entry(
         return {**entry, "status": FAILED, "message": message}
     if result.get("skipped"):
         skip = _skip_reason(phase, result, earlier, held)
-        status = HELD if skip.code == plan.HELD else verdict.SKIPPED
-        return {**entry, "duration": None, "status": status, "message": skip.text}
+        state = HELD if skip.code == plan.HELD else verdict.SKIPPED
+        return {**entry, "duration": None, "status": state, "message": skip.text}
     message = _MESSAGES.get(phase, _judged_message)(result)
     status = result.get("status")
     return {
