@@ -84,11 +84,7 @@ class ModuleCommandRunner:
                 or ""
             )
         if not program or not os.access(program, os.X_OK):
-            raise CommandFailed(
-                f"The program {argv[0]} is not installed on this host.",
-                f"Install {argv[0]}.",
-                argv[0],
-            )
+            raise CommandFailed.missing(argv[0])
 
         def run() -> CommandResult:
             status, out, err = self.module.run_command(
@@ -103,9 +99,7 @@ class ModuleCommandRunner:
 
         outcome = isolate.call(run, timeout)
         if outcome.timed_out:
-            raise CommandFailed(
-                f"{argv[0]} did not answer within {timeout:g} s and was killed.", "", argv[0]
-            )
+            raise CommandFailed.timed_out(argv[0], timeout)
         if outcome.error is not None:
             raise CommandFailed(
                 f"{argv[0]} could not be run: {outcome.error.message}", outcome.error.todo, argv[0]

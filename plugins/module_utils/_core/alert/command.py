@@ -67,7 +67,7 @@ class Command(Channel):
                 stdin="",
             )
         except CommandFailed as error:
-            raise Undelivered(error.message, passing="not installed" not in error.message) from None
+            raise Undelivered(error.message, passing=error.code != CommandFailed.MISSING) from None
         said = one_line(done.stdout[:2000].strip() + " " + done.stderr[:2000], 300)
         if done.returncode != 0:
             raise Undelivered(

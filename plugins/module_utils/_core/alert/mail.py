@@ -145,7 +145,7 @@ class Email(Channel):
             )
             program = "mail"
         except CommandFailed as first:
-            if "did not answer" in first.message:
+            if first.code == CommandFailed.TIMED_OUT:
                 raise Undelivered(first.message, passing=True) from None
             program = "sendmail"
             try:

@@ -17,13 +17,12 @@ import hmac
 import json
 import os
 import stat
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from .. import verdict
-from ..errors import FleetError, LockBusy, NotUsable, Refused, WriteFailed
+from ..errors import FleetError, NotUsable, Refused, WriteFailed
 from ..ports import World
 from ..system import files, locks, text
 from .events import LEVELS, RECOVERY, Event, digest_key, merge
@@ -108,23 +107,12 @@ class Store:
         """
         with contextlib.ExitStack() as stack:
             path = os.path.join(self.folder, "lock")
-            end = time.monotonic() + patience
-            while True:
-                try:
-                    stack.enter_context(locks.lock(path, "alert run"))
-                    break
-                except LockBusy:
-                    if time.monotonic() >= end:
-                        raise
-                    time.sleep(0.05)
-                except WriteFailed:
-                    spare = os.path.join(
-                        locks.lock_folder(),
-                        os.path.basename(self.spare or "mlops-fleet-alert") + ".lock",
-                    )
-                    if path == spare:
-                        raise
-                    path = spare
+            try:
+                stack.enter_context(locks.lock(path, "alert run", patience))
+            except WriteFailed:
+                spare = os.path.basename(self.spare or "mlops-fleet-alert") + ".lock"
+                path = os.path.join(locks.lock_directory(), spare)
+                stack.enter_context(locks.lock(path, "alert run", patience))
             yield
 
     def load(self, repair: bool = True) -> None:

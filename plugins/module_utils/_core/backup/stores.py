@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple, Protocol, TypedDict
 
-from ..errors import NotUsable
 from ..ports import Tell
 from ..registry import Registry
 from . import catalogue, reading, verify

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def human_size(size: float) -> str:
-    """Return bytes in the largest binary unit that fits: C(1.2 GiB)."""
+    """Return bytes in the largest binary unit that fits: ``1.2 GiB``."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(size) < 1024 or unit == "TiB":
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
@@ -15,13 +15,13 @@ def human_size(size: float) -> str:
     return ""
 
 
-def human_count(number: int, what: str) -> str:
-    """Return a number with its noun: C(1 host), C(3 hosts)."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def human_count(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 host``, ``3 hosts``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def human_duration(seconds: float) -> str:
-    """Return seconds as C(850 ms), C(12.3 s), C(4 min 05 s) or C(2 h 03 min)."""
+    """Return seconds as ``850 ms``, ``12.3 s``, ``4 min 05 s`` or ``2 h 03 min``."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
@@ -43,7 +43,7 @@ def display_path(path: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return C(text) as one line that a terminal displays as it is: process names and kernel messages may hold anything."""
+    """Return ``text`` as one line that a terminal displays as it is: process names and kernel messages hold anything."""
     if text.isprintable():
         return text
     return "".join(

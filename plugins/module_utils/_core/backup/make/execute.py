@@ -25,7 +25,6 @@ from ...verdict import isoformat
 from .. import archive, catalogue, codecs, manifest, names, reading, verify
 from ..catalogue import Backup
 from ..manifest import Manifest
-from ..options import BackupOptions
 from ..source import Tree
 from . import facts
 from .plan import Plan
@@ -151,7 +150,9 @@ def _create(directory: int, temporary: str, destination: str) -> int:
         )
     except OSError as error:
         raise WriteFailed(
-            f"Can't write in {destination}: {error.strerror}.", "Check its permissions.", destination
+            f"Can't write in {destination}: {error.strerror}.",
+            "Check its permissions.",
+            destination,
         ) from error
 
 

@@ -202,9 +202,7 @@ def notes(options: BackupOptions, tree: Tree, backups: Sequence[Backup], now: fl
     others = catalogue.sources(backups) - {options.source}
     if others:
         listed = ", ".join(sorted(display_path(other) for other in others))
-        lines.append(
-            f"the directory holds backups of {listed} too; this run leaves them alone"
-        )
+        lines.append(f"the directory holds backups of {listed} too; this run leaves them alone")
     return lines
 
 

@@ -271,7 +271,10 @@ def exchange(directory: int, first: str, second: str) -> bool:
         ctypes.c_char_p,
         ctypes.c_uint,
     )
-    if renameat2(directory, os.fsencode(first), directory, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+    if (
+        renameat2(directory, os.fsencode(first), directory, os.fsencode(second), _RENAME_EXCHANGE)
+        == 0
+    ):
         return True
     code = ctypes.get_errno()
     if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):

@@ -227,9 +227,7 @@ def difference(destination: str, wanted: Sequence[ManifestEntry], tell: Tell = s
         os.close(root)
 
 
-def _difference_by_status(
-    expected: dict[str, ManifestEntry], present: dict[str, Entry]
-) -> str:
+def _difference_by_status(expected: dict[str, ManifestEntry], present: dict[str, Entry]) -> str:
     for path in expected:
         if path not in present:
             return f"{display_path(path)} is missing"

@@ -146,9 +146,7 @@ def _chosen(options: RestoreOptions, place: Place) -> Backup:
 
 def _latest(place: Place) -> Backup:
     # What a wrong clock has dated ahead comes last.
-    ordered = sorted(
-        place.backups, key=lambda backup: not catalogue.credible(backup, place.now)
-    )
+    ordered = sorted(place.backups, key=lambda backup: not catalogue.credible(backup, place.now))
     for acceptable in _PREFERENCE:
         for backup in ordered:
             if acceptable(backup):

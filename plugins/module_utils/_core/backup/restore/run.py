@@ -87,9 +87,7 @@ def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell =
     choice = plan.choose(options, place)
     real = os.path.realpath(place.destination)
     plan.refuse_own_backup(place.destination, real, facts.local_copy(store, choice.backup))
-    planned = plan.decide(
-        options, facts.observe(place, choice.backup, choice.wanted, store, tell)
-    )
+    planned = plan.decide(options, facts.observe(place, choice.backup, choice.wanted, store, tell))
     if choice.note:
         notes.append(choice.note)
     if check or not planned.restore:

@@ -454,7 +454,7 @@ def local(world, tmp_path):
     def run(argv, **more):
         if not argv[0].startswith("/"):
             if not (folder / argv[0]).exists():
-                raise CommandFailed(f"The program {argv[0]} is not installed on this host.")
+                raise CommandFailed.missing(argv[0])
             argv = [str(folder / argv[0]), *argv[1:]]
         return original(argv, **more)
 

@@ -47,7 +47,7 @@ def test_creation_times():
 
 def test_a_program_that_is_not_here_is_skipped(world):
     def missing(argv, **_options):
-        raise CommandFailed(f"The program {argv[0]} is not installed on this host.")
+        raise CommandFailed.missing(argv[0])
 
     world.run = missing
     for name in ("docker", "pip", "apt"):

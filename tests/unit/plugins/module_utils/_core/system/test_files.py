@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -90,10 +92,10 @@ def test_json_errors_name_file_and_place(tmp_path):
         files.read_json(str(path))
 
 
-def test_a_lock_folder_that_can_not_be_made_is_one_clear_message(tmp_path, monkeypatch):
+def test_a_lock_directory_that_can_not_be_made_is_one_clear_message(tmp_path, monkeypatch):
     monkeypatch.setenv("MLOPS_FLEET_LOCK_DIR", str(tmp_path / "missing" / "locks"))
     with pytest.raises(WriteFailed, match="MLOPS_FLEET_LOCK_DIR"):
-        locks.lock_folder()
+        locks.lock_directory()
 
 
 def test_only_one_holder_and_a_crash_frees_the_lock(tmp_path):
@@ -112,16 +114,47 @@ def test_only_one_holder_and_a_crash_frees_the_lock(tmp_path):
     )
     try:
         assert holder.stdout.readline() == b"held\n"
-        with (
-            pytest.raises(LockBusy, match=rf"Another backup is running \(process {holder.pid} "),
-            locks.lock(path, "backup"),
-        ):
+        with pytest.raises(LockBusy) as caught, locks.lock(path, "backup"):
             pass
+        assert (caught.value.holder, caught.value.purpose) == (holder.pid, "backup")
     finally:
         holder.kill()
         holder.communicate()
     with locks.lock(path, "backup"):
         pass
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.1])
+def test_a_lock_that_is_still_held_after_the_wait_is_busy(tmp_path, wait):
+    path = str(tmp_path / "l")
+    with locks.lock(path, "backup"):
+        started = time.monotonic()
+        with pytest.raises(LockBusy), locks.lock(path, "backup", wait=wait):
+            pass
+        assert wait <= time.monotonic() - started < wait + 2
+
+
+def test_a_lock_that_is_released_within_the_wait_is_taken(tmp_path):
+    path = str(tmp_path / "l")
+    holder = os.open(path, os.O_RDWR | os.O_CREAT)
+    locks.acquire(holder)
+    threading.Timer(0.1, os.close, (holder,)).start()
+    with locks.lock(path, "backup", wait=20):
+        assert (tmp_path / "l").read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage\xff", b"-7"])
+def test_a_lock_file_without_a_process_id_has_an_unknown_holder(tmp_path, content):
+    path = tmp_path / "l"
+    path.write_bytes(content)
+    fd = os.open(path, os.O_RDWR)
+    try:
+        locks.acquire(fd)
+        with pytest.raises(LockBusy, match="process unknown") as caught, locks.lock(str(path), "x"):
+            pass
+        assert caught.value.holder is None
+    finally:
+        os.close(fd)
 
 
 def test_a_lock_path_that_is_a_link_is_not_followed(tmp_path):
