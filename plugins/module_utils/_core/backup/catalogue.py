@@ -87,14 +87,13 @@ class Backup:
             "problems": list(self.problems),
         }
         if self.manifest is not None:
-            description.update(
-                files=self.manifest["totals"]["files"],
-                bytes=self.manifest["totals"]["bytes"],
-                source=self.manifest["source"],
-                compression=self.manifest["compression"],
-                hostname=self.manifest["hostname"],
-                manifest=self.path + MANIFEST,
-            )
+            document = self.manifest
+            description["files"] = document["totals"]["files"]
+            description["bytes"] = document["totals"]["bytes"]
+            description["source"] = document["source"]
+            description["compression"] = document["compression"]
+            description["hostname"] = document["hostname"]
+            description["manifest"] = self.path + MANIFEST
         return description
 
 

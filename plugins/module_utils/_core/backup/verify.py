@@ -91,26 +91,26 @@ def check(
     try:
         stream = opener(backup) if opener is not None else reading.open_archive(backup.path)
     except FleetError as error:
-        description.update(problems=[*problems, error.message], verified=False)
+        description["problems"] = [*problems, error.message]
+        description["verified"] = False
         return description
     with stream:
         if depth == "quick":
             problems += [
                 str(problem) for problem in quick(stream, backup.sha256, backup.size, tell)
             ]
-            description.update(problems=problems, verified=backup.verified and not problems)
+            description["problems"] = problems
+            description["verified"] = backup.verified and not problems
             return description
         scan = full(stream, backup.size, backup.manifest, backup.sha256, tell, "the archive")
     problems += [str(problem) for problem in scan.problems if str(problem) not in problems]
     if scan.more_problems:
         problems.append(f"{scan.more_problems} more problems")
+    description["problems"] = problems
     # Without any checksum nothing is proven beyond that it can be unpacked.
-    description.update(
-        problems=problems,
-        verified=not problems and backup.sha256 is not None,
-        files=scan.files,
-        bytes=scan.bytes,
-    )
+    description["verified"] = not problems and backup.sha256 is not None
+    description["files"] = scan.files
+    description["bytes"] = scan.bytes
     return description
 
 

@@ -9,7 +9,7 @@ The copies are made once the local backup is complete; only then are the backups
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import TypedDict, Union
 
 from ...errors import StoreError
 from ...ports import Tell, World, silent
@@ -19,7 +19,7 @@ from ..catalogue import Backup, Description
 from ..options import BackupOptions
 from ..retention import Decision
 from ..source import Tree
-from ..stores import CopyStore
+from ..stores import CopyStore, StoredCopy
 from . import execute, facts, plan
 from .facts import CopyFacts
 from .plan import Plan
@@ -35,17 +35,22 @@ class Removal(TypedDict):
     reason: str
 
 
-class CopyResult(TypedDict, total=False):
-    """A copy that is there (see StoredCopy), is planned (``url`` and ``verified``), or was removed (``removed``, ``reason``)."""
+class PlannedCopy(TypedDict):
+    """A copy that check mode would make; ``verified`` is ``planned``."""
 
     url: str
-    size: int
-    sha256: str | None
     verified: str
-    storage_class: str
-    uploaded: bool
+
+
+class RemovedCopy(TypedDict):
+    """A copy that no rule keeps."""
+
+    url: str
     removed: bool
     reason: str
+
+
+CopyResult = Union[StoredCopy, PlannedCopy, RemovedCopy]
 
 
 class PlanResult(TypedDict):
@@ -189,7 +194,8 @@ def _preview(planned: Plan, copy_stores: tuple[CopyStore, ...]) -> Result:
         seen = facts.observe_copies(store, present, listed=store.prunes)
         todo = plan.decide_copies(options, seen, current, now)
         if todo.upload:
-            result.copies.append({"url": store.url(current.name), "verified": "planned"})
+            planned_copy: PlannedCopy = {"url": store.url(current.name), "verified": "planned"}
+            result.copies.append(planned_copy)
         result.copies += [_removed_copy(store, decision) for decision in todo.removals]
     result.changed = planned.make or bool(planned.removals) or bool(result.copies)
     return result
@@ -207,7 +213,7 @@ def _copy(store: CopyStore, current: Backup, result: Result, world: World, tell:
             seen = CopyFacts(store.upload(current, tell))
             result.changed = True
         if seen.present is not None:
-            result.copies.append({**seen.present})
+            result.copies.append(seen.present)
         if store.prunes:  # listed only now: a copy must be made even where listing is not allowed
             seen = CopyFacts(seen.present, tuple(store.listing()))
             for decision in plan.decide_copies(options, seen, current, now).removals:
@@ -223,7 +229,7 @@ def _copy(store: CopyStore, current: Backup, result: Result, world: World, tell:
     result.durations["upload"] = world.clock.monotonic() - started
 
 
-def _removed_copy(store: CopyStore, decision: Decision) -> CopyResult:
+def _removed_copy(store: CopyStore, decision: Decision) -> RemovedCopy:
     return {"url": store.url(decision.backup.name), "removed": True, "reason": decision.reason}
 
 

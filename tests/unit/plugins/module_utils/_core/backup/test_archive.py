@@ -14,7 +14,11 @@ import tarfile
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import codec, deflate, tarstream
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import (
+    codec,
+    deflate,
+    tarstream,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.source import FILE, Entry
 
 
@@ -148,7 +152,9 @@ def test_the_method_fits_the_data():
     )
     packer = deflate.Gzip(6)
     assert len(packer.pack(random)) < len(random) * 1.001, "stored, not expanded"
-    assert len(packer.pack(text)) < len(deflate.deflate(text, 6)) * 1.01, "text gets the full search"
+    assert len(packer.pack(text)) < len(deflate.deflate(text, 6)) * 1.01, (
+        "text gets the full search"
+    )
     skewed = bytes(b & 0x1F for b in random)
     huffman = deflate.deflate(skewed, 6, 2)
     assert packer.pack(skewed) == huffman, "noise with few values gets Huffman coding alone"
