@@ -33,7 +33,7 @@ STORAGE_CLASSES = (
 class S3Connection(OptionSet):
     """Object storage that holds copies."""
 
-    bucket: str = option(env=("S3_BUCKET",), help="Name of the bucket; it must exist.")
+    bucket: str | None = option(env=("S3_BUCKET",), help="Name of the bucket; it must exist.")
     prefix: str = option(
         default="", help="Put before the object names, followed by a slash; one per host."
     )

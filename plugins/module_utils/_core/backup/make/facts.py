@@ -10,14 +10,35 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ...errors import NotUsable, Refused
+from ...errors import NotUsable
 from ...ports import World
-from ...system.roots import FORBIDDEN_TREES
+from ...system import mounts
 from .. import catalogue, codecs, source
 from ..catalogue import Backup
 from ..options import BackupOptions
 from ..source import Tree
 from ..stores import CopyStore, StoredCopy
+
+#: What can be at a path.
+MISSING = "missing"
+DIRECTORY = "directory"
+OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What source and destination are before anything in them is read.
+
+    ``source`` and ``destination`` are each ``missing``, ``directory`` or ``other``. ``dangling`` is what a link on the way to the
+    destination leads to and does not exist.
+    """
+
+    source: str
+    destination: str
+    real_destination: str
+    dangling: str | None = None
+    destination_in_source: bool = False
+    source_in_destination: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,9 +71,8 @@ class CopyFacts:
 def observe(options: BackupOptions, world: World) -> Facts:
     """Read source and destination.
 
-    :raises NotUsable: the source is missing, unreadable or without a file. :raises Refused: see ``refuse_nested``.
+    :raises NotUsable: the source is unreadable or without a file. :raises Refused: the destination is mounted in it.
     """
-    refuse_nested(options.source, options.destination)
     codecs.make(options.compression, options.compression_level)  # its library may be missing
     with opened_source(options.source) as root:
         tree = walk(root, options)
@@ -61,7 +81,7 @@ def observe(options: BackupOptions, world: World) -> Facts:
         fingerprint=source.fingerprint(options.source, tree.entries),
         names=tuple(catalogue.directory_names(options.destination)),
         backups=tuple(catalogue.listing(options.destination)),
-        free=free_space(options.destination),
+        free=mounts.available(options.destination),
         now=world.clock.now(),
     )
 
@@ -72,7 +92,7 @@ def observe_again(options: BackupOptions, earlier: Facts) -> Facts:
         earlier,
         names=tuple(catalogue.directory_names(options.destination)),
         backups=tuple(catalogue.listing(options.destination)),
-        free=free_space(options.destination),
+        free=mounts.available(options.destination),
     )
 
 
@@ -87,53 +107,27 @@ def observe_copies(store: CopyStore, backup: Backup | None, listed: bool) -> Cop
     )
 
 
-def refuse_nested(origin: str, destination: str) -> None:
-    """Refuse a destination inside the source, the reverse, and system directories.
-
-    :raises Refused: it is one of these. :raises NotUsable: source or destination is no directory.
-    """
-    here, there = os.path.realpath(origin), os.path.realpath(destination)
-    if not os.path.isdir(here):
-        what = "is not a directory" if os.path.lexists(here) else "does not exist"
-        raise NotUsable(
-            f"The source {origin} {what}.", "Name the directory that holds the models.", origin
-        )
-    present = destination
+def observe_place(options: BackupOptions) -> Place:
+    """Read what source and destination are, with all links resolved."""
+    origin, target = os.path.realpath(options.source), os.path.realpath(options.destination)
+    present = options.destination
     while not os.path.lexists(present):
         present = os.path.dirname(present)
-    if not os.path.exists(present):
-        # A link usually leads to a disk. Made below the mount point while the disk is not mounted, backups would vanish
-        # under it later.
-        target = os.path.realpath(present)
-        raise NotUsable(
-            f"The destination {destination} leads to {target}, which does not exist.",
-            "Mount its disk, or make the directory.",
-            destination,
-        )
-    if os.path.lexists(there) and not os.path.isdir(there):
-        raise NotUsable(
-            f"The destination {destination} is not a directory.", "Name a directory.", destination
-        )
-    if there == "/" or any(
-        there == tree or there.startswith(tree + "/") for tree in FORBIDDEN_TREES
-    ):
-        raise Refused(
-            f"The destination {destination} is a system directory.",
-            "Name a separate directory for backups.",
-            destination,
-        )
-    if _is_inside(there, here):
-        raise Refused(
-            f"The destination {destination} lies inside the source {origin}, so backups would contain backups.",
-            "Name a directory elsewhere.",
-            destination,
-        )
-    if _is_inside(here, there):
-        raise Refused(
-            f"The source {origin} lies inside the destination {destination}.",
-            "Name a directory elsewhere.",
-            destination,
-        )
+    return Place(
+        source=kind_of(origin),
+        destination=kind_of(target),
+        real_destination=target,
+        dangling=None if os.path.exists(present) else os.path.realpath(present),
+        destination_in_source=_is_inside(target, origin),
+        source_in_destination=_is_inside(origin, target),
+    )
+
+
+def kind_of(path: str) -> str:
+    """Return what is at a path, after links: ``missing``, ``directory`` or ``other``."""
+    if os.path.isdir(path):
+        return DIRECTORY
+    return OTHER if os.path.lexists(path) else MISSING
 
 
 def _is_inside(path: str, directory: str) -> bool:
@@ -175,11 +169,3 @@ def walk(root: int, options: BackupOptions) -> Tree:
             options.source,
         )
     return tree
-
-
-def free_space(directory: str) -> int:
-    """Return the bytes that are left for this user where the directory is, or will be made."""
-    while not os.path.isdir(directory):
-        directory = os.path.dirname(directory)
-    status = os.statvfs(directory)
-    return status.f_bavail * status.f_frsize

@@ -9,14 +9,15 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ...errors import WriteFailed
+from ...errors import NotUsable, Refused, WriteFailed
+from ...system.roots import FORBIDDEN_TREES
 from ...system.text import display_path, human_size
 from .. import catalogue, codecs, manifest, names, retention, source
 from ..catalogue import Backup
 from ..options import BackupOptions
 from ..retention import Decision
 from ..source import LINK, Tree
-from .facts import CopyFacts, Facts
+from .facts import DIRECTORY, MISSING, OTHER, CopyFacts, Facts, Place
 
 #: Files that are not backed up and are named one by one.
 _MOST_SKIPPED = 20
@@ -47,6 +48,50 @@ class CopyPlan:
 
     upload: bool
     removals: tuple[Decision, ...]
+
+
+def check_place(options: BackupOptions, place: Place) -> None:
+    """Refuse a destination inside the source, the reverse, and system directories.
+
+    :raises Refused: it is one of these. :raises NotUsable: source or destination is no directory.
+    """
+    origin, destination = options.source, options.destination
+    if place.source != DIRECTORY:
+        what = "does not exist" if place.source == MISSING else "is not a directory"
+        raise NotUsable(
+            f"The source {origin} {what}.", "Name the directory that holds the models.", origin
+        )
+    if place.dangling is not None:
+        # The link usually leads to a disk. Made below its mount point, backups would vanish once it is mounted.
+        raise NotUsable(
+            f"The destination {destination} leads to {place.dangling}, which does not exist.",
+            "Mount its disk, or make the directory.",
+            destination,
+        )
+    if place.destination == OTHER:
+        raise NotUsable(
+            f"The destination {destination} is not a directory.", "Name a directory.", destination
+        )
+    real = place.real_destination
+    if real == "/" or any(real == tree or real.startswith(tree + "/") for tree in FORBIDDEN_TREES):
+        raise Refused(
+            f"The destination {destination} is a system directory.",
+            "Name a separate directory for backups.",
+            destination,
+        )
+    if place.destination_in_source:
+        raise Refused(
+            f"The destination {destination} lies inside the source {origin}, so backups would contain "
+            "backups.",
+            "Name a directory elsewhere.",
+            destination,
+        )
+    if place.source_in_destination:
+        raise Refused(
+            f"The source {origin} lies inside the destination {destination}.",
+            "Name a directory elsewhere.",
+            destination,
+        )
 
 
 def decide(options: BackupOptions, facts: Facts) -> Plan:

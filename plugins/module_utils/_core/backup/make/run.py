@@ -139,6 +139,7 @@ def run(options: BackupOptions, world: World, check: bool = False, tell: Tell = 
     """
     # A missing library or a setting that can't be used must come out before hours of work, not after.
     copy_stores = stores.copy_stores(options)
+    plan.check_place(options, facts.observe_place(options))
     observed = facts.observe(options, world)
     planned = plan.decide(options, observed)
     if check:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from ...errors import StoreError
+from ...errors import OptionError, StoreError
 from ..options import S3Connection
 from .connection import TODO, asking, base64_text, connect, http_status
 
@@ -20,6 +20,8 @@ class Bucket:
     """
 
     def __init__(self, options: S3Connection) -> None:
+        if not options.bucket:
+            raise OptionError("Option s3.bucket is missing.", "Name the bucket.", "s3.bucket")
         self.bucket = options.bucket
         # Some servers refuse empty parts between slashes, and nobody means them.
         prefix = "/".join(part for part in options.prefix.split("/") if part)
