@@ -19,7 +19,10 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import (
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     BackupOptions,
     InfoOptions,
+    RestoreOptions,
     S3Connection,
+    S3Copies,
+    url_secrets,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.registry import Registry
 
@@ -199,3 +202,75 @@ def test_restore_options_that_contradict_each_other(given, text):
 
     with pytest.raises(errors.OptionError, match=text):
         RestoreOptions.from_mapping({"destination": "/srv/x", **given})
+
+
+def defaults(options):
+    return {entry.name: (entry.default, entry.minimum, entry.maximum) for entry in options.TABLE}
+
+
+def test_defaults_and_limits_are_the_released_ones():
+    assert defaults(BackupOptions) == {
+        "source": ("/opt/ml/models", None, None),
+        "destination": ("/backup/models", None, None),
+        "compression": ("gzip", None, None),
+        "compression_level": (6, 1, 9),
+        "workers": (0, 0, 64),
+        "verify": (True, None, None),
+        "retention_days": (30, 0, None),
+        **dict.fromkeys(
+            ("keep_last", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly"), (0, 0, None)
+        ),
+        "force": (False, None, None),
+        "exclude": ([], None, None),
+        "s3": (None, None, None),
+    }
+    assert defaults(RestoreOptions) == {
+        "backup": ("latest", None, None),
+        "path": ("/backup/models", None, None),
+        "destination": (None, None, None),
+        "files": ([], None, None),
+        "verify": (True, None, None),
+        "mode": ("new", None, None),
+        "allow_outside_links": (False, None, None),
+        "s3": (None, None, None),
+    }
+    assert [entry.name for entry in RestoreOptions.TABLE if entry.required] == ["destination"]
+
+
+def test_what_is_secret():
+    secret = {entry.name for entry in S3Copies.TABLE if entry.secret}
+    assert secret == {"access_key", "secret_key", "session_token"}
+    assert defaults(S3Copies)["prune"] == (False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        ("https://joe:sesame@h", {"joe", "sesame", "joe:sesame"}),
+        ("https://joe:se:same@h/x", {"joe", "se:same", "joe:se:same"}),
+        ("https://joe@h", {"joe"}),
+        ("https://h", set()),
+        (None, set()),
+    ],
+)
+def test_what_a_shell_must_not_print_of_an_endpoint(url, secrets):
+    assert url_secrets({"s3": {"endpoint_url": url}}) == secrets
+    assert url_secrets({}) == url_secrets({"s3": None}) == set()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"files": ["x"]},
+        {"mode": "replace"},
+        {"backup": "/a/b"},
+        {"backup": "x.tar", "s3": {"bucket": "b"}},
+    ],
+)
+def test_good_restore_options(given):
+    assert RestoreOptions.from_mapping({"destination": "/srv/x", **given})
+
+
+@pytest.mark.parametrize("name", ["models_backup_x.tar", "other", ""])
+def test_only_an_archive_has_a_time(name):
+    assert names.stamp_time(name) is None
