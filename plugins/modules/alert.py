@@ -359,8 +359,8 @@ duration:
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import secret
-from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
 
 
 def main() -> None:
@@ -370,7 +370,7 @@ def main() -> None:
         options = AlertOptions.from_mapping(module.params)
         world = _shell.world(module)
         # Ansible hides a no_log value only as a whole: a token cut out of an URL must be known to it, too.
-        module.no_log_values.update(secret.all_words(options, world))
+        module.no_log_values.update(secret.all_forms(options, world))
         result = run(options, world, check=module.check_mode)
         if options.fail_on_undelivered and result.undelivered:
             module.fail_json(

@@ -311,10 +311,10 @@ def examples():
 
 def test_every_documented_example_is_delivered(server, tmp_path):
     """Only addresses are changed: what went to the internet goes to loopback, mail and handler to a program here."""
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
     from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import (
         AlertOptions,
     )
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
     from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import (
         CommandResult,
         World,
