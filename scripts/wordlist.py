@@ -159,8 +159,8 @@ def name_findings(path: str, text: str) -> Iterator[Finding]:
             for alias in node.names:
                 typing = alias.name == "typing" and alias.asname == "t"  # as in ansible-core
                 if alias.asname and len(alias.asname) == 1 and not typing:
-                    line = f"{alias.name} as {alias.asname}"
-                    yield Finding(alias_rule, path, node.lineno, line)
+                    text = f"{alias.name} as {alias.asname}"
+                    yield Finding(alias_rule, path, node.lineno, text)
 
 
 def findings_in(paths: list[str]) -> list[Finding]:
