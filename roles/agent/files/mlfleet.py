@@ -542,9 +542,9 @@ def do_health(command: Command) -> int:
 
 
 def back_up(command: Command, flags=None, check: bool = False) -> dict:
-    from ._core.backup import job
+    from ._core.backup.make import run
 
-    return job.run(
+    return run.run(
         command.options("backup", flags), command.world, check=check, tell=command.terminal.progress
     ).to_dict()
 
@@ -642,8 +642,8 @@ def do_verify(command: Command) -> int:
 
 
 def do_restore(command: Command) -> int:
-    from ._core.backup import restore
     from ._core.backup.options import RestoreOptions
+    from ._core.backup.restore import run
 
     arguments, terminal = command.arguments, command.terminal
     given = {
@@ -656,7 +656,7 @@ def do_restore(command: Command) -> int:
         "mode": "replace" if arguments.replace else "new",
     }
     with job_lock(command):
-        result = restore.run(
+        result = run.run(
             RestoreOptions.from_mapping(given),
             command.world,
             check=arguments.dry_run,
