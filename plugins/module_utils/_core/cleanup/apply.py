@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..ports import Progress, Tell
+from ..system.removal import DIRECTORY, Changed, Identity, identity, remove
 from .inuse import InUse
 from .options import TRASH, Target
 from .plan import Doomed, Kept, cutoff, due
-from .scan import DIRECTORY, STAMPS, Changed, Identity, Look, Survey, identity, remove, survey
+from .scan import STAMPS, Look, Survey, survey
 
 #: Why a unit goes back that a stopped run had moved.
 PUT_BACK = "put back: a run was interrupted before its removal, and it is not due"

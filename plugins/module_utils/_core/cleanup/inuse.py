@@ -13,50 +13,16 @@ import contextlib
 import fcntl
 import os
 import re
-from collections import deque
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import NotUsable
-from ..system import isolate
-from .scan import Identity, open_directory
+from ..system import isolate, mounts
+from ..system.removal import Identity, open_directory
 
 #: Seconds after which a process table that does not answer (a file on a dead network mount) ends the cleanup.
 PATIENCE = 60.0
-
-#: Filesystems of this machine: looking at a file on them never waits for a network or another program.
-ANSWERING = frozenset(
-    {
-        "bcachefs",
-        "btrfs",
-        "erofs",
-        "ext2",
-        "ext3",
-        "ext4",
-        "f2fs",
-        "overlay",
-        "ramfs",
-        "rootfs",
-        "squashfs",
-        "tmpfs",
-        "xfs",
-        "zfs",
-    }
-)
-
-_UNESCAPE = re.compile(r"\\([0-7]{3})")
-
-
-@dataclass(frozen=True)
-class Mount:
-    """One line of mountinfo (proc(5)): C(device) is major:minor as text, C(source) the path inside that filesystem, C(kind) its type."""
-
-    id: int
-    device: str
-    source: str
-    point: str
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -86,75 +52,6 @@ class _EverybodyElse(Container[int]):
         return uid != os.geteuid()
 
 
-def _plain(field: str) -> str:
-    return _UNESCAPE.sub(lambda match: chr(int(match.group(1), 8)), field)
-
-
-def read_mounts(path: str) -> list[Mount]:
-    """Return the mounts in a mountinfo file. :raises OSError: it can't be read."""
-    found = []
-    # Newline only: file names may hold other characters that Python takes for line ends.
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-        for line in lines:
-            words = line.split(" ")
-            if len(words) > 5:
-                kind = words[words.index("-", 6) + 1] if "-" in words[6:] else ""
-                found.append(
-                    Mount(int(words[0]), words[2], _plain(words[3]), _plain(words[4]), kind)
-                )
-    return found
-
-
-def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
-    """Return the mount that an absolute path without links lies on, by the mount table alone."""
-    best: Mount | None = None
-    for mount in mounts:
-        point = mount.point.rstrip("/") + "/"
-        if (path + "/").startswith(point) and (best is None or len(mount.point) >= len(best.point)):
-            best = mount
-    return best
-
-
-def follow(path: str, mounts: Sequence[Mount], own: int | None) -> str:
-    """Return where an absolute path leads; empty when that is beyond a mount that may not answer (other than the one with the id C(own)), or a loop."""
-    todo, real, links = deque(path.split("/")), "", 0
-    while todo:
-        part = todo.popleft()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            real = os.path.dirname(real).rstrip("/")
-            continue
-        here = f"{real}/{part}"
-        mount = mount_of(here, mounts)
-        if mount is None or (mount.kind not in ANSWERING and mount.id != own):
-            return ""
-        try:
-            target = os.readlink(here)
-        except OSError:  # no link, or nothing at all
-            real = here
-            continue
-        links += 1
-        if links > 40:
-            return ""
-        real = "" if target.startswith("/") else real
-        todo.extendleft(reversed(target.split("/")))
-    return real or "/"
-
-
-def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
-    """Return device (major:minor) and path inside that filesystem of an absolute path, by the mount table alone."""
-    best = mount_of(path, mounts) if path else None
-    return (
-        None
-        if best is None
-        else (
-            best.device,
-            os.path.normpath(os.path.join(best.source, os.path.relpath(path, best.point))),
-        )
-    )
-
-
 def observe(proc: str, devices: Iterable[int] | None, folders: Iterable[str]) -> InUse:
     """Look at all processes, this one included.
 
@@ -182,7 +79,7 @@ def observe(proc: str, devices: Iterable[int] | None, folders: Iterable[str]) ->
 
 def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> InUse:
     found: set[Identity] = set()
-    mounts: set[tuple[str, str]] = set()
+    mounted: set[tuple[str, str]] = set()
     namespaces: set[Any] = set()
     unseen, strangers = 0, set()
     known = {str(os.getpid())}
@@ -207,17 +104,17 @@ def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> In
             with contextlib.suppress(OSError):
                 namespace = os.stat(f"{base}/ns/mnt").st_ino
                 if namespace not in namespaces:
-                    mounts.update(
-                        (mount.device, mount.source)
-                        for mount in read_mounts(f"{base}/mountinfo")
-                        if mount.source != "/"
+                    mounted.update(
+                        (mount.device, mount.root)
+                        for mount in mounts.read(f"{base}/mountinfo")
+                        if mount.root != "/"
                     )
                     namespaces.add(namespace)
     with contextlib.suppress(OSError):
-        mounts.update(
-            (mount.device, mount.source)
-            for mount in read_mounts(f"{proc}/self/mountinfo")
-            if mount.source != "/"
+        mounted.update(
+            (mount.device, mount.root)
+            for mount in mounts.read(f"{proc}/self/mountinfo")
+            if mount.root != "/"
         )
     with contextlib.suppress(OSError):
         _locks(f"{proc}/locks", devices, found)
@@ -229,7 +126,7 @@ def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> In
     return InUse(
         frozenset(found),
         frozenset(inode for _device, inode in found),
-        frozenset(mounts),
+        frozenset(mounted),
         unseen,
         owners,
     )
@@ -255,7 +152,7 @@ def _kernels(proc: str) -> Iterator[str]:
         open(f"{proc}/swaps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines,
     ):
         for line in lines:
-            yield _plain(line.split(" ")[0].split("\t")[0])
+            yield mounts.unescape(line.split(" ")[0].split("\t")[0])
     with (
         contextlib.suppress(OSError),
         open(
@@ -265,7 +162,7 @@ def _kernels(proc: str) -> Iterator[str]:
         for line in lines:
             if " - overlay " in line:
                 for layers in re.findall(r"[ ,](?:lowerdir\+?|upperdir|workdir)=([^,\n]*)", line):
-                    yield from _plain(layers).split(":")
+                    yield from mounts.unescape(layers).split(":")
 
 
 def _add(path: str, devices: Container[int], found: set[Identity]) -> bool:

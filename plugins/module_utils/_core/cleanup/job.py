@@ -18,6 +18,9 @@ from ..errors import FleetError, NotUsable, Refused, WriteFailed
 from ..ports import Progress, Tell, World, silent
 from ..system.files import atomic_write
 from ..system.locks import lock, lock_folder
+from ..system.mounts import Mount, follow, located
+from ..system.mounts import read as read_mounts
+from ..system.removal import Changed, mount_id
 from ..system.text import display_path, human_duration
 from ..verdict import isoformat
 from . import inuse, tools
@@ -25,7 +28,7 @@ from .apply import PUT_BACK, Done, Failure, Leftover, Root, Work, carry_out, lef
 from .inuse import InUse
 from .options import OWN_LOGS, CleanupOptions, Target, homes, refuse_root
 from .plan import Braked, Doomed, Folder, Kept, Plan, check_brake, decide
-from .scan import MOUNT, Changed, mount_id, open_root, survey
+from .scan import MOUNT, open_root, survey
 
 #: Seconds by which the clock that dated a backup may be ahead of ours.
 SKEW = 3600.0
@@ -243,12 +246,10 @@ def require_backup(options: CleanupOptions, world: World) -> None:
     wanted = options.require_backup
     if not wanted:
         return
-    from ..backup import catalogue, names
+    from ..backup import api as backups
 
     path = wanted["path"]
-    archive = path[: -len(names.MANIFEST)] if path.endswith(names.MANIFEST) else path
-    one = None if os.path.isdir(path) else catalogue.inspect(*os.path.split(archive))
-    found = catalogue.listing(path) if os.path.isdir(path) else [one] if one else []
+    found = backups.backups_at(path)
     verified = [backup for backup in found if backup.verified]
     if not verified:
         why = (
@@ -320,10 +321,10 @@ def _open(target: Target, facts: Facts) -> Folder:
         fd, folder.path, os.fstat(fd).st_dev, mount_id(fd), given=target.path
     )
     refuse_root(folder.path, target.shared_ok)  # once more, where the links lead now
-    mounts = inuse.read_mounts("/proc/self/mountinfo")
-    root.source = inuse.located(folder.path, mounts)
+    mounts = read_mounts()
+    root.source = located(folder.path, mounts)
     root.overlay = any(
-        mount.kind == "overlay" and (root.mount is None or mount.id == root.mount)
+        mount.fstype == "overlay" and (root.mount is None or mount.id == root.mount)
         for mount in mounts
     )
     return folder
@@ -355,7 +356,7 @@ def _own_paths(options: CleanupOptions, facts: Facts) -> dict[str, str]:
 def _protected(root: Root, busy: InUse | None, own: dict[str, str], folder: str) -> dict[str, str]:
     """Return the names in C(folder) (the root, or its quarantine) that must stay whatever their age, and why. Reads the mount table anew."""
     found: dict[str, str] = {}
-    mounts = inuse.read_mounts("/proc/self/mountinfo")
+    mounts = read_mounts()
 
     def protect(path: str, base: str, reason: str) -> None:
         unit = _unit_of(path, base)
@@ -397,7 +398,7 @@ def _unit_of(path: str, base: str) -> str:
     return path[len(base) :].split("/")[0] if path.startswith(base) else ""
 
 
-def _named_by(root: Root, link: str, mounts: Sequence[inuse.Mount]) -> str:
+def _named_by(root: Root, link: str, mounts: Sequence[Mount]) -> str:
     """Return the name in the root that a link in the root (C(latest)) leads to, empty when it leads elsewhere.
 
     Compared as text first, and through the mount table: a link into a dead network mount must not be followed.
@@ -407,10 +408,10 @@ def _named_by(root: Root, link: str, mounts: Sequence[inuse.Mount]) -> str:
     except OSError:
         return ""
     text = os.path.normpath(os.path.join(root.path, target))
-    for path in (text, inuse.follow(os.path.join(root.path, target), mounts, root.mount)):
+    for path in (text, follow(os.path.join(root.path, target), mounts, root.mount)):
         unit = _unit_of(path, root.path) or _unit_of(path, root.given)
         if not unit and root.source is not None:
-            device, source = inuse.located(path, mounts) or ("", "")
+            device, source = located(path, mounts) or ("", "")
             unit = _unit_of(source, root.source[1]) if device == root.source[0] else ""
         if unit:
             return unit

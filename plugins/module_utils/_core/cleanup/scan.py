@@ -11,8 +11,6 @@ ends the walk.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
 import os
 import re
@@ -23,86 +21,20 @@ from collections.abc import Callable, Container, Set
 from dataclasses import dataclass, field
 
 from ..errors import NotUsable, Refused
+from ..system.removal import (
+    DIRECTORY,
+    Changed,
+    Identity,
+    climb,
+    entry_mount_id,
+    identity,
+    mount_id,
+    open_checked,
+)
 from .options import is_backup
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PATH = getattr(os, "O_PATH", 0o10000000)
-_NOATIME = getattr(os, "O_NOATIME", 0)
-_BLOCK = 512  # unit of st_blocks, whatever the filesystem's own
-
-#: (st_dev, st_ino)
-Identity = tuple[int, int]
-
-
-def identity(found: os.stat_result) -> Identity:
-    """Return what tells two files apart."""
-    return found.st_dev, found.st_ino
-
-
-class Changed(Exception):
-    """The tree was changed under us; C(str) says where."""
-
-
-def open_directory(name: str, dir_fd: int, flags: int = DIRECTORY) -> int:
-    """Open a folder (with other flags: a file), where possible without leaving a trace in its access time."""
-    try:
-        return os.open(name, flags | _NOATIME, dir_fd=dir_fd)
-    except PermissionError:
-        return os.open(name, flags, dir_fd=dir_fd)
-
-
-class _Statx(ctypes.Structure):
-    """The part of C(struct statx) that is read here."""
-
-    _fields_ = [
-        ("mask", ctypes.c_uint32),
-        ("_between", ctypes.c_uint8 * 140),
-        ("mount", ctypes.c_uint64),
-        ("_rest", ctypes.c_uint8 * 104),
-    ]
-
-
-_STATX_MNT_ID = 0x1000
-_EMPTY_PATH, _NOFOLLOW, _DONT_SYNC = (
-    0x1000,
-    0x900,
-    0x4000,
-)  # AT_... of statx(2); no automount either
-_answer = _Statx()
-_statx: Callable[..., int] | None
-try:
-    _statx = ctypes.CDLL(None).statx
-except (OSError, AttributeError):  # an old C library
-    _statx = None
-
-
-def _ask_mount(fd: int, name: bytes, flags: int) -> int | None:
-    if (
-        _statx is None
-        or _statx(fd, name, flags | _DONT_SYNC, _STATX_MNT_ID, ctypes.byref(_answer)) != 0
-        or not _answer.mask & _STATX_MNT_ID
-    ):
-        return None
-    return int(_answer.mount)
-
-
-def mount_id(fd: int) -> int | None:
-    """Return the id of the mount that an open file lies on, None when the kernel does not say.
-
-    Asked for every folder: statx(2) tells it since Linux 5.8 at a tenth of what reading /proc costs (since 3.15).
-    """
-    found = _ask_mount(fd, b"", _EMPTY_PATH)
-    if found is not None:
-        return found
-    try:
-        info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        match = re.search(rb"^mnt_id:\s*(\d+)", os.read(info, 4096), re.M)
-    finally:
-        os.close(info)
-    return int(match.group(1)) if match else None
+_BLOCK = 512  # unit of st_blocks, whatever the file system's own
 
 
 def open_root(path: str) -> tuple[int, str]:
@@ -339,9 +271,7 @@ def _count(unit: Survey, fd: int, name: str, where: str, found: os.stat_result, 
             unit.size += size
     # In an overlay only folders have its st_dev; files have one for each layer.
     if found.st_dev != look.device and (
-        stat.S_ISDIR(mode)
-        or look.mount is None
-        or _ask_mount(fd, os.fsencode(name), _NOFOLLOW) != look.mount
+        stat.S_ISDIR(mode) or look.mount is None or entry_mount_id(fd, name) != look.mount
     ):
         unit.keep(MOUNT)
     if look.busy is not None and unit.veto is None:
@@ -355,19 +285,11 @@ def _count(unit: Survey, fd: int, name: str, where: str, found: os.stat_result, 
             )
 
 
-def _open_checked(name: str, parent: int, expected: Identity, where: str) -> int:
-    fd = open_directory(name, parent)
-    if identity(os.fstat(fd)) != expected:
-        os.close(fd)
-        raise Changed(f"{where} was replaced while it was read")
-    return fd
-
-
 def _walk(unit: Survey, parent: int, name: str, found: os.stat_result, look: Look) -> None:
     stack: list[tuple[Identity, list[tuple[str, Identity]]]] = []
     path: list[str] = []
     try:
-        fd = _open_checked(name, parent, identity(found), name)
+        fd = open_checked(name, parent, identity(found), name)
     except PermissionError:
         unit.keep("can't be read by this user")
         return
@@ -379,14 +301,14 @@ def _walk(unit: Survey, parent: int, name: str, found: os.stat_result, look: Loo
                 stack.pop()
                 if not stack:
                     break
-                fd = _climb(fd, stack[-1][0], "/".join(path))
+                fd = climb(fd, stack[-1][0], "/".join(path))
                 path.pop()
                 continue
             child, expected = waiting.pop()
             path.append(child)
             where = "/".join(path)
             try:
-                inner = _open_checked(child, fd, expected, where)
+                inner = open_checked(child, fd, expected, where)
             except PermissionError:
                 unit.keep(f"{where} can't be read by this user")
                 path.pop()
@@ -403,16 +325,6 @@ def _walk(unit: Survey, parent: int, name: str, found: os.stat_result, look: Loo
             stack.append((expected, _list(unit, fd, path, look)))
     finally:
         os.close(fd)
-
-
-def _climb(fd: int, expected: Identity, where: str) -> int:
-    """Return the descriptor of the folder above; closes C(fd) when that is where we came from."""
-    above = open_directory("..", fd)
-    if identity(os.fstat(above)) != expected:
-        os.close(above)
-        raise Changed(f"{where} was moved while it was read")
-    os.close(fd)
-    return above
 
 
 def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str, Identity]]:
@@ -475,104 +387,3 @@ def socket_alive(fd: int, name: str) -> bool:
         except OSError as error:
             return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
     return True
-
-
-# --- removing -----------------------------------------------------------------------------------------------------
-
-
-def remove(parent: int, name: str, device: int, mount: int | None) -> list[str]:
-    """Remove a unit and everything in it; return what could not be removed, and why (at most 5 lines), empty when all is gone.
-
-    Goes on after an entry that resists, so that as much as possible is freed; never enters another filesystem or mount.
-    """
-    problems: list[str] = []
-    for _attempt in range(
-        3
-    ):  # a process that still holds a folder open may add to it while we empty it
-        problems = []
-        try:
-            _remove(parent, name, device, mount, problems)
-        except FileNotFoundError:
-            pass
-        except (OSError, Changed) as error:
-            problems.append(str(error))
-        if not any(os.strerror(errno.ENOTEMPTY) in problem for problem in problems):
-            break
-    return problems[:5]
-
-
-def _remove(parent: int, name: str, device: int, mount: int | None, problems: list[str]) -> None:
-    found = os.lstat(name, dir_fd=parent)
-    if not stat.S_ISDIR(found.st_mode):
-        os.unlink(name, dir_fd=parent)
-        return
-    path = [name]
-    fd = _open_checked(name, parent, identity(found), name)
-    try:
-        stack = [(identity(found), _empty(fd, path, device, mount, problems))]
-        while True:
-            waiting = stack[-1][1]
-            if waiting:
-                child, expected = waiting.pop()
-                path.append(child)
-                try:
-                    inner = _open_checked(child, fd, expected, "/".join(path))
-                except (OSError, Changed) as error:
-                    problems.append(
-                        f"{'/'.join(path)}: {error.strerror if isinstance(error, OSError) else error}"
-                    )
-                    path.pop()
-                    continue
-                os.close(fd)
-                fd = inner
-                stack.append((expected, _empty(fd, path, device, mount, problems)))
-                continue
-            stack.pop()
-            if not stack:
-                break
-            fd = _climb(fd, stack[-1][0], "/".join(path))
-            _rmdir(path[-1], fd, path, problems)
-            path.pop()
-    finally:
-        os.close(fd)
-    _rmdir(name, parent, path, problems)
-
-
-def _rmdir(name: str, fd: int, path: list[str], problems: list[str]) -> None:
-    try:
-        os.rmdir(name, dir_fd=fd)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        problems.append(f"{'/'.join(path)}: {error.strerror}")
-
-
-def _empty(
-    fd: int, path: list[str], device: int, mount: int | None, problems: list[str]
-) -> list[tuple[str, Identity]]:
-    """Unlink what is no folder in the open folder; return its subfolders."""
-    here = os.fstat(fd)
-    if here.st_dev != device or (mount is not None and mount_id(fd) != mount):
-        problems.append(f"{'/'.join(path)}: a mount point")
-        return []
-    if here.st_mode & 0o700 != 0o700 and here.st_uid == os.geteuid() != 0:
-        with contextlib.suppress(OSError):
-            os.fchmod(
-                fd, 0o700
-            )  # caches make their folders read-only; their owner may remove them all the same
-    folders = []
-    with os.scandir(fd) as scan:
-        entries = list(
-            scan
-        )  # some filesystems lose their place when entries go while they are listed
-    for entry in entries:
-        try:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append((entry.name, identity(entry.stat(follow_symlinks=False))))
-            else:
-                os.unlink(entry.name, dir_fd=fd)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            problems.append(f"{'/'.join(path)}/{entry.name}: {error.strerror}")
-    return folders

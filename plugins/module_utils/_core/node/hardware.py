@@ -15,6 +15,7 @@ from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
 from ..system import procfs
+from ..system.containers import in_container
 from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
@@ -47,10 +48,10 @@ def disks(world: World) -> list[str]:
 
     A container sees all disks of its host, but only those it has a device file for are its own.
     """
-    names = [name for name in procfs.folder(world, "/sys/block") if _DISK.fullmatch(name)]
+    names = [name for name in procfs.directory(world, "/sys/block") if _DISK.fullmatch(name)]
     return (
         [name for name in names if os.path.exists(world.path(f"/dev/{name}"))]
-        if names and procfs.in_container(world)
+        if names and in_container(world)
         else names
     )
 
@@ -58,7 +59,7 @@ def disks(world: World) -> list[str]:
 def observe(world: World) -> dict[str, Any]:
     """Read the counters the kernel keeps; no program is started. An array or pool in trouble may hold its locks: only in a child."""
     edac = []
-    for name in procfs.folder(world, "/sys/devices/system/edac/mc"):
+    for name in procfs.directory(world, "/sys/devices/system/edac/mc"):
         if re.fullmatch(r"mc\d+", name):
             base = f"/sys/devices/system/edac/mc/{name}"
             edac.append(
@@ -73,7 +74,7 @@ def observe(world: World) -> dict[str, Any]:
         if line.strip().startswith("MCE:"):
             machine_checks = sum(int(word) for word in line.split()[1:] if word.isdigit())
     raids = []
-    for name in procfs.folder(world, "/sys/block"):
+    for name in procfs.directory(world, "/sys/block"):
         base = f"/sys/block/{name}/md"
         if _EXTERNAL.match(procfs.text(world, f"{base}/metadata_version") or ""):
             continue  # no array, but the disks of a firmware RAID, always inactive; its arrays are listed by themselves
@@ -90,12 +91,12 @@ def observe(world: World) -> dict[str, Any]:
             )
     pools = [
         {"name": name, "state": state}
-        for name in procfs.folder(world, "/proc/spl/kstat/zfs")
+        for name in procfs.directory(world, "/proc/spl/kstat/zfs")
         if (state := procfs.text(world, f"/proc/spl/kstat/zfs/{name}/state"))
     ]
     controllers = [
         {"name": name, "state": procfs.text(world, f"/sys/class/nvme/{name}/state")}
-        for name in procfs.folder(world, "/sys/class/nvme")
+        for name in procfs.directory(world, "/sys/class/nvme")
     ]
     return {
         "edac": edac,

@@ -17,11 +17,12 @@ from typing import Any
 from .. import verdict
 from ..errors import FleetError, LockBusy, MissingLibrary, WriteFailed
 from ..ports import World
-from ..system import isolate, procfs
-from ..system.procfs import Problem
+from ..system import boot, isolate, procfs
+from ..system.procfs import Process
 from ..verdict import Check, Document, isoformat
 from . import filesystems, hardware, journal, network, recommend, resources, services, state, system
 from .options import NodeOptions
+from .probes import Problem
 
 #: A process that the kernel holds and that does not run for so long (seconds) is stuck; a slow disk keeps one for a second or two.
 STUCK_SECONDS = 3.0
@@ -37,7 +38,6 @@ _PROGRAMS = {
     "systemd": ("systemctl",),
     "updates": ("apt-get", "dnf"),
 }
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 # --- observing ------------------------------------------------------------------------------------------------------------------------------
@@ -61,19 +61,17 @@ def _marked(name: str, function: Callable[[], Any]) -> Callable[[], Any]:
 class Probes:
     """Runs what may hang, each probe in a child of its own, none twice at a time."""
 
-    def __init__(self, world: World, options: NodeOptions, table: list[dict[str, Any]]) -> None:
+    def __init__(self, world: World, options: NodeOptions, table: list[Process]) -> None:
         names = {program for programs in _PROGRAMS.values() for program in programs}
         self.world = world
         self.options = options
-        self.table = [
-            one for one in table if one["name"].startswith("mlp:") or one["name"] in names
-        ]
+        self.table = [one for one in table if one.name.startswith("mlp:") or one.name in names]
         self.started = time.monotonic()
-        self.uptime = procfs.uptime(world) or 0.0
+        self.uptime = boot.uptime(world) or 0.0
         self.durations: dict[str, float] = {}
         self.held: dict[int, bool] = {}
 
-    def still_hanging(self, name: str) -> dict[str, Any] | None:
+    def still_hanging(self, name: str) -> Process | None:
         """Return the process of an earlier run's probe C(name) that outlived its deadline; None when there is none.
 
         A program that the kernel does not let go of is known by its own name, whoever started it: another would hang as well.
@@ -83,22 +81,22 @@ class Probes:
         kind, _space, subject = name.partition(" ")
         programs = _PROGRAMS.get(kind, ())
         for one in self.table:
-            ours = one["name"] == mark and one["state"] not in "ZX"
-            program = one["name"] in programs and one["state"] == "D"
-            if (ours or program) and self.uptime - one["start"] > self.options.timeout:
+            ours = one.name == mark and one.state not in "ZX"
+            program = one.name in programs and one.state == "D"
+            if (ours or program) and self.uptime - one.start > self.options.timeout:
                 with contextlib.suppress(OSError):
-                    if os.stat(self.world.path(f"/proc/{one['pid']}")).st_uid == os.geteuid() and (
+                    if os.stat(self.world.path(f"/proc/{one.pid}")).st_uid == os.geteuid() and (
                         ours or self._stands_still(one, subject)
                     ):
                         return one
         return None
 
-    def _stands_still(self, one: Mapping[str, Any], subject: str) -> bool:
+    def _stands_still(self, one: Process, subject: str) -> bool:
         """Whether the kernel holds a program, and because of C(subject) where it was asked about one of several (a disk).
 
         A long-lived one (nvidia-smi -l, journalctl -f) may just be waiting for a disk as we look.
         """
-        pid = one["pid"]
+        pid = one.pid
         if pid not in self.held:
             before = resources.switches(self.world, pid)
             time.sleep(min(0.5, STUCK_SECONDS))
@@ -120,9 +118,9 @@ class Probes:
             if old is None:
                 fresh[name] = _marked(name, job)
             else:
-                since = isoformat(self.world.clock.now() - (self.uptime - old["start"]))
+                since = isoformat(self.world.clock.now() - (self.uptime - old.start))
                 found[name] = Problem(
-                    f"hung since {since} (process {old['pid']} of an earlier check still waits, so no new one was started)"
+                    f"hung since {since} (process {old.pid} of an earlier check still waits, so no new one was started)"
                 )
         left = self.options.total_timeout - (time.monotonic() - self.started)
         if fresh and left <= 0.1:
@@ -162,24 +160,22 @@ def observe(options: NodeOptions, world: World) -> dict[str, Any]:
 
     :raises MissingLibrary: psutil (or, on a node with GPUs, a way to ask them) is not installed.
     """
-    facts: dict[str, Any] = {"table": [], "now": world.clock.now(), "age": resources.started(world)}
+    facts: dict[str, Any] = {"table": [], "now": world.clock.now(), "age": boot.system_age(world)}
     with contextlib.suppress(OSError):
-        facts["table"] = resources.processes(world)
+        facts["table"] = procfs.processes(world)
     probes = Probes(world, options, facts["table"])
     looked = time.monotonic()
     suspects = {}
     if options.wants("stuck_processes"):
         blocked = (
-            one["pid"]
-            for one in resources.blocked(facts["table"])
-            if not one["name"].startswith("mlp:")
+            one.pid for one in resources.blocked(facts["table"]) if not one.name.startswith("mlp:")
         )  # our own are told elsewhere
         suspects = {pid: resources.switches(world, pid) for pid in blocked}
     facts["resources"] = resources.observe(world, options)
     facts["system"] = system.observe(world, options)
     facts["network"] = network.observe(world) if options.wants("network") else None
     facts["counters"] = {
-        "boot_id": procfs.text(world, _BOOT_ID),
+        "boot_id": boot.boot_id(world),
         "oom_kill": journal.oom_counter(world),
     }
     mounts = _mounts(world, options, facts) if options.wants("disk") else []
@@ -235,7 +231,7 @@ def _jobs(
             jobs[f"target {target}"] = lambda target=target: network.connect(target, patience)  # type: ignore[misc]
     if options.wants("network_link"):
         jobs["links"] = lambda: network.links(world)
-    if options.wants("infiniband_port") and procfs.folder(world, "/sys/class/infiniband"):
+    if options.wants("infiniband_port") and procfs.directory(world, "/sys/class/infiniband"):
         jobs["infiniband"] = lambda: network.infiniband(world)
     if options.wants("hardware"):
         jobs["hardware"] = lambda: hardware.observe(world)
@@ -324,7 +320,7 @@ def _gpu_traces(world: World) -> bool:
     devices = "/sys/bus/pci/devices"
     if any(
         procfs.text(world, f"{devices}/{name}/vendor") == "0x10de"
-        for name in procfs.folder(world, devices)
+        for name in procfs.directory(world, devices)
     ):
         return True
     import ctypes
@@ -361,10 +357,10 @@ def _mount_answers(
 
 
 def _stuck(
-    world: World, table: list[dict[str, Any]], suspects: Mapping[int, Any], looked: float
-) -> list[dict[str, Any]]:
+    world: World, table: list[Process], suspects: Mapping[int, Any], looked: float
+) -> list[Process]:
     """Return those of the suspects that do not run until STUCK_SECONDS after the first look and still can't be interrupted."""
-    left = [one for one in table if one["pid"] in suspects]
+    left = [one for one in table if one.pid in suspects]
     patience = max(0.0, STUCK_SECONDS - (time.monotonic() - looked))
     looks = max(1, math.ceil(patience / _LOOK_SECONDS))
     for dummy in range(looks):
@@ -375,7 +371,7 @@ def _stuck(
             one
             for one in left
             if resources.held(world, one)
-            and resources.switches(world, one["pid"]) == suspects[one["pid"]]
+            and resources.switches(world, one.pid) == suspects[one.pid]
         ]
     return left
 
@@ -548,9 +544,10 @@ def _hardware(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
             verdict.CRITICAL,
         )
     else:
-        boot = facts["system"]["boot"]
+        booted = facts["system"]["boot"]
         found = hardware.judge(
-            {**kernel, "days": (facts["now"] - boot) / 86400 if boot is not None else None}, options
+            {**kernel, "days": (facts["now"] - booted) / 86400 if booted is not None else None},
+            options,
         )
         found = [_timed(check, facts["durations"].get("hardware")) for check in found]
     if options.wants("disk_health") or options.wants("disk_wear"):

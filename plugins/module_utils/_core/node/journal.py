@@ -17,7 +17,7 @@ from typing import Any
 from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
-from ..system import procfs
+from ..system import boot, procfs
 from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
@@ -133,9 +133,11 @@ def has_journal(world: World) -> bool:
     bases = [
         f"{base}/{name}"
         for base in ("/var/log/journal", "/run/log/journal")
-        for name in procfs.folder(world, base)
+        for name in procfs.directory(world, base)
     ]
-    paths = [world.path(f"{base}/{name}") for base in bases for name in procfs.folder(world, base)]
+    paths = [
+        world.path(f"{base}/{name}") for base in bases for name in procfs.directory(world, base)
+    ]
     system = [path for path in paths if os.path.basename(path).startswith("system")]
     return any(os.access(path, os.R_OK) for path in system) if system else bool(paths)
 
@@ -226,8 +228,8 @@ def _query(
 
 
 def _read(world: World, options: NodeOptions, lines: list[str], now: float) -> dict[str, Any]:
-    boot_id = (procfs.text(world, "/proc/sys/kernel/random/boot_id") or "").replace("-", "")
-    uptime = procfs.uptime(world) or 0.0
+    boot_id = (boot.boot_id(world) or "").replace("-", "")
+    uptime = boot.uptime(world) or 0.0
     entries: list[dict[str, Any]] = []
     restarts: dict[str, int] = {}
     count = 0
@@ -288,7 +290,7 @@ def _ring(world: World, window: float) -> list[dict[str, Any]] | None:
     with contextlib.suppress(OSError):
         os.lseek(fd, 0, os.SEEK_DATA)  # what an administrator cleared (dmesg -C) is seen to
     now = world.clock.now()
-    age_base = procfs.uptime(world) or 0.0
+    age_base = boot.uptime(world) or 0.0
     entries = []
     try:
         while True:

@@ -96,10 +96,10 @@ def links(world: World) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         stats = {}  # hidden from this user or container; /sys still tells about the carrier
     found = []
-    for name in procfs.folder(world, "/sys/class/net"):
+    for name in procfs.directory(world, "/sys/class/net"):
         base = f"/sys/class/net/{name}"
         flags = procfs.text(world, f"{base}/flags")
-        hardware = bool(procfs.folder(world, f"{base}/device"))
+        hardware = bool(procfs.directory(world, f"{base}/device"))
         one = stats.get(name)
         found.append(
             {
@@ -122,8 +122,8 @@ def infiniband(world: World) -> list[dict[str, Any]]:
     The driver asks the adapter's firmware, which may not answer: only in a child.
     """
     found = []
-    for device in procfs.folder(world, "/sys/class/infiniband"):
-        for port in procfs.folder(world, f"/sys/class/infiniband/{device}/ports"):
+    for device in procfs.directory(world, "/sys/class/infiniband"):
+        for port in procfs.directory(world, f"/sys/class/infiniband/{device}/ports"):
             base = f"/sys/class/infiniband/{device}/ports/{port}"
             rate = _RATE.search(procfs.text(world, f"{base}/rate") or "")
             found.append(
@@ -143,7 +143,7 @@ def infiniband(world: World) -> list[dict[str, Any]]:
 
 def alone(world: World) -> bool:
     """Whether the loopback is all there is: no other interface has hardware behind it or is switched on."""
-    names = procfs.folder(world, "/sys/class/net")
+    names = procfs.directory(world, "/sys/class/net")
     for name in names:
         base = f"/sys/class/net/{name}"
         if name != "lo" and (

@@ -16,18 +16,16 @@ from .. import verdict
 from ..errors import MissingLibrary
 from ..ports import World
 from ..system import procfs
+from ..system.procfs import Process
 from ..system.text import human_size
 from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
 
-#: C(flags) of a kernel thread (include/linux/sched.h).
-_PF_KTHREAD = 0x00200000
 #: A GPU tool that the kernel holds is a wedged driver.
 GPU_TOOLS = frozenset(
     {"nvidia-smi", "nvidia-persiste", "nvidia-powerd", "dcgmi", "nv-hostengine", "nv-fabricmanage"}
 )
-_HERTZ = os.sysconf("SC_CLK_TCK")
 
 
 def psutil(world: World) -> Any:
@@ -42,60 +40,6 @@ def psutil(world: World) -> Any:
     return library
 
 
-def boot_time(world: World) -> float | None:
-    """Return when the kernel booted, seconds since the epoch by this world's clock; None without C(/proc/uptime)."""
-    age = procfs.uptime(world)
-    return None if age is None else world.clock.now() - age
-
-
-def started(world: World) -> float | None:
-    """Return how many seconds ago this system started: in a container its first process, else the kernel. None when unknown."""
-    age = procfs.uptime(world)
-    if age is None:
-        return None
-    first = parse_stat(procfs.text(world, "/proc/1/stat") or "")
-    # Where a container has an uptime of its own (lxcfs), its processes may seem to have started after it.
-    if first is not None and procfs.in_container(world) and first["start"] <= age:
-        age -= first["start"]
-    return age
-
-
-def parse_stat(content: str) -> dict[str, Any] | None:
-    """Return name, state, parent, flags and start (seconds after boot) of a C(/proc/PID/stat) line (proc(5)); None when it is not one."""
-    before, separator, after = content.rpartition(")")
-    words = after.split()
-    if not separator or len(words) < 20:
-        return None
-    try:
-        return {
-            "pid": int(before.split(" ", 1)[0]),
-            "name": before.partition("(")[2],
-            "state": words[0],
-            "parent": int(words[1]),
-            "flags": int(words[6]),
-            "start": int(words[19]) / _HERTZ,
-        }
-    except ValueError:
-        return None
-
-
-def processes(world: World) -> list[dict[str, Any]]:
-    """Return all processes (see parse_stat). 7 ms for 400 of them where psutil takes 12, and it never touches a hung one's memory."""
-    found = []
-    base = world.path("/proc")
-    for name in os.listdir(base):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"{base}/{name}/stat", "rb") as stream:
-                one = parse_stat(stream.read().decode("utf-8", "replace"))
-        except OSError:
-            continue  # ended meanwhile
-        if one is not None:
-            found.append(one)
-    return found
-
-
 def switches(world: World, pid: int) -> tuple[str, ...] | None:
     """Return a process's counters of context switches: while they stand still it has not run. None when it ended."""
     names = ("voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:")
@@ -107,15 +51,15 @@ def switches(world: World, pid: int) -> tuple[str, ...] | None:
     return found or None
 
 
-def blocked(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the processes of people (no kernel threads) that sit in an uninterruptible call."""
-    return [one for one in table if one["state"] == "D" and not one["flags"] & _PF_KTHREAD]
+def blocked(table: list[Process]) -> list[Process]:
+    """Return the processes (no kernel threads) that are in an uninterruptible call."""
+    return [process for process in table if process.state == "D" and not process.kernel_thread]
 
 
-def held(world: World, one: Mapping[str, Any]) -> bool:
-    """Whether the kernel still holds this process of the table (not another one of the same number) in an uninterruptible call."""
-    now = parse_stat(procfs.text(world, f"/proc/{one['pid']}/stat") or "")
-    return bool(now and now["state"] == "D" and now["start"] == one["start"])
+def held(world: World, process: Process) -> bool:
+    """Return whether this very process is still in an uninterruptible call."""
+    now = procfs.parse_stat(procfs.text(world, f"/proc/{process.pid}/stat") or "")
+    return bool(now and now.state == "D" and now.start == process.start)
 
 
 def pressure(world: World, resource: str) -> dict[str, float]:
@@ -262,16 +206,16 @@ def judge_processes(facts: Mapping[str, Any], options: NodeOptions) -> list[Chec
     if options.wants("stuck_processes"):
         stuck = facts["stuck"]
         limits = options.limits_in_force["stuck_processes"]
-        names = ", ".join(f"{one['name']} ({one['pid']})" for one in stuck[:5]) + (
+        names = ", ".join(f"{process.name} ({process.pid})" for process in stuck[:5]) + (
             " …" if len(stuck) > 5 else ""
         )
         tool = any(
-            one["name"] in GPU_TOOLS for one in stuck
+            process.name in GPU_TOOLS for process in stuck
         )  # then the driver is wedged, and only a reboot helps
         message = f"Processes stuck in the kernel: {len(stuck)}" + (f": {names}" if stuck else "")
         status = verdict.CRITICAL if tool else None
         details = (
-            {"processes": [{"pid": one["pid"], "name": one["name"]} for one in stuck]}
+            {"processes": [{"pid": process.pid, "name": process.name} for process in stuck]}
             if stuck
             else None
         )
@@ -280,7 +224,7 @@ def judge_processes(facts: Mapping[str, Any], options: NodeOptions) -> list[Chec
         )
         found.append(replace(check, action="reboot") if tool else check)
     if options.wants("zombie_processes"):
-        count = sum(1 for one in facts["table"] if one["state"] == "Z")
+        count = sum(1 for process in facts["table"] if process.state == "Z")
         found.append(
             thresholds.judge(
                 options.limits_in_force["zombie_processes"],

@@ -17,11 +17,12 @@ from typing import Any
 from .. import verdict
 from ..errors import CommandFailed, NotUsable
 from ..ports import World
-from ..system import procfs
-from ..system.procfs import Problem
+from ..system import boot, procfs
+from ..system.containers import in_container
 from ..verdict import Check, isoformat
-from . import hardware, resources, thresholds
+from . import hardware, thresholds
 from .options import NodeOptions
+from .probes import Problem
 
 #: Bits of /proc/sys/kernel/tainted that tell of a fault (Documentation/admin-guide/tainted-kernels.rst). Proprietary, out-of-tree and
 #: unsigned modules are how every GPU node runs.
@@ -94,7 +95,7 @@ def newest_kernel(world: World, running: str) -> str | None:
 
     numbers, flavour = parts(running)
     best, name = numbers, None
-    for release in procfs.folder(world, "/lib/modules"):
+    for release in procfs.directory(world, "/lib/modules"):
         own, own_flavour = parts(release)
         bootable = any(
             os.path.exists(world.path(path.format(release)))
@@ -230,8 +231,8 @@ def security_updates(world: World, timeout: float) -> list[str] | None:
 def observe(world: World, options: NodeOptions) -> dict[str, Any]:
     """Read what costs nothing: uptime, flags, taint, the kernel's clock."""
     facts: dict[str, Any] = {
-        "container": procfs.in_container(world),
-        "boot": resources.boot_time(world),
+        "container": in_container(world),
+        "boot": boot.boot_time(world),
         "now": world.clock.now(),
     }
     facts["taint"] = procfs.number(world, "/proc/sys/kernel/tainted")

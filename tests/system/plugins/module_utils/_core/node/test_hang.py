@@ -18,6 +18,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import Co
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system.procfs import Process
 
 LONG = f"61.{os.getpid()}"  # seconds, and a name nobody else's process has
 HERE = pathlib.Path(__file__).parent
@@ -207,21 +208,21 @@ def test_only_our_own_old_process_counts_as_a_hanging_probe(world, machine, opti
         probes.uptime = uptime
         return probes.still_hanging(name)
 
-    own = {"pid": os.getpid(), "name": mark, "state": "D", "start": 0.0}
+    own = Process(os.getpid(), mark, "D", 1, 0, 0.0)
     assert hanging(own, "mount /x", 5, 100) == own
     assert hanging(own, "mount /y", 5, 100) is None
-    assert hanging({**own, "state": "Z"}, "mount /x", 5, 100) is None, (
+    assert hanging(own._replace(state="Z"), "mount /x", 5, 100) is None, (
         "a dead one waits for nothing"
     )
     assert hanging(own, "mount /x", 5, 4) is None, "a check that runs right now"
-    tool = {**own, "name": "nvidia-smi", "pid": 77}
+    tool = own._replace(name="nvidia-smi", pid=77)
     machine.put("/proc/77/stat", "77 (nvidia-smi) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
     machine.put("/proc/77/status", "voluntary_ctxt_switches:\t5\n")
     assert (
         hanging(tool, "gpu", 5, 100, machine.world) == tool
-        and hanging({**tool, "state": "S"}, "gpu", 5, 100, machine.world) is None
+        and hanging(tool._replace(state="S"), "gpu", 5, 100, machine.world) is None
     )
-    asked = {**tool, "name": "smartctl"}
+    asked = tool._replace(name="smartctl")
     machine.put("/proc/77/stat", "77 (smartctl) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
     assert hanging(asked, "disk sda", 5, 100, machine.world) == asked, (
         "nobody knows about which disk"
@@ -243,7 +244,7 @@ def test_only_our_own_old_process_counts_as_a_hanging_probe(world, machine, opti
     if os.geteuid() == 0:
         other = subprocess.Popen(["sleep", "30"], preexec_fn=lambda: os.setuid(65534))
         try:
-            assert hanging({**own, "pid": other.pid}, "mount /x", 5, 100) is None, (
+            assert hanging(own._replace(pid=other.pid), "mount /x", 5, 100) is None, (
                 "anybody may take any name"
             )
         finally:

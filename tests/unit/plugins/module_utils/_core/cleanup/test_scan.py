@@ -21,6 +21,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import scan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import removal
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
@@ -29,7 +30,7 @@ def _look(root, **more):
     found = os.stat(root)
     fd = os.open(root, os.O_RDONLY)
     try:
-        return scan.Look(scan.STAMPS["newest"], found.st_dev, scan.mount_id(fd), **more)
+        return scan.Look(scan.STAMPS["newest"], found.st_dev, removal.mount_id(fd), **more)
     finally:
         os.close(fd)
 
@@ -226,7 +227,7 @@ def test_a_folder_moved_away_while_we_are_in_it_ends_the_walk(root, tmp_path, la
     lab.unit(root, "run", files=("a/b/x",))
     (tmp_path / "elsewhere").mkdir()
     done = act_inside("/run/a/b", lambda path: os.rename(path, tmp_path / "elsewhere/b"))
-    with pytest.raises(scan.Changed, match="moved"):
+    with pytest.raises(removal.Changed, match="moved"):
         _survey(root, "run")
     assert done
 
@@ -242,7 +243,7 @@ def test_a_folder_replaced_between_listing_and_opening_ends_the_walk(
         os.mkdir(other)
 
     done = act_inside(("/run/a", "/run/b"), replace)  # whichever comes first
-    with pytest.raises(scan.Changed, match="replaced"):
+    with pytest.raises(removal.Changed, match="replaced"):
         _survey(root, "run")
     assert done
 
@@ -255,7 +256,7 @@ def test_removing_touches_nothing_outside_a_unit_whose_folder_is_moved_away(
     done = act_inside("/run/a", lambda path: os.rename(path, tmp_path / "elsewhere/a"))
     fd = os.open(root, os.O_RDONLY)
     try:
-        scan.remove(fd, "run", os.stat(root).st_dev, scan.mount_id(fd))
+        removal.remove(fd, "run", os.stat(root).st_dev, removal.mount_id(fd))
     finally:
         os.close(fd)
     assert (

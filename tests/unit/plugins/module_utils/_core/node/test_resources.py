@@ -12,6 +12,8 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import resources
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import boot, procfs
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system.procfs import Process
 
 PSI = "some avg10=1.00 avg60={some} avg300=0.00 total=1\nfull avg10=0.00 avg60={full} avg300=0.00 total=1\n"
 
@@ -113,23 +115,23 @@ def test_a_missing_psutil_has_its_own_error(world, options, monkeypatch):
 
 def test_stat_lines_with_odd_names():
     tail = " D 1 1 1 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4200 0"
-    found = resources.parse_stat("77 (a) b (c) )" + tail)
-    assert (found["pid"], found["name"], found["state"], found["parent"]) == (
+    found = procfs.parse_stat("77 (a) b (c) )" + tail)
+    assert (found.pid, found.name, found.state, found.parent) == (
         77,
         "a) b (c) ",
         "D",
         1,
     )
-    assert found["start"] == 4200 / os.sysconf("SC_CLK_TCK")
-    assert resources.parse_stat("") is None and resources.parse_stat("12 (x) R 1") is None
+    assert found.start == 4200 / os.sysconf("SC_CLK_TCK")
+    assert procfs.parse_stat("") is None and procfs.parse_stat("12 (x) R 1") is None
 
 
 def test_real_zombies_are_counted(world, options):
     children = [subprocess.Popen(["true"]) for dummy in range(3)]
     time.sleep(0.3)
-    table = resources.processes(world)
+    table = procfs.processes(world)
     mine = {child.pid for child in children}
-    assert {one["pid"] for one in table if one["state"] == "Z"} >= mine
+    assert {process.pid for process in table if process.state == "Z"} >= mine
     given = options(limits={"zombie_processes": {"warning": 3}})
     check = resources.judge_processes({"table": table, "stuck": []}, given)[1]
     assert check.status == "warning" and check.value >= 3 and check.domain == "user"
@@ -138,13 +140,13 @@ def test_real_zombies_are_counted(world, options):
 
 
 def test_stuck_processes(options):
-    stuck = [{"pid": 5, "name": "python3"}]
+    stuck = [Process(5, "python3", "D", 1, 0, 0.0)]
     assert resources.judge_processes({"table": [], "stuck": []}, options())[0].status == "pass"
     assert (
         resources.judge_processes({"table": [], "stuck": stuck}, options())[0].status == "warning"
     )
     check = resources.judge_processes(
-        {"table": [], "stuck": [{"pid": 6, "name": "nvidia-smi"}]}, options()
+        {"table": [], "stuck": [Process(6, "nvidia-smi", "D", 1, 0, 0.0)]}, options()
     )[0]
     assert (
         check.status == "critical"
@@ -155,19 +157,19 @@ def test_stuck_processes(options):
 
 def test_kernel_threads_are_not_stuck():
     table = [
-        {"pid": 1, "name": "a", "state": "D", "flags": 0},
-        {"pid": 2, "name": "kworker", "state": "D", "flags": 0x00200000},
-        {"pid": 3, "name": "b", "state": "S", "flags": 0},
+        Process(1, "a", "D", 1, 0, 0.0),
+        Process(2, "kworker", "D", 2, 0x00200000, 0.0),
+        Process(3, "b", "S", 1, 0, 0.0),
     ]
-    assert [one["pid"] for one in resources.blocked(table)] == [1]
+    assert [process.pid for process in resources.blocked(table)] == [1]
 
 
 def test_start_of_a_container_is_that_of_its_first_process(machine):
     ticks = 863900 * os.sysconf("SC_CLK_TCK")
     machine.put("/proc/1/stat", f"1 (init) S 0 1 1 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 {ticks} 0")
-    assert resources.started(machine.world) == 864000
+    assert boot.system_age(machine.world) == 864000
     machine.put("/run/.containerenv", "")
-    assert resources.started(machine.world) == 100
+    assert boot.system_age(machine.world) == 100
 
 
 ARC = "13 1 0x01 147 39984 6 7\nname                            type data\nc_min 4 {keeps}\nsize                            4    {size}\nhits 4 9\n"
@@ -192,8 +194,8 @@ def test_age_in_a_container_with_an_uptime_of_its_own(machine):
     machine.put(
         "/proc/1/stat", f"1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {9_000_000 * 100} 0"
     )
-    assert resources.started(machine.world) == 864000
+    assert boot.system_age(machine.world) == 864000
     machine.put(
         "/proc/1/stat", f"1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {863000 * 100} 0"
     )
-    assert resources.started(machine.world) == 1000
+    assert boot.system_age(machine.world) == 1000

@@ -11,9 +11,8 @@ import subprocess
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, system
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, probes, system
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
-from ansible_collections.mlops.fleet.plugins.module_utils._core.system import procfs
 
 
 def _run(world, given):
@@ -91,7 +90,7 @@ def test_certificates_are_judged(machine, options):
         "/d": cert(-1),
         "/early": cert(90 * day, begins=day),
         "/e": "can't be read (No such file or directory)",
-        "/f": procfs.Problem("this user may not read it"),
+        "/f": probes.Problem("this user may not read it"),
     }
     found = {
         check.subject: check.status for check in system.judge_certificates(read, now, options())
