@@ -239,7 +239,7 @@ def _decide_event(event: Event, entry: Entry | None, now: float, cooldown: float
     if others is not None and LEVELS[others[1]] > event.level:
         held = replace(
             event,
-            reason=f"{others[0]}_health judges it {others[1]}",
+            reason=f"{others[0]}_health reports {others[1]}",
             since=min(entry.since, event.since),
         )
         return _Outcome(entry, Decision(held, False))
@@ -300,7 +300,7 @@ def _when(event: Event, entry: Entry, now: float, cooldown: float) -> tuple[bool
         return True, f"escalated from {entry.sent} to {event.severity}"
     if age < cooldown:
         rest = human_duration(cooldown - age)
-        return False, f"told {human_duration(age)} ago, within the cooldown for another {rest}"
+        return False, f"last sent {human_duration(age)} ago, within the cooldown for another {rest}"
     change = f"eased from {entry.sent} to {event.severity}"
     if event.severity == entry.sent:
         change = f"still {event.severity}"

@@ -85,7 +85,9 @@ def run(options: AlertOptions, world: World, check: bool = False) -> Result:
     for problem in facts.problems:
         world.warn(problem)
     if not facts.channels:
-        world.warn("No alert channel is set up (email, webhooks, syslog, command): nobody is told.")
+        world.warn(
+            "No alert channel is set up (email, webhooks, syslog, command): nothing is sent."
+        )
     if options.test:
         return _run_test(options, facts, world, check)
     store = Store(options.state_dir or default_directory(world), world)

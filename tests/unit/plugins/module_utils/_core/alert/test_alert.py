@@ -318,7 +318,7 @@ def test_the_worse_of_two_opinions_counts(tell, web, document, make_check, clock
 
     judge("warning", NODE)
     assert judge("critical", GPU) == "escalated from warning to critical"
-    assert judge("warning", NODE, 4000) == "gpu_health judges it critical"
+    assert judge("warning", NODE, 4000) == "gpu_health reports critical"
     assert judge("critical", GPU, 4000).startswith("still critical")
     judge("pass", NODE)
     assert [body["severity"] for body in web.bodies] == ["warning", "critical", "critical"]
@@ -731,7 +731,7 @@ def test_without_channels_there_is_a_warning(tell, world, document, make_check, 
     result = tell(document=document(make_check("disk_space", "critical")))
     assert result.channels == []
     assert not result.changed
-    assert "nobody is told" in warnings[0]
+    assert "nothing is sent" in warnings[0]
     assert not (tmp_path / "state").exists()
 
 
