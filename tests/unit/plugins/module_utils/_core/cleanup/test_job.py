@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply, inuse, job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply, inuse
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     TRASH,
     CleanupOptions,
@@ -238,9 +238,9 @@ def test_a_path_that_two_targets_match_belongs_to_the_first(world, root, lab):
             {"name": "all", "path": str(root), "retention_days": 0},
         ]
     }
-    assert job.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"] == []
+    assert run.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"] == []
     given["targets"].reverse()
-    assert lab.names(job.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"]) == [
+    assert lab.names(run.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"]) == [
         "ml-a"
     ]
 
@@ -256,7 +256,7 @@ def test_what_the_run_itself_needs_stays(world, root, tmp_path, lab):
         ],
         "report_path": str(root / "reports" / "report.json"),
     }
-    result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
+    result = run.run(CleanupOptions.from_mapping(given), world).to_dict()
     assert lab.names(result["removed"]) == ["x"] and sorted(os.listdir(root)) == [
         "holds-a-root",
         "reports",
@@ -507,7 +507,7 @@ def _two(root, later, world, tell, **more):
         ],
         **more,
     }
-    return job.run(CleanupOptions.from_mapping(given), world, tell=tell).to_dict()
+    return run.run(CleanupOptions.from_mapping(given), world, tell=tell).to_dict()
 
 
 @pytest.fixture
@@ -923,7 +923,7 @@ def test_a_root_that_is_a_file_fails_and_the_other_target_goes_on(world, root, t
             {"name": "good", "path": str(root), "retention_days": 0},
         ]
     }
-    result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
+    result = run.run(CleanupOptions.from_mapping(given), world).to_dict()
     assert (
         result["failed"] and lab.names(result["removed"]) == ["a"] and (tmp_path / "file").exists()
     )
@@ -1181,12 +1181,12 @@ def test_the_old_scripts_places_by_default(world, clock, tmp_path, lab):
         ):
             pathlib.Path(path).write_text("x")
         os.utime("/tmp/ml-new", (clock.time, clock.time))
-        first = job.run(CleanupOptions.from_mapping({}), world).to_dict()
+        first = run.run(CleanupOptions.from_mapping({}), world).to_dict()
         clock.time = now + 29.9 * DAY
-        second = job.run(CleanupOptions.from_mapping({}), world).to_dict()
+        second = run.run(CleanupOptions.from_mapping({}), world).to_dict()
         clock.time = now + 30.1 * DAY
-        third = job.run(CleanupOptions.from_mapping({"only": ["experiments"]}), world).to_dict()
-        aggressive = job.run(
+        third = run.run(CleanupOptions.from_mapping({"only": ["experiments"]}), world).to_dict()
+        aggressive = run.run(
             CleanupOptions.from_mapping({"aggressive": True, "only": ["tmp"]}), world
         ).to_dict()
         return (
