@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..backup.api import backups_at
 from ..errors import NotUsable
 from ..ports import Progress, Tell, World
 from ..system.removal import Changed
@@ -99,18 +100,9 @@ class Facts:
 
 def backups(required: RequireBackupOptions) -> list[BackupFacts]:
     """Return the backups that the interlock asks for, newest first."""
-    from ..backup import catalogue, names
-
-    path = required.path
-    if os.path.isdir(path):
-        listed = catalogue.listing(path)
-    else:
-        archive = path[: -len(names.MANIFEST)] if path.endswith(names.MANIFEST) else path
-        backup = catalogue.inspect(*os.path.split(archive))
-        listed = [] if backup is None else [backup]
     return [
         BackupFacts(backup.name, backup.created, backup.verified, tuple(backup.problems))
-        for backup in listed
+        for backup in backups_at(required.path)
     ]
 
 

@@ -119,17 +119,25 @@ class Root:
         :param directory: path of a compartment of the root's quarantine, open as ``fd``; by default the root itself.
         """
         self.refresh()
+        directory = directory or self.path
         table = mounts.read()
+        points = {mount.point for mount in table}
         links = []
         for link in sorted(self.links):
             unit = self._unit_named_by(link, table)
-            if unit and unit != link and (_exists(unit, self.fd) or _exists(unit, fd)):
+            # A mount point exists, and looking at it might take for ever.
+            if unit and (
+                f"{self.path.rstrip('/')}/{unit}" in points
+                or f"{directory}/{unit}" in points
+                or _exists(unit, self.fd)
+                or _exists(unit, fd)
+            ):
                 links.append((link, unit))
         return guards.protected(
             self.place,
-            directory or self.path,
+            directory,
             self.own,
-            (mount.point for mount in table),
+            points,
             () if busy is None else busy.mounts,
             links,
             self.logs,

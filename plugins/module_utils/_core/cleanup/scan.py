@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Container, Set
 from dataclasses import dataclass
 
-from ..backup import names as backup_names
+from ..backup.api import is_backup_file
 from ..errors import NotUsable, Refused
 from ..system.removal import (
     DIRECTORY,
@@ -259,16 +259,6 @@ class Survey:
 _common: dict[int, int] = {}
 
 
-def is_backup(name: str) -> bool:
-    """Return whether a file of this name is a backup of model_backup or beside one; its own retention removes those."""
-    archive = name
-    for suffix in (backup_names.CHECKSUM, backup_names.MANIFEST):
-        if name.endswith(suffix):
-            archive = name[: -len(suffix)]
-            break
-    return backup_names.is_archive(archive)
-
-
 def survey(parent: int, name: str, look: Look) -> Survey:
     """Look at a unit and everything in it. Reads only.
 
@@ -295,7 +285,7 @@ def survey(parent: int, name: str, look: Look) -> Survey:
     )
     if look.excluded is not None and look.excluded.match(name):
         unit.keep("excluded")
-    if name[:14] == "models_backup_" and is_backup(name):
+    if name[:14] == "models_backup_" and is_backup_file(name):
         unit.keep("a backup; the retention of model_backup removes it")
     if plain(state, look):
         size = state.st_blocks * _BLOCK
@@ -453,7 +443,7 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
                 unit.content, unit.content_path = time, prefix + name
             if excluded is not None and excluded.match(name):
                 unit.keep(f"holds {prefix}{name}, which is excluded")
-            if name[:14] == "models_backup_" and is_backup(name):
+            if name[:14] == "models_backup_" and is_backup_file(name):
                 unit.keep(f"holds the backup {prefix}{name}")
             if (
                 state.st_nlink == 1

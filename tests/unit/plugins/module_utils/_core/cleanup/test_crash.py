@@ -15,7 +15,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import execute
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import TRASH
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.guards import TRASH
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 
 DAY = 86400

@@ -20,9 +20,9 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply, inuse
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import execute, inuse, run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.guards import TRASH
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
-    TRASH,
     CleanupOptions,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
@@ -605,13 +605,13 @@ def test_what_must_stay_is_back_in_its_place_before_anything_is_removed(
     one = lab.unit(root, "run")
     for number in range(5):
         lab.unit(root, f"go-{number}")
-    there, real = [], apply.remove
+    there, real = [], execute.remove
 
     def remove(*arguments):
         there.append((one / "model.bin").exists())
         return real(*arguments)
 
-    monkeypatch.setattr(apply, "remove", remove)
+    monkeypatch.setattr(execute, "remove", remove)
     held = []
     try:
         result = _two(root, later, world, _once(lambda: held.append(open(one / "model.bin"))))
@@ -872,7 +872,9 @@ def test_two_at_once_one_of_them_is_told(world, root, lab):
 
 
 def test_without_a_fresh_verified_backup_nothing_goes(world, clock, root, tmp_path, lab):
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job as backups
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import (
+        run as backups,
+    )
     from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
         BackupOptions,
     )
@@ -935,14 +937,14 @@ def test_a_root_that_stops_answering_fails_and_the_other_target_goes_on(
 ):
     """A disk that fails while it is read."""
     lab.unit(root, "a")
-    real = os.listdir
+    real = os.scandir
 
-    def listdir(path="."):
+    def scandir(path="."):
         if isinstance(path, int) and os.readlink(f"/proc/self/fd/{path}") == str(root):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(path)
 
-    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     result = _two(root, later, world, lambda progress: None)
     assert [one["status"] for one in result["targets"]] == [
         "failed",
@@ -1138,7 +1140,7 @@ def test_the_report_holds_everything_and_only_its_group_reads_it(world, root, tm
     with pytest.raises(NotUsable, match="does not exist"):
         lab.clean(world, root, report_path=str(tmp_path / "no/report.json"))
     (root / "more").write_text("x")
-    with pytest.raises(NotUsable, match="is a folder"):
+    with pytest.raises(NotUsable, match="is a directory"):
         lab.clean(world, root, report_path=str(tmp_path))
     assert os.listdir(root) == ["more"]
 

@@ -18,7 +18,7 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import tools
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run, tools
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
