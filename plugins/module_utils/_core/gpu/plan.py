@@ -402,7 +402,7 @@ NODE_CHECKS: Registry[NodeCheck] = Registry(
             _vbios,
             "the same version",
             ("inspect",),
-            "gpu_inforom, gpu_vbios",
+            "gpu_vbios",
             "mlops_gpu_check_status",
             "different VBIOS versions of GPUs of one model",
         ),

@@ -18,6 +18,8 @@ import threading
 
 import pytest
 
+from ansible_collections.mlops.fleet.tests import docs_pages
+
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 PLAYBOOK = pathlib.Path(sys.executable).parent / "ansible-playbook"
 CANARIES = {
@@ -298,10 +300,9 @@ def test_wrong_options_are_one_clear_message_without_the_secret(play):
 def examples():
     """The alert tasks of the documentation page and of the module, by name."""
     yaml = pytest.importorskip("yaml")
-    page = (ROOT / "docs" / "docsite" / "alerts.md").read_text(encoding="utf-8")
     module = (ROOT / "plugins" / "modules" / "alert.py").read_text(encoding="utf-8")
     blocks = [
-        *re.findall(r"```yaml\n(.*?)```", page, re.S),
+        *docs_pages.code_blocks("alerts", "yaml"),
         re.search(r'EXAMPLES = r"""(.*?)"""', module, re.S).group(1),
     ]
     return [
@@ -311,10 +312,10 @@ def examples():
 
 def test_every_documented_example_is_delivered(server, tmp_path):
     """Only addresses are changed: what went to the internet goes to loopback, mail and handler to a program here."""
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
     from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import (
         AlertOptions,
     )
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
     from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import (
         CommandResult,
         World,
@@ -343,9 +344,8 @@ def test_every_documented_example_is_delivered(server, tmp_path):
         given.setdefault("command", ["/bin/true"])
         result = run(AlertOptions.from_mapping(given), world)
         if given.get("severity") != "pass":
-            assert {one["status"] for one in result.channels if one["kind"] != "syslog"} == {
-                "sent"
-            }, task["name"]
+            statuses = {report.status for report in result.channels if report.kind != "syslog"}
+            assert statuses == {"sent"}, task["name"]
     payloads = {
         hook.get("payload", "auto")
         for task in found

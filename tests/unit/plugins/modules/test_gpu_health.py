@@ -28,6 +28,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import (
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
 from ansible_collections.mlops.fleet.plugins.modules import gpu_health
+from ansible_collections.mlops.fleet.tests import docs_pages
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 ANSIBLE = pathlib.Path(sys.executable).with_name("ansible")
@@ -190,23 +191,12 @@ def test_documentation_and_option_table_say_the_same():
 
 
 def test_page_and_runbook_have_every_check_and_the_page_the_catalogs_xids():
-    entries = [*checks.CHECKS, *plan.NODE_CHECKS, *execute.WRITERS]
-    names = {entry.name for entry in entries}
-    page = (ROOT / "docs/docsite/gpu_health.md").read_text()
-    headings = " ".join(
-        line
-        for line in (ROOT / "docs/docsite/runbook.md").read_text().splitlines()
-        if line.startswith("### gpu_")
-    )
-    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
-    assert (
-        set(re.findall(r"`(gpu_[a-z_]+)`", " ".join(row[1] for row in rows)))
-        == names
-        == set(re.findall(r"gpu_[a-z_]+", headings))
-    )
-    assert {entry.runbook for entry in entries} <= set(headings.split("### ")) | {
-        heading.strip() for heading in headings.split("### ")
-    }
+    checked = [*checks.CHECKS, *plan.NODE_CHECKS, *execute.WRITERS]
+    rows = docs_pages.rows("gpu_health")
+    documented = set(re.findall(r"``(gpu_[a-z_]+)``", " ".join(row[0] for row in rows)))
+    entries = {name for name in docs_pages.runbook_entries() if name.startswith("gpu_")}
+    assert documented == {entry.name for entry in checked} == entries
+    assert {entry.runbook for entry in checked} <= entries
 
     def numbers(text):
         found = set()
@@ -215,9 +205,9 @@ def test_page_and_runbook_have_every_check_and_the_page_the_catalogs_xids():
         return found
 
     levels = {
-        row[1].strip().split(";")[0] + (" often" if "from 3" in row[1] else ""): numbers(row[2])
+        row[0].split(";")[0] + (" often" if "3 or more" in row[0] else ""): numbers(row[1])
         for row in rows
-        if re.search(r"\d+, |–150", row[2])
+        if re.search(r"\d+, |–150", row[1])
     }
     for level, wanted in levels.items():
         seen = {entry.number for entry in xid.CATALOG if _row(entry.number, entry) == level}
@@ -227,7 +217,7 @@ def test_page_and_runbook_have_every_check_and_the_page_the_catalogs_xids():
 
 def _row(code, meaning):
     if code == 154 or 144 <= code <= 150:
-        return "by their line"
+        return "by the message"
     if meaning.level == "pass":
         return "recorded often" if meaning.repeats else "recorded"
     return meaning.level
