@@ -4,7 +4,7 @@
 """The one shape in which every part reports: checks, their summary, and the document around them.
 
 Status order, counting rules and the score are fixed by the project's contract. In short: C(skipped) means
-the thing does not exist here and stays outside C(total); C(unknown) means it exists and could not be judged
+the thing does not exist here and stays outside C(total); C(unknown) means it exists and could not be checked
 and counts as a warning, or as critical where a check says so (GPU, storage).
 """
 
@@ -74,12 +74,12 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the check without the fields that do not apply to it (value C(None))."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unknown_as"}
-        return {name: value for name, value in found.items() if value is not None}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unknown_as"}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def score(passed: int, warnings: int, failed: int) -> float | None:
-    """Return the health score, 0 to 100 with two decimals; None when nothing was judged.
+    """Return the health score, 0 to 100 with two decimals; None when nothing was checked.
 
     Any critical: 50 (P + W/2) / N. Only warnings: max(50, 100 P / N). Else 100. Rounding never crosses a band,
     so that 100 means all passed, [50, 100) means warnings only and below 50 means a critical, for any input.
@@ -156,7 +156,7 @@ class Document:
     def to_dict(self) -> dict[str, Any]:
         """Return C(timestamp hostname checks summary status exit_code) and the part's own keys."""
         summary = self.summary
-        found: dict[str, Any] = {
+        document: dict[str, Any] = {
             "timestamp": self.timestamp,
             "hostname": self.hostname,
             "checks": [check.to_dict() for check in self.checks],
@@ -164,8 +164,8 @@ class Document:
             "status": summary.status,
             "exit_code": summary.exit_code,
         }
-        found.update(self.extra)
-        return found
+        document.update(self.extra)
+        return document
 
 
 def fails(status: str, fail_on: str) -> bool:
