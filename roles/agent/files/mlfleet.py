@@ -550,7 +550,7 @@ def back_up(command: Command, flags=None, check: bool = False) -> dict:
 
 
 def clean_up(command: Command, flags=None, check: bool = False) -> dict:
-    from ._core.cleanup import job
+    from ._core.cleanup import run as job
 
     return job.run(
         command.options("cleanup", flags),
