@@ -471,7 +471,7 @@ def judge(command: Command, part: str, flags=None, write: bool = True) -> dict:
     if part == "gpu":
         from ._core.gpu import health
     else:
-        from ._core.node import health
+        from ._core.node import run as health
     extra = {}
     if part == "gpu" and "metrics_csv" not in command.merged("gpu", flags)[0]:
         extra["metrics_csv"] = METRICS if writable(METRICS) else None
