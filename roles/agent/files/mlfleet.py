@@ -515,7 +515,7 @@ def send_alerts(command: Command, document: dict) -> None:
         values.get(name) for name in ("email", "webhooks", "syslog", "command")
     ):
         return
-    from ._core.alert import alert
+    from ._core.alert import run as alert
 
     values["document"] = document
     result = alert.run(command.checked("alert", values, origin), command.world)
@@ -542,15 +542,15 @@ def do_health(command: Command) -> int:
 
 
 def back_up(command: Command, flags=None, check: bool = False) -> dict:
-    from ._core.backup import job
+    from ._core.backup.make import run
 
-    return job.run(
+    return run.run(
         command.options("backup", flags), command.world, check=check, tell=command.terminal.progress
     ).to_dict()
 
 
 def clean_up(command: Command, flags=None, check: bool = False) -> dict:
-    from ._core.cleanup import job
+    from ._core.cleanup import run as job
 
     return job.run(
         command.options("cleanup", flags),
@@ -642,8 +642,8 @@ def do_verify(command: Command) -> int:
 
 
 def do_restore(command: Command) -> int:
-    from ._core.backup import restore
     from ._core.backup.options import RestoreOptions
+    from ._core.backup.restore import run
 
     arguments, terminal = command.arguments, command.terminal
     given = {
@@ -656,7 +656,7 @@ def do_restore(command: Command) -> int:
         "mode": "replace" if arguments.replace else "new",
     }
     with job_lock(command):
-        result = restore.run(
+        result = run.run(
             RestoreOptions.from_mapping(given),
             command.world,
             check=arguments.dry_run,
@@ -816,7 +816,7 @@ def read_document(path: str):
 
 
 def do_alert(command: Command) -> int:
-    from ._core.alert import alert
+    from ._core.alert import run as alert
 
     arguments, terminal = command.arguments, command.terminal
     values, origin = command.merged("alert", flags_given(arguments))
@@ -991,7 +991,7 @@ def alert_channels(command: Command, send: bool = False) -> list:
     values, origin = command.merged("alert", {})
     if not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
         return []
-    from ._core.alert import alert
+    from ._core.alert import run as alert
 
     options = command.checked("alert", {**values, "test": True}, origin)
     return alert.run(options, command.world, check=not send).to_dict()["channels"]
