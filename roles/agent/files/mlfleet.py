@@ -469,12 +469,14 @@ def writable(path: str) -> bool:
 
 def judge(command: Command, part: str, flags=None, write: bool = True) -> dict:
     """Run a health check (C(health) or C(gpu)) and return its document; C(write) its metrics and state files."""
-    if part == "gpu":
-        from ._core.gpu import health
-    else:
-        from ._core.node import health
+    if part == "health":
+        from ._core.node.run import run
+
+        return run(command.options(part, flags), command.world, check=not write).to_dict()
+    from ._core.gpu import health
+
     extra = {}
-    if part == "gpu" and "metrics_csv" not in command.merged("gpu", flags)[0]:
+    if "metrics_csv" not in command.merged("gpu", flags)[0]:
         extra["metrics_csv"] = METRICS if writable(METRICS) else None
     return health.run(command.options(part, flags, **extra), command.world, write=write).to_dict()
 
