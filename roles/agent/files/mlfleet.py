@@ -28,6 +28,7 @@ from ._core.errors import (
     VerificationFailed,
 )
 from ._core.options import Option
+from ._core.output import formats
 from ._core.ports import CommandResult, Progress, World
 
 VERSION_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "VERSION")
@@ -468,12 +469,14 @@ def writable(path: str) -> bool:
 
 def judge(command: Command, part: str, flags=None, write: bool = True) -> dict:
     """Run a health check (C(health) or C(gpu)) and return its document; C(write) its metrics and state files."""
-    if part == "gpu":
-        from ._core.gpu import health
-    else:
-        from ._core.node import health
+    if part == "health":
+        from ._core.node.run import run
+
+        return run(command.options(part, flags), command.world, check=not write).to_dict()
+    from ._core.gpu import health
+
     extra = {}
-    if part == "gpu" and "metrics_csv" not in command.merged("gpu", flags)[0]:
+    if "metrics_csv" not in command.merged("gpu", flags)[0]:
         extra["metrics_csv"] = METRICS if writable(METRICS) else None
     return health.run(command.options(part, flags, **extra), command.world, write=write).to_dict()
 
@@ -482,22 +485,9 @@ def show_document(command: Command, document: dict) -> None:
     from ._core.output import human
 
     terminal = command.terminal
-    verbose = command.arguments.verbose
-    form = getattr(command.arguments, "format", "text")
-    if form == "nagios":
-        from ._core.output import nagios
-
-        terminal.say(
-            *nagios.render(document, "GPU" if command.name == "gpu" else "NODE").splitlines()
-        )
-    elif form == "junit":
-        from ._core.output import junit
-
-        terminal.say(*junit.render(document, command.name).splitlines())
-    else:
-        if verbose and document.get("gpus"):
-            terminal.say(*human.gpus(document["gpus"]), "")
-        terminal.say(*human.document(document, terminal.colour, verbose))
+    chosen = formats.FORMATS[getattr(command.arguments, "format", formats.DEFAULT)]
+    style = formats.Style(command.name, terminal.colour, command.arguments.verbose)
+    terminal.say(*chosen.render(document, style))
     for check in document["checks"]:
         if check["status"] not in (verdict.PASS, verdict.SKIPPED):
             terminal.log(
@@ -515,7 +505,7 @@ def send_alerts(command: Command, document: dict) -> None:
         values.get(name) for name in ("email", "webhooks", "syslog", "command")
     ):
         return
-    from ._core.alert import alert
+    from ._core.alert import run as alert
 
     values["document"] = document
     result = alert.run(command.checked("alert", values, origin), command.world)
@@ -550,7 +540,7 @@ def back_up(command: Command, flags=None, check: bool = False) -> dict:
 
 
 def clean_up(command: Command, flags=None, check: bool = False) -> dict:
-    from ._core.cleanup import job
+    from ._core.cleanup import run as job
 
     return job.run(
         command.options("cleanup", flags),
@@ -816,7 +806,7 @@ def read_document(path: str):
 
 
 def do_alert(command: Command) -> int:
-    from ._core.alert import alert
+    from ._core.alert import run as alert
 
     arguments, terminal = command.arguments, command.terminal
     values, origin = command.merged("alert", flags_given(arguments))
@@ -991,7 +981,7 @@ def alert_channels(command: Command, send: bool = False) -> list:
     values, origin = command.merged("alert", {})
     if not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
         return []
-    from ._core.alert import alert
+    from ._core.alert import run as alert
 
     options = command.checked("alert", {**values, "test": True}, origin)
     return alert.run(options, command.world, check=not send).to_dict()["channels"]
@@ -1188,8 +1178,8 @@ def parser_of(names=None) -> argparse.ArgumentParser:
         sub = add(name, text, do_health, name, leave_out=("fail_on",))
         sub.add_argument(
             "--format",
-            choices=("text", "nagios", "junit"),
-            default="text",
+            choices=formats.FORMATS.names,
+            default=formats.DEFAULT,
             help="what to print: for people, plugin output, or JUnit XML",
         )
         sub.add_argument(
