@@ -16,7 +16,7 @@ from . import trial
 from .errors import CommandFailed, FleetError
 from .ports import World
 from .system.text import human_size
-from .verdict import CRITICAL, PASS, SKIPPED, WARNING, Check
+from .verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
 
 
 def configuration(path: str, problems: Sequence[str]) -> list[Check]:
@@ -311,6 +311,14 @@ def proven(backups: Sequence[Mapping[str, Any]], destination: str) -> Check:
             f"{len(good)} verified backups in {destination}",
             subject=destination,
             value=len(good),
+        )
+    unreadable = [backup["unreadable"] for backup in backups if backup.get("unreadable")]
+    if unreadable:
+        return Check(
+            "verified backup",
+            UNKNOWN,
+            f"The backups in {destination} can't be checked: {unreadable[0]}",
+            subject=destination,
         )
     return Check(
         "verified backup",

@@ -23,6 +23,7 @@ from ._core.errors import (
     FleetError,
     LockBusy,
     MissingLibrary,
+    NotPermitted,
     NotUsable,
     OptionError,
     VerificationFailed,
@@ -605,21 +606,27 @@ def verify_archive(command: Command, path: str) -> int:
         result = info.run(
             InfoOptions.from_mapping({"path": path, "verify": "full"}), terminal.progress
         )
+    except NotPermitted:  # nothing is known about it
+        raise
     except NotUsable as error:  # what is not there, or can't be read, is not verified
         raise VerificationFailed(error.message, error.todo, error.subject) from error
     found = result["backups"]
     for one in found:
         problems = "; ".join(one.get("problems") or [])
-        line = f"{one['path']}: " + (
-            "verified" if one.get("verified") else f"DAMAGED: {problems or 'not verified'}"
-        )
+        state = "verified" if one.get("verified") else f"DAMAGED: {problems or 'not verified'}"
+        if one.get("unreadable"):
+            state = f"could not be checked: {one['unreadable']}"
+        line = f"{one['path']}: {state}"
         terminal.say(line)
         terminal.log("INFO" if one.get("verified") else "CRITICAL", line)
     if not found:
         terminal.say(f"There is no backup in {path}")
         terminal.log("CRITICAL", f"there is no backup in {path}")
     terminal.data(result)
-    return 0 if found and all(one.get("verified") for one in found) else EXIT_BAD_BACKUP
+    if found and all(one.get("verified") for one in found):
+        return 0
+    damaged = [one for one in found if not one.get("verified") and not one.get("unreadable")]
+    return EXIT_NOT_RUN if found and not damaged else EXIT_BAD_BACKUP
 
 
 def do_verify(command: Command) -> int:
