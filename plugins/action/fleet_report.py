@@ -63,6 +63,19 @@ def plain(value: t.Any) -> t.Any:
     return value
 
 
+def results_of(task_vars: dict[str, t.Any], prefix: str) -> tuple[list[str], fleet.Lookup]:
+    """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results."""
+    hostvars = task_vars["hostvars"]
+    seen: dict[str, t.Any] = {}
+
+    def lookup(host: str, phase: str) -> t.Any:
+        if host not in seen:
+            seen[host] = hostvars.get(host) or {}
+        return plain(seen[host].get(prefix + phase))
+
+    return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup
+
+
 class ActionModule(ActionBase):
     """Assembles the report of all targeted hosts from their registered results."""
 
@@ -84,21 +97,8 @@ class ActionModule(ActionBase):
             result.update(failed=True, msg=str(error), error=error.to_dict())
         return result
 
-    @staticmethod
-    def _lookup(options: t.Any, task_vars: dict[str, t.Any]) -> tuple[list[str], fleet.Lookup]:
-        """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results."""
-        hostvars = task_vars["hostvars"]
-        kept: dict[str, t.Any] = {}
-
-        def lookup(host: str, phase: str) -> t.Any:
-            if host not in kept:
-                kept[host] = hostvars.get(host) or {}
-            return plain(kept[host].get(options.prefix + phase))
-
-        return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup
-
     def _brake(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        hosts, lookup = self._lookup(options, task_vars)
+        hosts, lookup = results_of(task_vars, options.prefix)
         reason = fleet.brake(
             ([lookup(host, phase) for phase in options.phases] for host in hosts),
             options.max_fail_percentage,
@@ -108,7 +108,7 @@ class ActionModule(ActionBase):
         return {"changed": False, "held": reason}
 
     def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        hosts, lookup = self._lookup(options, task_vars)
+        hosts, lookup = results_of(task_vars, options.prefix)
         held = {
             host: str(
                 ((task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake") or {}).get(

@@ -215,22 +215,90 @@ def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):
     assert not any(archives(home) for home in homes) and "1 of 1 hosts failed" in run.out
 
 
+def play(fleet, *tasks, **keywords):
+    """Write a playbook of the test's own; return its path."""
+    path = fleet.folder / "mine.yml"
+    common = {"hosts": "fleet", "gather_facts": False, "ignore_unreachable": True}
+    path.write_text(json.dumps([{**common, "tasks": list(tasks), **keywords}]))
+    return str(path)
+
+
+ROLE = {"ansible.builtin.import_role": {"name": "mlops.fleet.maintenance"}}
+SHOW_CHECKS = {
+    "ansible.builtin.debug": {
+        "msg": "CHECKS {{ maintenance_result_health.checks | map(attribute='check') | unique | sort }}"
+    },
+    "tags": ["always"],
+}
+
+
 def test_module_defaults_reach_the_phases(fleet):
-    home = fleet.host("n1")
-    playbook = fleet.folder / "mine.yml"
-    playbook.write_text(
-        json.dumps(
-            [
-                {
-                    "hosts": "fleet",
-                    "gather_facts": False,
-                    "ignore_unreachable": True,
-                    "module_defaults": {"mlops.fleet.model_backup": {"force": True}},
-                    "tasks": [{"ansible.builtin.import_role": {"name": "mlops.fleet.maintenance"}}],
-                }
-            ]
-        )
-    )
+    home = fleet.host("n1", maintenance_health_checks=None, maintenance_run_cleanup=False)
+    defaults = {
+        "mlops.fleet.model_backup": {"force": True},
+        "mlops.fleet.node_health": {"checks": ["{{ 'memory' }}"]},
+        "group/mlops.fleet.s3": {"source": "/never-used"},
+    }
+    playbook = play(fleet, ROLE, SHOW_CHECKS, module_defaults=[defaults])
     for count in (1, 2):
-        run = fleet.run(str(playbook))
+        run = fleet.run(playbook)
         assert run.rc == 0 and len(archives(home)) == count, run
+        checks = run.out.partition("CHECKS ")[2].partition("]")[0]
+        assert "'memory_usage'" in checks and "'disk_usage'" not in checks, run
+
+
+def test_answers_of_a_survey_are_text(fleet):
+    home = fleet.host("n1", maintenance_health_checks='["memory"]')
+    answers = {
+        "maintenance_gpu_expected_count": "",
+        "maintenance_gpu_temperature_warning": "",
+        "maintenance_health_disk_warning": "75",
+        "maintenance_health_network": "false",
+        "maintenance_backup_s3": "",
+        "maintenance_backup_keep_last": "3",
+        "maintenance_run_gpu": "",
+        "maintenance_run_cleanup": "no",
+        "maintenance_backup_throttle": "",
+        "maintenance_max_fail_percentage": "",
+        "maintenance_continue_on_error": "",
+    }
+    for playbook in ("maintenance", play(fleet, ROLE)):  # the role with Ansible's validation too
+        run = fleet.run(playbook, "-e", json.dumps(answers))
+        assert run.rc == 0, run
+    assert archives(home) and (home / "experiments" / "old").exists()
+    run = fleet.run("maintenance", "-e", json.dumps({"maintenance_gpu_expected_count": "many"}))
+    assert run.rc != 0 and "The variable maintenance_gpu_expected_count can't be used" in run.out
+
+
+def test_the_gpus_are_checked_in_one_phase(fleet):
+    fleet.host("n1", maintenance_health_checks=None, maintenance_run_backup=False)
+    playbook = play(fleet, ROLE, SHOW_CHECKS)
+    run = fleet.run(playbook)
+    assert run.rc == 0 and "'gpu'" in run.out and "'gpu_driver'" not in run.out, run
+    for arguments in (
+        ["--tags", "health"],
+        ["--skip-tags", "gpu"],
+        ["-e", "maintenance_run_gpu=false"],
+        ["-e", "maintenance_health_gpu=true"],
+    ):
+        run = fleet.run(playbook, *arguments)
+        assert run.rc == 0 and "'gpu'" not in run.out and "'gpu_driver'" in run.out, run
+
+
+def test_a_phase_runs_asynchronously_and_shows_no_secret(fleet):
+    home = fleet.host("n1")
+    secret = {
+        "maintenance_backup_s3": {
+            "bucket": "models",
+            "endpoint_url": "http://127.0.0.1:9",
+            "access_key": "a",
+            "secret_key": "canary-secret",
+        }
+    }
+    backup = {"mlops.fleet.maintenance_phase": {"phase": "backup"}, "async": 60, "poll": 1}
+    show = {"ansible.builtin.debug": {"msg": "MADE {{ made.backup.verified }}"}}
+    run = fleet.run(play(fleet, {**backup, "register": "made"}, show))
+    assert run.rc == 0 and "MADE True" in run.out and len(archives(home)) == 1, run
+    for mode in ([], ["--check", "--diff"]):
+        run = fleet.run("maintenance", "-vvv", "-e", json.dumps(secret), *mode)
+        assert "127.0.0.1:9" in run.out and run.out.count("canary-secret") == 0, mode

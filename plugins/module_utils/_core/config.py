@@ -26,7 +26,7 @@ PARTS = {
     "backup": ("backup.options", "BackupOptions"),
     "cleanup": ("cleanup.options", "CleanupOptions"),
     "alert": ("alert.options", "AlertOptions"),
-    "maintenance": ("maintenance", "MaintenanceOptions"),
+    "maintenance": ("maintenance.options", "MaintenanceOptions"),
 }
 
 

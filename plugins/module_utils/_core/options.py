@@ -88,7 +88,8 @@ class Option(NamedTuple):
         return value
 
     def _display(self, value: Any) -> str:
-        return "(hidden)" if self.secret else repr(value)
+        secret = self.secret or any(inner.secret for inner in self.subtable)
+        return "(hidden)" if secret else repr(value)
 
     def _invalid(self, value: Any, where: str, expected: str) -> OptionError:
         return OptionError(

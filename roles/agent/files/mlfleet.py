@@ -542,9 +542,9 @@ def do_health(command: Command) -> int:
 
 
 def back_up(command: Command, flags=None, check: bool = False) -> dict:
-    from ._core.backup import job
+    from ._core.backup.make import run
 
-    return job.run(
+    return run.run(
         command.options("backup", flags), command.world, check=check, tell=command.terminal.progress
     ).to_dict()
 
@@ -642,8 +642,8 @@ def do_verify(command: Command) -> int:
 
 
 def do_restore(command: Command) -> int:
-    from ._core.backup import restore
     from ._core.backup.options import RestoreOptions
+    from ._core.backup.restore import run
 
     arguments, terminal = command.arguments, command.terminal
     given = {
@@ -656,7 +656,7 @@ def do_restore(command: Command) -> int:
         "mode": "replace" if arguments.replace else "new",
     }
     with job_lock(command):
-        result = restore.run(
+        result = run.run(
             RestoreOptions.from_mapping(given),
             command.world,
             check=arguments.dry_run,
@@ -716,8 +716,9 @@ def do_cleanup(command: Command) -> int:
 
 
 def do_maintenance(command: Command) -> int:
-    from ._core import maintenance
     from ._core.fleet import report as fleet
+    from ._core.maintenance import plan
+    from ._core.maintenance import run as maintenance
     from ._core.system import text
 
     arguments, terminal = command.arguments, command.terminal
@@ -727,8 +728,25 @@ def do_maintenance(command: Command) -> int:
     options = command.options("maintenance", flags)
     check = arguments.dry_run
 
+    flags_of_health = {}
+    leaves_gpus = plan.leaves_gpus(
+        {
+            name: value
+            for (values, origin) in [command.merged("health", {})]
+            for name, value in values.items()
+            if origin[name] != "default"
+        },
+        options.run_gpu,
+    )
+    if leaves_gpus:
+        flags_of_health["gpu"] = False
+
     def judged(part):
-        document = judge(command, part, {}, write=not check)
+        document = judge(
+            command, part, flags_of_health if part == "health" else {}, write=not check
+        )
+        if part == "health" and leaves_gpus:
+            document = plan.note_gpus_left(document)
         if not check:
             try:
                 send_alerts(command, document)
@@ -749,7 +767,17 @@ def do_maintenance(command: Command) -> int:
             terminal.note(f"{phase} started")
 
     with job_lock(command):
-        report = maintenance.run(options, phases, command.world, started)
+        results = maintenance.run(options, phases, command.world, started)
+    report = fleet.assemble(
+        [command.world.hostname],
+        lambda _host, phase: results[phase],
+        timestamp=command.world.clock.now(),
+        title="Maintenance",
+    )
+    report["results"] = {
+        phase: {key: value for key, value in result.items() if key != "skip"}
+        for phase, result in results.items()
+    }
     rehearsed = (
         ("backup", "cleanup") if check else ("cleanup",) if command.rehearses_cleanup else ()
     )

@@ -162,11 +162,11 @@ def test_a_configuration_that_was_named_and_is_not_there_is_said(command, tmp_pa
     )
 
 
-def test_a_folder_for_locks_that_can_not_be_made_is_named(node):
+def test_a_lock_directory_that_can_not_be_made_is_named(node):
     done = node.run("backup", env={"MLOPS_FLEET_LOCK_DIR": "/nowhere/locks"})
     assert (
         done.returncode in (1, 3)
-        and "Can't make the folder of the locks /nowhere/locks" in done.stderr
+        and "Can't make the lock directory /nowhere/locks" in done.stderr
         and "fault of mlfleet" not in done.stderr
     )
 

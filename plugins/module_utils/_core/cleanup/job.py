@@ -246,12 +246,10 @@ def require_backup(options: CleanupOptions, world: World) -> None:
     wanted = options.require_backup
     if not wanted:
         return
-    from ..backup import catalogue, names
+    from ..backup import api as backups
 
     path = wanted["path"]
-    archive = path[: -len(names.MANIFEST)] if path.endswith(names.MANIFEST) else path
-    one = None if os.path.isdir(path) else catalogue.inspect(*os.path.split(archive))
-    found = catalogue.listing(path) if os.path.isdir(path) else [one] if one else []
+    found = backups.backups_at(path)
     verified = [backup for backup in found if backup.verified]
     if not verified:
         why = (

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..backup import names
+from ..backup import api as backups
 from ..errors import OptionError, Refused
 from ..options import Option, OptionSet, option
 from ..system.roots import SHARED, refuse_dangerous
@@ -165,15 +165,7 @@ def literal_start(pattern: str) -> str:
 
 def is_backup(name: str) -> bool:
     """Say whether a file of this name is a backup of M(mlops.fleet.model_backup) or stands beside one; its own retention removes those."""
-    archive = next(
-        (
-            name[: -len(suffix)]
-            for suffix in (names.CHECKSUM, names.MANIFEST)
-            if name.endswith(suffix)
-        ),
-        name,
-    )
-    return names.is_archive(archive)
+    return backups.is_backup_file(name)
 
 
 def homes() -> dict[str, str]:

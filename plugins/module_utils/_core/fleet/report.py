@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The fleet report: what the phases of a maintenance run left on every targeted host, in one document.
 
-Input are the registered results of the phases; hosts that gave none are part of the report too. The same rules that decide
-whether a phase runs on a host live here, so that the report's reason for a skipped phase and the role's conditions agree.
+Input are the registered results of the phases; hosts that gave none are part of the report too.
 """
 
 from __future__ import annotations
@@ -14,12 +13,14 @@ from typing import Any
 
 from .. import verdict
 from ..installed import compare
+from ..maintenance import plan
+from ..maintenance.options import MaintenanceOptions
 from ..output import human
 from ..system.text import human_count, human_duration, human_size
 from .stats import percentile
 
-#: The phases in their order. Cleanup comes last and only after the backup is safe.
-PHASES = ("health", "gpu", "backup", "cleanup")
+#: The phases in their order.
+PHASES = plan.PHASES.names
 
 FAILED = "failed"
 UNREACHABLE = "unreachable"
@@ -50,23 +51,16 @@ def worst(states: Iterable[str]) -> str:
     return max(states, key=STATES.index, default=verdict.SKIPPED)
 
 
-def phase_failed(result: Result | None) -> bool:
-    """Say whether a registered result means that the phase did not do its job."""
-    return bool(result and (result.get("failed") or result.get("unreachable")))
-
-
-def _skip_reason(phase: str, earlier: Mapping[str, str], held: str) -> tuple[str, str]:
-    """Return state and reason of a phase that Ansible skipped."""
-    if UNREACHABLE in earlier.values():
-        return verdict.SKIPPED, "not run: the host can't be reached"
-    if held:
-        return HELD, held
-    if phase == "cleanup" and earlier.get("backup") == FAILED:
-        return verdict.SKIPPED, "not run: the backup failed, and cleanup never runs without it"
-    broken = [name for name, state in earlier.items() if state == FAILED]
-    if broken:
-        return verdict.SKIPPED, f"not run: {broken[0]} failed and continue_on_error is off"
-    return verdict.SKIPPED, "switched off"
+def _skip_reason(
+    phase: str, result: Result, earlier: Mapping[str, Result | None], held: str
+) -> plan.Skip:
+    """Return why a phase was skipped: what its result says or, in playbooks of other people, what the rule says."""
+    if isinstance(result.get("skip"), Mapping):
+        return plan.Skip(str(result["skip"]["code"]), str(result["skip"]["text"]))
+    everything_on = MaintenanceOptions.from_mapping({})
+    return plan.decide(phase, everything_on, earlier, held) or plan.Skip(
+        plan.SWITCHED_OFF, "switched off"
+    )
 
 
 def _backup_message(result: Result) -> str:
@@ -113,16 +107,21 @@ _MESSAGES = {"backup": _backup_message, "cleanup": _cleanup_message}
 
 
 def phase_entry(
-    phase: str, result: Result | None, earlier: Mapping[str, str], held: str, check_mode: bool
+    phase: str,
+    result: Result | None,
+    earlier: Mapping[str, Result | None],
+    held: str,
+    check_mode: bool,
 ) -> dict[str, Any]:
     """Return what the report says of one phase on one host: C(phase status message duration changed).
 
-    :param earlier: states of the phases before it on this host. :param held: why the host was held back, or empty.
+    :param earlier: results of the phases before it on this host.
+    :param held: why the host was held back, or empty.
     C(duration) is in seconds of the node, None where the phase did not run.
     """
     entry: dict[str, Any] = {"phase": phase, "duration": None, "changed": False}
     if result is None:
-        if UNREACHABLE in earlier.values():
+        if any(before and before.get("unreachable") for before in earlier.values()):
             return {
                 **entry,
                 "status": verdict.SKIPPED,
@@ -142,8 +141,9 @@ def phase_entry(
             return {**entry, "status": verdict.WARNING, "message": f"would fail: {message}"}
         return {**entry, "status": FAILED, "message": message}
     if result.get("skipped"):
-        state, reason = _skip_reason(phase, earlier, held)
-        return {**entry, "duration": None, "status": state, "message": reason}
+        skip = _skip_reason(phase, result, earlier, held)
+        state = HELD if skip.code == plan.HELD else verdict.SKIPPED
+        return {**entry, "duration": None, "status": state, "message": skip.text}
     message = _MESSAGES.get(phase, _judged_message)(result)
     status = result.get("status")
     return {
@@ -166,13 +166,12 @@ def host_entry(
     :param version: the collection's version of the agent, to compare the node's with.
     """
     entries: list[dict[str, Any]] = []
-    earlier: dict[str, str] = {}
+    earlier: dict[str, Result | None] = {}
     for phase in PHASES:
         if phase not in results:
             continue
-        entry = phase_entry(phase, results[phase], earlier, held, check_mode)
-        earlier[phase] = entry["status"]
-        entries.append(entry)
+        entries.append(phase_entry(phase, results[phase], earlier, held, check_mode))
+        earlier[phase] = results[phase]
     health, gpu = results.get("health") or {}, results.get("gpu") or {}
     backup, cleanup = results.get("backup") or {}, results.get("cleanup") or {}
     problems = problems_of(health) + problems_of(gpu)
@@ -180,9 +179,9 @@ def host_entry(
     return {
         "host": host,
         "hostname": health.get("hostname") or gpu.get("hostname") or "",
-        "status": worst(earlier.values()),
+        "status": worst(entry["status"] for entry in entries),
         "phases": entries,
-        "health_score": (health.get("summary") or {}).get("health_score"),
+        "health_score": _score(health, gpu),
         "recommendation": _recommendation(health, gpu),
         "gpus": len(gpu.get("gpus") or []),
         "problems": problems[:PROBLEMS],
@@ -199,6 +198,21 @@ def host_entry(
         "freed_bytes": int(cleanup.get("freed_bytes") or 0),
         "duration": round(sum(entry["duration"] or 0 for entry in entries), 3),
     }
+
+
+def _score(health: Result, gpu: Result) -> float | None:
+    """Return a host's health score, in which every check counts once.
+
+    Where the health phase left the GPUs to the GPU phase, it is made from the checks of both.
+    """
+    summary = health.get("summary") or {}
+    if not plan.left_gpus(health) or not gpu.get("summary"):
+        return summary.get("health_score")
+    counts = (
+        int(summary.get(count) or 0) + int(gpu["summary"].get(count) or 0)
+        for count in ("passed", "warnings", "failed")
+    )
+    return verdict.score(*counts)
 
 
 def _recommendation(health: Result, gpu: Result) -> str:
@@ -318,7 +332,7 @@ def brake(results: Iterable[Iterable[Result | None]], limit: float) -> str:
     """
     started = [[result for result in host if result is not None] for host in results]
     started = [host for host in started if host]
-    failed = sum(1 for host in started if any(phase_failed(result) for result in host))
+    failed = sum(1 for host in started if any(plan.phase_failed(result) for result in host))
     if started and 100.0 * failed / len(started) > limit:
         return (
             f"held back: {failed} of {len(started)} hosts failed, more than the {limit:g} % allowed"

@@ -872,7 +872,9 @@ def test_two_at_once_one_of_them_is_told(world, root, lab):
 
 
 def test_without_a_fresh_verified_backup_nothing_goes(world, clock, root, tmp_path, lab):
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job as backups
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import (
+        run as backups,
+    )
     from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
         BackupOptions,
     )
