@@ -12,7 +12,8 @@
  *   wrong.DEVICE=BLOCK                       this block calculates another result (-1: every block)
  *   slow.DEVICE=MICROSECONDS                 every copy takes so much longer
  *   broken.A.B=1                             copies from A to B arrive wrong;  noaccess=1: no peer access
- *   leak=FILE                                at exit: what was not freed is written there
+ *   slowpair.A.B=MICROSECONDS                copies from A to B take so much longer
+ *   leak=FILE                                what is still allocated when a context is destroyed is written there
  */
 #define _GNU_SOURCE
 #include <math.h>
@@ -152,9 +153,6 @@ EXPORT CUresult cuCtxCreate_v2(void **context, unsigned flags, CUdevice device)
 {
     (void)flags;
     CALL("cuCtxCreate_v2");
-    static int registered;
-    if (!registered++)
-        atexit(report);
     struct context *made = calloc(1, sizeof *made);
     made->device = device;
     made->previous = current;
@@ -169,6 +167,7 @@ EXPORT CUresult cuCtxDestroy_v2(void *context)
     if (current == gone)
         current = gone->previous;
     live_contexts--;
+    report();
     CALL("cuCtxDestroy_v2");
     return 0;
 }

@@ -24,12 +24,14 @@ from .plan import Plan
 
 #: prctl(2): the signal that this process gets when its parent ends.
 _PR_SET_PDEATHSIG = 1
-#: Seconds that a test may take beyond what it was planned for before the GPU counts as hung.
-_GRACE = 15.0
+#: Share of the time, and seconds at most, that stay for the test that runs when nothing new is begun any more.
+_LAST_SHARE, _LAST_SECONDS = 0.2, 15.0
 
 
-def carry_out(plan: Plan, tell: Tell) -> Outcome:
+def carry_out(plan: Plan, pynvml: Any, tell: Tell) -> Outcome:
     """Run the tests, those of all GPUs at the same time, then the copies between them.
+
+    :param pynvml: NVML's library for the sensors, None without it.
 
     :raises LockBusy: other diagnostics run on this node. :raises NotUsable: libcuda.so.1 is not installed.
     """
@@ -37,9 +39,10 @@ def carry_out(plan: Plan, tell: Tell) -> Outcome:
         return Outcome((), (), None)
     with lock(os.path.join(lock_folder(), "gpu-diagnostics.lock"), "GPU diagnostics"):
         started = time.monotonic()
-        until = started + plan.level.timeout
+        reserve = min(_LAST_SECONDS, plan.level.timeout * _LAST_SHARE)
+        until = started + plan.level.timeout - reserve
         tell(Progress("GPU diagnostics", 0, len(plan.gpus), "GPUs"))
-        gpus = _singles(plan, until)
+        gpus = _singles(plan, pynvml, until)
         tell(Progress("GPU diagnostics", len(plan.gpus), len(plan.gpus), "GPUs"))
         pairs: tuple[dict[str, Any], ...] = ()
         failure = None
@@ -48,15 +51,15 @@ def carry_out(plan: Plan, tell: Tell) -> Outcome:
         return Outcome(gpus, pairs, failure)
 
 
-def _singles(plan: Plan, until: float) -> tuple[Measured, ...]:
+def _singles(plan: Plan, pynvml: Any, until: float) -> tuple[Measured, ...]:
     boards = {gpu.number: Board() for gpu in plan.gpus}
     jobs: dict[str, Callable[[], Any]] = {}
     for gpu in plan.gpus:
         jobs[f"gpu {gpu.number}"] = _job(plan, gpu.bus_id, boards[gpu.number], until)
-    if plan.sensors is not None:
-        jobs["sensors"] = _sensor_job(plan, boards, until)
-    outcomes = isolate.call_many(jobs, plan.level.timeout + _GRACE)
-    readings = outcomes["sensors"].value if plan.sensors is not None else None
+    if pynvml is not None:
+        jobs["sensors"] = _sensor_job(plan, pynvml, boards, until)
+    outcomes = isolate.call_many(jobs, plan.level.timeout)
+    readings = outcomes["sensors"].value if "sensors" in outcomes else None
     return tuple(
         _measured(
             gpu.number, outcomes[f"gpu {gpu.number}"], boards[gpu.number].read(), readings or {}
@@ -127,7 +130,9 @@ def _driver() -> Driver:
         ) from error
 
 
-def _sensor_job(plan: Plan, boards: dict[int, Board], until: float) -> Callable[[], Any]:
+def _sensor_job(
+    plan: Plan, pynvml: Any, boards: dict[int, Board], until: float
+) -> Callable[[], Any]:
     def finished() -> bool:
         return time.monotonic() > until or all(
             board.read().get("finished") for board in boards.values()
@@ -137,7 +142,7 @@ def _sensor_job(plan: Plan, boards: dict[int, Board], until: float) -> Callable[
         die_with_parent()
         from . import sensors
 
-        return sensors.watch(plan.sensors, [gpu.number for gpu in plan.gpus], finished)
+        return sensors.watch(pynvml, [gpu.number for gpu in plan.gpus], finished)
 
     return run
 

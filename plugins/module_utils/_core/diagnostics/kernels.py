@@ -16,6 +16,11 @@ THREADS = 256
 RECORDED = 16
 #: 32-bit words of the record: the count, then (index low, index high, expected, read) for each mismatch.
 RECORD_WORDS = 1 + 4 * RECORDED
+#: Rounds of one launch of ``compute``: some 20 ms on a card of 2022, so that a deadline is never far.
+ROUNDS = 100_000
+#: The beginning of the SHA-256 of what a block of ``compute`` stores after ROUNDS rounds. An H100 and the CPU
+#: (tests/cuda_double, IEEE 754 arithmetic with fused multiply-add) give the same.
+ANSWER = "3b955c865cca1ba6"
 #: Floating-point operations of a thread in a round of ``compute``: four fused multiply-adds.
 FLOPS_PER_ROUND = 8
 

@@ -6,29 +6,29 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .. import verdict
 from ..errors import Refused
+from ..system.text import human_count
 from ..verdict import Check
-from . import models
-from .facts import Facts, Failure, GpuFacts, Measured, Outcome
-from .options import DiagnosticsOptions, Expected, Level
+from . import kernels, models
+from .facts import Facts, Failure, GpuFacts, Outcome
+from .options import TESTS, DiagnosticsOptions, Expected, Level
 
 #: So many GPUs of one model make a median that a single slow one can't move.
 PEERS = 3
 
 
 class Plan(NamedTuple):
-    """What will be run. C(left_out) are checks that say why a GPU is not tested; C(sensors) is NVML's library or None."""
+    """What will be run. C(left_out) are checks that say why a GPU is not tested."""
 
     gpus: tuple[GpuFacts, ...]
     tests: tuple[str, ...]
     peer: bool
     level: Level
     left_out: tuple[Check, ...]
-    sensors: Any = None
 
 
 def decide(options: DiagnosticsOptions, facts: Facts) -> Plan:
@@ -50,11 +50,7 @@ def decide(options: DiagnosticsOptions, facts: Facts) -> Plan:
         _skipped(gpu, "it is divided by MIG") for gpu in chosen if gpu.mig and not gpu.busy
     ]
     tested = tuple(gpu for gpu in chosen if not gpu.busy and not gpu.mig)
-    single = tuple(
-        name
-        for name in ("memory", "device_bandwidth", "host_bandwidth", "compute")
-        if name in options.tests
-    )
+    single = tuple(name for name in TESTS if name in options.tests and name != "peer")
     return Plan(
         gpus=tested,
         tests=single,
@@ -127,7 +123,7 @@ def _memory(gpu: GpuFacts, figures: Mapping[str, Any], *_unused: Any) -> list[Ch
         return [_check("gpu_test_memory", verdict.PASS, gpu, message, value=0)]
     offset, written, read = figures["samples"][0]
     message = (
-        f"GPU {gpu.number}: {figures['mismatches']} words of {size:.1f} GiB read back wrong, the first at offset"
+        f"GPU {gpu.number}: {human_count(figures['mismatches'], 'word')} of {size:.1f} GiB read back wrong, the first at offset"
         f" {offset:#x}: written {written:#010x}, read {read:#010x}, bits {written ^ read:#010x} differ"
     )
     details = {
@@ -210,6 +206,21 @@ def _compute(
                 gpu,
                 message,
                 value=figures["wrong"],
+                action="drain",
+            )
+        ]
+    if figures["fingerprint"] != kernels.ANSWER:
+        message = (
+            f"GPU {gpu.number}: the calculation gives {figures['fingerprint']} instead of"
+            f" {kernels.ANSWER} every time: silent corruption"
+        )
+        return [
+            _check(
+                "gpu_test_compute",
+                verdict.CRITICAL,
+                gpu,
+                message,
+                value=figures["fingerprint"],
                 action="drain",
             )
         ]
@@ -308,21 +319,24 @@ def _sensors(gpu: GpuFacts, readings: Mapping[str, Any]) -> list[Check]:
     return [_check("gpu_test_sensors", status, gpu, message, action=action, details=details)]
 
 
+#: Test, its figure, what it is called, and its unit.
+_COMPARED = (
+    ("device_bandwidth", "rate", "copies inside the GPU", "GB/s"),
+    ("host_bandwidth", "host_to_device", "copies from the host", "GB/s"),
+    ("host_bandwidth", "device_to_host", "copies to the host", "GB/s"),
+    ("compute", "tflops", "arithmetic", "TFLOP/s"),
+)
+
+
 def _against_peers(plan: Plan, outcome: Outcome, options: DiagnosticsOptions) -> list[Check]:
-    """Compare GPUs of one model: the slow one, and the one that calculates differently."""
+    """Compare the GPUs of one model and name the slow ones."""
     checks: list[Check] = []
     for name in sorted({gpu.name for gpu in plan.gpus}):
         same = {gpu.number: gpu for gpu in plan.gpus if gpu.name == name}
         results = [measured for measured in outcome.gpus if measured.number in same]
-        checks += _other_results(same, results)
-        for test, key, unit in (
-            ("device_bandwidth", "rate", "GB/s"),
-            ("host_bandwidth", "host_to_device", "GB/s"),
-            ("host_bandwidth", "device_to_host", "GB/s"),
-            ("compute", "tflops", "TFLOP/s"),
-        ):
+        for test, key, label, unit in _COMPARED:
             rates = {one.number: one.figures[test][key] for one in results if test in one.figures}
-            checks += _slow(same, rates, f"{test} {key}", unit, options.tolerance)
+            checks += _slow(same, rates, label, unit, options.tolerance)
     return checks
 
 
@@ -342,7 +356,7 @@ def _slow(
             "gpu_test_peers",
             verdict.WARNING,
             same[index],
-            f"GPU {index}: {label.replace('_', ' ')} {rate:g} {unit}, its {len(rates) - 1} peers have a median of {median:g}",
+            f"GPU {index}: {label} {rate:g} {unit}, its {len(rates) - 1} peers have a median of {median:g}",
             value=rate,
             unit=unit,
             warn=round(limit, 1),
@@ -351,32 +365,6 @@ def _slow(
         )
         for index, rate in rates.items()
         if rate < limit
-    ]
-
-
-def _other_results(same: Mapping[int, GpuFacts], results: Iterable[Measured]) -> list[Check]:
-    """Name GPUs whose calculations, each consistent in itself, differ from those of most GPUs of the same model."""
-    prints = {
-        one.number: one.figures["compute"]["fingerprint"]
-        for one in results
-        if "compute" in one.figures
-    }
-    if len(set(prints.values())) < 2:
-        return []
-    usual = max(sorted(set(prints.values())), key=list(prints.values()).count)
-    certain = list(prints.values()).count(usual) * 2 > len(prints)
-    suspects = [index for index, value in prints.items() if value != usual or not certain]
-    return [
-        _check(
-            "gpu_test_compute",
-            verdict.CRITICAL,
-            same[index],
-            f"GPU {index}: the same calculation gives another result than on other GPUs of the model: silent corruption",
-            value=prints[index],
-            threshold_source="peers",
-            action="drain",
-        )
-        for index in suspects
     ]
 
 
@@ -412,7 +400,7 @@ def _pair(
     way = "directly" if pair["direct"] else "through the host"
     message = f"{subject}: {pair['rate']:g} GB/s {way}"
     if pair["mismatches"]:
-        message = f"{subject}: {pair['mismatches']} words arrived wrong ({way})"
+        message = f"{subject}: {human_count(pair['mismatches'], 'word')} arrived wrong ({way})"
         return Check(
             "gpu_test_peer",
             verdict.CRITICAL,
@@ -454,14 +442,16 @@ def _changed(plan: Plan, after: Facts) -> list[Check]:
             continue
         hard, soft = now.uncorrected - gpu.uncorrected, now.corrected - gpu.corrected
         if hard > 0:
-            message = f"GPU {gpu.number}: {hard} uncorrected memory errors during the tests"
+            message = f"GPU {gpu.number}: {human_count(hard, 'uncorrected memory error')} during the tests"
             checks.append(
                 _check(
                     "gpu_test_errors", verdict.CRITICAL, gpu, message, value=hard, action="drain"
                 )
             )
         elif soft > 0:
-            message = f"GPU {gpu.number}: {soft} corrected memory errors during the tests"
+            message = (
+                f"GPU {gpu.number}: {human_count(soft, 'corrected memory error')} during the tests"
+            )
             checks.append(
                 _check(
                     "gpu_test_errors", verdict.WARNING, gpu, message, value=soft, action="inspect"

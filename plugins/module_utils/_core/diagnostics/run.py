@@ -27,7 +27,7 @@ def run(
     decided = plan.decide(options, before)
     if check:
         return _document(before, list(decided.left_out), decided, Outcome((), (), None), world)
-    outcome = execute.carry_out(decided._replace(sensors=_nvml()), tell)
+    outcome = execute.carry_out(decided, _nvml(), tell)
     after = observe(options, world) if decided.gpus else before
     checks = plan.evaluate(options, decided, outcome, after)
     checks += _new_problems(before, after)
