@@ -515,7 +515,7 @@ def send_alerts(command: Command, document: dict) -> None:
         values.get(name) for name in ("email", "webhooks", "syslog", "command")
     ):
         return
-    from ._core.alert import alert
+    from ._core.alert import run as alert
 
     values["document"] = document
     result = alert.run(command.checked("alert", values, origin), command.world)
@@ -550,7 +550,7 @@ def back_up(command: Command, flags=None, check: bool = False) -> dict:
 
 
 def clean_up(command: Command, flags=None, check: bool = False) -> dict:
-    from ._core.cleanup import job
+    from ._core.cleanup import run as job
 
     return job.run(
         command.options("cleanup", flags),
@@ -816,7 +816,7 @@ def read_document(path: str):
 
 
 def do_alert(command: Command) -> int:
-    from ._core.alert import alert
+    from ._core.alert import run as alert
 
     arguments, terminal = command.arguments, command.terminal
     values, origin = command.merged("alert", flags_given(arguments))
@@ -991,7 +991,7 @@ def alert_channels(command: Command, send: bool = False) -> list:
     values, origin = command.merged("alert", {})
     if not any(values.get(name) for name in ("email", "webhooks", "syslog", "command")):
         return []
-    from ._core.alert import alert
+    from ._core.alert import run as alert
 
     options = command.checked("alert", {**values, "test": True}, origin)
     return alert.run(options, command.world, check=not send).to_dict()["channels"]
