@@ -17,8 +17,8 @@ description:
   - What does not exist on a node (systemd, a journal, GPUs, RAID) is V(skipped) and does not count. What exists and can't be judged is
     V(unknown) and counts as a warning, or as critical where storage or GPUs are concerned.
   - It only judges. It never restarts, drains or reboots anything.
-  - All checks with their limits and reasons are listed in C(docs/docsite/node_health.md) of this collection, what to do about each in
-    C(docs/docsite/runbook.md).
+  - All checks with their limits and reasons are listed in C(docs/docsite/rst/node_health.rst) of this collection, what to do about each in
+    C(docs/docsite/rst/runbook.rst).
 notes:
   - Limits are plain numbers (bad from that value on) or ranges in the syntax of the Nagios plugins, C([@]start:end). V(10:20) is bad
     outside 10 to 20, V(~:5) is bad above 5, V(@5:10) is bad inside, and V(~:) switches the limit off.

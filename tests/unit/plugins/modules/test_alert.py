@@ -18,6 +18,8 @@ import threading
 
 import pytest
 
+from ansible_collections.mlops.fleet.tests import docs_pages
+
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 PLAYBOOK = pathlib.Path(sys.executable).parent / "ansible-playbook"
 CANARIES = {
@@ -298,10 +300,9 @@ def test_wrong_options_are_one_clear_message_without_the_secret(play):
 def examples():
     """The alert tasks of the documentation page and of the module, by name."""
     yaml = pytest.importorskip("yaml")
-    page = (ROOT / "docs" / "docsite" / "alerts.md").read_text(encoding="utf-8")
     module = (ROOT / "plugins" / "modules" / "alert.py").read_text(encoding="utf-8")
     blocks = [
-        *re.findall(r"```yaml\n(.*?)```", page, re.S),
+        *docs_pages.code_blocks("alerts", "yaml"),
         re.search(r'EXAMPLES = r"""(.*?)"""', module, re.S).group(1),
     ]
     return [

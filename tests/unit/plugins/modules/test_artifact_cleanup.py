@@ -177,18 +177,19 @@ def test_every_key_of_the_result_is_documented(runs):
 
 def test_the_page_names_the_usual_places_and_our_own_logs():
     from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import options
+    from ansible_collections.mlops.fleet.tests import docs_pages
 
-    page = (ROOT / "docs/docsite/cleanup.md").read_text(encoding="utf-8")
+    page = docs_pages.text("cleanup")
     retention = CleanupOptions.from_mapping({"aggressive": True})
     for target in retention.folders:
         days = f"{target.retention / 86400:g} days" if target.retention else "always"
         assert any(
-            f"`{target.name}`" in line
-            and f"`{target.path}/{target.pattern}`" in line
-            and days in line
-            for line in page.splitlines()
+            f"``{target.name}``" in row[0]
+            and row[1] == f"``{target.path}/{target.pattern}``"
+            and row[2] == days
+            for row in docs_pages.rows("cleanup")
         ), target.name
     assert all(
-        options.OWN_LOGS.fullmatch(f"ml-{name}.log") and f"`ml-{name}.log`" in page
+        options.OWN_LOGS.fullmatch(f"ml-{name}.log") and f"``ml-{name}.log``" in page
         for name in ("backup", "cleanup", "health-check", "maintenance")
     )

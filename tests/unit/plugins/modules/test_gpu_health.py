@@ -23,6 +23,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import xid
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
 from ansible_collections.mlops.fleet.plugins.modules import gpu_health
+from ansible_collections.mlops.fleet.tests import docs_pages
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 ANSIBLE = pathlib.Path(sys.executable).with_name("ansible")
@@ -191,19 +192,11 @@ def test_page_and_runbook_have_every_check_and_the_page_the_catalogs_xids():
         "gpu_memory",
         "gpu_power",
     }
-    page = (ROOT / "docs/docsite/gpu_health.md").read_text()
-    headings = " ".join(
-        line
-        for line in (ROOT / "docs/docsite/runbook.md").read_text().splitlines()
-        if line.startswith("### gpu_")
-    )
-    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
+    rows = docs_pages.rows("gpu_health")
+    documented = set(re.findall(r"``(gpu_[a-z_]+)``", " ".join(row[0] for row in rows)))
+    entries = {name for name in docs_pages.runbook_entries() if name.startswith("gpu_")}
     assert len(checks) > 20
-    assert (
-        set(re.findall(r"`(gpu_[a-z_]+)`", " ".join(row[1] for row in rows)))
-        == checks
-        == set(re.findall(r"gpu_[a-z_]+", headings))
-    )
+    assert documented == checks == entries
 
     def numbers(text):
         found = set()
@@ -212,9 +205,9 @@ def test_page_and_runbook_have_every_check_and_the_page_the_catalogs_xids():
         return found
 
     levels = {
-        row[1].strip().split(";")[0] + (" often" if "from 3" in row[1] else ""): numbers(row[2])
+        row[0].split(";")[0] + (" often" if "3 or more" in row[0] else ""): numbers(row[1])
         for row in rows
-        if re.search(r"\d+, |–150", row[2])
+        if re.search(r"\d+, |–150", row[1])
     }
     for level, wanted in levels.items():
         seen = {code for code, one in xid.CATALOG.items() if _row(code, one) == level}
@@ -224,7 +217,7 @@ def test_page_and_runbook_have_every_check_and_the_page_the_catalogs_xids():
 
 def _row(code, meaning):
     if code == 154 or 144 <= code <= 150:
-        return "by their line"
+        return "by the message"
     if meaning.level == "pass":
         return "recorded often" if meaning.repeats else "recorded"
     return meaning.level

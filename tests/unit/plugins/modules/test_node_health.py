@@ -13,6 +13,8 @@ import sys
 
 import pytest
 
+from ansible_collections.mlops.fleet.tests import docs_pages
+
 yaml = pytest.importorskip("yaml")
 pytest.importorskip("ansible")
 
@@ -70,20 +72,9 @@ def test_all_checks_with_limits_are_named_in_the_documentation():
 
 
 def test_table_and_runbook_have_every_check():
-    table = (ROOT / "docs/docsite/node_health.md").read_text()
-    runbook = (ROOT / "docs/docsite/runbook.md").read_text()
-    headings = set(
-        re.findall(
-            r"[a-z_]+", " ".join(line for line in runbook.splitlines() if line.startswith("### "))
-        )
-    )
-    rows = set(
-        re.findall(
-            r"`([a-z_]+)`",
-            " ".join(line.split("|")[2] for line in table.splitlines() if line.startswith("| ")),
-        )
-    )
-    assert headings >= EVERY and rows >= EVERY
+    rows = docs_pages.rows("node_health")
+    names = set(re.findall(r"``([a-z_]+)``", " ".join(row[1] for row in rows)))
+    assert names >= EVERY and docs_pages.runbook_entries() >= EVERY
 
 
 def test_the_examples_are_valid_options():
