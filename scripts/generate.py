@@ -12,11 +12,13 @@ A whole file is generated, or a block of it between the lines "generated: NAME" 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
 import json
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,11 +191,51 @@ def action_groups() -> str:
     return "\n".join(lines) + "\n"
 
 
+# --- choices in the documentation of modules --------------------------------------------------------------------------
+
+#: The options of each module: where its choices come from.
+MODULE_OPTIONS = {
+    "alert": ("alert.options", "AlertOptions"),
+    "artifact_cleanup": ("cleanup.options", "CleanupOptions"),
+    "gpu_health": ("gpu.options", "GpuOptions"),
+    "model_backup": ("backup.options", "BackupOptions"),
+    "model_backup_info": ("backup.options", "InfoOptions"),
+    "model_restore": ("backup.options", "RestoreOptions"),
+    "node_health": ("node.options", "NodeOptions"),
+}
+
+
+def _with_choices(text: str, table: Iterable[Option]) -> str:
+    """Return a module's text with the choices that its options have; options of shared fragments are not in it."""
+    for entry in table:
+        if entry.choices:
+            pattern = rf"(^( +){entry.name}:\n(?:\2 .*\n|\n)*?\2  choices: )\[[^\]]*\]"
+            choices = "[" + ", ".join(map(str, entry.choices)) + "]"
+            text = re.sub(pattern, lambda match: match[1] + choices, text, flags=re.MULTILINE)  # noqa: B023
+        if entry.suboptions:
+            text = _with_choices(text, entry.subtable)
+    return text
+
+
+def module_with_choices(module: str) -> str:
+    package, name = MODULE_OPTIONS[module]
+    source = importlib.import_module(
+        f"ansible_collections.mlops.fleet.plugins.module_utils._core.{package}"
+    )
+    text = (ROOT / "plugins" / "modules" / f"{module}.py").read_text(encoding="utf-8")
+    head, mark, rest = text.partition('EXAMPLES = r"""')
+    return _with_choices(head, getattr(source, name).TABLE) + mark + rest
+
+
 # --- what is generated ------------------------------------------------------------------------------------------------
 
 FILES: dict[str, Callable[[], str]] = {
     "roles/maintenance/meta/argument_specs.yml": argument_specs,
     "roles/maintenance/defaults/main.yml": role_defaults,
+    **{
+        f"plugins/modules/{module}.py": functools.partial(module_with_choices, module)
+        for module in MODULE_OPTIONS
+    },
 }
 BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
     ("roles/maintenance/README.md", "options"): role_table,

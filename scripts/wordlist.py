@@ -74,7 +74,7 @@ PROSE = (
     Rule("one that", r"(?:the )?ones? that", "the noun that is meant"),
     Rule("in force", r"in force", "effective"),
 )
-#: Names of variables, arguments, functions and classes.
+#: Names of variables, arguments, functions and classes, outside tests.
 NAMES = (
     Rule("name found", r"_?found", "what was found: backups, units, checks"),
     Rule("name one", r"_?ones?", "what it is: backup, unit, check"),
@@ -159,8 +159,8 @@ def name_findings(path: str, text: str) -> Iterator[Finding]:
             for alias in node.names:
                 typing = alias.name == "typing" and alias.asname == "t"  # as in ansible-core
                 if alias.asname and len(alias.asname) == 1 and not typing:
-                    line = f"{alias.name} as {alias.asname}"
-                    yield Finding(alias_rule, path, node.lineno, line)
+                    text = f"{alias.name} as {alias.asname}"
+                    yield Finding(alias_rule, path, node.lineno, text)
 
 
 def findings_in(paths: list[str]) -> list[Finding]:
@@ -171,7 +171,7 @@ def findings_in(paths: list[str]) -> list[Finding]:
         except UnicodeDecodeError:
             continue
         findings += prose_findings(path, without_allowed(path, text))
-        if path.endswith(".py"):
+        if path.endswith(".py") and not path.startswith(("tests/", "molecule/")):
             findings += name_findings(path, text)
     return findings
 

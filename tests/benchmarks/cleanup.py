@@ -65,7 +65,7 @@ def timed(function: Callable[[], object]) -> tuple[float, float]:
 def main() -> int:
     setup.ensure("dev")
     sys.path.insert(0, str(setup.link_collection()))
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run
     from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
         CleanupOptions,
     )
@@ -93,7 +93,7 @@ def main() -> int:
     )
 
     def ours(check: bool) -> None:
-        result = job.run(options, world, check=check)
+        result = run.run(options, world, check=check)
         if result.failures or len(result.done.removed) != FILES // PER_RUN:
             raise Problem(
                 f"{len(result.done.removed)} of {FILES // PER_RUN} runs were removed, {len(result.failures)} failures"

@@ -170,7 +170,7 @@ def test_one_phase_playbooks(fleet):
     assert len(archives(home)) == 1 and (home / "experiments" / "old").exists()
     assert list(fleet.phases("n1")) == ["backup"]
     run = fleet.run("verify_backups")
-    assert run.rc == 0 and "1 backups verified" in run.out, run
+    assert run.rc == 0 and "1 backup verified" in run.out, run
     restored = fleet.folder / "restored"
     run = fleet.run("restore", "-e", json.dumps({"restore_destination": str(restored)}))
     assert run.rc == 0, run

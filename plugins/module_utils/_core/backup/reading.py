@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Protocol
 from ..errors import NotUsable, VerificationFailed
 from ..ports import Progress, Tell
 from ..system.text import display_path
-from . import codec
+from . import codec, codecs
 from .source import FILE, FOLDER, LINK
 
 HARD_LINK = "hard link"
@@ -122,7 +122,7 @@ class _Plain(io.RawIOBase):
                     self._unpacker.finish()
                     return b""
                 if self._unpacker is None:
-                    self._unpacker = codec.unpacker(raw)
+                    self._unpacker = codecs.unpacker(raw)
                 found = self._unpacker.feed(raw)
             if found:
                 kept = len(found.rstrip(b"\0"))
@@ -133,8 +133,8 @@ class _Plain(io.RawIOBase):
 
     def _raw_block(self) -> bytes:
         raw = self._raw.read(codec.BLOCK)
-        while 0 < len(raw) < 6:  # enough to tell the compression by
-            more = self._raw.read(6)
+        while 0 < len(raw) < codecs.MAGIC_SIZE:
+            more = self._raw.read(codecs.MAGIC_SIZE)
             if not more:
                 break
             raw += more

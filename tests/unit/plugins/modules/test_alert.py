@@ -312,10 +312,10 @@ def examples():
 
 def test_every_documented_example_is_delivered(server, tmp_path):
     """Only addresses are changed: what went to the internet goes to loopback, mail and handler to a program here."""
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
     from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import (
         AlertOptions,
     )
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
     from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import (
         CommandResult,
         World,
@@ -344,9 +344,8 @@ def test_every_documented_example_is_delivered(server, tmp_path):
         given.setdefault("command", ["/bin/true"])
         result = run(AlertOptions.from_mapping(given), world)
         if given.get("severity") != "pass":
-            assert {one["status"] for one in result.channels if one["kind"] != "syslog"} == {
-                "sent"
-            }, task["name"]
+            statuses = {report.status for report in result.channels if report.kind != "syslog"}
+            assert statuses == {"sent"}, task["name"]
     payloads = {
         hook.get("payload", "auto")
         for task in found

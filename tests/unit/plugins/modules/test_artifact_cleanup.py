@@ -176,12 +176,12 @@ def test_every_key_of_the_result_is_documented(runs):
 
 
 def test_the_page_names_the_usual_places_and_our_own_logs():
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import options
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import guards
     from ansible_collections.mlops.fleet.tests import docs_pages
 
     page = docs_pages.text("cleanup")
     retention = CleanupOptions.from_mapping({"aggressive": True})
-    for target in retention.folders:
+    for target in retention.directories:
         days = f"{target.retention / 86400:g} days" if target.retention else "always"
         assert any(
             f"``{target.name}``" in row[0]
@@ -190,6 +190,6 @@ def test_the_page_names_the_usual_places_and_our_own_logs():
             for row in docs_pages.rows("cleanup")
         ), target.name
     assert all(
-        options.OWN_LOGS.fullmatch(f"ml-{name}.log") and f"``ml-{name}.log``" in page
+        guards.OWN_LOGS.fullmatch(f"ml-{name}.log") and f"``ml-{name}.log``" in page
         for name in ("backup", "cleanup", "health-check", "maintenance")
     )

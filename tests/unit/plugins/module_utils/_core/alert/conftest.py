@@ -12,11 +12,12 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
 
 
 @dataclass
@@ -237,11 +238,15 @@ def document():
 
 @pytest.fixture
 def tell(world, tmp_path):
-    """Run the alert part: C(tell(document=..., webhooks=[...])), C(dry) for check mode, with a state folder of its own."""
+    """Run the alert part: ``tell(document=..., webhooks=[...])``, ``dry`` for check mode, with a state directory of its own.
+
+    The result has the returned keys ``changed``, ``channels`` and ``events`` as attributes, and ``to_dict()``.
+    """
 
     def call(dry=False, **given):
         given.setdefault("state_dir", str(tmp_path / "state"))
-        return run(AlertOptions.from_mapping(given), world, check=dry)
+        result = run(AlertOptions.from_mapping(given), world, check=dry)
+        return SimpleNamespace(**result.to_dict(), to_dict=result.to_dict)
 
     return call
 

@@ -15,9 +15,10 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import alert, state
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import execute, plan, store
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.events import key_of
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError, Refused
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 
@@ -106,7 +107,7 @@ def test_hosts_checks_and_subjects_have_cooldowns_of_their_own(tell, web, docume
 def test_the_state_survives_a_restart(world, web, document, make_check, tmp_path):
     source = """
 import json, sys
-from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 given = json.load(sys.stdin)
@@ -162,7 +163,7 @@ def test_a_clock_set_forward_gives_at_most_one_more(tell, web, document, make_ch
 
 def _concurrent(given, barrier):
     barrier.wait()
-    alert.run(AlertOptions.from_mapping(given), World(run=None))
+    run(AlertOptions.from_mapping(given), World(run=None))
 
 
 def test_two_runs_at_once_send_one_message(web, answer, document, make_check, tmp_path):
@@ -191,15 +192,15 @@ def test_a_run_killed_half_way_loses_nothing_and_repeats_at_most_once(
     given = {"document": verdict, "webhooks": hook(web), "state_dir": str(tmp_path / "state")}
     pid = os.fork()
     if pid == 0:
-        original = alert._deliver
+        original = execute.deliver
 
         def deliver(*arguments):
             if moment == "after sending":
                 original(*arguments)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        alert._deliver = deliver  # the power goes here
-        alert.run(AlertOptions.from_mapping(given), world)
+        execute.deliver = deliver  # the power goes here
+        run(AlertOptions.from_mapping(given), world)
         os._exit(1)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     before = len(web.requests)
@@ -249,7 +250,7 @@ def test_undelivered_messages_expire_and_are_bounded(
         document=document(
             *[
                 make_check("unit", "critical", subject=f"u{n}")
-                for n in range(state.QUEUE_LENGTH + 50)
+                for n in range(plan.QUEUE_LENGTH + 50)
             ]
         ),
         webhooks=hook(web),
@@ -257,9 +258,9 @@ def test_undelivered_messages_expire_and_are_bounded(
     clock.time += 60
     tell(message="unrelated", webhooks=hook(web))
     kept = json.loads((tmp_path / "state" / "state.json").read_text())["pending"]
-    assert sum(len(one) for one in kept.values()) <= state.QUEUE_LENGTH + 1
+    assert sum(len(one) for one in kept.values()) <= plan.QUEUE_LENGTH + 1
     assert any("given up" in one for one in warnings)
-    clock.time += state.QUEUE_SECONDS + 60
+    clock.time += plan.QUEUE_SECONDS + 60
     tell(document=document(make_check("x", "pass")), webhooks=hook(web))
     assert len(web.requests) == 2, "a day later nobody wants them any more"
 
@@ -317,7 +318,7 @@ def test_the_worse_of_two_opinions_counts(tell, web, document, make_check, clock
 
     judge("warning", NODE)
     assert judge("critical", GPU) == "escalated from warning to critical"
-    assert judge("warning", NODE, 4000) == "gpu_health judges it critical"
+    assert judge("warning", NODE, 4000) == "gpu_health reports critical"
     assert judge("critical", GPU, 4000).startswith("still critical")
     judge("pass", NODE)
     assert [body["severity"] for body in web.bodies] == ["warning", "critical", "critical"]
@@ -351,7 +352,7 @@ def test_the_end_is_told_also_after_months_of_repair(
         document=document(make_check("disk_space", "critical", subject="/data"), root),
         webhooks=hook(web),
     )
-    clock.time += 4 * state.FORGET_SECONDS
+    clock.time += 4 * plan.FORGET_OPEN_SECONDS
     tell(
         document=document(*[make_check("disk_space", "pass", subject="/data")] * reported, root),
         webhooks=hook(web),
@@ -361,7 +362,7 @@ def test_the_end_is_told_also_after_months_of_repair(
 
 def test_what_nobody_speaks_of_is_forgotten(tell, web, document, make_check, clock, tmp_path):
     tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web))
-    clock.time += 2 * state.FORGET_SECONDS
+    clock.time += 2 * plan.FORGET_OPEN_SECONDS
     tell(document=document(make_check("load", "warning")), webhooks=hook(web))
     assert [
         one["check"]
@@ -694,7 +695,7 @@ def test_a_folder_that_can_not_be_made_silences_nobody(
     ]
     assert decisions == ["send", "hold"]
     assert len(web.requests) == 1
-    assert any("Can't make the state folder" in one for one in warnings)
+    assert any("Can't make the state directory" in one for one in warnings)
 
 
 def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
@@ -703,7 +704,7 @@ def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
     folder.chmod(0o777)
     with pytest.raises(Refused):
         tell(message="x", webhooks=hook(web))
-    with pytest.raises(Refused, match="is not a folder"):
+    with pytest.raises(Refused, match="is not a directory"):
         (tmp_path / "file").write_text("")
         tell(message="x", webhooks=hook(web), state_dir=str(tmp_path / "file"))
     assert not web.requests
@@ -730,7 +731,7 @@ def test_without_channels_there_is_a_warning(tell, world, document, make_check, 
     result = tell(document=document(make_check("disk_space", "critical")))
     assert result.channels == []
     assert not result.changed
-    assert "nobody is told" in warnings[0]
+    assert "nothing is sent" in warnings[0]
     assert not (tmp_path / "state").exists()
 
 
@@ -740,10 +741,10 @@ def test_a_result_that_is_no_verdict_is_refused_with_its_reason(tell, web):
     assert tell(document={"skipped": True, "changed": False}, webhooks=hook(web)).events == []
 
 
-def test_default_folder(world):
+def test_default_directory(world):
     world.root = "/sandbox"
     expected = "/sandbox/var/lib/mlops-fleet/alert" if os.geteuid() == 0 else None
-    assert expected is None or state.default_folder(world) == expected
+    assert expected is None or store.default_directory(world) == expected
 
 
 def test_nothing_is_told_when_all_is_well(tell, web, document, make_check):

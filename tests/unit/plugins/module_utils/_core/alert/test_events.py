@@ -196,15 +196,15 @@ def test_secret_files(world, tmp_path):
     path.write_text("s3cret\n")
     path.chmod(0o440)
     with pytest.raises(NotUsable, match="chmod 0600"):
-        secret.read({"x_file": str(path)}, "x", world)
+        secret.read(secret.SecretSource("x", file=str(path)), world)
     world.environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}  # as systemd gives it
-    assert secret.read({"x_file": str(path)}, "x", world) == "s3cret"
+    assert secret.read(secret.SecretSource("x", file=str(path)), world) == "s3cret"
     path.chmod(0o444)
     for odd in (path, tmp_path, tmp_path / "missing"):
         with pytest.raises(NotUsable) as error:
-            secret.read({"x_file": str(odd)}, "x", world)
+            secret.read(secret.SecretSource("x", file=str(odd)), world)
         assert "s3cret" not in str(error.value)
     path.chmod(0o600)
     path.write_text("")
     with pytest.raises(NotUsable, match="empty"):
-        secret.read({"x_file": str(path)}, "x", world)
+        secret.read(secret.SecretSource("x", file=str(path)), world)

@@ -27,13 +27,13 @@ def test_defaults():
     found = options()
     assert (found.cooldown, found.digest_after, found.syslog, found.test) == (3600, 5, False, False)
     hook = options(webhooks=[{"url": "https://example.com/x"}]).webhooks[0]
-    assert (hook["payload"], hook["timeout"], hook["retries"], hook["send_resolved"]) == (
+    assert (hook.payload, hook.timeout, hook.retries, hook.send_resolved) == (
         "auto",
         10.0,
         2,
         True,
     )
-    assert options(email={"to": "a@example.com"}).email["security"] == "starttls"
+    assert options(email={"to": "a@example.com"}).email.security == "starttls"
 
 
 def test_the_old_scripts_variables():
@@ -44,14 +44,14 @@ def test_the_old_scripts_variables():
     }
     values, origin = config.merge(AlertOptions, {"cooldown": 5}, environ, {"message": "x"})
     found = AlertOptions.from_mapping(values)
-    assert found.email["to"] == ["ops@example.com", "ml@example.com"]
-    assert found.webhooks[0]["url"] == "https://hooks.slack.com/services/A/B/C"
+    assert found.email.to == ["ops@example.com", "ml@example.com"]
+    assert found.webhooks[0].url == "https://hooks.slack.com/services/A/B/C"
     assert found.cooldown == 60
     assert origin["cooldown"] == "environment ALERT_COOLDOWN"
 
 
 def test_recipients_as_ansible_splits_them():
-    assert options(email={"to": ["a@example.com", " b@example.com "]}).email["to"] == [
+    assert options(email={"to": ["a@example.com", " b@example.com "]}).email.to == [
         "a@example.com",
         "b@example.com",
     ]
@@ -59,9 +59,7 @@ def test_recipients_as_ansible_splits_them():
 
 def test_from_is_an_alias_of_sender():
     assert (
-        options(email={"to": "a@example.com", "from": "b@example.com", "sender": None}).email[
-            "sender"
-        ]
+        options(email={"to": "a@example.com", "from": "b@example.com", "sender": None}).email.sender
         == "b@example.com"
     )
 

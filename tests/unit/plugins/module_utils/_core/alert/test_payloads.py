@@ -485,27 +485,3 @@ def test_a_secret_in_a_template(tell, web, tmp_path):
         assert web.bodies[-1]["token"] == "t0ken-In-The-Body"
         assert "t0ken" not in web.bodies[-1]["text"] + json.dumps(result.to_dict())
     assert len(web.requests) == 2
-
-
-def test_the_longest_card_fits_into_teams():
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import payloads
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.events import Event
-
-    for letter in "\U0001f525", "\u6e29", "*", '"':
-        event = Event(
-            "k" * 140,
-            "h",
-            "c",
-            "",
-            "critical",
-            "critical",
-            letter * 1000,
-            0.0,
-            0.0,
-            reason=letter * 400,
-        )
-        for count in (1, 50):
-            text = json.dumps(
-                payloads.teams(payloads.Unit((event,) * count, "k" * 140)), ensure_ascii=False
-            )
-            assert len(text.encode()) < 28 * 1024

@@ -233,15 +233,6 @@ def test_base_addresses_get_the_path_of_their_service(tell, web):
     assert web.requests[1]["headers"]["Authorization"] == "GenieKey " + "K" * 32
 
 
-def test_pagerduty_without_a_key_says_so(tell, web):
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.webhook import guess
-
-    assert guess("https://events.pagerduty.com/v2/enqueue") == "pagerduty"
-    assert guess("https://hooks.slack.com/services/T/B/X") == "slack"
-    assert guess("https://prod-1.westeurope.logic.azure.com:443/workflows/x") == "teams"
-    assert guess("https://hooks.slack.com.evil.example/") == "plain"
-
-
 def test_everything_after_a_dead_server_is_kept_without_waiting_for_each(
     tell, web, answer, document, make_check
 ):

@@ -15,11 +15,15 @@ import traceback
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info, job, restore
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run as making
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     BackupOptions,
     InfoOptions,
     RestoreOptions,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.restore import (
+    run as restoring,
 )
 
 DAY = 86400
@@ -71,7 +75,7 @@ def back_up(world, source, destination):
         options = BackupOptions.from_mapping(
             {"source": str(source), "destination": str(destination), "workers": 2, **given}
         )
-        return job.run(options, world, check=check)
+        return making.run(options, world, check=check)
 
     return run
 
@@ -101,7 +105,7 @@ def bring_back(world, destination, restored):
         options = RestoreOptions.from_mapping(
             {"path": str(destination), "destination": str(restored), **given}
         )
-        return restore.run(options, world, check=check)
+        return restoring.run(options, world, check=check)
 
     return run
 

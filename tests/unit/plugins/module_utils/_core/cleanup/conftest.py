@@ -16,7 +16,7 @@ import types
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
@@ -63,7 +63,7 @@ def clean(world, path, check=False, tell=None, **more):
     }
     target = {"name": "t", "path": str(path), "retention_days": 30, **more}
     extra = {"tell": tell} if tell else {}
-    return job.run(
+    return run.run(
         CleanupOptions.from_mapping({"targets": [target], **whole}), world, check=check, **extra
     ).to_dict()
 

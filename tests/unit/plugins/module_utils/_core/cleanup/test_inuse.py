@@ -13,16 +13,16 @@ import pytest
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import inuse
 
 
-@pytest.mark.parametrize("folder", [True, False])
-def test_a_lock_is_seen_without_the_process_table(root, folder):
+@pytest.mark.parametrize("directory", [True, False])
+def test_a_lock_is_seen_without_the_process_table(root, directory):
     """On a network filesystem the lock may be another host's; /proc shows nothing of it."""
     path = root / "unit"
-    path.mkdir() if folder else path.write_text("x")
+    path.mkdir() if directory else path.write_text("x")
     fd, held = os.open(root, os.O_RDONLY), os.open(path, os.O_RDONLY)
     try:
-        assert not inuse.locked("unit", fd, folder)
+        assert not inuse.locked("unit", fd, directory)
         fcntl.flock(held, fcntl.LOCK_SH)
-        assert inuse.locked("unit", fd, folder)
+        assert inuse.locked("unit", fd, directory)
     finally:
         os.close(held)
         os.close(fd)

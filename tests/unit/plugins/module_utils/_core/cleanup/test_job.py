@@ -20,9 +20,9 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply, inuse, job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import execute, inuse, run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.guards import TRASH
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
-    TRASH,
     CleanupOptions,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
@@ -238,9 +238,9 @@ def test_a_path_that_two_targets_match_belongs_to_the_first(world, root, lab):
             {"name": "all", "path": str(root), "retention_days": 0},
         ]
     }
-    assert job.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"] == []
+    assert run.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"] == []
     given["targets"].reverse()
-    assert lab.names(job.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"]) == [
+    assert lab.names(run.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"]) == [
         "ml-a"
     ]
 
@@ -256,7 +256,7 @@ def test_what_the_run_itself_needs_stays(world, root, tmp_path, lab):
         ],
         "report_path": str(root / "reports" / "report.json"),
     }
-    result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
+    result = run.run(CleanupOptions.from_mapping(given), world).to_dict()
     assert lab.names(result["removed"]) == ["x"] and sorted(os.listdir(root)) == [
         "holds-a-root",
         "reports",
@@ -507,7 +507,7 @@ def _two(root, later, world, tell, **more):
         ],
         **more,
     }
-    return job.run(CleanupOptions.from_mapping(given), world, tell=tell).to_dict()
+    return run.run(CleanupOptions.from_mapping(given), world, tell=tell).to_dict()
 
 
 @pytest.fixture
@@ -605,13 +605,13 @@ def test_what_must_stay_is_back_in_its_place_before_anything_is_removed(
     one = lab.unit(root, "run")
     for number in range(5):
         lab.unit(root, f"go-{number}")
-    there, real = [], apply.remove
+    there, real = [], execute.remove
 
     def remove(*arguments):
         there.append((one / "model.bin").exists())
         return real(*arguments)
 
-    monkeypatch.setattr(apply, "remove", remove)
+    monkeypatch.setattr(execute, "remove", remove)
     held = []
     try:
         result = _two(root, later, world, _once(lambda: held.append(open(one / "model.bin"))))
@@ -872,7 +872,9 @@ def test_two_at_once_one_of_them_is_told(world, root, lab):
 
 
 def test_without_a_fresh_verified_backup_nothing_goes(world, clock, root, tmp_path, lab):
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job as backups
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import (
+        run as backups,
+    )
     from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
         BackupOptions,
     )
@@ -923,7 +925,7 @@ def test_a_root_that_is_a_file_fails_and_the_other_target_goes_on(world, root, t
             {"name": "good", "path": str(root), "retention_days": 0},
         ]
     }
-    result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
+    result = run.run(CleanupOptions.from_mapping(given), world).to_dict()
     assert (
         result["failed"] and lab.names(result["removed"]) == ["a"] and (tmp_path / "file").exists()
     )
@@ -935,14 +937,14 @@ def test_a_root_that_stops_answering_fails_and_the_other_target_goes_on(
 ):
     """A disk that fails while it is read."""
     lab.unit(root, "a")
-    real = os.listdir
+    real = os.scandir
 
-    def listdir(path="."):
+    def scandir(path="."):
         if isinstance(path, int) and os.readlink(f"/proc/self/fd/{path}") == str(root):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(path)
 
-    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     result = _two(root, later, world, lambda progress: None)
     assert [one["status"] for one in result["targets"]] == [
         "failed",
@@ -1138,7 +1140,7 @@ def test_the_report_holds_everything_and_only_its_group_reads_it(world, root, tm
     with pytest.raises(NotUsable, match="does not exist"):
         lab.clean(world, root, report_path=str(tmp_path / "no/report.json"))
     (root / "more").write_text("x")
-    with pytest.raises(NotUsable, match="is a folder"):
+    with pytest.raises(NotUsable, match="is a directory"):
         lab.clean(world, root, report_path=str(tmp_path))
     assert os.listdir(root) == ["more"]
 
@@ -1181,12 +1183,12 @@ def test_the_old_scripts_places_by_default(world, clock, tmp_path, lab):
         ):
             pathlib.Path(path).write_text("x")
         os.utime("/tmp/ml-new", (clock.time, clock.time))
-        first = job.run(CleanupOptions.from_mapping({}), world).to_dict()
+        first = run.run(CleanupOptions.from_mapping({}), world).to_dict()
         clock.time = now + 29.9 * DAY
-        second = job.run(CleanupOptions.from_mapping({}), world).to_dict()
+        second = run.run(CleanupOptions.from_mapping({}), world).to_dict()
         clock.time = now + 30.1 * DAY
-        third = job.run(CleanupOptions.from_mapping({"only": ["experiments"]}), world).to_dict()
-        aggressive = job.run(
+        third = run.run(CleanupOptions.from_mapping({"only": ["experiments"]}), world).to_dict()
+        aggressive = run.run(
             CleanupOptions.from_mapping({"aggressive": True, "only": ["tmp"]}), world
         ).to_dict()
         return (

@@ -93,7 +93,7 @@ def test_the_newest_entry_is_found_at_any_depth(root):
     assert (
         found.newest == future // 10**9 * 10**9
         and found.newest_path.count("/") == 299
-        and found.folders == 300
+        and found.directories == 300
         and found.files == 1
     )
 

@@ -18,7 +18,7 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job, tools
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run, tools
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
@@ -28,7 +28,7 @@ DAY = 86400
 
 
 def _run(world, name, check=False):
-    return job.run(
+    return run.run(
         CleanupOptions.from_mapping({"aggressive": True, "only": [name]}), world, check=check
     ).to_dict()
 

@@ -25,7 +25,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import store_s3
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.s3 import connection, upload
 
 boto3 = pytest.importorskip("boto3")
 
@@ -267,7 +267,7 @@ def test_in_parts(back_up, bring_back, s3, source, restored, monkeypatch):
 
 def test_part_sizes():
     for size in (0, 1, 5 << 30, 150 << 30, 5 << 40):
-        part = store_s3.part_size(size)
+        part = upload.part_size(size)
         assert part % (4 << 20) == 0 and part >= 16 << 20 and size <= part * 10_000
 
 
@@ -432,7 +432,7 @@ def test_a_library_without_checksums_is_named_with_the_version_that_is_needed(ba
     import botocore.model
 
     monkeypatch.setattr(botocore.model.StructureShape, "members", {"Body": None})
-    with pytest.raises(errors.MissingLibrary, match=rf"version {store_s3.OLDEST} or later"):
+    with pytest.raises(errors.MissingLibrary, match=rf"version {connection.OLDEST} or later"):
         back_up(s3={"bucket": "b", "region": "us-east-1"})
 
 

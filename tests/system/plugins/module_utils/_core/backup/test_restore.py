@@ -17,7 +17,7 @@ import tarfile
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import restore
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.restore import execute, run
 
 STEM = "models_backup_20250131_020000.tar.gz"
 
@@ -114,7 +114,7 @@ def test_new_never_touches_what_is_there(back_up, bring_back, restored):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_replace(back_up, bring_back, source, restored, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(restore, "exchange", lambda *arguments: False)
+        monkeypatch.setattr(execute, "exchange", lambda *arguments: False)
     back_up()
     bring_back()
     (restored / "extra").write_text("x")
@@ -165,7 +165,7 @@ def test_as_another_user(back_up, bring_back, few, restored, tmp_path, monkeypat
 
 
 def test_a_second_rename_that_fails_is_rolled_back(back_up, bring_back, restored, monkeypatch):
-    monkeypatch.setattr(restore, "exchange", lambda *arguments: False)
+    monkeypatch.setattr(execute, "exchange", lambda *arguments: False)
     back_up()
     restored.mkdir(parents=True)
     (restored / "mine").write_text("mine")
@@ -231,15 +231,15 @@ def test_choosing(back_up, bring_back, source, restored, clock):
     (source / "added").write_text("x")
     clock.time += 60
     second = back_up(verify=False)
-    assert bring_back(check=True).facts.origin.backup.name == first.backup["name"], (
+    assert bring_back(check=True).plan.facts.origin.backup.name == first.backup["name"], (
         "latest is the newest verified one"
     )
     assert (
-        bring_back(check=True, backup=second.backup["name"]).facts.origin.backup.name
+        bring_back(check=True, backup=second.backup["name"]).plan.facts.origin.backup.name
         == second.backup["name"]
     )
     assert (
-        bring_back(check=True, backup=second.backup["path"]).facts.origin.backup.name
+        bring_back(check=True, backup=second.backup["path"]).plan.facts.origin.backup.name
         == second.backup["name"]
     )
     with pytest.raises(errors.NotUsable, match=r"no backup models_backup_19990101_000000\.tar\.gz"):
@@ -569,7 +569,7 @@ def test_files_behind_a_damaged_header_are_saved(back_up, bring_back, few, resto
 def test_killed_at_any_moment(back_up, bring_back, few, restored, monkeypatch, dies, exchange):
     """kill -9 around every step of a replacement: the destination is the old tree or the new one, or back after the next run."""
     if not exchange:
-        monkeypatch.setattr(restore, "exchange", lambda *arguments: False)
+        monkeypatch.setattr(execute, "exchange", lambda *arguments: False)
     back_up(source=str(few))
     bring_back()
     new, outcomes, steps = snapshot(few), [], 0
@@ -579,7 +579,7 @@ def test_killed_at_any_moment(back_up, bring_back, few, restored, monkeypatch, d
         steps = step
         outcomes.append(snapshot(restored) if restored.exists() else "moved aside")
         assert outcomes[-1] in ((old, new) if exchange else (old, new, "moved aside"))
-        restore.recover(str(restored))
+        run.recover(str(restored))
         assert snapshot(restored) in (old, new) and leftovers(restored) == []
         (restored / "old").write_text("old")
     assert (

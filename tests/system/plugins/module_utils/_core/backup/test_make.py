@@ -22,11 +22,12 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import (
     archive,
     catalogue,
-    codec,
-    job,
+    deflate,
     manifest,
     names,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import plan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run as job
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
 
 DAY = 86400
@@ -175,7 +176,7 @@ def test_a_clock_set_back(back_up, bring_back, source, restored, clock, ahead):
     ) or ahead > DAY
     assert not back_up(check=True).changed and not back_up().changed
     assert (
-        bring_back().facts.origin.backup.name == second.backup["name"]
+        bring_back().plan.facts.origin.backup.name == second.backup["name"]
         and (restored / "new").exists()
     )
     (source / "newer").write_text("newer")
@@ -325,12 +326,12 @@ def test_archives_of_the_old_script_are_known_and_expire_only_behind_a_verified_
     ("given", "kind", "text"),
     [
         ({"source": "/nonexistent/models"}, errors.NotUsable, "does not exist"),
-        ({"source": "/etc/hostname"}, errors.NotUsable, "is not a folder"),
+        ({"source": "/etc/hostname"}, errors.NotUsable, "is not a directory"),
         ({"source": "models"}, errors.OptionError, "absolute path"),
         ({"source": ""}, errors.OptionError, "empty"),
         ({"destination": ""}, errors.OptionError, "empty"),
-        ({"destination": "/etc/backups"}, errors.Refused, "system folder"),
-        ({"destination": "/"}, errors.Refused, "system folder"),
+        ({"destination": "/etc/backups"}, errors.Refused, "system directory"),
+        ({"destination": "/"}, errors.Refused, "system directory"),
         ({"retention_days": -1}, errors.OptionError, "at least 0"),
         ({"compression_level": 12}, errors.OptionError, "at most 9"),
         ({"compression_level": 0}, errors.OptionError, "at least 1"),
@@ -468,7 +469,7 @@ def test_a_full_disk(source, tmp_path, world, mounted, monkeypatch):
         with pytest.raises(errors.WriteFailed, match="Not enough space"):
             job.run(options, world)
         assert os.listdir(small) == []
-        monkeypatch.setattr(job, "_estimate", lambda *arguments: 0)
+        monkeypatch.setattr(plan, "estimate", lambda *arguments: 0)
         with pytest.raises(errors.WriteFailed, match="No space left"):
             job.run(options, world)
         assert content(small) == []
@@ -605,13 +606,13 @@ def test_the_walk_never_follows_a_folder_swapped_for_a_link(source, tmp_path, ba
 
 
 def test_an_archive_that_does_not_read_back_is_never_published(back_up, destination, monkeypatch):
-    class Lying(codec.Gzip):
+    class Lying(deflate.Gzip):
         def pack(self, data):
             spoiled = bytearray(data)
             spoiled[len(spoiled) // 2] ^= 1
             return super().pack(bytes(spoiled))
 
-    monkeypatch.setattr(codec, "Gzip", Lying)
+    monkeypatch.setattr(deflate, "Gzip", Lying)
     with pytest.raises(errors.VerificationFailed) as error:
         back_up()
     assert error.value.exit_code == 2
@@ -691,7 +692,7 @@ def test_killed_at_any_moment(world, few, destination, clock, dies):
 PEAK = """
 import sys
 sys.path.insert(0, {path!r})
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run as job
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 given = {{"source": {source!r}, "destination": {destination!r}, "workers": 2, "compression_level": 1}}

@@ -193,7 +193,7 @@ def test_an_archive_by_any_name(back_up, tmp_path, look):
     assert not found["verified"] and "neither manifest" in found["problems"][0], (
         "nothing to compare with proves nothing"
     )
-    with pytest.raises(errors.NotUsable, match="no backup folder or archive"):
+    with pytest.raises(errors.NotUsable, match="no backup directory or archive"):
         look(path=tmp_path / "missing")
 
 
