@@ -9,6 +9,7 @@ Reads and rehearses; starts jobs only when asked to.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import stat
@@ -394,9 +395,8 @@ class _Examination:
             if "maintenance" in self.wanted:
                 self.wanted |= {name for name in _REHEARSED if getattr(options, f"run_{name}")}
         for name in _REHEARSED:
-            check, result = job(
-                name, lambda name=name: self.node.rehearse(name), name in self.wanted
-            )
+            work = functools.partial(self.node.rehearse, name)
+            check, result = job(name, work, name in self.wanted)
             self.checks.append(check)
             if check.status != PASS:
                 self.obstacles[name] = f"{name} can't run"

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import verdict
+from ..system.text import one_line
 
 _WORDS = {
     verdict.SKIPPED: "OK",
@@ -54,7 +55,7 @@ def render(result: Mapping[str, Any], name: str = "NODE") -> str:
 
 def _plain(text: str) -> str:
     """One line without the bar that begins performance data."""
-    return " ".join(verdict.one_line(text).split()).replace("|", "/")
+    return " ".join(one_line(text).split()).replace("|", "/")
 
 
 def _perfdata(judged: list[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
@@ -79,7 +80,7 @@ def _perfdata(judged: list[Mapping[str, Any]], summary: Mapping[str, Any]) -> st
 
 def _label(text: str) -> str:
     """A quoted label: no quote, no equals sign, no bar in it (a doubled quote would be legal, but few readers know it)."""
-    clean = " ".join(verdict.one_line(text).split())
+    clean = " ".join(one_line(text).split())
     for character in "'=|":
         clean = clean.replace(character, "_")
     return f"'{clean}'"

@@ -58,17 +58,17 @@ def make_backup(
 
     options = context.options("backup", BackupOptions, flags)
     tell = context.terminal.progress
-    return make.run(options, context.world, check=check, tell=tell).to_dict()
+    return dict(make.run(options, context.world, check=check, tell=tell).to_dict())
 
 
 def clean_up(context: Context, flags: Flags | None = None, check: bool = False) -> dict[str, Any]:
     """Return the result of a cleanup; ``check``: of its rehearsal."""
-    from .._core.cleanup import job
+    from .._core.cleanup import run as cleanup
     from .._core.cleanup.options import CleanupOptions
 
     options = context.options("cleanup", CleanupOptions, flags)
     tell = context.terminal.progress
-    return job.run(options, context.world, check=check, tell=tell).to_dict()
+    return dict(cleanup.run(options, context.world, check=check, tell=tell).to_dict())
 
 
 def backup_directory(context: Context) -> str:
@@ -84,7 +84,7 @@ def list_backups(context: Context, path: str, verify: str = "none") -> dict[str,
     from .._core.backup.options import InfoOptions
 
     options = InfoOptions.from_mapping({"path": path, "verify": verify})
-    return info.run(options, context.terminal.progress)
+    return dict(info.run(options, context.terminal.progress))
 
 
 def show_document(context: Context, document: Mapping[str, Any]) -> None:

@@ -81,11 +81,11 @@ def _converse(
     import selectors
     import subprocess
 
-    assert child.stdout is not None and child.stderr is not None
     out, err = bytearray(), bytearray()
     with selectors.DefaultSelector() as ready:
-        ready.register(child.stdout, selectors.EVENT_READ, out)
-        ready.register(child.stderr, selectors.EVENT_READ, err)
+        for stream, received in ((child.stdout, out), (child.stderr, err)):
+            if stream is not None:
+                ready.register(stream, selectors.EVENT_READ, received)
         if child.stdin is not None:
             os.set_blocking(child.stdin.fileno(), False)
             ready.register(child.stdin, selectors.EVENT_WRITE)
