@@ -30,11 +30,11 @@ def _writable(path: str) -> bool:
 
 def check_node(context: Context, flags: Flags | None = None, write: bool = True) -> dict[str, Any]:
     """Return the document of the health check; ``write`` its state and metrics files."""
-    from .._core.node import health
+    from .._core.node import run as node
     from .._core.node.options import NodeOptions
 
     options = context.options("health", NodeOptions, flags)
-    return health.run(options, context.world, write=write).to_dict()
+    return node.run(options, context.world, check=not write).to_dict()
 
 
 def check_gpus(context: Context, flags: Flags | None = None, write: bool = True) -> dict[str, Any]:
@@ -89,24 +89,12 @@ def list_backups(context: Context, path: str, verify: str = "none") -> dict[str,
 
 def show_document(context: Context, document: Mapping[str, Any]) -> None:
     """Print a verdict document in the format that was asked for, and log what did not pass."""
-    from .._core.output import human
+    from .._core.output import formats, human
 
     terminal = context.terminal
-    verbose = context.arguments.verbose
-    output_format = getattr(context.arguments, "format", "text")
-    if output_format == "nagios":
-        from .._core.output import nagios
-
-        label = "GPU" if context.command.name == "gpu" else "NODE"
-        terminal.say(*nagios.render(document, label).splitlines())
-    elif output_format == "junit":
-        from .._core.output import junit
-
-        terminal.say(*junit.render(document, context.command.name).splitlines())
-    else:
-        if verbose and document.get("gpus"):
-            terminal.say(*human.gpus(document["gpus"]), "")
-        terminal.say(*human.document(document, terminal.colour, verbose))
+    output = formats.FORMATS[getattr(context.arguments, "format", formats.DEFAULT)]
+    style = formats.Style(context.command.name, terminal.colour, context.arguments.verbose)
+    terminal.say(*output.render(document, style))
     for check in document["checks"]:
         if check["status"] not in (verdict.PASS, verdict.SKIPPED):
             terminal.log(_LEVELS.get(check["status"], "CRITICAL"), check["message"])

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 
+from .._core.output import formats
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a command that reports a verdict."""
     parser.add_argument(
         "--format",
-        choices=("text", "nagios", "junit"),
-        default="text",
+        choices=formats.FORMATS.names,
+        default=formats.DEFAULT,
         help="what to print: for people, plugin output, or JUnit XML",
     )
     parser.add_argument(
