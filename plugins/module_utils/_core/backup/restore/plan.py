@@ -16,7 +16,7 @@ from .. import catalogue, source
 from ..catalogue import Backup
 from ..manifest import ManifestEntry
 from ..options import RestoreOptions
-from ..source import FILE, FOLDER
+from ..source import DIRECTORY, FILE
 from ..writer import check_links
 from .facts import OTHER, SAME, Facts, Leftovers, Place
 
@@ -188,7 +188,7 @@ def select(backup: Backup, patterns: Sequence[str]) -> tuple[ManifestEntry, ...]
     return tuple(
         entry
         for entry in entries
-        if entry["path"] in chosen or (entry["path"] in parents and entry["type"] == FOLDER)
+        if entry["path"] in chosen or (entry["path"] in parents and entry["type"] == DIRECTORY)
     )
 
 

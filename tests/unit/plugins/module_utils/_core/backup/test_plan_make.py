@@ -140,6 +140,11 @@ def test_a_clock_that_was_set_back_a_little_keeps_the_order(ahead, expected):
     assert plan.creation_time(seen) == NOW + expected
 
 
+def test_the_next_free_second_is_taken():
+    coming = plan.decide(options(), observed(present=[names.stem(NOW) + ".tar.gz"])).current
+    assert coming.created == NOW + 1
+
+
 def test_a_damaged_backup_does_not_move_the_time():
     assert plan.creation_time(observed(backup(-60, problems=("damaged",)))) == NOW
 
