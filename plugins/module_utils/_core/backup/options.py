@@ -256,7 +256,7 @@ class RestoreOptions(OptionSet):
     """Restoring a backup."""
 
     backup: str = option(
-        default="latest", help="C(latest), a backup's file name, or the path of an archive."
+        default="latest", help="latest, a backup's file name, or the path of an archive."
     )
     path: str = option(
         type="path",
@@ -277,10 +277,10 @@ class RestoreOptions(OptionSet):
     mode: str = option(
         default="new",
         choices=("new", "replace"),
-        help="Whether an existing folder may be replaced.",
+        help="Whether an existing directory may be replaced.",
     )
     allow_outside_links: bool = option(
-        type="bool", default=False, help="Restore symbolic links that point out of the folder."
+        type="bool", default=False, help="Restore symbolic links that point out of the directory."
     )
     s3: S3Connection | None = option(
         type="dict", suboptions=S3Connection, help="Object storage that holds copies."
@@ -290,15 +290,16 @@ class RestoreOptions(OptionSet):
         self.s3 = check_s3(self.s3)
         if self.files and self.mode == "replace":
             raise OptionError(
-                "Options files and mode=replace contradict each other: replacing swaps the whole folder, so what is not restored would be lost.",
-                "Restore the files into a new folder.",
+                "Options files and mode=replace contradict each other: replacing swaps the whole directory, "
+                "so what is not restored would be lost.",
+                "Restore the files into a new directory.",
                 "files",
             )
         backup = self.backup
         if not backup:
             raise OptionError(
                 "Option backup is empty.",
-                "Say latest, a backup's name or an archive's path.",
+                "Set it to latest, a backup's name or an archive's path.",
                 "backup",
             )
         if "/" in backup and not backup.startswith("/"):
