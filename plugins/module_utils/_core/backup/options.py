@@ -17,7 +17,8 @@ from .codecs import CODECS
 #: Where the old scripts looked and wrote.
 SOURCE = "/opt/ml/models"
 DESTINATION = "/backup/models"
-#: Storage classes from which objects can be read back at once; others are stored but need to be thawed first.
+#: Storage classes from which objects can be read back at once; others are stored but need to be
+#: thawed first.
 STORAGE_CLASSES = (
     "STANDARD",
     "STANDARD_IA",
@@ -51,7 +52,7 @@ class S3Connection(OptionSet):
     )
 
     def check_together(self) -> None:
-        """:raises OptionError: half a key pair, an endpoint that is no http(s) URL or holds credentials, ..."""
+        """:raises OptionError: options contradict each other, or the endpoint can't be used."""
         if bool(self.access_key) != bool(self.secret_key):
             raise OptionError(
                 "Options s3.access_key and s3.secret_key belong together; only one is set.",
@@ -89,7 +90,7 @@ class S3Copies(S3Connection):
 
 
 def _check_endpoint(url: str) -> None:
-    """:raises OptionError: it is no http(s) URL, or holds credentials. The URL is not repeated: it may hold a password."""
+    """:raises OptionError: it is no http(s) URL, or holds credentials, which are not repeated."""
     try:
         parts = urlsplit(url)
         hostname = parts.hostname
@@ -119,7 +120,8 @@ _Connection = TypeVar("_Connection", bound=S3Connection)
 def check_s3(connection: _Connection | None) -> _Connection | None:
     """Return the S3 options, None when no bucket is named: then no object storage is used.
 
-    :raises OptionError: other options of the connection without a bucket, or options that contradict each other.
+    :raises OptionError: other options of the connection without a bucket, or options that
+        contradict each other.
     """
     if connection is None:
         return None

@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which backups to remove: a pure function of the list, the rules and the time.
 
-A rule only ever keeps; what no rule keeps is removed. Whatever the rules say, these stay: the newest verified backup, the
-newest complete one, everything newer than the newest verified backup, what this user may not read, and archives of the old
-scripts until a newer verified backup exists. A backup that a wrong clock has dated more than a day ahead never counts as the
-newest while there is another.
+A rule only ever keeps; what no rule keeps is removed. Whatever the rules say, these stay: the
+newest verified backup, the newest complete one, everything newer than the newest verified backup,
+what this user may not read, and archives of the old scripts until a newer verified backup exists. A
+backup that a wrong clock has dated more than a day ahead never counts as the newest while there is
+another.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _PERIODS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Rules:
-    """The retention options; 0 means that there is no such rule. Without any rule everything is kept."""
+    """The retention options; 0 means that there is no such rule.
+
+    Without any rule everything is kept.
+    """
 
     days: int = 30
     last: int = 0
