@@ -49,6 +49,16 @@ def check_gpus(context: Context, flags: Flags | None = None, write: bool = True)
     return health.run(options, context.world, write=write).to_dict()
 
 
+def test_gpus(context: Context) -> dict[str, Any]:
+    """Return the document of the GPU diagnostics; with ``--dry-run`` nothing is tested."""
+    from .._core.diagnostics import run as diagnostics
+    from .._core.diagnostics.options import DiagnosticsOptions
+
+    options = context.options("diagnostics", DiagnosticsOptions)
+    tell = context.terminal.progress
+    return diagnostics.run(options, context.world, context.arguments.dry_run, tell).to_dict()
+
+
 def make_backup(
     context: Context, flags: Flags | None = None, check: bool = False
 ) -> dict[str, Any]:
