@@ -551,12 +551,15 @@ def back_up(command: Command, flags=None, check: bool = False) -> dict:
 
 def clean_up(command: Command, flags=None, check: bool = False) -> dict:
     from ._core.cleanup import run as job
+    from ._core.cleanup.record import LOG, Recorder
 
+    log = command.terminal.log_file if command.name == "cleanup" else LOG
     return job.run(
         command.options("cleanup", flags),
         command.world,
         check=check,
         tell=command.terminal.progress,
+        recorder=Recorder(log),
     ).to_dict()
 
 

@@ -24,7 +24,10 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options 
     CleanupOptions,
     RequireBackupOptions,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.targets import Target
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.targets import (
+    Target,
+    cutoff,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.tools import (
     Item,
     ToolFacts,
@@ -69,9 +72,8 @@ def _target(name="t", retention=30 * DAY, **more):
     ],
 )
 def test_due(age, content_age, retention, due):
-    assert (
-        plan.due(_unit(age=age, content_age=content_age), _target(retention=retention), NOW) is due
-    )
+    limit = cutoff(_target(retention=retention), NOW)
+    assert plan.due(_unit(age=age, content_age=content_age), limit) is due
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,9 @@ def test_vetoed(unit, why):
     ],
 )
 def test_why_a_unit_stays(unit, target, protected, rank, why):
-    assert plan.why_kept(_unit(**unit), _target(**target), protected, rank, NOW) == why
+    rule = _target(**target)
+    limit = cutoff(rule, NOW)
+    assert plan.why_kept(_unit(**unit), rule, limit, protected, rank, NOW) == why
 
 
 @pytest.mark.parametrize(
@@ -140,7 +144,8 @@ def test_why_a_unit_stays(unit, target, protected, rank, why):
 )
 def test_why_a_unit_goes_back(change, target, protected, why):
     planned, unit = _unit(), _unit(**change)
-    reason = plan.why_put_back(planned, unit, _target(**target), protected, NOW)
+    limit = cutoff(_target(**target), NOW)
+    reason = plan.why_put_back(planned, unit, limit, protected)
     assert (why in reason) if why else reason == ""
 
 
