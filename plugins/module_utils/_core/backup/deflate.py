@@ -15,7 +15,7 @@ _SAMPLE = 16 << 10
 
 
 def deflate(data: bytes | memoryview, level: int, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
-    """Return C(data) as raw deflate that ends byte-aligned and refers to nothing before it."""
+    """Return ``data`` as raw deflate that ends byte-aligned and refers to nothing before it."""
     packer = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
     return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
 
@@ -76,17 +76,17 @@ class GzipUnpacker:
             self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
         before = self._member.copy()
         try:
-            found: bytes = self._member.decompress(self._rest, BLOCK)
+            unpacked: bytes = self._member.decompress(self._rest, BLOCK)
         except zlib.error as error:
             self._error = error
             return self._up_to_the_error(before)
         self._rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-        self._more = len(found) == BLOCK  # zlib may hold back output although it took all input
-        return found
+        self._more = len(unpacked) == BLOCK  # zlib may hold back output although it took all input
+        return unpacked
 
     def _up_to_the_error(self, member: Any) -> bytes:
         """Return what zlib had unpacked when it met the error, which it keeps to itself otherwise: often all but the checksum."""
-        found, size = b"", BLOCK
+        unpacked, size = b"", BLOCK
         while size:
             further = member.copy()
             try:
@@ -96,8 +96,8 @@ class GzipUnpacker:
                 continue
             if not piece:
                 break
-            found, member, self._rest = found + piece, further, further.unconsumed_tail
-        return found
+            unpacked, member, self._rest = unpacked + piece, further, further.unconsumed_tail
+        return unpacked
 
     @property
     def pending(self) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 
 from ..errors import NotUsable
 from ..verdict import isoformat
-from .source import FILE, FOLDER, LINK, fingerprint
+from .source import DIRECTORY, FILE, LINK, fingerprint
 
 if TYPE_CHECKING:
     from .archive import Written
@@ -151,7 +151,7 @@ def build(
         "archive": {"size": written.size, "sha256": written.sha256, "plain_size": written.plain},
         "totals": {
             "files": sum(entry.type == FILE for entry in written.entries),
-            "folders": sum(entry.type == FOLDER for entry in written.entries),
+            "folders": sum(entry.type == DIRECTORY for entry in written.entries),
             "links": sum(entry.type == LINK for entry in written.entries),
             "bytes": sum(entry.size for entry in written.entries),
         },

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 
-from .source import FILE, FOLDER, LINK, Entry
+from .source import DIRECTORY, FILE, LINK, Entry
 
 BLOCK = 512
 #: Archives end with two empty blocks and are filled up to whole records, as tar(1) does.
 RECORD = 10240
 
-_TYPES = {FILE: b"0", LINK: b"2", FOLDER: b"5"}
+_TYPES = {FILE: b"0", LINK: b"2", DIRECTORY: b"5"}
 
 
 def _octal(value: int, width: int) -> bytes:
@@ -63,7 +63,7 @@ def _decimal(time_ns: int) -> bytes:
 
 
 def pad(size: int, to: int = BLOCK) -> bytes:
-    """Return the zeros that fill C(size) bytes up to a multiple of C(to)."""
+    """Return the zeros that fill ``size`` bytes up to a multiple of ``to``."""
     return b"\0" * (-size % to)
 
 
@@ -83,7 +83,7 @@ def _needs_record(value: bytes) -> bool:
 
 def header(entry: Entry) -> bytes:
     """Return the header blocks of an entry. Names that are no UTF-8 are stored byte for byte, as GNU tar does."""
-    name = os.fsencode(entry.path) + (b"/" if entry.type == FOLDER else b"")
+    name = os.fsencode(entry.path) + (b"/" if entry.type == DIRECTORY else b"")
     target = os.fsencode(entry.target)
     records = []
     for key, value in ((b"path", name), (b"linkpath", target)):
@@ -99,17 +99,17 @@ def header(entry: Entry) -> bytes:
     seconds = entry.mtime_ns // 10**9
     if entry.mtime_ns % 10**9 or not 0 <= seconds < 8**11:
         records.append(_record(b"mtime", _decimal(entry.mtime_ns)))
-    found = b""
+    extended = b""
     if records:
         body = b"".join(records)
-        found = (
+        extended = (
             _ustar(b"././@PaxHeader", 0o644, 0, 0, len(body), 0, b"x", b"") + body + pad(len(body))
         )
-    return found + _ustar(
+    return extended + _ustar(
         name, entry.mode, entry.uid, entry.gid, entry.size, seconds, _TYPES[entry.type], target
     )
 
 
 def end(size: int) -> bytes:
-    """Return the end of an archive that is C(size) bytes long so far."""
+    """Return the end of an archive that is ``size`` bytes long so far."""
     return b"\0" * (2 * BLOCK) + pad(size + 2 * BLOCK, RECORD)

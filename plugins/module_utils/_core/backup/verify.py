@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO
 
-from ..errors import FleetError, NotUsable, VerificationFailed
+from ..errors import FleetError, NotPermitted, NotUsable, VerificationFailed
 from ..ports import Progress, Tell, silent
 from . import catalogue, reading
 from .catalogue import Backup, Description
@@ -93,6 +93,8 @@ def check(
     except FleetError as error:
         description["problems"] = [*problems, error.message]
         description["verified"] = False
+        if isinstance(error, NotPermitted):
+            description["unreadable"] = error.message
         return description
     with stream:
         if depth == "quick":
@@ -115,7 +117,7 @@ def check(
 
 
 def at(path: str) -> Backup:
-    """Return the backup whose archive is the file C(path), whatever its name. :raises NotUsable: there is no such file."""
+    """Return the backup whose archive is the file ``path``, whatever its name. :raises NotUsable: there is no such file."""
     directory, name = os.path.split(os.path.abspath(path))
     backup = catalogue.inspect(directory, name)
     if backup is None:
@@ -128,7 +130,7 @@ def at(path: str) -> Backup:
 
 
 def verify_file(path: str, tell: Tell = silent) -> Description:
-    """Verify one archive in full and return its description. :raises VerificationFailed: it has a problem; the message says which."""
+    """Verify one archive in full and return its description. :raises VerificationFailed: it has a problem, which the message names."""
     description = check(at(path), "full", tell)
     if not description["verified"]:
         problems = description["problems"] or ["there is no checksum to compare with"]

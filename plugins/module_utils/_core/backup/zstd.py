@@ -31,7 +31,7 @@ class _Out(ctypes.Structure):
 @functools.cache
 def _library() -> Any:
     try:
-        found = ctypes.CDLL("libzstd.so.1")
+        library = ctypes.CDLL("libzstd.so.1")
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
         for name, result, arguments in (
             ("ZSTD_createCCtx", pointer, ()),
@@ -45,7 +45,7 @@ def _library() -> Any:
             ("ZSTD_freeDStream", size, (pointer,)),
             ("ZSTD_decompressStream", size, (pointer, ctypes.POINTER(_Out), ctypes.POINTER(_In))),
         ):
-            function = getattr(found, name)
+            function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         raise NotUsable(
@@ -53,7 +53,7 @@ def _library() -> Any:
             "Install libzstd1 (Debian, Ubuntu) or libzstd (Red Hat, SUSE), or use compression gzip.",
             "libzstd.so.1",
         ) from error
-    return found
+    return library
 
 
 def _checked(library: Any, result: int) -> int:

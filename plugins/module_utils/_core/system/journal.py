@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..errors import CommandFailed
 from ..ports import World
 from . import boot, procfs
-from .kernel_log import field_text
+from .text import field_text
 
 _FIELDS = (
     "MESSAGE,PRIORITY,_TRANSPORT,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,UNIT,MESSAGE_ID,"

@@ -20,6 +20,7 @@ from typing import NamedTuple, Optional
 from ..errors import CommandFailed
 from ..ports import World
 from . import boot
+from .text import field_text
 
 #: How much of the end of a log file is read, bytes.
 TAIL = 16 << 20
@@ -397,15 +398,6 @@ def _json(line: str, now: float, zero: float) -> _Line:
             return inner._replace(time=_iso(stamp[1].replace("T", " "), stamp[2] or ""))
         return inner
     return _journal_fields({key: field_text(value) for key, value in fields.items()})
-
-
-def field_text(value: object) -> str:
-    """Return a field of a journal entry as text; what is not UTF-8 is written as a list of bytes."""
-    if isinstance(value, list):
-        if value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
-            return bytes(value).decode("utf-8", "replace")
-        return field_text(value[0]) if value else ""
-    return "" if value is None else str(value)
 
 
 def _journal_fields(fields: dict[str, str]) -> _Line:

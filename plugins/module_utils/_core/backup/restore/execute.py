@@ -159,12 +159,12 @@ def _discard(directory: int, name: str) -> list[str]:
 def _open_up(directory: int, name: str) -> None:
     """Make the directories of a tree of ours accessible to us, their owner; root needs no such thing."""
     mount, pending = mount_id(directory), [name]
-    with source.below(directory) as folders:
+    with source.below(directory) as directories:
         while pending:
             path = pending.pop()
             where, dummy, base = path.rpartition("/")
-            os.chmod(base, 0o700, dir_fd=folders.open(where))
-            fd = folders.open(path)
+            os.chmod(base, 0o700, dir_fd=directories.open(where))
+            fd = directories.open(path)
             if mount_id(fd) == mount:
                 inner = [
                     child

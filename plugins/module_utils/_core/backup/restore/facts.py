@@ -22,7 +22,7 @@ from ..catalogue import Backup
 from ..codec import BLOCK
 from ..manifest import ManifestEntry
 from ..options import RestoreOptions
-from ..source import FILE, LINK, Entry, Folders
+from ..source import FILE, LINK, Directories, Entry
 
 #: States of a destination.
 MISSING = "missing"
@@ -221,8 +221,8 @@ def difference(destination: str, wanted: Sequence[ManifestEntry], tell: Tell = s
             return reason
         if tree.skipped:
             return f"{tree.skipped[0]} is not in the backup"
-        with source.below(root) as folders:
-            return _difference_by_content(folders, expected, tree.size, tell)
+        with source.below(root) as directories:
+            return _difference_by_content(directories, expected, tree.size, tell)
     finally:
         os.close(root)
 
@@ -247,7 +247,7 @@ def _difference_by_status(expected: dict[str, ManifestEntry], present: dict[str,
 
 
 def _difference_by_content(
-    folders: Folders, expected: dict[str, ManifestEntry], total: int, tell: Tell
+    directories: Directories, expected: dict[str, ManifestEntry], total: int, tell: Tell
 ) -> str:
     """:param total: bytes of all files, for progress."""
     done = 0
@@ -255,20 +255,20 @@ def _difference_by_content(
         if entry["type"] != FILE:
             continue
         tell(Progress("compare", done, total, subject=display_path(path)))
-        if _digest(folders, path) != entry["sha256"]:
+        if _digest(directories, path) != entry["sha256"]:
             return f"{display_path(path)} has other content"
         done += entry["size"]
     tell(Progress("compare", done, total))
     return ""
 
 
-def _digest(folders: Folders, path: str) -> str:
+def _digest(directories: Directories, path: str) -> str:
     """Return the SHA-256 of a file below an open directory; no link is followed."""
     directory, dummy, base = path.rpartition("/")
     fd = os.open(
         base,
         os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-        dir_fd=folders.open(directory),
+        dir_fd=directories.open(directory),
     )
     digest = hashlib.sha256()
     with os.fdopen(fd, "rb", buffering=0) as stream:

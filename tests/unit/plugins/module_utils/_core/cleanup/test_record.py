@@ -54,7 +54,7 @@ def _unrecorded(result):
 
 
 LINE = (
-    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[INFO\] removed {path} \(target runs, {size} B,"
+    r"\d+-\d\d-\d\d \d\d:\d\d:\d\d \[INFO\] removed {path} \(target runs, {size} B,"
     r" age 5[01]\.\d+ days\): 5[01]\.\d days old, kept 30\.0 days"
 )
 

@@ -101,7 +101,7 @@ def test_write_without_folder_is_one_clear_error(tmp_path):
     PROMTOOL is None, reason="promtool (Debian package prometheus) is not installed"
 )
 def test_promtool_finds_nothing_to_complain_about():
-    samples = [Sample(name, {"label": 'a"b\\c\nd'}, 0.5) for name in METRICS]
+    samples = [Sample(name, {"label": 'a"b\\c\nd'}, 0.5) for name in METRICS.names]
     done = subprocess.run(
         [PROMTOOL, "check", "metrics"],
         input=render(samples),
