@@ -473,12 +473,12 @@ def judge(command: Command, part: str, flags=None, write: bool = True) -> dict:
         from ._core.node.run import run
 
         return run(command.options(part, flags), command.world, check=not write).to_dict()
-    from ._core.gpu import health
+    from ._core.gpu.run import run
 
     extra = {}
     if "metrics_csv" not in command.merged("gpu", flags)[0]:
         extra["metrics_csv"] = METRICS if writable(METRICS) else None
-    return health.run(command.options(part, flags, **extra), command.world, write=write).to_dict()
+    return run(command.options(part, flags, **extra), command.world, check=not write).to_dict()
 
 
 def show_document(command: Command, document: dict) -> None:
