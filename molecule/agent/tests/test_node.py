@@ -21,7 +21,7 @@ CONFIG = "/etc/mlops-fleet/config.json"
         ("/etc/mlops-fleet", 0o750, "root", "mlops-fleet"),
         ("/var/lib/mlops-fleet", 0o750, "mlops-fleet", "mlops-fleet"),
         ("/opt/mlops-fleet", 0o755, "root", "root"),
-        ("/opt/mlops-fleet/current/mlops_fleet/mlfleet.py", 0o644, "root", "root"),
+        ("/opt/mlops-fleet/current/mlops_fleet/mlfleet/entry.py", 0o644, "root", "root"),
         ("/usr/local/bin/mlfleet", 0o755, "root", "root"),
         ("/usr/share/bash-completion/completions/mlfleet", 0o644, "root", "root"),
         ("/var/log/ml-backup.log", 0o640, "root", "mlops-fleet"),
