@@ -100,10 +100,9 @@ def observe(options: DiagnosticsOptions, world: World) -> Facts:
 
 
 def _passive(world: World) -> tuple[list[Check], list[dict[str, Any]]]:
-    from ..gpu import health
-    from ..gpu.options import GpuOptions
+    from ..gpu.api import checks_and_gpus
 
-    checks, gpus = health.checks(GpuOptions.from_mapping({}), world)
+    checks, gpus = checks_and_gpus(world)
     return [check for check in checks if check.status not in ("pass", "skipped")], gpus
 
 

@@ -38,3 +38,13 @@ def gpu_checks(
     }
     options = GpuOptions.from_mapping(given)
     return list(decide(options, observe(options, world), default_temperatures).checks)
+
+
+def checks_and_gpus(world: World) -> tuple[list[Check], list[dict[str, Any]]]:
+    """Return the checks with default options, and the GPUs as gpu_health returns them.
+
+    :raises MissingLibrary: as gpu_checks().
+    """
+    options = GpuOptions.from_mapping({})
+    plan = decide(options, observe(options, world))
+    return list(plan.checks), [report.to_dict() for report in plan.gpus]
