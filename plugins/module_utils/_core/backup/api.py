@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ..errors import NotPermitted
 from . import names
 
 if TYPE_CHECKING:
@@ -22,12 +23,19 @@ def is_backup_file(name: str) -> bool:
 def backups_at(path: str) -> list[Backup]:
     """Return the backups in a directory, newest first, or the one whose archive or manifest is the file ``path``.
 
-    Empty when there is none. :raises NotUsable: it can't be read.
+    Empty when there is none. :raises NotUsable: the directory can't be read. :raises NotPermitted: none of them is known to be
+    verified, but this user may not read some.
     """
     from . import catalogue
 
     if os.path.isdir(path):
-        return catalogue.listing(path)
-    archive = path[: -len(names.MANIFEST)] if path.endswith(names.MANIFEST) else path
-    backup = catalogue.inspect(*os.path.split(archive))
-    return [] if backup is None else [backup]
+        backups = catalogue.listing(path)
+    else:
+        archive = path[: -len(names.MANIFEST)] if path.endswith(names.MANIFEST) else path
+        backup = catalogue.inspect(*os.path.split(archive))
+        backups = [] if backup is None else [backup]
+    if not any(backup.verified for backup in backups):
+        for backup in backups:
+            if backup.unreadable:
+                raise NotPermitted(backup.unreadable, catalogue.TODO, backup.path)
+    return backups

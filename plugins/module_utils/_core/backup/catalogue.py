@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
-from ..errors import NotUsable
+from ..errors import NotPermitted, NotUsable
 from ..system.text import display_path
 from ..verdict import isoformat
 from . import manifest as manifests
@@ -20,6 +20,8 @@ from .manifest import Manifest
 from .names import CHECKSUM, MANIFEST, is_archive, is_temporary, stamp_time
 
 DAY = 86400.0
+#: What to do where this user may not read something.
+TODO = "Run this as root or as the user who made the backups."
 
 
 class _DescriptionBase(TypedDict):
@@ -43,6 +45,7 @@ class Description(_DescriptionBase, total=False):
     hostname: str
     manifest: str
     checked: str
+    unreadable: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Backup:
 
     ``manifest`` is None for archives of the old scripts (``legacy``: they have a checksum file only) and for what is
     damaged; ``problems`` says what is wrong as far as names, sizes and the manifest tell. ``lost`` means that the archive
-    itself is gone.
+    itself is gone. ``unreadable`` is why this user can't read its files: then it may be a perfect backup.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Backup:
     manifest: Manifest | None = field(default=None, repr=False, compare=False)
     problems: tuple[str, ...] = ()
     lost: bool = False
+    unreadable: str = ""
 
     @property
     def complete(self) -> bool:
@@ -94,6 +98,8 @@ class Backup:
             description["compression"] = document["compression"]
             description["hostname"] = document["hostname"]
             description["manifest"] = self.path + MANIFEST
+        if self.unreadable:
+            description["unreadable"] = self.unreadable
         return description
 
 
@@ -108,6 +114,10 @@ def directory_names(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+    except PermissionError as error:
+        raise NotPermitted(
+            f"Can't read the backup directory {directory}: {error.strerror}.", TODO, directory
+        ) from error
     except OSError as error:
         raise NotUsable(
             f"Can't read the backup directory {directory}: {error.strerror}.",
@@ -146,15 +156,19 @@ def _without_archive(directory: str, name: str) -> Backup:
 
 
 def inspect(directory: str, name: str) -> Backup | None:
-    """Return what is known about an archive without reading it; None when it is no file."""
+    """Return what is known about an archive without reading it; None when there is no such file."""
     path = os.path.join(directory, name)
+    created = stamp_time(name)
     try:
         status = os.lstat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        problem = f"Can't look at {path}: {error.strerror}."
+        denied = problem if isinstance(error, PermissionError) else ""
+        return Backup(name, path, created or 0.0, 0, problems=(problem,), unreadable=denied)
     if not stat.S_ISREG(status.st_mode):
         return None
-    created = stamp_time(name)
     backup = Backup(name, path, status.st_mtime if created is None else created, status.st_size)
     problems = []
     checksum: str | None = None
@@ -162,10 +176,12 @@ def inspect(directory: str, name: str) -> Backup | None:
         checksum = read_checksum(path)
     except NotUsable as error:
         problems.append(error.message)
+        backup = _denied(backup, error)
     try:
         raw = _read(path + MANIFEST)
         manifest = manifests.parse(raw, path + MANIFEST) if raw is not None else None
     except NotUsable as error:
+        backup = _denied(backup, error)
         return replace(backup, sha256=checksum, problems=(*problems, error.message))
     if manifest is None:
         if checksum is None and not problems:
@@ -181,6 +197,11 @@ def inspect(directory: str, name: str) -> Backup | None:
         manifest=manifest,
         problems=tuple(problems),
     )
+
+
+def _denied(backup: Backup, error: NotUsable) -> Backup:
+    """Note that this user may not read a file of the backup, if that is the error."""
+    return replace(backup, unreadable=error.message) if isinstance(error, NotPermitted) else backup
 
 
 def contradictions(manifest: Manifest, name: str, size: int, what: str) -> list[str]:
@@ -203,6 +224,8 @@ def _read(path: str) -> bytes | None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise NotPermitted(f"Can't read {path}: {error.strerror}.", TODO, path) from error
     except OSError as error:
         raise NotUsable(f"Can't read {path}: {error.strerror}.", "", path) from error
     try:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from typing import TypedDict
 
-from ..errors import NotUsable
+from ..errors import NotPermitted, NotUsable
 from ..ports import Tell, silent
-from . import stores, verify
+from . import catalogue, stores, verify
 from .catalogue import Description
 from .options import InfoOptions
 
@@ -50,10 +50,16 @@ def summarise(backups: list[Description]) -> Result:
 
 
 def _require(path: str) -> None:
-    """:raises NotUsable: there is nothing at this path."""
-    if not os.path.lexists(path):
+    """:raises NotUsable: there is nothing at this path. :raises NotPermitted: that is unknown."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
         raise NotUsable(
             f"There is no backup directory or archive {path}.",
             "Check the path; no backup may have been made yet.",
             path,
-        )
+        ) from None
+    except OSError as error:
+        raise NotPermitted(
+            f"Can't look at {path}: {error.strerror}.", catalogue.TODO, path
+        ) from error

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
-from ..errors import NotUsable, VerificationFailed
+from ..errors import NotPermitted, NotUsable, VerificationFailed
 from ..ports import Progress, Tell
 from ..system.text import display_path
 from . import codec, codecs
@@ -425,6 +425,12 @@ def open_archive(path: str) -> BinaryIO:
     """Open an archive for reading, not through a link in the last component. :raises NotUsable: it can't be."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise NotPermitted(
+            f"Can't open the archive {display_path(path)}: {error.strerror}.",
+            "Run this as root or as the user who made the backups.",
+            path,
+        ) from error
     except OSError as error:
         raise NotUsable(
             f"Can't open the archive {display_path(path)}: {error.strerror}.",

@@ -62,6 +62,8 @@ def decide(backups: Sequence[Backup], rules: Rules, now: float) -> list[Decision
     if dated:
         keep(dated[0], "newest backup")
     for one in ordered:
+        if one.unreadable:
+            keep(one, "this user may not read it")
         if verified is None and one.manifest is None:
             keep(one, "no newer backup is verified")
         elif verified is not None and (one.created, one.name) > (verified.created, verified.name):

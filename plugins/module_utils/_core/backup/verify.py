@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO
 
-from ..errors import FleetError, NotUsable, VerificationFailed
+from ..errors import FleetError, NotPermitted, NotUsable, VerificationFailed
 from ..ports import Progress, Tell, silent
 from . import catalogue, reading
 from .catalogue import Backup, Description
@@ -93,6 +93,8 @@ def check(
     except FleetError as error:
         description["problems"] = [*problems, error.message]
         description["verified"] = False
+        if isinstance(error, NotPermitted):
+            description["unreadable"] = error.message
         return description
     with stream:
         if depth == "quick":

@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..ports import World
 from ..system import boot, procfs
@@ -18,16 +17,19 @@ from ..system.mounts import Mount
 from ..verdict import Check
 from . import filesystems, hardware, journal, network, resources, services, system
 from .filesystems import DiskFacts
-from .hardware import HardwareFacts, SmartFacts, tool
+from .hardware import HardwareFacts, tool
 from .journal import LogFacts
 from .network import NetworkFacts
 from .options import NodeOptions
 from .probes import Probe, Prober, Problem, Suspects
 from .resources import ProcessFacts, ResourceFacts
 from .services import ServiceFacts
-from .state import Counters
-from .system import CertificateAnswer, SystemFacts
+from .system import SystemFacts
 from .thresholds import skipped
+
+if TYPE_CHECKING:
+    from .certificates import CertificateAnswer
+    from .disks import DiskHealth
 
 #: Seconds that a child keeps for itself, to kill a program before its own deadline.
 _MARGIN = 0.5
@@ -37,8 +39,14 @@ _NVIDIA = "0x10de"
 Jobs = dict[Probe, Callable[[], Any]]
 
 
-@dataclass(frozen=True)
-class NodeFacts:
+class Counters(NamedTuple):
+    """Counters of the kernel and the boot that they belong to, None when unknown."""
+
+    boot_id: str | None = None
+    oom_kill: int | None = None
+
+
+class NodeFacts(NamedTuple):
     """What is known about a node; a group is None where it is not asked for.
 
     ``now`` is in seconds since the epoch, ``age`` seconds since this system started (None =
@@ -51,16 +59,17 @@ class NodeFacts:
     resources: ResourceFacts
     system: SystemFacts
     processes: ProcessFacts
+    durations: dict[Probe, float]
+    disks: dict[str, DiskHealth | Problem]
+    certificates: dict[str, CertificateAnswer]
     disk: DiskFacts | None = None
     services: ServiceFacts | Problem | None = None
     log: LogFacts | Problem | None = None
     gpu: list[Check] | Problem | None = None
     network: NetworkFacts | None = None
     hardware: HardwareFacts | Problem | None = None
-    disks: SmartFacts | None = None
-    certificates: dict[str, CertificateAnswer] = field(default_factory=dict)
+    why_no_disk_asked: str | None = None
     updates: list[str] | Problem | None = None
-    durations: dict[Probe, float] = field(default_factory=dict)
 
 
 def observe(options: NodeOptions, world: World) -> NodeFacts:
@@ -98,7 +107,8 @@ def observe(options: NodeOptions, world: World) -> NodeFacts:
         gpu=answers.get(Probe("gpu")),
         network=None if routes is None else _network(routes, answers),
         hardware=answers.get(Probe("hardware")),
-        disks=hardware.SmartFacts(why_not_asked, _by_subject(answers, "disk")),
+        why_no_disk_asked=why_not_asked,
+        disks=_by_subject(answers, "disk"),
         certificates=_by_subject(answers, "certificate"),
         updates=answers.get(Probe("updates")),
         durations=prober.durations,
@@ -167,7 +177,7 @@ def _network(routes: network.RouteFacts, answers: Mapping[Probe, Any]) -> networ
         names=names,
         targets=_by_subject(answers, "target"),
         links=answers.get(Probe("links"), []),
-        infiniband=answers.get(Probe("infiniband"), []),
+        infiniband=answers.get(Probe("infiniband")),
     )
 
 
@@ -207,9 +217,27 @@ def _jobs(
     if options.wants("hardware"):
         jobs[Probe("hardware")] = lambda: hardware.observe(world)
         for name in disks:
-            jobs[Probe("disk", name)] = partial(hardware.ask_disk, world, name, patience)
+            jobs[Probe("disk", name)] = partial(_disk_health, world, name, patience)
     jobs.update(_system_jobs(own, options, world, patience))
     return jobs
+
+
+def _infiniband(world: World) -> Any:
+    from . import infiniband  # modules that few nodes need are loaded by the child only
+
+    return infiniband.observe(world)
+
+
+def _disk_health(world: World, name: str, timeout: float) -> Any:
+    from . import disks
+
+    return disks.ask_disk(world, name, timeout)
+
+
+def _certificate(world: World, path: str) -> Any:
+    from . import certificates
+
+    return certificates.certificate(world, path)
 
 
 def _disk_jobs(disk: filesystems.DiskFacts, options: NodeOptions, world: World) -> Jobs:
@@ -238,7 +266,7 @@ def _network_jobs(
     if options.wants("network_link"):
         jobs[Probe("links")] = lambda: network.links(world)
     if options.wants("infiniband_port") and procfs.directory(world, "/sys/class/infiniband"):
-        jobs[Probe("infiniband")] = lambda: network.infiniband(world)
+        jobs[Probe("infiniband")] = lambda: _infiniband(world)
     return jobs
 
 
@@ -253,7 +281,7 @@ def _system_jobs(
         jobs[Probe("chrony")] = lambda: system.chrony_offset(world, patience)
     if options.wants("certificate"):
         for path in dict.fromkeys(options.certificates):
-            jobs[Probe("certificate", path)] = partial(system.certificate, world, path)
+            jobs[Probe("certificate", path)] = partial(_certificate, world, path)
     if options.wants("security_updates") and options.security_updates:
         jobs[Probe("updates")] = lambda: system.security_updates(world, patience)
     return jobs
@@ -271,20 +299,20 @@ def gpu_checks(options: NodeOptions, world: World) -> list[Check]:
     if options.gpu_expected_count is None and not gpu_traces(world):
         text = "No NVIDIA GPU on this node: no device, no driver, no nvidia-smi"
         return [skipped("gpu_driver", text)]
-    from ..gpu import health as gpu_health
-    from ..gpu.options import GpuOptions
+    from ..gpu.api import gpu_checks as checks_of_gpu_part
 
-    given: dict[str, Any] = {
-        "timeout": max(0.5, options.timeout * 0.7),
-        "expected_count": options.gpu_expected_count,
-    }
-    warning, critical = options.gpu_temperature_warning, options.gpu_temperature_critical
-    if warning != options.default("gpu_temperature_warning"):
-        given["temperature_warning"] = warning
-    if critical != options.default("gpu_temperature_critical"):
-        given["temperature_critical"] = critical
-    checks, _gpus = gpu_health.checks(GpuOptions.from_mapping(given), world, (warning, critical))
-    return checks
+    def chosen(name: str) -> float | None:
+        value: float = getattr(options, name)
+        return None if value == options.default(name) else value
+
+    return checks_of_gpu_part(
+        world,
+        max(0.5, options.timeout * 0.7),
+        options.gpu_expected_count,
+        chosen("gpu_temperature_warning"),
+        chosen("gpu_temperature_critical"),
+        (options.gpu_temperature_warning, options.gpu_temperature_critical),
+    )
 
 
 def gpu_traces(world: World) -> bool:

@@ -1,17 +1,16 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Connectivity: default route and gateway, name resolution, TCP targets, links, InfiniBand."""
+"""Connectivity: default route and gateway, name resolution, TCP targets, links."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import verdict
 from ..errors import FleetError
@@ -23,12 +22,14 @@ from .options import NodeOptions
 from .probes import Problem
 from .thresholds import fault, passed, skipped
 
+if TYPE_CHECKING:
+    from .infiniband import Port
+
 #: Looked up when no name is given: every public resolver knows it (RFC 7050). Any answer, "no
 #: such name" included, proves that the resolver works, so closed networks pass too.
 PROBE_NAME = "ipv4only.arpa"
 #: What a look-up ended in: an address, the answer that there is no such name, no answer.
 RESOLVED, NO_SUCH_NAME, SILENT = "ok", "unknown", "silent"
-_RATE = re.compile(r"([0-9.]+) Gb/sec")
 _IFF_UP = 1
 _ATF_COM = 2  # linux/if_arp.h
 _RTF_UP = 1
@@ -88,17 +89,6 @@ class Link(NamedTuple):
         return self.state in ("down", "lowerlayerdown")
 
 
-class Port(NamedTuple):
-    """An InfiniBand or RoCE port; ``rate`` is in Gbit/s, None when unknown."""
-
-    name: str
-    state: str
-    physical: str
-    rate: float | None
-    layer: str
-    downed: int | None
-
-
 class NetworkFacts(NamedTuple):
     """Everything about connectivity; seconds or a Problem for each target."""
 
@@ -106,7 +96,7 @@ class NetworkFacts(NamedTuple):
     names: dict[str, NameAnswer]
     targets: dict[str, float | Problem]
     links: list[Link] | Problem
-    infiniband: list[Port] | Problem
+    infiniband: list[Port] | Problem | None
 
 
 def _hex(text: str | None) -> int:
@@ -181,31 +171,6 @@ def _link(world: World, name: str, stats: Any) -> Link:
         speed=max(0, stats.speed) if stats else 0,
         ups=procfs.number(world, f"{base}/carrier_up_count"),
         member=os.path.exists(world.path(f"{base}/master")),
-    )
-
-
-def infiniband(world: World) -> list[Port]:
-    """Return the InfiniBand and RoCE ports.
-
-    The driver asks the adapter's firmware, which may not answer: only in a child.
-    """
-    root = "/sys/class/infiniband"
-    return [
-        _port(world, f"{device}/{port}", f"{root}/{device}/ports/{port}")
-        for device in procfs.directory(world, root)
-        for port in procfs.directory(world, f"{root}/{device}/ports")
-    ]
-
-
-def _port(world: World, name: str, base: str) -> Port:
-    rate = _RATE.search(procfs.text(world, f"{base}/rate") or "")
-    return Port(
-        name=name,
-        state=(procfs.text(world, f"{base}/state") or "").rpartition(": ")[2],
-        physical=(procfs.text(world, f"{base}/phys_state") or "").rpartition(": ")[2],
-        rate=float(rate.group(1)) if rate else None,
-        layer=procfs.text(world, f"{base}/link_layer") or "InfiniBand",
-        downed=procfs.number(world, f"{base}/counters/link_downed"),
     )
 
 
@@ -291,10 +256,14 @@ def decide(facts: NetworkFacts, options: NodeOptions) -> list[Check]:
         else:
             checks += decide_links(facts.links, options)
     if options.wants("infiniband_port"):
-        if isinstance(facts.infiniband, Problem):
+        if facts.infiniband is None and not options.infiniband_ports:
+            checks.append(skipped("infiniband_port", "InfiniBand: no port"))
+        elif isinstance(facts.infiniband, Problem):
             checks.append(_unread("infiniband_port", f"InfiniBand: {facts.infiniband}"))
         else:
-            checks += decide_ports(facts.infiniband, options)
+            from . import infiniband  # only where there are ports, or should be
+
+            checks += infiniband.decide(facts.infiniband or [], options)
     return checks
 
 
@@ -399,49 +368,3 @@ def _link_up(link: Link) -> Check:
         return passed("network_link", f"Link {link.name}: up", link.name)
     text = f"Link {link.name}: up at {link.speed} Mbit/s"
     return passed("network_link", text, link.name, value=link.speed, unit="Mbit/s")
-
-
-def decide_ports(ports: list[Port], options: NodeOptions) -> list[Check]:
-    """Return infiniband_port for each port, and for the number that is expected."""
-    expected = options.infiniband_ports
-    if not ports and not expected:
-        return [skipped("infiniband_port", "InfiniBand: no port")]
-    checks = []
-    for port in ports:
-        if port.state == "ACTIVE":
-            checks.append(_active_port(port, options.infiniband_rate))
-        else:
-            checks.append(_inactive_port(port, expected is not None))
-    if expected is not None:
-        active = sum(1 for port in ports if port.state == "ACTIVE")
-        text = f"InfiniBand: {active} of {expected} expected ports active"
-        measured: dict[str, Any] = {"value": active, "crit": f"{expected}:"}
-        if active >= expected:
-            checks.append(passed("infiniband_port", text, **measured))
-        else:
-            checks.append(
-                fault("infiniband_port", verdict.CRITICAL, text, action="drain", **measured)
-            )
-    return checks
-
-
-def _active_port(port: Port, rate: float | None) -> Check:
-    text = f"{port.layer} port {port.name}: active"
-    if port.rate is not None:
-        text += f" at {port.rate:g} Gbit/s"
-    measured: dict[str, Any] = {"value": port.rate, "unit": "Gbit/s"}
-    if rate is not None:
-        measured["crit"] = f"{rate:g}:"
-        if port.rate is not None and port.rate < rate:
-            text += f", expected {rate:g}"
-            return fault("infiniband_port", verdict.CRITICAL, text, port.name, "drain", **measured)
-    return passed("infiniband_port", text, port.name, **measured)
-
-
-def _inactive_port(port: Port, counted: bool) -> Check:
-    """Return the check of a port that is down; ``counted``: the expected number decides."""
-    text = f"{port.layer} port {port.name}: {port.state.lower()} ({port.physical})"
-    # Switched off on purpose, counted by its number, or never cabled.
-    if port.physical == "Disabled" or counted or port.downed == 0:
-        return skipped("infiniband_port", text, port.name)
-    return fault("infiniband_port", verdict.WARNING, text, port.name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import verdict
 from ..registry import Registry
@@ -15,12 +15,14 @@ from ..system.text import display_path
 from ..verdict import Check
 from . import filesystems, hardware, journal, network, resources, services, system
 from .checks import CHECKS, GROUP_NAMES
-from .facts import NodeFacts
+from .facts import Counters, NodeFacts
 from .options import NodeOptions
 from .probes import Probe, Problem
 from .recommend import Advice, recommend
-from .state import Counters, Memory, steady
 from .thresholds import fault, skipped
+
+if TYPE_CHECKING:
+    from .state import Memory
 
 
 class Plan(NamedTuple):
@@ -53,6 +55,8 @@ def decide(facts: NodeFacts, options: NodeOptions, memory: Memory | None = None)
             checks += decider.function(facts, options, before)
     if memory is None:
         return Plan(checks, None)
+    from .state import Memory, steady  # without a state file they are not loaded
+
     lasting, kept = steady(checks, memory.checks, facts.now, facts.age, options)
     return Plan(lasting, Memory(kept, facts.counters))
 
@@ -186,8 +190,12 @@ def _hardware(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[C
         days = None if booted is None else (facts.now - booted) / 86400
         checks = hardware.decide(facts.hardware, days, options)
         checks = _timed(checks, facts.durations.get(Probe("hardware")))
-    if facts.disks is not None and (options.wants("disk_health") or options.wants("disk_wear")):
-        for check in hardware.decide_disks(facts.disks, options):
+    if facts.why_no_disk_asked and options.wants("disk_health"):
+        checks.append(skipped("disk_health", f"Disk health: {facts.why_no_disk_asked}"))
+    elif facts.disks:
+        from . import disks  # only where a disk was asked
+
+        for check in disks.decide(facts.disks, options):
             probe = Probe("disk", check.subject or "")
             checks += _timed([check], facts.durations.get(probe))
     return checks
@@ -198,8 +206,12 @@ def _system(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[Che
 
 
 def _certificates(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[Check]:
+    if not facts.certificates:
+        return []
+    from . import certificates  # only where one is to be checked
+
     checks = []
-    for check in system.decide_certificates(facts.certificates, facts.now, options):
+    for check in certificates.decide(facts.certificates, facts.now, options):
         probe = Probe("certificate", check.subject or "")
         checks += _timed([check], facts.durations.get(probe))
     return checks

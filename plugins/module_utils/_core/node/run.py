@@ -11,7 +11,6 @@ from .. import verdict
 from ..errors import FleetError, WriteFailed
 from ..ports import World
 from ..verdict import Check, Document, isoformat
-from . import execute, state
 from .facts import NodeFacts, observe
 from .options import NodeOptions
 from .plan import conclude, decide
@@ -31,6 +30,8 @@ def run(options: NodeOptions, world: World, check: bool = False) -> Document:
     problems: list[Check] = []
     checks = _remember(options, world, facts, check, problems)
     if options.textfile and not check:
+        from . import execute
+
         try:
             execute.write_metrics(options.textfile, [*checks, *problems], facts.now)
         except WriteFailed as error:
@@ -49,6 +50,8 @@ def _remember(
     path = options.state_file
     if not path:
         return decide(facts, options).checks
+    from . import execute, state  # a module without a state file does not load them
+
     try:
         with contextlib.nullcontext() if check else execute.locked(path):
             memory, problem = state.load(path, facts.now)

@@ -16,6 +16,7 @@ from ..errors import FleetError
 from ..system import files
 from ..verdict import Check, isoformat
 from .checks import CHECKS, group_of
+from .facts import Counters
 from .options import NodeOptions
 from .thresholds import OFF, Limits
 
@@ -26,13 +27,6 @@ WORSE, BETTER = "worse", "better"
 _RAISED = frozenset({verdict.WARNING, verdict.CRITICAL, verdict.UNKNOWN})
 #: Times beyond it (the year 5138) are garbage.
 _NO_TIME = 1e11
-
-
-class Counters(NamedTuple):
-    """Counters of the kernel and the boot that they belong to, None when unknown."""
-
-    boot_id: str | None = None
-    oom_kill: int | None = None
 
 
 class Remembered(NamedTuple):

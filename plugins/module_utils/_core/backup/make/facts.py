@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from ..stores import CopyStore, StoredCopy
 
 #: What can be at a path.
 MISSING = "missing"
+DENIED = "denied"
 DIRECTORY = "directory"
 OTHER = "other"
 
@@ -29,7 +31,7 @@ OTHER = "other"
 class Place:
     """What source and destination are before anything in them is read.
 
-    ``source`` and ``destination`` are each ``missing``, ``directory`` or ``other``. ``dangling`` is what a link on the way to the
+    ``source`` and ``destination`` are each ``missing``, ``denied``, ``directory`` or ``other``. ``dangling`` is what a link on the way to the
     destination leads to and does not exist.
     """
 
@@ -124,10 +126,14 @@ def observe_place(options: BackupOptions) -> Place:
 
 
 def kind_of(path: str) -> str:
-    """Return what is at a path, after links: ``missing``, ``directory`` or ``other``."""
-    if os.path.isdir(path):
-        return DIRECTORY
-    return OTHER if os.path.lexists(path) else MISSING
+    """Return what is at a path, after links: ``missing``, ``denied``, ``directory`` or ``other``."""
+    try:
+        mode = os.stat(path).st_mode
+    except PermissionError:
+        return DENIED
+    except OSError:
+        return OTHER if os.path.lexists(path) else MISSING
+    return DIRECTORY if stat.S_ISDIR(mode) else OTHER
 
 
 def _is_inside(path: str, directory: str) -> bool:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ...errors import NotUsable, Refused, WriteFailed
+from ...errors import NotPermitted, NotUsable, Refused, WriteFailed
 from ...system.roots import FORBIDDEN_TREES
 from ...system.text import display_path, human_size
 from .. import catalogue, codecs, manifest, names, retention, source
@@ -17,8 +17,9 @@ from ..catalogue import Backup
 from ..options import BackupOptions
 from ..retention import Decision
 from ..source import LINK, Tree
-from .facts import DIRECTORY, MISSING, OTHER, CopyFacts, Facts, Place
+from .facts import DENIED, DIRECTORY, MISSING, OTHER, CopyFacts, Facts, Place
 
+NONE_READABLE = "there is no complete backup that this user may read"
 #: Files that are not backed up and are named one by one.
 _MOST_SKIPPED = 20
 
@@ -54,8 +55,16 @@ def check_place(options: BackupOptions, place: Place) -> None:
     """Refuse a destination inside the source, the reverse, and system directories.
 
     :raises Refused: it is one of these. :raises NotUsable: source or destination is no directory.
+    :raises NotPermitted: that is unknown.
     """
     origin, destination = options.source, options.destination
+    for path, kind in ((origin, place.source), (destination, place.destination)):
+        if kind == DENIED:
+            raise NotPermitted(
+                f"Can't look at {path}: permission denied.",
+                "Run this as root or as a user who may read it.",
+                path,
+            )
     if place.source != DIRECTORY:
         what = "does not exist" if place.source == MISSING else "is not a directory"
         raise NotUsable(
@@ -172,7 +181,8 @@ def why_needed(options: BackupOptions, facts: Facts, newest: Backup | None) -> s
     if options.force:
         return "forced"
     if newest is None or newest.manifest is None:
-        return "there is no complete backup"
+        unreadable = any(backup.unreadable for backup in facts.backups)
+        return NONE_READABLE if unreadable else "there is no complete backup"
     if options.verify and not newest.verified:
         return "the newest backup was never verified"
     if newest.manifest["fingerprint"] != facts.fingerprint:
@@ -243,6 +253,11 @@ def notes(options: BackupOptions, tree: Tree, backups: Sequence[Backup], now: fl
         lines.append(
             f"{len(ahead)} backups are dated in the future ({ahead[0].name}): a clock was wrong; "
             "they stay until then, never taken for the newest"
+        )
+    unreadable = [backup for backup in backups if backup.unreadable]
+    if unreadable:
+        lines.append(
+            f"{len(unreadable)} backups can't be read by this user ({unreadable[0].name}); they stay"
         )
     others = catalogue.sources(backups) - {options.source}
     if others:

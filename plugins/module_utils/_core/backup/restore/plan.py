@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...errors import NotUsable, Refused, VerificationFailed, WriteFailed
+from ...errors import NotPermitted, NotUsable, Refused, VerificationFailed, WriteFailed
 from ...system.text import display_path, human_size
 from .. import catalogue, source
 from ..catalogue import Backup
@@ -88,6 +88,8 @@ def choose(options: RestoreOptions, place: Place) -> Choice:
     """
     _refuse_destination(place)
     backup = _chosen(options, place)
+    if backup.unreadable:
+        raise NotPermitted(backup.unreadable, catalogue.TODO, backup.path)
     if backup.problems and options.verify:
         raise VerificationFailed(
             f"{backup.path} is damaged: {'; '.join(backup.problems)}.",
@@ -151,6 +153,9 @@ def _latest(place: Place) -> Backup:
         for backup in ordered:
             if acceptable(backup):
                 return backup
+    for backup in ordered:
+        if backup.unreadable:
+            return backup
     raise NotUsable(
         f"There is no complete backup in {place.where}.",
         "Make one, or name another place.",
@@ -159,8 +164,13 @@ def _latest(place: Place) -> Backup:
 
 
 def _note(options: RestoreOptions, backups: Sequence[Backup], chosen: Backup) -> str:
-    """Say that ``latest`` was not the only one it could have meant."""
-    if options.backup != "latest" or chosen.manifest is None:
+    """Say that ``latest`` could have meant another backup."""
+    if options.backup != "latest":
+        return ""
+    newer = [item for item in backups if item.unreadable and item.created > chosen.created]
+    if newer:
+        return f"this user may not read {newer[0].name}, which is newer: {newer[0].unreadable}"
+    if chosen.manifest is None:
         return ""
     others = catalogue.sources(backups) - {chosen.manifest["source"]}
     if not others:

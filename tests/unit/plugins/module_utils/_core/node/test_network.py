@@ -11,7 +11,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import network
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import infiniband, network
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 
 ROUTE = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
@@ -222,8 +222,8 @@ def test_infiniband_ports(wired, options):
 
 
 def test_a_driver_that_does_not_answer_costs_its_own_check_only(wired, options, monkeypatch):
-    for name in ("links", "infiniband"):
-        monkeypatch.setattr(network, name, lambda world: time.sleep(30))
+    monkeypatch.setattr(network, "links", lambda world: time.sleep(30))
+    monkeypatch.setattr(infiniband, "observe", lambda world: time.sleep(30))
     wired.put("/sys/class/infiniband/mlx5_0/ports/1/state", "4: ACTIVE\n")
     begun = time.monotonic()
     found = _run(

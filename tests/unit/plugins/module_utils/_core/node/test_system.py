@@ -11,13 +11,17 @@ import subprocess
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import probes, system
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node.system import (
-    KernelClock,
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import (
+    certificates,
+    probes,
+    system,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.certificates import (
     Unusable,
     Validity,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.system import KernelClock
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
 
@@ -72,15 +76,15 @@ def test_certificates_end_when_openssl_says(tmp_path, days, key):
 
     expected = Validity(begins=said("-startdate"), ends=said("-enddate"))
     world = World(run=lambda *a, **k: None)
-    assert system.certificate(world, str(path)) == expected
+    assert certificates.certificate(world, str(path)) == expected
     both = tmp_path / "chain.pem"
     both.write_text(path.read_text() + "garbage between\n" + path.read_text())
-    assert system.certificate(world, str(both)) == expected
+    assert certificates.certificate(world, str(both)) == expected
     der = tmp_path / "cert.der"
     subprocess.run(
         ["openssl", "x509", "-in", str(path), "-outform", "DER", "-out", str(der)], check=True
     )
-    assert system.certificate(world, str(der)) == expected
+    assert certificates.certificate(world, str(der)) == expected
 
 
 def test_certificates_are_judged(machine, options):
@@ -98,9 +102,7 @@ def test_certificates_are_judged(machine, options):
         "/e": Unusable("can't be read (No such file or directory)"),
         "/f": probes.Problem("this user may not read it"),
     }
-    found = {
-        check.subject: check.status for check in system.decide_certificates(read, now, options())
-    }
+    found = {check.subject: check.status for check in certificates.decide(read, now, options())}
     assert list(found.values()) == [
         "pass",
         "warning",
