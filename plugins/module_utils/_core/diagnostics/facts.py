@@ -101,19 +101,7 @@ def observe(options: DiagnosticsOptions, world: World) -> Facts:
     return Facts(facts, problems, world.clock.now())
 
 
-<<<<<<< HEAD
 def _gpu(gpu: Gpu) -> GpuFacts:
-=======
-def _passive(world: World) -> tuple[list[Check], list[dict[str, Any]]]:
-    from ..gpu.api import checks_and_gpus
-
-    checks, gpus = checks_and_gpus(world)
-    return [check for check in checks if check.status not in ("pass", "skipped")], gpus
-
-
-def _gpu(gpu: Mapping[str, Any]) -> GpuFacts:
-    pcie, ecc, processes = gpu.get("pcie") or {}, gpu.get("ecc") or {}, gpu.get("processes")
->>>>>>> main
     return GpuFacts(
         number=gpu.id,
         name=gpu.name or "unknown GPU",

@@ -42,7 +42,6 @@ def gpu_checks(
     return list(decide(options, observe(options, world), default_temperatures).checks)
 
 
-<<<<<<< HEAD
 def gpus_and_checks(world: World) -> tuple[list[Gpu], list[Check]]:
     """Return what the driver says of each GPU, and the checks with all limits at their defaults.
 
@@ -57,13 +56,3 @@ def gpus_and_checks(world: World) -> tuple[list[Gpu], list[Check]]:
 def nvml() -> Any:
     """Return NVML's library. :raises MissingLibrary: nvidia-ml-py is not installed."""
     return import_pynvml()
-=======
-def checks_and_gpus(world: World) -> tuple[list[Check], list[dict[str, Any]]]:
-    """Return the checks with default options, and the GPUs as gpu_health returns them.
-
-    :raises MissingLibrary: as gpu_checks().
-    """
-    options = GpuOptions.from_mapping({})
-    plan = decide(options, observe(options, world))
-    return list(plan.checks), [report.to_dict() for report in plan.gpus]
->>>>>>> main
