@@ -67,7 +67,7 @@ HEALTHY = NodeFacts(
     durations={},
     disks={"sda": DiskHealth(True, 3)},
     certificates={"/c.pem": Validity(NOW - DAY, NOW + 90 * DAY)},
-    disk=filesystems.DiskFacts([ROOT], frozenset({"/"}), {}, {"/": USAGE}, {}),
+    disk=filesystems.DiskFacts([ROOT], frozenset({"/"}), {}, {"/": USAGE}, {}, {}),
     services=services.ServiceFacts(
         True, {"ssh": services.Unit("ssh.service", "loaded", "active", "running")}, []
     ),
@@ -75,7 +75,11 @@ HEALTHY = NodeFacts(
     gpu=[Check("gpu_count", "pass", "GPUs: 8"), Check("gpu_ecc", "pass", "no errors", "0")],
     network=network.NetworkFacts(
         kernel=network.RouteFacts(
-            [network.Route(0, "eth0", "10.0.0.1")], {"10.0.0.1": True}, False, True
+            [network.Route(0, "eth0", "10.0.0.1")],
+            {"10.0.0.1": True},
+            False,
+            True,
+            ("files", "dns"),
         ),
         names={"a.example": network.NameAnswer(network.RESOLVED, "10.0.0.9")},
         targets={"a:1": 0.01},
@@ -165,7 +169,7 @@ def test_durations_are_those_of_the_probes(options):
         Probe("updates"): 0.012,
     }
     disk = filesystems.DiskFacts(
-        [ROOT, FAR], frozenset({"/", "/far"}), {}, {"/": USAGE, "/far": USAGE}, {}
+        [ROOT, FAR], frozenset({"/", "/far"}), {}, {"/": USAGE, "/far": USAGE}, {}, {}
     )
     checks = _decide(HEALTHY._replace(durations=durations, disk=disk), options)
     timed = {key: check.duration_ms for key, check in checks.items()}
