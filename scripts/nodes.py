@@ -30,7 +30,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from house import BUILD, Problem, ask, digest, find_tool, install_command, locked, main_wrapper, packages_for, run, say, timed
+from common import BUILD, Problem, ask, digest, find_tool, install_command, locked, main_wrapper, packages_for, run, say, timed
 
 STATE = Path(os.environ.get("MLOPS_NODES_DIR") or BUILD / "nodes").absolute()
 KEY = STATE / "id_ed25519"

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import bench
 import setup
-from house import Problem, main_wrapper, say
+from common import Problem, main_wrapper, say
 
 SCAN, CLEAN = 2.5, 2.0
 FILES = int(os.environ.get("MLOPS_CLEANUP_FILES", "30000"))
