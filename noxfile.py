@@ -28,7 +28,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "scripts"))
 import nodes
 import setup
 from checks import Checks
-from common import BUILD, ROOT, Problem, ask, find_tool, install_command, interpreters, packages_for, run
+from common import (
+    BUILD,
+    ROOT,
+    Problem,
+    ask,
+    find_tool,
+    install_command,
+    interpreters,
+    packages_for,
+    run,
+)
 from versions import ANSIBLE_LINES, TARGET_PYTHONS
 
 nox.options.default_venv_backend = "none"
@@ -36,7 +46,16 @@ nox.options.sessions = ["lint", "typing", "unit"]
 
 CORE = "plugins/module_utils/_core"
 # Public content needs these and nothing else; anything else in the artifact is a failure.
-ARTIFACT_TOP = {"CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "bindep.txt", "requirements.txt"}
+ARTIFACT_TOP = {
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "FILES.json",
+    "LICENSE",
+    "MANIFEST.json",
+    "README.md",
+    "bindep.txt",
+    "requirements.txt",
+}
 ARTIFACT_TOP |= {"changelogs", "docs", "meta", "playbooks", "plugins", "roles"}
 ARTIFACT_TOP |= {"CODE_OF_CONDUCT.md", "MAINTAINING.md", "SECURITY.md"}
 # A deadline can be missed on a busy machine: a failed test runs twice more before it counts as failed, and the summary says so.
@@ -69,7 +88,20 @@ def describe(name: str) -> str:
 
 def project_files() -> list[str]:
     """The files that git knows or would add."""
-    listing = ask(["git", "-c", "safe.directory=*", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+    listing = ask(
+        [
+            "git",
+            "-c",
+            "safe.directory=*",
+            "-C",
+            ROOT,
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ]
+    )
     return [path for path in listing.split("\0") if path and (ROOT / path).exists()]
 
 
@@ -103,7 +135,9 @@ def ansible_test_environment(checks: Checks) -> dict[str, str]:
         if (real / name).exists() and not link.is_symlink():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(real / name)
-    env = checks.environment(HOME=str(home), PYENV_ROOT=os.environ.get("PYENV_ROOT") or str(real / ".pyenv"))
+    env = checks.environment(
+        HOME=str(home), PYENV_ROOT=os.environ.get("PYENV_ROOT") or str(real / ".pyenv")
+    )
     for name in ("ANSIBLE_HOME", "PYTHONNOUSERSITE"):
         env.pop(name)
     return env
@@ -126,12 +160,20 @@ def lint(session: nox.Session) -> None:
         checks.check("ruff check", [dev / "ruff", "check", "."])
         checks.check("ruff format", [dev / "ruff", "format", "--check", "."])
         checks.check("yamllint", [dev / "yamllint", "--strict", "."])
-        checks.check("ansible-lint, profile production", [dev / "ansible-lint", "--strict", "--nocolor"])
+        checks.check(
+            "ansible-lint, profile production", [dev / "ansible-lint", "--strict", "--nocolor"]
+        )
         if (ROOT / ".codespellrc").exists():
             checks.check("codespell", [dev / "codespell"])
-        for script in ("generate.py", "wording.py"):  # derived files, and the word list of our English
+        for script in (
+            "generate.py",
+            "wording.py",
+        ):  # derived files, and the word list of our English
             if (ROOT / "scripts" / script).exists():
-                checks.check(f"scripts/{script} --check", [dev / "python", ROOT / "scripts" / script, "--check"])
+                checks.check(
+                    f"scripts/{script} --check",
+                    [dev / "python", ROOT / "scripts" / script, "--check"],
+                )
         shell = [path for path in project_files() if path.endswith(".sh") or is_shell(ROOT / path)]
         if not find_tool("shellcheck"):
             checks.result.skip("shellcheck", install_command(["shellcheck"]))
@@ -146,7 +188,10 @@ def typing(session: nox.Session) -> None:
     with start(session) as checks:
         mypy = environment_bin("dev") / "mypy"
         checks.check("mypy: plugins and scripts", [mypy, "--config-file", "mypy.ini"])
-        checks.check("mypy: node command", [mypy, "--config-file", "mypy.ini", "roles/agent/files/mlfleet.py"])
+        checks.check(
+            "mypy: node command",
+            [mypy, "--config-file", "mypy.ini", "roles/agent/files/mlfleet.py"],
+        )
     finish(session, checks)
 
 
@@ -157,9 +202,17 @@ def docs(session: nox.Session) -> None:
         dev = environment_bin("dev")
         copy = copy_project(BUILD / "docs")
         env = checks.environment(ANSIBLE_COLLECTIONS_PATH=str(BUILD / "docs"))
-        argv = [dev / "antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", "."]
+        argv = [
+            dev / "antsibull-docs",
+            "lint-collection-docs",
+            "--plugin-docs",
+            "--skip-rstcheck",
+            ".",
+        ]
         checks.check("antsibull-docs lint-collection-docs", argv, cwd=copy, env=env)
-        checks.check("antsibull-changelog lint", [dev / "antsibull-changelog", "lint"], cwd=copy, env=env)
+        checks.check(
+            "antsibull-changelog lint", [dev / "antsibull-changelog", "lint"], cwd=copy, env=env
+        )
     finish(session, checks)
 
 
@@ -183,7 +236,14 @@ def unit(session: nox.Session) -> None:
                 checks.result.skip(f"_core, Python {version}", "no such interpreter here")
                 continue
             environment_bin(f"unit-{version}")
-            run_pytest(checks, f"_core, Python {version}", f"unit-{version}", [f"tests/unit/{CORE}"], "2", 60)
+            run_pytest(
+                checks,
+                f"_core, Python {version}",
+                f"unit-{version}",
+                [f"tests/unit/{CORE}"],
+                "2",
+                60,
+            )
     finish(session, checks)
 
 
@@ -208,7 +268,9 @@ def system(session: nox.Session) -> None:
     finish(session, checks)
 
 
-def run_pytest(checks: Checks, title: str, name: str, tests: list[str], workers: str, seconds: int) -> None:
+def run_pytest(
+    checks: Checks, title: str, name: str, tests: list[str], workers: str, seconds: int
+) -> None:
     """Run tests with pytest-xdist, with runtime and lock directories of their own."""
     runtime = checks.temporary / "run"
     runtime.mkdir(mode=0o700, exist_ok=True)
@@ -222,7 +284,11 @@ def run_pytest(checks: Checks, title: str, name: str, tests: list[str], workers:
 def mutation(session: nox.Session) -> None:
     """Mutate plans, guards and limits and see whether their tests notice."""
     with start(session) as checks:
-        argv = [environment_bin("dev") / "python", ROOT / "scripts" / "mutation.py", *session.posargs]
+        argv = [
+            environment_bin("dev") / "python",
+            ROOT / "scripts" / "mutation.py",
+            *session.posargs,
+        ]
         checks.check("mutation score", argv)
     finish(session, checks)
 
@@ -231,7 +297,9 @@ def mutation(session: nox.Session) -> None:
 def sanity(session: nox.Session) -> None:
     """Run every test of ansible-test sanity on both ansible-core lines, without an ignore file."""
     with start(session) as checks:
-        ignores = [path for path in project_files() if re.fullmatch(r"tests/sanity/ignore-.*\.txt", path)]
+        ignores = [
+            path for path in project_files() if re.fullmatch(r"tests/sanity/ignore-.*\.txt", path)
+        ]
         checks.result.record("no ignore files", not ignores, ", ".join(ignores))
         copy = copy_project(BUILD / "sanity")
         for name in ANSIBLE_LINES:
@@ -247,19 +315,45 @@ def sanity(session: nox.Session) -> None:
 def run_sanity(checks: Checks, name: str, binary: Path, copy: Path) -> None:
     """Run the sanity tests with one ansible-core and count them from what ansible-test prints."""
     version = ANSIBLE_LINES[name][1]
-    argv = [binary, "sanity", "--local", "--requirements", "--python", version, "--color", "no", "-v"]
-    done = checks.command([*argv, *checks.arguments], cwd=copy, env=ansible_test_environment(checks))
+    argv = [
+        binary,
+        "sanity",
+        "--local",
+        "--requirements",
+        "--python",
+        version,
+        "--color",
+        "no",
+        "-v",
+    ]
+    done = checks.command(
+        [*argv, *checks.arguments], cwd=copy, env=ansible_test_environment(checks)
+    )
     title = f"sanity ({describe(name)})"
     ran = list(dict.fromkeys(re.findall(r'^Running sanity test "([^"]+)"', done.stdout, re.M)))
-    summary = re.search(r"sanity test\(s\) listed below \(out of \d+\) failed[^\n]*\n((?:(?!\[).)*)", done.stdout, re.S)
-    failed = {line.split()[0] for line in (summary.group(1) if summary else "").splitlines() if line.strip()} & {t.split()[0] for t in ran}
-    failed |= {test.split()[0] for test in re.findall(r"^ERROR: Found \d+ (\S+) issue", done.stdout, re.M)}
+    summary = re.search(
+        r"sanity test\(s\) listed below \(out of \d+\) failed[^\n]*\n((?:(?!\[).)*)",
+        done.stdout,
+        re.S,
+    )
+    failed = {
+        line.split()[0]
+        for line in (summary.group(1) if summary else "").splitlines()
+        if line.strip()
+    } & {t.split()[0] for t in ran}
+    failed |= {
+        test.split()[0] for test in re.findall(r"^ERROR: Found \d+ (\S+) issue", done.stdout, re.M)
+    }
     for test in ran:
         checks.result.record(f"{title}: {test}", test.split()[0] not in failed, "see the log")
     fatal = re.search(r"^FATAL: (?!The \d+ sanity)(.*)$", done.stdout, re.M)
     if fatal or not ran or (done.returncode != 0 and not failed):
-        checks.result.record(title, False, f"ended early: {fatal.group(1)[:150] if fatal else done.returncode}")
-    for test, why in re.findall(r'^WARNING: Skipping sanity test "?([a-z0-9-]+)"? (.*)$', done.stdout, re.M):
+        checks.result.record(
+            title, False, f"ended early: {fatal.group(1)[:150] if fatal else done.returncode}"
+        )
+    for test, why in re.findall(
+        r'^WARNING: Skipping sanity test "?([a-z0-9-]+)"? (.*)$', done.stdout, re.M
+    ):
         checks.result.skip(f"{title}: {test}", why)
 
 
@@ -268,10 +362,18 @@ def readers(session: nox.Session) -> None:
     """Compare other projects' GPU readers with ours on the simulated GPUs."""
     with start(session) as checks:
         if not find_tool("gcc") and not find_tool("cc"):
-            checks.result.skip("third-party readers", f"no C compiler for the simulated GPUs ({install_command(packages_for(['gcc']))})")
+            checks.result.skip(
+                "third-party readers",
+                f"no C compiler for the simulated GPUs ({install_command(packages_for(['gcc']))})",
+            )
         else:
-            env = checks.environment(MLOPS_READERS_VENV=str(BUILD / "readers"), MLOPS_DEV_VENV=str(environment_bin("dev").parent))
-            checks.pytest("readers", environment_bin("readers") / "python", ["tests/third_party"], env=env)
+            env = checks.environment(
+                MLOPS_READERS_VENV=str(BUILD / "readers"),
+                MLOPS_DEV_VENV=str(environment_bin("dev").parent),
+            )
+            checks.pytest(
+                "readers", environment_bin("readers") / "python", ["tests/third_party"], env=env
+            )
     finish(session, checks)
 
 
@@ -281,20 +383,39 @@ def integration(session: nox.Session) -> None:
     with start(session) as checks:
         dev = environment_bin("dev")
         checks.pytest("playbooks", dev / "python", ["--timeout=600", "tests/playbooks"])
-        targets = sorted(path.parent.parent.name for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml"))
+        targets = sorted(
+            path.parent.parent.name
+            for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml")
+        )
         copy, env = copy_project(BUILD / "integration"), ansible_test_environment(checks)
-        argv = [dev / "ansible-test", "integration", "--local", "--python", ANSIBLE_LINES["dev"][1], "--color", "no"]
+        argv = [
+            dev / "ansible-test",
+            "integration",
+            "--local",
+            "--python",
+            ANSIBLE_LINES["dev"][1],
+            "--color",
+            "no",
+        ]
         argv += ["--allow-root", "--allow-unsupported", *session.posargs]
         for target in targets:
             if target.startswith(("setup_", "prepare_")):
                 continue
             done = checks.command([*argv, target], cwd=copy, env=env)
-            excluded = re.search(r"^WARNING: Excluding target tests marked (.*?):[^:]*$", done.stdout, re.M)
+            excluded = re.search(
+                r"^WARNING: Excluding target tests marked (.*?):[^:]*$", done.stdout, re.M
+            )
             if done.returncode == 0 and "All targets skipped." in done.stdout:
-                checks.result.skip(target, f"marked {excluded.group(1)}" if excluded else "see the log")
+                checks.result.skip(
+                    target, f"marked {excluded.group(1)}" if excluded else "see the log"
+                )
                 continue
             errors = re.findall(r"^(?:fatal|\[ERROR\]|FATAL|ERROR).*$", done.stdout, re.M)
-            checks.result.record(target, done.returncode == 0, (errors[0] if errors else f"ended with {done.returncode}")[:200])
+            checks.result.record(
+                target,
+                done.returncode == 0,
+                (errors[0] if errors else f"ended with {done.returncode}")[:200],
+            )
     finish(session, checks)
 
 
@@ -303,7 +424,14 @@ def build_artifact(checks: Checks) -> Path:
     output = BUILD / "artifact"
     shutil.rmtree(output, ignore_errors=True)
     copy = copy_project(BUILD / "artifact-source")
-    argv = [environment_bin("dev") / "ansible-galaxy", "collection", "build", copy, "--output-path", output]
+    argv = [
+        environment_bin("dev") / "ansible-galaxy",
+        "collection",
+        "build",
+        copy,
+        "--output-path",
+        output,
+    ]
     checks.check("collection build", argv)
     files = list(output.glob("mlops-fleet-*.tar.gz"))
     if not files:
@@ -327,7 +455,11 @@ def importer(session: nox.Session) -> None:
         with tarfile.open(artifact) as archive:
             members = archive.getnames()
         surprises = sorted({name.split("/")[0] for name in members} - ARTIFACT_TOP)
-        surprises += [name for name in members if "__pycache__" in name or name.endswith((".pyc", ".gitkeep", ".retry"))][:3]
+        surprises += [
+            name
+            for name in members
+            if "__pycache__" in name or name.endswith((".pyc", ".gitkeep", ".retry"))
+        ][:3]
         checks.result.record("only what users need", not surprises, f"also holds {surprises}")
         if use_installed(checks, artifact):
             galaxy_importer(checks, artifact)
@@ -339,19 +471,48 @@ def use_installed(checks: Checks, artifact: Path) -> bool:
     installed = BUILD / "installed"
     shutil.rmtree(installed, ignore_errors=True)
     env, dev = checks.environment(ANSIBLE_COLLECTIONS_PATH=str(installed)), environment_bin("dev")
-    argv = [dev / "ansible-galaxy", "collection", "install", artifact, "--collections-path", installed, "--no-deps"]
+    argv = [
+        dev / "ansible-galaxy",
+        "collection",
+        "install",
+        artifact,
+        "--collections-path",
+        installed,
+        "--no-deps",
+    ]
     if not checks.check("install into an empty path", argv, env=env):
         return False
-    checks.check("documentation of everything", [dev / "ansible-doc", "--metadata-dump", "mlops.fleet"], env=env)
+    checks.check(
+        "documentation of everything",
+        [dev / "ansible-doc", "--metadata-dump", "mlops.fleet"],
+        env=env,
+    )
     for playbook in sorted((installed / "ansible_collections/mlops/fleet/playbooks").glob("*.yml")):
         name = f"mlops.fleet.{playbook.stem}"
-        checks.check(f"syntax of {name}", [dev / "ansible-playbook", "--syntax-check", "--inventory", "localhost,", name], env=env)
+        checks.check(
+            f"syntax of {name}",
+            [dev / "ansible-playbook", "--syntax-check", "--inventory", "localhost,", name],
+            env=env,
+        )
     sample = BUILD / "run-sample"
     shutil.rmtree(sample, ignore_errors=True)
-    argv = [sys.executable, ROOT / "scripts" / "run.py", "--folder", sample, "--collections", installed]
+    argv = [
+        sys.executable,
+        ROOT / "scripts" / "run.py",
+        "--folder",
+        sample,
+        "--collections",
+        installed,
+    ]
     if checks.check("the sample run (make run) with the installed collection", argv):
-        for pattern in ("reports/maintenance-*.html", "reports/maintenance-*.json", "backups/models_backup_*.tar.gz"):
-            checks.result.record(f"the sample run left {pattern}", any(sample.glob(pattern)), "nothing there")
+        for pattern in (
+            "reports/maintenance-*.html",
+            "reports/maintenance-*.json",
+            "backups/models_backup_*.tar.gz",
+        ):
+            checks.result.record(
+                f"the sample run left {pattern}", any(sample.glob(pattern)), "nothing there"
+            )
     return True
 
 
@@ -363,16 +524,23 @@ def galaxy_importer(checks: Checks, artifact: Path) -> None:
         checks.result.skip("galaxy-importer", str(reason))
         return
     config = BUILD / "galaxy-importer.cfg"
-    config.write_text("[galaxy-importer]\nRUN_ANSIBLE_TEST = False\nRUN_FLAKE8 = False\nCHECK_CHANGELOG = True\n", encoding="utf-8")
+    config.write_text(
+        "[galaxy-importer]\nRUN_ANSIBLE_TEST = False\nRUN_FLAKE8 = False\nCHECK_CHANGELOG = True\n",
+        encoding="utf-8",
+    )
     env = checks.environment(GALAXY_IMPORTER_CONFIG=str(config))
     env["PATH"] = os.pathsep.join([str(binaries), env["PATH"]])
     work = BUILD / "importer-work"
     work.mkdir(exist_ok=True)
-    done = checks.command([binaries / "python", "-m", "galaxy_importer.main", artifact], cwd=work, env=env)
+    done = checks.command(
+        [binaries / "python", "-m", "galaxy_importer.main", artifact], cwd=work, env=env
+    )
     last = done.stdout.strip().splitlines()[-1:] or ["no output"]
     checks.result.record("galaxy-importer accepts it", done.returncode == 0, last[0][:200])
     complaints = re.findall(r"^(?:WARNING|ERROR): .*$", done.stdout, re.M)
-    checks.result.record("galaxy-importer has no complaint", not complaints, "; ".join(complaints)[:300])
+    checks.result.record(
+        "galaxy-importer has no complaint", not complaints, "; ".join(complaints)[:300]
+    )
 
 
 @nox.session
@@ -388,26 +556,43 @@ def molecule(session: nox.Session) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
             env = checks.environment(MOLECULE_EPHEMERAL_DIRECTORY=str(scratch))
             env["PATH"] = os.pathsep.join([str(binaries), env["PATH"]])
-            for scenario in sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")):
-                run_scenario(checks, scenario, [binaries / "molecule", "test", "--scenario-name", scenario, *session.posargs], env)
+            for scenario in sorted(
+                path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")
+            ):
+                run_scenario(
+                    checks,
+                    scenario,
+                    [binaries / "molecule", "test", "--scenario-name", scenario, *session.posargs],
+                    env,
+                )
     finish(session, checks)
 
 
-def run_scenario(checks: Checks, scenario: str, argv: list[str | Path], env: dict[str, str]) -> None:
+def run_scenario(
+    checks: Checks, scenario: str, argv: list[str | Path], env: dict[str, str]
+) -> None:
     """Run one molecule scenario and count its steps and the tests of its verify step."""
     done = checks.command(argv, env=env)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
     failed_before = checks.result.failed
-    for step, outcome in re.findall(r"^\S+ ➜ (\w+): Executed: (\w+)", plain.partition("DETAILS")[2], re.M):
-        if outcome != "Missing":  # a playbook that the scenario does not have, run by molecule's own clean-up
-            checks.result.record(f"{scenario}: {step}", outcome == "Successful", f"{outcome}, see the log")
+    for step, outcome in re.findall(
+        r"^\S+ ➜ (\w+): Executed: (\w+)", plain.partition("DETAILS")[2], re.M
+    ):
+        if (
+            outcome != "Missing"
+        ):  # a playbook that the scenario does not have, run by molecule's own clean-up
+            checks.result.record(
+                f"{scenario}: {step}", outcome == "Successful", f"{outcome}, see the log"
+            )
     cases = re.findall(r"=+ (?:.*?(\d+) failed)?.*?(\d+) passed.*? in ", plain)
     if cases:
         checks.result.passed += int(cases[-1][1])
         checks.result.failed += int(cases[-1][0] or 0)
     reruns = re.search(r"(\d+) rerun\b", plain)
     if reruns:
-        checks.result.notes.append(f"rerun: {scenario}: {reruns.group(1)} of its tests, see the log")
+        checks.result.notes.append(
+            f"rerun: {scenario}: {reruns.group(1)} of its tests, see the log"
+        )
     if done.returncode != 0 and checks.result.failed == failed_before:
         checks.result.record(scenario, False, f"molecule ended with {done.returncode}, see the log")
 
@@ -416,7 +601,11 @@ def run_scenario(checks: Checks, scenario: str, argv: list[str | Path], env: dic
 def bench(session: nox.Session) -> None:
     """Run every benchmark in tests/benchmarks, against an empty module and other tools."""
     with start(session) as checks:
-        argv = [environment_bin("dev") / "python", ROOT / "tests" / "benchmarks" / "bench.py", *session.posargs]
+        argv = [
+            environment_bin("dev") / "python",
+            ROOT / "tests" / "benchmarks" / "bench.py",
+            *session.posargs,
+        ]
         done = checks.command(argv)
         session.log(done.stdout)
         checks.result.record("benchmarks", done.returncode == 0, f"ended with {done.returncode}")

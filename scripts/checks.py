@@ -38,7 +38,10 @@ LOGS = BUILD / "logs"
 RESULTS = BUILD / "results"
 # What runs side by side. The first lane keeps the processors busy; the second mostly waits, and its members use the machine's own lock
 # directory, so that no two of them may run at the same time.
-LANES = (("lint", "typing", "docs", "unit", "system", "readers"), ("molecule", "integration", "sanity", "importer"))
+LANES = (
+    ("lint", "typing", "docs", "unit", "system", "readers"),
+    ("molecule", "integration", "sanity", "importer"),
+)
 LEFTOVERS_EXPECTED = (  # in the temporary directory of a session
     "containers-*",  # podman's, which keeps it between calls
     "podman-run-*",
@@ -46,7 +49,16 @@ LEFTOVERS_EXPECTED = (  # in the temporary directory of a session
     "pyright-*",
     "node-compile-cache",
 )
-NOT_OURS = ("tmp*", "bash_*", "systemd-private-*", "hsperfdata_*", "ssh-*", ".*", "pip-*", *LEFTOVERS_EXPECTED)  # in /tmp itself
+NOT_OURS = (
+    "tmp*",
+    "bash_*",
+    "systemd-private-*",
+    "hsperfdata_*",
+    "ssh-*",
+    ".*",
+    "pip-*",
+    *LEFTOVERS_EXPECTED,
+)  # in /tmp itself
 
 
 @dataclasses.dataclass
@@ -101,7 +113,9 @@ class Checks:
 
     def __enter__(self) -> Checks:
         self.log = self.log_path.open("w", encoding="utf-8", errors="replace")
-        self.temporary = Path(tempfile.mkdtemp(prefix="mlops-", dir="/tmp"))  # a short path: sockets are made below it
+        self.temporary = Path(
+            tempfile.mkdtemp(prefix="mlops-", dir="/tmp")
+        )  # a short path: sockets are made below it
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
@@ -110,14 +124,22 @@ class Checks:
         elif isinstance(error, (Problem, OSError, ValueError, subprocess.SubprocessError)):
             self.result.record(self.name, False, str(error))
         left = unexpected(os.listdir(self.temporary), LEFTOVERS_EXPECTED)
-        self.result.record("nothing left in the temporary directory", not left, ", ".join(left[:10]))
-        run(["rm", "-rf", self.temporary], check=False)  # shutil.rmtree gives up on the very deep trees that some tests make
+        self.result.record(
+            "nothing left in the temporary directory", not left, ", ".join(left[:10])
+        )
+        run(
+            ["rm", "-rf", self.temporary], check=False
+        )  # shutil.rmtree gives up on the very deep trees that some tests make
         self.result.seconds = time.monotonic() - self.start
         self.log.writelines(f"{note}\n" for note in self.result.notes)
         self.log.close()
-        self.result_path.write_text(json.dumps(dataclasses.asdict(self.result), indent=1) + "\n", encoding="utf-8")
+        self.result_path.write_text(
+            json.dumps(dataclasses.asdict(self.result), indent=1) + "\n", encoding="utf-8"
+        )
         report(self.name, self.result)
-        return error is None or isinstance(error, (Problem, OSError, ValueError, subprocess.SubprocessError, setup.Unavailable))
+        return error is None or isinstance(
+            error, (Problem, OSError, ValueError, subprocess.SubprocessError, setup.Unavailable)
+        )
 
     @property
     def good(self) -> bool:
@@ -125,14 +147,35 @@ class Checks:
 
     def environment(self, **more: str) -> dict[str, str]:
         """The environment of every command: this checkout's collections path only, our tools first, nothing of an outer shell's set-up."""
-        env = {key: value for key, value in setup.clean_environment().items() if not key.startswith(("ANSIBLE_", "NOX_"))}
-        tools = [str(BUILD / "dev" / "bin"), env.get("PATH", ""), "/usr/sbin", "/sbin", str(BUILD / "tools" / "usr" / "bin")]
-        env.update(PATH=os.pathsep.join(tools), TMPDIR=str(self.temporary), LC_ALL="C.UTF-8", PYTHONDONTWRITEBYTECODE="1")
-        env.update(ANSIBLE_COLLECTIONS_PATH=str(setup.COLLECTIONS), ANSIBLE_NOCOLOR="1", ANSIBLE_LOCALHOST_WARNING="False")
+        env = {
+            key: value
+            for key, value in setup.clean_environment().items()
+            if not key.startswith(("ANSIBLE_", "NOX_"))
+        }
+        tools = [
+            str(BUILD / "dev" / "bin"),
+            env.get("PATH", ""),
+            "/usr/sbin",
+            "/sbin",
+            str(BUILD / "tools" / "usr" / "bin"),
+        ]
+        env.update(
+            PATH=os.pathsep.join(tools),
+            TMPDIR=str(self.temporary),
+            LC_ALL="C.UTF-8",
+            PYTHONDONTWRITEBYTECODE="1",
+        )
+        env.update(
+            ANSIBLE_COLLECTIONS_PATH=str(setup.COLLECTIONS),
+            ANSIBLE_NOCOLOR="1",
+            ANSIBLE_LOCALHOST_WARNING="False",
+        )
         env.update(ANSIBLE_HOME=str(BUILD / "ansible-home"))
         return {**env, **more}
 
-    def command(self, argv: list[Any], live: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, argv: list[Any], live: bool = True, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command and return its output, which goes to the log too.
 
         Without `live` the log gets it in one piece at the end, for commands that run side by side.
@@ -164,7 +207,10 @@ class Checks:
     def check(self, title: str, argv: list[Any], **options: Any) -> bool:
         """Run a command that is one check: its exit code decides."""
         done = self.command(argv, **options)
-        last = next((line for line in reversed(done.stdout.strip().splitlines()) if line.strip()), "no output")
+        last = next(
+            (line for line in reversed(done.stdout.strip().splitlines()) if line.strip()),
+            "no output",
+        )
         return self.result.record(title, done.returncode == 0, last.strip()[:200])
 
     def pytest(self, title: str, python: Path, arguments: list[Any], **options: Any) -> None:
@@ -174,11 +220,22 @@ class Checks:
         report_path.unlink(missing_ok=True)
         options.setdefault("env", self.environment())
         base = Path(options["env"]["TMPDIR"]) / slug[-24:].strip("-")
-        argv = [python, "-m", "pytest", "-q", "-raR", "--durations=15", f"--junitxml={report_path}", f"--basetemp={base}"]
+        argv = [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-raR",
+            "--durations=15",
+            f"--junitxml={report_path}",
+            f"--basetemp={base}",
+        ]
         done = self.command([*argv, *arguments, *self.arguments], **options)
         run(["rm", "-rf", base], check=False)
         if not report_path.exists():
-            self.result.record(title, False, f"pytest ended with {done.returncode} and no report, see the log")
+            self.result.record(
+                title, False, f"pytest ended with {done.returncode} and no report, see the log"
+            )
             return
         self.count(title, done.returncode, report_path)
         for test in sorted(set(re.findall(r"^RERUN (\S.*?)(?: - .*)?$", done.stdout, re.M))):
@@ -186,14 +243,19 @@ class Checks:
 
     def count(self, title: str, code: int, report_path: Path) -> None:
         """Take the cases of a JUnit report into the counts; of a test that ran again, the last attempt."""
-        cases = {(case.get("classname"), case.get("name")): case for case in ElementTree.parse(report_path).getroot().iter("testcase")}
+        cases = {
+            (case.get("classname"), case.get("name")): case
+            for case in ElementTree.parse(report_path).getroot().iter("testcase")
+        }
         before = self.result.failed
         for (module, test), case in cases.items():
             trouble, skipped = case.find("failure"), case.find("skipped")
             trouble = trouble if trouble is not None else case.find("error")
             name = f"{title}: {module}::{test}"
             if trouble is not None:
-                self.result.record(name, False, ((trouble.get("message") or "").splitlines() or [""])[0][:160])
+                self.result.record(
+                    name, False, ((trouble.get("message") or "").splitlines() or [""])[0][:160]
+                )
             elif skipped is not None:
                 self.result.skip(name, skipped.get("message") or "")
             else:
@@ -206,15 +268,21 @@ class Checks:
 
 def unexpected(names: list[str], patterns: tuple[str, ...]) -> list[str]:
     """The names that no pattern allows, sorted."""
-    return sorted(name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns))
+    return sorted(
+        name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+    )
 
 
 def report(name: str, result: Result) -> None:
     """Print a session's outcome: failures and reruns one by one, skipped checks with equal reasons in one line."""
     say(f"== {name}: log in {os.path.relpath(LOGS / f'{name}.log')}")
-    for note in [note for note in result.notes if note.startswith(("failed", "rerun"))][:30] + fold_skips(result.notes):
+    for note in [note for note in result.notes if note.startswith(("failed", "rerun"))][
+        :30
+    ] + fold_skips(result.notes):
         say(f"   {note}")
-    say(f"   {result.summary}: {result.passed} passed, {result.failed} failed, {result.skipped} skipped in {result.seconds:.0f} s")
+    say(
+        f"   {result.summary}: {result.passed} passed, {result.failed} failed, {result.skipped} skipped in {result.seconds:.0f} s"
+    )
 
 
 def fold_skips(notes: list[str]) -> list[str]:
@@ -224,7 +292,10 @@ def fold_skips(notes: list[str]) -> list[str]:
         if note.startswith("skipped: "):
             title, _sign, why = note[len("skipped: ") :].rpartition(": ")
             reasons.setdefault(why, []).append(title)
-    return [f"skipped: {titles[0]}{f' and {len(titles) - 1} more' if len(titles) > 1 else ''}: {why}" for why, titles in reasons.items()]
+    return [
+        f"skipped: {titles[0]}{f' and {len(titles) - 1} more' if len(titles) > 1 else ''}: {why}"
+        for why, titles in reasons.items()
+    ]
 
 
 def run_session(name: str, arguments: list[str]) -> Result:
@@ -270,8 +341,14 @@ def run_lanes(names: list[str], arguments: list[str]) -> dict[str, Result]:
 
 def main() -> int:
     known = [name for lane in LANES for name in lane]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("session", nargs="*", help=f"{', '.join(known)}, or any other session of noxfile.py (default: the ones named here)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "session",
+        nargs="*",
+        help=f"{', '.join(known)}, or any other session of noxfile.py (default: the ones named here)",
+    )
     own, arguments = sys.argv[1:], []
     if "--" in own:
         own, arguments = own[: own.index("--")], own[own.index("--") + 1 :]
@@ -294,9 +371,15 @@ def main() -> int:
     say()
     say(f"{'session':<14}{'result':<15}{'passed':>7}{'failed':>8}{'skipped':>9}{'seconds':>9}")
     for name, result in results.items():
-        say(f"{name:<14}{result.summary:<15}{result.passed:>7}{result.failed:>8}{result.skipped:>9}{result.seconds:>9.0f}")
-    passed, failed, skipped = (sum(counts) for counts in zip(*((r.passed, r.failed, r.skipped) for r in results.values())))
-    say(f"{'together':<14}{'':<15}{passed:>7}{failed:>8}{skipped:>9}{time.monotonic() - start:>9.0f}")
+        say(
+            f"{name:<14}{result.summary:<15}{result.passed:>7}{result.failed:>8}{result.skipped:>9}{result.seconds:>9.0f}"
+        )
+    passed, failed, skipped = (
+        sum(counts) for counts in zip(*((r.passed, r.failed, r.skipped) for r in results.values()))
+    )
+    say(
+        f"{'together':<14}{'':<15}{passed:>7}{failed:>8}{skipped:>9}{time.monotonic() - start:>9.0f}"
+    )
     say()
     say(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed or not (passed or skipped) else 0

@@ -49,7 +49,14 @@ PACKAGES = {
 # Packages that would start a service: only their programs are wanted, unpacked into .build/tools.
 UNPACKED = {"prometheus", "prometheus-alertmanager"}
 # netavark lives outside PATH, and root's tools may be missing from the PATH of cron or CI.
-EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/podman", "/usr/libexec/podman", "/usr/local/libexec/podman")
+EXTRA_PATH = (
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/sbin",
+    "/usr/lib/podman",
+    "/usr/libexec/podman",
+    "/usr/local/libexec/podman",
+)
 
 
 class Problem(Exception):
@@ -69,12 +76,19 @@ def demand_python() -> None:
         if tuple(map(int, version.split("."))) >= OLDEST and interpreter(version):
             os.execv(str(interpreter(version)), [str(interpreter(version)), *sys.argv])
     wanted = ".".join(map(str, OLDEST))
-    sys.exit(f"Python {wanted} or newer is needed, this is {sys.version.split()[0]}. Install one: {install_command(['python3'])}")
+    sys.exit(
+        f"Python {wanted} or newer is needed, this is {sys.version.split()[0]}. Install one: {install_command(['python3'])}"
+    )
 
 
 def find_tool(name: str) -> str | None:
     """The path of a program, looked for in PATH and where system tools hide; None where there is none."""
-    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *EXTRA_PATH, str(BUILD / "tools" / "usr" / "bin")]))
+    return shutil.which(
+        name,
+        path=os.pathsep.join(
+            [os.environ.get("PATH", ""), *EXTRA_PATH, str(BUILD / "tools" / "usr" / "bin")]
+        ),
+    )
 
 
 def packages_for(tools: list[str]) -> list[str]:
@@ -106,7 +120,9 @@ def run(argv: list[str | Path], **options) -> subprocess.CompletedProcess:
         raise Problem(f"could not start {argv[0]}: {error}") from error
     if check and done.returncode != 0:
         words = "\n".join((done.stdout or "").strip().splitlines()[-15:])
-        raise Problem(f"{shlex.join(argv)} ended with {done.returncode}" + (f":\n{words}" if words else ""))
+        raise Problem(
+            f"{shlex.join(argv)} ended with {done.returncode}" + (f":\n{words}" if words else "")
+        )
     return done
 
 
@@ -118,7 +134,9 @@ def ask(argv: list[str | Path], **options) -> str:
     except OSError as error:
         raise Problem(f"could not start {argv[0]}: {error}") from error
     if done.returncode != 0:
-        raise Problem(f"{shlex.join(argv)} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}")
+        raise Problem(
+            f"{shlex.join(argv)} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
+        )
     return done.stdout.strip()
 
 
@@ -151,7 +169,9 @@ def _answers(candidate: Path | str, version: str) -> bool:
     """Whether a candidate really is that Python: a pyenv shim exists for versions that are not selected and then fails."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
-        done = subprocess.run([str(candidate), "-c", code], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            [str(candidate), "-c", code], capture_output=True, text=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0 and done.stdout.strip() == version

@@ -30,7 +30,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import BUILD, Problem, ask, digest, find_tool, install_command, locked, main_wrapper, packages_for, run, say, timed
+from common import (
+    BUILD,
+    Problem,
+    ask,
+    digest,
+    find_tool,
+    install_command,
+    locked,
+    main_wrapper,
+    packages_for,
+    run,
+    say,
+    timed,
+)
 
 STATE = Path(os.environ.get("MLOPS_NODES_DIR") or BUILD / "nodes").absolute()
 KEY = STATE / "id_ed25519"
@@ -92,7 +105,9 @@ def obstacle(ready_image: bool = False) -> str:
         return "booted nodes without root need cgroup version 2, which this machine has not. Run it as root"
     if rootless():
         user = pwd.getpwuid(os.getuid()).pw_name
-        ranges = Path("/etc/subuid").read_text(encoding="utf-8") if Path("/etc/subuid").exists() else ""
+        ranges = (
+            Path("/etc/subuid").read_text(encoding="utf-8") if Path("/etc/subuid").exists() else ""
+        )
         if not any(line.split(":")[0] in (user, str(os.getuid())) for line in ranges.splitlines()):
             return f"{user} has no subordinate user numbers. Give some: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
     return ""
@@ -129,7 +144,10 @@ def limit_flags() -> list[str]:
     if rootless() or can_raise_limits():
         return []
     flags = []
-    for name, number, usual in (("nofile", resource.RLIMIT_NOFILE, 4096), ("nproc", resource.RLIMIT_NPROC, 30000)):
+    for name, number, usual in (
+        ("nofile", resource.RLIMIT_NOFILE, 4096),
+        ("nproc", resource.RLIMIT_NPROC, 30000),
+    ):
         hard = resource.getrlimit(number)[1]
         value = usual if hard == resource.RLIM_INFINITY else min(hard, usual)
         flags.append(f"--ulimit={name}={value}:{value}")
@@ -146,14 +164,21 @@ def image_name(release: str) -> str:
         return ready
     if release not in RELEASES:
         raise Problem(f"unknown release {release!r}: choose {' or '.join(RELEASES)}")
-    recipe = json.dumps([release, NODE_PACKAGES, CUSTOMIZE, os.environ.get("MLOPS_DEBIAN_MIRROR", "")])
+    recipe = json.dumps(
+        [release, NODE_PACKAGES, CUSTOMIZE, os.environ.get("MLOPS_DEBIAN_MIRROR", "")]
+    )
     return f"localhost/mlops-fleet-node:{release}-{digest(recipe)}"
 
 
 def have_image(name: str) -> bool:
     """Whether podman holds the image."""
     env = environment()
-    return subprocess.run([find_tool("podman") or "podman", "image", "exists", name], env=env, check=False).returncode == 0
+    return (
+        subprocess.run(
+            [find_tool("podman") or "podman", "image", "exists", name], env=env, check=False
+        ).returncode
+        == 0
+    )
 
 
 def build_image(release: str) -> str:
@@ -168,15 +193,33 @@ def build_image(release: str) -> str:
             podman("pull", name)
             return name
         with timed() as seconds, tempfile.TemporaryDirectory(dir=STATE) as folder:
-            say(f"image {name}: downloading {len(NODE_PACKAGES)} packages and what they need (minutes, once)")
+            say(
+                f"image {name}: downloading {len(NODE_PACKAGES)} packages and what they need (minutes, once)"
+            )
             tarball = Path(folder) / "node.tar"
-            argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(NODE_PACKAGES)}"]
+            argv = [
+                "mmdebstrap",
+                "--quiet",
+                "--variant=minbase",
+                f"--include={','.join(NODE_PACKAGES)}",
+            ]
             argv += [f"--customize-hook={hook}" for hook in CUSTOMIZE]
             argv += [release, str(tarball)]
             if os.environ.get("MLOPS_DEBIAN_MIRROR"):
                 argv.append(os.environ["MLOPS_DEBIAN_MIRROR"])
-            run(argv, capture=True, env={**os.environ, "LC_ALL": "C.UTF-8"}, stdin=subprocess.DEVNULL)
-            podman("import", "--change=CMD=/sbin/init", "--change=STOPSIGNAL=SIGRTMIN+3", str(tarball), name)
+            run(
+                argv,
+                capture=True,
+                env={**os.environ, "LC_ALL": "C.UTF-8"},
+                stdin=subprocess.DEVNULL,
+            )
+            podman(
+                "import",
+                "--change=CMD=/sbin/init",
+                "--change=STOPSIGNAL=SIGRTMIN+3",
+                str(tarball),
+                name,
+            )
             say(f"image {name}: ready after {seconds():.0f} s")
     return name
 
@@ -188,7 +231,20 @@ def key_pair() -> Path:
     """The key that opens the nodes, made on first use; returns the private half's path."""
     with locked(STATE / "key.lock"):
         if not KEY.exists():
-            run([find_tool("ssh-keygen") or "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "mlops-fleet-test-nodes", "-f", KEY])
+            run(
+                [
+                    find_tool("ssh-keygen") or "ssh-keygen",
+                    "-q",
+                    "-t",
+                    "ed25519",
+                    "-N",
+                    "",
+                    "-C",
+                    "mlops-fleet-test-nodes",
+                    "-f",
+                    KEY,
+                ]
+            )
     return KEY
 
 
@@ -199,7 +255,9 @@ def container(group: str, name: str) -> str:
 
 def running(group: str) -> list[dict]:
     """The nodes of a group as podman sees them: name, address, port, release, full."""
-    names = podman("ps", "--all", "--filter", f"label={LABEL}={group}", "--format", "{{.Names}}").split()
+    names = podman(
+        "ps", "--all", "--filter", f"label={LABEL}={group}", "--format", "{{.Names}}"
+    ).split()
     nodes = []
     for name in sorted(names):
         data = json.loads(podman("inspect", name))[0]
@@ -236,7 +294,17 @@ def parse_node(text: str) -> tuple[str, str, bool]:
 def start(group: str, name: str, release: str, full: bool) -> None:
     """Start one node (a node of that name that is left over is replaced)."""
     image = build_image(release)
-    argv = ["run", "--detach", "--name", container(group, name), "--replace", "--hostname", name, "--systemd=always", "--pull=never"]
+    argv = [
+        "run",
+        "--detach",
+        "--name",
+        container(group, name),
+        "--replace",
+        "--hostname",
+        name,
+        "--systemd=always",
+        "--pull=never",
+    ]
     argv += [
         "--label",
         f"{LABEL}={group}",
@@ -261,21 +329,36 @@ def await_boot(node: dict, deadline: float) -> None:
     public = KEY.with_suffix(".pub").read_text(encoding="utf-8")
     podman_path = find_tool("podman") or "podman"
     install = "umask 077; mkdir -p /root/.ssh && cat > /root/.ssh/authorized_keys"
-    run([podman_path, "exec", "-i", node["container"], "sh", "-c", install], input=public, env=environment(), capture=True)
+    run(
+        [podman_path, "exec", "-i", node["container"], "sh", "-c", install],
+        input=public,
+        env=environment(),
+        capture=True,
+    )
     state = words = ""
     while time.monotonic() < deadline:
         argv = [podman_path, "exec", node["container"], "systemctl", "is-system-running"]
-        state = run(argv, env=environment(), check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.strip()
+        state = run(
+            argv, env=environment(), check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ).stdout.strip()
         if state in ("running", "degraded"):
-            login = run([*ssh_command(node), "true"], capture=True, check=False, stdin=subprocess.DEVNULL)
+            login = run(
+                [*ssh_command(node), "true"], capture=True, check=False, stdin=subprocess.DEVNULL
+            )
             words = login.stdout.strip()
             if login.returncode == 0:
                 if state == "degraded":
-                    failed = podman("exec", node["container"], "systemctl", "--failed", "--plain", "--no-legend")
-                    say(f"node {node['name']}: booted, with failed units: {' '.join(line.split()[0] for line in failed.splitlines())}")
+                    failed = podman(
+                        "exec", node["container"], "systemctl", "--failed", "--plain", "--no-legend"
+                    )
+                    say(
+                        f"node {node['name']}: booted, with failed units: {' '.join(line.split()[0] for line in failed.splitlines())}"
+                    )
                 return
         time.sleep(0.5)
-    raise Problem(f"node {node['name']} ({node['container']}) did not come up in {BOOT_SECONDS} s: systemd says {state!r}, ssh says {words!r}")
+    raise Problem(
+        f"node {node['name']} ({node['container']}) did not come up in {BOOT_SECONDS} s: systemd says {state!r}, ssh says {words!r}"
+    )
 
 
 SSH_OPTIONS = {
@@ -292,7 +375,17 @@ SSH_OPTIONS = {
 def ssh_command(node: dict) -> list[str]:
     """The ssh command line that reaches a node."""
     options = [part for key, value in SSH_OPTIONS.items() for part in ("-o", f"{key}={value}")]
-    return [find_tool("ssh") or "ssh", "-F", "/dev/null", "-i", str(KEY), "-p", str(node["port"]), *options, f"root@{node['address']}"]
+    return [
+        find_tool("ssh") or "ssh",
+        "-F",
+        "/dev/null",
+        "-i",
+        str(KEY),
+        "-p",
+        str(node["port"]),
+        *options,
+        f"root@{node['address']}",
+    ]
 
 
 def inventory(group: str) -> dict:
@@ -330,19 +423,25 @@ def up(group: str, wanted: list[str]) -> None:
         for node in running(group):
             if node["name"] in names:
                 await_boot(node, deadline)
-        say(f"nodes {', '.join(name for name, _r, _f in nodes)}: booted and reachable after {seconds():.0f} s")
+        say(
+            f"nodes {', '.join(name for name, _r, _f in nodes)}: booted and reachable after {seconds():.0f} s"
+        )
 
 
 def down(group: str) -> None:
     """Remove all nodes of a group."""
-    names = podman("ps", "--all", "--filter", f"label={LABEL}={group}", "--format", "{{.Names}}").split()
+    names = podman(
+        "ps", "--all", "--filter", f"label={LABEL}={group}", "--format", "{{.Names}}"
+    ).split()
     if names:
         podman("rm", "--force", "--time=2", "--volumes", *names)
         say(f"removed {', '.join(sorted(names))}")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="say what this machine lacks for nodes")
     image = commands.add_parser("image", help="build images where they are missing")
@@ -373,7 +472,9 @@ def main() -> int:
     elif given.command == "ssh-config":
         demand_tools(ready_image=True)
         for node in running(given.group):
-            say(f"Host {node['name']}\n  HostName {node['address']}\n  Port {node['port']}\n  User root\n  IdentityFile {KEY}")
+            say(
+                f"Host {node['name']}\n  HostName {node['address']}\n  Port {node['port']}\n  User root\n  IdentityFile {KEY}"
+            )
             for key, value in SSH_OPTIONS.items():
                 say(f"  {key} {value}")
     else:

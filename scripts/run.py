@@ -30,7 +30,9 @@ def open_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise Problem(f"{folder} is a file. Name another folder with MLOPS_RUN_DIR.")
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
-        raise Problem(f"{folder} holds things that no earlier run made. Name an empty or a new folder with MLOPS_RUN_DIR.")
+        raise Problem(
+            f"{folder} holds things that no earlier run made. Name an empty or a new folder with MLOPS_RUN_DIR."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).write_text("made by `make run`; this folder may be removed\n", encoding="utf-8")
 
@@ -39,7 +41,11 @@ def lay_out(folder: Path, python: Path) -> None:
     """Lay out the sample anew, but keep models that are there: unchanged models need no new backup, and a second run shows that."""
     for name in ("experiments", "checkpoints", "logs"):
         shutil.rmtree(folder / "sample" / name, ignore_errors=True)
-    subprocess.run([str(python), str(ROOT / "scripts" / "sample.py"), str(folder / "sample")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [str(python), str(ROOT / "scripts" / "sample.py"), str(folder / "sample")],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def variables(folder: Path) -> dict:
@@ -52,9 +58,25 @@ def variables(folder: Path) -> dict:
         "maintenance_health_state_file": str(folder / "state" / "health.json"),
         # A ctime can't be set back, so fresh sample data is never old by it: here the modification time decides.
         "maintenance_cleanup_targets": [
-            {"name": "experiments", "path": str(sample / "experiments"), "retention_days": 30, "age_by": "mtime"},
-            {"name": "checkpoints", "path": str(sample / "checkpoints"), "retention_days": 7, "age_by": "mtime"},
-            {"name": "logs", "path": str(sample / "logs"), "pattern": "ml-*", "retention_days": 14, "age_by": "mtime"},
+            {
+                "name": "experiments",
+                "path": str(sample / "experiments"),
+                "retention_days": 30,
+                "age_by": "mtime",
+            },
+            {
+                "name": "checkpoints",
+                "path": str(sample / "checkpoints"),
+                "retention_days": 7,
+                "age_by": "mtime",
+            },
+            {
+                "name": "logs",
+                "path": str(sample / "logs"),
+                "pattern": "ml-*",
+                "retention_days": 14,
+                "age_by": "mtime",
+            },
         ],
         "maintenance_cleanup_report_path": str(folder / "state" / "cleanup.json"),
         "fleet_report_dir": str(folder / "reports"),
@@ -67,9 +89,17 @@ def main() -> int:
     own, extra = sys.argv[1:], []
     if "--" in own:
         own, extra = own[: own.index("--")], own[own.index("--") + 1 :]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(os.environ.get("MLOPS_RUN_DIR") or "mlops-fleet-run"))
-    parser.add_argument("--collections", type=Path, help="a collections path that holds an installed mlops.fleet, instead of this checkout")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path(os.environ.get("MLOPS_RUN_DIR") or "mlops-fleet-run")
+    )
+    parser.add_argument(
+        "--collections",
+        type=Path,
+        help="a collections path that holds an installed mlops.fleet, instead of this checkout",
+    )
     given = parser.parse_args(own)
     folder = given.folder.expanduser().absolute()
     try:
@@ -80,22 +110,58 @@ def main() -> int:
     open_folder(folder)
     lay_out(folder, python)
     (folder / "state").mkdir(exist_ok=True)
-    (folder / "vars.json").write_text(json.dumps(variables(folder), indent=2) + "\n", encoding="utf-8")
-    host = {"ansible_connection": "local", "ansible_python_interpreter": str(python), "ansible_remote_tmp": str(folder / "tmp")}
+    (folder / "vars.json").write_text(
+        json.dumps(variables(folder), indent=2) + "\n", encoding="utf-8"
+    )
+    host = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": str(python),
+        "ansible_remote_tmp": str(folder / "tmp"),
+    }
     inventory = {"all": {"hosts": {"localhost": host}}}
     (folder / "inventory.json").write_text(json.dumps(inventory, indent=2) + "\n", encoding="utf-8")
 
-    env = {key: value for key, value in setup.clean_environment().items() if not key.startswith("ANSIBLE_")}
-    env.update(ANSIBLE_COLLECTIONS_PATH=str(collections), ANSIBLE_HOME=str(folder / "tmp"), ANSIBLE_LOCAL_TEMP=str(folder / "tmp"))
-    env["MLOPS_FLEET_LOCK_DIR"] = str(folder / "state" / "lock")  # modules run on this machine inherit it
-    env.update(PYTHONDONTWRITEBYTECODE="1", ANSIBLE_LOCALHOST_WARNING="False", ANSIBLE_FORCE_COLOR="1" if sys.stdout.isatty() else "0")
+    env = {
+        key: value
+        for key, value in setup.clean_environment().items()
+        if not key.startswith("ANSIBLE_")
+    }
+    env.update(
+        ANSIBLE_COLLECTIONS_PATH=str(collections),
+        ANSIBLE_HOME=str(folder / "tmp"),
+        ANSIBLE_LOCAL_TEMP=str(folder / "tmp"),
+    )
+    env["MLOPS_FLEET_LOCK_DIR"] = str(
+        folder / "state" / "lock"
+    )  # modules run on this machine inherit it
+    env.update(
+        PYTHONDONTWRITEBYTECODE="1",
+        ANSIBLE_LOCALHOST_WARNING="False",
+        ANSIBLE_FORCE_COLOR="1" if sys.stdout.isatty() else "0",
+    )
     env["PATH"] = os.pathsep.join([str(python.parent), env.get("PATH", "")])
-    argv = [str(python.parent / "ansible-playbook"), "--inventory", str(folder / "inventory.json"), "--extra-vars", f"@{folder / 'vars.json'}"]
-    done = subprocess.run([*argv, "mlops.fleet.maintenance", *extra], env=env, cwd=folder, check=False)
+    argv = [
+        str(python.parent / "ansible-playbook"),
+        "--inventory",
+        str(folder / "inventory.json"),
+        "--extra-vars",
+        f"@{folder / 'vars.json'}",
+    ]
+    done = subprocess.run(
+        [*argv, "mlops.fleet.maintenance", *extra], env=env, cwd=folder, check=False
+    )
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     say()
-    for title, pattern in (("report (page)", "reports/*.html"), ("report (data)", "reports/*.json"), ("backup", "backups/models_backup_*.tar.gz")):
-        newest = max(folder.glob(pattern), key=lambda path: (path.stat().st_mtime, -len(path.name)), default=None)
+    for title, pattern in (
+        ("report (page)", "reports/*.html"),
+        ("report (data)", "reports/*.json"),
+        ("backup", "backups/models_backup_*.tar.gz"),
+    ):
+        newest = max(
+            folder.glob(pattern),
+            key=lambda path: (path.stat().st_mtime, -len(path.name)),
+            default=None,
+        )
         say(f"{title:<15} {newest or 'none was written'}")
     say(f"{'sample':<15} {folder / 'sample'}")
     if done.returncode != 0:

@@ -42,7 +42,11 @@ def safetensors(path: Path, tensors: dict[str, tuple[int, ...]], seed: int) -> i
         size = 2
         for edge in shape:
             size *= edge
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [offset, offset + size]}
+        header[name] = {
+            "dtype": "BF16",
+            "shape": list(shape),
+            "data_offsets": [offset, offset + size],
+        }
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -64,25 +68,52 @@ def tokenizer(path: Path, size: int) -> None:
         left, right = chr(97 + number % 26), chr(97 + number // 26 % 26)
         merges.append(f"{left} {right}{number // 676}")
         vocabulary[f"{left}{right}{number // 676}"] = 256 + number
-    write_json(path, {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": vocabulary, "merges": merges}})
+    write_json(
+        path,
+        {
+            "version": "1.0",
+            "added_tokens": [],
+            "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
+        },
+    )
 
 
 def models(root: Path) -> None:
     """One model in one file, one in shards."""
     one = root / "bert-classifier"
-    safetensors(one / "model.safetensors", {"bert.embeddings.word_embeddings.weight": (4096, 256), "classifier.weight": (2, 256)}, 1)
-    write_json(one / "config.json", {"architectures": ["BertForSequenceClassification"], "hidden_size": 256, "vocab_size": 4096})
+    safetensors(
+        one / "model.safetensors",
+        {"bert.embeddings.word_embeddings.weight": (4096, 256), "classifier.weight": (2, 256)},
+        1,
+    )
+    write_json(
+        one / "config.json",
+        {
+            "architectures": ["BertForSequenceClassification"],
+            "hidden_size": 256,
+            "vocab_size": 4096,
+        },
+    )
     tokenizer(one / "tokenizer.json", 2000)
 
     many = root / "llama-small"
     weight_map, total = {}, 0
     for number in range(1, 4):
         name = f"model-{number:05d}-of-00003.safetensors"
-        tensors = {f"model.layers.{number}.mlp.up_proj.weight": (1024, 512), f"model.layers.{number}.input_layernorm.weight": (512,)}
+        tensors = {
+            f"model.layers.{number}.mlp.up_proj.weight": (1024, 512),
+            f"model.layers.{number}.input_layernorm.weight": (512,),
+        }
         total += safetensors(many / name, tensors, 10 + number)
         weight_map.update(dict.fromkeys(tensors, name))
-    write_json(many / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
-    write_json(many / "config.json", {"architectures": ["LlamaForCausalLM"], "hidden_size": 512, "num_hidden_layers": 3})
+    write_json(
+        many / "model.safetensors.index.json",
+        {"metadata": {"total_size": total}, "weight_map": weight_map},
+    )
+    write_json(
+        many / "config.json",
+        {"architectures": ["LlamaForCausalLM"], "hidden_size": 512, "num_hidden_layers": 3},
+    )
     write_json(many / "generation_config.json", {"max_length": 2048, "temperature": 0.7})
     tokenizer(many / "tokenizer.json", 4000)
 
@@ -91,21 +122,34 @@ def experiment(folder: Path, seed: int) -> None:
     """A training run's settings and metrics."""
     dice = random.Random(seed)
     write_json(folder / "params.json", {"lr": 3e-4, "batch_size": 64, "seed": seed})
-    lines = [json.dumps({"step": step, "loss": round(4 / (1 + step / 50) + dice.random() / 10, 4)}) for step in range(0, 2000, 10)]
+    lines = [
+        json.dumps({"step": step, "loss": round(4 / (1 + step / 50) + dice.random() / 10, 4)})
+        for step in range(0, 2000, 10)
+    ]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "notes.md").write_text(f"# Run {seed}\n\nBaseline with a longer warm-up.\n", encoding="utf-8")
+    (folder / "notes.md").write_text(
+        f"# Run {seed}\n\nBaseline with a longer warm-up.\n", encoding="utf-8"
+    )
 
 
 def checkpoint(folder: Path, seed: int) -> None:
     """A training checkpoint as trainers write it."""
-    safetensors(folder / "model.safetensors", {"model.layers.0.mlp.up_proj.weight": (256, 512)}, seed)
+    safetensors(
+        folder / "model.safetensors", {"model.layers.0.mlp.up_proj.weight": (256, 512)}, seed
+    )
     (folder / "optimizer.bin").write_bytes(weights(seed + 1, 1 << 17))
     write_json(folder / "trainer_state.json", {"global_step": seed * 1000, "epoch": seed})
 
 
 def log(path: Path, name: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"2026-01-01 00:{minute:02d}:00 INFO {name} request served in {minute * 3 % 41} ms\n" for minute in range(60)), encoding="utf-8")
+    path.write_text(
+        "".join(
+            f"2026-01-01 00:{minute:02d}:00 INFO {name} request served in {minute * 3 % 41} ms\n"
+            for minute in range(60)
+        ),
+        encoding="utf-8",
+    )
 
 
 def age(path: Path, days: float, now: float) -> None:
@@ -133,7 +177,12 @@ def main() -> int:
         folder = root / "checkpoints" / f"llama-small-step-{(6 - number) * 1000:05d}"
         checkpoint(folder, number)
         ages[str(folder)] = days
-    for name, days in (("ml-api.log", 0), ("ml-api.log.1", 10), ("ml-training.log.2", 20), ("ml-training.log.3", 60)):
+    for name, days in (
+        ("ml-api.log", 0),
+        ("ml-api.log.1", 10),
+        ("ml-training.log.2", 20),
+        ("ml-training.log.3", 60),
+    ):
         log(root / "logs" / name, name.partition(".")[0])
         ages[str(root / "logs" / name)] = days
     for path, days in ages.items():

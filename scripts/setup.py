@@ -42,7 +42,9 @@ from common import (
 )
 
 REQUIREMENTS = ROOT / "tests" / "requirements"
-COLLECTIONS = ROOT / ".build" / "collections"  # always in the checkout: tests and the molecule scenario count on it
+COLLECTIONS = (
+    ROOT / ".build" / "collections"
+)  # always in the checkout: tests and the molecule scenario count on it
 # Environment -> (requirements file, the Pythons it may stand on, best first)
 ENVIRONMENTS = {
     "venv": ("run", ("3.13", "3.12", "3.11")),
@@ -58,7 +60,19 @@ GROUPS = {
     "test": [name for name in ENVIRONMENTS if name != "venv"],
 }
 # What the stages of `make test` want from the system; what is missing costs those stages only.
-TOOLS_FOR_TESTS = ["gcc", "make", "git", "shellcheck", "logrotate", "promtool", "prometheus-alertmanager", "ssh", "ssh-keygen", "podman", "mmdebstrap"]
+TOOLS_FOR_TESTS = [
+    "gcc",
+    "make",
+    "git",
+    "shellcheck",
+    "logrotate",
+    "promtool",
+    "prometheus-alertmanager",
+    "ssh",
+    "ssh-keygen",
+    "podman",
+    "mmdebstrap",
+]
 TOOLS_FOR_TESTS += ["iptables", "netavark"] if os.geteuid() == 0 else ["newuidmap", "slirp4netns"]
 TOOLS_FOR_TESTS += [] if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else ["runc"]
 
@@ -75,7 +89,11 @@ def environment_python(name: str) -> Path:
 def find_base(name: str) -> Path:
     """The interpreter an environment stands on; Unavailable where no allowed one is found."""
     pythons = ENVIRONMENTS[name][1]
-    if name == "venv" and sys.prefix == sys.base_prefix and "%d.%d" % sys.version_info[:2] not in pythons:
+    if (
+        name == "venv"
+        and sys.prefix == sys.base_prefix
+        and "%d.%d" % sys.version_info[:2] not in pythons
+    ):
         return Path(sys.executable)  # newer than any version known here: let pip decide
     if name == "venv" and sys.prefix == sys.base_prefix:
         return Path(sys.executable)
@@ -105,12 +123,26 @@ def ensure(name: str) -> Path:
         with timed() as seconds:
             say(f"setup: .build/{name} with {base}: installing")
             # Other requirements on the same Python are installed on top: somebody may be using the environment.
-            if not environment_python(name).exists() or (found and found.split()[0] != wanted.split()[0]):
+            if not environment_python(name).exists() or (
+                found and found.split()[0] != wanted.split()[0]
+            ):
                 shutil.rmtree(folder, ignore_errors=True)
                 make_environment(base, folder)
-            pip = [environment_python(name), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+            pip = [
+                environment_python(name),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-input",
+            ]
             try:
-                run([*pip, "--requirement", REQUIREMENTS / f"{ENVIRONMENTS[name][0]}.txt"], capture=True, env=clean_environment())
+                run(
+                    [*pip, "--requirement", REQUIREMENTS / f"{ENVIRONMENTS[name][0]}.txt"],
+                    capture=True,
+                    env=clean_environment(),
+                )
             except Problem as problem:
                 if find_tool("gcc") or find_tool("cc"):
                     raise
@@ -123,18 +155,31 @@ def ensure(name: str) -> Path:
 
 def clean_environment() -> dict[str, str]:
     """The environment without what would pull an outer virtual environment or user packages into ours."""
-    env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+    }
     return {**env, "PYTHONNOUSERSITE": "1"}
 
 
 def make_environment(base: Path, folder: Path) -> None:
     """`python -m venv`, with the package named where Debian has split the module off."""
-    probe = subprocess.run([str(base), "-c", "import venv, ensurepip"], capture_output=True, text=True, check=False)
+    probe = subprocess.run(
+        [str(base), "-c", "import venv, ensurepip"], capture_output=True, text=True, check=False
+    )
     if probe.returncode != 0:
-        version = subprocess.run([str(base), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=False)
+        version = subprocess.run(
+            [str(base), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         package = f"python{version.stdout.strip()}-venv"
         if not install_packages([package]):
-            raise Unavailable(f"{base} can't make virtual environments. Install: {install_command([package])}")
+            raise Unavailable(
+                f"{base} can't make virtual environments. Install: {install_command([package])}"
+            )
     folder.parent.mkdir(parents=True, exist_ok=True)
     run([base, "-m", "venv", folder], capture=True, env=clean_environment())
 
@@ -145,17 +190,30 @@ def unpack(package: str) -> bool:
         return False
     say(f"setup: unpacking the programs of {package} into .build/tools")
     with tempfile.TemporaryDirectory() as folder:
-        got = run(["apt-get", "download", "--quiet", package], capture=True, check=False, cwd=folder)
+        got = run(
+            ["apt-get", "download", "--quiet", package], capture=True, check=False, cwd=folder
+        )
         files = list(Path(folder).glob("*.deb"))
         if got.returncode != 0 or not files:
             return False
-        (BUILD / "tools").mkdir(parents=True, exist_ok=True)  # dpkg-deb makes no parents, and in a fresh clone there is no .build yet
-        return run(["dpkg-deb", "--extract", files[0], BUILD / "tools"], capture=True, check=False).returncode == 0
+        (BUILD / "tools").mkdir(
+            parents=True, exist_ok=True
+        )  # dpkg-deb makes no parents, and in a fresh clone there is no .build yet
+        return (
+            run(
+                ["dpkg-deb", "--extract", files[0], BUILD / "tools"], capture=True, check=False
+            ).returncode
+            == 0
+        )
 
 
 def install_packages(packages: list[str]) -> bool:
     """Install system packages where this process may; False where it may not or apt has failed."""
-    if os.geteuid() == 0 and shutil.which("apt-get") and not any(Path("/var/lib/apt/lists").glob("*Packages*")):
+    if (
+        os.geteuid() == 0
+        and shutil.which("apt-get")
+        and not any(Path("/var/lib/apt/lists").glob("*Packages*"))
+    ):
         run(["apt-get", "update", "--quiet"], capture=True, check=False)
     unpacked = [unpack(package) for package in packages if package in UNPACKED]
     packages = [package for package in packages if package not in UNPACKED]
@@ -187,7 +245,9 @@ def system_tools(tools: list[str]) -> list[str]:
                 install_packages(packages_for([tool]))
     missing = [tool for tool in tools if not find_tool(tool)]
     if missing:
-        say(f"setup: not on this machine: {', '.join(missing)}. What needs them is skipped. Install: {install_command(packages_for(missing))}")
+        say(
+            f"setup: not on this machine: {', '.join(missing)}. What needs them is skipped. Install: {install_command(packages_for(missing))}"
+        )
     return missing
 
 
@@ -202,17 +262,32 @@ def link_collection() -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["test"], help=f"groups ({', '.join(GROUPS)}), 'tools', or environments ({', '.join(ENVIRONMENTS)})")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "what",
+        nargs="*",
+        default=["test"],
+        help=f"groups ({', '.join(GROUPS)}), 'tools', or environments ({', '.join(ENVIRONMENTS)})",
+    )
     given = parser.parse_args().what
-    unknown = [name for name in given if name not in GROUPS and name not in ENVIRONMENTS and name != "tools"]
+    unknown = [
+        name
+        for name in given
+        if name not in GROUPS and name not in ENVIRONMENTS and name != "tools"
+    ]
     if unknown:
-        raise Problem(f"unknown: {', '.join(unknown)}. Choose from: {', '.join([*GROUPS, 'tools', *ENVIRONMENTS])}")
+        raise Problem(
+            f"unknown: {', '.join(unknown)}. Choose from: {', '.join([*GROUPS, 'tools', *ENVIRONMENTS])}"
+        )
     link_collection()
     if "test" in given or "tools" in given:
         system_tools(TOOLS_FOR_TESTS)
     code = 0
-    for name in dict.fromkeys(member for one in given if one != "tools" for member in GROUPS.get(one, [one])):
+    for name in dict.fromkeys(
+        member for one in given if one != "tools" for member in GROUPS.get(one, [one])
+    ):
         try:
             ensure(name)
         except Unavailable as reason:

@@ -9,7 +9,13 @@ tests/unit/test_versions.py compares every such place with this file. Change a v
 
 from __future__ import annotations
 
-TARGET_PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")  # what nodes run: _core, modules and the node command
+TARGET_PYTHONS = (
+    "3.9",
+    "3.10",
+    "3.11",
+    "3.12",
+    "3.13",
+)  # what nodes run: _core, modules and the node command
 ANSIBLE_FLOOR = "2.18"  # meta/runtime.yml
 # The ansible-core lines of `make test`, each with the Python it is tested on, by the name of its environment under .build/.
 ANSIBLE_LINES = {"dev": ("2.19", "3.11"), "core221": ("2.21", "3.13")}

@@ -68,7 +68,11 @@ def run_command(argv, timeout=30.0, env=None, stdin=None):
             check=False,
             env={**os.environ, "LC_ALL": "C", **(env or {})},
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except FileNotFoundError as error:
+        raise CommandFailed.missing(argv[0]) from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed.timed_out(argv[0], timeout) from error
+    except OSError as error:
         raise CommandFailed(f"{argv[0]}: {error}") from error
     return CommandResult(done.returncode, done.stdout, done.stderr)
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of mlops.fleet.alert: lets people write what Ansible's argument spec can't take."""
+"""Controller side of mlops.fleet.alert: accepts short forms that Ansible's argument spec can't express."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):
-    """Brings short forms into the module's own and runs it.
+    """Replaces short forms by the module's own options and runs it.
 
-    C(message) is a name that Ansible keeps modules from using. A plain address is what the node's configuration takes, too; left to the
-    argument spec it would be read as key=value, and what is no option of ours is shown at -vvv.
+    Ansible keeps modules from using the name ``message``. A plain address is valid in the node's configuration too; the
+    argument spec would read it as key=value, and Ansible prints unknown options at -vvv.
     """
 
     _supports_check_mode = True
@@ -33,9 +33,26 @@ class ActionModule(ActionBase):
         if isinstance(hooks, (str, dict)):
             hooks = [hooks]
         if isinstance(hooks, list):
-            arguments["webhooks"] = [{"url": one} if isinstance(one, str) and one.startswith(("http://", "https://")) else one for one in hooks]
+            arguments["webhooks"] = [
+                {"url": hook}
+                if isinstance(hook, str) and hook.startswith(("http://", "https://"))
+                else hook
+                for hook in hooks
+            ]
         email = arguments.get("email")
-        if isinstance(email, list) or (isinstance(email, str) and "@" in email and not email.startswith("{") and "=" not in email):
+        if isinstance(email, list) or (
+            isinstance(email, str)
+            and "@" in email
+            and not email.startswith("{")
+            and "=" not in email
+        ):
             arguments["email"] = {"to": email}
-        result.update(self._execute_module(module_name="mlops.fleet.alert", module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val))
+        result.update(
+            self._execute_module(
+                module_name="mlops.fleet.alert",
+                module_args=arguments,
+                task_vars=task_vars,
+                wrap_async=self._task.async_val,
+            )
+        )
         return result

@@ -17,23 +17,39 @@ from ansible_collections.mlops.fleet.plugins.action import agent_install
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, NotUsable
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import html
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fsutil import atomic_write
-from ansible_collections.mlops.fleet.plugins.module_utils._core.options import Option, OptionSet
+from ansible_collections.mlops.fleet.plugins.module_utils._core.options import OptionSet, option
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system.files import atomic_write
 
 _NAME = re.compile(r"^maintenance-\d{8}T\d{6}Z\.(json|html)$")
 
 
 class ReportOptions(OptionSet):
-    TABLE = (
-        Option("dest", type="path", relative_ok=True),
-        Option("title", default="Fleet maintenance"),
-        Option("fail_on", choices=("critical", "warning", "never"), default="critical"),
-        Option("phases", type="list", elements="str", choices=fleet.PHASES, default=list(fleet.PHASES)),
-        Option("prefix", default="maintenance_result_"),
-        Option("keep", type="int", minimum=1, default=30),
-        Option("max_fail_percentage", type="float", minimum=0, maximum=100),
-        Option("show", type="bool", default=True),
+    """Arguments of the task; documented in the module fleet_report."""
+
+    dest: str | None = option(
+        type="path", relative_ok=True, help="Directory on the controller that keeps the reports."
     )
+    title: str = option(default="Fleet maintenance", help="Title of the report.")
+    fail_on: str = option(
+        choices=("critical", "warning", "never"),
+        default="critical",
+        help="Minimum verdict that fails the task.",
+    )
+    phases: list[str] = option(
+        type="list",
+        elements="str",
+        choices=fleet.PHASES,
+        default=list(fleet.PHASES),
+        help="Phases to report.",
+    )
+    prefix: str = option(
+        default="maintenance_result_", help="Beginning of the names of the registered results."
+    )
+    keep: int = option(type="int", minimum=1, default=30, help="Number of reports to keep.")
+    max_fail_percentage: float | None = option(
+        type="float", minimum=0, maximum=100, help="Share of failed hosts that stops the rollout."
+    )
+    show: bool = option(type="bool", default=True, help="Print the report.")
 
 
 def plain(value: t.Any) -> t.Any:
@@ -47,44 +63,61 @@ def plain(value: t.Any) -> t.Any:
     return value
 
 
+def results_of(task_vars: dict[str, t.Any], prefix: str) -> tuple[list[str], fleet.Lookup]:
+    """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results."""
+    hostvars = task_vars["hostvars"]
+    seen: dict[str, t.Any] = {}
+
+    def lookup(host: str, phase: str) -> t.Any:
+        if host not in seen:
+            seen[host] = hostvars.get(host) or {}
+        return plain(seen[host].get(prefix + phase))
+
+    return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup
+
+
 class ActionModule(ActionBase):
     """Assembles the report of all targeted hosts from their registered results."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
+    ) -> dict[str, t.Any]:
         result = super().run(tmp, task_vars)
         try:
             options = ReportOptions.from_mapping(plain(self._task.args))
-            result.update(self._brake(options, task_vars or {}) if options.max_fail_percentage is not None else self._report(options, task_vars or {}))
+            result.update(
+                self._brake(options, task_vars or {})
+                if options.max_fail_percentage is not None
+                else self._report(options, task_vars or {})
+            )
         except FleetError as error:
             result.update(failed=True, msg=str(error), error=error.to_dict())
         return result
 
-    @staticmethod
-    def _lookup(options: t.Any, task_vars: dict[str, t.Any]) -> tuple[list[str], fleet.Lookup]:
-        """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results."""
-        hostvars = task_vars["hostvars"]
-        kept: dict[str, t.Any] = {}
-
-        def lookup(host: str, phase: str) -> t.Any:
-            if host not in kept:
-                kept[host] = hostvars.get(host) or {}
-            return plain(kept[host].get(options.prefix + phase))
-
-        return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup
-
     def _brake(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        hosts, lookup = self._lookup(options, task_vars)
-        reason = fleet.brake(([lookup(host, phase) for phase in options.phases] for host in hosts), options.max_fail_percentage)
+        hosts, lookup = results_of(task_vars, options.prefix)
+        reason = fleet.brake(
+            ([lookup(host, phase) for phase in options.phases] for host in hosts),
+            options.max_fail_percentage,
+        )
         if reason:
             self._display.warning(reason)
         return {"changed": False, "held": reason}
 
     def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        hosts, lookup = self._lookup(options, task_vars)
-        held = {host: str(((task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake") or {}).get("held") or "") for host in hosts}
+        hosts, lookup = results_of(task_vars, options.prefix)
+        held = {
+            host: str(
+                ((task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake") or {}).get(
+                    "held"
+                )
+                or ""
+            )
+            for host in hosts
+        }
         check_mode = bool(self._task.check_mode)
         now = time.time()
         report = fleet.assemble(
@@ -97,14 +130,18 @@ class ActionModule(ActionBase):
             check_mode=check_mode,
             held=held,
             version=agent_install.version_of(agent_install.files()),
-            tags="all" not in (task_vars.get("ansible_run_tags") or ["all"]) or bool(task_vars.get("ansible_skip_tags")),
+            tags="all" not in (task_vars.get("ansible_run_tags") or ["all"])
+            or bool(task_vars.get("ansible_skip_tags")),
         )
         lines = fleet.table(report)
         if options.show:
             for line in lines:
                 self._display.display(line)
         paths = self._write(options, report, now) if options.dest and not check_mode else {}
-        summary = {name: report[name] for name in ("timestamp", "status", "exit_code", "failed_hosts", "errors")}
+        summary = {
+            name: report[name]
+            for name in ("timestamp", "status", "exit_code", "failed_hosts", "errors")
+        }
         summary.update(report["summary"])
         return {
             "changed": False,
@@ -118,7 +155,11 @@ class ActionModule(ActionBase):
             "table": lines,
             **paths,
             # What AWX stores as the job's artifacts and hands to later nodes of a workflow.
-            "ansible_stats": {"data": {"mlops_fleet": summary}, "per_host": False, "aggregate": False},
+            "ansible_stats": {
+                "data": {"mlops_fleet": summary},
+                "per_host": False,
+                "aggregate": False,
+            },
         }
 
     def _write(self, options: t.Any, report: dict[str, t.Any], now: float) -> dict[str, str]:
@@ -127,11 +168,16 @@ class ActionModule(ActionBase):
             os.makedirs(folder, mode=0o750, exist_ok=True)
         except OSError as error:
             raise NotUsable(
-                f"Can't make the report folder {folder}: {error.strerror}.", "Set fleet_report_dir to a folder this user can write.", folder
+                f"Can't make the report folder {folder}: {error.strerror}.",
+                "Set fleet_report_dir to a folder this user can write.",
+                folder,
             ) from error
         stem = time.strftime("maintenance-%Y%m%dT%H%M%SZ", time.gmtime(now))
         paths = {}
-        for kind, text in (("json", json.dumps(report, indent=1, ensure_ascii=False) + "\n"), ("html", html.render(report))):
+        for kind, text in (
+            ("json", json.dumps(report, indent=1, ensure_ascii=False) + "\n"),
+            ("html", html.render(report)),
+        ):
             path = os.path.join(folder, f"{stem}.{kind}")
             atomic_write(path, text, mode=0o640)
             link = os.path.join(folder, f".latest.{kind}.{os.getpid()}")

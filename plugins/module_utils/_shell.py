@@ -13,12 +13,17 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
+from ansible.module_utils.common.respawn import (
+    has_respawned,
+    probe_interpreters_for_module,
+    respawn_module,
+)
 
-from ._core import isolate, verdict
+from ._core import verdict
 from ._core.errors import CommandFailed, FleetError, MissingLibrary
 from ._core.options import Option, OptionSet
 from ._core.ports import CommandResult, World
+from ._core.system import isolate
 
 #: Interpreter of the virtual environment that the agent role makes on a node.
 AGENT_PYTHON = "/opt/mlops-fleet/venv/bin/python3"
@@ -41,8 +46,8 @@ def _argument(option: Option) -> dict[str, t.Any]:
         value = getattr(option, name)
         if value:
             spec[name] = list(value) if isinstance(value, tuple) else value
-    if option.suboptions:
-        spec["options"] = argument_spec(option.suboptions)
+    if option.suboptions is not None:
+        spec["options"] = argument_spec(option.subtable)
     if option.secret:
         spec["no_log"] = True
     elif any(word in option.name for word in ("pass", "secret", "token", "key")):
@@ -52,7 +57,9 @@ def _argument(option: Option) -> dict[str, t.Any]:
 
 def build(options: type[OptionSet], **extra: t.Any) -> AnsibleModule:
     """Make the AnsibleModule for an option set; every module supports check mode. Extra arguments go to AnsibleModule."""
-    return AnsibleModule(argument_spec=argument_spec(options.TABLE), supports_check_mode=True, **extra)
+    return AnsibleModule(
+        argument_spec=argument_spec(options.TABLE), supports_check_mode=True, **extra
+    )
 
 
 class ModuleCommandRunner:
@@ -70,9 +77,14 @@ class ModuleCommandRunner:
     ) -> CommandResult:
         program = argv[0]
         if not os.path.isabs(program):
-            program = self.module.get_bin_path(program, opt_dirs=["/usr/local/sbin", "/usr/sbin", "/sbin"]) or ""
+            program = (
+                self.module.get_bin_path(
+                    program, opt_dirs=["/usr/local/sbin", "/usr/sbin", "/sbin"]
+                )
+                or ""
+            )
         if not program or not os.access(program, os.X_OK):
-            raise CommandFailed(f"The program {argv[0]} is not installed on this host.", f"Install {argv[0]}.", argv[0])
+            raise CommandFailed.missing(argv[0])
 
         def run() -> CommandResult:
             status, out, err = self.module.run_command(
@@ -87,9 +99,11 @@ class ModuleCommandRunner:
 
         outcome = isolate.call(run, timeout)
         if outcome.timed_out:
-            raise CommandFailed(f"{argv[0]} did not answer within {timeout:g} s and was killed.", "", argv[0])
+            raise CommandFailed.timed_out(argv[0], timeout)
         if outcome.error is not None:
-            raise CommandFailed(f"{argv[0]} could not be run: {outcome.error.message}", outcome.error.todo, argv[0]) from outcome.error
+            raise CommandFailed(
+                f"{argv[0]} could not be run: {outcome.error.message}", outcome.error.todo, argv[0]
+            ) from outcome.error
         return t.cast(CommandResult, outcome.value)
 
 
@@ -115,7 +129,11 @@ def execute(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.
         name = IMPORT_NAMES.get(error.library, error.library)
         if not has_respawned() and probe_interpreters_for_module([AGENT_PYTHON], name):
             respawn_module(AGENT_PYTHON)
-        module.fail_json(msg=missing_required_lib(error.library, reason=error.reason), exception=error.traceback or None, duration=took())
+        module.fail_json(
+            msg=missing_required_lib(error.library, reason=error.reason),
+            exception=error.traceback or None,
+            duration=took(),
+        )
     except VerdictFailed as error:
         module.fail_json(msg=str(error), **{**error.result, "changed": False, "duration": took()})
     except FleetError as error:
@@ -134,6 +152,12 @@ class VerdictFailed(FleetError):
 def judged(result: dict[str, t.Any], fail_on: str) -> dict[str, t.Any]:
     """Return a verdict's result; raise VerdictFailed with it when its status is what the user calls a failure (C(fail_on))."""
     if verdict.fails(result["status"], fail_on):
-        bad = [check["message"] for check in result["checks"] if check["status"] not in (verdict.PASS, verdict.SKIPPED)]
-        raise VerdictFailed(f"{result['hostname']} is {result['status']}: " + "; ".join(bad[:5]), result)
+        bad = [
+            check["message"]
+            for check in result["checks"]
+            if check["status"] not in (verdict.PASS, verdict.SKIPPED)
+        ]
+        raise VerdictFailed(
+            f"{result['hostname']} is {result['status']}: " + "; ".join(bad[:5]), result
+        )
     return result

@@ -116,11 +116,24 @@ def main() -> None:
             result = agent.roll_back(options.install_dir, module.check_mode)
         else:
             if not options.bundle or not options.version:
-                raise OptionError("The bundle is missing.", "Call mlops.fleet.agent_install as a task, so that the controller makes it.")
-            if not module.check_mode or os.path.exists(options.interpreter):  # the role may only be about to make it
+                raise OptionError(
+                    "The bundle is missing.",
+                    "Call mlops.fleet.agent_install as a task, so that the controller makes it.",
+                )
+            if not module.check_mode or os.path.exists(
+                options.interpreter
+            ):  # the role may only be about to make it
                 agent.check_interpreter(_shell.world(module).run, options.interpreter)
             bundle = base64.b64decode(options.bundle)
-            result = agent.install(options.install_dir, options.bin_dir, options.interpreter, options.version, bundle, module.check_mode, options.config)
+            result = agent.install(
+                options.install_dir,
+                options.bin_dir,
+                options.interpreter,
+                options.version,
+                bundle,
+                module.check_mode,
+                options.config,
+            )
         found = {"changed": result["changed"], **result["after"]}
         if module._diff:
             found["diff"] = {"before": result["before"], "after": result["after"]}

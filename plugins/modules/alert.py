@@ -7,28 +7,28 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: alert
-short_description: Tell people once when the health of a node changes
+short_description: Send alerts when the health of a node changes
 version_added: "0.1.0"
 description:
   - Takes the verdict of M(mlops.fleet.gpu_health), M(mlops.fleet.node_health) or any other part of this collection, or a plain message,
     and delivers what is new in it by e-mail, webhook, journal and a command of yours.
-  - A problem is told when it is new, at once when it gets worse, and again each time O(cooldown) has passed. Its end is told once.
+  - An alert is sent when a problem is new, at once when it gets worse, and again each time O(cooldown) has passed. Its end is sent once.
   - More than O(digest_after) messages at once become one digest.
   - All channels send at the same time and independently. What can't be delivered now is kept in O(state_dir) for up to 24 hours and sent by
     the next run.
-  - Secrets come from options that are never logged, from files of mode 0600, or from environment variables. They are sent from within the module's
-    own process and appear in no result, file or process list.
+  - Secrets come from options that are never logged, from files of mode 0600, or from environment variables. They are sent by the module's own
+    process and appear in no result, file or process list.
 options:
   document:
     description:
       - A verdict document, usually the registered result of a health module. Keys that are not part of a verdict are ignored.
-      - The result of a skipped task holds no verdict and tells nothing.
+      - The result of a skipped task contains no verdict, so nothing is sent.
     type: dict
   msg:
     description:
       - A text to send, instead of or beside O(document).
       - Without O(check), the same text is the same problem and another text another one.
-      - May also be written C(message). The module itself can't declare that name, because Ansible reserves it.
+      - Can also be written C(message). The module itself can't declare that name, because Ansible reserves it.
     type: str
   severity:
     description:
@@ -40,7 +40,7 @@ options:
     description: Stable name of what O(msg) is about, for example V(model_backup).
     type: str
   subject:
-    description: Which one of several O(msg) is about, for example a path.
+    description: Which GPU, path or unit O(msg) is about.
     type: str
   email:
     description:
@@ -61,7 +61,7 @@ options:
       host:
         description:
           - SMTP server.
-          - Without it, the message is given to the local C(mail) command, or to C(sendmail) where that is what there is.
+          - Without it, the message is passed to the local C(mail) command, or to C(sendmail) where C(mail) is not installed.
         type: str
       port:
         description: Port of the server. By default 587 for V(starttls), 465 for V(tls), 25 for V(none).
@@ -94,7 +94,7 @@ options:
         type: float
         default: 10.0
       retries:
-        description: Further attempts after a failure that may pass.
+        description: Further attempts after a temporary failure.
         type: int
         default: 2
       subject_prefix:
@@ -203,7 +203,7 @@ options:
     default: 5
   state_dir:
     description:
-      - Folder that remembers what was told and what could not be delivered. Made with mode 0700.
+      - Directory of the state, which is what was sent and what could not be delivered. Made with mode 0700.
       - By default C(/var/lib/mlops-fleet/alert) for root, C(~/.local/state/mlops-fleet/alert) for others.
     type: path
   test:
@@ -232,12 +232,12 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Judge the GPUs
+- name: Check the GPUs
   mlops.fleet.gpu_health:
     expected_count: 8
   register: gpu
 
-- name: Tell people what changed
+- name: Send an alert about what changed
   mlops.fleet.alert:
     document: "{{ gpu }}"
     email:
@@ -253,14 +253,14 @@ EXAMPLES = r"""
         routing_key: "{{ vault_pagerduty_key }}"
     syslog: true
 
-- name: Tell the on-call person that a step of your own failed
+- name: Send an alert that a step of your own failed
   mlops.fleet.alert:
     severity: critical
     check: nightly_training
     msg: The nightly training did not start
     command: [/opt/ml-automation/handlers/custom-alert.sh]
 
-- name: See whether all channels work
+- name: Test all channels
   mlops.fleet.alert:
     test: true
     webhooks:
@@ -269,7 +269,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 channels:
-  description: What became of each channel, in the order e-mail, webhooks, journal, command.
+  description: The result of each channel, in the order e-mail, webhooks, journal, command.
   returned: success, and when the task fails by O(fail_on_undelivered)
   type: list
   elements: dict
@@ -285,7 +285,7 @@ channels:
       type: str
     status:
       description:
-        - V(sent) all messages were taken. When only some recipients of an e-mail were refused for good, RV(channels[].detail) and a warning say so.
+        - V(sent) all messages were accepted. When only some recipients of an e-mail were refused for good, RV(channels[].detail) and a warning say so.
         - V(queued) some could not be delivered now and are sent by the next run.
         - V(failed) some were refused for good.
         - V(skipped) there was nothing to send, or this host has no journal.
@@ -300,7 +300,7 @@ channels:
   sample:
     - {name: slack, kind: webhook, target: "https://hooks.slack.com", status: sent, detail: HTTP 200, events: 1}
 events:
-  description: Every problem, and every recovery that is told, with the decision.
+  description: Every problem, and every recovery that is sent, with the decision.
   returned: success, and when the task fails by O(fail_on_undelivered)
   type: list
   elements: dict
@@ -336,11 +336,11 @@ events:
       description: Deduplication key of host, check and subject.
       type: str
     incident:
-      description: Key of the incident at PagerDuty or Opsgenie; that of a digest when the problem was told in one.
+      description: Key of the incident at PagerDuty or Opsgenie; that of a digest when the problem was sent in one.
       type: str
   sample:
     - decision: hold
-      reason: told 5 min 00 s ago, within the cooldown for another 55 min 00 s
+      reason: last sent 5 min 00 s ago, within the cooldown for another 55 min 00 s
       kind: alert
       severity: critical
       host: gpu-07
@@ -359,8 +359,8 @@ duration:
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import secret
-from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
 
 
 def main() -> None:
@@ -370,10 +370,13 @@ def main() -> None:
         options = AlertOptions.from_mapping(module.params)
         world = _shell.world(module)
         # Ansible hides a no_log value only as a whole: a token cut out of an URL must be known to it, too.
-        module.no_log_values.update(secret.all_words(options, world))
+        module.no_log_values.update(secret.all_forms(options, world))
         result = run(options, world, check=module.check_mode)
         if options.fail_on_undelivered and result.undelivered:
-            module.fail_json(msg="Alerts were not delivered: " + "; ".join(result.undelivered), **result.to_dict())
+            module.fail_json(
+                msg="Alerts were not delivered: " + "; ".join(result.undelivered),
+                **result.to_dict(),
+            )
         return result.to_dict()
 
     _shell.execute(module, work)

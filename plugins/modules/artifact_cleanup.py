@@ -351,8 +351,10 @@ notes:
 """
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
+    CleanupOptions,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 
 
@@ -362,7 +364,7 @@ def main() -> None:
     def work() -> dict:
         options = CleanupOptions.from_mapping(module.params)
         try:
-            done = job.run(options, _shell.world(module), check=module.check_mode)
+            done = run.run(options, _shell.world(module), check=module.check_mode)
         except Braked as stopped:
             module.fail_json(msg=str(stopped), error=stopped.to_dict(), **stopped.result)
         result = done.to_dict()

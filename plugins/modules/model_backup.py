@@ -234,8 +234,11 @@ duration:
 import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions, url_secrets
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    BackupOptions,
+    url_secrets,
+)
 
 
 def main() -> None:
@@ -244,16 +247,16 @@ def main() -> None:
 
     def work() -> dict[str, t.Any]:
         options = BackupOptions.from_mapping(module.params)
-        result = job.run(options, _shell.world(module), check=module.check_mode)
-        found = result.to_dict()
+        result = run.run(options, _shell.world(module), check=module.check_mode)
+        data: dict[str, t.Any] = {**result.to_dict()}
         if module._diff:
-            found["diff"] = {
+            data["diff"] = {
                 "before_header": options.destination,
                 "after_header": options.destination,
                 "before": "".join(f"{name}\n" for name in result.before),
                 "after": "".join(f"{name}\n" for name in result.after),
             }
-        return found
+        return data
 
     _shell.execute(module, work)
 

@@ -73,6 +73,10 @@ backups:
       type: bool
       returned: success
     problems: {description: What is wrong with it., type: list, elements: str, returned: success}
+    unreadable:
+      description: Why the user that the task runs as can't read its files. Nothing is known about such a backup then.
+      type: str
+      returned: when a file of it can't be read for lack of permission
     checked: {description: How deep this run looked., type: str, returned: success}
     legacy: {description: Whether it has a checksum file but no manifest., type: bool, returned: success}
     files: {description: Number of files in it., type: int, returned: when known}
@@ -99,7 +103,10 @@ import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import InfoOptions, url_secrets
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    InfoOptions,
+    url_secrets,
+)
 
 
 def main() -> None:

@@ -137,8 +137,12 @@ duration:
 import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import names, restore
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import RestoreOptions, url_secrets
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    RestoreOptions,
+    url_secrets,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.restore import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system.text import display_path
 
 
 def main() -> None:
@@ -147,16 +151,16 @@ def main() -> None:
 
     def work() -> dict[str, t.Any]:
         options = RestoreOptions.from_mapping(module.params)
-        result = restore.run(options, _shell.world(module), check=module.check_mode)
-        found = result.to_dict()
+        result = run.run(options, _shell.world(module), check=module.check_mode)
+        data: dict[str, t.Any] = {**result.to_dict()}
         if module._diff:
-            found["diff"] = {
+            data["diff"] = {
                 "before_header": options.destination,
                 "after_header": options.destination,
-                "before": "".join(f"{names.shown(path)}\n" for path in result.before),
-                "after": "".join(f"{names.shown(path)}\n" for path in result.after),
+                "before": "".join(f"{display_path(path)}\n" for path in result.before),
+                "after": "".join(f"{display_path(path)}\n" for path in result.after),
             }
-        return found
+        return data
 
     _shell.execute(module, work)
 

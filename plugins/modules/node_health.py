@@ -17,8 +17,8 @@ description:
   - What does not exist on a node (systemd, a journal, GPUs, RAID) is V(skipped) and does not count. What exists and can't be judged is
     V(unknown) and counts as a warning, or as critical where storage or GPUs are concerned.
   - It only judges. It never restarts, drains or reboots anything.
-  - All checks with their limits and reasons are listed in C(docs/docsite/node_health.md) of this collection, what to do about each in
-    C(docs/docsite/runbook.md).
+  - All checks with their limits and reasons are listed in C(docs/docsite/rst/node_health.rst) of this collection, what to do about each in
+    C(docs/docsite/rst/runbook.rst).
 notes:
   - Limits are plain numbers (bad from that value on) or ranges in the syntax of the Nagios plugins, C([@]start:end). V(10:20) is bad
     outside 10 to 20, V(~:5) is bad above 5, V(@5:10) is bad inside, and V(~:) switches the limit off.
@@ -429,8 +429,8 @@ duration:
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.installed import agent_version
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 
 
 def main() -> None:
@@ -438,8 +438,11 @@ def main() -> None:
 
     def work() -> dict:
         options = NodeOptions.from_mapping(module.params)
-        document = health.run(options, _shell.world(module), write=not module.check_mode)
-        return _shell.judged({"changed": False, **document.to_dict(), "agent_version": agent_version()}, options.fail_on)
+        document = run(options, _shell.world(module), check=module.check_mode)
+        return _shell.judged(
+            {"changed": False, **document.to_dict(), "agent_version": agent_version()},
+            options.fail_on,
+        )
 
     _shell.execute(module, work)
 

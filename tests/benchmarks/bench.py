@@ -37,7 +37,13 @@ AnsibleModule(argument_spec={}, supports_check_mode=True).exit_json(changed=Fals
 """
 TOOLS = BUILD / "tools"
 # Where distributions put programs that are not meant to be typed.
-PEER_PATH = ("/usr/lib/nagios/plugins", "/usr/lib64/nagios/plugins", "/usr/lib/monitoring-plugins", "/usr/lib/systemd", "/lib/systemd")
+PEER_PATH = (
+    "/usr/lib/nagios/plugins",
+    "/usr/lib64/nagios/plugins",
+    "/usr/lib/monitoring-plugins",
+    "/usr/lib/systemd",
+    "/lib/systemd",
+)
 
 # One measured thing: the programs it starts, one after the other.
 Steps = Sequence[Sequence[str]]
@@ -53,7 +59,12 @@ def environment(folder: Path, scenario: str | None = None) -> dict[str, str]:
     (folder / "library").mkdir(exist_ok=True)
     (folder / "library" / "empty.py").write_text(EMPTY, encoding="utf-8")
     env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    env.update(ANSIBLE_COLLECTIONS_PATH=str(setup.link_collection()), ANSIBLE_HOME=str(folder / "home"), ANSIBLE_LOCALHOST_WARNING="False", LC_ALL="C.UTF-8")
+    env.update(
+        ANSIBLE_COLLECTIONS_PATH=str(setup.link_collection()),
+        ANSIBLE_HOME=str(folder / "home"),
+        ANSIBLE_LOCALHOST_WARNING="False",
+        LC_ALL="C.UTF-8",
+    )
     if scenario:
         import harness
 
@@ -67,17 +78,37 @@ def pack(folder: Path, name: str, arguments: dict, env: dict[str, str], label: s
     argv = [BUILD / "dev" / "bin" / "ansible", "localhost", "-M", folder / "library", "-m", name]
     argv += ["-a", json.dumps(arguments)] if arguments else []
     argv += ["-e", f"ansible_python_interpreter={sys.executable}"]
-    done = run(argv, capture=True, check=False, env={**env, "ANSIBLE_KEEP_REMOTE_FILES": "1", "ANSIBLE_REMOTE_TMP": str(home), "ANSIBLE_PIPELINING": "0"})
+    done = run(
+        argv,
+        capture=True,
+        check=False,
+        env={
+            **env,
+            "ANSIBLE_KEEP_REMOTE_FILES": "1",
+            "ANSIBLE_REMOTE_TMP": str(home),
+            "ANSIBLE_PIPELINING": "0",
+        },
+    )
     packed = list(home.glob("*/AnsiballZ_*.py"))
     if len(packed) != 1:
-        raise Problem(f"expected one packed module below {home}, found {len(packed)}: {done.stdout.strip()[-500:]}")
+        raise Problem(
+            f"expected one packed module below {home}, found {len(packed)}: {done.stdout.strip()[-500:]}"
+        )
     return packed[0]
 
 
-def measure(argv: Sequence[str], env: dict[str, str], good: Sequence[int] = (0,)) -> tuple[float, float]:
+def measure(
+    argv: Sequence[str], env: dict[str, str], good: Sequence[int] = (0,)
+) -> tuple[float, float]:
     """Wall and CPU milliseconds of one run from start to exit. :raises Problem: it ended with another status than the good ones."""
     start = time.perf_counter()
-    process = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
+    process = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=env,
+    )
     words = process.stderr.read().decode(errors="replace")
     _pid, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
@@ -88,12 +119,16 @@ def measure(argv: Sequence[str], env: dict[str, str], good: Sequence[int] = (0,)
     return 1000 * wall, 1000 * (usage.ru_utime + usage.ru_stime)
 
 
-def take_turns(things: dict[str, Steps], number: int, env: dict[str, str], good: Sequence[int] = (0,)) -> dict[str, dict[str, float]]:
+def take_turns(
+    things: dict[str, Steps], number: int, env: dict[str, str], good: Sequence[int] = (0,)
+) -> dict[str, dict[str, float]]:
     """Run all things in turn, so many rounds after one that warms the caches; the medians of each as wall_ms and cpu_ms."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in things}
     for turn in range(number + 1):
         for name, steps in things.items():
-            wall, cpu = (sum(column) for column in zip(*(measure(argv, env, good) for argv in steps)))
+            wall, cpu = (
+                sum(column) for column in zip(*(measure(argv, env, good) for argv in steps))
+            )
             if turn:
                 times[name].append((wall, cpu))
     return {name: medians(pairs) for name, pairs in times.items()}
@@ -111,18 +146,27 @@ def show(title: str, table: dict[str, dict[str, float]], base: str, per: str) ->
     for name, row in table.items():
         for key in ("wall", "cpu"):
             row[f"{key}_ratio"] = round(row[f"{key}_ms"] / max(0.1, table[base][f"{key}_ms"]), 2)
-        say(f"{name:<44}{row['wall_ms']:>10.1f}{row['wall_ratio']:>9.2f}{row['cpu_ms']:>10.1f}{row['cpu_ratio']:>9.2f}")
+        say(
+            f"{name:<44}{row['wall_ms']:>10.1f}{row['wall_ratio']:>9.2f}{row['cpu_ms']:>10.1f}{row['cpu_ratio']:>9.2f}"
+        )
 
 
 def target(what: str, found: float, limit: float, unit: str) -> bool:
     """Say whether a target is met; returns whether."""
-    say(f"{what}: {found:.1f} {unit}, target at most {limit:g} {unit}: {'met' if found <= limit else 'MISSED'}")
+    say(
+        f"{what}: {found:.1f} {unit}, target at most {limit:g} {unit}: {'met' if found <= limit else 'MISSED'}"
+    )
     return found <= limit
 
 
 def peer(program: str, package: str) -> str | None:
     """The path of somebody else's program; None where it is missing, which is said together with what installs it."""
-    folders = [*os.environ.get("PATH", "").split(os.pathsep), *EXTRA_PATH, *PEER_PATH, *(f"{TOOLS}{path}" for path in PEER_PATH)]
+    folders = [
+        *os.environ.get("PATH", "").split(os.pathsep),
+        *EXTRA_PATH,
+        *PEER_PATH,
+        *(f"{TOOLS}{path}" for path in PEER_PATH),
+    ]
     found = shutil.which(program, path=os.pathsep.join(folders))
     if found is None:
         say(f"skipped: {program} is not on this machine. Install: {install_command([package])}")
@@ -132,7 +176,9 @@ def peer(program: str, package: str) -> str | None:
 def save(name: str, result: dict) -> None:
     """Write a benchmark's numbers to .build/bench/NAME.json."""
     (BUILD / "bench").mkdir(parents=True, exist_ok=True)
-    (BUILD / "bench" / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (BUILD / "bench" / f"{name}.json").write_text(
+        json.dumps(result, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def main() -> int:
@@ -142,10 +188,17 @@ def main() -> int:
         if script.name == Path(__file__).name:
             continue
         say(f"--- {script.stem}")
-        if subprocess.run([sys.executable, str(script), *sys.argv[1:]], check=False).returncode != 0:
+        if (
+            subprocess.run([sys.executable, str(script), *sys.argv[1:]], check=False).returncode
+            != 0
+        ):
             failed.append(script.stem)
         say()
-    say(f"bench: failed or missed a target: {', '.join(failed)}" if failed else "bench: all done, no target missed")
+    say(
+        f"bench: failed or missed a target: {', '.join(failed)}"
+        if failed
+        else "bench: all done, no target missed"
+    )
     return 1 if failed else 0
 
 

@@ -43,7 +43,11 @@ def write(root: Path) -> None:
         for folder in ("logs", "checkpoints", "metrics"):
             (run / folder).mkdir(parents=True)
         for place in range(PER_RUN):
-            with open(run / ("logs", "checkpoints", "metrics")[place % 3] / f"file-{place}", "wb", buffering=0) as stream:
+            with open(
+                run / ("logs", "checkpoints", "metrics")[place % 3] / f"file-{place}",
+                "wb",
+                buffering=0,
+            ) as stream:
                 stream.write(data[: dice.randint(64, 4000)])
 
 
@@ -61,8 +65,10 @@ def timed(function: Callable[[], object]) -> tuple[float, float]:
 def main() -> int:
     setup.ensure("dev")
     sys.path.insert(0, str(setup.link_collection()))
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
+        CleanupOptions,
+    )
     from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import SystemClock, World
 
     class Later(SystemClock):
@@ -75,18 +81,29 @@ def main() -> int:
         raise Problem("a cleanup of folders starts no program")
 
     world = World(run=start_program, clock=Later(), hostname="n1", environ={})
-    base = Path(tempfile.mkdtemp(prefix="mlops-fleet-bench-", dir=os.environ.get("MLOPS_CLEANUP_FOLDER", "/var/tmp")))
+    base = Path(
+        tempfile.mkdtemp(
+            prefix="mlops-fleet-bench-", dir=os.environ.get("MLOPS_CLEANUP_FOLDER", "/var/tmp")
+        )
+    )
     os.environ["MLOPS_FLEET_LOCK_DIR"] = str(base / "lock")
     root = base / "runs"
-    options = CleanupOptions.from_mapping({"targets": [{"name": "runs", "path": str(root), "retention_days": 30}]})
+    options = CleanupOptions.from_mapping(
+        {"targets": [{"name": "runs", "path": str(root), "retention_days": 30}]}
+    )
 
     def ours(check: bool) -> None:
-        result = job.run(options, world, check=check)
+        result = run.run(options, world, check=check)
         if result.failures or len(result.done.removed) != FILES // PER_RUN:
-            raise Problem(f"{len(result.done.removed)} of {FILES // PER_RUN} runs were removed, {len(result.failures)} failures")
+            raise Problem(
+                f"{len(result.done.removed)} of {FILES // PER_RUN} runs were removed, {len(result.failures)} failures"
+            )
 
     def typed(*commands: str) -> Callable[[], object]:
-        return lambda: [subprocess.run(one, shell=True, cwd=root, stdout=subprocess.DEVNULL, check=True) for one in commands]
+        return lambda: [
+            subprocess.run(one, shell=True, cwd=root, stdout=subprocess.DEVNULL, check=True)
+            for one in commands
+        ]
 
     plans = {
         "artifact_cleanup, check mode": lambda: ours(True),
@@ -98,9 +115,14 @@ def main() -> int:
         "artifact_cleanup": lambda: ours(False),
         "du -s; rm -rf": typed("du -s .", "rm -rf run-*"),
         "rm -rf": typed("rm -rf run-*"),
-        "find -exec du -sm; -exec rm -rf, each run": typed(r"find . -mindepth 1 -maxdepth 1 -exec du -sm {} \; -exec rm -rf {} \;"),
+        "find -exec du -sm; -exec rm -rf, each run": typed(
+            r"find . -mindepth 1 -maxdepth 1 -exec du -sm {} \; -exec rm -rf {} \;"
+        ),
     }
-    tables: list[dict[str, list[tuple[float, float]]]] = [{what: [] for what in plans}, {what: [] for what in cleanings}]
+    tables: list[dict[str, list[tuple[float, float]]]] = [
+        {what: [] for what in plans},
+        {what: [] for what in cleanings},
+    ]
     try:
         for turn in range(bench.rounds(2)):
             for what, function in cleanings.items():
@@ -114,11 +136,17 @@ def main() -> int:
             say(f"round {turn + 1} done")
     finally:
         shutil.rmtree(base)
-    plan, clean = ({what: bench.medians(pairs) for what, pairs in table.items()} for table in tables)
+    plan, clean = (
+        {what: bench.medians(pairs) for what, pairs in table.items()} for table in tables
+    )
     bench.show(f"plan, {FILES} files", plan, "du -s", "/ du")
     bench.show(f"clean, {FILES} files", clean, "du -s; rm -rf", "/ du;rm")
-    met = bench.target("CPU of a plan", plan["artifact_cleanup, check mode"]["cpu_ratio"], SCAN, "x du -s")
-    met &= bench.target("CPU of a cleanup", clean["artifact_cleanup"]["cpu_ratio"], CLEAN, "x (du -s; rm -rf)")
+    met = bench.target(
+        "CPU of a plan", plan["artifact_cleanup, check mode"]["cpu_ratio"], SCAN, "x du -s"
+    )
+    met &= bench.target(
+        "CPU of a cleanup", clean["artifact_cleanup"]["cpu_ratio"], CLEAN, "x (du -s; rm -rf)"
+    )
     bench.save("cleanup", {"files": FILES, "plan": plan, "clean": clean})
     return 0 if met else 1
 

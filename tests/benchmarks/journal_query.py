@@ -33,7 +33,14 @@ ENTRIES = int(os.environ.get("MLOPS_JOURNAL_ENTRIES", "600000"))
 DAY = 86400
 # Kind -> (seconds that the entries span, one in how many is an error)
 KINDS = {"quiet, 30 days": (30 * DAY, 1000), "flooded, one hour": (3500, 100)}
-UNITS = ["sshd.service", "cron.service", "slurmd.service", "docker.service", "prometheus-node-exporter.service", "systemd-logind.service"]
+UNITS = [
+    "sshd.service",
+    "cron.service",
+    "slurmd.service",
+    "docker.service",
+    "prometheus-node-exporter.service",
+    "systemd-logind.service",
+]
 
 
 def write(program: str, folder: Path, seconds: float, errors: int) -> None:
@@ -43,11 +50,17 @@ def write(program: str, folder: Path, seconds: float, errors: int) -> None:
     machine, boot = uuid.uuid4().hex, uuid.uuid4().hex
     start, step = time.time() - seconds, seconds / ENTRIES
     # A program unpacked below .build/tools finds its libraries there too.
-    libraries = os.pathsep.join(str(path) for path in (bench.TOOLS / "usr" / "lib").glob("*-linux-*")) if program.startswith(str(bench.TOOLS)) else ""
+    libraries = (
+        os.pathsep.join(str(path) for path in (bench.TOOLS / "usr" / "lib").glob("*-linux-*"))
+        if program.startswith(str(bench.TOOLS))
+        else ""
+    )
     env = {**os.environ, "LD_LIBRARY_PATH": libraries} if libraries else None
     with tempfile.TemporaryFile() as words:
         argv = [program, "--output", str(folder / "system.journal"), "-"]
-        child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words, env=env)
+        child = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words, env=env
+        )
         try:
             for number in range(ENTRIES):
                 unit = UNITS[number % len(UNITS)]
@@ -79,13 +92,19 @@ def write(program: str, folder: Path, seconds: float, errors: int) -> None:
             pass
         if child.wait() != 0:
             words.seek(0)
-            raise Problem(f"{program} ended with {child.returncode}: {words.read()[-500:].decode(errors='replace')}")
+            raise Problem(
+                f"{program} ended with {child.returncode}: {words.read()[-500:].decode(errors='replace')}"
+            )
 
 
 def count(folder: Path) -> int:
     """How many entries journalctl itself finds in the files' headers."""
     header = ask(["journalctl", "--header", f"--directory={folder}"])
-    return sum(int(line.rpartition(":")[2]) for line in header.splitlines() if line.strip().lower().startswith("entry objects:"))
+    return sum(
+        int(line.rpartition(":")[2])
+        for line in header.splitlines()
+        if line.strip().lower().startswith("entry objects:")
+    )
 
 
 def forget(folder: Path) -> None:
@@ -118,7 +137,10 @@ def main() -> int:
     sys.path.insert(0, str(setup.link_collection()))
     from ansible_collections.mlops.fleet.plugins.module_utils._core.node import journal
     from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import (
+        CommandResult,
+        World,
+    )
 
     number, met, result = bench.rounds(), True, {}
     options = NodeOptions.from_mapping({})
@@ -129,20 +151,28 @@ def main() -> int:
             write(program, folder, seconds, errors)
             size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
             found = count(folder)
-            say(f"{kind}: {found} entries in {len(list(folder.iterdir()))} files, {size:.0f} MiB, written in {time.perf_counter() - start:.0f} s")
+            say(
+                f"{kind}: {found} entries in {len(list(folder.iterdir()))} files, {size:.0f} MiB, written in {time.perf_counter() - start:.0f} s"
+            )
             if found != ENTRIES:
                 raise Problem(f"the journal holds {found} entries instead of {ENTRIES}")
 
             def start_program(argv, timeout=30.0, env=None, stdin=None, folder=folder):
                 """The runner port: journalctl on our folder instead of the machine's."""
-                done = subprocess.run([argv[0], f"--directory={folder}", *argv[1:]], capture_output=True, text=True, check=False, timeout=timeout)
+                done = subprocess.run(
+                    [argv[0], f"--directory={folder}", *argv[1:]],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    timeout=timeout,
+                )
                 return CommandResult(done.returncode, done.stdout, done.stderr)
 
             world = World(run=start_program, root=name, hostname="n1", environ={})
 
-            def ours(world=world) -> dict:
+            def ours(world=world) -> journal.LogFacts:
                 answer = journal.observe(world, options, 60)
-                if answer["source"] != "journal":
+                if answer.source != "journal":
                     raise Problem("the core did not read the journal")
                 return answer
 
@@ -152,9 +182,15 @@ def main() -> int:
 
             answer = ours()
             # The last hour's errors are known: a query that finds others is not worth timing.
-            wanted = min(journal.MOST, ENTRIES // errors) if seconds < options.error_window else round(ENTRIES / seconds * options.error_window / errors)
-            if abs(len(answer["entries"]) - wanted) > 1:
-                raise Problem(f"{len(answer['entries'])} errors were found in the last hour, about {wanted} were written")
+            wanted = (
+                min(journal.MOST, ENTRIES // errors)
+                if seconds < options.error_window
+                else round(ENTRIES / seconds * options.error_window / errors)
+            )
+            if abs(len(answer.entries) - wanted) > 1:
+                raise Problem(
+                    f"{len(answer.entries)} errors were found in the last hour, about {wanted} were written"
+                )
             things = {
                 "node_health's query": ours,
                 "journalctl -n 1": typed("-n", "1"),
@@ -167,12 +203,22 @@ def main() -> int:
             times: dict[str, list[tuple[float, float]]] = {what: [] for what in things}
             for turn in range(number):
                 for what, function in things.items():
-                    if turn < 3 or what in ("node_health's query", "journalctl -n 1"):  # the others take seconds
+                    if turn < 3 or what in (
+                        "node_health's query",
+                        "journalctl -n 1",
+                    ):  # the others take seconds
                         times[what].append(timed(function))
-            rows = {**{what: bench.medians(pairs) for what, pairs in times.items()}, "node_health's query, files not in memory": cold}
+            rows = {
+                **{what: bench.medians(pairs) for what, pairs in times.items()},
+                "node_health's query, files not in memory": cold,
+            }
             bench.show(f"journal, {kind}", rows, "journalctl -n 1", "/ -n 1")
-            say(f"{len(answer['entries'])} errors returned{', the most it takes' if answer['limited'] else ''}")
-            met &= bench.target("wall clock of the query", rows["node_health's query"]["wall_ms"], WALL_MS, "ms")
+            say(
+                f"{len(answer.entries)} errors returned{', the most it takes' if answer['limited'] else ''}"
+            )
+            met &= bench.target(
+                "wall clock of the query", rows["node_health's query"]["wall_ms"], WALL_MS, "ms"
+            )
             result[kind] = {"entries": found, "mib": round(size), **rows}
     bench.save("journal_query", result)
     return 0 if met else 1

@@ -31,9 +31,15 @@ import bench
 import setup
 from common import Problem, main_wrapper, say
 
-CHECKS = {"gpu": ("mlops.fleet.gpu_health", {"log_source": "none"}), "health": ("mlops.fleet.node_health", {"network": False})}
+CHECKS = {
+    "gpu": ("mlops.fleet.gpu_health", {"log_source": "none"}),
+    "health": ("mlops.fleet.node_health", {"network": False}),
+}
 # Never needed to judge a healthy node.
-UNWANTED = {"gpu": {"boto3", "psutil", "urllib.request", "smtplib", "tarfile", "ssl"}, "health": {"boto3", "smtplib", "tarfile"}}
+UNWANTED = {
+    "gpu": {"boto3", "psutil", "urllib.request", "smtplib", "tarfile", "ssl"},
+    "health": {"boto3", "smtplib", "tarfile"},
+}
 PROBE = (
     "import runpy, sys\nsys.argv = sys.argv[1:]\ntry:\n    runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit:\n    pass\n"
     "print(*sys.modules, file=sys.stderr)\n"
@@ -43,7 +49,9 @@ PROBE = (
 def measure(argv: list[str], env: dict[str, str]) -> tuple[float, float]:
     """Wall and CPU milliseconds of one run; a verdict other than healthy is a run all the same."""
     start = time.perf_counter()
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env
+    )
     words = process.stderr.read().decode(errors="replace")
     _pid, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
@@ -74,21 +82,37 @@ def main() -> int:
         (folder / "library").mkdir()
         env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
         env.update(
-            ANSIBLE_COLLECTIONS_PATH=str(setup.link_collection()), ANSIBLE_HOME=str(folder / "home"), ANSIBLE_LOCALHOST_WARNING="False", LC_ALL="C.UTF-8"
+            ANSIBLE_COLLECTIONS_PATH=str(setup.link_collection()),
+            ANSIBLE_HOME=str(folder / "home"),
+            ANSIBLE_LOCALHOST_WARNING="False",
+            LC_ALL="C.UTF-8",
         )
         env = harness.environment("h100x8", env)
         command = str(install(folder))
         runs = {"python3 -c pass": [sys.executable, "-I", "-c", "pass"]}
         for name, (module, arguments) in CHECKS.items():
             config = folder / f"{name}.json"
-            section = {**arguments, "metrics_csv": str(folder / "gpu.csv")} if name == "gpu" else arguments
+            section = (
+                {**arguments, "metrics_csv": str(folder / "gpu.csv")}
+                if name == "gpu"
+                else arguments
+            )
             config.write_text(json.dumps({name: section}), encoding="utf-8")
-            runs[f"mlfleet {name}"] = [command, name, "--config", str(config), "--log-file", str(folder / "log")]
+            runs[f"mlfleet {name}"] = [
+                command,
+                name,
+                "--config",
+                str(config),
+                "--log-file",
+                str(folder / "log"),
+            ]
             runs[f"task {module}"] = [sys.executable, str(bench.pack(folder, module, section, env))]
         unwanted = {}
         for name, words in UNWANTED.items():
             argv = [sys.executable, "-c", PROBE, *runs[f"mlfleet {name}"]]
-            imported = subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stderr.split()
+            imported = subprocess.run(
+                argv, capture_output=True, text=True, check=True, env=env
+            ).stderr.split()
             unwanted[name] = sorted(words & set(imported))
 
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
@@ -108,14 +132,20 @@ def main() -> int:
     say(f"{'':<30}{'wall ms':>9}{'/ pass':>8}{'CPU ms':>9}{'/ pass':>8}{'/ task':>8}")
     failed = 0
     for name, numbers in result.items():
-        numbers["wall_ratio"], numbers["cpu_ratio"] = (round(numbers[key] / base[key], 2) for key in ("wall_ms", "cpu_ms"))
+        numbers["wall_ratio"], numbers["cpu_ratio"] = (
+            round(numbers[key] / base[key], 2) for key in ("wall_ms", "cpu_ms")
+        )
         word, _space, check = name.partition(" ")
         share = ""
         if word == "mlfleet":
-            numbers["of_task"] = round(numbers["cpu_ms"] / result[f"task {CHECKS[check][0]}"]["cpu_ms"], 2)
+            numbers["of_task"] = round(
+                numbers["cpu_ms"] / result[f"task {CHECKS[check][0]}"]["cpu_ms"], 2
+            )
             share = f"{numbers['of_task']:.2f}"
             failed |= numbers["of_task"] >= 1 or bool(unwanted[check])
-        say(f"{name:<30}{numbers['wall_ms']:>9.1f}{numbers['wall_ratio']:>8.2f}{numbers['cpu_ms']:>9.1f}{numbers['cpu_ratio']:>8.2f}{share:>8}")
+        say(
+            f"{name:<30}{numbers['wall_ms']:>9.1f}{numbers['wall_ratio']:>8.2f}{numbers['cpu_ms']:>9.1f}{numbers['cpu_ratio']:>8.2f}{share:>8}"
+        )
     for name, words in unwanted.items():
         if words:
             say(f"mlfleet {name} imports {', '.join(words)}, which it has no use for")

@@ -31,8 +31,25 @@ from common import Problem, main_wrapper, say
 CPU_OVER_EMPTY_MS, WALL_MS = 200, 1000
 # Plugins and NHC end with other codes where a limit is passed; that is a run all the same.
 VERDICTS = (0, 1, 2)
-PLUGIN_CHECKS = ["disk_usage", "inode_usage", "swap_usage", "cpu_load", "zombie_processes", "process_ids"]
-NHC_CHECKS = ["disk_usage", "inode_usage", "read_only", "memory_usage", "swap_usage", "cpu_load", "network_link", "kernel_errors", "service"]
+PLUGIN_CHECKS = [
+    "disk_usage",
+    "inode_usage",
+    "swap_usage",
+    "cpu_load",
+    "zombie_processes",
+    "process_ids",
+]
+NHC_CHECKS = [
+    "disk_usage",
+    "inode_usage",
+    "read_only",
+    "memory_usage",
+    "swap_usage",
+    "cpu_load",
+    "network_link",
+    "kernel_errors",
+    "service",
+]
 
 
 def without_gpus() -> dict:
@@ -46,41 +63,79 @@ def report(argv: list[str], env: dict[str, str]) -> list[dict]:
     try:
         return json.loads(done.stdout)["checks"]
     except (ValueError, KeyError):
-        raise Problem(f"{' '.join(argv)} --json ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}") from None
+        raise Problem(
+            f"{' '.join(argv)} --json ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}"
+        ) from None
 
 
 def plugins(mounts: list[str]) -> list[list[str]] | None:
     """The plugins' command lines for PLUGIN_CHECKS; None where they are not installed."""
     lines = [
-        ["check_disk", "-w", "20%", "-c", "10%", "-W", "20%", "-K", "10%", *(word for mount in mounts for word in ("-p", mount))],
+        [
+            "check_disk",
+            "-w",
+            "20%",
+            "-c",
+            "10%",
+            "-W",
+            "20%",
+            "-K",
+            "10%",
+            *(word for mount in mounts for word in ("-p", mount)),
+        ],
         ["check_load", "-r", "-w", "2,2,2", "-c", "4,4,4"],
         ["check_swap", "-w", "50%", "-c", "20%", "-n", "ok"],
         ["check_procs", "-s", "Z", "-w", "5", "-c", "10"],
         ["check_procs", "-w", "20000", "-c", "30000"],
     ]
     found = bench.peer("check_disk", "monitoring-plugins-basic")
-    return None if found is None else [[str(Path(found).parent / line[0]), *line[1:]] for line in lines]
+    return (
+        None
+        if found is None
+        else [[str(Path(found).parent / line[0]), *line[1:]] for line in lines]
+    )
 
 
 def nhc(folder: Path, mounts: list[str], links: list[str]) -> list[str] | None:
     """NHC's command line for NHC_CHECKS; None where no tree is given."""
     tree = os.environ.get("MLOPS_NHC")
     if not tree:
-        say("skipped: LBNL NHC. Unpack a release of https://github.com/mej/nhc and name the folder in MLOPS_NHC")
+        say(
+            "skipped: LBNL NHC. Unpack a release of https://github.com/mej/nhc and name the folder in MLOPS_NHC"
+        )
         return None
     program = Path(tree).resolve() / "nhc"
     if not program.is_file():
         raise Problem(f"MLOPS_NHC is {tree}, but there is no {program}")
     rules = [
-        f"{check} {mount}{rest}" for mount in mounts for check, rest in (("check_fs_mount_rw -f", ""), ("check_fs_used", " 95%"), ("check_fs_iused", " 95%"))
+        f"{check} {mount}{rest}"
+        for mount in mounts
+        for check, rest in (
+            ("check_fs_mount_rw -f", ""),
+            ("check_fs_used", " 95%"),
+            ("check_fs_iused", " 95%"),
+        )
     ]
-    rules += ["check_hw_physmem_free 1mb", "check_ps_loadavg 1000 1000 1000", f"check_ps_daemon {Path('/proc/1/comm').read_text(encoding='utf-8').strip()}"]
+    rules += [
+        "check_hw_physmem_free 1mb",
+        "check_ps_loadavg 1000 1000 1000",
+        f"check_ps_daemon {Path('/proc/1/comm').read_text(encoding='utf-8').strip()}",
+    ]
     rules += [f"check_hw_eth {link}" for link in links]
-    rules += ["check_hw_swap_free 1mb"] if len(Path("/proc/swaps").read_text(encoding="utf-8").splitlines()) > 1 else []
+    rules += (
+        ["check_hw_swap_free 1mb"]
+        if len(Path("/proc/swaps").read_text(encoding="utf-8").splitlines()) > 1
+        else []
+    )
     rules += ["check_cmd_dmesg -m '!/kernel BUG at/' -m '!/EXT4-fs error/' -m '!/Hardware Error/'"]
     config = folder / "nhc.conf"
     config.write_text("".join(f"* || {rule}\n" for rule in rules), encoding="utf-8")
-    settings = ["MARK_OFFLINE=0", "ONLINE_NODE=:", "OFFLINE_NODE=:", f"INCDIR={program.parent / 'scripts'}"]
+    settings = [
+        "MARK_OFFLINE=0",
+        "ONLINE_NODE=:",
+        "OFFLINE_NODE=:",
+        f"INCDIR={program.parent / 'scripts'}",
+    ]
     return ["bash", str(program), "-a", "-l", "-", "-D", str(folder), "-c", str(config), *settings]
 
 
@@ -97,23 +152,42 @@ def main() -> int:
             """The same check as a task and as the command."""
             config = folder / f"{label}.json"
             config.write_text(json.dumps({"health": options}), encoding="utf-8")
-            packed = bench.pack(folder, "mlops.fleet.node_health", options, env, f"node_health {label}")
+            packed = bench.pack(
+                folder, "mlops.fleet.node_health", options, env, f"node_health {label}"
+            )
             return {
                 f"task node_health, {label}": [[sys.executable, str(packed)]],
-                f"mlfleet health, {label}": [[str(command), "health", "--config", str(config), "--log-file", str(folder / "log")]],
+                f"mlfleet health, {label}": [
+                    [
+                        str(command),
+                        "health",
+                        "--config",
+                        str(config),
+                        "--log-file",
+                        str(folder / "log"),
+                    ]
+                ],
             }
 
         everything = ours("all checks", without_gpus())
         checks = report(everything["mlfleet health, all checks"][0], env)
         mounts = [check["subject"] for check in checks if check["check"] == "disk_usage"]
-        links = [check["subject"] for check in checks if check["check"] == "network_link" and check["status"] == "pass"]
-        empty = {"task that does nothing": [[sys.executable, str(bench.pack(folder, "empty", {}, env))]]}
+        links = [
+            check["subject"]
+            for check in checks
+            if check["check"] == "network_link" and check["status"] == "pass"
+        ]
+        empty = {
+            "task that does nothing": [[sys.executable, str(bench.pack(folder, "empty", {}, env))]]
+        }
 
         full = bench.take_turns({**empty, **everything}, number, env, VERDICTS)
         bench.show("1. the full check", full, next(iter(empty)), "/ empty")
         result["full"] = full
         skipped = sorted({check["check"] for check in checks if check["status"] == "skipped"})
-        say(f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine: {', '.join(skipped) or 'none'}")
+        say(
+            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine: {', '.join(skipped) or 'none'}"
+        )
         base, task, _command = full.values()
         over = result["cpu_over_empty_ms"] = round(task["cpu_ms"] - base["cpu_ms"], 1)
         met = bench.target("CPU of the task over an empty one", over, CPU_OVER_EMPTY_MS, "ms")
@@ -121,16 +195,44 @@ def main() -> int:
 
         lines = plugins(mounts)
         if lines:
-            tasks = [[sys.executable, str(bench.pack(folder, "ansible.builtin.command", {"argv": argv}, env, f"plugin {n}"))] for n, argv in enumerate(lines)]
-            things = {f"{len(lines)} monitoring-plugins": lines, f"{len(lines)} monitoring-plugins, a task each": tasks}
-            result["plugins"] = bench.take_turns({**things, **ours("same checks", {"checks": PLUGIN_CHECKS}), **empty}, number, env, VERDICTS)
-            bench.show("2. what monitoring-plugins have too", result["plugins"], next(iter(things)), "/ theirs")
+            tasks = [
+                [
+                    sys.executable,
+                    str(
+                        bench.pack(
+                            folder, "ansible.builtin.command", {"argv": argv}, env, f"plugin {n}"
+                        )
+                    ),
+                ]
+                for n, argv in enumerate(lines)
+            ]
+            things = {
+                f"{len(lines)} monitoring-plugins": lines,
+                f"{len(lines)} monitoring-plugins, a task each": tasks,
+            }
+            result["plugins"] = bench.take_turns(
+                {**things, **ours("same checks", {"checks": PLUGIN_CHECKS}), **empty},
+                number,
+                env,
+                VERDICTS,
+            )
+            bench.show(
+                "2. what monitoring-plugins have too",
+                result["plugins"],
+                next(iter(things)),
+                "/ theirs",
+            )
 
         line = nhc(folder, mounts, links)
         if line:
             failures = bench.run(line, capture=True, check=False, env=env).stdout.strip()
             say(f"NHC says: {failures[-300:] or 'healthy'}")
-            result["nhc"] = bench.take_turns({"LBNL NHC": [line], **ours("same as NHC", {"checks": NHC_CHECKS}), **empty}, number, env, range(100))
+            result["nhc"] = bench.take_turns(
+                {"LBNL NHC": [line], **ours("same as NHC", {"checks": NHC_CHECKS}), **empty},
+                number,
+                env,
+                range(100),
+            )
             bench.show("3. what NHC has too", result["nhc"], "LBNL NHC", "/ NHC")
     bench.save("node_health", result)
     return 0 if met else 1

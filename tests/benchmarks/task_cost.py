@@ -27,12 +27,21 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mlops-fleet-bench-") as name:
         folder = Path(name)
         env = bench.environment(folder, "h100x8")
-        packed = {module: bench.pack(folder, module, arguments, env) for module, arguments in MODULES.items()}
+        packed = {
+            module: bench.pack(folder, module, arguments, env)
+            for module, arguments in MODULES.items()
+        }
         sizes = {module: round(path.stat().st_size / 1024) for module, path in packed.items()}
-        result = bench.take_turns({module: [[sys.executable, str(path)]] for module, path in packed.items()}, bench.rounds(), env)
+        result = bench.take_turns(
+            {module: [[sys.executable, str(path)]] for module, path in packed.items()},
+            bench.rounds(),
+            env,
+        )
     bench.show("module", result, "empty", "/ empty")
     say("packed: " + ", ".join(f"{module} {size} kB" for module, size in sizes.items()))
-    bench.save("task_cost", {module: {**row, "packed_kb": sizes[module]} for module, row in result.items()})
+    bench.save(
+        "task_cost", {module: {**row, "packed_kb": sizes[module]} for module, row in result.items()}
+    )
     return 0
 
 

@@ -40,8 +40,25 @@ def build(output=None, cflags=None):
         library.parent.mkdir(parents=True, exist_ok=True)
         # The recipe in the Makefile says the same; this one needs no make on the machine.
         temporary = library.with_name(f"{library.name}.new.{os.getpid()}")
-        command = [found, "-std=gnu11", "-Wall", "-Wextra", "-Werror", *(cflags or "-O2").split(), "-fvisibility=hidden"]
-        command += ["-shared", "-fPIC", "-pthread", "-Wl,-soname,libnvidia-ml.so.1", "-o", str(temporary), str(source), "-ldl"]
+        command = [
+            found,
+            "-std=gnu11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            *(cflags or "-O2").split(),
+            "-fvisibility=hidden",
+        ]
+        command += [
+            "-shared",
+            "-fPIC",
+            "-pthread",
+            "-Wl,-soname,libnvidia-ml.so.1",
+            "-o",
+            str(temporary),
+            str(source),
+            "-ldl",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
@@ -56,9 +73,13 @@ def environment(scenario, base=None, library=None):
     is a machine without driver. ``base`` is the environment to extend, by default this process's.
     """
     env = dict(os.environ if base is None else base)
-    folder = str(Path(library or build()).parent)
-    env["LD_LIBRARY_PATH"] = os.pathsep.join([folder] + [p for p in [env.get("LD_LIBRARY_PATH")] if p])
-    env["NVML_DOUBLE_SCENARIO"] = "" if scenario is None else str(scenario_path(scenario))  # empty: none, not even the system-wide one
+    directory = str(Path(library or build()).parent)
+    env["LD_LIBRARY_PATH"] = os.pathsep.join(
+        [directory] + [p for p in [env.get("LD_LIBRARY_PATH")] if p]
+    )
+    env["NVML_DOUBLE_SCENARIO"] = (
+        "" if scenario is None else str(scenario_path(scenario))
+    )  # empty: none, not even the system-wide one
     return env
 
 
@@ -67,7 +88,9 @@ def scenario_path(scenario):
     for candidate in (Path(scenario), SCENARIOS / str(scenario), SCENARIOS / f"{scenario}.ini"):
         if candidate.is_file():
             return candidate.resolve()
-    raise FileNotFoundError(f"no scenario {scenario}: neither a file nor one of {sorted(p.stem for p in SCENARIOS.glob('*.ini'))}")
+    raise FileNotFoundError(
+        f"no scenario {scenario}: neither a file nor one of {sorted(p.stem for p in SCENARIOS.glob('*.ini'))}"
+    )
 
 
 def write_scenario(path, system=None, gpu=None, gpus=(), base=None):
@@ -81,9 +104,18 @@ def write_scenario(path, system=None, gpu=None, gpus=(), base=None):
     path = Path(path)
     lines = [scenario_path(base).read_text(encoding="utf-8")] if base else []
     numbered = gpus.items() if hasattr(gpus, "items") else enumerate(gpus)
-    for header, keys in [("[system]", system), ("[gpu]", gpu)] + [(f"[gpu {number}]", keys) for number, keys in numbered]:
+    for header, keys in [("[system]", system), ("[gpu]", gpu)] + [
+        (f"[gpu {number}]", keys) for number, keys in numbered
+    ]:
         if keys is not None:
-            lines += [header, *(f"{key} = {'!NOT_SUPPORTED' if value is None else value}" for key, value in keys.items()), ""]
+            lines += [
+                header,
+                *(
+                    f"{key} = {'!NOT_SUPPORTED' if value is None else value}"
+                    for key, value in keys.items()
+                ),
+                "",
+            ]
     temporary = path.with_name(f"{path.name}.new.{os.getpid()}")
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(temporary, path)

@@ -36,7 +36,9 @@ def _recap(out: str) -> dict[str, dict[str, int]]:
     for line in out.partition("PLAY RECAP")[2].splitlines():
         name, colon, rest = line.partition(":")
         if colon and "=" in rest:
-            found[name.strip()] = {key: int(value) for key, value in (pair.split("=") for pair in rest.split())}
+            found[name.strip()] = {
+                key: int(value) for key, value in (pair.split("=") for pair in rest.split())
+            }
     return found
 
 
@@ -60,7 +62,14 @@ class Fleet:
                 (run / "metrics.json").write_text('{"loss": 0.1}')
                 for path in (run / "metrics.json", run):
                     os.utime(path, (path.stat().st_mtime - age * 86400,) * 2)
-        targets = [{"name": "experiments", "path": str(home / "experiments"), "retention_days": 30, "age_by": "mtime"}]
+        targets = [
+            {
+                "name": "experiments",
+                "path": str(home / "experiments"),
+                "retention_days": 30,
+                "age_by": "mtime",
+            }
+        ]
         self.hosts[name] = {
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
@@ -75,7 +84,14 @@ class Fleet:
 
     def gone(self, name: str = "gone") -> None:
         """Add a host on whose port nothing listens."""
-        self.host(name, models=False, ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1, ansible_ssh_common_args="-o BatchMode=yes")
+        self.host(
+            name,
+            models=False,
+            ansible_connection="ssh",
+            ansible_host="127.0.0.1",
+            ansible_port=1,
+            ansible_ssh_common_args="-o BatchMode=yes",
+        )
 
     def run(self, playbook: str = "maintenance", *arguments: str) -> Run:
         """Run one of the collection's playbooks by its name, or one of the test's own by its path."""
@@ -89,10 +105,20 @@ class Fleet:
         ]
         env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
         env.update(
-            ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS), ANSIBLE_NOCOLOR="1", ANSIBLE_HOME=str(self.folder / "ansible"), ANSIBLE_FORKS="1"
+            ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
+            ANSIBLE_NOCOLOR="1",
+            ANSIBLE_HOME=str(self.folder / "ansible"),
+            ANSIBLE_FORKS="1",
         )  # the hosts share this machine, and so its locks
         done = subprocess.run(
-            [*command, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL
+            [*command, *arguments],
+            cwd=self.folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         out = done.stdout + done.stderr
         return Run(done.returncode, out, _recap(out))

@@ -24,19 +24,34 @@ def test_two_good_hosts_and_one_that_is_gone(fleet):
     run = fleet.run()
     assert run.rc != 0, run
     report = fleet.report()
-    assert {entry["host"]: entry["status"] for entry in report["hosts"]} | {"gone": "unreachable"} == {
-        entry["host"]: entry["status"] for entry in report["hosts"]
-    }
+    assert {entry["host"]: entry["status"] for entry in report["hosts"]} | {
+        "gone": "unreachable"
+    } == {entry["host"]: entry["status"] for entry in report["hosts"]}
     assert report["failed_hosts"] == ["gone"] and report["summary"]["backups_verified"] == 2
-    assert run.recap["gone"]["failed"] == 1 and run.recap["n1"]["failed"] == run.recap["n2"]["failed"] == 0
+    assert (
+        run.recap["gone"]["failed"] == 1
+        and run.recap["n1"]["failed"] == run.recap["n2"]["failed"] == 0
+    )
     for home in homes:
         (archive,) = archives(home)
-        listed = subprocess.run(["tar", "-tzf", archive], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["tar", "-tzf", archive], capture_output=True, text=True, check=True
+        ).stdout
         assert "weights.bin" in listed
-        subprocess.run(["sha256sum", "--check", "--quiet", f"{archive.name}.sha256"], cwd=archive.parent, check=True)
-        assert not (home / "experiments" / "old").exists() and (home / "experiments" / "new").exists()
+        subprocess.run(
+            ["sha256sum", "--check", "--quiet", f"{archive.name}.sha256"],
+            cwd=archive.parent,
+            check=True,
+        )
+        assert (
+            not (home / "experiments" / "old").exists() and (home / "experiments" / "new").exists()
+        )
     page = (fleet.reports / "latest.html").read_text()
-    assert all(name in page for name in ("n1", "n2", "gone")) and "http://" not in page and "https://" not in page
+    assert (
+        all(name in page for name in ("n1", "n2", "gone"))
+        and "http://" not in page
+        and "https://" not in page
+    )
     assert "HOST" in run.out and "gone: health unreachable" in run.out
     assert "gone needs attention: health unreachable" in run.out and "n1 needs" not in run.out
     assert (fleet.reports / "latest.json").stat().st_mode & 0o007 == 0
@@ -53,18 +68,33 @@ def test_cleanup_never_follows_a_failed_backup(fleet):
     run = fleet.run()
     assert run.rc != 0
     found = fleet.phases("bad")
-    assert found["backup"]["status"] == "failed" and str(bad / "models") in found["backup"]["message"]
+    assert (
+        found["backup"]["status"] == "failed" and str(bad / "models") in found["backup"]["message"]
+    )
     assert found["cleanup"]["status"] == "skipped" and (bad / "experiments" / "old").exists()
     assert fleet.report()["failed_hosts"] == ["bad"] and not (good / "experiments" / "old").exists()
 
 
 def test_a_failed_phase_stops_the_later_ones_unless_told_otherwise(fleet):
     for name, go_on in (("stops", False), ("goes", True)):
-        fleet.host(name, maintenance_continue_on_error=go_on, maintenance_health_services=["not a service name"], maintenance_health_checks=None)
+        fleet.host(
+            name,
+            maintenance_continue_on_error=go_on,
+            maintenance_health_services=["not a service name"],
+            maintenance_health_checks=None,
+        )
     assert fleet.run().rc != 0
-    assert [one["status"] for one in fleet.phases("stops").values()] == ["failed", "skipped", "skipped", "skipped"]
+    assert [one["status"] for one in fleet.phases("stops").values()] == [
+        "failed",
+        "skipped",
+        "skipped",
+        "skipped",
+    ]
     assert "health failed" in fleet.phases("stops")["backup"]["message"]
-    assert fleet.phases("goes")["backup"]["status"] == "pass" and fleet.phases("goes")["cleanup"]["status"] == "pass"
+    assert (
+        fleet.phases("goes")["backup"]["status"] == "pass"
+        and fleet.phases("goes")["cleanup"]["status"] == "pass"
+    )
 
 
 def test_none_reachable_is_an_error_with_a_report(fleet):
@@ -77,7 +107,10 @@ def test_none_reachable_is_an_error_with_a_report(fleet):
 
 def test_no_host_matched_is_an_error(fleet):
     fleet.host("n1")
-    for arguments in (["-e", "maintenance_hosts=nobody"], ["-e", "maintenance_hosts=gpu", "--limit", "n1"]):
+    for arguments in (
+        ["-e", "maintenance_hosts=nobody"],
+        ["-e", "maintenance_hosts=gpu", "--limit", "n1"],
+    ):
         run = fleet.run("maintenance", *arguments)
         assert run.rc != 0 and "No host matched" in run.out, run
 
@@ -93,7 +126,11 @@ def test_check_mode_on_a_virgin_node_is_clean_and_changes_nothing(fleet):
     before = listing(home)
     run = fleet.run("maintenance", "--check", "--diff")
     assert run.rc == 0, run
-    assert listing(home) == before and not fleet.reports.exists() and not (fleet.folder / "empty").exists()
+    assert (
+        listing(home) == before
+        and not fleet.reports.exists()
+        and not (fleet.folder / "empty").exists()
+    )
     assert "would fail" in run.out  # the host without models is told what a real run would say
 
 
@@ -117,7 +154,10 @@ def test_phases_can_be_left_out_by_tags(fleet):
     home = fleet.host("n1")
     run = fleet.run("maintenance", "--tags", "health,cleanup")
     assert run.rc == 0 and "left out by tags: gpu, backup" in run.out, run
-    assert list(fleet.phases("n1")) == ["health", "cleanup"] and not (home / "experiments" / "old").exists()
+    assert (
+        list(fleet.phases("n1")) == ["health", "cleanup"]
+        and not (home / "experiments" / "old").exists()
+    )
     run = fleet.run("maintenance", "--skip-tags", "cleanup,gpu")
     assert run.rc == 0 and list(fleet.phases("n1")) == ["health", "backup"], run
     run = fleet.run("maintenance", "--tags", "helth")
@@ -130,7 +170,7 @@ def test_one_phase_playbooks(fleet):
     assert len(archives(home)) == 1 and (home / "experiments" / "old").exists()
     assert list(fleet.phases("n1")) == ["backup"]
     run = fleet.run("verify_backups")
-    assert run.rc == 0 and "1 backups verified" in run.out, run
+    assert run.rc == 0 and "1 backup verified" in run.out, run
     restored = fleet.folder / "restored"
     run = fleet.run("restore", "-e", json.dumps({"restore_destination": str(restored)}))
     assert run.rc == 0, run
@@ -138,8 +178,17 @@ def test_one_phase_playbooks(fleet):
     assert fleet.run("restore").rc != 0
 
     for playbook, variable in (("restore", "restore_s3"), ("verify_backups", "verify_backups_s3")):
-        away = {variable: {"bucket": "models", "endpoint_url": "http://127.0.0.1:9", "access_key": "a", "secret_key": "b"}}
-        run = fleet.run(playbook, "-e", json.dumps({"restore_destination": str(fleet.folder / "new"), **away}))
+        away = {
+            variable: {
+                "bucket": "models",
+                "endpoint_url": "http://127.0.0.1:9",
+                "access_key": "a",
+                "secret_key": "b",
+            }
+        }
+        run = fleet.run(
+            playbook, "-e", json.dumps({"restore_destination": str(fleet.folder / "new"), **away})
+        )
         assert run.rc != 0 and "s3://models/" in run.out, run
 
     archive = archives(home)[0]
@@ -153,29 +202,103 @@ def test_one_phase_playbooks(fleet):
 def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):
     fleet.host("a", models=False)
     homes = [fleet.host("b"), fleet.host("c")]
-    run = fleet.run("maintenance", "-e", "maintenance_serial=1", "-e", "maintenance_max_fail_percentage=20")
+    run = fleet.run(
+        "maintenance", "-e", "maintenance_serial=1", "-e", "maintenance_max_fail_percentage=20"
+    )
     assert run.rc != 0
     report = fleet.report()
-    assert {entry["host"]: entry["status"] for entry in report["hosts"]} == {"a": "failed", "b": "held", "c": "held"}
+    assert {entry["host"]: entry["status"] for entry in report["hosts"]} == {
+        "a": "failed",
+        "b": "held",
+        "c": "held",
+    }
     assert not any(archives(home) for home in homes) and "1 of 1 hosts failed" in run.out
 
 
+def play(fleet, *tasks, **keywords):
+    """Write a playbook of the test's own; return its path."""
+    path = fleet.folder / "mine.yml"
+    common = {"hosts": "fleet", "gather_facts": False, "ignore_unreachable": True}
+    path.write_text(json.dumps([{**common, "tasks": list(tasks), **keywords}]))
+    return str(path)
+
+
+ROLE = {"ansible.builtin.import_role": {"name": "mlops.fleet.maintenance"}}
+SHOW_CHECKS = {
+    "ansible.builtin.debug": {
+        "msg": "CHECKS {{ maintenance_result_health.checks | map(attribute='check') | unique | sort }}"
+    },
+    "tags": ["always"],
+}
+
+
 def test_module_defaults_reach_the_phases(fleet):
-    home = fleet.host("n1")
-    playbook = fleet.folder / "mine.yml"
-    playbook.write_text(
-        json.dumps(
-            [
-                {
-                    "hosts": "fleet",
-                    "gather_facts": False,
-                    "ignore_unreachable": True,
-                    "module_defaults": {"mlops.fleet.model_backup": {"force": True}},
-                    "tasks": [{"ansible.builtin.import_role": {"name": "mlops.fleet.maintenance"}}],
-                }
-            ]
-        )
-    )
+    home = fleet.host("n1", maintenance_health_checks=None, maintenance_run_cleanup=False)
+    defaults = {
+        "mlops.fleet.model_backup": {"force": True},
+        "mlops.fleet.node_health": {"checks": ["{{ 'memory' }}"]},
+        "group/mlops.fleet.s3": {"source": "/never-used"},
+    }
+    playbook = play(fleet, ROLE, SHOW_CHECKS, module_defaults=[defaults])
     for count in (1, 2):
-        run = fleet.run(str(playbook))
+        run = fleet.run(playbook)
         assert run.rc == 0 and len(archives(home)) == count, run
+        checks = run.out.partition("CHECKS ")[2].partition("]")[0]
+        assert "'memory_usage'" in checks and "'disk_usage'" not in checks, run
+
+
+def test_answers_of_a_survey_are_text(fleet):
+    home = fleet.host("n1", maintenance_health_checks='["memory"]')
+    answers = {
+        "maintenance_gpu_expected_count": "",
+        "maintenance_gpu_temperature_warning": "",
+        "maintenance_health_disk_warning": "75",
+        "maintenance_health_network": "false",
+        "maintenance_backup_s3": "",
+        "maintenance_backup_keep_last": "3",
+        "maintenance_run_gpu": "",
+        "maintenance_run_cleanup": "no",
+        "maintenance_backup_throttle": "",
+        "maintenance_max_fail_percentage": "",
+        "maintenance_continue_on_error": "",
+    }
+    for playbook in ("maintenance", play(fleet, ROLE)):  # the role with Ansible's validation too
+        run = fleet.run(playbook, "-e", json.dumps(answers))
+        assert run.rc == 0, run
+    assert archives(home) and (home / "experiments" / "old").exists()
+    run = fleet.run("maintenance", "-e", json.dumps({"maintenance_gpu_expected_count": "many"}))
+    assert run.rc != 0 and "The variable maintenance_gpu_expected_count can't be used" in run.out
+
+
+def test_the_gpus_are_checked_in_one_phase(fleet):
+    fleet.host("n1", maintenance_health_checks=None, maintenance_run_backup=False)
+    playbook = play(fleet, ROLE, SHOW_CHECKS)
+    run = fleet.run(playbook)
+    assert run.rc == 0 and "'gpu'" in run.out and "'gpu_driver'" not in run.out, run
+    for arguments in (
+        ["--tags", "health"],
+        ["--skip-tags", "gpu"],
+        ["-e", "maintenance_run_gpu=false"],
+        ["-e", "maintenance_health_gpu=true"],
+    ):
+        run = fleet.run(playbook, *arguments)
+        assert run.rc == 0 and "'gpu'" not in run.out and "'gpu_driver'" in run.out, run
+
+
+def test_a_phase_runs_asynchronously_and_shows_no_secret(fleet):
+    home = fleet.host("n1")
+    secret = {
+        "maintenance_backup_s3": {
+            "bucket": "models",
+            "endpoint_url": "http://127.0.0.1:9",
+            "access_key": "a",
+            "secret_key": "canary-secret",
+        }
+    }
+    backup = {"mlops.fleet.maintenance_phase": {"phase": "backup"}, "async": 60, "poll": 1}
+    show = {"ansible.builtin.debug": {"msg": "MADE {{ made.backup.verified }}"}}
+    run = fleet.run(play(fleet, {**backup, "register": "made"}, show))
+    assert run.rc == 0 and "MADE True" in run.out and len(archives(home)) == 1, run
+    for mode in ([], ["--check", "--diff"]):
+        run = fleet.run("maintenance", "-vvv", "-e", json.dumps(secret), *mode)
+        assert "127.0.0.1:9" in run.out and run.out.count("canary-secret") == 0, mode

@@ -23,7 +23,9 @@ READERS = pathlib.Path(os.environ.get("MLOPS_READERS_VENV") or ROOT / ".build" /
 DEV = pathlib.Path(os.environ.get("MLOPS_DEV_VENV") or ROOT / ".build" / "dev")
 MIB = 1 << 20
 
-_SPEC = importlib.util.spec_from_file_location("nvml_double_harness", ROOT / "tests" / "nvml_double" / "harness.py")
+_SPEC = importlib.util.spec_from_file_location(
+    "nvml_double_harness", ROOT / "tests" / "nvml_double" / "harness.py"
+)
 harness = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(harness)
 
@@ -52,12 +54,21 @@ def library():
 def need_readers():
     missing = [tool for tool in ("gpustat", "nvitop") if not (READERS / "bin" / tool).exists()]
     if missing:
-        pytest.skip(f"{READERS} has no {' and '.join(missing)}: python3 -m venv {READERS} && {READERS}/bin/pip install gpustat nvitop")
+        pytest.skip(
+            f"{READERS} has no {' and '.join(missing)}: python3 -m venv {READERS} && {READERS}/bin/pip install gpustat nvitop"
+        )
 
 
 def run(argv, scenario, timeout=60, check=True, **extra):
     env = {**harness.environment(scenario), **extra}
-    done = subprocess.run([str(a) for a in argv], env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        [str(a) for a in argv],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -80,7 +91,20 @@ def ours(scenario):
         pytest.skip(f"no ansible in {DEV}")
     interpreter = f"ansible_python_interpreter={DEV / 'bin' / 'python'}"
     out = run(
-        [DEV / "bin" / "ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "mlops.fleet.gpu_health", "-a", "backend=nvml", "-e", interpreter],
+        [
+            DEV / "bin" / "ansible",
+            "localhost",
+            "-i",
+            "localhost,",
+            "-c",
+            "local",
+            "-m",
+            "mlops.fleet.gpu_health",
+            "-a",
+            "backend=nvml",
+            "-e",
+            interpreter,
+        ],
         scenario,
         check=False,  # a module that fails says so in its output, which is then shown
         ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".build" / "collections"),
@@ -97,7 +121,13 @@ def read_scenario(name):
     for line in harness.scenario_path(name).read_text(encoding="utf-8").splitlines():
         header = re.fullmatch(r"\[(system|gpu)(?: (\d+))?\]", line.strip())
         if header:
-            keys = {} if header[1] == "system" else defaults if header[2] is None else gpus.setdefault(int(header[2]), {})
+            keys = (
+                {}
+                if header[1] == "system"
+                else defaults
+                if header[2] is None
+                else gpus.setdefault(int(header[2]), {})
+            )
         elif "=" in line and not line.startswith("#"):
             key, dummy, value = line.partition("=")
             keys[key.strip()] = value.strip()
@@ -130,11 +160,19 @@ def expectations(gpu):
 
 def close(seen, wanted):
     """Equal, with readers free to round power and sizes to whole watts and MiB."""
-    return seen == wanted or (None not in (seen, wanted) and not isinstance(wanted, str) and abs(float(seen) - float(wanted)) <= 0.51)
+    return seen == wanted or (
+        None not in (seen, wanted)
+        and not isinstance(wanted, str)
+        and abs(float(seen) - float(wanted)) <= 0.51
+    )
 
 
 def assert_same(seen, wanted, who):
-    different = {key: (seen[key], wanted[key]) for key in wanted if key in seen and not close(seen[key], wanted[key])}
+    different = {
+        key: (seen[key], wanted[key])
+        for key in wanted
+        if key in seen and not close(seen[key], wanted[key])
+    }
     assert not different, f"{who} differs (theirs, scenario's): {different}"
 
 
@@ -185,7 +223,9 @@ def test_nvitop_reads_the_scenario(profile):
             assert row.pop("temp") is None
         assert_same(row, expectations(gpu), "nvitop")
         assert theirs["bus_id"] == gpu["pci.bus_id"]
-        assert theirs["ecc"] == (int(gpu["ecc.volatile.uncorrected"]) if "ecc.volatile.uncorrected" in gpu else None)
+        assert theirs["ecc"] == (
+            int(gpu["ecc.volatile.uncorrected"]) if "ecc.volatile.uncorrected" in gpu else None
+        )
         assert theirs["clocks"] == int(gpu["clock.graphics"])
         assert theirs["pstate"] == f"P{gpu['pstate']}"
         assert theirs["fan"] == (int(gpu["fan"]) if "fan" in gpu else None)
@@ -194,8 +234,12 @@ def test_nvitop_reads_the_scenario(profile):
 
 def test_both_see_the_same_real_process(tmp_path):
     """A GPU process is a real process here: this test itself."""
-    scenario = harness.write_scenario(tmp_path / "s.ini", base="l40s", gpus=[{"procs.compute": f"{os.getpid()}:{3 << 30}"}])
-    assert [(p["pid"], p["gpu_memory_usage"]) for p in gpustat(scenario)[0]["processes"]] == [(os.getpid(), 3072)]
+    scenario = harness.write_scenario(
+        tmp_path / "s.ini", base="l40s", gpus=[{"procs.compute": f"{os.getpid()}:{3 << 30}"}]
+    )
+    assert [(p["pid"], p["gpu_memory_usage"]) for p in gpustat(scenario)[0]["processes"]] == [
+        (os.getpid(), 3072)
+    ]
     assert nvitop(scenario)[0]["pids"] == {str(os.getpid()): 3 << 30}
 
 
@@ -204,7 +248,9 @@ def test_nvitops_screen(tmp_path):
     text = run([READERS / "bin" / "nvitop", "--once", "--no-unicode"], "h100x8_busy")
     assert "Driver Version: 590.48.01" in text
     assert "CUDA Driver Version: 13.1" in text
-    assert len(re.findall(r"59C\s+P0\s+629W / 700W \|\s+74\.22GiB / 79\.65GiB \|\s+100%", text)) == 8
+    assert (
+        len(re.findall(r"59C\s+P0\s+629W / 700W \|\s+74\.22GiB / 79\.65GiB \|\s+100%", text)) == 8
+    )
 
 
 def test_a_lost_gpu_is_lost_for_everyone():
@@ -219,7 +265,14 @@ def test_no_driver_is_an_error_for_everyone():
     need_readers()
     for tool in ("gpustat", "nvitop"):
         argv = [READERS / "bin" / tool] + (["--once"] if tool == "nvitop" else [])
-        done = subprocess.run([str(a) for a in argv], env=harness.environment("no_driver"), capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [str(a) for a in argv],
+            env=harness.environment("no_driver"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode != 0, tool
         assert "driver" in (done.stdout + done.stderr).lower(), tool
 
@@ -234,13 +287,37 @@ def test_our_module_agrees_with_both(profile):
     mine = result["gpus"]
     assert [int(gpu["id"]) for gpu in mine] == list(range(len(wanted)))
     for gpu, expected in zip(mine, wanted):
-        assert_same({key: gpu[key] for key in expected}, expected, "gpu_health")  # every key of the contract has to be there
+        assert_same(
+            {key: gpu[key] for key in expected}, expected, "gpu_health"
+        )  # every key of the contract has to be there
     for gpu, theirs in zip(mine, gpustat(profile)):
         assert_same(
-            gpustat_row(theirs), {key: gpu[key] for key in ("uuid", "temp", "util_gpu", "mem_used", "mem_total", "power_draw", "power_limit")}, "gpustat"
+            gpustat_row(theirs),
+            {
+                key: gpu[key]
+                for key in (
+                    "uuid",
+                    "temp",
+                    "util_gpu",
+                    "mem_used",
+                    "mem_total",
+                    "power_draw",
+                    "power_limit",
+                )
+            },
+            "gpustat",
         )
     for gpu, theirs in zip(mine, nvitop(profile)):
-        keys = ("uuid", "temp", "util_gpu", "util_mem", "mem_used", "mem_total", "power_draw", "power_limit")
+        keys = (
+            "uuid",
+            "temp",
+            "util_gpu",
+            "util_mem",
+            "mem_used",
+            "mem_total",
+            "power_draw",
+            "power_limit",
+        )
         row = nvitop_row(theirs)
         if profile in NVITOP_WITHOUT_TEMPERATURE:
             row.pop("temp")
@@ -250,7 +327,13 @@ def test_our_module_agrees_with_both(profile):
 def test_our_module_goes_on_where_gpustat_gives_up():
     """A driver of branch 470 with a current nvidia-ml-py: gpustat stops with an error, nvitop has neither temperature nor memory."""
     need_readers()
-    stopped = subprocess.run([READERS / "bin" / "gpustat", "--json"], env=harness.environment("driver470"), capture_output=True, text=True, check=False)
+    stopped = subprocess.run(
+        [READERS / "bin" / "gpustat", "--json"],
+        env=harness.environment("driver470"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert stopped.returncode != 0
     (theirs,) = nvitop("driver470")
     assert (theirs["temp"], theirs["mem_total"], theirs["power_draw"]) == (None, None, 118000)
@@ -267,7 +350,9 @@ def test_our_module_keeps_what_it_cannot_read_empty(tmp_path):
     gpu = ours(scenario)["gpus"][0]
     assert [gpu[key] for key in ("temp", "power_draw", "util_gpu", "util_mem")] == [None] * 4
     theirs = gpustat(scenario)[0]
-    assert [theirs[key] for key in ("temperature.gpu", "power.draw", "utilization.gpu")] == [None] * 3
+    assert [theirs[key] for key in ("temperature.gpu", "power.draw", "utilization.gpu")] == [
+        None
+    ] * 3
 
 
 def test_our_module_and_a_lost_gpu():

@@ -21,7 +21,7 @@ CONFIG = "/etc/mlops-fleet/config.json"
         ("/etc/mlops-fleet", 0o750, "root", "mlops-fleet"),
         ("/var/lib/mlops-fleet", 0o750, "mlops-fleet", "mlops-fleet"),
         ("/opt/mlops-fleet", 0o755, "root", "root"),
-        ("/opt/mlops-fleet/current/mlops_fleet/mlfleet.py", 0o644, "root", "root"),
+        ("/opt/mlops-fleet/current/mlops_fleet/mlfleet/entry.py", 0o644, "root", "root"),
         ("/usr/local/bin/mlfleet", 0o755, "root", "root"),
         ("/usr/share/bash-completion/completions/mlfleet", 0o644, "root", "root"),
         ("/var/log/ml-backup.log", 0o640, "root", "mlops-fleet"),
@@ -36,7 +36,11 @@ def test_owners_and_modes(host, path, mode, user, group):
 
 def test_the_user_can_not_log_in_and_is_nobody_special(host):
     user = host.user("mlops-fleet")
-    assert user.shell == "/usr/sbin/nologin" and user.home == "/var/lib/mlops-fleet" and not host.file("/home/mlops-fleet").exists
+    assert (
+        user.shell == "/usr/sbin/nologin"
+        and user.home == "/var/lib/mlops-fleet"
+        and not host.file("/home/mlops-fleet").exists
+    )
     assert set(user.groups) <= {"mlops-fleet", "adm", "systemd-journal", "video", "render"}
     assert host.check_output("getent shadow mlops-fleet").split(":")[1].startswith(("!", "*"))
     assert not host.run("find / -xdev -user mlops-fleet -perm /6000").stdout
@@ -71,22 +75,30 @@ def test_the_service_user_gets_json_and_nothing_else(host):
     document = json.loads(done.stdout)
     assert done.rc == 0 and document["gpus"] == [] and document["summary"]["status"] == "skipped"
     done = host.run("runuser -u mlops-fleet -- mlfleet health --json")
-    # The kernel log is the whole machine's, so others' tests may make this node look sick.
+    # The kernel log is the whole machine's, so others' tests may make this node look unhealthy.
     assert done.rc in (0, 1, 2) and json.loads(done.stdout)["summary"]["total"] > 3
     # The journal is open to it through its groups.
-    assert not [check for check in json.loads(done.stdout)["checks"] if "ermission" in check["message"]]
+    assert not [
+        check for check in json.loads(done.stdout)["checks"] if "ermission" in check["message"]
+    ]
     assert "no log is written" not in done.stderr
 
 
-def test_a_stranger_is_told_who_may(host):
+def test_the_message_names_who_may_read_the_configuration(host):
     done = host.run("runuser -u nobody -- mlfleet gpu")
-    assert done.rc == 3 and "can't be read by nobody" in done.stderr and "member of the group mlops-fleet" in done.stderr
+    assert (
+        done.rc == 3
+        and "can't be read by nobody" in done.stderr
+        and "member of the group mlops-fleet" in done.stderr
+    )
 
 
 def test_the_installation_started_every_job_in_its_own_unit(host):
     """The backup for real, the cleanup as a rehearsal, a test message to everybody; nothing of the trial stays."""
     for unit in ("ml-health-check", "gpu-monitor", "ml-backup", "ml-cleanup"):
-        shown = host.check_output(f"systemctl show {unit}.service -p Result,ExecMainStartTimestamp,Environment,NeedDaemonReload")
+        shown = host.check_output(
+            f"systemctl show {unit}.service -p Result,ExecMainStartTimestamp,Environment,NeedDaemonReload"
+        )
         assert "Result=success" in shown and "ExecMainStartTimestamp=\n" not in shown + "\n", shown
         assert "NeedDaemonReload=no" in shown and "Environment=\n" in shown + "\n"
     assert host.check_output("find /run/systemd -name '*trial*'") == ""
@@ -94,39 +106,62 @@ def test_the_installation_started_every_job_in_its_own_unit(host):
     assert len(host.check_output("ls /srv/ml/backups/models_backup_*.tar.gz").split()) == 1
     assert "cleanup started (dry run)" in host.check_output("cat /var/log/ml-cleanup.log")
     assert len(host.check_output("ls /srv/ml/experiments").split()) == 5
-    tests = host.check_output("journalctl --sync; journalctl -o json -u 'mlops-fleet-alert@trial-*' | grep -c 'Connection refused' || true")
+    tests = host.check_output(
+        "journalctl --sync; journalctl -o json -u 'mlops-fleet-alert@trial-*' | grep -c 'Connection refused' || true"
+    )
     assert int(tests) >= 1, "the alert unit sent no test message"
     assert host.check_output("systemctl --failed --no-legend") == ""
 
 
 def test_the_doctor_finds_the_node_ready(host):
     done = host.run("mlfleet doctor --json")
-    checks = {(check["check"], check.get("subject", "")): check["status"] for check in json.loads(done.stdout)["checks"]}
+    checks = {
+        (check["check"], check.get("subject", "")): check["status"]
+        for check in json.loads(done.stdout)["checks"]
+    }
     assert done.rc in (0, 1), done.stdout
     for name in ("health", "gpu", "backup", "cleanup"):
         assert checks[f"job {name}", name] == "pass"
-    assert checks["configuration permissions", CONFIG] == "pass" and checks["schedule", ""] == "pass" and checks["alerts", ""] == "pass"
-    assert checks["last run", "gpu-monitor.service"] == "pass" and checks["last run", "ml-health-check.service"] == "pass"
+    assert (
+        checks["configuration permissions", CONFIG] == "pass"
+        and checks["schedule", ""] == "pass"
+        and checks["alerts", ""] == "pass"
+    )
+    assert (
+        checks["last run", "gpu-monitor.service"] == "pass"
+        and checks["last run", "ml-health-check.service"] == "pass"
+    )
     assert "critical" not in checks.values()
 
 
 def test_the_doctor_finds_a_unit_that_systemd_can_not_start(host):
-    folder = "/run/systemd/system/gpu-monitor.service.d"
-    host.check_output(f"mkdir -p {folder} && printf '[Service]\\nWorkingDirectory=/nowhere\\n' > {folder}/test.conf && systemctl daemon-reload")
+    directory = "/run/systemd/system/gpu-monitor.service.d"
+    host.check_output(
+        f"mkdir -p {directory} && printf '[Service]\\nWorkingDirectory=/nowhere\\n' > {directory}/test.conf && systemctl daemon-reload"
+    )
     try:
         assert host.run("systemctl start gpu-monitor.service").rc != 0
         done = host.run("mlfleet doctor")
-        assert done.rc == 2 and "gpu-monitor.service failed when it was last started (exit-code, status " in done.stdout
+        assert (
+            done.rc == 2
+            and "gpu-monitor.service failed when it was last started (exit-code, status "
+            in done.stdout
+        )
     finally:
-        host.check_output(f"rm -r {folder} && systemctl daemon-reload && systemctl reset-failed gpu-monitor.service && systemctl start gpu-monitor.service")
+        host.check_output(
+            f"rm -r {directory} && systemctl daemon-reload && systemctl reset-failed gpu-monitor.service && systemctl start gpu-monitor.service"
+        )
 
 
-def test_the_doctor_judges_with_the_old_variables_that_the_jobs_get(host):
+def test_the_doctor_uses_the_old_variables_that_the_jobs_get(host):
     host.check_output("echo MODEL_DIR=/nowhere/models >> /etc/ml-automation.conf")
     try:
         done = host.run("mlfleet doctor --run backup")
         assert done.rc == 2 and "The source /nowhere/models does not exist" in done.stdout
-        assert "ml-backup.service was not started: backup can't run" in host.run("mlfleet doctor --run backup --verbose").stdout
+        assert (
+            "ml-backup.service was not started: backup can't run"
+            in host.run("mlfleet doctor --run backup --verbose").stdout
+        )
     finally:
         host.check_output("sed -i /MODEL_DIR/d /etc/ml-automation.conf")
 
@@ -135,16 +170,28 @@ def test_a_stopped_trial_leaves_the_cleanup_as_it_was(host):
     """Stopped while the cleanup's unit waits for the lock of another job."""
     host.check_output("systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 600")
     text = "[Service]\\nExecStart=\\nExecStart=/usr/local/bin/mlfleet cleanup --wait 600\\n"
-    host.check_output(f"mkdir -p /run/systemd/system/ml-cleanup.service.d && printf '{text}' > /run/systemd/system/ml-cleanup.service.d/wait.conf")
-    host.check_output("systemctl daemon-reload; systemd-run --unit=trial /usr/local/bin/mlfleet doctor --run cleanup")
+    host.check_output(
+        f"mkdir -p /run/systemd/system/ml-cleanup.service.d && printf '{text}' > /run/systemd/system/ml-cleanup.service.d/wait.conf"
+    )
+    host.check_output(
+        "systemctl daemon-reload; systemd-run --unit=trial /usr/local/bin/mlfleet doctor --run cleanup"
+    )
     try:
-        host.check_output("for n in $(seq 60); do pgrep -f '[m]lfleet cleanup --wait' && break; sleep 0.5; done")
-        assert "MLFLEET_REHEARSE_CLEANUP_UNTIL=" in host.check_output("systemctl cat ml-cleanup.service")
+        host.check_output(
+            "for n in $(seq 60); do pgrep -f '[m]lfleet cleanup --wait' && break; sleep 0.5; done"
+        )
+        assert "MLFLEET_REHEARSE_CLEANUP_UNTIL=" in host.check_output(
+            "systemctl cat ml-cleanup.service"
+        )
         host.check_output("systemctl stop trial.service")
         assert "MLFLEET_REHEARSE" not in host.check_output("systemctl cat ml-cleanup.service")
-        assert host.check_output("systemctl show -P Environment,NeedDaemonReload ml-cleanup.service").split() == ["no"]
+        assert host.check_output(
+            "systemctl show -P Environment,NeedDaemonReload ml-cleanup.service"
+        ).split() == ["no"]
     finally:
-        host.check_output("systemctl stop holder.service ml-cleanup.service; rm -r /run/systemd/system/ml-cleanup.service.d; systemctl daemon-reload")
+        host.check_output(
+            "systemctl stop holder.service ml-cleanup.service; rm -r /run/systemd/system/ml-cleanup.service.d; systemctl daemon-reload"
+        )
         host.check_output("systemctl reset-failed; systemctl start ml-cleanup.service")
 
 
@@ -164,10 +211,14 @@ def test_no_secret_in_process_lists_journal_or_output(host):
         "mlfleet doctor --verbose > /tmp/said 2>&1; mlfleet config >> /tmp/said; mlfleet backup >> /tmp/said 2>&1;"
         " mlfleet alert --test >> /tmp/said 2>&1; touch /tmp/stop; wait"
     )
-    host.check_output(f"rm -f /tmp/stop /tmp/seen /tmp/said; cat > /tmp/watch.sh <<'END'\n{watch}\nEND\nbash /tmp/watch.sh")
+    host.check_output(
+        f"rm -f /tmp/stop /tmp/seen /tmp/said; cat > /tmp/watch.sh <<'END'\n{watch}\nEND\nbash /tmp/watch.sh"
+    )
     samples = host.check_output("cat /tmp/seen").split()
     assert len(samples) > 5 and set(samples) == {"0"}
-    assert "hush-hush" not in host.check_output("cat /tmp/said") and "HUSH" not in host.check_output("cat /tmp/said")
+    assert "hush-hush" not in host.check_output(
+        "cat /tmp/said"
+    ) and "HUSH" not in host.check_output("cat /tmp/said")
     journal = host.check_output("journalctl --output=verbose --no-pager | grep -ci [h]ush || true")
     assert host.run("journalctl | grep -c Invoked").stdout.strip() != "0" and journal == "0"
     host.check_output("rm /tmp/watch.sh /tmp/stop /tmp/seen /tmp/said")
@@ -178,17 +229,24 @@ def test_bash_finds_the_completion(host):
         "source /usr/share/bash-completion/completions/mlfleet; COMP_WORDS=(mlfleet backup --s3-b); COMP_CWORD=2; _mlfleet;"
         ' echo "${COMPREPLY[*]}"; complete -p mlfleet'
     )
-    assert host.check_output("bash -c %s", program).splitlines() == ["--s3-bucket", "complete -F _mlfleet mlfleet"]
+    assert host.check_output("bash -c %s", program).splitlines() == [
+        "--s3-bucket",
+        "complete -F _mlfleet mlfleet",
+    ]
 
 
 def test_old_variables_take_effect_in_the_timers_jobs(host):
     """A limit that every disk breaks, in the old scripts' file: the health job that its timer starts warns."""
     assert "DISK_WARN_THRESHOLD=80" in host.check_output("cat /etc/ml-automation.conf")
     log = "/var/log/ml-health-check.log"
-    host.check_output("sed -i s/DISK_WARN_THRESHOLD=80/DISK_WARN_THRESHOLD=0.001/ /etc/ml-automation.conf")
+    host.check_output(
+        "sed -i s/DISK_WARN_THRESHOLD=80/DISK_WARN_THRESHOLD=0.001/ /etc/ml-automation.conf"
+    )
     try:
         before = int(host.check_output(f"grep -c 'Disk usage' {log} || true"))
         host.run("systemctl start ml-health-check.service")
         assert int(host.check_output(f"grep -c 'WARNING. Disk usage' {log}")) > before
     finally:
-        host.check_output("sed -i s/DISK_WARN_THRESHOLD=0.001/DISK_WARN_THRESHOLD=80/ /etc/ml-automation.conf")
+        host.check_output(
+            "sed -i s/DISK_WARN_THRESHOLD=0.001/DISK_WARN_THRESHOLD=80/ /etc/ml-automation.conf"
+        )

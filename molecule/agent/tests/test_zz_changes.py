@@ -33,8 +33,20 @@ def node(name):
 
 def play(playbook, collections=None, words=(), **variables):
     """Run a playbook on the nodes as people do; C(collections) is another collections path than the checkout's."""
-    env = {**ENVIRONMENT, "ANSIBLE_COLLECTIONS_PATH": str(collections)} if collections else ENVIRONMENT
-    argv = ["ansible-playbook", "--inventory", str(INVENTORY), playbook, "-e", json.dumps({"maintenance_hosts": "fleet", **variables}), *words]
+    env = (
+        {**ENVIRONMENT, "ANSIBLE_COLLECTIONS_PATH": str(collections)}
+        if collections
+        else ENVIRONMENT
+    )
+    argv = [
+        "ansible-playbook",
+        "--inventory",
+        str(INVENTORY),
+        playbook,
+        "-e",
+        json.dumps({"maintenance_hosts": "fleet", **variables}),
+        *words,
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False, env=env)
     done.words = re.sub(r"\s+", " ", done.stdout + done.stderr)
     return done
@@ -43,12 +55,18 @@ def play(playbook, collections=None, words=(), **variables):
 def role(collections=None, words=(), **variables):
     """Run the role alone."""
     path = EPHEMERAL / "agent_role.yml"
-    path.write_text(json.dumps([{"hosts": "fleet", "gather_facts": False, "roles": ["mlops.fleet.agent"]}]), encoding="utf-8")
+    path.write_text(
+        json.dumps([{"hosts": "fleet", "gather_facts": False, "roles": ["mlops.fleet.agent"]}]),
+        encoding="utf-8",
+    )
     return play(str(path), collections, words, **variables)
 
 
 def versions(host):
-    return {name: host.run(f"basename $(readlink /opt/mlops-fleet/{name})").stdout.strip() for name in ("current", "previous")}
+    return {
+        name: host.run(f"basename $(readlink /opt/mlops-fleet/{name})").stdout.strip()
+        for name in ("current", "previous")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +78,15 @@ def newer():
     for name in ("plugins", "roles", "playbooks", "meta"):
         shutil.copytree(PROJECT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     text = (PROJECT / "galaxy.yml").read_text(encoding="utf-8")
-    (place / "galaxy.yml").write_text(re.sub(r"(?m)^version:.*$", "version: 0.2.0", text), encoding="utf-8")
+    (place / "galaxy.yml").write_text(
+        re.sub(r"(?m)^version:.*$", "version: 0.2.0", text), encoding="utf-8"
+    )
     job = place / "plugins" / "module_utils" / "_core" / "backup" / "job.py"
     old = job.read_text(encoding="utf-8")
     assert 'return True, "forced"' in old
-    job.write_text(old.replace('return True, "forced"', 'return True, "forced by 0.2.0"'), encoding="utf-8")
+    job.write_text(
+        old.replace('return True, "forced"', 'return True, "forced by 0.2.0"'), encoding="utf-8"
+    )
     return EPHEMERAL / "newer"
 
 
@@ -82,7 +104,12 @@ def test_the_module_and_the_command_give_the_same_document():
             json.dumps({"network": False, "services": ["ssh", "cron"]}),
         ]
         out = subprocess.run(
-            argv, capture_output=True, text=True, timeout=120, check=True, env={**ENVIRONMENT, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+            env={**ENVIRONMENT, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
         ).stdout
         module = json.loads(out[out.index("{") :])
         command = json.loads(node(name).run("mlfleet health --json").stdout)
@@ -90,24 +117,51 @@ def test_the_module_and_the_command_give_the_same_document():
 
         def plain(document):
             return [
-                (check["check"], check["status"], check.get("subject"), check.get("warn"), check.get("crit"), check.get("unit")) for check in document["checks"]
+                (
+                    check["check"],
+                    check["status"],
+                    check.get("subject"),
+                    check.get("warn"),
+                    check.get("crit"),
+                    check.get("unit"),
+                )
+                for check in document["checks"]
             ]
 
         assert plain(module) == plain(command) and len(plain(module)) > 8
-        assert module["summary"] == command["summary"] and module["recommendation"] == command["recommendation"]
+        assert (
+            module["summary"] == command["summary"]
+            and module["recommendation"] == command["recommendation"]
+        )
         assert module["agent_version"] == versions(node(name))["current"]
 
 
 def test_a_mistake_in_the_configuration_is_named_and_the_old_one_stays():
     before = [node(name).check_output("md5sum /etc/mlops-fleet/config.json") for name in NODES]
-    done = role(agent_config={"gpu": {"temperature_warnin": 80}, "alert": {"webhooks": [{"name": "x", "url": "http://127.0.0.1/hush-hush-new"}]}})
+    done = role(
+        agent_config={
+            "gpu": {"temperature_warnin": 80},
+            "alert": {"webhooks": [{"name": "x", "url": "http://127.0.0.1/hush-hush-new"}]},
+        }
+    )
     assert done.returncode != 0
-    assert "Unknown option temperature_warnin" in done.words and "the old configuration is still in force" in done.words
+    assert (
+        "Unknown option temperature_warnin" in done.words
+        and "the old configuration is still in force" in done.words
+    )
     assert "hush-hush-new" not in done.stdout + done.stderr
-    assert [node(name).check_output("md5sum /etc/mlops-fleet/config.json") for name in NODES] == before
+    assert [
+        node(name).check_output("md5sum /etc/mlops-fleet/config.json") for name in NODES
+    ] == before
 
 
-@pytest.mark.parametrize(("python", "words"), [("/usr/bin/missing", "/usr/bin/missing"), ("/bin/false", "/bin/false is not a Python that works")])
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [
+        ("/usr/bin/missing", "/usr/bin/missing"),
+        ("/bin/false", "/bin/false is not a Python that works"),
+    ],
+)
 def test_a_wrong_python_is_named_and_the_command_still_runs(python, words):
     done = role(agent_python=python)
     assert done.returncode != 0 and words in done.words and "Traceback" not in done.stdout
@@ -127,8 +181,12 @@ def test_upgrade_while_a_job_runs_and_a_timer_fires(newer):
             " && printf '[Timer]\\nOnCalendar=\\nOnCalendar=*:*:*\\nRandomizedDelaySec=0\\nAccuracySec=10ms\\n'"
             " > /run/systemd/system/gpu-monitor.timer.d/test.conf && systemctl daemon-reload && systemctl restart gpu-monitor.timer"
         )
-        host.check_output("mkdir -p -m 0700 /run/lock/mlops-fleet; systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 600")
-        host.check_output("systemd-run --unit=running --property=RemainAfterExit=yes /usr/local/bin/mlfleet backup --force --json --wait 600")
+        host.check_output(
+            "mkdir -p -m 0700 /run/lock/mlops-fleet; systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 600"
+        )
+        host.check_output(
+            "systemd-run --unit=running --property=RemainAfterExit=yes /usr/local/bin/mlfleet backup --force --json --wait 600"
+        )
         runs[name] = host.check_output("date +%s")
     done = role(newer)
     assert done.returncode == 0, done.stdout
@@ -136,29 +194,44 @@ def test_upgrade_while_a_job_runs_and_a_timer_fires(newer):
     time.sleep(3)
     for name in NODES:
         host = node(name)
-        host.check_output("rm -r /run/systemd/system/gpu-monitor.*.d && systemctl daemon-reload && systemctl restart gpu-monitor.timer")
+        host.check_output(
+            "rm -r /run/systemd/system/gpu-monitor.*.d && systemctl daemon-reload && systemctl restart gpu-monitor.timer"
+        )
         now = versions(host)
         assert now["current"].startswith("0.2.0-") and now["previous"] == before[name]["current"]
         assert host.check_output("mlfleet --version") == f"mlfleet {now['current']}"
-        fired = host.check_output(f"journalctl --sync; journalctl -u gpu-monitor.service -o cat --since @{runs[name]}")
+        fired = host.check_output(
+            f"journalctl --sync; journalctl -u gpu-monitor.service -o cat --since @{runs[name]}"
+        )
         assert fired.count("Finished") + fired.count("Deactivated successfully") >= 3
         assert "Traceback" not in fired and "Failed" not in fired, fired
         # The waiting backup goes on, on the version it was started with.
         host.check_output("systemctl stop holder.service")
         deadline = time.monotonic() + 60
         while host.check_output("systemctl show -p SubState --value running.service") != "exited":
-            assert time.monotonic() < deadline, host.check_output("systemctl status running.service || true")
+            assert time.monotonic() < deadline, host.check_output(
+                "systemctl status running.service || true"
+            )
             time.sleep(0.5)
         said = host.check_output("journalctl --sync; journalctl -u running.service -o cat")
         assert '"reason": "forced"' in said and "0.2.0" not in said
         host.check_output("systemctl stop running.service")
         assert '"reason": "forced by 0.2.0"' in host.check_output("mlfleet backup --force --json")
-        assert host.check_output("ls /opt/mlops-fleet/versions").split() == sorted([now["current"], now["previous"]])
+        assert host.check_output("ls /opt/mlops-fleet/versions").split() == sorted(
+            [now["current"], now["previous"]]
+        )
 
 
 def test_the_fleet_report_says_whose_agent_is_not_the_collections(tmp_path, newer):
-    variables = {"maintenance_run_gpu": False, "maintenance_run_backup": False, "maintenance_run_cleanup": False, "maintenance_health_network": False}
-    variables.update(maintenance_health_services=["ssh"], fleet_report_dir=str(tmp_path), fleet_report_gate=False)
+    variables = {
+        "maintenance_run_gpu": False,
+        "maintenance_run_backup": False,
+        "maintenance_run_cleanup": False,
+        "maintenance_health_network": False,
+    }
+    variables.update(
+        maintenance_health_services=["ssh"], fleet_report_dir=str(tmp_path), fleet_report_gate=False
+    )
     done = play("mlops.fleet.maintenance", **variables)
     assert done.words.count("is newer than the collection") >= len(NODES), done.stdout
     done = play("mlops.fleet.maintenance", newer, **variables)
@@ -167,7 +240,10 @@ def test_the_fleet_report_says_whose_agent_is_not_the_collections(tmp_path, newe
     done = play("mlops.fleet.maintenance", newer, **variables)
     assert done.words.count("is older than the collection") >= len(NODES)
     report = json.loads((tmp_path / "latest.json").read_text(encoding="utf-8"))
-    assert all("is older than" in host["notes"][0] and host["agent_version"].startswith("0.1.0-") for host in report["hosts"])
+    assert all(
+        "is older than" in host["notes"][0] and host["agent_version"].startswith("0.1.0-")
+        for host in report["hosts"]
+    )
 
 
 def test_rolled_back_the_old_version_runs_and_installing_it_changes_nothing():
@@ -182,20 +258,30 @@ def test_rolled_back_the_old_version_runs_and_installing_it_changes_nothing():
 
 def test_without_the_means_for_a_virtual_environment_the_role_says_what_to_install():
     for name in NODES:
-        node(name).check_output(f"mv /usr/lib/python{PYTHONS[name]}/ensurepip /usr/lib/python{PYTHONS[name]}/ensurepip.away")
+        node(name).check_output(
+            f"mv /usr/lib/python{PYTHONS[name]}/ensurepip /usr/lib/python{PYTHONS[name]}/ensurepip.away"
+        )
     try:
         done = role(agent_dependencies="venv")
-        assert done.returncode != 0 and done.words.count("apt-get install python3-venv") >= len(NODES) and "Traceback" not in done.stdout
+        assert (
+            done.returncode != 0
+            and done.words.count("apt-get install python3-venv") >= len(NODES)
+            and "Traceback" not in done.stdout
+        )
     finally:
         for name in NODES:
-            node(name).check_output(f"mv /usr/lib/python{PYTHONS[name]}/ensurepip.away /usr/lib/python{PYTHONS[name]}/ensurepip")
+            node(name).check_output(
+                f"mv /usr/lib/python{PYTHONS[name]}/ensurepip.away /usr/lib/python{PYTHONS[name]}/ensurepip"
+            )
 
 
 @pytest.fixture
 def no_index():
     """Nothing can be fetched by the nodes, so the wheels are all there is."""
     for name in NODES:
-        node(name).check_output("printf '[global]\\nindex-url = http://127.0.0.1:9/simple\\n' > /etc/pip.conf")
+        node(name).check_output(
+            "printf '[global]\\nindex-url = http://127.0.0.1:9/simple\\n' > /etc/pip.conf"
+        )
     yield
     for name in NODES:
         node(name).check_output("rm /etc/pip.conf")
@@ -204,8 +290,21 @@ def no_index():
 def test_a_virtual_environment_from_carried_wheels(no_index):
     wheels = EPHEMERAL / "wheels"
     for python in PYTHONS.values():
-        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels, "--only-binary=:all:", "--python-version", python]
-        done = subprocess.run([*argv, "psutil", "nvidia-ml-py", "boto3"], capture_output=True, text=True, check=False)
+        argv = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--dest",
+            wheels,
+            "--only-binary=:all:",
+            "--python-version",
+            python,
+        ]
+        done = subprocess.run(
+            [*argv, "psutil", "nvidia-ml-py", "boto3"], capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             pytest.skip("the wheels can't be downloaded here: " + done.stderr.strip()[-200:])
     variables = {"agent_dependencies": "venv", "agent_wheelhouse": str(wheels)}
@@ -217,7 +316,9 @@ def test_a_virtual_environment_from_carried_wheels(no_index):
     for name in NODES:
         host = node(name)
         assert host.check_output("head -1 /usr/local/bin/mlfleet") == f"#!{python} -I"
-        places = host.check_output(f"{python} -c 'import psutil, pynvml, boto3; print(psutil.__file__, pynvml.__file__, boto3.__file__)'")
+        places = host.check_output(
+            f"{python} -c 'import psutil, pynvml, boto3; print(psutil.__file__, pynvml.__file__, boto3.__file__)'"
+        )
         assert places.count("/opt/mlops-fleet/venv/") == 3
         assert host.run("runuser -u mlops-fleet -- mlfleet health --json").rc in (0, 1, 2)
         assert host.run("systemctl start gpu-monitor.service ml-backup.service").rc == 0
@@ -227,14 +328,17 @@ def test_a_virtual_environment_from_carried_wheels(no_index):
 
 def test_zz_uninstalled_the_node_is_as_before():
     for name in NODES:
-        # Rotated logs are ours too; a file of somebody else in our folder is not.
+        # Rotated logs are ours too; a file of another program in our directory is not.
         node(name).check_output(
             "logrotate --force --state /tmp/rotation.state /etc/logrotate.d/mlops-fleet; rm /tmp/rotation.state; touch /opt/mlops-fleet/not-ours"
         )
     done = play("mlops.fleet.uninstall")
     assert done.returncode == 0, done.stdout
     for name in NODES:
-        assert node(name).check_output("find /opt/mlops-fleet") == "/opt/mlops-fleet\n/opt/mlops-fleet/not-ours"
+        assert (
+            node(name).check_output("find /opt/mlops-fleet")
+            == "/opt/mlops-fleet\n/opt/mlops-fleet/not-ours"
+        )
         node(name).check_output("rm /opt/mlops-fleet/not-ours")
     assert play("mlops.fleet.uninstall").returncode == 0
     assert play("mlops.fleet.uninstall").stdout.count("changed=0 ") == len(NODES)
@@ -246,12 +350,19 @@ def test_zz_uninstalled_the_node_is_as_before():
         assert host.run("ls /srv/ml/backups/models_backup_*.tar.gz").rc == 0, "backups stay"
 
 
-def test_zzz_accounts_and_folders_that_were_there_before_stay_as_they_are():
-    own = {"agent_user": "mluser", "agent_group": "mlteam", "agent_backup_dir": "/srv/mine", "agent_config_dir": "/etc/my-fleet"}
+def test_zzz_accounts_and_directories_that_were_there_before_stay_as_they_are():
+    own = {
+        "agent_user": "mluser",
+        "agent_group": "mlteam",
+        "agent_backup_dir": "/srv/mine",
+        "agent_config_dir": "/etc/my-fleet",
+    }
     look = "getent passwd mluser; getent group; stat -c '%U %G %a' /srv/mine"
     before = {}
     for name in NODES:
-        node(name).check_output("useradd --create-home --comment Person --shell /bin/bash mluser; groupadd mlteam; install -d -o mluser -g mluser /srv/mine")
+        node(name).check_output(
+            "useradd --create-home --comment Person --shell /bin/bash mluser; groupadd mlteam; install -d -o mluser -g mluser /srv/mine"
+        )
         before[name] = node(name).check_output(look)
     for state in ("present", "absent"):
         done = role(agent_state=state, **own)
@@ -259,7 +370,12 @@ def test_zzz_accounts_and_folders_that_were_there_before_stay_as_they_are():
         for name in NODES:
             assert node(name).check_output(look) == before[name], state
             if state == "present":
-                assert "can be used (/etc/my-fleet/config.json)" in node(name).check_output("mlfleet config --check")
+                assert "can be used (/etc/my-fleet/config.json)" in node(name).check_output(
+                    "mlfleet config --check"
+                )
     for name in NODES:
-        assert not node(name).file("/etc/my-fleet").exists and not node(name).file("/usr/local/bin/mlfleet").exists
+        assert (
+            not node(name).file("/etc/my-fleet").exists
+            and not node(name).file("/usr/local/bin/mlfleet").exists
+        )
         node(name).check_output("userdel --remove mluser; groupdel mlteam; rmdir /srv/mine")

@@ -15,29 +15,39 @@ import pytest
 
 testinfra_hosts = ["local://"]
 
-# molecule asks for colours, which would stand between us and what was said
+# molecule asks for colours, which would be mixed with the output
 ENVIRONMENT = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
 
 
-def play(folder, *arguments):
-    argv = ["ansible-playbook", "--inventory", str(INVENTORY), "mlops.fleet.maintenance", "-e", f"fleet_report_dir={folder}", *arguments]
+def play(directory, *arguments):
+    argv = [
+        "ansible-playbook",
+        "--inventory",
+        str(INVENTORY),
+        "mlops.fleet.maintenance",
+        "-e",
+        f"fleet_report_dir={directory}",
+        *arguments,
+    ]
     start = time.monotonic()
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT
+    )
     done.seconds = time.monotonic() - start
     return done
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reports")
-    done = play(folder, "-e", "maintenance_hosts=fleet")
-    reports = sorted(folder.glob("maintenance-*.json"))
+    directory = tmp_path_factory.mktemp("reports")
+    done = play(directory, "-e", "maintenance_hosts=fleet")
+    reports = sorted(directory.glob("maintenance-*.json"))
     assert reports, done.stdout + done.stderr
     return done, json.loads(reports[-1].read_text(encoding="utf-8"))
 
 
-def test_a_fleet_with_a_sick_and_a_lost_host_ends_red(whole):
+def test_a_fleet_with_an_unhealthy_and_a_lost_host_fails(whole):
     done, report = whole
     # Ansible's own meaning: 2 = hosts failed, 4 = hosts unreachable, 6 = both
     assert done.returncode in (2, 4, 6), done.stdout + done.stderr
@@ -57,7 +67,15 @@ def test_a_refusing_host_costs_no_time(whole):
 
 
 def test_the_healthy_part_alone_backs_up_without_change(tmp_path):
-    done = play(tmp_path, "-e", "maintenance_hosts=node1", "-e", "maintenance_run_health=false", "-e", "maintenance_run_gpu=false")
+    done = play(
+        tmp_path,
+        "-e",
+        "maintenance_hosts=node1",
+        "-e",
+        "maintenance_run_health=false",
+        "-e",
+        "maintenance_run_gpu=false",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "latest.json").read_text(encoding="utf-8"))
     assert [one["host"] for one in report["hosts"]] == ["node1"]
@@ -77,8 +95,18 @@ def test_no_matching_host_is_an_error(tmp_path):
 
 
 def test_ad_hoc_call_of_the_gpu_module():
-    argv = ["ansible", "gpu1", "--inventory", str(INVENTORY), "--one-line", "-m", "mlops.fleet.gpu_health"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
+    argv = [
+        "ansible",
+        "gpu1",
+        "--inventory",
+        str(INVENTORY),
+        "--one-line",
+        "-m",
+        "mlops.fleet.gpu_health",
+    ]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("gpu1 |")]
     result = json.loads(line.partition("=>")[2])

@@ -19,7 +19,12 @@ def test_one_backup_exists_and_its_name_tells_the_time(host):
     """Two runs over unchanged models leave one archive."""
     found = backups(host)
     assert len(found) == 1
-    assert host.run(f"echo {found[0]} | grep -Eq '/models_backup_[0-9]{{8}}_[0-9]{{6}}\\.tar\\.gz$'").rc == 0
+    assert (
+        host.run(
+            f"echo {found[0]} | grep -Eq '/models_backup_[0-9]{{8}}_[0-9]{{6}}\\.tar\\.gz$'"
+        ).rc
+        == 0
+    )
 
 
 def test_coreutils_agrees_with_the_checksum(host):
@@ -32,7 +37,9 @@ def test_coreutils_agrees_with_the_checksum(host):
 def test_tar_and_diff_find_every_model_unchanged(host):
     for path in backups(host):
         host.check_output(f"gzip --test {path}")
-        done = host.run(f"rm -rf /tmp/back && mkdir /tmp/back && tar -xzf {path} -C /tmp/back && ls -A /tmp/back")
+        done = host.run(
+            f"rm -rf /tmp/back && mkdir /tmp/back && tar -xzf {path} -C /tmp/back && ls -A /tmp/back"
+        )
         assert done.rc == 0, done.stderr
         top = done.stdout.split()
         root = f"/tmp/back/{top[0]}" if top == ["models"] else "/tmp/back"
@@ -42,7 +49,10 @@ def test_tar_and_diff_find_every_model_unchanged(host):
 
 
 def test_no_unfinished_file_is_left(host):
-    assert host.check_output(f"find {BACKUPS} -name '*.part*' -o -name '*.tmp*' -o -name '*.partial*'") == ""
+    assert (
+        host.check_output(f"find {BACKUPS} -name '*.part*' -o -name '*.tmp*' -o -name '*.partial*'")
+        == ""
+    )
 
 
 def test_old_things_are_gone_and_fresh_ones_stay(host):
@@ -59,7 +69,9 @@ def test_models_were_not_touched(host):
 def test_nothing_is_open_to_everybody(host):
     """What the run wrote is for its owner and group only."""
     places = f"{BACKUPS} /var/lib/mlops-fleet /var/log/mlops-fleet"
-    found = host.run(f"find {places} /var/log -maxdepth 3 \\( -path '/srv/ml/*' -o -name '*mlops*' -o -name 'ml-*' \\) -perm /o=rwx 2>/dev/null")
+    found = host.run(
+        f"find {places} /var/log -maxdepth 3 \\( -path '/srv/ml/*' -o -name '*mlops*' -o -name 'ml-*' \\) -perm /o=rwx 2>/dev/null"
+    )
     assert found.stdout == ""
 
 

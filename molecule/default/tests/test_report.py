@@ -41,7 +41,7 @@ def test_the_plain_node_did_all_phases(report):
     found = phases(report, "node1")
     assert found["backup"] == "pass" and found["cleanup"] == "pass"
     assert found["health"] in ("pass", "warning", "critical")
-    assert found["gpu"] == "skipped", "a node without GPUs says so, and is not sick for it"
+    assert found["gpu"] == "skipped", "a node without GPUs says so, and is not unhealthy for that"
     assert entry(report, "node1")["backup"]["verified"] is True
 
 
@@ -49,7 +49,9 @@ def test_the_faulty_gpu_is_found(report):
     found = entry(report, "gpu1")
     assert phases(report, "gpu1")["gpu"] == "critical"
     assert found["gpus"] == 2
-    assert phases(report, "gpu1")["backup"] == "pass", "a sick GPU does not keep the models from being saved"
+    assert phases(report, "gpu1")["backup"] == "pass", (
+        "models are backed up on a node with an unhealthy GPU"
+    )
 
 
 def test_the_host_that_is_gone_is_reported_and_stopped_nobody(report):
@@ -64,7 +66,11 @@ def test_the_page_is_one_file_that_names_every_host():
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            loaded.extend(value for name, value in attrs if name in ("src", "href") and value and not value.startswith(("#", "data:")))
+            loaded.extend(
+                value
+                for name, value in attrs
+                if name in ("src", "href") and value and not value.startswith(("#", "data:"))
+            )
 
     Reader().feed(text)
     assert all(name in text for name in ("node1", "gpu1", "gone1"))

@@ -11,7 +11,7 @@ testinfra_hosts = ["fleet"]
 
 ROTATE = "logrotate --force --state /tmp/rotation.state /etc/logrotate.d/mlops-fleet"
 #: Opens the log for every line, as mlfleet does, and says how many lines went out.
-ANEW = "for n in $(seq 1 3000); do echo line-$n >> {log}; done"
+REOPENED = "for n in $(seq 1 3000); do echo line-$n >> {log}; done"
 #: Opens the log once and holds it.
 HELD = "exec >> {log}; for n in $(seq 1 3000); do echo line-$n; sleep 0.001; done"
 
@@ -21,12 +21,16 @@ def test_the_configuration_is_accepted_with_all_others(host):
     assert done.rc == 0 and "error" not in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize(("writer", "rotations"), [(ANEW, 3), (HELD, 1)])
+@pytest.mark.parametrize(("writer", "rotations"), [(REOPENED, 3), (HELD, 1)])
 def test_no_line_is_lost_while_somebody_writes(host, writer, rotations):
     log = "/var/log/ml-backup.log"
-    host.check_output(f"rm -f {log}* /tmp/rotation.state; install -m 0640 -g mlops-fleet /dev/null {log}")
+    host.check_output(
+        f"rm -f {log}* /tmp/rotation.state; install -m 0640 -g mlops-fleet /dev/null {log}"
+    )
     script = writer.format(log=log)
-    done = host.run(f"sh -c '{script}' & for i in $(seq {rotations}); do sleep 0.5; {ROTATE} || exit 1; done; wait")
+    done = host.run(
+        f"sh -c '{script}' & for i in $(seq {rotations}); do sleep 0.5; {ROTATE} || exit 1; done; wait"
+    )
     assert done.rc == 0, done.stderr
     lines = host.check_output(f"zcat --force {log}*").splitlines()
     assert sorted(lines) == sorted(f"line-{n}" for n in range(1, 3001))
@@ -35,7 +39,11 @@ def test_no_line_is_lost_while_somebody_writes(host, writer, rotations):
 
 @pytest.mark.parametrize(
     ("path", "owner"),
-    [("/var/log/ml-backup.log", "root"), ("/var/log/gpu-monitor.log", "mlops-fleet"), ("/var/log/ml-health-check.log", "mlops-fleet")],
+    [
+        ("/var/log/ml-backup.log", "root"),
+        ("/var/log/gpu-monitor.log", "mlops-fleet"),
+        ("/var/log/ml-health-check.log", "mlops-fleet"),
+    ],
 )
 def test_the_new_log_is_right_for_its_writer(host, path, owner):
     host.check_output(f"echo x >> {path}; {ROTATE}")
@@ -59,6 +67,10 @@ def test_the_metrics_keep_their_header(host):
         host.run("systemctl start gpu-monitor.service")
         host.check_output(ROTATE)
     host.run("systemctl start gpu-monitor.service")
-    heads = [host.check_output(f"head -1 {path}") for path in (metrics, metrics + ".1", metrics + ".2")]
-    assert set(heads) == {"timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit"}
+    heads = [
+        host.check_output(f"head -1 {path}") for path in (metrics, metrics + ".1", metrics + ".2")
+    ]
+    assert set(heads) == {
+        "timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit"
+    }
     assert int(host.check_output(f"grep -c ^timestamp {metrics}")) == 1

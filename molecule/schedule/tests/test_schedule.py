@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The timers and what they start, asked of systemd and the files; nothing of ours judges itself here."""
+"""The timers and what they start, read from systemd and the files, not from our own commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ import pytest
 
 testinfra_hosts = ["fleet"]
 
-JOBS = {"ml-backup": "root", "gpu-monitor": "mlops-fleet", "ml-cleanup": "root", "ml-health-check": "mlops-fleet"}
+JOBS = {
+    "ml-backup": "root",
+    "gpu-monitor": "mlops-fleet",
+    "ml-cleanup": "root",
+    "ml-health-check": "mlops-fleet",
+}
 
 
 def show(host, unit, *names):
@@ -23,12 +28,16 @@ def show(host, unit, *names):
 @contextlib.contextmanager
 def drop_in(host, unit, text):
     """Change a unit for a while, as `systemctl edit` does."""
-    folder = f"/run/systemd/system/{unit}.d"
-    host.check_output(f"mkdir -p {folder} && printf '%b' '{text}' > {folder}/test.conf && systemctl daemon-reload")
+    directory = f"/run/systemd/system/{unit}.d"
+    host.check_output(
+        f"mkdir -p {directory} && printf '%b' '{text}' > {directory}/test.conf && systemctl daemon-reload"
+    )
     try:
         yield
     finally:
-        host.check_output(f"rm -r {folder} && systemctl daemon-reload; systemctl reset-failed {unit} || true")
+        host.check_output(
+            f"rm -r {directory} && systemctl daemon-reload; systemctl reset-failed {unit} || true"
+        )
 
 
 def printed_by_a_run(host, job):
@@ -37,7 +46,9 @@ def printed_by_a_run(host, job):
     try:
         host.run(f"systemctl start {job}.service")
         run = host.check_output(f"systemctl show -P InvocationID {job}.service")
-        return host.check_output(f"journalctl --sync; journalctl -o cat _SYSTEMD_INVOCATION_ID={run}")
+        return host.check_output(
+            f"journalctl --sync; journalctl -o cat _SYSTEMD_INVOCATION_ID={run}"
+        )
     finally:
         host.check_output(f"systemctl start {job}.timer")
 
@@ -61,7 +72,16 @@ def test_maintenance_is_off_because_it_would_double_the_others(host):
 
 @pytest.mark.parametrize("unit", JOBS)
 def test_limits_are_in_force(host, unit):
-    found = show(host, f"{unit}.service", "MemoryMax", "CPUQuotaPerSecUSec", "IOWeight", "NoNewPrivileges", "User", "Type")
+    found = show(
+        host,
+        f"{unit}.service",
+        "MemoryMax",
+        "CPUQuotaPerSecUSec",
+        "IOWeight",
+        "NoNewPrivileges",
+        "User",
+        "Type",
+    )
     assert found == {
         "MemoryMax": str(2 * 1024**3),
         "CPUQuotaPerSecUSec": "500ms",
@@ -81,10 +101,16 @@ def test_a_missed_run_is_caught_up(host):
     """What systemd does at boot: the stamp says that the last run is two days ago."""
     before = show(host, "ml-backup.service", "ExecMainStartTimestampMonotonic")
     with drop_in(host, "ml-backup.timer", "[Timer]\\nRandomizedDelaySec=0\\n"):
-        host.check_output("systemctl stop ml-backup.timer && touch -d '2 days ago' /var/lib/systemd/timers/stamp-ml-backup.timer")
+        host.check_output(
+            "systemctl stop ml-backup.timer && touch -d '2 days ago' /var/lib/systemd/timers/stamp-ml-backup.timer"
+        )
         host.check_output("systemctl start ml-backup.timer")
-        await_true(lambda: show(host, "ml-backup.service", "ExecMainStartTimestampMonotonic") != before, 20)
-        await_true(lambda: show(host, "ml-backup.service", "ActiveState")["ActiveState"] == "inactive", 60)
+        await_true(
+            lambda: show(host, "ml-backup.service", "ExecMainStartTimestampMonotonic") != before, 20
+        )
+        await_true(
+            lambda: show(host, "ml-backup.service", "ActiveState")["ActiveState"] == "inactive", 60
+        )
     assert show(host, "ml-backup.service", "Result")["Result"] == "success"
     archives = host.check_output("ls -1 /srv/ml/backups/models_backup_*.tar.gz").split()
     assert archives
@@ -95,7 +121,11 @@ def test_a_timer_set_to_seconds_fires_and_its_job_leaves_log_and_metrics(host):
     log, metrics = "/var/log/gpu-monitor.log", "/var/log/gpu-metrics.csv"
     lines = int(host.check_output(f"wc -l < {log}"))
     rows = int(host.check_output(f"wc -l < {metrics}"))
-    with drop_in(host, "gpu-monitor.timer", "[Timer]\\nOnCalendar=\\nOnCalendar=*:*:0/3\\nRandomizedDelaySec=0\\n"):
+    with drop_in(
+        host,
+        "gpu-monitor.timer",
+        "[Timer]\\nOnCalendar=\\nOnCalendar=*:*:0/3\\nRandomizedDelaySec=0\\n",
+    ):
         host.check_output("systemctl restart gpu-monitor.timer")
         await_true(lambda: int(host.check_output(f"wc -l < {log}")) >= lines + 2, 40)
     host.check_output("systemctl restart gpu-monitor.timer")
@@ -116,22 +146,28 @@ def test_a_job_can_write_only_where_it_must(host):
 
 def test_a_warning_is_no_failed_unit_but_more_is(host):
     for status, result in ((1, "success"), (2, "exit-code"), (3, "exit-code")):
-        with drop_in(host, "gpu-monitor.service", f'[Service]\\nExecStart=\\nExecStart=/bin/sh -c "exit {status}"\\n'):
+        with drop_in(
+            host,
+            "gpu-monitor.service",
+            f'[Service]\\nExecStart=\\nExecStart=/bin/sh -c "exit {status}"\\n',
+        ):
             host.run("systemctl start gpu-monitor.service")
             assert show(host, "gpu-monitor.service", "Result")["Result"] == result, status
-    with drop_in(host, "ml-backup.service", '[Service]\\nExecStart=\\nExecStart=/bin/sh -c "exit 1"\\n'):
+    with drop_in(
+        host, "ml-backup.service", '[Service]\\nExecStart=\\nExecStart=/bin/sh -c "exit 1"\\n'
+    ):
         host.run("systemctl start ml-backup.service")
         assert show(host, "ml-backup.service", "Result")["Result"] == "exit-code"
 
 
-def test_a_job_killed_by_its_limit_is_told_and_the_next_run_recovers(host):
-    told = "journalctl -o cat _SYSTEMD_UNIT=mlops-fleet-alert@ml-backup.service"
-    before = len(host.run(told).stdout.splitlines())
+def test_a_job_killed_by_its_limit_sends_an_alert_and_the_next_run_recovers(host):
+    command = "journalctl -o cat _SYSTEMD_UNIT=mlops-fleet-alert@ml-backup.service"
+    before = len(host.run(command).stdout.splitlines())
     hog = '[Service]\\nMemoryMax=40M\\nMemorySwapMax=0\\nExecStart=\\nExecStart=/usr/bin/python3 -c "x = bytearray(300 * 1024 * 1024)"\\n'
     with drop_in(host, "ml-backup.service", hog):
         assert host.run("systemctl start ml-backup.service").rc != 0
         assert show(host, "ml-backup.service", "Result")["Result"] in ("oom-kill", "signal")
-        await_true(lambda: len(host.run(told).stdout.splitlines()) > before, 20)
+        await_true(lambda: len(host.run(command).stdout.splitlines()) > before, 20)
     everything = host.check_output("journalctl --sync; journalctl -o cat --since -1min")
     assert "ml-backup.service" in everything and "failed" in everything
     host.check_output("systemctl start ml-backup.service")
@@ -141,7 +177,9 @@ def test_a_job_killed_by_its_limit_is_told_and_the_next_run_recovers(host):
 def test_jobs_do_not_overlap_and_say_so(host):
     """A second run of the same job while one holds its lock."""
     host.check_output("systemctl start ml-cleanup.service")
-    locks = host.check_output("find /run/lock /run/mlops-fleet -name '*cleanup.lock' 2>/dev/null || true").split()
+    locks = host.check_output(
+        "find /run/lock /run/mlops-fleet -name '*cleanup.lock' 2>/dev/null || true"
+    ).split()
     assert len(locks) == 1, locks
     host.check_output(f"systemd-run --unit=holder flock {locks[0]} sleep 60")
     time.sleep(1)
@@ -149,12 +187,18 @@ def test_jobs_do_not_overlap_and_say_so(host):
         assert "Another" in printed_by_a_run(host, "ml-cleanup")
         assert show(host, "ml-cleanup.service", "Result")["Result"] == "exit-code"
     finally:
-        host.check_output("systemctl stop holder.service; systemctl reset-failed ml-cleanup.service || true")
+        host.check_output(
+            "systemctl stop holder.service; systemctl reset-failed ml-cleanup.service || true"
+        )
     host.check_output("systemctl start ml-cleanup.service")
 
 
 def test_the_old_variables_take_effect(host):
-    with drop_in(host, "ml-backup.service", "[Service]\\nExecStart=\\nExecStart=/usr/local/bin/mlfleet config --json\\n"):
+    with drop_in(
+        host,
+        "ml-backup.service",
+        "[Service]\\nExecStart=\\nExecStart=/usr/local/bin/mlfleet config --json\\n",
+    ):
         said = printed_by_a_run(host, "ml-backup")
     assert "environment RETENTION_DAYS" in said and "environment SERVICES_TO_CHECK" in said
 
@@ -163,10 +207,17 @@ def test_others_read_no_secret_and_write_no_configuration(host):
     config = "/etc/mlops-fleet/config.json"
     assert "only-root-and-the-agent" in host.check_output(f"cat {config}")
     assert host.run(f"runuser -u nobody -- cat {config}").rc != 0
-    for path in (config, "/etc/systemd/system/ml-backup.service", "/etc/systemd/system/gpu-monitor.timer", "/etc/logrotate.d/mlops-fleet"):
+    for path in (
+        config,
+        "/etc/systemd/system/ml-backup.service",
+        "/etc/systemd/system/gpu-monitor.timer",
+        "/etc/logrotate.d/mlops-fleet",
+    ):
         for user in ("nobody", "mlops-fleet"):
             assert host.run(f"runuser -u {user} -- sh -c 'echo x >> {path}'").rc != 0, (path, user)
-    assert "only-root" not in host.check_output("systemctl cat 'ml-*' 'gpu-*' 'mlops-*'; journalctl -o cat -u 'ml-*' -u 'mlops-*'")
+    assert "only-root" not in host.check_output(
+        "systemctl cat 'ml-*' 'gpu-*' 'mlops-*'; journalctl -o cat -u 'ml-*' -u 'mlops-*'"
+    )
 
 
 def test_a_credential_reaches_the_job_and_nobody_else(host):

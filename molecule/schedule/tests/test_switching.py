@@ -27,37 +27,66 @@ def node(name):
 
 
 def play(playbook, variables):
-    argv = ["ansible-playbook", "--inventory", str(INVENTORY), playbook, "-e", json.dumps({"maintenance_hosts": "fleet", **variables})]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+    argv = [
+        "ansible-playbook",
+        "--inventory",
+        str(INVENTORY),
+        playbook,
+        "-e",
+        json.dumps({"maintenance_hosts": "fleet", **variables}),
+    ]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT
+    )
     done.said = done.stdout + done.stderr
     return done
 
 
 def role(name, **variables):
     """Run one role on all nodes by a playbook of its own."""
-    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-    (folder / "one_role.yml").write_text(json.dumps([{"hosts": "fleet", "gather_facts": False, "roles": [name]}]), encoding="utf-8")
-    return play(str(folder / "one_role.yml"), variables)
+    directory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    (directory / "one_role.yml").write_text(
+        json.dumps([{"hosts": "fleet", "gather_facts": False, "roles": [name]}]), encoding="utf-8"
+    )
+    return play(str(directory / "one_role.yml"), variables)
 
 
 def units(host):
-    return set(host.run("cd /etc/systemd/system && find . -name 'ml-*' -o -name 'gpu-*' -o -name 'mlops-*'").stdout.split())
+    return set(
+        host.run(
+            "cd /etc/systemd/system && find . -name 'ml-*' -o -name 'gpu-*' -o -name 'mlops-*'"
+        ).stdout.split()
+    )
 
 
 def state(host):
-    return host.check_output("cd /etc && find systemd cron.d logrotate.d -type f -exec md5sum {} + | sort")
+    return host.check_output(
+        "cd /etc && find systemd cron.d logrotate.d -type f -exec md5sum {} + | sort"
+    )
 
 
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"schedule_backup_calendar": "Sun 33:00"}, "schedule_backup_calendar: Failed to parse calendar specification 'Sun 33:00'"),
-        ({"schedule_backup_calendar": "2020-01-01"}, "schedule_backup_calendar: it never comes: 2020-01-01"),
-        ({"schedule_credentials": {"token": "/root/none"}}, "/root/none must be there and closed to others"),
+        (
+            {"schedule_backup_calendar": "Sun 33:00"},
+            "schedule_backup_calendar: Failed to parse calendar specification 'Sun 33:00'",
+        ),
+        (
+            {"schedule_backup_calendar": "2020-01-01"},
+            "schedule_backup_calendar: it never comes: 2020-01-01",
+        ),
+        (
+            {"schedule_credentials": {"token": "/root/none"}},
+            "/root/none must be there and closed to others",
+        ),
         ({"schedule_memory_max": "0"}, "schedule_memory_max '0'"),
         ({"schedule_gpu_directives": {"MemoryMaxx": "1G"}}, "gpu-monitor.service:"),
         ({"schedule_memory_max": "lots"}, "schedule_memory_max 'lots'"),
-        ({"schedule_backend": "cron", "schedule_backup_cron": "0 25 * * *"}, "schedule_backup_cron '0 25 * * *'"),
+        (
+            {"schedule_backend": "cron", "schedule_backup_cron": "0 25 * * *"},
+            "schedule_backup_cron '0 25 * * *'",
+        ),
         ({"schedule_gpu_user": "nobody-here"}, "nobody-here"),
         ({"schedule_command": "/usr/local/bin/missing"}, "/usr/local/bin/missing is not there"),
     ],
@@ -99,11 +128,18 @@ def test_a_competing_rotation_is_named():
 def test_cron_runs_a_job_and_leaves_no_trace_of_timers():
     done = role("mlops.fleet.schedule", schedule_backend="cron", schedule_gpu_cron="* * * * *")
     assert done.returncode == 0, done.stdout
-    assert "changed=0" in role("mlops.fleet.schedule", schedule_backend="cron", schedule_gpu_cron="* * * * *").stdout
+    assert (
+        "changed=0"
+        in role(
+            "mlops.fleet.schedule", schedule_backend="cron", schedule_gpu_cron="* * * * *"
+        ).stdout
+    )
     before = {}
     for name in NODES:
         assert units(node(name)) == set()
-        assert "ml-backup" not in node(name).check_output("systemctl list-units --all; ls /var/lib/systemd/timers")
+        assert "ml-backup" not in node(name).check_output(
+            "systemctl list-units --all; ls /var/lib/systemd/timers"
+        )
         before[name] = int(node(name).check_output("wc -l < /var/log/gpu-monitor.log"))
     deadline = time.monotonic() + 100
     for name in NODES:
@@ -120,7 +156,9 @@ def test_a_job_of_cron_reads_the_old_variables_and_tells_failures():
     assert done.rc == 1
     assert "/nowhere $(touch /tmp/run)" in done.stdout + done.stderr
     assert not host.file("/tmp/run").exists
-    assert "ended with status 1" in host.check_output("journalctl --sync; journalctl -o cat -t ml-backup -n 1")
+    assert "ended with status 1" in host.check_output(
+        "journalctl --sync; journalctl -o cat -t ml-backup -n 1"
+    )
     # The alert command ran: the channel that can't be reached says so, whatever the cool-down of the other one.
     assert "nobody: queued" in done.stdout
     host.check_output("sed -i /MODEL_DIR/d /etc/ml-automation.conf")
@@ -130,7 +168,10 @@ def test_back_to_timers_leaves_no_trace_of_cron():
     assert role("mlops.fleet.schedule").returncode == 0
     for name in NODES:
         host = node(name)
-        assert not host.file("/etc/cron.d/mlops-fleet").exists and not host.file("/usr/local/sbin/mlops-fleet-cron").exists
+        assert (
+            not host.file("/etc/cron.d/mlops-fleet").exists
+            and not host.file("/usr/local/sbin/mlops-fleet-cron").exists
+        )
         assert host.service("ml-backup.timer").is_running
 
 
@@ -148,8 +189,8 @@ exit 1
 """
 
 
-def result_told(host):
-    """How the unit has to end by what its log says: a critical verdict is told by exit status 1, though every phase did its work.
+def expected_result(host):
+    """How the unit has to end by what its log says: a critical verdict gives exit status 1, though every phase did its work.
 
     Nodes share kernel and disk with the machine they run on, so nothing says that one is well.
     """
@@ -159,48 +200,88 @@ def result_told(host):
 
 def test_maintenance_instead_of_the_single_jobs():
     """Its unit does the four jobs in order, with the limits of all, and takes turns with single jobs."""
-    others = dict.fromkeys((f"schedule_{job}_enabled" for job in ("backup", "gpu", "cleanup", "health")), False)
+    others = dict.fromkeys(
+        (f"schedule_{job}_enabled" for job in ("backup", "gpu", "cleanup", "health")), False
+    )
     # All of it through the playbook, which starts the unit too: the cleanup in it only as a rehearsal.
     done = play("mlops.fleet.install", {"schedule_maintenance_enabled": True, **others})
     assert done.returncode == 0, done.said
-    assert done.said.count("ml-maintenance.service, started (the cleanup only as a rehearsal)") == len(NODES)
+    assert done.said.count(
+        "ml-maintenance.service, started (the cleanup only as a rehearsal)"
+    ) == len(NODES)
     again = play("mlops.fleet.install", {"schedule_maintenance_enabled": True, **others})
     assert again.said.count("changed=0 ") == len(NODES), again.said
     for name in NODES:
         host, log = node(name), "/var/log/ml-maintenance.log"
-        assert units(host) >= {"./ml-maintenance.service", "./ml-maintenance.timer"} and not [one for one in units(host) if "backup" in one or "gpu" in one]
+        assert units(host) >= {"./ml-maintenance.service", "./ml-maintenance.timer"} and not [
+            one for one in units(host) if "backup" in one or "gpu" in one
+        ]
         host.check_output(
             "mkdir -p /run/systemd/system/ml-maintenance.service.d && cd /run/systemd/system/ml-maintenance.service.d"
             " && printf '[Unit]\\nStartLimitIntervalSec=0\\n' > often.conf && systemctl daemon-reload"
         )
         host.run(f"truncate -s 0 {log}; systemctl start ml-maintenance.service")
-        shown = host.check_output("systemctl show ml-maintenance.service -p Result,MemoryMax,CPUQuotaPerSecUSec,User")
-        assert set(shown.split()) == {f"Result={result_told(host)}", "User=root", f"MemoryMax={2 * 1024**3}", "CPUQuotaPerSecUSec=500ms"}
-        lines = [line.split("] ", 1)[1] for line in host.check_output(f"grep -v 'alert by' {log}").splitlines()]
+        shown = host.check_output(
+            "systemctl show ml-maintenance.service -p Result,MemoryMax,CPUQuotaPerSecUSec,User"
+        )
+        assert set(shown.split()) == {
+            f"Result={expected_result(host)}",
+            "User=root",
+            f"MemoryMax={2 * 1024**3}",
+            "CPUQuotaPerSecUSec=500ms",
+        }
+        lines = [
+            line.split("] ", 1)[1]
+            for line in host.check_output(f"grep -v 'alert by' {log}").splitlines()
+        ]
         assert lines[:4] == ["health started", "gpu started", "backup started", "cleanup started"]
-        assert [line.split(":")[0] for line in lines[4:]] == ["health", "gpu", "backup", "cleanup", "Maintenance"]
+        assert [line.split(":")[0] for line in lines[4:]] == [
+            "health",
+            "gpu",
+            "backup",
+            "cleanup",
+            "Maintenance",
+        ]
         assert name != "gpu1" or "CRITICAL" in lines[-1], "one of its GPUs is faulty"
-        assert all(re.search(r": (pass|warning|critical|skipped) in [0-9.]+ m?s: ", line) for line in lines[4:8]), lines
-        said = host.check_output("journalctl --sync; journalctl -u ml-maintenance.service -o cat -n 12")
+        assert all(
+            re.search(r": (pass|warning|critical|skipped) in [0-9.]+ m?s: ", line)
+            for line in lines[4:8]
+        ), lines
+        said = host.check_output(
+            "journalctl --sync; journalctl -u ml-maintenance.service -o cat -n 12"
+        )
         assert "HEALTH" in said and "TIME" in said and "Maintenance: " in said
         # It holds the lock of all jobs while it works ...
         host.check_output("bash -c %s", STOP_WHILE_IT_WORKS)
         try:
             for words in ("backup", "cleanup", "maintenance", "restore /srv/ml/back"):
                 refused = host.run(f"mlfleet {words}")
-                assert refused.rc == 3 and "Another job of mlfleet is running" in refused.stderr, words
+                assert refused.rc == 3 and "Another job of mlfleet is running" in refused.stderr, (
+                    words
+                )
             assert host.run("mlfleet gpu").rc in (0, 1, 2), "a check needs no turn"
         finally:
-            host.run("systemctl kill --signal=CONT ml-maintenance.service; systemctl start ml-maintenance.service")
-        assert host.check_output("systemctl show -P Result ml-maintenance.service") == result_told(host)
+            host.run(
+                "systemctl kill --signal=CONT ml-maintenance.service; systemctl start ml-maintenance.service"
+            )
+        assert host.check_output(
+            "systemctl show -P Result ml-maintenance.service"
+        ) == expected_result(host)
         # ... and waits for nobody who holds it.
-        host.check_output("systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 60; sleep 1")
+        host.check_output(
+            "systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 60; sleep 1"
+        )
         assert host.run("systemctl start ml-maintenance.service").rc != 0
         assert "Another job of mlfleet is running" in host.check_output(f"tail -1 {log}")
-        host.check_output("systemctl stop holder.service; rm -r /run/systemd/system/ml-maintenance.service.d; systemctl daemon-reload")
+        host.check_output(
+            "systemctl stop holder.service; rm -r /run/systemd/system/ml-maintenance.service.d; systemctl daemon-reload"
+        )
     assert role("mlops.fleet.schedule").returncode == 0
     for name in NODES:
-        assert "./ml-maintenance.timer" not in units(node(name)) and node(name).service("ml-backup.timer").is_running
+        assert (
+            "./ml-maintenance.timer" not in units(node(name))
+            and node(name).service("ml-backup.timer").is_running
+        )
 
 
 def test_zz_uninstalled_the_node_is_as_before():
@@ -211,5 +292,8 @@ def test_zz_uninstalled_the_node_is_as_before():
     for name in NODES:
         host = node(name)
         assert host.run(f"{listing} | diff /root/before -").stdout == "", name
-        assert host.check_output("systemctl list-units --all --no-legend 'ml-*' 'gpu-*' 'mlops-*'") == ""
+        assert (
+            host.check_output("systemctl list-units --all --no-legend 'ml-*' 'gpu-*' 'mlops-*'")
+            == ""
+        )
         assert host.run("ls /srv/ml/backups/models_backup_*.tar.gz").rc == 0

@@ -20,7 +20,14 @@ testinfra_hosts = ["local://"]
 
 
 def podman(*argv):
-    done = subprocess.run(["podman", *argv], capture_output=True, text=True, timeout=120, check=False, env=nodes.environment())
+    done = subprocess.run(
+        ["podman", *argv],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=nodes.environment(),
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -41,15 +48,28 @@ def test_a_missed_backup_is_caught_up_after_a_reboot(installed, name):
         return podman("exec", container(name), "sh", "-c", command)
 
     inside("mkdir -p /etc/systemd/system/ml-backup.timer.d")
-    inside("printf '[Timer]\\nRandomizedDelaySec=0\\n' > /etc/systemd/system/ml-backup.timer.d/now.conf")
+    inside(
+        "printf '[Timer]\\nRandomizedDelaySec=0\\n' > /etc/systemd/system/ml-backup.timer.d/now.conf"
+    )
     # As if the node had been off for two days.
-    inside("systemctl stop ml-backup.timer && touch -d '2 days ago' /var/lib/systemd/timers/stamp-ml-backup.timer")
+    inside(
+        "systemctl stop ml-backup.timer && touch -d '2 days ago' /var/lib/systemd/timers/stamp-ml-backup.timer"
+    )
     lines = int(inside("wc -l < /var/log/ml-backup.log"))
     podman("restart", "--time", "30", container(name))
     end = time.monotonic() + 90
     while True:
         shown = subprocess.run(
-            ["podman", "exec", container(name), "systemctl", "show", "ml-backup.service", "-p", "ExecMainStartTimestamp,ActiveState,Result"],
+            [
+                "podman",
+                "exec",
+                container(name),
+                "systemctl",
+                "show",
+                "ml-backup.service",
+                "-p",
+                "ExecMainStartTimestamp,ActiveState,Result",
+            ],
             capture_output=True,
             text=True,
             timeout=60,

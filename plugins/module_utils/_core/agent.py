@@ -5,7 +5,7 @@
 
 Layout below the install folder::
 
-    versions/0.1.0-1f2e3d4c5b6a/mlops_fleet/   the package: mlfleet.py, _core/, VERSION, compiled
+    versions/0.1.0-1f2e3d4c5b6a/mlops_fleet/   the package: mlfleet/, _core/, VERSION, compiled
     current -> versions/0.1.0-1f2e3d4c5b6a
     previous -> the version before, for a rollback
 
@@ -24,8 +24,10 @@ import tarfile
 from typing import Any
 
 from .errors import NotUsable, Refused, VerificationFailed
-from .fsutil import atomic_write, fsync_folder, lock, refuse_dangerous
 from .ports import CommandRunner
+from .system.files import atomic_write, fsync_folder
+from .system.locks import lock
+from .system.roots import refuse_dangerous
 
 PACKAGE = "mlops_fleet"
 _VERSION = re.compile(r"^[0-9A-Za-z][0-9A-Za-z.+_-]*-[0-9a-f]{12}$")
@@ -65,10 +67,16 @@ def _point(folder: str, name: str, version: str) -> None:
 def installed(folder: str) -> dict[str, Any]:
     """Return C(current), C(previous) (names or empty) and C(versions) (list) of an install folder."""
     try:
-        versions = sorted(name for name in os.listdir(os.path.join(folder, "versions")) if _VERSION.match(name))
+        versions = sorted(
+            name for name in os.listdir(os.path.join(folder, "versions")) if _VERSION.match(name)
+        )
     except OSError:
         versions = []
-    return {"current": _link(folder, "current"), "previous": _link(folder, "previous"), "versions": versions}
+    return {
+        "current": _link(folder, "current"),
+        "previous": _link(folder, "previous"),
+        "versions": versions,
+    }
 
 
 def _unpack(folder: str, version: str, bundle: bytes) -> None:
@@ -82,14 +90,20 @@ def _unpack(folder: str, version: str, bundle: bytes) -> None:
         with tarfile.open(fileobj=io.BytesIO(bundle), mode="r:gz") as archive:
             for member in archive:
                 if not member.isreg() or not _MEMBER.match(member.name):
-                    raise VerificationFailed(f"The agent bundle holds {member.name!r}, which does not belong there.", "", member.name)
+                    raise VerificationFailed(
+                        f"The agent bundle holds {member.name!r}, which does not belong there.",
+                        "",
+                        member.name,
+                    )
                 stream = archive.extractfile(member)
                 path = os.path.join(package, member.name)
                 os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
                 atomic_write(path, stream.read() if stream else b"", mode=0o644)
     except (tarfile.TarError, EOFError, OSError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise NotUsable(f"Can't unpack the agent into {temporary}: {error}.", "Check the free space.", folder) from error
+        raise NotUsable(
+            f"Can't unpack the agent into {temporary}: {error}.", "Check the free space.", folder
+        ) from error
     # Compiled for everyone now: users without write access would compile at each start.
     compileall.compile_dir(package, quiet=2)
     for path, _folders, _files in os.walk(temporary):
@@ -107,13 +121,23 @@ def check_interpreter(run: CommandRunner, interpreter: str) -> None:
     done = run([interpreter, "-I", "-c", "import sys; print(*sys.version_info[:2])"], timeout=30)
     found = re.match(r"(\d+) (\d+)\s*$", done.stdout)
     if done.returncode or not found:
-        raise NotUsable(f"{interpreter} is not a Python that works: {(done.stderr.strip() or done.stdout.strip())[-200:]}.", todo, interpreter)
+        raise NotUsable(
+            f"{interpreter} is not a Python that works: {(done.stderr.strip() or done.stdout.strip())[-200:]}.",
+            todo,
+            interpreter,
+        )
     if (int(found[1]), int(found[2])) < (3, 9):
         raise NotUsable(f"{interpreter} is Python {found[1]}.{found[2]}.", todo, interpreter)
 
 
 def install(
-    folder: str, bin_dir: str, interpreter: str, version: str, bundle: bytes, check: bool = False, config: str = "/etc/mlops-fleet/config.json"
+    folder: str,
+    bin_dir: str,
+    interpreter: str,
+    version: str,
+    bundle: bytes,
+    check: bool = False,
+    config: str = "/etc/mlops-fleet/config.json",
 ) -> dict[str, Any]:
     """Install C(version) (C(RELEASE-DIGEST)) from the bundle (gzipped tar of the package's files) and make it current.
 
@@ -125,15 +149,36 @@ def install(
     folder = refuse_dangerous(folder, "install folder")
     if not _VERSION.match(version):
         raise Refused(f"{version!r} is not a version name.", "", version)
-    if not os.path.isabs(interpreter) or len(interpreter) > 120 or any(one.isspace() for one in interpreter):
-        raise Refused(f"The interpreter {interpreter!r} can't stand in a script's first line.", "Give a short absolute path.", interpreter)
+    if (
+        not os.path.isabs(interpreter)
+        or len(interpreter) > 120
+        or any(one.isspace() for one in interpreter)
+    ):
+        raise Refused(
+            f"The interpreter {interpreter!r} can't stand in a script's first line.",
+            "Give a short absolute path.",
+            interpreter,
+        )
     before = installed(folder)
     command = os.path.join(bin_dir, "mlfleet")
-    script = _COMMAND.format(interpreter=interpreter, current=os.path.join(folder, "current"), package=PACKAGE, config=config)
+    script = _COMMAND.format(
+        interpreter=interpreter,
+        current=os.path.join(folder, "current"),
+        package=PACKAGE,
+        config=config,
+    )
     current = before["current"] == version and version in before["versions"]
     written = _read(command) == script and os.access(command, os.X_OK)
     if check or (current and written):
-        after = before if current else {"current": version, "previous": before["current"], "versions": sorted({*before["versions"], version})}
+        after = (
+            before
+            if current
+            else {
+                "current": version,
+                "previous": before["current"],
+                "versions": sorted({*before["versions"], version}),
+            }
+        )
         return {"changed": not (current and written), "before": before, "after": after}
     old_umask = os.umask(0o022)  # the command is for every user of the node
     try:
@@ -159,7 +204,11 @@ def roll_back(folder: str, check: bool = False) -> dict[str, Any]:
     """
     before = installed(folder)
     if not before["previous"] or before["previous"] not in before["versions"]:
-        raise NotUsable(f"There is no previous version in {folder} to roll back to.", "Install the wanted version instead.", folder)
+        raise NotUsable(
+            f"There is no previous version in {folder} to roll back to.",
+            "Install the wanted version instead.",
+            folder,
+        )
     if not check:
         with lock(os.path.join(folder, ".lock"), "installation of the agent"):
             _point(folder, "current", before["previous"])
@@ -175,7 +224,9 @@ def remove(folder: str, bin_dir: str, check: bool = False) -> dict[str, Any]:
     command = os.path.join(bin_dir, "mlfleet")
     ours = "Installed by mlops.fleet.agent" in _read(command)
     unfinished = _unfinished(folder)
-    changed = bool(before["versions"] or before["current"] or before["previous"] or ours or unfinished)
+    changed = bool(
+        before["versions"] or before["current"] or before["previous"] or ours or unfinished
+    )
     after: dict[str, Any] = {"current": "", "previous": "", "versions": []}
     if check or not changed:
         return {"changed": changed, "before": before, "after": after}
@@ -198,7 +249,11 @@ def _unfinished(folder: str) -> list[str]:
         names = os.listdir(os.path.join(folder, "versions"))
     except OSError:
         return []
-    return [name for name in names if name.startswith(".") and name.endswith(".tmp") and _VERSION.match(name[1:-4])]
+    return [
+        name
+        for name in names
+        if name.startswith(".") and name.endswith(".tmp") and _VERSION.match(name[1:-4])
+    ]
 
 
 def _forget_old(folder: str) -> None:

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Typed errors. Each says what was tried, on what, why it failed and what to do; shells only format them."""
+"""Typed errors. Each says what was tried, on what, why it failed and what to do; shells only format them.
+
+Whoever has to tell failures apart reads the type, ``code`` or another field, never the message: it may be reworded.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,10 @@ class FleetError(Exception):
     :param subject: the path, host, GPU, option... the error is about.
     """
 
-    #: Exit code of the node command for this error (section 3 of the contract: 3 = could not run).
+    #: Exit code of the node command for this error (3 = could not run).
     exit_code = 3
+    #: Tells failures of one type apart, for programs; empty where the type says it all.
+    code = ""
 
     def __init__(self, message: str, todo: str = "", subject: str | None = None) -> None:
         super().__init__(message)
@@ -42,25 +47,27 @@ class FleetError(Exception):
         return _restore, (type(self), self.args, self.__dict__)
 
     def to_dict(self) -> dict[str, str]:
-        """Return kind, message, todo and subject as a flat mapping (no secrets: messages never carry any)."""
-        found = {"kind": type(self).__name__, "message": self.message, "todo": self.todo}
+        """Return kind, message, todo, and subject and code where they are set (messages never hold secrets)."""
+        fields = {"kind": type(self).__name__, "message": self.message, "todo": self.todo}
         if self.subject is not None:
-            found["subject"] = self.subject
-        return found
+            fields["subject"] = self.subject
+        if self.code:
+            fields["code"] = self.code
+        return fields
 
 
 class OptionError(FleetError):
     """An option has a value that can't be used. Raised before anything was changed."""
 
 
-#: Libraries that distributions package under this name, Debian's and Red Hat's alike.
+#: Python library -> package name, the same on Debian and Red Hat.
 _PACKAGES = {"psutil": "python3-psutil", "boto3": "python3-boto3"}
 
 
 def install_command(library: str) -> str:
     """Return the command that installs a Python library for this interpreter.
 
-    The distribution's own Python takes the distribution's package: newer ones refuse pip there (PEP 668).
+    The distribution's own Python gets the distribution's package: newer releases refuse pip there (PEP 668).
     """
     if sys.prefix == sys.base_prefix == "/usr" and library in _PACKAGES:
         for tool in ("apt-get", "dnf", "zypper"):
@@ -72,23 +79,49 @@ def install_command(library: str) -> str:
 class MissingLibrary(FleetError):
     """A Python library is not importable in this interpreter.
 
-    :param library: name as in the package index (C(nvidia-ml-py)).
-    :param traceback: the import error's text.
+    :param library: name in the package index (``nvidia-ml-py``).
+    :param reason: what the library is needed for.
+    :param traceback: the text of the import error.
     """
 
     def __init__(self, library: str, reason: str, traceback: str = "") -> None:
-        super().__init__(f"Missing Python library {library} for {sys.executable}, needed {reason}.", f"Install it with: {install_command(library)}")
+        super().__init__(
+            f"Missing Python library {library} for {sys.executable}, needed {reason}.",
+            f"Install it with: {install_command(library)}",
+        )
         self.library = library
         self.reason = reason
         self.traceback = traceback
 
 
 class LockBusy(FleetError):
-    """Another run holds the lock; nothing was done."""
+    """Another run holds the lock; nothing was done.
+
+    :param purpose: what the holder does (``backup``).
+    :param path: the lock file.
+    :param holder: process ID of the holder, None when it is unknown.
+    """
+
+    code = "lock_busy"
+
+    def __init__(self, purpose: str, path: str, holder: int | None = None) -> None:
+        process = "unknown" if holder is None else holder
+        super().__init__(
+            f"Another {purpose} is running (process {process} holds {path}).",
+            "Wait for it to end, then run again.",
+            path,
+        )
+        self.purpose = purpose
+        self.path = path
+        self.holder = holder
 
 
 class NotUsable(FleetError):
     """A path, file or service that was named does not exist or can't be used."""
+
+
+class NotPermitted(NotUsable):
+    """A path that was named can't be read by this user, so nothing is known about what is there: it is not absent."""
 
 
 class Refused(FleetError):
@@ -96,7 +129,40 @@ class Refused(FleetError):
 
 
 class CommandFailed(FleetError):
-    """An external program was missing, timed out or ended with an error."""
+    """An external program is missing, did not end in time, or failed.
+
+    :param code: which of the three it was: ``MISSING``, ``TIMED_OUT`` or ``FAILED``.
+    """
+
+    MISSING = "missing"
+    TIMED_OUT = "timed_out"
+    FAILED = "failed"
+
+    def __init__(
+        self, message: str, todo: str = "", subject: str | None = None, code: str = FAILED
+    ) -> None:
+        super().__init__(message, todo, subject)
+        self.code = code
+
+    @classmethod
+    def missing(cls, program: str) -> CommandFailed:
+        """Return the error for a program that is not installed."""
+        return cls(
+            f"The program {program} is not installed on this host.",
+            f"Install {program}.",
+            program,
+            cls.MISSING,
+        )
+
+    @classmethod
+    def timed_out(cls, program: str, seconds: float) -> CommandFailed:
+        """Return the error for a program that was killed at its deadline."""
+        return cls(
+            f"{program} did not answer within {seconds:g} s and was killed.",
+            "",
+            program,
+            cls.TIMED_OUT,
+        )
 
 
 class WriteFailed(FleetError):

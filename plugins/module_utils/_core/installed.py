@@ -17,7 +17,9 @@ _VERSION = re.compile(r"^(?P<release>[0-9A-Za-z][0-9A-Za-z.+_-]{0,60})-(?P<diges
 def agent_version(folder: str = FOLDER) -> str | None:
     """Return the version of the agent that is current in the install folder, None where there is none or it is unreadable."""
     try:
-        with open(os.path.join(folder, "current", "mlops_fleet", "VERSION"), encoding="ascii") as stream:
+        with open(
+            os.path.join(folder, "current", "mlops_fleet", "VERSION"), encoding="ascii"
+        ) as stream:
             text = stream.read(100).strip()
     except (OSError, UnicodeDecodeError):
         return None

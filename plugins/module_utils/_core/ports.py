@@ -15,7 +15,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a finished program left: exit status (negative = killed by that signal) and its decoded output."""
+    """Exit status of a finished program (negative = killed by that signal) and its decoded output."""
 
     returncode: int
     stdout: str
@@ -32,17 +32,18 @@ class CommandRunner(Protocol):
         env: Mapping[str, str] | None = None,
         stdin: str | None = None,
     ) -> CommandResult:
-        """Run C(argv) (first word: a name looked up in PATH and the sbin folders, or an absolute path).
+        """Run ``argv``; its first item is an absolute path, or a name to find in PATH and the sbin directories.
 
         :param timeout: seconds; then the process group is killed.
-        :param env: variables added to the environment (C(LC_ALL=C) is always set).
-        :raises CommandFailed: the program does not exist or the deadline passed.
+        :param env: variables added to the environment (``LC_ALL=C`` is always set).
+        :raises CommandFailed: the program does not exist (code MISSING), the deadline passed (TIMED_OUT),
+            or it could not be started (FAILED). An exit status is no error here.
         """
         ...  # pylint: disable=unnecessary-ellipsis
 
 
 class Clock(Protocol):
-    """Time, injected so that tests can turn it."""
+    """Time, injected so that tests can set it."""
 
     def now(self) -> float:
         """Return seconds since the epoch."""
@@ -65,7 +66,7 @@ class SystemClock:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far long work is. C(done) and C(total) are in C(unit) (C(bytes) or C(files)); total 0 = not known yet."""
+    """Progress of a long operation. ``done`` and ``total`` are in ``unit`` (``bytes`` or ``files``); total 0 = unknown."""
 
     phase: str
     done: int = 0
@@ -78,7 +79,7 @@ Tell = Callable[[Progress], None]
 
 
 def silent(progress: Progress) -> None:
-    """Receive progress and say nothing."""
+    """Ignore progress."""
 
 
 def hostname() -> str:
@@ -91,7 +92,8 @@ class World:
     """The bundle of ports that observe() and carry_out() get.
 
     :param run: runs external programs.
-    :param root: folder below which C(/proc), C(/sys), C(/etc), C(/run) and C(/var) are read (C(/) outside tests).
+    :param root: directory below which ``/proc``, ``/sys``, ``/etc``, ``/run`` and ``/var`` are read (``/`` except in tests).
+    :param warn: receives what went wrong without stopping the run.
     """
 
     run: CommandRunner
@@ -102,5 +104,5 @@ class World:
     warn: Callable[[str], None] = lambda message: None
 
     def path(self, absolute: str) -> str:
-        """Return C(absolute) below this world's root."""
+        """Return the path ``absolute`` below this world's root."""
         return absolute if self.root == "/" else os.path.join(self.root, absolute.lstrip("/"))

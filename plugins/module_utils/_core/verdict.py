@@ -1,11 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one shape in which every part reports: checks, their summary, and the document around them.
+"""The shape in which every part reports: checks, their summary, and the document around them.
 
-Status order, counting rules and the score are fixed by the project's contract. In short: C(skipped) means
-the thing does not exist here and stays outside C(total); C(unknown) means it exists and could not be judged
-and counts as a warning, or as critical where a check says so (GPU, storage).
+Status order, counting rules and the score are fixed. ``skipped`` means that the thing does not exist here; it is not in
+``total``. ``unknown`` means that it exists and could not be checked; it counts as a warning, or as critical where a check
+says so (GPU, storage).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from .system.text import one_line
 
 PASS = "pass"
 WARNING = "warning"
@@ -28,20 +30,13 @@ ACTIONS = ("none", "restart_app", "free_space", "inspect", "reset_gpu", "drain",
 EXIT_CODES = {SKIPPED: 0, PASS: 0, WARNING: 1, CRITICAL: 2}
 
 
-def one_line(text: str) -> str:
-    """Return C(text) as one line that a terminal shows as it is: names of processes and kernel messages may carry anything."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in text)
-
-
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
-    C(check) is a stable name; C(subject) says which one of several (GPU, mount, unit). C(value), C(warn) and
-    C(crit) are numbers in C(unit), or text. C(unknown_as) says what C(unknown) counts as. C(domain) is
-    C(node) (the machine is at fault) or C(user) (a workload is). C(since) is when the state began (ISO 8601).
+    ``check`` is a stable name; ``subject`` says which GPU, mount or unit. ``value``, ``warn`` and ``crit`` are numbers in
+    ``unit``, or text. ``unknown_as`` says what ``unknown`` counts as. ``domain`` is ``node`` (the machine is at fault) or
+    ``user`` (a workload is). ``since`` is when the state began (ISO 8601).
     """
 
     check: str
@@ -61,27 +56,34 @@ class Check:
     unknown_as: str = WARNING
 
     def __post_init__(self) -> None:
-        for name, allowed in (("status", STATUSES), ("action", ACTIONS), ("unknown_as", (WARNING, CRITICAL))):
+        for name, allowed in (
+            ("status", STATUSES),
+            ("action", ACTIONS),
+            ("unknown_as", (WARNING, CRITICAL)),
+        ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} of check {self.check!r} is {getattr(self, name)!r}, not one of {', '.join(allowed)}")
+                raise ValueError(
+                    f"{name} of check {self.check!r} is {getattr(self, name)!r},"
+                    f" not one of {', '.join(allowed)}"
+                )
         object.__setattr__(self, "message", one_line(self.message))
 
     @property
     def counts_as(self) -> str:
-        """The status used for counting: C(unknown) resolved to what it counts as."""
+        """The status for counting: what ``unknown`` counts as, else the status itself."""
         return self.unknown_as if self.status == UNKNOWN else self.status
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the check without the fields that do not apply to it (value C(None))."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unknown_as"}
-        return {name: value for name, value in found.items() if value is not None}
+        """Return the check without the fields that do not apply to it (None)."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unknown_as"}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def score(passed: int, warnings: int, failed: int) -> float | None:
-    """Return the health score, 0 to 100 with two decimals; None when nothing was judged.
+    """Return the health score, 0 to 100 with two decimals; None without any check.
 
-    Any critical: 50 (P + W/2) / N. Only warnings: max(50, 100 P / N). Else 100. Rounding never crosses a band,
-    so that 100 means all passed, [50, 100) means warnings only and below 50 means a critical, for any input.
+    Any critical: 50 (P + W/2) / N. Only warnings: max(50, 100 P / N). Else 100. Rounding never crosses a band: 100 means
+    that all passed, [50, 100) that there are warnings only, and below 50 that something is critical.
     """
     total = passed + warnings + failed
     if total == 0:
@@ -108,7 +110,7 @@ class Summary:
 
     @classmethod
     def of(cls, checks: Iterable[Check]) -> Summary:
-        """Count the checks. C(status) is the worst one counted, C(skipped) when none was."""
+        """Count the checks. ``status`` is the worst of them, ``skipped`` when none counts."""
         counts = dict.fromkeys(STATUSES, 0)
         for check in checks:
             counts[check.counts_as] += 1
@@ -130,18 +132,18 @@ class Summary:
 
 
 def worst(statuses: Iterable[str]) -> str:
-    """Return the worst of the statuses, C(skipped) for none."""
+    """Return the worst of the statuses, ``skipped`` for none."""
     return max(statuses, key=STATUSES.index, default=SKIPPED)
 
 
 def isoformat(epoch: float) -> str:
-    """Return seconds since the epoch as ISO 8601 in UTC, whole seconds: C(2025-01-31T14:30:00+00:00)."""
+    """Return seconds since the epoch as ISO 8601 in UTC, whole seconds: ``2025-01-31T14:30:00+00:00``."""
     return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).isoformat()
 
 
 @dataclass(frozen=True)
 class Document:
-    """A complete report of one part on one host; C(extra) holds what only that part returns."""
+    """A complete report of one part on one host; ``extra`` has what only that part returns."""
 
     timestamp: str
     hostname: str
@@ -153,9 +155,9 @@ class Document:
         return Summary.of(self.checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return C(timestamp hostname checks summary status exit_code) and the part's own keys."""
+        """Return ``timestamp hostname checks summary status exit_code`` and the part's own keys."""
         summary = self.summary
-        found: dict[str, Any] = {
+        document: dict[str, Any] = {
             "timestamp": self.timestamp,
             "hostname": self.hostname,
             "checks": [check.to_dict() for check in self.checks],
@@ -163,12 +165,12 @@ class Document:
             "status": summary.status,
             "exit_code": summary.exit_code,
         }
-        found.update(self.extra)
-        return found
+        document.update(self.extra)
+        return document
 
 
 def fails(status: str, fail_on: str) -> bool:
-    """Say whether a verdict of C(status) is a failure for a caller who asked for C(fail_on)."""
+    """Return whether a verdict of ``status`` is a failure for ``fail_on``."""
     if fail_on == "never":
         return False
     return EXIT_CODES.get(status, 2) >= (1 if fail_on == WARNING else 2)

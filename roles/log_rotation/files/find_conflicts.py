@@ -55,7 +55,11 @@ def patterns(path, seen):
         elif first == "include" and not inside:
             yield from patterns(line.split(None, 1)[1].strip("\"'"), seen)
         elif not inside and (line[0] in "/\"'{" or waiting):
-            before, brace, after = line.partition("{") if re.match(r"^[^{]*(\{\s*$|\{\s*\}|$)", line) else line.rpartition("{")
+            before, brace, after = (
+                line.partition("{")
+                if re.match(r"^[^{]*(\{\s*$|\{\s*\}|$)", line)
+                else line.rpartition("{")
+            )
             if not brace:
                 before, after = line, ""
             try:

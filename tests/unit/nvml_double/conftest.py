@@ -70,7 +70,14 @@ def run(harness, tmp_path):
             scenario = harness.write_scenario(tmp_path / "scenario.ini", **scenario)
         env = harness.environment(scenario)
         env.update(extra)
-        done = subprocess.run([sys.executable, "-c", PRELUDE + code], env=env, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", PRELUDE + code],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         go.stderr = done.stderr
         return json.loads(done.stdout.splitlines()[-1])

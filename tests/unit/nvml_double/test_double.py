@@ -12,12 +12,20 @@ import time
 import pytest
 
 INIT = "n.nvmlInit(); g = n.nvmlDeviceGetHandleByIndex(0)\n"
-ONE = {"system": {"driver_version": "590.48.01"}, "gpus": [{"name": "Double", "uuid": "GPU-1", "pci.bus_id": "00000000:18:00.0"}]}
+ONE = {
+    "system": {"driver_version": "590.48.01"},
+    "gpus": [{"name": "Double", "uuid": "GPU-1", "pci.bus_id": "00000000:18:00.0"}],
+}
 
 
 def one(**keys):
     """A scenario of one GPU; keyword a__b stands for key a.b."""
-    return {**ONE, "gpus": [{**ONE["gpus"][0], **{key.replace("__", "."): value for key, value in keys.items()}}]}
+    return {
+        **ONE,
+        "gpus": [
+            {**ONE["gpus"][0], **{key.replace("__", "."): value for key, value in keys.items()}}
+        ],
+    }
 
 
 # Each call that a health check needs, on GPU g. Version words are those of pynvml itself.
@@ -167,15 +175,27 @@ ALL_CODES = [*range(1, 31), 999]
 
 
 def test_every_call_gives_the_value_of_the_scenario(run):
-    values = run("h100x8", CALLS + INIT + "say({name: ask(call) for name, call in {**SYSTEM_CALLS, **CALLS}.items()})")
+    values = run(
+        "h100x8",
+        CALLS + INIT + "say({name: ask(call) for name, call in {**SYSTEM_CALLS, **CALLS}.items()})",
+    )
     assert values["nvmlDeviceGetName"] == "NVIDIA H100 80GB HBM3"
     assert values["nvmlDeviceGetCount_v2"] == 8
     assert values["nvmlSystemGetDriverVersion"] == "590.48.01"
     assert values["nvmlSystemGetDriverBranch"] == "r590_00"
     assert values["nvmlSystemGetNVMLVersion"] == "13.590.48.01"
-    assert values["nvmlSystemGetCudaDriverVersion"] == values["nvmlSystemGetCudaDriverVersion_v2"] == 13010
+    assert (
+        values["nvmlSystemGetCudaDriverVersion"]
+        == values["nvmlSystemGetCudaDriverVersion_v2"]
+        == 13010
+    )
     assert values["nvmlSystemGetProcessName"] == "!6"
-    assert values["nvmlDeviceGetHandleByUUID"] is values["nvmlDeviceGetHandleByPciBusId_v2"] is values["nvmlEventSetCreate"] is True
+    assert (
+        values["nvmlDeviceGetHandleByUUID"]
+        is values["nvmlDeviceGetHandleByPciBusId_v2"]
+        is values["nvmlEventSetCreate"]
+        is True
+    )
     assert values["nvmlDeviceGetTemperature"] == values["nvmlDeviceGetTemperatureV"] == 41
     assert values["nvmlDeviceGetMarginTemperature"] == 46
     assert values["nvmlDeviceGetTemperatureThreshold"] == "!3"
@@ -191,7 +211,11 @@ def test_every_call_gives_the_value_of_the_scenario(run):
         "used": 4 << 20,
     }
     assert values["nvmlDeviceGetMemoryInfo"]["used"] == (551 + 4) << 20
-    assert values["nvmlDeviceGetBAR1MemoryInfo"] == {"bar1Total": 128 << 30, "bar1Free": (128 << 30) - (1 << 20), "bar1Used": 1 << 20}
+    assert values["nvmlDeviceGetBAR1MemoryInfo"] == {
+        "bar1Total": 128 << 30,
+        "bar1Free": (128 << 30) - (1 << 20),
+        "bar1Used": 1 << 20,
+    }
     assert values["nvmlDeviceGetPciInfo_v3"] == {
         "busIdLegacy": "0000:18:00.0",
         "domain": 0,
@@ -203,10 +227,20 @@ def test_every_call_gives_the_value_of_the_scenario(run):
     }
     assert values["nvmlDeviceGetCudaComputeCapability"] == [9, 0]
     assert values["nvmlDeviceGetMaxClockInfo"] == 2619
-    assert values["nvmlDeviceGetCurrentClocksEventReasons"] == values["nvmlDeviceGetCurrentClocksThrottleReasons"] == 1
+    assert (
+        values["nvmlDeviceGetCurrentClocksEventReasons"]
+        == values["nvmlDeviceGetCurrentClocksThrottleReasons"]
+        == 1
+    )
     assert values["nvmlDeviceGetEccMode"] == [1, 1]
     assert values["nvmlDeviceGetRemappedRows"] == [0, 0, 0, 0]
-    assert values["nvmlDeviceGetRowRemapperHistogram"] == {"max": 2560, "high": 0, "partial": 0, "low": 0, "none": 0}
+    assert values["nvmlDeviceGetRowRemapperHistogram"] == {
+        "max": 2560,
+        "high": 0,
+        "partial": 0,
+        "low": 0,
+        "none": 0,
+    }
     assert values["nvmlDeviceGetNvLinkState"] == values["nvmlDeviceGetNvLinkCapability"] == 1
     assert values["nvmlDeviceGetNvLinkRemotePciInfo_v2"] == "!3"
     assert values["nvmlDeviceGetCurrPcieLinkWidth"] == 16
@@ -225,12 +259,23 @@ def test_every_call_gives_the_value_of_the_scenario(run):
 
 def test_a_key_that_is_not_there_is_not_supported(run):
     values = run(one(), CALLS + INIT + "say({name: ask(call) for name, call in CALLS.items()})")
-    given = {"nvmlDeviceGetIndex", "nvmlDeviceGetName", "nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3", "nvmlDeviceIsMigDeviceHandle"}
+    given = {
+        "nvmlDeviceGetIndex",
+        "nvmlDeviceGetName",
+        "nvmlDeviceGetUUID",
+        "nvmlDeviceGetPciInfo_v3",
+        "nvmlDeviceIsMigDeviceHandle",
+    }
     assert {name for name, value in values.items() if value != "!3"} == given
 
 
 def test_the_faults_of_the_faulty_gpu_arrive(run):
-    values = run("faulty", CALLS + INIT + "g = n.nvmlDeviceGetHandleByIndex(1)\nsay({name: ask(call) for name, call in CALLS.items()})")
+    values = run(
+        "faulty",
+        CALLS
+        + INIT
+        + "g = n.nvmlDeviceGetHandleByIndex(1)\nsay({name: ask(call) for name, call in CALLS.items()})",
+    )
     assert values["nvmlDeviceGetTotalEccErrors"] == 3
     assert values["nvmlDeviceGetMemoryErrorCounter"] == 1
     assert values["nvmlDeviceGetDetailedEccErrors"]["deviceMemory"] == 4
@@ -272,11 +317,19 @@ say([CALLS["nvmlDeviceGetRetiredPages"](), CALLS["nvmlDeviceGetRetiredPages_v2"]
     assert pages == [4096, 8192]
     assert dated == [{"address": 4096, "timestamp": 1700000000}, {"address": 8192, "timestamp": 0}]
     assert first == "!7"
-    assert [list(entry.values()) for entry in entries] == [[1, 2, 3, 4, 5, 1, 9], [6, 0, 0, 0, 0, 0, 2]]
+    assert [list(entry.values()) for entry in entries] == [
+        [1, 2, 3, 4, 5, 1, 9],
+        [6, 0, 0, 0, 0, 0, 2],
+    ]
     assert fabric == [2, 27, 0, 0x41, "00112233445566778899aabbccddeeff"]
     assert old == [2, 27]
     assert list(remapped.values()) == [1, 2, 3, 4, 1, 0]
-    assert (sram["bThresholdExceeded"], sram["aggregateUncBucketSm"], sram["volatileUncSecDed"], sram["aggregateCor"]) == (1, 12, 5, 0)
+    assert (
+        sram["bThresholdExceeded"],
+        sram["aggregateUncBucketSm"],
+        sram["volatileUncSecDed"],
+        sram["aggregateCor"],
+    ) == (1, 12, 5, 0)
 
 
 def test_processes_in_the_first_form_of_the_call(run):
@@ -287,11 +340,21 @@ class Record(ctypes.Structure):
 old, count, records = n._nvmlGetFunctionPointer("nvmlDeviceGetComputeRunningProcesses"), ctypes.c_uint(0), (Record * 3)()
 say([old(g, ctypes.byref(count), None), count.value, old(g, ctypes.byref(count), records), [[r.pid, r.used] for r in records]])
 """
-    assert run(one(procs__compute="4242:536870912, 17:na"), INIT + code) == [7, 2, 0, [[4242, 536870912], [17, 2**64 - 1], [0, 0]]]
+    assert run(one(procs__compute="4242:536870912, 17:na"), INIT + code) == [
+        7,
+        2,
+        0,
+        [[4242, 536870912], [17, 2**64 - 1], [0, 0]],
+    ]
 
 
 def test_processes(run):
-    scenario = one(procs__compute="4242:536870912, 17:na 99:1M:3:1", procs__graphics="", procs__mps="7:3K", procs__utilization="4242:90:40:1:2")
+    scenario = one(
+        procs__compute="4242:536870912, 17:na 99:1M:3:1",
+        procs__graphics="",
+        procs__mps="7:3K",
+        procs__utilization="4242:90:40:1:2",
+    )
     scenario["system"] = {"process.4242": "/usr/bin/python3 train.py"}
     code = """
 say([n.nvmlDeviceGetComputeRunningProcesses(g), n.nvmlDeviceGetGraphicsRunningProcesses(g), n.nvmlDeviceGetMPSComputeRunningProcesses(g),
@@ -300,7 +363,9 @@ say([n.nvmlDeviceGetComputeRunningProcesses(g), n.nvmlDeviceGetGraphicsRunningPr
 """
     compute, graphics, mps, name, utilization, details = run(scenario, INIT + code)
     nothing = 2**32 - 1
-    assert [[p["pid"], p["usedGpuMemory"], p["gpuInstanceId"], p["computeInstanceId"]] for p in compute] == [
+    assert [
+        [p["pid"], p["usedGpuMemory"], p["gpuInstanceId"], p["computeInstanceId"]] for p in compute
+    ] == [
         [4242, 536870912, nothing, nothing],
         [17, None, nothing, nothing],
         [99, 1 << 20, 3, 1],
@@ -308,13 +373,23 @@ say([n.nvmlDeviceGetComputeRunningProcesses(g), n.nvmlDeviceGetGraphicsRunningPr
     assert graphics == []
     assert [(p["pid"], p["usedGpuMemory"]) for p in mps] == [(7, 3072)]
     assert name == "/usr/bin/python3 train.py"
-    assert [(s["pid"], s["smUtil"], s["memUtil"], s["encUtil"], s["decUtil"]) for s in utilization] == [(4242, 90, 40, 1, 2)]
+    assert [
+        (s["pid"], s["smUtil"], s["memUtil"], s["encUtil"], s["decUtil"]) for s in utilization
+    ] == [(4242, 90, 40, 1, 2)]
     assert [(d["pid"], d["usedGpuMemory"]) for d in details] == [(7, 3072)]
 
 
 def test_field_values_keep_type_sign_scope_and_their_own_error(run):
-    scenario = one(field__194="-2:s32", field__83="5000000000", field__218="1.5:f64", field__230="!TIMEOUT", remap__pending=1)
-    scenario["gpus"][0].update({"energy": "12", "field.83": "5000000000:u64", "field.165": "1:u32", "field.165.3": "0:u32"})
+    scenario = one(
+        field__194="-2:s32",
+        field__83="5000000000",
+        field__218="1.5:f64",
+        field__230="!TIMEOUT",
+        remap__pending=1,
+    )
+    scenario["gpus"][0].update(
+        {"energy": "12", "field.83": "5000000000:u64", "field.165": "1:u32", "field.165.3": "0:u32"}
+    )
     code = """
 f = n.nvmlDeviceGetFieldValues(g, [194, 83, 218, 230, 144, (165, 2), (165, 3), 82])
 say([[f[i].nvmlReturn, f[i].valueType] for i in range(8)] + [f[0].value.siVal, f[1].value.ullVal, f[2].value.dVal, f[4].value.uiVal,
@@ -359,14 +434,20 @@ say(texts)
     got = run(scenario, code)
     assert [pair[0] for pair in got] == [f"!{code}" for code in ALL_CODES]
     texts = dict(zip(ALL_CODES, (pair[1] for pair in got)))
-    assert (texts[9], texts[15], texts[999]) == ("Driver Not Loaded", "GPU is lost", "Unknown Error")
+    assert (texts[9], texts[15], texts[999]) == (
+        "Driver Not Loaded",
+        "GPU is lost",
+        "Unknown Error",
+    )
     assert len(set(texts.values())) == len(ALL_CODES)
 
 
 def test_error_names_are_those_of_pynvml(run, harness):
     names = run(None, "say({k[11:]: v for k, v in vars(n).items() if k.startswith('NVML_ERROR_')})")
     steps = ";".join(f"!{name}" for name in names)
-    got = run(one(name=steps), INIT + f"say([ask(n.nvmlDeviceGetName, g) for _ in range({len(names)})])")
+    got = run(
+        one(name=steps), INIT + f"say([ask(n.nvmlDeviceGetName, g) for _ in range({len(names)})])"
+    )
     assert got == [f"!{code}" for code in names.values()]
 
 
@@ -388,7 +469,12 @@ def test_a_gpu_lost_midway_answers_first(run):
 
 @pytest.mark.parametrize(
     ("scenario", "error"),
-    [("no_driver", "!9"), ("version_mismatch", "!18"), (None, "!9"), ({"system": {"init": "!999"}}, "!999")],
+    [
+        ("no_driver", "!9"),
+        ("version_mismatch", "!18"),
+        (None, "!9"),
+        ({"system": {"init": "!999"}}, "!999"),
+    ],
 )
 def test_init_fails(run, scenario, error):
     assert run(scenario, "say(ask(n.nvmlInit))") == error
@@ -424,7 +510,9 @@ def test_a_mistake_in_the_scenario_is_not_a_healthy_gpu(run, tmp_path, line, com
 
 def test_a_value_that_is_no_number_is_an_error_and_said(run):
     assert run(
-        one(temp__gpu="warm", pstate="9999999999999999999G"), INIT + "say([ask(n.nvmlDeviceGetTemperature, g, 0), ask(n.nvmlDeviceGetPerformanceState, g)])"
+        one(temp__gpu="warm", pstate="9999999999999999999G"),
+        INIT
+        + "say([ask(n.nvmlDeviceGetTemperature, g, 0), ask(n.nvmlDeviceGetPerformanceState, g)])",
     ) == [
         "!999",
         "!999",
@@ -467,7 +555,22 @@ say([before, lib.nvmlDeviceGetTemperature(g, 0, None), lib.nvmlDeviceGetTemperat
      ask(n.nvmlDeviceGetHandleByUUID, b"GPU-none"), ask(n.nvmlDeviceGetHandleByPciBusId, b"rubbish"), ask(n.nvmlDeviceGetHandleByPciBusId, b"FF:00.0"),
      ask(fabric, n.c_nvmlGpuFabricInfo_v3_t, 0x4000028), ask(n.nvmlDeviceGetNvLinkState, g, 18), ask(n.nvmlDeviceGetTotalEccErrors, g, 2, 0)])
 """
-    assert run("h100x8", CALLS + code) == [1, 2, 2, 2, 2, 7, 25, "!2", "!6", "!2", "!6", "!25", "!2", "!2"]
+    assert run("h100x8", CALLS + code) == [
+        1,
+        2,
+        2,
+        2,
+        2,
+        7,
+        25,
+        "!2",
+        "!6",
+        "!2",
+        "!6",
+        "!25",
+        "!2",
+        "!2",
+    ]
 
 
 def test_every_version_word_is_checked(run):
@@ -507,7 +610,11 @@ def test_steps_advance_once_per_read_and_the_last_stays(run):
 
 
 def test_defaults_step_for_each_gpu_alone_and_count_makes_gpus(run):
-    scenario = {"system": {"count": "3;2"}, "gpu": {"temp.gpu": "40;50"}, "gpus": {1: {"temp.gpu": "60"}}}
+    scenario = {
+        "system": {"count": "3;2"},
+        "gpu": {"temp.gpu": "40;50"},
+        "gpus": {1: {"temp.gpu": "60"}},
+    }
     code = """
 n.nvmlInit()
 handles = [n.nvmlDeviceGetHandleByIndex(i) for i in range(3)]
@@ -562,7 +669,9 @@ def took(call):
     return time.monotonic() - start
 say([took(lambda: n.nvmlDeviceGetComputeRunningProcesses(g)), took(lambda: ask(n.nvmlDeviceGetSerial, g)), took(lambda: n.nvmlDeviceGetIndex(g))])
 """
-    listed, named, free = run(one(procs__compute="@0.4 7:1", nvmlDeviceGetSerial="@0.4 !TIMEOUT"), INIT + code)
+    listed, named, free = run(
+        one(procs__compute="@0.4 7:1", nvmlDeviceGetSerial="@0.4 !TIMEOUT"), INIT + code
+    )
     assert 0.4 <= listed < 0.75
     assert 0.4 <= named < 0.75
     assert free < 0.3
@@ -586,16 +695,39 @@ say([result, free])
 @pytest.mark.parametrize(
     ("profile", "present", "missing"),
     [
-        (470, "nvmlDeviceGetCurrentClocksThrottleReasons nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2 nvmlDeviceGetComputeRunningProcesses_v3"),
-        (525, "nvmlDeviceGetMemoryInfo_v2 nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetSramEccErrorStatus"),
-        (535, "nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetSramEccErrorStatus", "nvmlDeviceGetMarginTemperature nvmlDeviceGetTemperatureV"),
-        (570, "nvmlDeviceGetMarginTemperature nvmlDeviceGetTemperatureV", "nvmlDeviceGetRepairStatus nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts"),
-        (590, "nvmlDeviceGetRepairStatus nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts", "nvmlDeviceGetRemappedRows_v2"),
+        (
+            470,
+            "nvmlDeviceGetCurrentClocksThrottleReasons nvmlDeviceGetMemoryInfo",
+            "nvmlDeviceGetMemoryInfo_v2 nvmlDeviceGetComputeRunningProcesses_v3",
+        ),
+        (
+            525,
+            "nvmlDeviceGetMemoryInfo_v2 nvmlDeviceGetComputeRunningProcesses_v3",
+            "nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetSramEccErrorStatus",
+        ),
+        (
+            535,
+            "nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetSramEccErrorStatus",
+            "nvmlDeviceGetMarginTemperature nvmlDeviceGetTemperatureV",
+        ),
+        (
+            570,
+            "nvmlDeviceGetMarginTemperature nvmlDeviceGetTemperatureV",
+            "nvmlDeviceGetRepairStatus nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts",
+        ),
+        (
+            590,
+            "nvmlDeviceGetRepairStatus nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts",
+            "nvmlDeviceGetRemappedRows_v2",
+        ),
     ],
 )
 def test_driver_profiles(run, profile, present, missing):
     scenario = {"base": "h100x8", "system": {"driver_profile": profile, "driver_version": None}}
-    got = run(scenario, CALLS + INIT + "say({name: ask(call) for name, call in {**SYSTEM_CALLS, **CALLS}.items()})")
+    got = run(
+        scenario,
+        CALLS + INIT + "say({name: ask(call) for name, call in {**SYSTEM_CALLS, **CALLS}.items()})",
+    )
     assert got["nvmlSystemGetDriverVersion"].startswith(f"{profile}.")
     for name in present.split():
         assert got[name] != "!13", name
@@ -607,7 +739,10 @@ def test_driver_profiles(run, profile, present, missing):
 def test_absent_symbols_raise_the_class_of_a_missing_symbol(run):
     scenario = one(temp__gpu=40)
     scenario["system"] = {"absent": "nvmlDeviceGetName, nvmlDeviceGetTemperatureV"}
-    code = INIT + "say([ask(n.nvmlDeviceGetName, g), ask(n.nvmlDeviceGetTemperatureV, g, 0), ask(n.nvmlDeviceGetTemperature, g, 0)])"
+    code = (
+        INIT
+        + "say([ask(n.nvmlDeviceGetName, g), ask(n.nvmlDeviceGetTemperatureV, g, 0), ask(n.nvmlDeviceGetTemperature, g, 0)])"
+    )
     assert run(scenario, code) == ["!13", "!13", 40]
     scenario["system"] = {"absent": "nvmlDeviceGetNaem"}
     assert run(scenario, "say(ask(n.nvmlInit))") == "!999"
@@ -652,14 +787,27 @@ def test_harness_adds_two_variables_and_knows_the_scenarios(harness):
 
 def test_clean_under_sanitizers(harness, prelude, tmp_path):
     """The whole poll, errors, reloads and odd numbers with AddressSanitizer and UBSan watching."""
-    found = subprocess.run([harness.compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True, check=False).stdout.strip()
+    found = subprocess.run(
+        [harness.compiler(), "-print-file-name=libasan.so"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
     if "/" not in found:
         pytest.skip("the compiler has no AddressSanitizer")
-    library = harness.build(tmp_path / "asan" / "libnvidia-ml.so.1", cflags="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all")
+    library = harness.build(
+        tmp_path / "asan" / "libnvidia-ml.so.1",
+        cflags="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all",
+    )
     scenario = harness.write_scenario(
         tmp_path / "s.ini",
         base="faulty",
-        gpu={"retired.dbe": "0xffffffffffffffff:1 2", "retired.sbe": "", "field.194": "-2:s32;-9223372036854775808:s64", "field.82": "7:what"},
+        gpu={
+            "retired.dbe": "0xffffffffffffffff:1 2",
+            "retired.sbe": "",
+            "field.194": "-2:s32;-9223372036854775808:s64",
+            "field.82": "7:what",
+        },
         gpus={
             0: {
                 "temp.gpu": "1;2;99999999999999999999",
@@ -671,7 +819,12 @@ def test_clean_under_sanitizers(harness, prelude, tmp_path):
         },
     )
     env = harness.environment(scenario, library=library)
-    env.update(LD_PRELOAD=found, ASAN_OPTIONS="detect_leaks=0", UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1", PYTHONMALLOC="malloc")
+    env.update(
+        LD_PRELOAD=found,
+        ASAN_OPTIONS="detect_leaks=0",
+        UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
+        PYTHONMALLOC="malloc",
+    )
 
     code = """
 for round in range(3):
@@ -685,7 +838,14 @@ for round in range(3):
     n.nvmlShutdown()
 print("through")
 """
-    done = subprocess.run([sys.executable, "-c", prelude + CALLS + code], env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + CALLS + code],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert "ERROR: AddressSanitizer" not in done.stderr
     assert "runtime error" not in done.stderr
     assert done.stdout.strip() == "through", done.stderr[-2000:]

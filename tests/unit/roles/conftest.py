@@ -14,7 +14,8 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.action import agent_install
-from ansible_collections.mlops.fleet.plugins.module_utils._core import agent, fsutil
+from ansible_collections.mlops.fleet.plugins.module_utils._core import agent
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import locks
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "nvml_double"))
@@ -38,8 +39,20 @@ def node(command, tmp_path):
         folder = tmp_path
         config = tmp_path / "config.json"
         settings: dict = {
-            "backup": {"source": str(tmp_path / "models"), "destination": str(tmp_path / "backups")},
-            "cleanup": {"targets": [{"name": "experiments", "path": str(tmp_path / "experiments"), "retention_days": 30, "age_by": "mtime"}]},
+            "backup": {
+                "source": str(tmp_path / "models"),
+                "destination": str(tmp_path / "backups"),
+            },
+            "cleanup": {
+                "targets": [
+                    {
+                        "name": "experiments",
+                        "path": str(tmp_path / "experiments"),
+                        "retention_days": 30,
+                        "age_by": "mtime",
+                    }
+                ]
+            },
             "health": {"checks": ["memory"], "network": False},
             "gpu": {"log_source": "none"},
             "alert": {"state_dir": str(tmp_path / "alert")},
@@ -47,13 +60,28 @@ def node(command, tmp_path):
 
         def run(self, *words, env=None, check=None, **options):
             self.config.write_text(json.dumps(self.settings))
-            environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLOPS_FLEET_LOCK_DIR": fsutil.lock_folder(), **(env or {})}
+            environment = {
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path),
+                "MLOPS_FLEET_LOCK_DIR": locks.lock_folder(),
+                **(env or {}),
+            }
             argv = [str(command), words[0], "--config", str(self.config), *words[1:]]
             if words[0] not in ("alert", "config", "doctor"):
                 argv += ["--log-file", str(tmp_path / "job.log")]
-            done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False, **options)
+            done = subprocess.run(
+                argv,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+                **options,
+            )
             if check is not None:
-                assert done.returncode == check, f"{argv}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+                assert done.returncode == check, (
+                    f"{argv}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+                )
             return done
 
         def json(self, *words, **options):
@@ -80,4 +108,8 @@ def gpus():
     if not harness.compiler():
         pytest.skip("no C compiler for the simulated GPUs")
     harness.build()
-    return lambda scenario: {key: value for key, value in harness.environment(scenario).items() if key.startswith(("LD_", "NVML_"))}
+    return lambda scenario: {
+        key: value
+        for key, value in harness.environment(scenario).items()
+        if key.startswith(("LD_", "NVML_"))
+    }

@@ -1,31 +1,60 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which backups a folder holds. Only files that are named exactly as ours count; links never do."""
+"""Which backups a directory holds. Only files that are named exactly as ours count; links never do."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypedDict
 
-from ..errors import NotUsable
+from ..errors import NotPermitted, NotUsable
+from ..system.text import display_path
 from ..verdict import isoformat
 from . import manifest as manifests
-from .names import CHECKSUM, MANIFEST, is_archive, is_temporary, shown, stamp_time
+from .manifest import Manifest
+from .names import CHECKSUM, MANIFEST, is_archive, is_temporary, stamp_time
 
 DAY = 86400.0
+#: What to do where this user may not read something.
+TODO = "Run this as root or as the user who made the backups."
+
+
+class _DescriptionBase(TypedDict):
+    name: str
+    path: str
+    created: str
+    size: int
+    sha256: str | None
+    legacy: bool
+    verified: bool
+    problems: list[str]
+
+
+class Description(_DescriptionBase, total=False):
+    """A backup as modules return it. Only with a manifest: what it holds and where it was made. Sizes in bytes."""
+
+    files: int
+    bytes: int
+    source: str
+    compression: str
+    hostname: str
+    manifest: str
+    checked: str
+    unreadable: str
 
 
 @dataclass(frozen=True)
 class Backup:
-    """One backup. C(created) is in seconds since the epoch, C(size) in bytes.
+    """One backup. ``created`` is in seconds since the epoch, ``size`` in bytes.
 
-    C(manifest) is None for archives of the old scripts (C(legacy): they have a checksum file only) and for what is damaged;
-    C(problems) says what is wrong as far as names, sizes and the manifest tell.
+    ``manifest`` is None for archives of the old scripts (``legacy``: they have a checksum file only) and for what is
+    damaged; ``problems`` says what is wrong as far as names, sizes and the manifest tell. ``lost`` means that the archive
+    itself is gone. ``unreadable`` is why this user can't read its files: then it may be a perfect backup.
     """
 
     name: str
@@ -34,12 +63,14 @@ class Backup:
     size: int
     sha256: str | None = None
     legacy: bool = False
-    manifest: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+    manifest: Manifest | None = field(default=None, repr=False, compare=False)
     problems: tuple[str, ...] = ()
+    lost: bool = False
+    unreadable: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether it is a finished backup of ours, as far as can be told without reading it."""
+        """Whether it is a finished backup of ours, as far as is known without reading it."""
         return self.manifest is not None and not self.problems
 
     @property
@@ -47,9 +78,9 @@ class Backup:
         """Whether the archive was read back and matched, the last time that was tried."""
         return self.complete and self.manifest is not None and manifests.verified(self.manifest)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Description:
         """Return it as modules do."""
-        found: dict[str, Any] = {
+        description: Description = {
             "name": self.name,
             "path": self.path,
             "created": isoformat(self.created),
@@ -60,85 +91,141 @@ class Backup:
             "problems": list(self.problems),
         }
         if self.manifest is not None:
-            found.update(
-                files=self.manifest["totals"]["files"],
-                bytes=self.manifest["totals"]["bytes"],
-                source=self.manifest["source"],
-                compression=self.manifest["compression"],
-                hostname=self.manifest["hostname"],
-                manifest=self.path + MANIFEST,
-            )
-        return found
+            document = self.manifest
+            description["files"] = document["totals"]["files"]
+            description["bytes"] = document["totals"]["bytes"]
+            description["source"] = document["source"]
+            description["compression"] = document["compression"]
+            description["hostname"] = document["hostname"]
+            description["manifest"] = self.path + MANIFEST
+        if self.unreadable:
+            description["unreadable"] = self.unreadable
+        return description
 
 
-def listing(folder: str) -> list[Backup]:
-    """Return the backups in C(folder), newest first; an empty list when the folder does not exist.
+def newest_first(backups: Iterable[Backup]) -> list[Backup]:
+    """Return the backups in the order in which they are listed."""
+    return sorted(backups, key=lambda backup: (backup.created, backup.name), reverse=True)
 
-    :raises NotUsable: the folder can't be read.
-    """
+
+def directory_names(directory: str) -> list[str]:
+    """Return the names in a backup directory, [] when it does not exist. :raises NotUsable: it can't be read."""
     try:
-        names = os.listdir(folder)
+        return os.listdir(directory)
     except FileNotFoundError:
         return []
+    except PermissionError as error:
+        raise NotPermitted(
+            f"Can't read the backup directory {directory}: {error.strerror}.", TODO, directory
+        ) from error
     except OSError as error:
-        raise NotUsable(f"Can't read the backup folder {folder}: {error.strerror}.", "Check its path and permissions.", folder) from error
-    present = set(names)
-    found = [inspect(folder, name) for name in names if is_archive(name)]
-    found += [_without_archive(folder, name) for name in names if _lost_archive(name, present)]
-    return sorted((one for one in found if one is not None), key=lambda one: (one.created, one.name), reverse=True)
+        raise NotUsable(
+            f"Can't read the backup directory {directory}: {error.strerror}.",
+            "Check its path and permissions.",
+            directory,
+        ) from error
 
 
-def _lost_archive(name: str, present: set[str]) -> bool:
+def listing(directory: str) -> list[Backup]:
+    """Return the backups in a directory, newest first; an empty list when it does not exist.
+
+    :raises NotUsable: the directory can't be read.
+    """
+    present = set(directory_names(directory))
+    backups = [inspect(directory, name) for name in present if is_archive(name)]
+    backups += [_without_archive(directory, name) for name in present if _lost(name, present)]
+    return newest_first(backup for backup in backups if backup is not None)
+
+
+def _lost(name: str, present: set[str]) -> bool:
+    """Say whether ``name`` is the manifest of an archive that is not among the names."""
     archive = name[: -len(MANIFEST)]
     return name.endswith(MANIFEST) and is_archive(archive) and archive not in present
 
 
-def _without_archive(folder: str, name: str) -> Backup:
+def _without_archive(directory: str, name: str) -> Backup:
     archive = name[: -len(MANIFEST)]
-    return Backup(archive, os.path.join(folder, archive), stamp_time(archive) or 0.0, 0, problems=("the archive is gone; only its manifest is left",))
+    return Backup(
+        archive,
+        os.path.join(directory, archive),
+        stamp_time(archive) or 0.0,
+        0,
+        problems=("the archive is gone; only its manifest is left",),
+        lost=True,
+    )
 
 
-def inspect(folder: str, name: str) -> Backup | None:
-    """Return what is known about the archive C(name) in C(folder) without reading it; None when it is no file."""
-    path = os.path.join(folder, name)
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    if not stat.S_ISREG(found.st_mode):
-        return None
+def inspect(directory: str, name: str) -> Backup | None:
+    """Return what is known about an archive without reading it; None when there is no such file."""
+    path = os.path.join(directory, name)
     created = stamp_time(name)
-    backup = Backup(name, path, found.st_mtime if created is None else created, found.st_size)
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        problem = f"Can't look at {path}: {error.strerror}."
+        denied = problem if isinstance(error, PermissionError) else ""
+        return Backup(name, path, created or 0.0, 0, problems=(problem,), unreadable=denied)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    backup = Backup(name, path, status.st_mtime if created is None else created, status.st_size)
     problems = []
     checksum: str | None = None
     try:
         checksum = read_checksum(path)
     except NotUsable as error:
         problems.append(error.message)
+        backup = _denied(backup, error)
     try:
         raw = _read(path + MANIFEST)
         manifest = manifests.parse(raw, path + MANIFEST) if raw is not None else None
     except NotUsable as error:
+        backup = _denied(backup, error)
         return replace(backup, sha256=checksum, problems=(*problems, error.message))
     if manifest is None:
         if checksum is None and not problems:
             problems.append("neither manifest nor checksum file: an unfinished or foreign archive")
         return replace(backup, sha256=checksum, legacy=not problems, problems=tuple(problems))
-    expected = manifest["archive"]
-    if manifest["name"] != name:
-        problems.append(f"the manifest belongs to {shown(manifest['name'])}")
-    if expected["size"] != found.st_size:
-        problems.append(f"the archive is {found.st_size} bytes long, but was {expected['size']} when it was made")
-    if checksum is not None and checksum != expected["sha256"]:
+    problems += contradictions(manifest, name, status.st_size, "archive")
+    if checksum is not None and checksum != manifest["archive"]["sha256"]:
         problems.append("the checksum file and the manifest disagree")
-    return replace(backup, created=float(manifest["created"]), sha256=expected["sha256"], manifest=manifest, problems=tuple(problems))
+    return replace(
+        backup,
+        created=float(manifest["created"]),
+        sha256=manifest["archive"]["sha256"],
+        manifest=manifest,
+        problems=tuple(problems),
+    )
+
+
+def _denied(backup: Backup, error: NotUsable) -> Backup:
+    """Note that this user may not read a file of the backup, if that is the error."""
+    return replace(backup, unreadable=error.message) if isinstance(error, NotPermitted) else backup
+
+
+def contradictions(manifest: Manifest, name: str, size: int, what: str) -> list[str]:
+    """Return how an archive contradicts the manifest beside it by its name and size in bytes.
+
+    :param what: the noun for the archive in messages (``archive``, ``object``).
+    """
+    problems = []
+    if manifest["name"] != name:
+        problems.append(f"the manifest belongs to {display_path(manifest['name'])}")
+    expected = manifest["archive"]["size"]
+    if expected != size:
+        problems.append(f"the {what} is {size} bytes long, but was {expected} when it was made")
+    return problems
 
 
 def _read(path: str) -> bytes | None:
+    """Return the content of a file, not through a link; None when there is none. :raises NotUsable: it can't be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise NotPermitted(f"Can't read {path}: {error.strerror}.", TODO, path) from error
     except OSError as error:
         raise NotUsable(f"Can't read {path}: {error.strerror}.", "", path) from error
     try:
@@ -149,19 +236,27 @@ def _read(path: str) -> bytes | None:
 
 
 def read_checksum(archive: str) -> str | None:
-    """Return the SHA-256 in the checksum file beside C(archive), None when there is none. :raises NotUsable: it is no such file."""
+    """Return the SHA-256 in the checksum file beside an archive, None when there is none.
+
+    :raises NotUsable: it is no such file.
+    """
     path = archive + CHECKSUM
     raw = _read(path)
     if raw is None:
         return None
-    found = parse_checksum(raw, os.path.basename(archive))
-    if found is None:
-        raise NotUsable(f"The checksum file {path} holds no SHA-256 of {os.path.basename(archive)}.", "", path)
-    return found
+    checksum = parse_checksum(raw, os.path.basename(archive))
+    if checksum is None:
+        raise NotUsable(
+            f"The checksum file {path} holds no SHA-256 of {os.path.basename(archive)}.", "", path
+        )
+    return checksum
 
 
 def parse_checksum(raw: bytes, archive: str) -> str | None:
-    """Return the SHA-256 at the beginning of what sha256sum(1) wrote, None when there is none, or it is that of another backup."""
+    """Return the SHA-256 at the beginning of what sha256sum(1) wrote.
+
+    None when there is none, or it is the checksum of another backup.
+    """
     match = re.match(rb"\\?([0-9A-Fa-f]{64})(?: [ *]([^\n]*))?(?:\n|$)", raw)
     if match is None:
         return None
@@ -172,30 +267,41 @@ def parse_checksum(raw: bytes, archive: str) -> str | None:
     return match.group(1).decode("ascii").lower()
 
 
-def stale(folder: str) -> list[str]:
-    """Return the names of temporary files of ours in C(folder); under the lock they all belong to dead runs."""
-    try:
-        return sorted(name for name in os.listdir(folder) if is_temporary(name))
-    except FileNotFoundError:
-        return []
+def stale(names: Iterable[str]) -> list[str]:
+    """Return the temporary files of ours among the names; under the lock they all belong to dead runs."""
+    return sorted(name for name in names if is_temporary(name))
 
 
 def of_source(backups: Iterable[Backup], source: str) -> list[Backup]:
-    """Return the backups of one source folder, and those that do not say what they are of (old archives, damaged ones)."""
-    return [one for one in backups if one.manifest is None or one.manifest["source"] == source]
+    """Return the backups of one source, and those that do not say what they are of (old archives, damaged ones)."""
+    return [
+        backup
+        for backup in backups
+        if backup.manifest is None or backup.manifest["source"] == source
+    ]
 
 
 def sources(backups: Iterable[Backup]) -> set[str]:
-    """Return the source folders that the complete backups are of."""
-    return {one.manifest["source"] for one in backups if one.complete and one.manifest is not None}
+    """Return the source directories that the complete backups are of."""
+    return {
+        backup.manifest["source"]
+        for backup in backups
+        if backup.complete and backup.manifest is not None
+    }
 
 
 def credible(backup: Backup, now: float) -> bool:
-    """Say whether the backup can have been made before C(now): not when a clock that was wrong by more than a day has dated it."""
+    """Say whether the backup can have been made before ``now``.
+
+    False when it was dated by a clock that was wrong by more than a day.
+    """
     return backup.created <= now + DAY
 
 
-def newest(backups: list[Backup], now: float) -> Backup | None:
+def newest(backups: Sequence[Backup], now: float) -> Backup | None:
     """Return the newest backup that is complete; one dated in the future only when there is no other."""
-    complete = [one for one in backups if one.complete]
-    return next((one for one in complete if credible(one, now)), complete[0] if complete else None)
+    complete = [backup for backup in backups if backup.complete]
+    for backup in complete:
+        if credible(backup, now):
+            return backup
+    return complete[0] if complete else None

@@ -1,30 +1,31 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compression in independent chunks, so that threads share the work and any ordinary tool reads the result.
+"""What a compression has to offer; the compressions themselves are in the registry ``codecs``.
 
-gzip: one member made of chunks that each end in a full flush. Many members would be legal too, but streaming readers of tar
-and HTTP clients fail on them or lose data silently. zstd: one frame per chunk, which its format allows and every reader joins.
+An archive is compressed in independent chunks, so that threads share the work and any ordinary tool reads the result.
+gzip: one member made of chunks that each end in a full flush. Many members would be legal too, but streaming readers of
+tar and HTTP clients fail on them or lose data silently. zstd: one frame per chunk, which its format allows and every
+reader joins.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
-from typing import Any, Protocol
+from typing import Protocol
 
 #: Bytes of plain data per chunk.
 CHUNK = 4 << 20
 #: Bytes of compressed data read at a time, and the most that is unpacked from it at a time.
 BLOCK = 1 << 20
 
-_SAMPLE = 16 << 10
-
 
 class Codec(Protocol):
-    """Makes one compressed stream out of chunks. C(pack) is called by several threads at once."""
+    """Makes one compressed stream out of chunks. ``pack`` is called by several threads at once."""
 
-    header: bytes
+    @property
+    def header(self) -> bytes:
+        """The beginning of the stream."""
+        ...  # pylint: disable=unnecessary-ellipsis
 
     def pack(self, data: bytes | memoryview) -> bytes:
         """Return one chunk compressed."""
@@ -47,54 +48,6 @@ class Plain:
         return b""
 
 
-def deflate(data: bytes | memoryview, level: int, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
-    """Return C(data) as raw deflate that ends byte-aligned and refers to nothing before it."""
-    packer = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
-    return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
-
-
-class Gzip:
-    """gzip by zlib, the method chosen per chunk: on weights the search for repetitions costs much and gains nothing.
-
-    Three samples decide: stored as it is when nothing saves 3 %; Huffman coding alone when the search would gain too little
-    (2 % from level 6 on, 10 % below); else the full method at the user's level. Measured on 2 GB of mixed weights: 6 times less
-    CPU than gzip -6 with a better ratio.
-    """
-
-    header = b"\x1f\x8b\x08\x00" + b"\0" * 4 + b"\x00\x03"
-
-    def __init__(self, level: int) -> None:
-        self._level = level
-        self._gain = 0.98 if level >= 6 else 0.90
-
-    def pack(self, data: bytes | memoryview) -> bytes:
-        sample = bytes(data)
-        if len(data) > 3 * _SAMPLE:
-            middle = len(data) // 2
-            sample = bytes(data[:_SAMPLE]) + bytes(data[middle : middle + _SAMPLE]) + bytes(data[-_SAMPLE:])
-        huffman = len(deflate(sample, self._level, zlib.Z_HUFFMAN_ONLY))
-        full = len(deflate(sample, self._level))
-        if min(huffman, full) > 0.97 * len(sample):
-            return deflate(data, 0)
-        if full < self._gain * huffman:
-            return deflate(data, self._level)
-        return deflate(data, self._level, zlib.Z_HUFFMAN_ONLY)
-
-    def trailer(self, crc: int, size: int) -> bytes:
-        return b"\x03\x00" + struct.pack("<II", crc, size & 0xFFFFFFFF)
-
-
-def make(compression: str, level: int) -> Codec:
-    """Return the codec for the option C(compression). :raises NotUsable: zstd without its library."""
-    if compression == "gzip":
-        return Gzip(level)
-    if compression == "zstd":
-        from .zstd import Zstd
-
-        return Zstd(level)
-    return Plain()
-
-
 class Damaged(Exception):
     """The compressed stream can't be unpacked from here on."""
 
@@ -103,7 +56,7 @@ class Unpacker(Protocol):
     """Unpacks a stream piece by piece."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take more of the stream and return some plain data; call again with C(b"") while C(pending). :raises Damaged:"""
+        """Take more of the stream and return some plain data; call again with ``b""`` while ``pending``. :raises Damaged:"""
         ...  # pylint: disable=unnecessary-ellipsis
 
     @property
@@ -126,67 +79,3 @@ class PlainUnpacker:
 
     def finish(self) -> None:
         pass
-
-
-class GzipUnpacker:
-    """gzip, also of several members (old archives made by pigz or joined), with each member's CRC and length checked by zlib."""
-
-    def __init__(self) -> None:
-        self._member: Any = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        self._rest = b""
-        self._more = False
-        self._error: zlib.error | None = None
-
-    def feed(self, data: bytes) -> bytes:
-        if self._error is not None:
-            raise Damaged(str(self._error)) from self._error
-        self._rest += data
-        if self._member.eof:
-            self._rest = self._rest.lstrip(b"\0")  # padding is allowed after a member
-            self._more = False
-            if not self._rest:
-                return b""
-            self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        before = self._member.copy()
-        try:
-            found: bytes = self._member.decompress(self._rest, BLOCK)
-        except zlib.error as error:
-            self._error = error
-            return self._up_to_the_error(before)
-        self._rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-        self._more = len(found) == BLOCK  # zlib may hold back output although it took all input
-        return found
-
-    def _up_to_the_error(self, member: Any) -> bytes:
-        """Return what zlib had unpacked when it met the error, which it keeps to itself otherwise: often all but the checksum."""
-        found, size = b"", BLOCK
-        while size:
-            further = member.copy()
-            try:
-                piece = further.decompress(self._rest, size)
-            except zlib.error:
-                size //= 2
-                continue
-            if not piece:
-                break
-            found, member, self._rest = found + piece, further, further.unconsumed_tail
-        return found
-
-    @property
-    def pending(self) -> bool:
-        return self._error is not None or self._more or bool(self._rest)
-
-    def finish(self) -> None:
-        if not self._member.eof:
-            raise Damaged("the compressed data end early")
-
-
-def unpacker(beginning: bytes) -> Unpacker:
-    """Return the unpacker for a stream that begins so (six bytes are enough). :raises NotUsable: zstd without its library."""
-    if beginning.startswith(b"\x1f\x8b"):
-        return GzipUnpacker()
-    if beginning.startswith(b"\x28\xb5\x2f\xfd"):
-        from .zstd import ZstdUnpacker
-
-        return ZstdUnpacker()
-    return PlainUnpacker()

@@ -1,43 +1,65 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Listing backups and verifying them; reads only."""
+"""Listing backups and verifying them; reads only, so there is nothing to plan or to carry out."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TypedDict
 
-from ..errors import NotUsable
+from ..errors import NotPermitted, NotUsable
 from ..ports import Tell, silent
-from . import catalogue, verify
-from .catalogue import Backup
+from . import catalogue, stores, verify
+from .catalogue import Description
 from .options import InfoOptions
 
 
-def run(options: InfoOptions, tell: Tell = silent) -> dict[str, Any]:
-    """Return C(backups), newest first, C(latest) and C(verified): there is one, the newest is verified, and none has a problem.
+class Result(TypedDict):
+    """What the module returns: ``backups``, newest first, and ``latest``, the newest without a problem.
 
-    :raises NotUsable: the folder or archive does not exist.
+    ``verified``: there is a backup, the newest is verified, and none has a problem.
     """
-    if options.s3:
-        from .store_s3 import Store
 
-        store = Store(options.s3)
-        found = [store.check(one, options.verify, tell) for one in store.listing()]
-    else:
-        found = [verify.check(one, options.verify, tell) for one in local(options.path)]
+    backups: list[Description]
+    latest: Description | None
+    verified: bool
+
+
+def run(options: InfoOptions, tell: Tell = silent) -> Result:
+    """List the backups and check each as thoroughly as the options say.
+
+    :raises NotUsable: the directory or archive does not exist or can't be read.
+    """
+    store = stores.to_read(options, options.path)
+    if isinstance(store, stores.LocalStore):
+        _require(options.path)
+    return summarise(
+        [verify.check(backup, options.verify, tell, store.open) for backup in store.listing()]
+    )
+
+
+def summarise(backups: list[Description]) -> Result:
+    """Return the result for these descriptions, which are ordered newest first."""
+    sound = [backup for backup in backups if not backup["problems"]]
     return {
-        "backups": found,
-        "latest": next((one for one in found if not one["problems"]), None),
-        "verified": bool(found) and found[0]["verified"] and not any(one["problems"] for one in found),
+        "backups": backups,
+        "latest": sound[0] if sound else None,
+        "verified": bool(backups) and backups[0]["verified"] and len(sound) == len(backups),
     }
 
 
-def local(path: str) -> list[Backup]:
-    """Return the backups in a folder, or the one that is the file C(path). :raises NotUsable: neither exists."""
-    if os.path.isdir(path):
-        return catalogue.listing(path)
-    if not os.path.lexists(path):
-        raise NotUsable(f"There is no backup folder or archive {path}.", "Check the path; no backup may have been made yet.", path)
-    return [verify.at(path)]
+def _require(path: str) -> None:
+    """:raises NotUsable: there is nothing at this path. :raises NotPermitted: that is unknown."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotUsable(
+            f"There is no backup directory or archive {path}.",
+            "Check the path; no backup may have been made yet.",
+            path,
+        ) from None
+    except OSError as error:
+        raise NotPermitted(
+            f"Can't look at {path}: {error.strerror}.", catalogue.TODO, path
+        ) from error

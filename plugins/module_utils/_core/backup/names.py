@@ -8,24 +8,28 @@ from __future__ import annotations
 import re
 import time
 
-SUFFIXES = {"gzip": ".tar.gz", "zstd": ".tar.zst", "none": ".tar"}
+from .codecs import CODECS
+
 #: The checksum file beside an archive, as sha256sum(1) writes and reads it.
 CHECKSUM = ".sha256"
 #: The manifest beside an archive; written last, so a backup with one is complete.
 MANIFEST = ".manifest.json"
 LOCK = ".models_backup.lock"
 
-_ARCHIVE = re.compile(r"models_backup_([0-9]{8}_[0-9]{6})\.tar(?:\.gz|\.zst)?")
-_TEMPORARY = re.compile(r"\.(models_backup_[0-9]{8}_[0-9]{6}\.tar(?:\.gz|\.zst)?)(\.sha256|\.manifest\.json)?\.[0-9a-f]{12}\.tmp")
+_SUFFIX = "(?:" + "|".join(re.escape(compression.suffix) for compression in CODECS) + ")"
+_ARCHIVE = re.compile(rf"models_backup_([0-9]{{8}}_[0-9]{{6}}){_SUFFIX}")
+_TEMPORARY = re.compile(
+    rf"\.(models_backup_[0-9]{{8}}_[0-9]{{6}}{_SUFFIX})(\.sha256|\.manifest\.json)?\.[0-9a-f]{{12}}\.tmp"
+)
 
 
 def is_archive(name: str) -> bool:
-    """Say whether C(name) is the file name of an archive of ours."""
+    """Say whether ``name`` is the file name of an archive of ours."""
     return _ARCHIVE.fullmatch(name) is not None and stamp_time(name) is not None
 
 
 def is_temporary(name: str) -> bool:
-    """Say whether C(name) is a temporary file of a run of ours."""
+    """Say whether ``name`` is a temporary file of a run of ours."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
@@ -35,8 +39,16 @@ def archive_of(temporary: str) -> str | None:
     return match.group(1) if match is not None and match.group(2) is None else None
 
 
+def is_companion(name: str) -> bool:
+    """Say whether ``name`` is an archive of ours or the checksum file or manifest beside one."""
+    for suffix in (CHECKSUM, MANIFEST):
+        if name.endswith(suffix):
+            return is_archive(name[: -len(suffix)])
+    return is_archive(name)
+
+
 def stem(created: float) -> str:
-    """Return the file name without suffix for a backup made at C(created) (seconds since the epoch), in local time as ever."""
+    """Return the file name without suffix for a backup made at ``created`` (seconds since the epoch), in local time as ever."""
     return time.strftime("models_backup_%Y%m%d_%H%M%S", time.localtime(created))
 
 
@@ -49,8 +61,3 @@ def stamp_time(name: str) -> float | None:
         return time.mktime(time.strptime(match.group(1), "%Y%m%d_%H%M%S"))
     except (ValueError, OverflowError):
         return None
-
-
-def shown(path: str) -> str:
-    """Return a file name of any bytes as one line of valid text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in path)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import OptionError
-from ..options import Option, OptionSet
+from ..options import OptionSet, option
+from .codecs import CODECS
 
 #: Where the old scripts looked and wrote.
 SOURCE = "/opt/ml/models"
@@ -28,126 +29,265 @@ STORAGE_CLASSES = (
     "REDUCED_REDUNDANCY",
 )
 
-_CONNECTION = (
-    Option("bucket", env=("S3_BUCKET",), help="Name of the bucket; it must exist."),
-    Option("prefix", default="", help="Put before the object names, a slash follows it; one per host."),
-    Option("endpoint_url", help="Base URL of an S3-compatible server; without it Amazon's."),
-    Option("region", help="Region of the bucket."),
-    Option("access_key", secret=True, help="Access key; without it the node's own credentials."),
-    Option("secret_key", secret=True, help="Secret key that belongs to the access key."),
-    Option("session_token", secret=True, help="Token of temporary credentials."),
-    Option("ca_bundle", type="path", help="File with the certificates of the authorities to trust."),
-)
-_UPLOAD = (
-    Option("storage_class", default="STANDARD", choices=STORAGE_CLASSES, env=("S3_STORAGE_CLASS",), help="Storage class of the archives."),
-    Option("prune", type="bool", default=False, help="Apply the retention rules to the copies too."),
-)
+
+class S3Connection(OptionSet):
+    """Object storage that holds copies."""
+
+    bucket: str | None = option(env=("S3_BUCKET",), help="Name of the bucket; it must exist.")
+    prefix: str = option(
+        default="", help="Put before the object names, followed by a slash; one per host."
+    )
+    endpoint_url: str | None = option(
+        help="Base URL of an S3-compatible server; Amazon's when it is not set."
+    )
+    region: str | None = option(help="Region of the bucket.")
+    access_key: str | None = option(
+        secret=True, help="Access key; when it is not set, the node's own credentials are used."
+    )
+    secret_key: str | None = option(secret=True, help="Secret key that belongs to the access key.")
+    session_token: str | None = option(secret=True, help="Token of temporary credentials.")
+    ca_bundle: str | None = option(
+        type="path", help="File with the certificates of the authorities to trust."
+    )
+
+    def check_together(self) -> None:
+        """:raises OptionError: half a key pair, an endpoint that is no http(s) URL or holds credentials, ..."""
+        if bool(self.access_key) != bool(self.secret_key):
+            raise OptionError(
+                "Options s3.access_key and s3.secret_key belong together; only one is set.",
+                "Set both or neither.",
+                "s3.access_key",
+            )
+        if self.session_token and not self.access_key:
+            raise OptionError(
+                "Option s3.session_token needs s3.access_key and s3.secret_key.",
+                "Set all three.",
+                "s3.session_token",
+            )
+        if self.endpoint_url:
+            _check_endpoint(self.endpoint_url)
+        if any(part in (".", "..") for part in self.prefix.split("/")):
+            raise OptionError(
+                f"Option s3.prefix is {self.prefix!r}, but must not hold '.' or '..'.",
+                "",
+                "s3.prefix",
+            )
 
 
-def check_s3(given: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the S3 options, None when no bucket is named.
+class S3Copies(S3Connection):
+    """Object storage to which copies are written."""
 
-    :raises OptionError: other S3 options without a bucket, half a key pair, an endpoint that is no http(s) URL or holds credentials.
+    storage_class: str = option(
+        default="STANDARD",
+        choices=STORAGE_CLASSES,
+        env=("S3_STORAGE_CLASS",),
+        help="Storage class of the archives.",
+    )
+    prune: bool = option(
+        type="bool", default=False, help="Apply the retention rules to the copies too."
+    )
+
+
+def _check_endpoint(url: str) -> None:
+    """:raises OptionError: it is no http(s) URL, or holds credentials. The URL is not repeated: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        hostname = parts.hostname
+    except ValueError:
+        raise OptionError(
+            "Option s3.endpoint_url is not a URL.",
+            "Write it like https://s3.example.com:9000.",
+            "s3.endpoint_url",
+        ) from None
+    if "@" in parts.netloc:
+        raise OptionError(
+            "Option s3.endpoint_url holds credentials.",
+            "Set s3.access_key and s3.secret_key instead.",
+            "s3.endpoint_url",
+        )
+    if parts.scheme not in ("http", "https") or not hostname:
+        raise OptionError(
+            "Option s3.endpoint_url must begin with http:// or https:// and name a host.",
+            "",
+            "s3.endpoint_url",
+        )
+
+
+_Connection = TypeVar("_Connection", bound=S3Connection)
+
+
+def check_s3(connection: _Connection | None) -> _Connection | None:
+    """Return the S3 options, None when no bucket is named: then no object storage is used.
+
+    :raises OptionError: other options of the connection without a bucket, or options that contradict each other.
     """
-    if given is None:
+    if connection is None:
         return None
-    if not given.get("bucket"):
-        told = [name for name in ("prefix", "endpoint_url", "region", "access_key", "secret_key", "session_token", "ca_bundle") if given.get(name)]
-        if told:
-            raise OptionError(f"Option s3.bucket is missing, but s3.{told[0]} is set.", "Name the bucket.", "s3.bucket")
+    if not connection.bucket:
+        given = connection.given()
+        pointless = [entry.name for entry in S3Connection.TABLE if given[entry.name]]
+        if pointless:
+            raise OptionError(
+                f"Option s3.bucket is missing, but s3.{pointless[0]} is set.",
+                "Name the bucket.",
+                "s3.bucket",
+            )
         return None
-    if bool(given.get("access_key")) != bool(given.get("secret_key")):
-        raise OptionError("Options s3.access_key and s3.secret_key belong together; only one is set.", "Give both or neither.", "s3.access_key")
-    if given.get("session_token") and not given.get("access_key"):
-        raise OptionError("Option s3.session_token needs s3.access_key and s3.secret_key.", "Give all three.", "s3.session_token")
-    if given.get("endpoint_url"):
-        try:
-            parts = urlsplit(given["endpoint_url"])
-            hostname = parts.hostname
-        except ValueError:
-            raise OptionError("Option s3.endpoint_url is not a URL.", "Write it like https://s3.example.com:9000.", "s3.endpoint_url") from None
-        # The value is not shown: it may hold a password.
-        if "@" in parts.netloc:
-            raise OptionError("Option s3.endpoint_url holds credentials.", "Give them as s3.access_key and s3.secret_key.", "s3.endpoint_url")
-        if parts.scheme not in ("http", "https") or not hostname:
-            raise OptionError("Option s3.endpoint_url must begin with http:// or https:// and name a host.", "", "s3.endpoint_url")
-    if any(part in (".", "..") for part in given["prefix"].split("/")):
-        raise OptionError(f"Option s3.prefix is {given['prefix']!r}, but must not hold '.' or '..'.", "", "s3.prefix")
-    return given
+    connection.check_together()
+    return connection
 
 
 def url_secrets(given: Mapping[str, Any]) -> set[str]:
-    """Return user name and password in an endpoint URL, which is refused; a shell must still keep them out of what it shows."""
+    """Return user name and password in an endpoint URL.
+
+    Such a URL is refused; a shell must still keep them out of what it prints.
+    """
     url = (given.get("s3") or {}).get("endpoint_url") or ""
     userinfo = url.rpartition("@")[0].rpartition("/")[2]
-    return {word for word in (userinfo, *userinfo.split(":", 1)) if word}
+    return {secret for secret in (userinfo, *userinfo.split(":", 1)) if secret}
 
 
-def _s3_option(*more: Option) -> Option:
-    return Option("s3", type="dict", suboptions=_CONNECTION + more, help="Object storage that holds copies.")
-
-
-def _keep(unit: str, what: str) -> Option:
-    return Option(f"keep_{unit}", type="int", default=0, minimum=0, help=f"Keep {what}, whatever their age; 0 = no such rule.")
+def _keep(what: str) -> Any:
+    """Declare one of the rules that keep a number of backups."""
+    return option(
+        type="int", default=0, minimum=0, help=f"Keep {what}, whatever their age; 0 = no such rule."
+    )
 
 
 class BackupOptions(OptionSet):
     """Making backups."""
 
-    TABLE = (
-        Option("source", type="path", default=SOURCE, env=("MODEL_DIR",), help="Folder to back up."),
-        Option("destination", type="path", default=DESTINATION, env=("BACKUP_DIR",), help="Folder that holds the backups; made when missing (0750)."),
-        Option("compression", default="gzip", choices=("gzip", "zstd", "none"), help="Compression of the archive."),
-        Option("compression_level", type="int", default=6, minimum=1, maximum=9, env=("COMPRESSION_LEVEL",), help="1 (fast) to 9 (small)."),
-        Option("workers", type="int", default=0, minimum=0, maximum=64, help="Compressing threads; 0 = one per CPU, at most 8."),
-        Option("verify", type="bool", default=True, env=("VERIFY_BACKUP",), help="Read the archive back and compare every file before it counts."),
-        Option("retention_days", type="int", default=30, minimum=0, env=("RETENTION_DAYS",), help="Keep backups up to this age in days; 0 = no such rule."),
-        _keep("last", "this many newest backups"),
-        _keep("daily", "the newest backup of each of this many days"),
-        _keep("weekly", "the newest backup of each of this many weeks"),
-        _keep("monthly", "the newest backup of each of this many months"),
-        _keep("yearly", "the newest backup of each of this many years"),
-        Option("force", type="bool", default=False, help="Make a backup even though nothing has changed."),
-        Option("exclude", type="list", elements="str", default=[], help="Patterns of names or relative paths to leave out."),
-        _s3_option(*_UPLOAD),
+    source: str = option(
+        type="path", default=SOURCE, env=("MODEL_DIR",), help="Directory to back up."
+    )
+    destination: str = option(
+        type="path",
+        default=DESTINATION,
+        env=("BACKUP_DIR",),
+        help="Directory that holds the backups; made when missing (0750).",
+    )
+    compression: str = option(
+        default="gzip", choices=CODECS.names, help="Compression of the archive."
+    )
+    compression_level: int = option(
+        type="int",
+        default=6,
+        minimum=min(compression.levels[0] for compression in CODECS),
+        maximum=max(compression.levels[1] for compression in CODECS),
+        env=("COMPRESSION_LEVEL",),
+        help="1 (fast) to 9 (small).",
+    )
+    workers: int = option(
+        type="int",
+        default=0,
+        minimum=0,
+        maximum=64,
+        help="Compressing threads; 0 = one per CPU, at most 8.",
+    )
+    verify: bool = option(
+        type="bool",
+        default=True,
+        env=("VERIFY_BACKUP",),
+        help="Read the archive back and compare every file before it counts.",
+    )
+    retention_days: int = option(
+        type="int",
+        default=30,
+        minimum=0,
+        env=("RETENTION_DAYS",),
+        help="Keep backups up to this age in days; 0 = no such rule.",
+    )
+    keep_last: int = _keep("this many newest backups")
+    keep_daily: int = _keep("the newest backup of each of this many days")
+    keep_weekly: int = _keep("the newest backup of each of this many weeks")
+    keep_monthly: int = _keep("the newest backup of each of this many months")
+    keep_yearly: int = _keep("the newest backup of each of this many years")
+    force: bool = option(
+        type="bool", default=False, help="Make a backup even though nothing has changed."
+    )
+    exclude: list[str] = option(
+        type="list",
+        elements="str",
+        default=[],
+        help="Patterns of names or relative paths to leave out.",
+    )
+    s3: S3Copies | None = option(
+        type="dict", suboptions=S3Copies, help="Object storage that holds copies."
     )
 
     def check_together(self) -> None:
-        for name in ("source", "destination"):
-            # Another spelling is no other folder; "//x" means "/x" on Linux.
-            self._values[name] = os.path.normpath("/" + self._values[name].lstrip("/"))
-        self._values["s3"] = check_s3(self._values["s3"])
+        # Another spelling is no other directory; "//x" means "/x" on Linux.
+        self.source = os.path.normpath("/" + self.source.lstrip("/"))
+        self.destination = os.path.normpath("/" + self.destination.lstrip("/"))
+        self.s3 = check_s3(self.s3)
+        lowest, highest = CODECS[self.compression].levels
+        if not lowest <= self.compression_level <= highest:
+            raise OptionError(
+                f"Option compression_level is {self.compression_level}, but {self.compression} has "
+                f"levels {lowest} to {highest}.",
+                "",
+                "compression_level",
+            )
 
 
 class InfoOptions(OptionSet):
     """Listing and verifying backups."""
 
-    TABLE = (
-        Option("path", type="path", default=DESTINATION, env=("BACKUP_DIR",), help="Folder that holds the backups, or one archive."),
-        Option("verify", default="none", choices=("none", "quick", "full"), help="How deep to look at each backup."),
-        _s3_option(),
+    path: str = option(
+        type="path",
+        default=DESTINATION,
+        env=("BACKUP_DIR",),
+        help="Directory that holds the backups, or one archive.",
+    )
+    verify: str = option(
+        default="none",
+        choices=("none", "quick", "full"),
+        help="How thoroughly to check each backup.",
+    )
+    s3: S3Connection | None = option(
+        type="dict", suboptions=S3Connection, help="Object storage that holds copies."
     )
 
     def check_together(self) -> None:
-        self._values["s3"] = check_s3(self._values["s3"])
+        self.s3 = check_s3(self.s3)
 
 
 class RestoreOptions(OptionSet):
     """Restoring a backup."""
 
-    TABLE = (
-        Option("backup", default="latest", help="C(latest), a backup's file name, or the path of an archive."),
-        Option("path", type="path", default=DESTINATION, env=("BACKUP_DIR",), help="Folder in which names are looked up."),
-        Option("destination", type="path", required=True, help="Folder to restore into."),
-        Option("files", type="list", elements="str", default=[], help="Patterns of what to restore; everything by default."),
-        Option("verify", type="bool", default=True, help="Compare every file with the manifest while writing it."),
-        Option("mode", default="new", choices=("new", "replace"), help="Whether an existing folder may be replaced."),
-        Option("allow_outside_links", type="bool", default=False, help="Restore symbolic links that point out of the folder."),
-        _s3_option(),
+    backup: str = option(
+        default="latest", help="C(latest), a backup's file name, or the path of an archive."
+    )
+    path: str = option(
+        type="path",
+        default=DESTINATION,
+        env=("BACKUP_DIR",),
+        help="Directory in which names are looked up.",
+    )
+    destination: str = option(type="path", required=True, help="Directory to restore into.")
+    files: list[str] = option(
+        type="list",
+        elements="str",
+        default=[],
+        help="Patterns of what to restore; everything by default.",
+    )
+    verify: bool = option(
+        type="bool", default=True, help="Compare every file with the manifest while writing it."
+    )
+    mode: str = option(
+        default="new",
+        choices=("new", "replace"),
+        help="Whether an existing folder may be replaced.",
+    )
+    allow_outside_links: bool = option(
+        type="bool", default=False, help="Restore symbolic links that point out of the folder."
+    )
+    s3: S3Connection | None = option(
+        type="dict", suboptions=S3Connection, help="Object storage that holds copies."
     )
 
     def check_together(self) -> None:
-        self._values["s3"] = check_s3(self._values["s3"])
+        self.s3 = check_s3(self.s3)
         if self.files and self.mode == "replace":
             raise OptionError(
                 "Options files and mode=replace contradict each other: replacing swaps the whole folder, so what is not restored would be lost.",
@@ -156,8 +296,20 @@ class RestoreOptions(OptionSet):
             )
         backup = self.backup
         if not backup:
-            raise OptionError("Option backup is empty.", "Say latest, a backup's name or an archive's path.", "backup")
+            raise OptionError(
+                "Option backup is empty.",
+                "Say latest, a backup's name or an archive's path.",
+                "backup",
+            )
         if "/" in backup and not backup.startswith("/"):
-            raise OptionError(f"Option backup is {backup!r}, but must be latest, a file name, or an absolute path.", "", "backup")
+            raise OptionError(
+                f"Option backup is {backup!r}, but must be latest, a file name, or an absolute path.",
+                "",
+                "backup",
+            )
         if self.s3 and "/" in backup:
-            raise OptionError(f"Option backup is {backup!r}, but a copy in S3 is named by its file name.", "", "backup")
+            raise OptionError(
+                f"Option backup is {backup!r}, but a copy in S3 is named by its file name.",
+                "",
+                "backup",
+            )

@@ -17,7 +17,12 @@ from dataclasses import dataclass
 from .catalogue import DAY, Backup, credible
 
 #: Rule -> the local period a time lies in.
-_PERIODS: tuple[tuple[str, str], ...] = (("daily", "%Y-%m-%d"), ("weekly", "%G-%V"), ("monthly", "%Y-%m"), ("yearly", "%Y"))
+_PERIODS: tuple[tuple[str, str], ...] = (
+    ("daily", "%Y-%m-%d"),
+    ("weekly", "%G-%V"),
+    ("monthly", "%Y-%m"),
+    ("yearly", "%Y"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ def decide(backups: Sequence[Backup], rules: Rules, now: float) -> list[Decision
     if dated:
         keep(dated[0], "newest backup")
     for one in ordered:
+        if one.unreadable:
+            keep(one, "this user may not read it")
         if verified is None and one.manifest is None:
             keep(one, "no newer backup is verified")
         elif verified is not None and (one.created, one.name) > (verified.created, verified.name):
@@ -76,14 +83,23 @@ def decide(backups: Sequence[Backup], rules: Rules, now: float) -> list[Decision
     if rules == Rules(days=0):
         for one in ordered:
             keep(one, "no retention rule is set")
-    return [Decision(one, one.name in reasons, reasons.get(one.name) or _why_not(one, rules, now)) for one in ordered]
+    return [
+        Decision(one, one.name in reasons, reasons.get(one.name) or _why_not(one, rules, now))
+        for one in ordered
+    ]
 
 
 def _period(form: str) -> Callable[[Backup], str]:
     return lambda one: time.strftime(form, time.localtime(one.created))
 
 
-def _periodic(good: Sequence[Backup], count: int, name: str, period: Callable[[Backup], str], keep: Callable[[Backup, str], None]) -> None:
+def _periodic(
+    good: Sequence[Backup],
+    count: int,
+    name: str,
+    period: Callable[[Backup], str],
+    keep: Callable[[Backup, str], None],
+) -> None:
     """Keep the newest backup of each of the newest C(count) periods that have one; the oldest of all while there are fewer."""
     if count <= 0 or not good:
         return
@@ -99,4 +115,8 @@ def _periodic(good: Sequence[Backup], count: int, name: str, period: Callable[[B
 
 def _why_not(backup: Backup, rules: Rules, now: float) -> str:
     age = int((now - backup.created) // DAY)
-    return f"{age} days old, kept are {rules.days}" if rules.days else f"{age} days old, no rule keeps it"
+    return (
+        f"{age} days old, kept are {rules.days}"
+        if rules.days
+        else f"{age} days old, no rule keeps it"
+    )

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 
-from .source import FILE, FOLDER, LINK, Entry
+from .source import DIRECTORY, FILE, LINK, Entry
 
 BLOCK = 512
 #: Archives end with two empty blocks and are filled up to whole records, as tar(1) does.
 RECORD = 10240
 
-_TYPES = {FILE: b"0", LINK: b"2", FOLDER: b"5"}
+_TYPES = {FILE: b"0", LINK: b"2", DIRECTORY: b"5"}
 
 
 def _octal(value: int, width: int) -> bytes:
@@ -26,7 +26,9 @@ def _octal(value: int, width: int) -> bytes:
     return b"%0*o\0" % (width - 1, value)
 
 
-def _ustar(name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, kind: bytes, target: bytes) -> bytes:
+def _ustar(
+    name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, kind: bytes, target: bytes
+) -> bytes:
     fields = b"".join(
         (
             name[:100].ljust(100, b"\0"),
@@ -61,7 +63,7 @@ def _decimal(time_ns: int) -> bytes:
 
 
 def pad(size: int, to: int = BLOCK) -> bytes:
-    """Return the zeros that fill C(size) bytes up to a multiple of C(to)."""
+    """Return the zeros that fill ``size`` bytes up to a multiple of ``to``."""
     return b"\0" * (-size % to)
 
 
@@ -81,25 +83,33 @@ def _needs_record(value: bytes) -> bool:
 
 def header(entry: Entry) -> bytes:
     """Return the header blocks of an entry. Names that are no UTF-8 are stored byte for byte, as GNU tar does."""
-    name = os.fsencode(entry.path) + (b"/" if entry.type == FOLDER else b"")
+    name = os.fsencode(entry.path) + (b"/" if entry.type == DIRECTORY else b"")
     target = os.fsencode(entry.target)
     records = []
     for key, value in ((b"path", name), (b"linkpath", target)):
         if _needs_record(value):
             records.append(_record(key, value))
-    for key, number, width in ((b"uid", entry.uid, 8), (b"gid", entry.gid, 8), (b"size", entry.size, 12)):
+    for key, number, width in (
+        (b"uid", entry.uid, 8),
+        (b"gid", entry.gid, 8),
+        (b"size", entry.size, 12),
+    ):
         if number >= 8 ** (width - 1):
             records.append(_record(key, str(number).encode("ascii")))
     seconds = entry.mtime_ns // 10**9
     if entry.mtime_ns % 10**9 or not 0 <= seconds < 8**11:
         records.append(_record(b"mtime", _decimal(entry.mtime_ns)))
-    found = b""
+    extended = b""
     if records:
         body = b"".join(records)
-        found = _ustar(b"././@PaxHeader", 0o644, 0, 0, len(body), 0, b"x", b"") + body + pad(len(body))
-    return found + _ustar(name, entry.mode, entry.uid, entry.gid, entry.size, seconds, _TYPES[entry.type], target)
+        extended = (
+            _ustar(b"././@PaxHeader", 0o644, 0, 0, len(body), 0, b"x", b"") + body + pad(len(body))
+        )
+    return extended + _ustar(
+        name, entry.mode, entry.uid, entry.gid, entry.size, seconds, _TYPES[entry.type], target
+    )
 
 
 def end(size: int) -> bytes:
-    """Return the end of an archive that is C(size) bytes long so far."""
+    """Return the end of an archive that is ``size`` bytes long so far."""
     return b"\0" * (2 * BLOCK) + pad(size + 2 * BLOCK, RECORD)

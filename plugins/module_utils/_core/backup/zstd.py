@@ -31,7 +31,7 @@ class _Out(ctypes.Structure):
 @functools.cache
 def _library() -> Any:
     try:
-        found = ctypes.CDLL("libzstd.so.1")
+        library = ctypes.CDLL("libzstd.so.1")
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
         for name, result, arguments in (
             ("ZSTD_createCCtx", pointer, ()),
@@ -45,7 +45,7 @@ def _library() -> Any:
             ("ZSTD_freeDStream", size, (pointer,)),
             ("ZSTD_decompressStream", size, (pointer, ctypes.POINTER(_Out), ctypes.POINTER(_In))),
         ):
-            function = getattr(found, name)
+            function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         raise NotUsable(
@@ -53,7 +53,7 @@ def _library() -> Any:
             "Install libzstd1 (Debian, Ubuntu) or libzstd (Red Hat, SUSE), or use compression gzip.",
             "libzstd.so.1",
         ) from error
-    return found
+    return library
 
 
 def _checked(library: Any, result: int) -> int:
@@ -76,7 +76,9 @@ class _Packer:
     def pack(self, data: bytes) -> bytes:
         limit = self._library.ZSTD_compressBound(len(data))
         out = ctypes.create_string_buffer(limit)
-        size = _checked(self._library, self._library.ZSTD_compress2(self._context, out, limit, data, len(data)))
+        size = _checked(
+            self._library, self._library.ZSTD_compress2(self._context, out, limit, data, len(data))
+        )
         return ctypes.string_at(out, size)
 
     def __del__(self) -> None:
@@ -123,7 +125,12 @@ class ZstdUnpacker:
         given = _In(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text), 0)
         out = _Out(ctypes.cast(self._buffer, ctypes.c_void_p), BLOCK, 0)
         if text or self._more:
-            self._wanted = _checked(self._library, self._library.ZSTD_decompressStream(self._stream, ctypes.byref(out), ctypes.byref(given)))
+            self._wanted = _checked(
+                self._library,
+                self._library.ZSTD_decompressStream(
+                    self._stream, ctypes.byref(out), ctypes.byref(given)
+                ),
+            )
         self._rest = text[given.pos :]
         self._more = out.pos == BLOCK
         return self._buffer.raw[: out.pos] if out.pos else b""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What running processes use: open files, working folders, mapped files, locks, and mounts of other namespaces.
+"""What running processes use: open files, working directories, mapped files, locks, and mounts of other namespaces.
 
 Identities (st_dev, st_ino) instead of paths: they stay true after renames, in containers and in other mount namespaces.
 Processes of other hosts on a network filesystem are invisible here; nothing in /proc can show them.
@@ -13,33 +13,20 @@ import contextlib
 import fcntl
 import os
 import re
-from collections import deque
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .. import isolate
 from ..errors import NotUsable
-from .scan import Identity, open_directory
+from ..system import isolate, mounts
+from ..system.removal import Identity, open_directory
 
 #: Seconds after which a process table that does not answer (a file on a dead network mount) ends the cleanup.
 PATIENCE = 60.0
 
-#: Filesystems of this machine: looking at a file on them never waits for a network or another program.
-ANSWERING = frozenset({"bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "rootfs", "squashfs", "tmpfs", "xfs", "zfs"})
 
-_UNESCAPE = re.compile(r"\\([0-7]{3})")
-
-
-@dataclass(frozen=True)
-class Mount:
-    """One line of mountinfo (proc(5)): C(device) is major:minor as text, C(source) the path inside that filesystem, C(kind) its type."""
-
-    id: int
-    device: str
-    source: str
-    point: str
-    kind: str
+#: Inode number of the first process id namespace (PROC_PID_INIT_INO): in others the kernel lists only locks of processes in them.
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
 
 @dataclass(frozen=True)
@@ -52,6 +39,8 @@ class InUse:
     mounts: frozenset[tuple[str, str]] = frozenset()
     unseen: int = 0
     strangers: frozenset[int] | None = frozenset()
+    #: Whether the kernel lists the locks of all processes, not only those of a container.
+    locks_listed: bool = False
 
     @property
     def hidden(self) -> Container[int] | None:
@@ -60,7 +49,7 @@ class InUse:
 
 
 class _Every(Container[int]):
-    def __contains__(self, _one: object) -> bool:
+    def __contains__(self, _item: object) -> bool:
         return True
 
 
@@ -69,88 +58,35 @@ class _EverybodyElse(Container[int]):
         return uid != os.geteuid()
 
 
-def _plain(field: str) -> str:
-    return _UNESCAPE.sub(lambda match: chr(int(match.group(1), 8)), field)
-
-
-def read_mounts(path: str) -> list[Mount]:
-    """Return the mounts in a mountinfo file. :raises OSError: it can't be read."""
-    found = []
-    # Newline only: file names may hold other characters that Python takes for line ends.
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-        for line in lines:
-            words = line.split(" ")
-            if len(words) > 5:
-                kind = words[words.index("-", 6) + 1] if "-" in words[6:] else ""
-                found.append(Mount(int(words[0]), words[2], _plain(words[3]), _plain(words[4]), kind))
-    return found
-
-
-def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
-    """Return the mount that an absolute path without links lies on, by the mount table alone."""
-    best: Mount | None = None
-    for mount in mounts:
-        point = mount.point.rstrip("/") + "/"
-        if (path + "/").startswith(point) and (best is None or len(mount.point) >= len(best.point)):
-            best = mount
-    return best
-
-
-def follow(path: str, mounts: Sequence[Mount], own: int | None) -> str:
-    """Return where an absolute path leads; empty when that is beyond a mount that may not answer (other than the one with the id C(own)), or a loop."""
-    todo, real, links = deque(path.split("/")), "", 0
-    while todo:
-        part = todo.popleft()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            real = os.path.dirname(real).rstrip("/")
-            continue
-        here = f"{real}/{part}"
-        mount = mount_of(here, mounts)
-        if mount is None or (mount.kind not in ANSWERING and mount.id != own):
-            return ""
-        try:
-            target = os.readlink(here)
-        except OSError:  # no link, or nothing at all
-            real = here
-            continue
-        links += 1
-        if links > 40:
-            return ""
-        real = "" if target.startswith("/") else real
-        todo.extendleft(reversed(target.split("/")))
-    return real or "/"
-
-
-def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
-    """Return device (major:minor) and path inside that filesystem of an absolute path, by the mount table alone."""
-    best = mount_of(path, mounts) if path else None
-    return None if best is None else (best.device, os.path.normpath(os.path.join(best.source, os.path.relpath(path, best.point))))
-
-
-def observe(proc: str, devices: Iterable[int] | None, folders: Iterable[str]) -> InUse:
+def observe(proc: str, devices: Iterable[int] | None, directories: Iterable[str]) -> InUse:
     """Look at all processes, this one included.
 
-    :param proc: path of the process table. :param devices: st_dev of interest (None: all). :param folders: real paths of the cleanup roots.
+    :param proc: path of the process table. :param devices: st_dev of interest (None: all). :param directories: real paths of the cleanup roots.
     :raises NotUsable: the process table can't be read, or does not answer; without it nothing can be called unused.
     """
     wanted = _Every() if devices is None else frozenset(devices)
-    outcome = isolate.call(lambda: _collect(proc, wanted, tuple(folders)), PATIENCE)
+    outcome = isolate.call(lambda: _collect(proc, wanted, tuple(directories)), PATIENCE)
     if outcome.timed_out or outcome.error is not None:
-        why = f"did not answer within {PATIENCE:g} s" if outcome.timed_out else outcome.error.message if outcome.error else ""
-        raise NotUsable(f"Can't find out what is in use: {proc} {why}.", "Nothing was removed. Say in_use=ignore when nothing can be.", proc)
-    found: InUse = outcome.value
-    return found
+        why = f"did not answer within {PATIENCE:g} s"
+        if outcome.error is not None:
+            why = outcome.error.message
+        raise NotUsable(
+            f"Can't find out what is in use: {proc} {why}.",
+            "Nothing was removed. Say in_use=ignore when nothing can be.",
+            proc,
+        )
+    in_use: InUse = outcome.value
+    return in_use
 
 
-def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> InUse:
-    found: set[Identity] = set()
-    mounts: set[tuple[str, str]] = set()
+def _collect(proc: str, devices: Container[int], directories: tuple[str, ...]) -> InUse:
+    identities: set[Identity] = set()
+    mounted: set[tuple[str, str]] = set()
     namespaces: set[Any] = set()
     unseen, strangers = 0, set()
     known = {str(os.getpid())}
-    for _round in range(5):  # a process may hand over its files to a child that is not in our list, and end
+    # A process may hand over its files to a child that is not in our list, and end.
+    for dummy in range(5):
         pids = [pid for pid in os.listdir(proc) if pid.isdigit() and pid not in known]
         if not pids:
             break
@@ -159,8 +95,8 @@ def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> In
             base = f"{proc}/{pid}"
             try:
                 owner = os.stat(base).st_uid
-                hidden = _descriptors(base, devices, found)
-                hidden |= _maps(base, devices, folders, found)
+                hidden = _descriptors(base, devices, identities)
+                hidden |= _maps(base, devices, directories, identities)
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if hidden:
@@ -169,18 +105,35 @@ def _collect(proc: str, devices: Container[int], folders: tuple[str, ...]) -> In
             with contextlib.suppress(OSError):
                 namespace = os.stat(f"{base}/ns/mnt").st_ino
                 if namespace not in namespaces:
-                    mounts.update((mount.device, mount.source) for mount in read_mounts(f"{base}/mountinfo") if mount.source != "/")
+                    mounted.update(
+                        (mount.device, mount.root)
+                        for mount in mounts.read(f"{base}/mountinfo")
+                        if mount.root != "/"
+                    )
                     namespaces.add(namespace)
     with contextlib.suppress(OSError):
-        mounts.update((mount.device, mount.source) for mount in read_mounts(f"{proc}/self/mountinfo") if mount.source != "/")
+        mounted.update(
+            (mount.device, mount.root)
+            for mount in mounts.read(f"{proc}/self/mountinfo")
+            if mount.root != "/"
+        )
+    locks_listed = False
     with contextlib.suppress(OSError):
-        _locks(f"{proc}/locks", devices, found)
+        _locks(f"{proc}/locks", devices, identities)
+        locks_listed = os.stat(f"{proc}/self/ns/pid").st_ino == _FIRST_PID_NAMESPACE
     for path in _kernels(proc):
-        if path.startswith(folders):
-            _add(path, devices, found)
+        if path.startswith(directories):
+            _add(path, devices, identities)
     # Where process 1 is not shown (mount option hidepid), others may be hidden, too.
     owners = frozenset(strangers - {os.geteuid()}) if "1" in known else None
-    return InUse(frozenset(found), frozenset(inode for _device, inode in found), frozenset(mounts), unseen, owners)
+    return InUse(
+        frozenset(identities),
+        frozenset(inode for _device, inode in identities),
+        frozenset(mounted),
+        unseen,
+        owners,
+        locks_listed,
+    )
 
 
 def _kernels(proc: str) -> Iterator[str]:
@@ -189,69 +142,88 @@ def _kernels(proc: str) -> Iterator[str]:
     with contextlib.suppress(OSError):
         for name in os.listdir(block):
             if name.startswith("loop"):
-                with contextlib.suppress(OSError), open(f"{block}/{name}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as stream:
+                with (
+                    contextlib.suppress(OSError),
+                    open(
+                        f"{block}/{name}/loop/backing_file",
+                        encoding="utf-8",
+                        errors="surrogateescape",
+                    ) as stream,
+                ):
                     yield stream.read().rstrip("\n")
-    with contextlib.suppress(OSError), open(f"{proc}/swaps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+    with (
+        contextlib.suppress(OSError),
+        open(f"{proc}/swaps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines,
+    ):
         for line in lines:
-            yield _plain(line.split(" ")[0].split("\t")[0])
-    with contextlib.suppress(OSError), open(f"{proc}/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+            yield mounts.unescape(line.split(" ")[0].split("\t")[0])
+    with (
+        contextlib.suppress(OSError),
+        open(
+            f"{proc}/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n"
+        ) as lines,
+    ):
         for line in lines:
             if " - overlay " in line:
                 for layers in re.findall(r"[ ,](?:lowerdir\+?|upperdir|workdir)=([^,\n]*)", line):
-                    yield from _plain(layers).split(":")
+                    yield from mounts.unescape(layers).split(":")
 
 
-def _add(path: str, devices: Container[int], found: set[Identity]) -> bool:
-    """Add what a link of /proc leads to; say whether we may not know."""
+def _add(path: str, devices: Container[int], identities: set[Identity]) -> bool:
+    """Add what a link of /proc leads to; return whether we may not know."""
     try:
-        one = os.stat(path)
+        state = os.stat(path)
     except PermissionError:
         return True
     except OSError:
         return False
-    if one.st_dev in devices:
-        found.add((one.st_dev, one.st_ino))
+    if state.st_dev in devices:
+        identities.add((state.st_dev, state.st_ino))
     return False
 
 
-def _descriptors(base: str, devices: Container[int], found: set[Identity]) -> bool:
-    """Add open files and the process's folders; say whether something was hidden from us."""
+def _descriptors(base: str, devices: Container[int], identities: set[Identity]) -> bool:
+    """Add open files and the process's directories; return whether something was hidden from us."""
     hidden = False
     for name in ("cwd", "root", "exe"):
-        hidden |= _add(f"{base}/{name}", devices, found)
+        hidden |= _add(f"{base}/{name}", devices, identities)
     try:
         for fd in os.listdir(f"{base}/fd"):
-            hidden |= _add(f"{base}/fd/{fd}", devices, found)
+            hidden |= _add(f"{base}/fd/{fd}", devices, identities)
     except PermissionError:
         hidden = True
     return hidden
 
 
-def _maps(base: str, devices: Container[int], folders: tuple[str, ...], found: set[Identity]) -> bool:
-    """Add mapped files: a checkpoint that is mapped has no descriptor left. Say whether they were hidden from us.
+def _maps(
+    base: str, devices: Container[int], directories: tuple[str, ...], identities: set[Identity]
+) -> bool:
+    """Add mapped files: a checkpoint that is mapped has no descriptor left. Return whether they were hidden from us.
 
     Some filesystems (btrfs, overlay) show another device here than stat(2) gives, so paths below a root are looked up, too.
     """
     try:
-        with open(f"{base}/maps", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        with open(
+            f"{base}/maps", encoding="utf-8", errors="surrogateescape", newline="\n"
+        ) as lines:
             for line in lines:
                 if "/" not in line:
                     continue
-                words = line.rstrip("\n").split(None, 5)
-                if len(words) < 6 or words[4] == "0":
+                fields = line.rstrip("\n").split(None, 5)
+                if len(fields) < 6 or fields[4] == "0":
                     continue
-                major, _colon, minor = words[3].partition(":")
+                major, _colon, minor = fields[3].partition(":")
                 device = os.makedev(int(major, 16), int(minor, 16))
                 if device in devices:
-                    found.add((device, int(words[4])))
-                if words[5].startswith(folders):
-                    _add(words[5], devices, found)
+                    identities.add((device, int(fields[4])))
+                if fields[5].startswith(directories):
+                    _add(fields[5], devices, identities)
     except PermissionError:
         return True
     return False
 
 
-def _locks(path: str, devices: Container[int], found: set[Identity]) -> None:
+def _locks(path: str, devices: Container[int], identities: set[Identity]) -> None:
     """Add locked files; this list shows those of other users' processes, too."""
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
@@ -259,12 +231,18 @@ def _locks(path: str, devices: Container[int], found: set[Identity]) -> None:
             if match:
                 device = os.makedev(int(match.group(1), 16), int(match.group(2), 16))
                 if device in devices:
-                    found.add((device, int(match.group(3))))
+                    identities.add((device, int(match.group(3))))
 
 
-def locked(name: str, dir_fd: int, folder: bool) -> bool:
-    """Say whether somebody holds a lock (flock(2)) on a unit, the way systemd-tmpfiles asks; programs pin their files so."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_DIRECTORY if folder else 0)
+def locked(name: str, dir_fd: int, directory: bool) -> bool:
+    """Return whether somebody holds a lock (flock(2)) on a unit, the way systemd-tmpfiles asks; programs pin their files so."""
+    flags = (
+        os.O_RDONLY
+        | os.O_NOFOLLOW
+        | os.O_NONBLOCK
+        | os.O_CLOEXEC
+        | (os.O_DIRECTORY if directory else 0)
+    )
     try:
         fd = open_directory(name, dir_fd, flags)
     except OSError:

@@ -1,40 +1,32 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Decide what goes and why everything else stays. Pure: facts in, plan out, no clock and no file touched."""
+"""Decide what is removed and why everything else stays. Pure: facts in, plan out, no clock and no file touched."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Union
 
-from ..backup.names import shown
 from ..errors import Refused
-from ..fsutil import human_duration, human_size
-from .options import Target
+from ..system.text import display_path, human_duration, human_size
+from ..verdict import isoformat
+from .facts import BackupFacts, Facts, LeftoverFacts, TargetFacts
+from .options import BrakeOptions, CleanupOptions, RequireBackupOptions
 from .scan import Survey
+from .targets import DAY, Target, nanoseconds
+from .tools import CACHE, TOOLS, Item, ToolFacts
+
+#: Seconds by which the clock that dated a backup may be ahead of ours.
+SKEW = 3600.0
+#: Why a unit goes back that a stopped run had moved.
+PUT_BACK = "put back: a run was interrupted before its removal, and it is not due"
+#: Characters of a path in a reason.
+_PATH_LENGTH = 200
 
 
-@dataclass
-class Folder:
-    """What was found for a target.
-
-    C(state) is C(ok), C(missing) (no such folder) or C(failed) with a C(note). C(protected) maps names of units to why they stay
-    whatever their age; C(unread) those that could not be looked at to why.
-    """
-
-    target: Target
-    path: str = ""
-    state: str = "ok"
-    note: str = ""
-    units: list[Survey] = field(default_factory=list)
-    protected: dict[str, str] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """A unit that stays, and why."""
 
     target: str
@@ -42,12 +34,64 @@ class Kept:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        return {"target": self.target, "path": shown(self.path), "reason": self.reason}
+        """Return the entry of the result."""
+        return {"target": self.target, "path": display_path(self.path), "reason": self.reason}
 
 
-@dataclass(frozen=True)
-class Doomed:
-    """A unit that goes. C(size) is in bytes as du(1) counts, C(age) in seconds (None where a tool does not tell)."""
+class UnitRemoval:
+    """A unit of a directory that is removed.
+
+    There may be hundreds of thousands, so that everything but the survey is computed when it is asked for.
+    """
+
+    __slots__ = ("now", "place", "survey")
+
+    def __init__(self, place: TargetFacts, survey: Survey, now: float) -> None:
+        self.place, self.survey, self.now = place, survey, now
+
+    @property
+    def target(self) -> str:
+        """Name of its target."""
+        return self.place.target.name
+
+    @property
+    def path(self) -> str:
+        """Its path, without symbolic links."""
+        return f"{self.place.path.rstrip('/')}/{self.survey.name}"
+
+    @property
+    def kind(self) -> str:
+        """``dir``, ``link`` or ``file``."""
+        return self.survey.kind
+
+    @property
+    def size(self) -> int:
+        """Allocated bytes as du(1) counts them."""
+        return self.survey.disk_usage
+
+    @property
+    def age(self) -> float:
+        """Seconds since the newest change."""
+        return max(0.0, self.now - self.survey.newest / 10**9)
+
+    @property
+    def reason(self) -> str:
+        """Why it is removed."""
+        retention = self.place.target.retention
+        if retention == 0:
+            return "always removed"
+        return f"{_days(self.age)} old, kept {_days(retention)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry of the result."""
+        return _entry(self)
+
+
+class NamedRemoval(NamedTuple):
+    """Something else that is removed: what a tool cleans, or what a stopped run left.
+
+    ``size`` is in bytes, ``age`` in seconds (None when unknown).
+    """
 
     target: str
     path: str
@@ -58,116 +102,324 @@ class Doomed:
     survey: Survey | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "target": self.target,
-            "path": shown(self.path),
-            "kind": self.kind,
-            "size": self.size,
-            "files": self.survey.files if self.survey else None,
-            "age_days": None if self.age is None else round(self.age / 86400, 3),
-            "reason": self.reason,
-        }
+        """Return the entry of the result."""
+        return _entry(self)
+
+
+Removal = Union[UnitRemoval, NamedRemoval]
+
+
+def _entry(removal: Removal) -> dict[str, Any]:
+    return {
+        "target": removal.target,
+        "path": display_path(removal.path),
+        "kind": removal.kind,
+        "size": removal.size,
+        "files": None if removal.survey is None else removal.survey.files,
+        "age_days": None if removal.age is None else round(removal.age / DAY, 3),
+        "reason": removal.reason,
+    }
+
+
+class Recovery(NamedTuple):
+    """What happens with what a stopped run left in a quarantine directory.
+
+    ``begun``: its removal had begun and continues. ``due``: was only moved, and is removed. ``back`` (target, name): was only moved, and is
+    put back.
+    """
+
+    facts: LeftoverFacts
+    begun: tuple[NamedRemoval, ...]
+    due: tuple[NamedRemoval, ...]
+    back: tuple[tuple[str, str], ...]
 
 
 @dataclass
 class Plan:
-    """What goes and what stays, in the order of the targets, oldest first. C(matched) counts units by target name."""
+    """What is removed and what stays, in the order of the targets, oldest first.
 
-    remove: list[Doomed] = field(default_factory=list)
+    ``matched`` counts units by target name. ``units`` are the removals by target name, ``tools`` the items by tool name.
+    ``braked`` says what exceeds the brake, empty when nothing does; then nothing may be removed.
+    """
+
+    remove: list[Removal] = field(default_factory=list)
     keep: list[Kept] = field(default_factory=list)
     matched: dict[str, int] = field(default_factory=dict)
+    units: dict[str, list[UnitRemoval]] = field(default_factory=dict)
+    tools: dict[str, list[tuple[Item, NamedRemoval]]] = field(default_factory=dict)
+    recoveries: list[Recovery] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    braked: str = ""
 
-    def of(self, target: str) -> list[Doomed]:
-        """Return what goes from one target."""
-        return [one for one in self.remove if one.target == target]
+    def of(self, target: str) -> list[Removal]:
+        """Return what is removed from one target."""
+        return [removal for removal in self.remove if removal.target == target]
+
+
+# --- one unit -------------------------------------------------------------------------------------------------------------
 
 
 def due(unit: Survey, target: Target, now: float) -> bool:
-    """Say whether a unit is as old as its target's retention, to the nanosecond; a retention of 0 always is."""
-    return target.retention == 0 or _ns(now) - unit.newest >= _ns(target.retention)
+    """Return whether a unit is as old as its target's retention, to the nanosecond; with a retention of 0 every unit is."""
+    return target.retention == 0 or nanoseconds(now) - unit.newest >= nanoseconds(target.retention)
 
 
-def _ns(seconds: float) -> int:
-    whole = int(seconds // 1)
-    return whole * 10**9 + int((seconds - whole) * 10**9)
+def vetoed(unit: Survey) -> str:
+    """Return what in a unit protects it; empty when nothing does, or when its survey ended early because it is not due anyway."""
+    return "" if unit.stopped else unit.veto or ""
 
 
-def cutoff(target: Target, now: float) -> int | None:
-    """Return the newest time (nanoseconds since the epoch) at which a unit is still due, None when every unit is."""
-    return None if target.retention == 0 else _ns(now) - _ns(target.retention)
+def why_kept(unit: Survey, target: Target, protected: str, rank: int, now: float) -> str:
+    """Return why a unit stays, empty when it is removed.
 
-
-def decide(folders: list[Folder], now: float) -> Plan:
-    """Return the plan. A unit stays if anything protects it; C(now) is in seconds since the epoch.
-
-    A path that several targets match belongs to the first of them.
+    :param protected: why its name must stay whatever its age, or empty.
+    :param rank: its place among the target's units, 0 for the newest.
     """
-    plan = Plan()
-    taken: set[str] = set()
-    for folder in folders:
-        target, going = folder.target, []
-        units = []
-        for unit in folder.units:
-            path = f"{folder.path.rstrip('/')}/{unit.name}"
-            if path not in taken:
-                taken.add(path)
-                units.append((unit, path))
-        plan.matched[target.name] = len(units) + len(folder.unread)
-        plan.keep.extend(Kept(target.name, f"{folder.path.rstrip('/')}/{name}", reason) for name, reason in folder.unread.items())
-        # By what is in them: a unit that was only moved (or moved and put back) is not newer than the others.
-        units.sort(key=lambda one: (one[0].content, one[0].name), reverse=True)
-        for place, (unit, path) in enumerate(units):
-            reason = _why_kept(unit, folder, place, now)
-            if reason:
-                plan.keep.append(Kept(target.name, path, reason))
-            else:
-                age = max(0.0, now - unit.newest / 10**9)
-                why = "always removed" if target.retention == 0 else f"{_days(age)} old, kept {_days(target.retention)}"
-                going.append(Doomed(target.name, path, unit.kind, unit.disk_usage, age, why, unit))
-        plan.remove.extend(reversed(going))
-    return plan
-
-
-def _why_kept(unit: Survey, folder: Folder, place: int, now: float) -> str:
-    if unit.name in folder.protected:
-        return folder.protected[unit.name]
-    if unit.veto is not None and not unit.stopped:
-        return unit.veto
-    if not due(unit, folder.target, now):
-        where = f" ({shown(unit.newest_path)[-200:]})" if unit.newest_path else ""
+    if protected:
+        return protected
+    if vetoed(unit):
+        return vetoed(unit)
+    if not due(unit, target, now):
+        where = f" ({display_path(unit.newest_path)[-_PATH_LENGTH:]})" if unit.newest_path else ""
         age = now - unit.newest / 10**9
         when = f"{_days(age)} ago" if age >= 0 else f"is dated {_days(-age)} in the future"
-        return f"newest change {when}{where}, kept {_days(folder.target.retention)}"
-    if place < folder.target.keep_last:
-        return f"one of the {folder.target.keep_last} newest"
+        return f"newest change {when}{where}, kept {_days(target.retention)}"
+    if rank < target.keep_last:
+        return f"one of the {target.keep_last} newest"
+    return ""
+
+
+def why_put_back(planned: Survey, unit: Survey, target: Target, protected: str, now: float) -> str:
+    """Return why a unit that was looked at again must stay, empty when it is still what was planned."""
+    if protected:
+        return protected
+    if unit.identity != planned.identity or unit.mode != planned.mode:
+        return "it was replaced by something else after the plan was made"
+    if vetoed(unit):
+        return vetoed(unit)
+    if not due(unit, target, now) or unit.mtime_ns != planned.mtime_ns:
+        return "it was changed after the plan was made"
     return ""
 
 
 def _days(seconds: float) -> str:
-    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else human_duration(seconds)
+    return f"{seconds / DAY:.1f} days" if seconds >= DAY else human_duration(seconds)
+
+
+# --- the whole plan -------------------------------------------------------------------------------------------------------
+
+
+def decide(options: CleanupOptions, facts: Facts) -> Plan:
+    """Return the plan. A unit stays if anything protects it. A path that several targets match belongs to the first of them."""
+    plan = Plan()
+    taken: dict[str, set[str]] = {}
+    shared = _repeated(place.path for place in facts.targets)
+    for place in facts.targets:
+        # Names are remembered only where a later target can match them again.
+        names = taken.setdefault(place.path, set()) if place.path in shared else None
+        _decide_target(plan, place, names, facts.now)
+    for tool in facts.tools:
+        _decide_tool(plan, tool, facts.now)
+    plan.recoveries = [_decide_leftover(leftover, facts.now) for leftover in facts.leftovers]
+    for recovery in plan.recoveries:
+        plan.remove.extend(recovery.due)
+        for removal in recovery.due:
+            plan.matched[removal.target] += 1
+    plan.notes.extend(_notes(facts))
+    plan.braked = check_brake(plan, [place.target for place in facts.targets], options.brake)
+    if not plan.braked:
+        # What had begun is finished in any case and is nothing to stop for.
+        for recovery in plan.recoveries:
+            plan.remove.extend(recovery.begun)
+    return plan
+
+
+def _repeated(paths: Iterable[str]) -> set[str]:
+    seen: set[str] = set()
+    repeated = set()
+    for path in paths:
+        if path in seen:
+            repeated.add(path)
+        seen.add(path)
+    return repeated
+
+
+def _decide_target(plan: Plan, place: TargetFacts, taken: set[str] | None, now: float) -> None:
+    target = place.target
+    units = place.units
+    if taken is not None:
+        units = [unit for unit in units if unit.name not in taken]
+        taken.update(unit.name for unit in units)
+    base = place.path.rstrip("/")
+    plan.matched[target.name] = len(units) + len(place.unread)
+    plan.keep.extend(
+        Kept(target.name, f"{base}/{name}", reason) for name, reason in place.unread.items()
+    )
+    # By what is in them: a unit that was only moved (or moved and put back) is not newer than the others.
+    units.sort(key=lambda unit: (unit.content, unit.name), reverse=True)
+    removals = []
+    for rank, unit in enumerate(units):
+        reason = why_kept(unit, target, place.protected.get(unit.name, ""), rank, now)
+        if reason:
+            plan.keep.append(Kept(target.name, f"{base}/{unit.name}", reason))
+        else:
+            removals.append(UnitRemoval(place, unit, now))
+    removals.reverse()
+    plan.units[target.name] = removals
+    plan.remove.extend(removals)
+
+
+def _decide_tool(plan: Plan, facts: ToolFacts, now: float) -> None:
+    retention = TOOLS[facts.name].retention
+    chosen = []
+    for item in facts.items:
+        age, reason = decide_item(item, retention, now)
+        if reason:
+            plan.keep.append(Kept(facts.name, item.path, reason))
+            continue
+        why = f"a cache of {item.files} files"
+        if age is not None:
+            why = _created(age, retention)
+        removal = NamedRemoval(facts.name, item.path, item.kind, item.size, age, why)
+        chosen.append((item, removal))
+    plan.tools[facts.name] = chosen
+    plan.remove.extend(removal for dummy, removal in chosen)
+    plan.matched[facts.name] = len(facts.items)
+
+
+def decide_item(item: Item, retention: float, now: float) -> tuple[float | None, str]:
+    """Return the age of a tool's item and why it stays, empty when it is removed."""
+    if item.kind == CACHE and retention == 0:
+        return None, item.in_use
+    if item.made is None:
+        return None, "its creation time is unknown"
+    age = now - item.made
+    if item.in_use:
+        return age, item.in_use
+    if age < retention:
+        return age, _created(age, retention)
+    return age, ""
+
+
+def _created(age: float, retention: float) -> str:
+    return f"created {age / DAY:.1f} days ago, kept {retention / DAY:.1f} days"
+
+
+def _decide_leftover(facts: LeftoverFacts, now: float) -> Recovery:
+    """Decide what happens with what a stopped run left.
+
+    What was already being removed continues. What was only moved is decided again by the target that matches its name (its own ctime is
+    the moment of the move, so only its mtime counts). It goes back when it is not due, or when that target keeps its newest units: which
+    those are is only known of units in their places.
+    """
+    begun = tuple(
+        _left(facts.first.name, path, unit, "its removal was interrupted")
+        for path, unit in facts.begun
+    )
+    due_again, back = [], []
+    for moved in facts.moved:
+        target, unit = moved.target, moved.survey
+        if target is None:
+            back.append((facts.first.name, moved.name))
+        elif unit is None or moved.protected or not may_finish(unit, target, now):
+            back.append((target.name, moved.name))
+        else:
+            reason = "a run was interrupted before its removal"
+            due_again.append(_left(target.name, moved.path, unit, reason))
+    return Recovery(facts, begun, tuple(due_again), tuple(back))
+
+
+def may_finish(unit: Survey, target: Target, now: float) -> bool:
+    """Return whether a unit that a stopped run had only moved may be removed."""
+    if target.keep_last > 0 or not target.fits(unit.kind):
+        return False
+    return not vetoed(unit) and due(unit, target, now)
+
+
+def _left(target: str, path: str, unit: Survey | None, reason: str) -> NamedRemoval:
+    if unit is None:
+        return NamedRemoval(target, path, "dir", 0, None, reason)
+    return NamedRemoval(target, path, unit.kind, unit.disk_usage, None, reason, unit)
+
+
+def _notes(facts: Facts) -> list[str]:
+    busy = facts.busy
+    if busy is None or not (busy.unseen or busy.hidden is not None):
+        return []
+    stay = "" if busy.hidden is None else "; units that hold files of their users stay"
+    return [
+        f"{busy.unseen or 'Some'} process(es) could not be examined;"
+        f" only locks and mounts tell what they use{stay}."
+    ]
+
+
+# --- brake and interlock --------------------------------------------------------------------------------------------------
 
 
 class Braked(Refused):
-    """The plan is larger than the brake allows; nothing was removed. C(result) is the result of a run that did nothing."""
+    """The plan is larger than the brake allows; nothing was removed. ``result`` is the result of a run that did nothing."""
 
     result: Mapping[str, Any] = {}
 
 
-def check_brake(plan: Plan, folders: list[Folder], brake: Mapping[str, Any] | None) -> None:
-    """:raises Braked: the plan exceeds a limit. Targets that are always emptied (retention 0) do not count for the share."""
-    if not brake:
-        return
-    size = sum(one.size for one in plan.remove)
-    problem = ""
-    if brake["max_units"] is not None and len(plan.remove) > brake["max_units"]:
-        problem = f"{len(plan.remove)} units would be removed, the brake allows {brake['max_units']}"
-    elif brake["max_bytes"] is not None and size > brake["max_bytes"]:
-        problem = f"{human_size(size)} would be removed, the brake allows {human_size(brake['max_bytes'])}"
-    elif brake["max_share"] is not None:
-        for target in (folder.target for folder in folders if folder.target.retention > 0):
-            count, matched = len(plan.of(target.name)), plan.matched.get(target.name, 0)
-            if matched and count / matched > brake["max_share"]:
-                problem = f"{count} of {matched} units of {target.name} would be removed, the brake allows a share of {brake['max_share']:g}"
-                break
-    if problem:
-        raise Braked(f"The cleanup was stopped before anything was removed: {problem}.", "Look at the plan; raise the brake if it is right.", "brake")
+def check_brake(plan: Plan, targets: Sequence[Target], brake: BrakeOptions | None) -> str:
+    """Return which limit the plan exceeds, empty when none.
+
+    Targets that are always emptied (retention 0) do not count for the share.
+    """
+    if brake is None:
+        return ""
+    count, size = len(plan.remove), sum(removal.size for removal in plan.remove)
+    if brake.max_units is not None and count > brake.max_units:
+        return f"{count} units would be removed, the brake allows {brake.max_units}"
+    if brake.max_bytes is not None and size > brake.max_bytes:
+        return (
+            f"{human_size(size)} would be removed, the brake allows {human_size(brake.max_bytes)}"
+        )
+    if brake.max_share is None:
+        return ""
+    for target in targets:
+        if target.retention == 0:
+            continue
+        count, matched = len(plan.of(target.name)), plan.matched.get(target.name, 0)
+        if matched and count / matched > brake.max_share:
+            return (
+                f"{count} of {matched} units of {target.name} would be removed,"
+                f" the brake allows a share of {brake.max_share:g}"
+            )
+    return ""
+
+
+def refuse_without_backup(
+    required: RequireBackupOptions, backups: Sequence[BackupFacts], now: float
+) -> None:
+    """Refuse the cleanup unless there is a verified and fresh backup. :raises Refused: there is none."""
+    path = required.path
+    verified = [backup for backup in backups if backup.verified]
+    if not verified:
+        why = ""
+        if backups:
+            problems = "; ".join(backups[0].problems) or "it was not verified"
+            why = f" ({display_path(backups[0].name)}: {problems})"
+        raise Refused(
+            f"Nothing was removed: {path} holds no verified backup{why}.",
+            "Make one with mlops.fleet.model_backup first.",
+            path,
+        )
+    # A date in the future would make a backup fresh for ever.
+    dated = [backup.created for backup in verified if backup.created <= now + SKEW]
+    if not dated:
+        raise Refused(
+            f"Nothing was removed: the newest verified backup in {path} is dated in the future"
+            f" ({isoformat(verified[0].created)}); a clock was wrong.",
+            "Check the clock and make a new backup with mlops.fleet.model_backup first.",
+            path,
+        )
+    age = now - max(dated)
+    if age > required.max_age_hours * 3600:
+        raise Refused(
+            f"Nothing was removed: the newest verified backup in {path} is {human_duration(age)} old,"
+            f" {required.max_age_hours:g} h are allowed.",
+            "Make a new one with mlops.fleet.model_backup first.",
+            path,
+        )

@@ -1,18 +1,14 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Walk, measure and remove a unit (one entry of a cleanup root) through folder descriptors only.
+"""Look at a unit (one entry of a cleanup root) and everything in it, through directory descriptors only.
 
-No path is used twice: roots are opened component by component, everything below through the descriptor of its folder, symbolic
-links are never followed, FIFOs and devices never opened. Both walks hold one descriptor at a time whatever the depth: they climb
-back through C(..) and compare what they find there with what they left, so that a folder that is moved while they are inside it
-ends the walk.
+No path is used twice: roots are opened component by component, everything below through the descriptor of its directory, symbolic
+links are never followed, FIFOs and devices never opened (system.removal has more about such walks).
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
 import os
 import re
@@ -20,86 +16,34 @@ import socket
 import stat
 from collections import deque
 from collections.abc import Callable, Container, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from ..backup.api import is_backup_file
 from ..errors import NotUsable, Refused
-from .options import is_backup
+from ..system.removal import (
+    DIRECTORY,
+    Changed,
+    Identity,
+    climb,
+    entry_mount_id,
+    identity,
+    mount_id,
+    open_checked,
+)
+from .guards import MOUNT
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PATH = getattr(os, "O_PATH", 0o10000000)
-_NOATIME = getattr(os, "O_NOATIME", 0)
-_BLOCK = 512  # unit of st_blocks, whatever the filesystem's own
-
-#: (st_dev, st_ino)
-Identity = tuple[int, int]
-
-
-def identity(found: os.stat_result) -> Identity:
-    """Return what tells two files apart."""
-    return found.st_dev, found.st_ino
-
-
-class Changed(Exception):
-    """The tree was changed under us; C(str) says where."""
-
-
-def open_directory(name: str, dir_fd: int, flags: int = DIRECTORY) -> int:
-    """Open a folder (with other flags: a file), where possible without leaving a trace in its access time."""
-    try:
-        return os.open(name, flags | _NOATIME, dir_fd=dir_fd)
-    except PermissionError:
-        return os.open(name, flags, dir_fd=dir_fd)
-
-
-class _Statx(ctypes.Structure):
-    """The part of C(struct statx) that is read here."""
-
-    _fields_ = [("mask", ctypes.c_uint32), ("_between", ctypes.c_uint8 * 140), ("mount", ctypes.c_uint64), ("_rest", ctypes.c_uint8 * 104)]
-
-
-_STATX_MNT_ID = 0x1000
-_EMPTY_PATH, _NOFOLLOW, _DONT_SYNC = 0x1000, 0x900, 0x4000  # AT_... of statx(2); no automount either
-_answer = _Statx()
-_statx: Callable[..., int] | None
-try:
-    _statx = ctypes.CDLL(None).statx
-except (OSError, AttributeError):  # an old C library
-    _statx = None
-
-
-def _ask_mount(fd: int, name: bytes, flags: int) -> int | None:
-    if _statx is None or _statx(fd, name, flags | _DONT_SYNC, _STATX_MNT_ID, ctypes.byref(_answer)) != 0 or not _answer.mask & _STATX_MNT_ID:
-        return None
-    return int(_answer.mount)
-
-
-def mount_id(fd: int) -> int | None:
-    """Return the id of the mount that an open file lies on, None when the kernel does not say.
-
-    Asked for every folder: statx(2) tells it since Linux 5.8 at a tenth of what reading /proc costs (since 3.15).
-    """
-    found = _ask_mount(fd, b"", _EMPTY_PATH)
-    if found is not None:
-        return found
-    try:
-        info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        match = re.search(rb"^mnt_id:\s*(\d+)", os.read(info, 4096), re.M)
-    finally:
-        os.close(info)
-    return int(match.group(1)) if match else None
+_BLOCK = 512  # unit of st_blocks, whatever the file system's own
 
 
 def open_root(path: str) -> tuple[int, str]:
-    """Open the cleanup root C(path) component by component; return its descriptor and its path without symbolic links.
+    """Open the cleanup root ``path`` component by component; return its descriptor and its path without symbolic links.
 
     A link on the way is followed only when nobody but root or this user can have made it.
 
     :raises FileNotFoundError: it does not exist.
-    :raises Refused: a link of somebody else's on the way, or a folder in which anybody may replace the next one.
-    :raises NotUsable: not a folder, or not accessible.
+    :raises Refused: somebody else's link on the way, or a directory in which anybody may replace the next one.
+    :raises NotUsable: not a directory, or not accessible.
     """
     parts = deque(part for part in path.split("/") if part)
     fd = os.open("/", DIRECTORY)
@@ -119,8 +63,14 @@ def open_root(path: str) -> tuple[int, str]:
             if target is not None:
                 links += 1
                 if links > 40 or not target:
-                    raise Refused(f"The cleanup root {path} leads through a symbolic link that is not ours: {part}.", "Name the real path.", path)
-                parts.extendleft(reversed([step for step in target.split("/") if step not in ("", ".")]))
+                    raise Refused(
+                        f"The cleanup root {path} leads through a symbolic link that is not ours: {part}.",
+                        "Name the real path.",
+                        path,
+                    )
+                parts.extendleft(
+                    reversed([step for step in target.split("/") if step not in ("", ".")])
+                )
                 if target.startswith("/"):
                     os.close(fd)
                     fd, real = os.open("/", DIRECTORY), []
@@ -137,7 +87,11 @@ def open_root(path: str) -> tuple[int, str]:
         raise
     except OSError as error:
         os.close(fd)
-        raise NotUsable(f"Can't open the cleanup root {path}: {error.strerror}.", "Name an existing folder this user can read.", path) from error
+        raise NotUsable(
+            f"Can't open the cleanup root {path}: {error.strerror}.",
+            "Name an existing directory this user can read.",
+            path,
+        ) from error
     except BaseException:
         os.close(fd)
         raise
@@ -151,10 +105,10 @@ def _own_link(name: str, dir_fd: int) -> str | None:
     """
     fd = os.open(name, _PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISLNK(found.st_mode):
+        state = os.fstat(fd)
+        if not stat.S_ISLNK(state.st_mode):
             return None
-        return os.readlink("", dir_fd=fd) if found.st_uid in (0, os.geteuid()) else ""
+        return os.readlink("", dir_fd=fd) if state.st_uid in (0, os.geteuid()) else ""
     finally:
         os.close(fd)
 
@@ -162,24 +116,33 @@ def _own_link(name: str, dir_fd: int) -> str | None:
 # --- measuring ----------------------------------------------------------------------------------------------------
 
 
-def _newest(found: os.stat_result) -> int:
-    return max(found.st_mtime_ns, found.st_ctime_ns)
+def _newest(state: os.stat_result) -> int:
+    return max(state.st_mtime_ns, state.st_ctime_ns)
 
 
-def _mtime(found: os.stat_result) -> int:
-    return found.st_mtime_ns
+def _mtime(state: os.stat_result) -> int:
+    return state.st_mtime_ns
 
 
-def _ctime(found: os.stat_result) -> int:
-    return found.st_ctime_ns
+def _ctime(state: os.stat_result) -> int:
+    return state.st_ctime_ns
 
 
-def _atime(found: os.stat_result) -> int:
-    """Last use: of a file the later one of reading and writing; of a folder its last change, since listing it is no use."""
-    return found.st_mtime_ns if stat.S_ISDIR(found.st_mode) else max(found.st_atime_ns, found.st_mtime_ns)
+def _atime(state: os.stat_result) -> int:
+    """Last use: of a file the later one of reading and writing; of a directory its last change, since listing it is no use."""
+    return (
+        state.st_mtime_ns
+        if stat.S_ISDIR(state.st_mode)
+        else max(state.st_atime_ns, state.st_mtime_ns)
+    )
 
 
-STAMPS: dict[str, Callable[[os.stat_result], int]] = {"newest": _newest, "mtime": _mtime, "ctime": _ctime, "atime": _atime}
+STAMPS: dict[str, Callable[[os.stat_result], int]] = {
+    "newest": _newest,
+    "mtime": _mtime,
+    "ctime": _ctime,
+    "atime": _atime,
+}
 
 
 @dataclass(frozen=True)
@@ -187,9 +150,9 @@ class Look:
     """What a survey looks out for.
 
     :param stamp: the time of an entry that counts, nanoseconds since the epoch.
-    :param busy: identities of what is in use; None when that is not asked. C(inodes) are their inode numbers.
+    :param busy: identities of what is in use; None when that is not asked. ``inodes`` are their inode numbers.
     :param hidden: users with processes that could not be examined; None when all could.
-    :param device: st_dev, C(mount) the mount id of the root; nothing elsewhere is entered.
+    :param device: st_dev, ``mount`` the mount id of the root; nothing elsewhere is entered.
     :param fresh: stop when an entry is newer than this (nanoseconds): the unit stays anyway.
     :param moved: the unit was just renamed, so its own ctime says nothing; only its mtime counts.
     """
@@ -205,37 +168,74 @@ class Look:
     moved: bool = False
 
 
-@dataclass
 class Survey:
-    """What a unit is and holds. C(size) is the allocated bytes without files that have further links; those stand in C(linked):
-    identity to (number of links the file has, number seen here, allocated bytes). C(own) is the time of the unit itself, C(content) the
-    newest time in it, which belongs to C(content_path) (relative to the unit, empty for itself); both in nanoseconds since the epoch.
-    C(veto) says why the unit must stay."""
+    """What a unit is and holds.
 
-    name: str
-    identity: Identity
-    mode: int
-    uid: int
-    mtime_ns: int
-    own: int
-    content: int
-    content_path: str = ""
-    size: int = 0
-    files: int = 0
-    folders: int = 0
-    linked: dict[Identity, tuple[int, int, int]] = field(default_factory=dict)
-    veto: str | None = None
-    stopped: bool = False
+    ``size`` is the allocated bytes without files that have further links; those are in ``linked``: identity to (number of links the file
+    has, number seen here, allocated bytes), None without any. ``own`` is the time of the unit itself, ``content`` the newest time in it,
+    which belongs to ``content_path`` (relative to the unit, empty for itself); both in nanoseconds since the epoch. ``veto`` says why the
+    unit must stay; ``stopped`` that the survey ended early at something fresh. There may be hundreds of thousands, hence the slots.
+    """
+
+    __slots__ = (
+        "content",
+        "content_path",
+        "device",
+        "directories",
+        "files",
+        "inode",
+        "linked",
+        "mode",
+        "mtime_ns",
+        "name",
+        "own",
+        "size",
+        "stopped",
+        "uid",
+        "veto",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        identity_: Identity,
+        mode: int,
+        uid: int,
+        mtime_ns: int,
+        own: int,
+        content: int,
+    ) -> None:
+        self.name = name
+        self.device, self.inode = identity_
+        self.mode = mode
+        self.uid = uid
+        self.mtime_ns = mtime_ns
+        self.own = own
+        self.content = content
+        self.content_path = ""
+        self.size = 0
+        self.files = 0
+        self.directories = 0
+        self.linked: dict[Identity, tuple[int, int, int]] | None = None
+        self.veto: str | None = None
+        self.stopped = False
+
+    @property
+    def identity(self) -> Identity:
+        """What distinguishes it from other files."""
+        return self.device, self.inode
 
     @property
     def kind(self) -> str:
-        """C(dir), C(link), or C(file) for everything else."""
-        return "dir" if stat.S_ISDIR(self.mode) else "link" if stat.S_ISLNK(self.mode) else "file"
+        """``dir``, ``link``, or ``file`` for everything else."""
+        if stat.S_ISDIR(self.mode):
+            return "dir"
+        return "link" if stat.S_ISLNK(self.mode) else "file"
 
     @property
     def newest(self) -> int:
         """The newest time of the unit and everything in it."""
-        return max(self.own, self.content)
+        return self.own if self.own > self.content else self.content
 
     @property
     def newest_path(self) -> str:
@@ -245,7 +245,9 @@ class Survey:
     @property
     def disk_usage(self) -> int:
         """Allocated bytes as du(1) counts them: every file once, whether or not it has links elsewhere."""
-        return self.size + sum(size for _links, _seen, size in self.linked.values())
+        if self.linked is None:
+            return self.size
+        return self.size + sum(size for dummy, dummy, size in self.linked.values())
 
     def keep(self, reason: str) -> None:
         """Note the first reason to keep the unit."""
@@ -253,29 +255,84 @@ class Survey:
             self.veto = reason
 
 
+#: One object for each number that many units have in common.
+_common: dict[int, int] = {}
+
+
 def survey(parent: int, name: str, look: Look) -> Survey:
     """Look at a unit and everything in it. Reads only.
 
     :raises FileNotFoundError: it is gone. :raises Changed: it is being changed.
     """
-    found = os.lstat(name, dir_fd=parent)
-    own = look.stamp(found)
-    # Renaming a unit changes its ctime and nothing in it.
-    content = own if look.stamp is _atime else found.st_mtime_ns
-    unit = Survey(name, identity(found), found.st_mode, found.st_uid, found.st_mtime_ns, content if look.moved else own, content)
+    state = os.lstat(name, dir_fd=parent)
+    mode, uid, device = state.st_mode, state.st_uid, state.st_dev
+    own = content = mtime = state.st_mtime_ns
+    if look.stamp is _atime:
+        own = content = _atime(state)
+    elif not look.moved:
+        # Renaming a unit changes its ctime and nothing in it.
+        own = look.stamp(state)
+    if device == look.device:
+        device = look.device
+    unit = Survey(
+        name,
+        (device, state.st_ino),
+        _common.setdefault(mode, mode),
+        _common.setdefault(uid, uid),
+        mtime,
+        own,
+        content,
+    )
     if look.excluded is not None and look.excluded.match(name):
         unit.keep("excluded")
-    if is_backup(name):
+    if name[:14] == "models_backup_" and is_backup_file(name):
         unit.keep("a backup; the retention of model_backup removes it")
-    _count(unit, parent, name, "", found, look)
-    if not stat.S_ISDIR(found.st_mode) or unit.veto == MOUNT or _is_fresh(unit, look):
+    if plain(state, look):
+        size = state.st_blocks * _BLOCK
+        unit.size = _common.setdefault(size, size)
+        unit.files = 1
         return unit
-    _walk(unit, parent, name, found, look)
+    _count(unit, parent, name, "", state, look)
+    if not stat.S_ISDIR(mode) or unit.veto == MOUNT or _is_fresh(unit, look):
+        return unit
+    _walk(unit, parent, name, state, look)
     return unit
 
 
-#: Why a unit that holds a mount point stays.
-MOUNT = "holds a mount point or another filesystem"
+def plain(state: os.stat_result, look: Look) -> bool:
+    """Return whether an entry is a file of which only name and times matter: no further links, on the root's device, not in use."""
+    return (
+        state.st_nlink == 1
+        and stat.S_ISREG(state.st_mode)
+        and state.st_dev == look.device
+        and state.st_ino not in look.inodes
+        and look.hidden is None
+    )
+
+
+def survey_again(parent: int, planned: Survey, look: Look) -> Survey:
+    """Look at a unit that was moved since. Returns the same survey when it is a plain file in which nothing changed.
+
+    Raises like survey.
+    """
+    if planned.directories == 0 and planned.veto is None and look.stamp is not _atime:
+        state = os.lstat(planned.name, dir_fd=parent)
+        if unchanged(planned, state) and plain(state, look):
+            return planned
+    return survey(parent, planned.name, look)
+
+
+def unchanged(planned: Survey, state: os.stat_result) -> bool:
+    """Return whether a file is still the one that was surveyed: same identity, type, permissions, owner, mtime and size on disk."""
+    return (
+        state.st_ino == planned.inode
+        and state.st_dev == planned.device
+        and state.st_mode == planned.mode
+        and state.st_uid == planned.uid
+        and state.st_mtime_ns == planned.mtime_ns
+        and state.st_blocks * _BLOCK == planned.size
+        and planned.linked is None
+    )
 
 
 def _is_fresh(unit: Survey, look: Look) -> bool:
@@ -283,64 +340,64 @@ def _is_fresh(unit: Survey, look: Look) -> bool:
     return unit.stopped
 
 
-def _count(unit: Survey, fd: int, name: str, where: str, found: os.stat_result, look: Look) -> None:
+def _count(unit: Survey, fd: int, name: str, where: str, state: os.stat_result, look: Look) -> None:
     """Add one entry to the unit's numbers and check it against what protects a unit."""
-    mode = found.st_mode
-    size = found.st_blocks * _BLOCK
+    mode = state.st_mode
+    size = state.st_blocks * _BLOCK
     if stat.S_ISDIR(mode):
-        unit.folders += 1
+        unit.directories += 1
         unit.size += size
     else:
         unit.files += 1
-        if found.st_nlink > 1:
-            seen = unit.linked.get(identity(found), (0, 0, 0))[1]
-            unit.linked[identity(found)] = (found.st_nlink, seen + 1, size)
+        if state.st_nlink > 1:
+            if unit.linked is None:
+                unit.linked = {}
+            seen = unit.linked.get(identity(state), (0, 0, 0))[1]
+            unit.linked[identity(state)] = (state.st_nlink, seen + 1, size)
         else:
             unit.size += size
-    # In an overlay only folders have its st_dev; files have one for each layer.
-    if found.st_dev != look.device and (stat.S_ISDIR(mode) or look.mount is None or _ask_mount(fd, os.fsencode(name), _NOFOLLOW) != look.mount):
+    # In an overlay only directories have its st_dev; files have one for each layer.
+    if state.st_dev != look.device and (
+        stat.S_ISDIR(mode) or look.mount is None or entry_mount_id(fd, name) != look.mount
+    ):
         unit.keep(MOUNT)
     if look.busy is not None and unit.veto is None:
-        if (found.st_dev, found.st_ino) in look.busy:
-            unit.keep(f"in use: {where or 'itself'} is open, mapped, locked or a process's folder")
+        if (state.st_dev, state.st_ino) in look.busy:
+            unit.keep(
+                f"in use: {where or 'itself'} is open, mapped, locked or a process's directory"
+            )
         elif stat.S_ISSOCK(mode) and socket_alive(fd, name):
             unit.keep(f"in use: {where or 'itself'} is a socket that a process listens on")
-        elif look.hidden is not None and found.st_uid in look.hidden:
-            unit.keep(f"may be in use: {where or 'itself'} belongs to user {found.st_uid}, whose processes this user can't examine")
+        elif look.hidden is not None and state.st_uid in look.hidden:
+            unit.keep(
+                f"may be in use: {where or 'itself'} belongs to user {state.st_uid}, whose processes this user can't examine"
+            )
 
 
-def _open_checked(name: str, parent: int, expected: Identity, where: str) -> int:
-    fd = open_directory(name, parent)
-    if identity(os.fstat(fd)) != expected:
-        os.close(fd)
-        raise Changed(f"{where} was replaced while it was read")
-    return fd
-
-
-def _walk(unit: Survey, parent: int, name: str, found: os.stat_result, look: Look) -> None:
+def _walk(unit: Survey, parent: int, name: str, state: os.stat_result, look: Look) -> None:
     stack: list[tuple[Identity, list[tuple[str, Identity]]]] = []
     path: list[str] = []
     try:
-        fd = _open_checked(name, parent, identity(found), name)
+        fd = open_checked(name, parent, identity(state), name)
     except PermissionError:
         unit.keep("can't be read by this user")
         return
     try:
-        stack.append((identity(found), _list(unit, fd, path, look)))
+        stack.append((identity(state), _list(unit, fd, path, look)))
         while stack and not unit.stopped:
-            waiting = stack[-1][1]
-            if not waiting:
+            pending = stack[-1][1]
+            if not pending:
                 stack.pop()
                 if not stack:
                     break
-                fd = _climb(fd, stack[-1][0], "/".join(path))
+                fd = climb(fd, stack[-1][0], "/".join(path))
                 path.pop()
                 continue
-            child, expected = waiting.pop()
+            child, expected = pending.pop()
             path.append(child)
             where = "/".join(path)
             try:
-                inner = _open_checked(child, fd, expected, where)
+                inner = open_checked(child, fd, expected, where)
             except PermissionError:
                 unit.keep(f"{where} can't be read by this user")
                 path.pop()
@@ -359,62 +416,58 @@ def _walk(unit: Survey, parent: int, name: str, found: os.stat_result, look: Loo
         os.close(fd)
 
 
-def _climb(fd: int, expected: Identity, where: str) -> int:
-    """Return the descriptor of the folder above; closes C(fd) when that is where we came from."""
-    above = open_directory("..", fd)
-    if identity(os.fstat(above)) != expected:
-        os.close(above)
-        raise Changed(f"{where} was moved while it was read")
-    os.close(fd)
-    return above
-
-
 def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str, Identity]]:
-    """Count the entries of the open folder; return its subfolders that may be entered."""
+    """Count the entries of the open directory; return its subdirectories that may be entered."""
     if look.mount is not None and mount_id(fd) != look.mount:
         unit.keep(MOUNT)
         return []
     prefix = "/".join(path) + "/" if path else ""
     excluded, inodes, hidden, device = look.excluded, look.inodes, look.hidden, look.device
     stamp, regular = None if look.stamp is _newest else look.stamp, stat.S_ISREG
-    folders: list[tuple[str, Identity]] = []
+    directories: list[tuple[str, Identity]] = []
     files = blocks = 0
     with os.scandir(fd) as entries:
         for entry in entries:
             name = entry.name
             try:
-                found = entry.stat(follow_symlinks=False)
+                state = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            # What is frequent is done here, without calls.
-            time = found.st_ctime_ns
+            # What is frequent is done here without calls.
+            time = state.st_ctime_ns
             if stamp is not None:
-                time = stamp(found)
-            elif found.st_mtime_ns > time:
-                time = found.st_mtime_ns
+                time = stamp(state)
+            elif state.st_mtime_ns > time:
+                time = state.st_mtime_ns
             if time > unit.content:
                 unit.content, unit.content_path = time, prefix + name
             if excluded is not None and excluded.match(name):
                 unit.keep(f"holds {prefix}{name}, which is excluded")
-            if name[:14] == "models_backup_" and is_backup(name):
+            if name[:14] == "models_backup_" and is_backup_file(name):
                 unit.keep(f"holds the backup {prefix}{name}")
-            if found.st_nlink == 1 and regular(found.st_mode) and found.st_dev == device and found.st_ino not in inodes and hidden is None:
+            if (
+                state.st_nlink == 1
+                and regular(state.st_mode)
+                and state.st_dev == device
+                and state.st_ino not in inodes
+                and hidden is None
+            ):
                 files += 1
-                blocks += found.st_blocks
+                blocks += state.st_blocks
                 continue
-            _count(unit, fd, name, prefix + name, found, look)
-            if stat.S_ISDIR(found.st_mode) and found.st_dev == device:
-                folders.append((name, identity(found)))
+            _count(unit, fd, name, prefix + name, state, look)
+            if stat.S_ISDIR(state.st_mode) and state.st_dev == device:
+                directories.append((name, identity(state)))
     unit.files += files
     unit.size += blocks * _BLOCK
-    return [] if _is_fresh(unit, look) else folders
+    return [] if _is_fresh(unit, look) else directories
 
 
 def socket_alive(fd: int, name: str) -> bool:
-    """Say whether a process has bound the socket C(name) in the open folder, in any network namespace.
+    """Return whether a process has bound the socket ``name`` in the open directory, in any network namespace.
 
     A datagram socket that connects to a stream socket is refused with EPROTOTYPE before the owner notices anything, and connecting
-    to a datagram socket sends nothing; ECONNREFUSED is the kernel's word for a socket without owner (unix(7)). Anything else counts as alive.
+    to a datagram socket sends nothing; ECONNREFUSED is the kernel's error for a socket without owner (unix(7)). Anything else counts as alive.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         probe.setblocking(False)
@@ -423,94 +476,3 @@ def socket_alive(fd: int, name: str) -> bool:
         except OSError as error:
             return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
     return True
-
-
-# --- removing -----------------------------------------------------------------------------------------------------
-
-
-def remove(parent: int, name: str, device: int, mount: int | None) -> list[str]:
-    """Remove a unit and everything in it; return what could not be removed, and why (at most 5 lines), empty when all is gone.
-
-    Goes on after an entry that resists, so that as much as possible is freed; never enters another filesystem or mount.
-    """
-    problems: list[str] = []
-    for _attempt in range(3):  # a process that still holds a folder open may add to it while we empty it
-        problems = []
-        try:
-            _remove(parent, name, device, mount, problems)
-        except FileNotFoundError:
-            pass
-        except (OSError, Changed) as error:
-            problems.append(str(error))
-        if not any(os.strerror(errno.ENOTEMPTY) in problem for problem in problems):
-            break
-    return problems[:5]
-
-
-def _remove(parent: int, name: str, device: int, mount: int | None, problems: list[str]) -> None:
-    found = os.lstat(name, dir_fd=parent)
-    if not stat.S_ISDIR(found.st_mode):
-        os.unlink(name, dir_fd=parent)
-        return
-    path = [name]
-    fd = _open_checked(name, parent, identity(found), name)
-    try:
-        stack = [(identity(found), _empty(fd, path, device, mount, problems))]
-        while True:
-            waiting = stack[-1][1]
-            if waiting:
-                child, expected = waiting.pop()
-                path.append(child)
-                try:
-                    inner = _open_checked(child, fd, expected, "/".join(path))
-                except (OSError, Changed) as error:
-                    problems.append(f"{'/'.join(path)}: {error.strerror if isinstance(error, OSError) else error}")
-                    path.pop()
-                    continue
-                os.close(fd)
-                fd = inner
-                stack.append((expected, _empty(fd, path, device, mount, problems)))
-                continue
-            stack.pop()
-            if not stack:
-                break
-            fd = _climb(fd, stack[-1][0], "/".join(path))
-            _rmdir(path[-1], fd, path, problems)
-            path.pop()
-    finally:
-        os.close(fd)
-    _rmdir(name, parent, path, problems)
-
-
-def _rmdir(name: str, fd: int, path: list[str], problems: list[str]) -> None:
-    try:
-        os.rmdir(name, dir_fd=fd)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        problems.append(f"{'/'.join(path)}: {error.strerror}")
-
-
-def _empty(fd: int, path: list[str], device: int, mount: int | None, problems: list[str]) -> list[tuple[str, Identity]]:
-    """Unlink what is no folder in the open folder; return its subfolders."""
-    here = os.fstat(fd)
-    if here.st_dev != device or (mount is not None and mount_id(fd) != mount):
-        problems.append(f"{'/'.join(path)}: a mount point")
-        return []
-    if here.st_mode & 0o700 != 0o700 and here.st_uid == os.geteuid() != 0:
-        with contextlib.suppress(OSError):
-            os.fchmod(fd, 0o700)  # caches make their folders read-only; their owner may remove them all the same
-    folders = []
-    with os.scandir(fd) as scan:
-        entries = list(scan)  # some filesystems lose their place when entries go while they are listed
-    for entry in entries:
-        try:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append((entry.name, identity(entry.stat(follow_symlinks=False))))
-            else:
-                os.unlink(entry.name, dir_fd=fd)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            problems.append(f"{'/'.join(path)}/{entry.name}: {error.strerror}")
-    return folders

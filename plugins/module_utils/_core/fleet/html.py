@@ -10,10 +10,10 @@ from html import escape
 from typing import Any
 
 from .. import verdict
-from ..fsutil import human_duration, human_size
+from ..system.text import human_duration, human_size
 from . import report as fleet
 
-_WORDS = {verdict.PASS: "ok", fleet.NO_DATA: "no data", verdict.SKIPPED: "not run"}
+_LABELS = {verdict.PASS: "ok", fleet.NO_DATA: "no data", verdict.SKIPPED: "not run"}
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5b6675;--line:#dfe4ea;--page:#f6f7f9;--card:#fff;
@@ -40,7 +40,7 @@ code{font-size:.85rem;overflow-wrap:anywhere}ul{margin:.3rem 0;padding-left:1.2r
 
 
 def _state(status: str) -> str:
-    return f'<span class="s {escape(status)}">{escape(_WORDS.get(status, status))}</span>'
+    return f'<span class="s {escape(status)}">{escape(_LABELS.get(status, status))}</span>'
 
 
 def _tile(value: str, what: str) -> str:
@@ -49,12 +49,18 @@ def _tile(value: str, what: str) -> str:
 
 def _phase_cell(phase: Mapping[str, Any]) -> str:
     took = "" if phase["duration"] is None else f" {human_duration(phase['duration'])}"
-    return f"<td>{_state(phase['status'])}{escape(took)}<small>{escape(phase['message'])}</small></td>"
+    return (
+        f"<td>{_state(phase['status'])}{escape(took)}<small>{escape(phase['message'])}</small></td>"
+    )
 
 
 def _host_row(number: int, entry: Mapping[str, Any]) -> str:
     score = "" if entry["health_score"] is None else f"{entry['health_score']:g}"
-    advice = "" if entry["recommendation"] == "none" else f"<small>recommended: {escape(entry['recommendation'])}</small>"
+    advice = (
+        ""
+        if entry["recommendation"] == "none"
+        else f"<small>recommended: {escape(entry['recommendation'])}</small>"
+    )
     cells = "".join(_phase_cell(phase) for phase in entry["phases"])
     took = human_duration(entry["duration"]) if entry["duration"] else ""
     notes = "".join(f"<small>{escape(note)}</small>" for note in entry["notes"])
@@ -82,7 +88,9 @@ def _backups(report: Mapping[str, Any]) -> str:
             size = human_size(float(made.get("size") or 0))
             path, digest = escape(str(made.get("path", ""))), escape(str(made.get("sha256", "")))
             where = f"<td><code>{path}</code><small>sha256 {digest}</small></td>"
-            rows.append(f"<tr><td><b>{escape(entry['host'])}</b></td>{where}<td class='n'>{escape(size)}</td><td>{proof}</td></tr>")
+            rows.append(
+                f"<tr><td><b>{escape(entry['host'])}</b></td>{where}<td class='n'>{escape(size)}</td><td>{proof}</td></tr>"
+            )
     if not rows:
         return ""
     head = "<tr><th>Host</th><th>Backup</th><th>Size</th><th>Verified</th></tr>"
@@ -94,14 +102,22 @@ def render(report: Mapping[str, Any]) -> str:
     summary = report["summary"]
     title = escape(report["title"])
     tiles = [_tile(str(summary["hosts"]), "hosts targeted")]
-    tiles += [_tile(str(count), _WORDS.get(state, state)) for state, count in summary["states"].items() if count]
+    tiles += [
+        _tile(str(count), _LABELS.get(state, state))
+        for state, count in summary["states"].items()
+        if count
+    ]
     if summary["score_min"] is not None:
         tiles.append(_tile(f"{summary['score_min']:g}", "lowest health score"))
-    tiles += [_tile(str(summary["backups_verified"]), "verified backups"), _tile(human_size(summary["freed_bytes"]), "freed")]
+    tiles += [
+        _tile(str(summary["backups_verified"]), "verified backups"),
+        _tile(human_size(summary["freed_bytes"]), "freed"),
+    ]
     heat = ""
     if len(report["hosts"]) > 12:
         squares = "".join(
-            f'<a href="#h{i}" class="{escape(e["status"])}" title="{escape(e["host"])}: {escape(e["status"])}"></a>' for i, e in enumerate(report["hosts"])
+            f'<a href="#h{i}" class="{escape(e["status"])}" title="{escape(e["host"])}: {escape(e["status"])}"></a>'
+            for i, e in enumerate(report["hosts"])
         )
         heat = f'<h2>All hosts at a glance</h2><div class="heat">{squares}</div>'
     errors = "".join(f'<p class="error">{escape(error)}</p>' for error in report["errors"])
@@ -109,7 +125,9 @@ def render(report: Mapping[str, Any]) -> str:
     if summary["do_not_schedule"]:
         avoid = f"<h2>Give no work to these hosts</h2><code>{escape(','.join(summary['do_not_schedule']))}</code>"
     phases = [phase.upper() if phase == "gpu" else phase.capitalize() for phase in report["phases"]]
-    heads = "".join(f"<th>{escape(name)}</th>" for name in ("Host", "State", "Score", *phases, "Time"))
+    heads = "".join(
+        f"<th>{escape(name)}</th>" for name in ("Host", "State", "Score", *phases, "Time")
+    )
     rows = "".join(_host_row(i, entry) for i, entry in enumerate(report["hosts"]))
     mode = " (check mode: nothing was changed)" if report["check_mode"] else ""
     return (

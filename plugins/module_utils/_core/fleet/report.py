@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The fleet report: what the phases of a maintenance run left on every targeted host, in one document.
 
-Input are the registered results of the phases; hosts that gave none are part of the report too. The same rules that decide
-whether a phase runs on a host live here, so that the report's reason for a skipped phase and the role's conditions agree.
+Input are the registered results of the phases; hosts that gave none are part of the report too.
 """
 
 from __future__ import annotations
@@ -13,20 +12,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import verdict
-from ..fsutil import human_count, human_duration, human_size
 from ..installed import compare
+from ..maintenance import plan
+from ..maintenance.options import MaintenanceOptions
 from ..output import human
+from ..system.text import human_count, human_duration, human_size
 from .stats import percentile
 
-#: The phases in their order. Cleanup comes last and only after the backup is safe.
-PHASES = ("health", "gpu", "backup", "cleanup")
+#: The phases in their order.
+PHASES = plan.PHASES.names
 
 FAILED = "failed"
 UNREACHABLE = "unreachable"
 HELD = "held"
 NO_DATA = "no_data"
 #: All states of a phase or host, best first.
-STATES = (verdict.SKIPPED, verdict.PASS, verdict.WARNING, verdict.CRITICAL, HELD, NO_DATA, FAILED, UNREACHABLE)
+STATES = (
+    verdict.SKIPPED,
+    verdict.PASS,
+    verdict.WARNING,
+    verdict.CRITICAL,
+    HELD,
+    NO_DATA,
+    FAILED,
+    UNREACHABLE,
+)
 #: States in which a phase did not do its job, whatever the verdict.
 BROKEN = frozenset({FAILED, UNREACHABLE, HELD, NO_DATA})
 #: How many problems a host's entry names; the rest is counted.
@@ -41,23 +51,16 @@ def worst(states: Iterable[str]) -> str:
     return max(states, key=STATES.index, default=verdict.SKIPPED)
 
 
-def phase_failed(result: Result | None) -> bool:
-    """Say whether a registered result means that the phase did not do its job."""
-    return bool(result and (result.get("failed") or result.get("unreachable")))
-
-
-def _skip_reason(phase: str, earlier: Mapping[str, str], held: str) -> tuple[str, str]:
-    """Return state and reason of a phase that Ansible skipped."""
-    if UNREACHABLE in earlier.values():
-        return verdict.SKIPPED, "not run: the host can't be reached"
-    if held:
-        return HELD, held
-    if phase == "cleanup" and earlier.get("backup") == FAILED:
-        return verdict.SKIPPED, "not run: the backup failed, and cleanup never runs without it"
-    broken = [name for name, state in earlier.items() if state == FAILED]
-    if broken:
-        return verdict.SKIPPED, f"not run: {broken[0]} failed and continue_on_error is off"
-    return verdict.SKIPPED, "switched off"
+def _skip_reason(
+    phase: str, result: Result, earlier: Mapping[str, Result | None], held: str
+) -> plan.Skip:
+    """Return why a phase was skipped: what its result says or, in playbooks of other people, what the rule says."""
+    if isinstance(result.get("skip"), Mapping):
+        return plan.Skip(str(result["skip"]["code"]), str(result["skip"]["text"]))
+    everything_on = MaintenanceOptions.from_mapping({})
+    return plan.decide(phase, everything_on, earlier, held) or plan.Skip(
+        plan.SWITCHED_OFF, "switched off"
+    )
 
 
 def _backup_message(result: Result) -> str:
@@ -91,7 +94,11 @@ def _judged_message(result: Result) -> str:
 
 def problems_of(result: Result) -> list[str]:
     """Return the messages of the checks that did not pass, worst first, in the checks' own order within a status."""
-    checks = [check for check in result.get("checks") or [] if check.get("status") not in (verdict.PASS, verdict.SKIPPED)]
+    checks = [
+        check
+        for check in result.get("checks") or []
+        if check.get("status") not in (verdict.PASS, verdict.SKIPPED)
+    ]
     checks.sort(key=lambda check: -verdict.STATUSES.index(check.get("status", verdict.UNKNOWN)))
     return [str(check.get("message")) for check in checks]
 
@@ -99,19 +106,34 @@ def problems_of(result: Result) -> list[str]:
 _MESSAGES = {"backup": _backup_message, "cleanup": _cleanup_message}
 
 
-def phase_entry(phase: str, result: Result | None, earlier: Mapping[str, str], held: str, check_mode: bool) -> dict[str, Any]:
+def phase_entry(
+    phase: str,
+    result: Result | None,
+    earlier: Mapping[str, Result | None],
+    held: str,
+    check_mode: bool,
+) -> dict[str, Any]:
     """Return what the report says of one phase on one host: C(phase status message duration changed).
 
-    :param earlier: states of the phases before it on this host. :param held: why the host was held back, or empty.
+    :param earlier: results of the phases before it on this host.
+    :param held: why the host was held back, or empty.
     C(duration) is in seconds of the node, None where the phase did not run.
     """
     entry: dict[str, Any] = {"phase": phase, "duration": None, "changed": False}
     if result is None:
-        if UNREACHABLE in earlier.values():
-            return {**entry, "status": verdict.SKIPPED, "message": "not run: the host can't be reached"}
+        if any(before and before.get("unreachable") for before in earlier.values()):
+            return {
+                **entry,
+                "status": verdict.SKIPPED,
+                "message": "not run: the host can't be reached",
+            }
         return {**entry, "status": NO_DATA, "message": "the run gave no result for this host"}
     if result.get("unreachable"):
-        return {**entry, "status": UNREACHABLE, "message": str(result.get("msg") or "host can't be reached")}
+        return {
+            **entry,
+            "status": UNREACHABLE,
+            "message": str(result.get("msg") or "host can't be reached"),
+        }
     entry["duration"] = result.get("duration")
     if result.get("failed"):
         message = str(result.get("msg") or "the module failed without a message")
@@ -119,26 +141,37 @@ def phase_entry(phase: str, result: Result | None, earlier: Mapping[str, str], h
             return {**entry, "status": verdict.WARNING, "message": f"would fail: {message}"}
         return {**entry, "status": FAILED, "message": message}
     if result.get("skipped"):
-        state, reason = _skip_reason(phase, earlier, held)
-        return {**entry, "duration": None, "status": state, "message": reason}
+        skip = _skip_reason(phase, result, earlier, held)
+        state = HELD if skip.code == plan.HELD else verdict.SKIPPED
+        return {**entry, "duration": None, "status": state, "message": skip.text}
     message = _MESSAGES.get(phase, _judged_message)(result)
     status = result.get("status")
-    return {**entry, "status": status if status in STATES else verdict.PASS, "message": message, "changed": bool(result.get("changed"))}
+    return {
+        **entry,
+        "status": status if status in STATES else verdict.PASS,
+        "message": message,
+        "changed": bool(result.get("changed")),
+    }
 
 
-def host_entry(host: str, results: Mapping[str, Result | None], held: str = "", check_mode: bool = False, version: str = "") -> dict[str, Any]:
+def host_entry(
+    host: str,
+    results: Mapping[str, Result | None],
+    held: str = "",
+    check_mode: bool = False,
+    version: str = "",
+) -> dict[str, Any]:
     """Return the report's entry of one host from its phases' registered results (None = there is none).
 
     :param version: the collection's version of the agent, to compare the node's with.
     """
     entries: list[dict[str, Any]] = []
-    earlier: dict[str, str] = {}
+    earlier: dict[str, Result | None] = {}
     for phase in PHASES:
         if phase not in results:
             continue
-        entry = phase_entry(phase, results[phase], earlier, held, check_mode)
-        earlier[phase] = entry["status"]
-        entries.append(entry)
+        entries.append(phase_entry(phase, results[phase], earlier, held, check_mode))
+        earlier[phase] = results[phase]
     health, gpu = results.get("health") or {}, results.get("gpu") or {}
     backup, cleanup = results.get("backup") or {}, results.get("cleanup") or {}
     problems = problems_of(health) + problems_of(gpu)
@@ -146,26 +179,51 @@ def host_entry(host: str, results: Mapping[str, Result | None], held: str = "", 
     return {
         "host": host,
         "hostname": health.get("hostname") or gpu.get("hostname") or "",
-        "status": worst(earlier.values()),
+        "status": worst(entry["status"] for entry in entries),
         "phases": entries,
-        "health_score": (health.get("summary") or {}).get("health_score"),
+        "health_score": _score(health, gpu),
         "recommendation": _recommendation(health, gpu),
         "gpus": len(gpu.get("gpus") or []),
         "problems": problems[:PROBLEMS],
         "problems_total": len(problems),
         "agent_version": str(health.get("agent_version") or ""),
-        "notes": [note for note in [compare(str(health.get("agent_version") or ""), version)] if note],
-        "backup": {name: made[name] for name in ("path", "size", "sha256", "verified", "created") if name in made},
+        "notes": [
+            note for note in [compare(str(health.get("agent_version") or ""), version)] if note
+        ],
+        "backup": {
+            name: made[name]
+            for name in ("path", "size", "sha256", "verified", "created")
+            if name in made
+        },
         "freed_bytes": int(cleanup.get("freed_bytes") or 0),
         "duration": round(sum(entry["duration"] or 0 for entry in entries), 3),
     }
+
+
+def _score(health: Result, gpu: Result) -> float | None:
+    """Return a host's health score, in which every check counts once.
+
+    Where the health phase left the GPUs to the GPU phase, it is made from the checks of both.
+    """
+    summary = health.get("summary") or {}
+    if not plan.left_gpus(health) or not gpu.get("summary"):
+        return summary.get("health_score")
+    counts = (
+        int(summary.get(count) or 0) + int(gpu["summary"].get(count) or 0)
+        for count in ("passed", "warnings", "failed")
+    )
+    return verdict.score(*counts)
 
 
 def _recommendation(health: Result, gpu: Result) -> str:
     given = health.get("recommendation")
     if isinstance(given, Mapping):
         given = given.get("action")
-    actions = [str(check.get("action", "none")) for check in gpu.get("checks") or [] if check.get("status") == verdict.CRITICAL]
+    actions = [
+        str(check.get("action", "none"))
+        for check in gpu.get("checks") or []
+        if check.get("status") == verdict.CRITICAL
+    ]
     known = [action for action in [str(given or "none"), *actions] if action in verdict.ACTIONS]
     return max(known, key=verdict.ACTIONS.index, default="none")
 
@@ -175,8 +233,13 @@ def _unfit(entry: Mapping[str, Any]) -> bool:
 
     A pending kernel update recommends a reboot, too, but as a warning; that host can go on working.
     """
-    sick = any(phase["phase"] in ("health", "gpu") and phase["status"] == verdict.CRITICAL for phase in entry["phases"])
-    return entry["status"] == UNREACHABLE or (sick and entry["recommendation"] in ("drain", "reboot", "reset_gpu"))
+    sick = any(
+        phase["phase"] in ("health", "gpu") and phase["status"] == verdict.CRITICAL
+        for phase in entry["phases"]
+    )
+    return entry["status"] == UNREACHABLE or (
+        sick and entry["recommendation"] in ("drain", "reboot", "reset_gpu")
+    )
 
 
 def assemble(
@@ -201,10 +264,25 @@ def assemble(
     :return: C(version title timestamp check_mode phases left_out hosts summary failed_hosts errors status exit_code), plain JSON data.
         C(failed_hosts) are those whose phases did not do their job, or whose verdict is at least C(fail_on).
     """
-    left_out = [phase for phase in phases if tags and all(lookup(host, phase) is None for host in hosts)]
+    left_out = [
+        phase for phase in phases if tags and all(lookup(host, phase) is None for host in hosts)
+    ]
     phases = [phase for phase in phases if phase not in left_out]
-    entries = [host_entry(host, {phase: lookup(host, phase) for phase in phases}, (held or {}).get(host, ""), check_mode, version) for host in hosts]
-    failed = [entry["host"] for entry in entries if not phases or entry["status"] in BROKEN or verdict.fails(entry["status"], fail_on)]
+    entries = [
+        host_entry(
+            host,
+            {phase: lookup(host, phase) for phase in phases},
+            (held or {}).get(host, ""),
+            check_mode,
+            version,
+        )
+        for host in hosts
+    ]
+    failed = [
+        entry["host"]
+        for entry in entries
+        if not phases or entry["status"] in BROKEN or verdict.fails(entry["status"], fail_on)
+    ]
     states = {state: sum(1 for entry in entries if entry["status"] == state) for state in STATES}
     errors = []
     if not entries:
@@ -213,9 +291,15 @@ def assemble(
         errors.append("No phase ran: the tags leave all of them out.")
     elif states[UNREACHABLE] == len(entries):
         errors.append(f"None of the {len(entries)} targeted hosts could be reached.")
-    scores = [float(entry["health_score"]) for entry in entries if entry["health_score"] is not None]
+    scores = [
+        float(entry["health_score"]) for entry in entries if entry["health_score"] is not None
+    ]
     broken = bool(errors) or any(entry["status"] in BROKEN for entry in entries)
-    status = verdict.CRITICAL if broken or states[verdict.CRITICAL] else worst(entry["status"] for entry in entries)
+    status = (
+        verdict.CRITICAL
+        if broken or states[verdict.CRITICAL]
+        else worst(entry["status"] for entry in entries)
+    )
     return {
         "version": 1,
         "title": title,
@@ -248,22 +332,30 @@ def brake(results: Iterable[Iterable[Result | None]], limit: float) -> str:
     """
     started = [[result for result in host if result is not None] for host in results]
     started = [host for host in started if host]
-    failed = sum(1 for host in started if any(phase_failed(result) for result in host))
+    failed = sum(1 for host in started if any(plan.phase_failed(result) for result in host))
     if started and 100.0 * failed / len(started) > limit:
-        return f"held back: {failed} of {len(started)} hosts failed, more than the {limit:g} % allowed"
+        return (
+            f"held back: {failed} of {len(started)} hosts failed, more than the {limit:g} % allowed"
+        )
     return ""
 
 
 def troubles(entry: Mapping[str, Any]) -> list[str]:
     """Return what went wrong on one host, a line per phase that did not pass."""
-    bad = [phase for phase in entry["phases"] if phase["status"] not in (verdict.PASS, verdict.SKIPPED)]
+    bad = [
+        phase for phase in entry["phases"] if phase["status"] not in (verdict.PASS, verdict.SKIPPED)
+    ]
     return [f"{phase['phase']} {phase['status']}: {phase['message']}" for phase in bad]
 
 
 def attention(report: Mapping[str, Any]) -> dict[str, str]:
     """Return why each of the C(failed_hosts) needs attention, in one line."""
     failed = set(report["failed_hosts"])
-    return {entry["host"]: "; ".join(troubles(entry) or report["errors"]) for entry in report["hosts"] if entry["host"] in failed}
+    return {
+        entry["host"]: "; ".join(troubles(entry) or report["errors"])
+        for entry in report["hosts"]
+        if entry["host"] in failed
+    }
 
 
 _MARKS = {verdict.PASS: "ok", verdict.SKIPPED: "-", NO_DATA: "no data"}
@@ -275,14 +367,24 @@ def table(report: Mapping[str, Any]) -> list[str]:
     header = ["HOST", "STATE", "SCORE", *(phase.upper() for phase in phases), "TIME"]
     rows = [header]
     for entry in report["hosts"]:
-        cells = [entry["host"], entry["status"], "" if entry["health_score"] is None else f"{entry['health_score']:g}"]
+        cells = [
+            entry["host"],
+            entry["status"],
+            "" if entry["health_score"] is None else f"{entry['health_score']:g}",
+        ]
         for phase in entry["phases"]:
             mark = _MARKS.get(phase["status"], phase["status"])
-            cells.append(mark if phase["duration"] is None else f"{mark} {human_duration(phase['duration'])}")
+            cells.append(
+                mark if phase["duration"] is None else f"{mark} {human_duration(phase['duration'])}"
+            )
         rows.append([*cells, human_duration(entry["duration"]) if entry["duration"] else ""])
     lines = human.table(rows, rule=True)
-    lines += [f"{entry['host']}: {trouble}" for entry in report["hosts"] for trouble in troubles(entry)]
-    lines += [f"{entry['host']}: note: {note}" for entry in report["hosts"] for note in entry["notes"]]
+    lines += [
+        f"{entry['host']}: {trouble}" for entry in report["hosts"] for trouble in troubles(entry)
+    ]
+    lines += [
+        f"{entry['host']}: note: {note}" for entry in report["hosts"] for note in entry["notes"]
+    ]
     if report["left_out"]:
         lines.append(f"left out by tags: {', '.join(report['left_out'])}")
     return [*lines, *report["errors"], headline(report)]
@@ -291,6 +393,11 @@ def table(report: Mapping[str, Any]) -> list[str]:
 def headline(report: Mapping[str, Any]) -> str:
     """Return the whole run in one line."""
     summary = report["summary"]
-    states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in summary["states"].items() if count)
+    states = ", ".join(
+        f"{count} {state.replace('_', ' ')}" for state, count in summary["states"].items() if count
+    )
     text = f"{report['title']}: {report['status'].upper()} - {human_count(summary['hosts'], 'host')} ({states or 'none'})"
-    return text + f", {human_count(summary['backups_verified'], 'verified backup')}, {human_size(summary['freed_bytes'])} freed"
+    return (
+        text
+        + f", {human_count(summary['backups_verified'], 'verified backup')}, {human_size(summary['freed_bytes'])} freed"
+    )

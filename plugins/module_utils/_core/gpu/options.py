@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from ..errors import OptionError
-from ..options import FAIL_ON, TEXTFILE, Option, OptionSet
+from ..options import ReportOptions, option
 
 #: What an override of an Xid can say.
 XID_LEVELS = ("ignore", "warning", "critical")
@@ -21,7 +21,9 @@ def _check_overrides(value: dict[Any, Any]) -> str | None:
         if not str(code).isdecimal():
             return f"{code!r} is not an Xid number"
         if level not in XID_LEVELS:
-            return f"the level of Xid {code} is {level!r}, but must be one of {', '.join(XID_LEVELS)}"
+            return (
+                f"the level of Xid {code} is {level!r}, but must be one of {', '.join(XID_LEVELS)}"
+            )
     return None
 
 
@@ -31,39 +33,64 @@ def _check_log_source(value: str) -> str | None:
     return f"it must be one of {', '.join(LOG_SOURCES)}, or the absolute path of a log file"
 
 
-class GpuOptions(OptionSet):
+class GpuOptions(ReportOptions):
     """Checked options of the GPU part; the table is documented in the module gpu_health."""
 
-    TABLE = (
-        Option("expected_count", type="int", minimum=0, help="Number of GPUs this node must have."),
-        Option("temperature_warning", type="float", minimum=0, maximum=200, env=("TEMP_THRESHOLD",), help="Warn above this core temperature in °C."),
-        Option("temperature_critical", type="float", minimum=0, maximum=200, help="Critical above this core temperature in °C."),
-        Option(
-            "memory_warning",
-            type="float",
-            default=90,
-            minimum=0,
-            maximum=100,
-            env=("MEMORY_THRESHOLD",),
-            help="Warn above this share of memory in use in percent; 0 never.",
-        ),
-        Option(
-            "power_warning",
-            type="float",
-            default=95,
-            minimum=0,
-            maximum=200,
-            env=("POWER_THRESHOLD",),
-            help="Warn above this share of the power limit in percent; 0 never.",
-        ),
-        Option("metrics_csv", type="path", env=("METRICS_FILE",), help="CSV file to append one row per GPU to."),
-        TEXTFILE,
-        Option("timeout", type="float", default=30, minimum=0.5, maximum=600, help="Seconds for all questions to the driver together."),
-        Option("xid_window", type="int", default=86400, minimum=1, help="Seconds to look back in the kernel log, never beyond the last boot."),
-        Option("xid_overrides", type="dict", check=_check_overrides, help="Xid number -> ignore, warning or critical."),
-        Option("log_source", default="auto", check=_check_log_source, help="auto, journal, dmesg, none, or the path of a log file."),
-        Option("backend", choices=("auto", "nvml", "nvidia_smi"), default="auto", help="How to ask the driver."),
-        FAIL_ON,
+    expected_count: int | None = option(
+        type="int", minimum=0, help="Number of GPUs this node must have."
+    )
+    temperature_warning: float | None = option(
+        type="float",
+        minimum=0,
+        maximum=200,
+        env=("TEMP_THRESHOLD",),
+        help="Warn above this core temperature in °C.",
+    )
+    temperature_critical: float | None = option(
+        type="float", minimum=0, maximum=200, help="Critical above this core temperature in °C."
+    )
+    memory_warning: float = option(
+        type="float",
+        default=90,
+        minimum=0,
+        maximum=100,
+        env=("MEMORY_THRESHOLD",),
+        help="Warn above this share of memory in use in percent; 0 never.",
+    )
+    power_warning: float = option(
+        type="float",
+        default=95,
+        minimum=0,
+        maximum=200,
+        env=("POWER_THRESHOLD",),
+        help="Warn above this share of the power limit in percent; 0 never.",
+    )
+    metrics_csv: str | None = option(
+        type="path", env=("METRICS_FILE",), help="CSV file to append one row per GPU to."
+    )
+    timeout: float = option(
+        type="float",
+        default=30,
+        minimum=0.5,
+        maximum=600,
+        help="Seconds for all queries to the driver together.",
+    )
+    xid_window: int = option(
+        type="int",
+        default=86400,
+        minimum=1,
+        help="Seconds to look back in the kernel log, never beyond the last boot.",
+    )
+    xid_overrides: dict[str, Any] | None = option(
+        type="dict", check=_check_overrides, help="Xid number -> ignore, warning or critical."
+    )
+    log_source: str = option(
+        default="auto",
+        check=_check_log_source,
+        help="auto, journal, dmesg, none, or the path of a log file.",
+    )
+    backend: str = option(
+        choices=("auto", "nvml", "nvidia_smi"), default="auto", help="How to ask the driver."
     )
 
     def check_together(self) -> None:
@@ -71,7 +98,8 @@ class GpuOptions(OptionSet):
         warning, critical = self.temperature_warning, self.temperature_critical
         if warning is not None and critical is not None and critical < warning:
             raise OptionError(
-                f"Option temperature_critical is {critical:g}, below temperature_warning {warning:g}.",
+                f"Option temperature_critical is {critical:g}, below temperature_warning "
+                f"{warning:g}.",
                 "Set it to the same or a higher number.",
                 "temperature_critical",
             )

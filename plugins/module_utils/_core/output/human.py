@@ -10,20 +10,27 @@ from typing import Any
 
 from .. import verdict
 
-_COLOURS = {verdict.PASS: "32", verdict.WARNING: "33", verdict.UNKNOWN: "35", verdict.CRITICAL: "31;1", verdict.SKIPPED: "2"}
+_COLOURS = {
+    verdict.PASS: "32",
+    verdict.WARNING: "33",
+    verdict.UNKNOWN: "35",
+    verdict.CRITICAL: "31;1",
+    verdict.SKIPPED: "2",
+}
 
 
 def paint(text: str, status: str, colour: bool) -> str:
-    """Return C(text) in the status's colour (ANSI), or as it is."""
+    """Return ``text`` in the status's colour (ANSI), or unchanged."""
     return f"\033[{_COLOURS[status]}m{text}\033[0m" if colour and status in _COLOURS else text
 
 
 def document(result: Mapping[str, Any], colour: bool = False, verbose: bool = False) -> list[str]:
-    """Return a verdict document as lines: what is wrong, or every check when C(verbose); then the summary.
-
-    Checks that passed or were skipped are shown only when C(verbose).
-    """
-    checks = [check for check in result["checks"] if verbose or check["status"] not in (verdict.PASS, verdict.SKIPPED)]
+    """Return a verdict document as lines: its problems, or every check when ``verbose``, and the summary."""
+    checks = [
+        check
+        for check in result["checks"]
+        if verbose or check["status"] not in (verdict.PASS, verdict.SKIPPED)
+    ]
     width = max((len(check["check"]) for check in checks), default=0)
     lines = []
     for check in checks:
@@ -31,33 +38,47 @@ def document(result: Mapping[str, Any], colour: bool = False, verbose: bool = Fa
         lines.append(f"{mark}  {check['check'].ljust(width)}  {check['message']}")
     summary = result["summary"]
     if summary["total"] == 0:
-        why = [check["message"] for check in result["checks"]]
-        return [*lines, paint(f"{result['hostname']}: nothing to check. {' '.join(why[:1])}".strip(), verdict.SKIPPED, colour)]
-    counts = f"{summary['passed']} passed, {summary['warnings']} warnings, {summary['failed']} critical, {summary['skipped']} skipped"
+        why = next((check["message"] for check in result["checks"]), "")
+        text = f"{result['hostname']}: nothing to check. {why}".strip()
+        return [*lines, paint(text, verdict.SKIPPED, colour)]
+    counts = ", ".join(
+        (
+            f"{summary['passed']} passed",
+            f"{summary['warnings']} warnings",
+            f"{summary['failed']} critical",
+            f"{summary['skipped']} skipped",
+        )
+    )
     head = paint(summary["status"].upper(), summary["status"], colour)
     return [*lines, f"{result['hostname']}: {head}, score {summary['health_score']:g} ({counts})"]
 
 
 def table(rows: Iterable[Iterable[Any]], rule: bool = False) -> list[str]:
-    """Return rows of cells as lines with aligned columns; the first row is the header, underlined when C(rule)."""
+    """Return rows of cells as lines with aligned columns; the first row is the header, underlined when ``rule``."""
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     if not cells:
         return []
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     if rule:
         cells.insert(1, ["-" * width for width in widths])
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells
+    ]
 
 
-def gpus(found: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the GPUs as a table; values a GPU does not report read C(-)."""
+def gpus(readings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the GPUs as a table; values that a GPU does not report are ``-``."""
     rows: list[list[Any]] = [["GPU", "NAME", "TEMP", "UTIL", "MEMORY", "POWER"]]
-
-    def show(value: Any, unit: str = "") -> str:
-        return "-" if value is None else f"{value:g}{unit}" if isinstance(value, (int, float)) else str(value)
-
-    for gpu in found:
-        memory = f"{show(gpu.get('mem_used'))} / {show(gpu.get('mem_total'), ' MiB')}"
-        power = f"{show(gpu.get('power_draw'))} / {show(gpu.get('power_limit'), ' W')}"
-        rows.append([gpu.get("id"), gpu.get("name"), show(gpu.get("temp"), " C"), show(gpu.get("util_gpu"), " %"), memory, power])
+    for gpu in readings:
+        memory = f"{_cell(gpu.get('mem_used'))} / {_cell(gpu.get('mem_total'), ' MiB')}"
+        power = f"{_cell(gpu.get('power_draw'))} / {_cell(gpu.get('power_limit'), ' W')}"
+        temperature = _cell(gpu.get("temp"), " C")
+        utilization = _cell(gpu.get("util_gpu"), " %")
+        rows.append([gpu.get("id"), gpu.get("name"), temperature, utilization, memory, power])
     return table(rows) if len(rows) > 1 else []
+
+
+def _cell(value: Any, unit: str = "") -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}{unit}" if isinstance(value, (int, float)) else str(value)

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A verdict document as JUnit XML, for CI systems: one test suite, one test case per check.
 
-Form: the schema that Jenkins' JUnit plugin and Ant's task share (testsuites, testsuite, testcase with failure, error or skipped).
-Critical is a failure, C(unknown) an error, C(skipped) skipped; a warning passes with its message in system-out unless it is to fail.
+Form: the schema that Jenkins' JUnit plugin and Ant's task share (testsuites, testsuite, testcase with failure, error or
+skipped). Critical is a failure, ``unknown`` an error, ``skipped`` skipped; a warning passes with its message in system-out
+unless ``warnings_fail``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ def _attribute(value: Any) -> str:
     return '"' + clean.replace("\t", "&#9;").replace("\n", "&#10;").replace("\r", "&#13;") + '"'
 
 
-def render(result: Mapping[str, Any], suite: str = "node_health", warnings_fail: bool = False) -> str:
-    """Return a verdict document (C(Document.to_dict()), or a module's result) as JUnit XML, ending with a new line.
+def render(
+    result: Mapping[str, Any], suite: str = "node_health", warnings_fail: bool = False
+) -> str:
+    """Return a verdict document (``Document.to_dict()``, or a module's result) as JUnit XML, with a final line break.
 
     :param suite: name of the test suite. :param warnings_fail: count warnings as failures too.
     """
@@ -38,32 +41,54 @@ def render(result: Mapping[str, Any], suite: str = "node_health", warnings_fail:
     counts = {"failure": 0, "error": 0, "skipped": 0}
     seconds = 0.0
     for check in result["checks"]:
-        took = (check.get("duration_ms") or 0) / 1000
-        seconds = max(seconds, took)  # the probes ran side by side
+        duration = (check.get("duration_ms") or 0) / 1000
+        seconds = max(seconds, duration)  # the probes run at the same time
         name = check["check"] + (f" {check['subject']}" if check.get("subject") else "")
         kind = _kind(check["status"], warnings_fail)
-        head = f"    <testcase classname={_attribute(suite + '.' + check['check'])} name={_attribute(name)} time={_attribute(f'{took:.3f}')}>"
+        classname = _attribute(f"{suite}.{check['check']}")
+        time = _attribute(f"{duration:.3f}")
+        head = f"    <testcase classname={classname} name={_attribute(name)} time={time}>"
         if kind is None:
             body = f"      <system-out>{_text(check['message'])}</system-out>"
         elif kind == "skipped":
             body = f"      <skipped message={_attribute(check['message'])}/>"
         else:
-            more = "\n".join(f"{key}: {check[key]}" for key in ("value", "unit", "warn", "crit", "since", "action") if check.get(key) is not None)
-            body = f"      <{kind} message={_attribute(check['message'])} type={_attribute(check['status'])}>{_text(more)}</{kind}>"
+            more = "\n".join(
+                f"{key}: {check[key]}"
+                for key in ("value", "unit", "warn", "crit", "since", "action")
+                if check.get(key) is not None
+            )
+            attributes = (
+                f"message={_attribute(check['message'])} type={_attribute(check['status'])}"
+            )
+            body = f"      <{kind} {attributes}>{_text(more)}</{kind}>"
         if kind is not None:
             counts[kind] += 1
         cases.append(f"{head}\n{body}\n    </testcase>")
-    numbers = f"tests={_attribute(len(cases))} failures={_attribute(counts['failure'])} errors={_attribute(counts['error'])}"
-    stamp = str(result["timestamp"]).partition("+")[0]  # the schema knows no time zone; ours is UTC
-    suite_head = (
-        f"  <testsuite name={_attribute(suite)} {numbers} skipped={_attribute(counts['skipped'])} time={_attribute(f'{seconds:.3f}')}"
-        f" timestamp={_attribute(stamp)} hostname={_attribute(result['hostname'])}>"
+    numbers = (
+        f"tests={_attribute(len(cases))} failures={_attribute(counts['failure'])}"
+        f" errors={_attribute(counts['error'])}"
     )
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites {numbers}>", suite_head, *cases, "  </testsuite>", "</testsuites>"]
+    stamp = str(result["timestamp"]).partition("+")[0]  # the schema has no time zone; ours is UTC
+    suite_head = (
+        f"  <testsuite name={_attribute(suite)} {numbers} skipped={_attribute(counts['skipped'])}"
+        f" time={_attribute(f'{seconds:.3f}')} timestamp={_attribute(stamp)}"
+        f" hostname={_attribute(result['hostname'])}>"
+    )
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        f"<testsuites {numbers}>",
+        suite_head,
+        *cases,
+        "  </testsuite>",
+        "</testsuites>",
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _kind(status: str, warnings_fail: bool) -> str | None:
     if status == verdict.WARNING:
         return "failure" if warnings_fail else None
-    return {verdict.CRITICAL: "failure", verdict.UNKNOWN: "error", verdict.SKIPPED: "skipped"}.get(status)
+    return {verdict.CRITICAL: "failure", verdict.UNKNOWN: "error", verdict.SKIPPED: "skipped"}.get(
+        status
+    )

@@ -18,6 +18,8 @@ import threading
 
 import pytest
 
+from ansible_collections.mlops.fleet.tests import docs_pages
+
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 PLAYBOOK = pathlib.Path(sys.executable).parent / "ansible-playbook"
 CANARIES = {
@@ -32,7 +34,9 @@ CANARIES = {
 }
 WORDS = [word for value in CANARIES.values() for word in value.replace(":", "/").split("/")]
 
-pytestmark = pytest.mark.skipif(not PLAYBOOK.exists(), reason="no ansible-playbook beside this Python")
+pytestmark = pytest.mark.skipif(
+    not PLAYBOOK.exists(), reason="no ansible-playbook beside this Python"
+)
 
 
 class Server:
@@ -94,12 +98,34 @@ def play(tmp_path):
         result = tmp_path / "result.json"
         (tmp_path / "vars.json").write_text(json.dumps({"args": args}))
         tasks = [
-            {"mlops.fleet.alert": {**args, "state_dir": str(tmp_path / "state")}, "register": "told", "ignore_errors": True},
+            {
+                "mlops.fleet.alert": {**args, "state_dir": str(tmp_path / "state")},
+                "register": "told",
+                "ignore_errors": True,
+            },
             {"ansible.builtin.debug": {"var": "told"}},
-            {"ansible.builtin.copy": {"content": "{{ told | to_json }}", "dest": str(result), "mode": "0600"}, "check_mode": False},
+            {
+                "ansible.builtin.copy": {
+                    "content": "{{ told | to_json }}",
+                    "dest": str(result),
+                    "mode": "0600",
+                },
+                "check_mode": False,
+            },
         ]
         playbook = tmp_path / "play.yml"
-        playbook.write_text(json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]))
+        playbook.write_text(
+            json.dumps(
+                [
+                    {
+                        "hosts": "localhost",
+                        "connection": "local",
+                        "gather_facts": False,
+                        "tasks": tasks,
+                    }
+                ]
+            )
+        )
         env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
         env.update(
             ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".build" / "collections"),
@@ -113,7 +139,9 @@ def play(tmp_path):
         if watch:
             sampler.start()
         argv = [str(PLAYBOOK), "-vvv", str(playbook)] + (["--check"] if check else [])
-        done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=120, check=False)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, env=env, timeout=120, check=False
+        )
         sampler.over.set()
         if watch:
             sampler.join()
@@ -129,14 +157,29 @@ def everything(server, tmp_path):
     path = tmp_path / "url"
     path.write_text(f"http://{server.place}/{CANARIES['file']}")
     path.chmod(0o600)
-    first = {"url": f"http://{CANARIES['login']}@{server.place}/services/{CANARIES['url']}?sig={CANARIES['query']}", "headers": {"X-Key": CANARIES["header"]}}
+    first = {
+        "url": f"http://{CANARIES['login']}@{server.place}/services/{CANARIES['url']}?sig={CANARIES['query']}",
+        "headers": {"X-Key": CANARIES["header"]},
+    }
     hooks = [
         {**first, "payload": "slack"},
-        {"url": f"http://{server.place}", "payload": "pagerduty", "routing_key": CANARIES["routing"]},
+        {
+            "url": f"http://{server.place}",
+            "payload": "pagerduty",
+            "routing_key": CANARIES["routing"],
+        },
         {"url": f"http://{server.place}", "payload": "opsgenie", "api_key": CANARIES["api"]},
         {"url_file": str(path)},
     ]
-    email = {"to": ["a@example.com"], "host": "127.0.0.1", "port": 9, "security": "tls", "user": "bob", "password": CANARIES["password"], "retries": 0}
+    email = {
+        "to": ["a@example.com"],
+        "host": "127.0.0.1",
+        "port": 9,
+        "security": "tls",
+        "user": "bob",
+        "password": CANARIES["password"],
+        "retries": 0,
+    }
     return {
         "document": {
             "hostname": "node1",
@@ -152,7 +195,9 @@ def everything(server, tmp_path):
 
 
 @pytest.mark.parametrize(("pipelining", "status"), [(True, 400), (False, 500)])
-def test_no_secret_in_output_result_state_or_process_list(play, server, everything, tmp_path, pipelining, status):
+def test_no_secret_in_output_result_state_or_process_list(
+    play, server, everything, tmp_path, pipelining, status
+):
     server.status = status
     told, output, sampler = play(everything, pipelining, watch=True)
     expected = {400: "failed", 500: "queued"}[status]
@@ -167,23 +212,45 @@ def test_no_secret_in_output_result_state_or_process_list(play, server, everythi
         assert word not in json.dumps(told), "result"
         assert word not in state, "state on disk"
     assert sampler.seen == set(), "process list"
-    assert any(CANARIES["file"] in path for path, dummy in server.requests), "the secrets did reach the service"
+    assert any(CANARIES["file"] in path for path, dummy in server.requests), (
+        "the secrets did reach the service"
+    )
 
 
 def test_check_mode_and_then_for_real(play, server, tmp_path):
-    args = {"message": "GPU 3 is lost", "severity": "critical", "webhooks": [{"url": f"http://{server.place}/x", "payload": "plain"}]}
+    args = {
+        "message": "GPU 3 is lost",
+        "severity": "critical",
+        "webhooks": [{"url": f"http://{server.place}/x", "payload": "plain"}],
+    }
     would, dummy, dummy = play(args, check=True)
     assert (would["changed"], would["channels"][0]["status"]) == (True, "would_send")
     assert not server.requests
     assert not (tmp_path / "state").exists()
     sent, dummy, dummy = play(args)
-    assert (sent["changed"], sent["channels"][0]["status"], sent["channels"][0]["target"]) == (True, "sent", "http://127.0.0.1")
+    assert (sent["changed"], sent["channels"][0]["status"], sent["channels"][0]["target"]) == (
+        True,
+        "sent",
+        "http://127.0.0.1",
+    )
     again, dummy, dummy = play(args)
     assert (again["changed"], again["channels"][0]["status"]) == (False, "skipped")
     assert again["events"][0]["decision"] == "hold"
     assert len(server.requests) == 1
-    documented = re.findall(r"^(\w+):$", (ROOT / "plugins" / "modules" / "alert.py").read_text().partition('RETURN = r"""')[2], re.M)
-    ansibles = {"changed", "failed", "warnings", "deprecations", "diff", "invocation", "_ansible_no_log"}
+    documented = re.findall(
+        r"^(\w+):$",
+        (ROOT / "plugins" / "modules" / "alert.py").read_text().partition('RETURN = r"""')[2],
+        re.M,
+    )
+    ansibles = {
+        "changed",
+        "failed",
+        "warnings",
+        "deprecations",
+        "diff",
+        "invocation",
+        "_ansible_no_log",
+    }
     for told in (would, sent, again):
         assert set(told) - ansibles == set(documented)
 
@@ -210,7 +277,11 @@ def test_plain_addresses_stand_for_themselves_and_are_secrets(play, server):
 
 def test_undelivered_can_fail_the_task(play, server):
     server.status = 404
-    args = {"message": "x", "webhooks": [{"url": f"http://{server.place}/x"}], "fail_on_undelivered": True}
+    args = {
+        "message": "x",
+        "webhooks": [{"url": f"http://{server.place}/x"}],
+        "fail_on_undelivered": True,
+    }
     told, dummy, dummy = play(args)
     assert told["failed"]
     assert "plain: HTTP 404" in told["msg"]
@@ -229,24 +300,39 @@ def test_wrong_options_are_one_clear_message_without_the_secret(play):
 def examples():
     """The alert tasks of the documentation page and of the module, by name."""
     yaml = pytest.importorskip("yaml")
-    page = (ROOT / "docs" / "docsite" / "alerts.md").read_text(encoding="utf-8")
     module = (ROOT / "plugins" / "modules" / "alert.py").read_text(encoding="utf-8")
-    blocks = [*re.findall(r"```yaml\n(.*?)```", page, re.S), re.search(r'EXAMPLES = r"""(.*?)"""', module, re.S).group(1)]
-    return [task for block in blocks for task in yaml.safe_load(block) if "mlops.fleet.alert" in task]
+    blocks = [
+        *docs_pages.code_blocks("alerts", "yaml"),
+        re.search(r'EXAMPLES = r"""(.*?)"""', module, re.S).group(1),
+    ]
+    return [
+        task for block in blocks for task in yaml.safe_load(block) if "mlops.fleet.alert" in task
+    ]
 
 
 def test_every_documented_example_is_delivered(server, tmp_path):
     """Only addresses are changed: what went to the internet goes to loopback, mail and handler to a program here."""
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import (
+        AlertOptions,
+    )
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import (
+        CommandResult,
+        World,
+    )
 
     world = World(run=lambda argv, **dummy: CommandResult(0, "", ""))
-    gpu = {"hostname": "node1", "checks": [{"check": "gpu_count", "status": "critical", "message": "7 of 8 GPUs"}]}
+    gpu = {
+        "hostname": "node1",
+        "checks": [{"check": "gpu_count", "status": "critical", "message": "7 of 8 GPUs"}],
+    }
     found = examples()
     assert len(found) >= 15
     for number, task in enumerate(found):
-        given = {**copy.deepcopy(task["mlops.fleet.alert"]), "state_dir": str(tmp_path / str(number))}
+        given = {
+            **copy.deepcopy(task["mlops.fleet.alert"]),
+            "state_dir": str(tmp_path / str(number)),
+        }
         if "document" in given:
             assert given["document"] == "{{ gpu }}"
             given["document"] = gpu
@@ -258,7 +344,20 @@ def test_every_documented_example_is_delivered(server, tmp_path):
         given.setdefault("command", ["/bin/true"])
         result = run(AlertOptions.from_mapping(given), world)
         if given.get("severity") != "pass":
-            assert {one["status"] for one in result.channels if one["kind"] != "syslog"} == {"sent"}, task["name"]
-    payloads = {hook.get("payload", "auto") for task in found for hook in task["mlops.fleet.alert"].get("webhooks", [])}
-    assert payloads >= {"slack", "mattermost", "teams", "pagerduty", "opsgenie", "alertmanager", "template"}
+            statuses = {report.status for report in result.channels if report.kind != "syslog"}
+            assert statuses == {"sent"}, task["name"]
+    payloads = {
+        hook.get("payload", "auto")
+        for task in found
+        for hook in task["mlops.fleet.alert"].get("webhooks", [])
+    }
+    assert payloads >= {
+        "slack",
+        "mattermost",
+        "teams",
+        "pagerduty",
+        "opsgenie",
+        "alertmanager",
+        "template",
+    }
     assert len(server.requests) >= 8

@@ -14,7 +14,9 @@ import sys
 import pytest
 import yaml
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
+    CleanupOptions,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 COLLECTIONS = ROOT / ".build" / "collections"
@@ -23,13 +25,18 @@ OLD = 1_000_000_000
 
 def run(options, check=False, diff=False):
     """Run the module's file with its arguments on standard input, as Ansible does; return (exit status, result)."""
-    given = {"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check, "_ansible_diff": diff}}
+    given = {
+        "ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check, "_ansible_diff": diff}
+    }
     done = subprocess.run(
         [sys.executable, "-m", "ansible_collections.mlops.fleet.plugins.modules.artifact_cleanup"],
         input=json.dumps(given),
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(COLLECTIONS), *filter(None, sys.path)])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(COLLECTIONS), *filter(None, sys.path)]),
+        },
         check=False,
     )
     assert done.stdout.strip().startswith("{"), done.stdout + done.stderr
@@ -49,14 +56,24 @@ def runs(tmp_path):
 
 
 def _options(root, **more):
-    return {"targets": [{"name": "runs", "path": str(root), "retention_days": 30, "age_by": "mtime"}], **more}
+    return {
+        "targets": [{"name": "runs", "path": str(root), "retention_days": 30, "age_by": "mtime"}],
+        **more,
+    }
 
 
 def test_check_apply_check_apply(runs):
-    for check, changed, left in ((True, True, 3), (False, True, 1), (True, False, 1), (False, False, 1)):
+    for check, changed, left in (
+        (True, True, 3),
+        (False, True, 1),
+        (True, False, 1),
+        (False, False, 1),
+    ):
         status, result = run(_options(runs), check=check, diff=True)
         assert (status, result["changed"], len(os.listdir(runs))) == (0, changed, left)
-        assert result["diff"]["before"].splitlines() == ([str(runs / "old-1"), str(runs / "old-2")] if changed else [])
+        assert result["diff"]["before"].splitlines() == (
+            [str(runs / "old-1"), str(runs / "old-2")] if changed else []
+        )
         assert result["removed_count"] == (2 if changed else 0) and result["kept_count"] == 1
         assert (result["freed_bytes"] > 10_000) is changed
         assert not {"rc", "items", "keys", "values", "failed"} & set(result)
@@ -64,7 +81,13 @@ def test_check_apply_check_apply(runs):
 
 def test_the_brake_fails_with_the_plan_and_nothing_goes(runs):
     status, result = run(_options(runs, brake={"max_units": 1}))
-    assert status == 1 and result["failed"] and not result["changed"] and result["plan_count"] == 2 and result["removed"] == []
+    assert (
+        status == 1
+        and result["failed"]
+        and not result["changed"]
+        and result["plan_count"] == 2
+        and result["removed"] == []
+    )
     assert "the brake allows 1" in result["msg"] and len(os.listdir(runs)) == 3
 
 
@@ -74,7 +97,10 @@ def test_what_was_done_is_told_when_something_failed(runs, tmp_path):
     options["targets"].append({"name": "bad", "path": str(tmp_path / "file"), "retention_days": 0})
     status, result = run(options)
     assert status == 1 and result["failed"] and result["changed"] and result["removed_count"] == 2
-    assert "Not a directory" in result["msg"] and [one["status"] for one in result["targets"]] == ["ok", "failed"]
+    assert "Not a directory" in result["msg"] and [one["status"] for one in result["targets"]] == [
+        "ok",
+        "failed",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -93,14 +119,21 @@ def test_what_was_done_is_told_when_something_failed(runs, tmp_path):
 )
 def test_bad_options_are_one_clear_message(options, words):
     status, result = run(options)
-    assert status == 1 and result["failed"] and words in result["msg"] and "Traceback" not in json.dumps(result)
+    assert (
+        status == 1
+        and result["failed"]
+        and words in result["msg"]
+        and "Traceback" not in json.dumps(result)
+    )
 
 
 def _documented(options):
     fields = ("type", "required", "default", "elements", "choices", "aliases")
     found = {}
     for name, entry in options.items():
-        found[name] = {field: entry[field] for field in fields if entry.get(field) not in (None, False, [])}
+        found[name] = {
+            field: entry[field] for field in fields if entry.get(field) not in (None, False, [])
+        }
         if "suboptions" in entry:
             found[name]["suboptions"] = _documented(entry["suboptions"])
     return found
@@ -109,18 +142,27 @@ def _documented(options):
 def _declared(table):
     found = {}
     for option in table:
-        entry = {"type": option.type, "required": option.required, "default": option.default, "elements": option.elements}
+        entry = {
+            "type": option.type,
+            "required": option.required,
+            "default": option.default,
+            "elements": option.elements,
+        }
         entry.update(choices=list(option.choices or ()), aliases=list(option.aliases))
-        found[option.name] = {field: value for field, value in entry.items() if value not in (None, False, [])}
+        found[option.name] = {
+            field: value for field, value in entry.items() if value not in (None, False, [])
+        }
         if option.suboptions:
-            found[option.name]["suboptions"] = _declared(option.suboptions)
+            found[option.name]["suboptions"] = _declared(option.subtable)
     return found
 
 
 def test_the_documentation_says_what_the_option_table_says():
     from ansible_collections.mlops.fleet.plugins.modules import artifact_cleanup
 
-    assert _documented(yaml.safe_load(artifact_cleanup.DOCUMENTATION)["options"]) == _declared(CleanupOptions.TABLE)
+    assert _documented(yaml.safe_load(artifact_cleanup.DOCUMENTATION)["options"]) == _declared(
+        CleanupOptions.TABLE
+    )
 
 
 def test_every_key_of_the_result_is_documented(runs):
@@ -134,11 +176,20 @@ def test_every_key_of_the_result_is_documented(runs):
 
 
 def test_the_page_names_the_usual_places_and_our_own_logs():
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import options
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import guards
+    from ansible_collections.mlops.fleet.tests import docs_pages
 
-    page = (ROOT / "docs/docsite/cleanup.md").read_text(encoding="utf-8")
+    page = docs_pages.text("cleanup")
     retention = CleanupOptions.from_mapping({"aggressive": True})
-    for target in retention.folders:
+    for target in retention.directories:
         days = f"{target.retention / 86400:g} days" if target.retention else "always"
-        assert any(f"`{target.name}`" in line and f"`{target.path}/{target.pattern}`" in line and days in line for line in page.splitlines()), target.name
-    assert all(options.OWN_LOGS.fullmatch(f"ml-{name}.log") and f"`ml-{name}.log`" in page for name in ("backup", "cleanup", "health-check", "maintenance"))
+        assert any(
+            f"``{target.name}``" in row[0]
+            and row[1] == f"``{target.path}/{target.pattern}``"
+            and row[2] == days
+            for row in docs_pages.rows("cleanup")
+        ), target.name
+    assert all(
+        guards.OWN_LOGS.fullmatch(f"ml-{name}.log") and f"``ml-{name}.log``" in page
+        for name in ("backup", "cleanup", "health-check", "maintenance")
+    )

@@ -17,28 +17,66 @@ import yaml
 
 from ansible_collections.mlops.fleet.plugins.doc_fragments import s3 as s3_fragment
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions, InfoOptions, RestoreOptions
-from ansible_collections.mlops.fleet.plugins.modules import model_backup, model_backup_info, model_restore
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    BackupOptions,
+    InfoOptions,
+    RestoreOptions,
+)
+from ansible_collections.mlops.fleet.plugins.modules import (
+    model_backup,
+    model_backup_info,
+    model_restore,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 ANSIBLE = pathlib.Path(sys.executable).with_name("ansible")
 MODULES = {
     "model_backup": (model_backup, BackupOptions, s3_fragment.ModuleDocFragment.COPIES),
-    "model_backup_info": (model_backup_info, InfoOptions, s3_fragment.ModuleDocFragment.DOCUMENTATION),
+    "model_backup_info": (
+        model_backup_info,
+        InfoOptions,
+        s3_fragment.ModuleDocFragment.DOCUMENTATION,
+    ),
     "model_restore": (model_restore, RestoreOptions, s3_fragment.ModuleDocFragment.DOCUMENTATION),
 }
 
 
 def run(module, *arguments, python=sys.executable, env=None, **options):
     """Run the module; returns its result, with the whole output as C(output)."""
-    command = [str(ANSIBLE), "localhost", "-i", "localhost,", "-c", "local", "-m", f"mlops.fleet.{module}", "-a", json.dumps(options)]
+    command = [
+        str(ANSIBLE),
+        "localhost",
+        "-i",
+        "localhost,",
+        "-c",
+        "local",
+        "-m",
+        f"mlops.fleet.{module}",
+        "-a",
+        json.dumps(options),
+    ]
     command += ["-e", f"ansible_python_interpreter={python}", *arguments]
-    mine = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build" / "collections"), "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_NOCOLOR": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **mine, **(env or {})})
+    mine = {
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build" / "collections"),
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **mine, **(env or {})},
+    )
     assert "Traceback (most recent call last)" not in done.stdout + done.stderr, done.stdout
     found = re.search(r"=> (\{.*\})", done.stdout, re.DOTALL)
     assert found, done.stdout + done.stderr
-    return {**json.loads(found[1]), "failed": done.returncode != 0, "output": done.stdout + done.stderr}
+    return {
+        **json.loads(found[1]),
+        "failed": done.returncode != 0,
+        "output": done.stdout + done.stderr,
+    }
 
 
 @pytest.fixture
@@ -55,23 +93,45 @@ def source(tmp_path):
 def test_the_whole_way(source, tmp_path):
     given = {"source": str(source), "destination": str(tmp_path / "b")}
     preview = run("model_backup", "--check", "--diff", **given)
-    assert preview["changed"] and "+models_backup_" in preview["output"] and not (tmp_path / "b").exists()
+    assert (
+        preview["changed"]
+        and "+models_backup_" in preview["output"]
+        and not (tmp_path / "b").exists()
+    )
     made = run("model_backup", **given)
-    assert made["changed"] and made["backup"]["verified"] and made["notes"] == ["not backed up: pipe\\udcfe (pipe)"]
+    assert (
+        made["changed"]
+        and made["backup"]["verified"]
+        and made["notes"] == ["not backed up: pipe\\udcfe (pipe)"]
+    )
     assert not run("model_backup", "--check", **given)["changed"]
     found = run("model_backup_info", path=given["destination"], verify="full")
-    assert (found["changed"], found["verified"], found["latest"]["name"]) == (False, True, made["backup"]["name"])
+    assert (found["changed"], found["verified"], found["latest"]["name"]) == (
+        False,
+        True,
+        made["backup"]["name"],
+    )
     back = {"path": given["destination"], "destination": str(tmp_path / "r" / "x")}
     assert run("model_restore", "--check", "--diff", **back)["changed"]
     restored = run("model_restore", "--diff", **back)
-    assert restored["changed"] and restored["restored"]["verified"] and "bad\\udcff\\nname" in restored["output"]
+    assert (
+        restored["changed"]
+        and restored["restored"]["verified"]
+        and "bad\\udcff\\nname" in restored["output"]
+    )
     assert not run("model_restore", **back)["changed"]
-    for module, result in (("model_backup", made), ("model_backup_info", found), ("model_restore", restored)):
+    for module, result in (
+        ("model_backup", made),
+        ("model_backup_info", found),
+        ("model_restore", restored),
+    ):
         documented = yaml.safe_load(MODULES[module][0].RETURN)
         returned = set(result) - {"changed", "failed", "invocation", "warnings", "output", "diff"}
         assert returned <= set(documented)
         for name in returned:
-            value = result[name][0] if isinstance(result[name], list) and result[name] else result[name]
+            value = (
+                result[name][0] if isinstance(result[name], list) and result[name] else result[name]
+            )
             if isinstance(value, dict) and "contains" in documented[name]:
                 assert set(value) <= set(documented[name]["contains"]), name
         assert not {"rc", "items", "keys", "values"} & set(result)
@@ -96,19 +156,35 @@ def test_one_clear_message(module, options, text, tmp_path):
 def test_without_boto3_it_is_named_with_the_interpreter(source, tmp_path):
     bare = tmp_path / "bin" / "python3"
     bare.parent.mkdir()
-    bare.write_text(f'#!/bin/sh\nexec {sys._base_executable if hasattr(sys, "_base_executable") else sys.executable} -S "$@"\n')
+    bare.write_text(
+        f'#!/bin/sh\nexec {sys._base_executable if hasattr(sys, "_base_executable") else sys.executable} -S "$@"\n'
+    )
     bare.chmod(0o755)
-    found = run("model_backup", python=bare, source=str(source), destination=str(tmp_path / "b"), s3={"bucket": "b"})
+    found = run(
+        "model_backup",
+        python=bare,
+        source=str(source),
+        destination=str(tmp_path / "b"),
+        s3={"bucket": "b"},
+    )
     assert found["failed"] and "boto3" in found["msg"] and "to store copies in S3" in found["msg"]
 
 
 def test_secrets_are_never_shown(source, tmp_path):
-    s3 = {"bucket": "b", "endpoint_url": "http://127.0.0.1:9", "access_key": "AKSESAME", "secret_key": "opensesame", "session_token": "tokensesame"}
+    s3 = {
+        "bucket": "b",
+        "endpoint_url": "http://127.0.0.1:9",
+        "access_key": "AKSESAME",
+        "secret_key": "opensesame",
+        "session_token": "tokensesame",
+    }
     found = run("model_backup", "-vvv", source=str(source), destination=str(tmp_path / "b"), s3=s3)
     assert found["failed"] and "Could not connect" in found["msg"]
     shown = found["output"].partition("localhost | FAILED")[2]
     assert "sesame" not in shown.lower()
-    found = run("model_backup_info", "-vvv", s3={"bucket": "b", "endpoint_url": "http://joe:opensesame@h"})
+    found = run(
+        "model_backup_info", "-vvv", s3={"bucket": "b", "endpoint_url": "http://joe:opensesame@h"}
+    )
     assert found["failed"] and "sesame" not in found["output"].partition("localhost | FAILED")[2]
 
 
@@ -125,7 +201,10 @@ def same(documented, spec, where=""):
 @pytest.mark.parametrize("name", MODULES)
 def test_documentation_and_option_table_say_the_same(name):
     module, options, fragment = MODULES[name]
-    documented = {**yaml.safe_load(fragment)["options"], **yaml.safe_load(module.DOCUMENTATION)["options"]}
+    documented = {
+        **yaml.safe_load(fragment)["options"],
+        **yaml.safe_load(module.DOCUMENTATION)["options"],
+    }
     spec = _shell.argument_spec(options.TABLE)
     same(documented, spec)
     for secret in ("access_key", "secret_key", "session_token"):

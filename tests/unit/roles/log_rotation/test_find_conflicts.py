@@ -11,7 +11,13 @@ import sys
 
 import pytest
 
-SCRIPT = pathlib.Path(__file__).resolve().parents[4] / "roles" / "log_rotation" / "files" / "find_conflicts.py"
+SCRIPT = (
+    pathlib.Path(__file__).resolve().parents[4]
+    / "roles"
+    / "log_rotation"
+    / "files"
+    / "find_conflicts.py"
+)
 OURS = '"/var/log/ml-backup.log" "/var/log/ml-api/*.log"\n{\n  daily\n}\n'
 
 
@@ -26,7 +32,16 @@ def conflicts(tmp_path):
         (folder / name).write_text(theirs)
         (tmp_path / "logrotate.conf").write_text(f"weekly\ninclude {folder}\n")
         done = subprocess.run(
-            [sys.executable, str(SCRIPT), str(tmp_path / "ours"), str(tmp_path / "logrotate.conf"), str(folder)], capture_output=True, text=True, check=True
+            [
+                sys.executable,
+                str(SCRIPT),
+                str(tmp_path / "ours"),
+                str(tmp_path / "logrotate.conf"),
+                str(folder),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return done.stdout.replace(str(folder / name), "OTHER").splitlines()
 
@@ -41,7 +56,11 @@ def conflicts(tmp_path):
         ("/var/log/a.log /var/log/ml-backup.log { weekly }\n", 1, "/var/log/ml-backup.log"),
         ("/var/log/a.log\n/var/log/*.log {\n}\n", 2, "/var/log/*.log"),
         ('"/var/log/ml-backup.log" {\n}\n', 1, "/var/log/ml-backup.log"),
-        ("/var/log/a {\n postrotate\n  if true; then { echo; }; fi\n endscript\n}\n/var/log/ml-backup.log {\n}\n", 6, "/var/log/ml-backup.log"),
+        (
+            "/var/log/a {\n postrotate\n  if true; then { echo; }; fi\n endscript\n}\n/var/log/ml-backup.log {\n}\n",
+            6,
+            "/var/log/ml-backup.log",
+        ),
     ],
 )
 def test_a_competitor_is_named_with_its_line_once(conflicts, theirs, line, pattern):
@@ -50,8 +69,15 @@ def test_a_competitor_is_named_with_its_line_once(conflicts, theirs, line, patte
 
 def test_entries_of_ours_may_not_meet_either(tmp_path):
     """logrotate says so only once the log is there."""
-    (tmp_path / "ours").write_text(OURS + "/var/log/ml-*.log\n{\n  weekly\n}\n/var/log/ml-api/error.log\n{\n}\n")
-    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path / "ours")], capture_output=True, text=True, check=True)
+    (tmp_path / "ours").write_text(
+        OURS + "/var/log/ml-*.log\n{\n  weekly\n}\n/var/log/ml-api/error.log\n{\n}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path / "ours")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.replace(str(tmp_path), "").splitlines() == [
         "/ours:5 rotates /var/log/ml-*.log (/var/log/ml-backup.log of ours, too)",
         "/ours:9 rotates /var/log/ml-api/error.log (/var/log/ml-api/*.log of ours, too)",
@@ -59,8 +85,12 @@ def test_entries_of_ours_may_not_meet_either(tmp_path):
 
 
 def test_patterns_of_the_same_folder_meet(conflicts):
-    assert conflicts("/var/log/ml-api/access.log {\n}\n") == ["OTHER:1 rotates /var/log/ml-api/access.log (/var/log/ml-api/*.log of ours)"]
-    assert conflicts("/var/log/*/access.log {\n}\n") == ["OTHER:1 rotates /var/log/*/access.log (/var/log/ml-api/*.log of ours)"]
+    assert conflicts("/var/log/ml-api/access.log {\n}\n") == [
+        "OTHER:1 rotates /var/log/ml-api/access.log (/var/log/ml-api/*.log of ours)"
+    ]
+    assert conflicts("/var/log/*/access.log {\n}\n") == [
+        "OTHER:1 rotates /var/log/*/access.log (/var/log/ml-api/*.log of ours)"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,12 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import agent, installed
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed, NotUsable, Refused, VerificationFailed
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    CommandFailed,
+    NotUsable,
+    Refused,
+    VerificationFailed,
+)
 
 PROGRAM = "import sys\n\n\ndef main():\n    print({name!r}, __file__)\n    return 7\n"
 
@@ -33,7 +38,14 @@ def bundle(files):
 
 
 def release(name):
-    return bundle({"__init__.py": "", "mlfleet.py": PROGRAM.format(name=name), "_core/__init__.py": "", "VERSION": name})
+    return bundle(
+        {
+            "__init__.py": "",
+            "mlfleet.py": PROGRAM.format(name=name),
+            "_core/__init__.py": "",
+            "VERSION": name,
+        }
+    )
 
 
 def version(letter):
@@ -43,7 +55,14 @@ def version(letter):
 @pytest.fixture
 def place(tmp_path):
     def install(letter, check=False):
-        return agent.install(str(tmp_path / "opt"), str(tmp_path / "bin"), sys.executable, version(letter), release(letter), check)
+        return agent.install(
+            str(tmp_path / "opt"),
+            str(tmp_path / "bin"),
+            sys.executable,
+            version(letter),
+            release(letter),
+            check,
+        )
 
     install.folder, install.command = tmp_path / "opt", tmp_path / "bin" / "mlfleet"
     return install
@@ -60,7 +79,11 @@ def tree(folder):
 
 def test_check_install_run_and_again(place, tmp_path):
     assert place("a", check=True)["changed"] and tree(tmp_path) == []
-    assert place("a")["after"] == {"current": version("a"), "previous": "", "versions": [version("a")]}
+    assert place("a")["after"] == {
+        "current": version("a"),
+        "previous": "",
+        "versions": [version("a")],
+    }
     assert run(place.command) == (7, ["a"])
     before = tree(tmp_path)
     assert not place("a", check=True)["changed"] and not place("a")["changed"]
@@ -82,8 +105,15 @@ def test_the_command_is_compiled_and_readable_by_everyone(place):
 def test_upgrade_keeps_one_old_version_and_rolls_back(place):
     for letter in "abc":
         place(letter)
-    assert agent.installed(str(place.folder)) == {"current": version("c"), "previous": version("b"), "versions": [version("b"), version("c")]}
-    assert agent.roll_back(str(place.folder), check=True)["changed"] and run(place.command) == (7, ["c"])
+    assert agent.installed(str(place.folder)) == {
+        "current": version("c"),
+        "previous": version("b"),
+        "versions": [version("b"), version("c")],
+    }
+    assert agent.roll_back(str(place.folder), check=True)["changed"] and run(place.command) == (
+        7,
+        ["c"],
+    )
     agent.roll_back(str(place.folder))
     assert run(place.command) == (7, ["b"])
 
@@ -98,27 +128,49 @@ def test_a_running_job_stays_on_its_version(place):
     slow = "import time\n\n\ndef main():\n    time.sleep(1)\n    from mlops_fleet import late\n    print(late.NAME)\n"
     for letter in "ab":
         files = bundle({"__init__.py": "", "mlfleet.py": slow, "late.py": f"NAME = {letter!r}\n"})
-        agent.install(str(place.folder), str(place.command.parent), sys.executable, version(letter), files)
+        agent.install(
+            str(place.folder), str(place.command.parent), sys.executable, version(letter), files
+        )
         if letter == "a":
             job = subprocess.Popen([str(place.command)], stdout=subprocess.PIPE, text=True)
             time.sleep(0.4)
     assert job.communicate()[0].strip() == "a"
 
 
-@pytest.mark.parametrize("name", ["../evil.py", "/etc/evil.py", "a/../../evil.py", "evil.so", ".hidden.py", "_core/evil"])
+@pytest.mark.parametrize(
+    "name", ["../evil.py", "/etc/evil.py", "a/../../evil.py", "evil.so", ".hidden.py", "_core/evil"]
+)
 def test_a_bundle_with_foreign_files_installs_nothing(tmp_path, name):
     with pytest.raises(VerificationFailed, match="does not belong"):
-        agent.install(str(tmp_path / "opt"), str(tmp_path / "bin"), sys.executable, version("a"), bundle({"__init__.py": "", name: "x"}))
-    assert agent.installed(str(tmp_path / "opt"))["versions"] == [] and not (tmp_path / "bin" / "mlfleet").exists()
+        agent.install(
+            str(tmp_path / "opt"),
+            str(tmp_path / "bin"),
+            sys.executable,
+            version("a"),
+            bundle({"__init__.py": "", name: "x"}),
+        )
+    assert (
+        agent.installed(str(tmp_path / "opt"))["versions"] == []
+        and not (tmp_path / "bin" / "mlfleet").exists()
+    )
 
 
 def test_damaged_bundle(tmp_path):
     with pytest.raises(NotUsable):
-        agent.install(str(tmp_path / "opt"), str(tmp_path / "bin"), sys.executable, version("a"), release("a")[:60])
+        agent.install(
+            str(tmp_path / "opt"),
+            str(tmp_path / "bin"),
+            sys.executable,
+            version("a"),
+            release("a")[:60],
+        )
     assert agent.installed(str(tmp_path / "opt"))["versions"] == []
 
 
-@pytest.mark.parametrize(("folder", "interpreter"), [("/usr", "/usr/bin/python3"), ("/opt/x", "python3"), ("/opt/x", "/with blank/python3")])
+@pytest.mark.parametrize(
+    ("folder", "interpreter"),
+    [("/usr", "/usr/bin/python3"), ("/opt/x", "python3"), ("/opt/x", "/with blank/python3")],
+)
 def test_bad_options(folder, interpreter, tmp_path):
     with pytest.raises(Refused):
         agent.install(folder, str(tmp_path), interpreter, version("a"), release("a"))
@@ -135,7 +187,9 @@ def test_killed_at_any_moment_the_command_still_runs(place, tmp_path):
     )
     random.seed(4)
     for dummy in range(8):
-        child = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+        child = subprocess.Popen(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        )
         time.sleep(random.uniform(0.03, 0.25))
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -148,7 +202,10 @@ def test_removal_takes_ours_and_nothing_else(place, tmp_path):
     place("a")
     place("b")
     (place.folder / "notes.txt").write_text("mine")
-    assert agent.remove(str(place.folder), str(place.command.parent), check=True)["changed"] and place.command.exists()
+    assert (
+        agent.remove(str(place.folder), str(place.command.parent), check=True)["changed"]
+        and place.command.exists()
+    )
     agent.remove(str(place.folder), str(place.command.parent))
     assert tree(tmp_path) == ["bin", "opt", "opt/notes.txt"]
     assert not agent.remove(str(place.folder), str(place.command.parent))["changed"]
@@ -184,5 +241,11 @@ def test_the_interpreter_must_be_a_python_new_enough(world, tmp_path):
 
 def test_the_stamp_of_an_installation_can_be_read(tmp_path):
     assert installed.agent_version(str(tmp_path / "opt")) is None
-    agent.install(str(tmp_path / "opt"), str(tmp_path / "bin"), sys.executable, version("a"), release(version("a")))
+    agent.install(
+        str(tmp_path / "opt"),
+        str(tmp_path / "bin"),
+        sys.executable,
+        version("a"),
+        release(version("a")),
+    )
     assert installed.agent_version(str(tmp_path / "opt")) == version("a")

@@ -17,7 +17,9 @@ def systemctl(world, tmp_path, monkeypatch):
     def say(unit, **properties):
         lines = "\n".join(f"{name}={value}" for name, value in properties.items())
         program = tmp_path / "systemctl"
-        program.write_text(f'#!/bin/sh\ncase "$*" in *{unit}) cat <<END\n{lines}\nEND\n;; *) echo LoadState=not-found; echo ExecMainStatus=0;; esac\n')
+        program.write_text(
+            f'#!/bin/sh\ncase "$*" in *{unit}) cat <<END\n{lines}\nEND\n;; *) echo LoadState=not-found; echo ExecMainStatus=0;; esac\n'
+        )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
         return doctor.last_runs(world)
@@ -43,13 +45,48 @@ STARTED = "Mon 2026-11-23 22:00:00 UTC"
     ],
 )
 def test_how_a_job_ended(systemctl, unit, result, number, status):
-    (found,) = systemctl(unit, LoadState="loaded", Result=result, ExecMainStatus=number, ExecMainStartTimestamp=STARTED)
+    (found,) = systemctl(
+        unit,
+        LoadState="loaded",
+        Result=result,
+        ExecMainStatus=number,
+        ExecMainStartTimestamp=STARTED,
+    )
     assert (found.status, found.subject) == (status, unit)
     assert status == "pass" or (
-        f"{unit} failed when it was last started ({result}, status {number})" in found.message and f"journalctl -u {unit}" in found.message
+        f"{unit} failed when it was last started ({result}, status {number})" in found.message
+        and f"journalctl -u {unit}" in found.message
     )
 
 
 def test_jobs_that_are_not_installed_or_never_ran_are_not_judged(systemctl):
     assert systemctl("nothing.service") == []
-    assert systemctl("ml-backup.service", LoadState="loaded", Result="success", ExecMainStatus=0, ExecMainStartTimestamp="") == []
+    assert (
+        systemctl(
+            "ml-backup.service",
+            LoadState="loaded",
+            Result="success",
+            ExecMainStatus=0,
+            ExecMainStartTimestamp="",
+        )
+        == []
+    )
+
+
+GOOD, DAMAGED = {"verified": True}, {"verified": False, "problems": ["cut off"]}
+DENIED = {"verified": False, "unreadable": "Can't read x: Permission denied."}
+
+
+@pytest.mark.parametrize(
+    ("backups", "status", "text"),
+    [
+        ([], "warning", "There is no verified backup"),
+        ([DAMAGED], "warning", "There is no verified backup"),
+        ([DENIED], "unknown", "can't be checked: Can't read x: Permission denied"),
+        ([DAMAGED, DENIED], "unknown", "can't be checked"),
+        ([DENIED, GOOD, GOOD], "pass", "2 verified backups in /b"),
+    ],
+)
+def test_backups_that_can_not_be_read_are_not_absent(backups, status, text):
+    check = doctor.proven(backups, "/b")
+    assert check.status == status and text in check.message

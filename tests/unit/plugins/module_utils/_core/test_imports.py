@@ -37,7 +37,11 @@ def problems(source: str) -> list[str]:
             names = [alias.name.split(".")[0] for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [] if node.level else [(node.module or "").split(".")[0]]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"print", "__import__"}:
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in {"print", "__import__"}
+        ):
             found.append(f"line {node.lineno}: {node.func.id}()")
             continue
         else:

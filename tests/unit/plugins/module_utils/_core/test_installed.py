@@ -36,4 +36,8 @@ def test_how_versions_compare(ours, collection, words):
     said = installed.compare(ours, collection)
     assert bool(said) == bool(words) and words in said
     if words:
-        assert ours in said and collection in said and ("mlops.fleet.install" in said) == (words != "newer")
+        assert (
+            ours in said
+            and collection in said
+            and ("mlops.fleet.install" in said) == (words != "newer")
+        )

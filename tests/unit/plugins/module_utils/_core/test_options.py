@@ -4,28 +4,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from ansible_collections.mlops.fleet.plugins.module_utils._core import config
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
-from ansible_collections.mlops.fleet.plugins.module_utils._core.options import Option, OptionSet, from_environment
+from ansible_collections.mlops.fleet.plugins.module_utils._core.options import (
+    Option,
+    OptionSet,
+    from_environment,
+    option,
+)
+
+
+class S3(OptionSet):
+    bucket: str = option(required=True, help="Name of the bucket.")
+    secret_key: str | None = option(secret=True, help="Key.")
 
 
 class Sample(OptionSet):
-    TABLE = (
-        Option("source", type="path", required=True, env=("MODEL_DIR",), help="What to back up."),
-        Option("destination", type="path", default="/backup/models"),
-        Option("level", type="int", default=6, minimum=0, maximum=9),
-        Option("mode", choices=("new", "replace"), default="new"),
-        Option("services", type="list", elements="str", default=["docker"]),
-        Option("force", type="bool", default=False),
-        Option("ratio", type="float"),
-        Option("s3", type="dict", suboptions=(Option("bucket", required=True), Option("secret_key", secret=True))),
-        Option(
-            "rules",
-            type="list",
-            elements="dict",
-            suboptions=(Option("root", type="path", required=True), Option("keep", type="int", minimum=0)),
+    source: str = option(
+        type="path", required=True, env=("MODEL_DIR",), help="Directory to back up."
+    )
+    destination: str = option(type="path", default="/backup/models", help="Where backups go.")
+    level: int = option(type="int", default=6, minimum=0, maximum=9, help="Compression level.")
+    mode: str = option(choices=("new", "replace"), default="new", help="Mode.")
+    services: list[str] = option(
+        type="list", elements="str", default=["docker"], help="Units to check."
+    )
+    force: bool = option(type="bool", default=False, help="Force.")
+    ratio: float | None = option(type="float", help="Ratio.")
+    s3: S3 | None = option(type="dict", suboptions=S3, help="Object storage.")
+    rules: list[dict[str, Any]] | None = option(
+        type="list",
+        elements="dict",
+        suboptions=(
+            Option("root", type="path", required=True),
+            Option("keep", type="int", minimum=0),
         ),
+        help="Rules.",
     )
 
 
@@ -35,7 +53,13 @@ def read(**given):
 
 def test_defaults_and_conversion():
     found = read(level="7", services="docker nginx", force="yes", ratio="0.5")
-    assert (found.source, found.level, found.services, found.force, found.ratio) == ("/opt/ml/models", 7, ["docker", "nginx"], True, 0.5)
+    assert (found.source, found.level, found.services, found.force, found.ratio) == (
+        "/opt/ml/models",
+        7,
+        ["docker", "nginx"],
+        True,
+        0.5,
+    )
     assert found.destination == "/backup/models" and found.s3 is None
 
 
@@ -76,7 +100,7 @@ def test_unanswered_survey_questions_mean_default():
 
 def test_secrets_are_hidden_also_in_errors():
     found = read(s3={"bucket": "b", "secret_key": "hush"})
-    assert found.s3["secret_key"] == "hush"
+    assert found.s3.secret_key == "hush"
     assert "hush" not in repr(found.to_dict()) and found.to_dict()["s3"]["bucket"] == "b"
     with pytest.raises(OptionError) as caught:
         read(s3={"bucket": "b", "secret_key": ["hush"]})
@@ -84,10 +108,84 @@ def test_secrets_are_hidden_also_in_errors():
 
 
 def test_old_environment_variables():
-    assert from_environment(Sample.TABLE, {"MODEL_DIR": "/m", "OTHER": "1"}) == {"source": ("/m", "MODEL_DIR")}
+    assert from_environment(Sample.TABLE, {"MODEL_DIR": "/m", "OTHER": "1"}) == {
+        "source": ("/m", "MODEL_DIR")
+    }
     assert from_environment(Sample.TABLE, {"MODEL_DIR": ""}) == {}
 
 
 def test_defaults_are_not_shared_between_instances():
     read().services.append("x")
     assert read().services == ["docker"]
+
+
+def declare(annotation="str", **description):
+    """Return an option set with one option, declared as in a part."""
+    body = {"sample": option(**description)}
+    if annotation:
+        body["__annotations__"] = {"sample": annotation}
+    return type("Declared", (OptionSet,), body)
+
+
+@pytest.mark.parametrize(
+    ("description", "problem"),
+    [
+        ({}, "no help text"),
+        ({"type": "text", "help": "x"}, "unknown type 'text'"),
+        ({"type": "list", "help": "x"}, "needs elements"),
+        ({"elements": "str", "help": "x"}, "needs elements"),
+        ({"required": True, "default": "a", "help": "x"}, "required and has a default"),
+        ({"annotation": None, "help": "x"}, "no type annotation"),
+    ],
+)
+def test_an_incomplete_declaration_is_an_error_at_import(description, problem):
+    with pytest.raises(TypeError, match=problem):
+        declare(**description)
+
+
+def test_a_misspelled_option_is_no_attribute():
+    assert declare(help="x").from_mapping({}).sample is None
+    for name in ("smaple", "TABEL", "values"):
+        with pytest.raises(AttributeError):
+            getattr(declare(help="x").from_mapping({}), name)
+    with pytest.raises(AttributeError):
+        _ = Sample.source  # a value belongs to an instance
+
+
+def _option_sets(base=OptionSet):
+    for cls in base.__subclasses__():
+        yield cls
+        yield from _option_sets(cls)
+
+
+BASES = {"str": "str", "path": "str", "int": "int", "float": "float", "bool": "bool", "raw": "Any"}
+
+
+def _annotation(entry):
+    """Return what the annotation of an option must begin with."""
+    if entry.type in ("dict", "list") and isinstance(entry.suboptions, type):
+        inner = entry.suboptions.__name__
+        return inner if entry.type == "dict" else f"list[{inner}]"
+    if entry.type == "list":
+        return f"list[{BASES.get(entry.elements, 'dict[str, Any]')}]"
+    return BASES.get(entry.type, "dict[str, Any]")
+
+
+@pytest.mark.parametrize("part", [*config.PARTS])
+def test_annotations_say_what_the_table_says(part):
+    """A type checker sees the annotations, the shells see the table: they must not differ."""
+    config.option_set(part)
+    for cls in _option_sets():
+        if "_core" not in cls.__module__:
+            continue
+        for entry in cls.TABLE:
+            annotations = {
+                key: text
+                for base in cls.__mro__
+                for key, text in vars(base).get("__annotations__", {}).items()
+            }
+            if entry.name not in annotations:
+                continue
+            optional = not entry.required and entry.default is None and entry.type != "raw"
+            expected = _annotation(entry) + (" | None" if optional else "")
+            assert annotations[entry.name] == expected, f"{cls.__name__}.{entry.name}"

@@ -10,9 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import doctor, trial
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed, NotUsable
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
+from ansible_collections.mlops.fleet.plugins.module_utils._core import doctor, outcome, trial
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    CommandFailed,
+    LockBusy,
+    NotUsable,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult
 
 CRON = """# Written by mlops.fleet.schedule: changes are lost.
@@ -39,11 +43,26 @@ class Systemd:
         return answer(argv) if answer else CommandResult(0, self.said, "")
 
     def is_active(self, argv):
-        return CommandResult(3, "".join(f"{'active' if unit in self.active else 'inactive'}\n" for unit in argv[2:]), "")
+        return CommandResult(
+            3,
+            "".join(f"{'active' if unit in self.active else 'inactive'}\n" for unit in argv[2:]),
+            "",
+        )
 
     def show(self, argv):
-        found = {"LoadState": "loaded", "Result": "success", "ExecMainStatus": "0", "InvocationID": "1", "ExecMainStartTimestamp": ""}
-        found["Environment"] = " ".join(line[12:] for path in self.folder.rglob("*.conf") for line in path.read_text().split() if line[:12] == "Environment=")
+        found = {
+            "LoadState": "loaded",
+            "Result": "success",
+            "ExecMainStatus": "0",
+            "InvocationID": "1",
+            "ExecMainStartTimestamp": "",
+        }
+        found["Environment"] = " ".join(
+            line[12:]
+            for path in self.folder.rglob("*.conf")
+            for line in path.read_text().split()
+            if line[:12] == "Environment="
+        )
         if self.started:
             found.update({"ExecMainStartTimestamp": "now", "InvocationID": "2"}, **self.after)
         return CommandResult(0, "".join(f"{name}={value}\n" for name, value in found.items()), "")
@@ -51,7 +70,9 @@ class Systemd:
     def start(self, argv):
         self.drop_ins += [path.read_text() for path in self.folder.rglob("*.conf")]
         self.started = True
-        return CommandResult(1 if self.after.get("Result", "success") != "success" else 0, "", "Job failed.")
+        return CommandResult(
+            1 if self.after.get("Result", "success") != "success" else 0, "", "Job failed."
+        )
 
 
 @pytest.fixture
@@ -109,26 +130,37 @@ def test_the_old_variables_of_the_jobs_are_known(world, systemd, tmp_path):
 
 
 @pytest.mark.parametrize("job", trial.UNITS)
-def test_a_cleanup_is_only_rehearsed_and_nothing_of_that_stays(world, systemd, clock, tmp_path, job):
+def test_a_cleanup_is_only_rehearsed_and_nothing_of_that_stays(
+    world, systemd, clock, tmp_path, job
+):
     assert trial.start(world, ON, job).status == "pass"
-    rehearsed = [f"[Service]\nEnvironment=MLFLEET_REHEARSE_CLEANUP_UNTIL={int(clock.now()) + 86400}\n"]
-    assert systemd.drop_ins == (rehearsed if job in ("cleanup", "maintenance") else [])
+    until = int(clock.now()) + 86400
+    (drop_in,) = systemd.drop_ins
+    lines = drop_in.splitlines()
+    assert lines[:2] == ["[Service]", "Environment=MLFLEET_REPORT_OUTCOME=1"]
+    rehearsed = [f"Environment=MLFLEET_REHEARSE_CLEANUP_UNTIL={until}"]
+    assert lines[2:] == (rehearsed if job in ("cleanup", "maintenance") else [])
     assert not list(tmp_path.rglob("*.d"))
-    reloads = [words for words, dummy in systemd.calls if words[1] == "daemon-reload"]
-    assert len(reloads) == (2 if systemd.drop_ins else 0)
+    reloads = [argv for argv, dummy in systemd.calls if argv[1] == "daemon-reload"]
+    assert len(reloads) == 2
 
 
 def test_a_cleanup_that_can_not_be_made_a_rehearsal_is_not_started(world, systemd):
     answer = systemd.show
-    systemd.show = lambda argv: CommandResult(0, answer(argv).stdout.replace("MLFLEET", "OTHER"), "")
+    systemd.show = lambda argv: CommandResult(
+        0, answer(argv).stdout.replace("MLFLEET", "OTHER"), ""
+    )
     check, how = doctor.trial_run(world, ON, "cleanup", True)
-    assert (check.status, how) == ("critical", None) and "systemctl cat ml-cleanup.service" in check.message
+    assert (check.status, how) == (
+        "critical",
+        None,
+    ) and "systemctl cat ml-cleanup.service" in check.message
     assert not systemd.started and systemd.calls[-1][0] == ("systemctl", "daemon-reload")
 
 
 def test_a_cleanup_for_real(world, systemd):
     trial.start(world, ON, "cleanup", rehearse_cleanup=False)
-    assert systemd.drop_ins == []
+    assert not any("REHEARSE" in drop_in for drop_in in systemd.drop_ins)
 
 
 def test_the_drop_in_goes_when_systemctl_does_not_answer(world, systemd, tmp_path):
@@ -138,7 +170,10 @@ def test_the_drop_in_goes_when_systemctl_does_not_answer(world, systemd, tmp_pat
     systemd.start = start
     with pytest.raises(CommandFailed):
         trial.start(world, ON, "cleanup")
-    assert not list(tmp_path.rglob("*.conf")) and systemd.calls[-1][0] == ("systemctl", "daemon-reload")
+    assert not list(tmp_path.rglob("*.conf")) and systemd.calls[-1][0] == (
+        "systemctl",
+        "daemon-reload",
+    )
 
 
 def test_a_result_is_told_before_the_notes(world, systemd):
@@ -150,24 +185,44 @@ def test_a_failed_job_says_why(world, systemd):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "1"}
     systemd.said = "mlfleet: The source /srv/models does not exist.\n\n"
     check, how = doctor.trial_run(world, ON, "backup", True)
-    assert (check.status, check.value, how.last_line) == ("critical", 1, "mlfleet: The source /srv/models does not exist.")
-    assert "ml-backup.service, started, failed (exit-code, status 1): mlfleet: The source" in check.message and "journalctl -u" in check.message
+    assert (check.status, check.value, how.last_line) == (
+        "critical",
+        1,
+        "mlfleet: The source /srv/models does not exist.",
+    )
+    assert (
+        "ml-backup.service, started, failed (exit-code, status 1): mlfleet: The source"
+        in check.message
+        and "journalctl -u" in check.message
+    )
 
 
-@pytest.mark.parametrize(("health", "status"), [({"status": "critical"}, "pass"), ({"failed": True, "msg": "no psutil"}, "critical")])
-def test_a_maintenance_of_a_sick_node_did_its_work(world, systemd, health, status):
+@pytest.mark.parametrize(
+    ("reported", "status"),
+    [
+        (Outcome(status="critical"), "pass"),
+        (Outcome(status="critical", failed_phases=("health",)), "critical"),
+        (Outcome(status="warning"), "critical"),
+        (Outcome(error="OptionError"), "critical"),
+        (None, "critical"),
+    ],
+)
+def test_a_maintenance_of_an_unhealthy_node_did_its_work(world, systemd, reported, status):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "1"}
-    results = {"health": health}
-    report = fleet.assemble(["node1"], lambda dummy, phase: results.get(phase, {"skipped": True}), timestamp=0, title="Maintenance")
-    systemd.said = fleet.headline(report) + "\n"
-    assert doctor.trial_run(world, ON, "maintenance", True)[0].status == status
+    systemd.said = "Maintenance: CRITICAL\n" + (f"{reported.line()}\n" if reported else "")
+    check, how = doctor.trial_run(world, ON, "maintenance", True)
+    assert check.status == status and how.said == "Maintenance: CRITICAL\n"
 
 
 def test_another_run_in_the_way_says_nothing_of_the_node(world, systemd):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "3"}
-    systemd.said = "mlfleet: Another job of mlfleet is running (process 4711 holds /run/lock/mlops-fleet/jobs.lock). Wait for it to end, then run again.\n"
+    busy = outcome.of_error(LockBusy("job of mlfleet", "/run/lock/jobs.lock", 4711))
+    systemd.said = f"mlfleet: it is busy\n{busy.line()}\n"
     assert doctor.trial_run(world, ON, "backup", True)[0].status == "warning"
-    systemd.said, systemd.started = "mlfleet: /etc/mlops-fleet/config.json can't be read by mluser.\n", False
+    systemd.said, systemd.started = (
+        "mlfleet: /etc/mlops-fleet/config.json can't be read by mluser.\n",
+        False,
+    )
     assert doctor.trial_run(world, ON, "gpu", True)[0].status == "critical"
 
 
@@ -178,7 +233,10 @@ def test_a_unit_that_a_condition_holds_back_is_no_success(world, systemd):
 
 
 def test_what_is_not_started_says_why(world, systemd):
-    assert "not scheduled" in doctor.trial_run(world, trial.Schedule("systemd", ("gpu",)), "backup", True)[0].message
+    assert (
+        "not scheduled"
+        in doctor.trial_run(world, trial.Schedule("systemd", ("gpu",)), "backup", True)[0].message
+    )
     check, how = doctor.trial_run(world, ON, "backup", True, "backup can't run")
     assert (check.status, how) == ("skipped", None) and "backup can't run" in check.message
     assert not systemd.started
@@ -188,19 +246,32 @@ def test_cron_jobs_are_started_by_their_runner(world, systemd):
     systemd.said = "Would free 1.0 KiB\n"
     how = trial.start(world, trial.Schedule("cron", ("cleanup",)), "cleanup")
     assert how.status == "pass" and how.last_line == "Would free 1.0 KiB"
-    ((words, env),) = systemd.calls
-    assert words == ("/usr/local/sbin/mlops-fleet-cron", "cleanup") and int(env[trial.REHEARSE]) > 0
+    ((argv, env),) = systemd.calls
+    assert env[outcome.REPORT_OUTCOME] == "1"
+    assert argv == ("/usr/local/sbin/mlops-fleet-cron", "cleanup") and int(env[trial.REHEARSE]) > 0
 
 
 def test_the_test_message_comes_from_the_alert_unit(world, systemd, tmp_path):
-    channels = [{"name": "mail", "status": "failed", "detail": "refused"}, {"name": "chat", "status": "sent", "detail": ""}]
-    systemd.said = "mlfleet: Alert not delivered by mail\n" + json.dumps({"changed": True, "channels": channels}, indent=1) + "\n"
+    channels = [
+        {"name": "mail", "status": "failed", "detail": "refused"},
+        {"name": "chat", "status": "sent", "detail": ""},
+    ]
+    systemd.said = (
+        "mlfleet: Alert not delivered by mail\n"
+        + json.dumps({"changed": True, "channels": channels}, indent=1)
+        + "\n"
+    )
     found = trial.alert_test(world, ON, "/usr/local/bin/mlfleet")
     assert found == channels
-    assert systemd.drop_ins == ["[Service]\nExecStart=\nExecStart=/usr/local/bin/mlfleet alert --test --json\n"] and not list(tmp_path.rglob("*.d"))
+    assert systemd.drop_ins == [
+        "[Service]\nExecStart=\nExecStart=/usr/local/bin/mlfleet alert --test --json\n"
+    ] and not list(tmp_path.rglob("*.d"))
     check = doctor.alerts(found, tested=True)
     assert check.status == "warning" and "mail: refused" in check.message
-    assert doctor.alerts(found[:1], tested=True).status == "critical" and doctor.alerts(found[1:], tested=True).status == "pass"
+    assert (
+        doctor.alerts(found[:1], tested=True).status == "critical"
+        and doctor.alerts(found[1:], tested=True).status == "pass"
+    )
 
 
 def test_an_alert_unit_that_can_not_start_is_named(world, systemd):
@@ -214,7 +285,7 @@ def test_cron_lines_without_a_cron_are_found(world, tmp_path):
     for name, status in (("bash", "critical"), ("cron", "pass")):
         (tmp_path / "proc/1").mkdir(parents=True, exist_ok=True)
         (tmp_path / "proc/1/comm").write_text(name + "\n")
-        assert doctor.schedule(found, world).status == status
+        assert doctor.check_schedule(found, world).status == status
 
 
 def test_logs_that_nothing_rotates_are_found(world, tmp_path):

@@ -10,9 +10,16 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import verdict
-from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import Check, Document, Summary, score
+from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import (
+    Check,
+    Document,
+    Summary,
+    score,
+)
 
-COMBINATIONS = [(p, w, n - p - w) for n in range(1, 41) for p in range(n + 1) for w in range(n - p + 1)]
+COMBINATIONS = [
+    (p, w, n - p - w) for n in range(1, 41) for p in range(n + 1) for w in range(n - p + 1)
+]
 
 
 def _exit_code(warnings: int, failed: int) -> int:
@@ -69,7 +76,9 @@ def _checks(**counts: int) -> list[Check]:
 
 
 def test_summary_counts():
-    found = Summary.of([*_checks(**{"pass": 13, "warning": 1, "unknown": 1, "skipped": 4})]).to_dict()
+    found = Summary.of(
+        [*_checks(**{"pass": 13, "warning": 1, "unknown": 1, "skipped": 4})]
+    ).to_dict()
     assert found == {
         "total": 15,
         "passed": 13,
@@ -88,15 +97,33 @@ def test_unknown_can_count_as_critical():
 
 def test_nothing_judged_is_skipped_not_healthy():
     found = Summary.of(_checks(skipped=3))
-    assert (found.status, found.exit_code, found.health_score, found.total) == ("skipped", 0, None, 0)
+    assert (found.status, found.exit_code, found.health_score, found.total) == (
+        "skipped",
+        0,
+        None,
+        0,
+    )
 
 
 def test_document_keeps_the_old_keys_and_is_plain_json():
-    document = Document(verdict.isoformat(1_738_333_800.9), "ml-node-01", (Check("Disk usage", "pass", "Disk usage: 65%", value=65),), {"gpus": []})
+    document = Document(
+        verdict.isoformat(1_738_333_800.9),
+        "ml-node-01",
+        (Check("Disk usage", "pass", "Disk usage: 65%", value=65),),
+        {"gpus": []},
+    )
     found = json.loads(json.dumps(document.to_dict()))
     assert found["timestamp"] == "2025-01-31T14:30:00+00:00"
     assert list(found)[:4] == ["timestamp", "hostname", "checks", "summary"]
-    assert found["checks"] == [{"check": "Disk usage", "status": "pass", "message": "Disk usage: 65%", "value": 65, "action": "none"}]
+    assert found["checks"] == [
+        {
+            "check": "Disk usage",
+            "status": "pass",
+            "message": "Disk usage: 65%",
+            "value": 65,
+            "action": "none",
+        }
+    ]
     assert {"total", "passed", "warnings", "failed", "health_score"} <= set(found["summary"])
 
 

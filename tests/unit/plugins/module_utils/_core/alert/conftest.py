@@ -12,11 +12,12 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
 
 
 @dataclass
@@ -41,10 +42,19 @@ class WebServer:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                outer.requests.append({"path": self.path, "headers": dict(self.headers), "json": json.loads(data), "at": time.monotonic()})
+                outer.requests.append(
+                    {
+                        "path": self.path,
+                        "headers": dict(self.headers),
+                        "json": json.loads(data),
+                        "at": time.monotonic(),
+                    }
+                )
                 answer = outer.answers.pop(0) if outer.answers else Answer()
                 if answer.reset:
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    self.connection.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+                    )
                     self.connection.close()
                     return
                 time.sleep(answer.hang)
@@ -142,7 +152,14 @@ def smtp(authority):
         async def handle_DATA(self, server, session, envelope):
             if self.replies:
                 return self.replies.pop(0)
-            self.mails.append({"to": envelope.rcpt_tos, "from": envelope.mail_from, "data": envelope.content, "tls": session.ssl is not None})
+            self.mails.append(
+                {
+                    "to": envelope.rcpt_tos,
+                    "from": envelope.mail_from,
+                    "data": envelope.content,
+                    "tls": session.ssl is not None,
+                }
+            )
             return "250 OK"
 
     def start(mode="starttls", user=None, password=None, replies=()):
@@ -153,7 +170,12 @@ def smtp(authority):
             handler.logins.append(data.login.decode())
             return AuthResult(success=good, handled=False)
 
-        settings = {"hostname": "test.example", "authenticator": check, "auth_required": user is not None, "auth_require_tls": False}
+        settings = {
+            "hostname": "test.example",
+            "authenticator": check,
+            "auth_required": user is not None,
+            "auth_require_tls": False,
+        }
         if mode == "starttls":
             settings.update(tls_context=authority.context, require_starttls=True)
 
@@ -161,7 +183,12 @@ def smtp(authority):
             def factory(self):
                 return SMTP(self.handler, **settings)
 
-        found = Controller(handler, hostname="127.0.0.1", port=free_port(), ssl_context=authority.context if mode == "tls" else None)
+        found = Controller(
+            handler,
+            hostname="127.0.0.1",
+            port=free_port(),
+            ssl_context=authority.context if mode == "tls" else None,
+        )
         found.start()
         running.append(found)
         handler.port = found.port
@@ -174,7 +201,13 @@ def smtp(authority):
 
 def check(name, status, message=None, subject=None, **more):
     """One check of a verdict document."""
-    return {"check": name, "status": status, "message": message or f"{name} is {status}", **({"subject": subject} if subject else {}), **more}
+    return {
+        "check": name,
+        "status": status,
+        "message": message or f"{name} is {status}",
+        **({"subject": subject} if subject else {}),
+        **more,
+    }
 
 
 @pytest.fixture
@@ -205,11 +238,15 @@ def document():
 
 @pytest.fixture
 def tell(world, tmp_path):
-    """Run the alert part: C(tell(document=..., webhooks=[...])), C(dry) for check mode, with a state folder of its own."""
+    """Run the alert part: ``tell(document=..., webhooks=[...])``, ``dry`` for check mode, with a state directory of its own.
+
+    The result has the returned keys ``changed``, ``channels`` and ``events`` as attributes, and ``to_dict()``.
+    """
 
     def call(dry=False, **given):
         given.setdefault("state_dir", str(tmp_path / "state"))
-        return run(AlertOptions.from_mapping(given), world, check=dry)
+        result = run(AlertOptions.from_mapping(given), world, check=dry)
+        return SimpleNamespace(**result.to_dict(), to_dict=result.to_dict)
 
     return call
 

@@ -15,9 +15,10 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import alert, state
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import execute, plan, store
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.events import key_of
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError, Refused
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 
@@ -32,10 +33,16 @@ def hook(web, **more):
 
 def test_a_problem_is_told_once_and_its_end_once(tell, web, document, make_check, clock):
     for dummy in range(3):
-        tell(document=document(make_check("disk_space", "critical", "Disk usage: 95%", "/data")), webhooks=hook(web))
+        tell(
+            document=document(make_check("disk_space", "critical", "Disk usage: 95%", "/data")),
+            webhooks=hook(web),
+        )
         clock.time += 300
     for dummy in range(2):
-        tell(document=document(make_check("disk_space", "pass", "Disk usage: 60%", "/data")), webhooks=hook(web))
+        tell(
+            document=document(make_check("disk_space", "pass", "Disk usage: 60%", "/data")),
+            webhooks=hook(web),
+        )
     assert messages(web) == [("firing", "Disk usage: 95%"), ("resolved", "Disk usage: 60%")]
 
 
@@ -54,9 +61,14 @@ def test_the_cooldown_ends_and_the_reminder_says_so(tell, web, document, make_ch
     assert len(web.requests) == 2
 
 
-def test_an_escalation_is_never_held_back_and_its_way_down_is(tell, web, document, make_check, clock):
+def test_an_escalation_is_never_held_back_and_its_way_down_is(
+    tell, web, document, make_check, clock
+):
     for status in ("warning", "critical", "warning", "critical"):
-        tell(document=document(make_check("gpu_temperature", status, subject="GPU 3")), webhooks=hook(web))
+        tell(
+            document=document(make_check("gpu_temperature", status, subject="GPU 3")),
+            webhooks=hook(web),
+        )
         clock.time += 60
     assert [one["severity"] for one in web.bodies] == ["warning", "critical"]
 
@@ -64,14 +76,17 @@ def test_an_escalation_is_never_held_back_and_its_way_down_is(tell, web, documen
 def test_what_eased_is_told_as_that_with_the_next_reminder(tell, web, document, make_check, clock):
     tell(document=document(make_check("load", "critical")), webhooks=hook(web))
     clock.time += 4000
-    assert tell(document=document(make_check("load", "warning")), webhooks=hook(web)).events[0]["reason"] == (
-        "eased from critical to warning, cooldown of 1 h 00 min is over"
-    )
+    assert tell(document=document(make_check("load", "warning")), webhooks=hook(web)).events[0][
+        "reason"
+    ] == ("eased from critical to warning, cooldown of 1 h 00 min is over")
 
 
 def test_flapping_is_told_once_per_cooldown(tell, web, document, make_check, clock):
     for number in range(40):
-        tell(document=document(make_check("network", "critical" if number % 2 == 0 else "pass")), webhooks=hook(web))
+        tell(
+            document=document(make_check("network", "critical" if number % 2 == 0 else "pass")),
+            webhooks=hook(web),
+        )
         clock.time += 300
     seconds = 40 * 300
     assert sum(status == "firing" for status, dummy in messages(web)) <= seconds / 3600 + 1
@@ -79,7 +94,10 @@ def test_flapping_is_told_once_per_cooldown(tell, web, document, make_check, clo
 
 
 def test_hosts_checks_and_subjects_have_cooldowns_of_their_own(tell, web, document, make_check):
-    one, other = make_check("disk_space", "critical", subject="/a"), make_check("disk_space", "critical", subject="/b")
+    one, other = (
+        make_check("disk_space", "critical", subject="/a"),
+        make_check("disk_space", "critical", subject="/b"),
+    )
     for verdict in (document(one), document(one, other), document(one, other, host="node2")):
         tell(document=verdict, webhooks=hook(web))
     assert [len(body["alerts"]) for body in web.bodies] == [1, 1, 2]
@@ -89,7 +107,7 @@ def test_hosts_checks_and_subjects_have_cooldowns_of_their_own(tell, web, docume
 def test_the_state_survives_a_restart(world, web, document, make_check, tmp_path):
     source = """
 import json, sys
-from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.alert import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 given = json.load(sys.stdin)
@@ -97,11 +115,24 @@ print(json.dumps(run(AlertOptions.from_mapping(given), World(run=None)).to_dict(
 """
     import subprocess
 
-    given = json.dumps({"document": document(make_check("oom", "critical")), "webhooks": hook(web), "state_dir": str(tmp_path / "state")})
+    given = json.dumps(
+        {
+            "document": document(make_check("oom", "critical")),
+            "webhooks": hook(web),
+            "state_dir": str(tmp_path / "state"),
+        }
+    )
     decisions = []
     for dummy in range(2):
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run([sys.executable, "-c", source], input=given, capture_output=True, text=True, check=True, env=env)
+        done = subprocess.run(
+            [sys.executable, "-c", source],
+            input=given,
+            capture_output=True,
+            text=True,
+            check=True,
+            env=env,
+        )
         decisions.append(json.loads(done.stdout)["events"][0]["decision"])
     assert decisions == ["send", "hold"]
     assert len(web.requests) == 1
@@ -132,12 +163,16 @@ def test_a_clock_set_forward_gives_at_most_one_more(tell, web, document, make_ch
 
 def _concurrent(given, barrier):
     barrier.wait()
-    alert.run(AlertOptions.from_mapping(given), World(run=None))
+    run(AlertOptions.from_mapping(given), World(run=None))
 
 
 def test_two_runs_at_once_send_one_message(web, answer, document, make_check, tmp_path):
     web.answers = [answer(hang=0.3)]
-    given = {"document": document(make_check("disk_space", "critical")), "webhooks": hook(web), "state_dir": str(tmp_path / "state")}
+    given = {
+        "document": document(make_check("disk_space", "critical")),
+        "webhooks": hook(web),
+        "state_dir": str(tmp_path / "state"),
+    }
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(4)
     runs = [context.Process(target=_concurrent, args=(given, barrier)) for dummy in range(4)]
@@ -150,20 +185,22 @@ def test_two_runs_at_once_send_one_message(web, answer, document, make_check, tm
 
 
 @pytest.mark.parametrize("moment", ["before sending", "after sending"])
-def test_a_run_killed_half_way_loses_nothing_and_repeats_at_most_once(tell, web, document, make_check, tmp_path, moment, clock, world):
+def test_a_run_killed_half_way_loses_nothing_and_repeats_at_most_once(
+    tell, web, document, make_check, tmp_path, moment, clock, world
+):
     verdict = document(make_check("disk_space", "critical"))
     given = {"document": verdict, "webhooks": hook(web), "state_dir": str(tmp_path / "state")}
     pid = os.fork()
     if pid == 0:
-        original = alert._deliver
+        original = execute.deliver
 
         def deliver(*arguments):
             if moment == "after sending":
                 original(*arguments)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        alert._deliver = deliver  # the power goes here
-        alert.run(AlertOptions.from_mapping(given), world)
+        execute.deliver = deliver  # the power goes here
+        run(AlertOptions.from_mapping(given), world)
         os._exit(1)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     before = len(web.requests)
@@ -174,13 +211,21 @@ def test_a_run_killed_half_way_loses_nothing_and_repeats_at_most_once(tell, web,
     assert len(web.requests) <= 2
 
 
-def test_what_a_dead_server_missed_is_sent_by_the_next_run(tell, web, answer, document, make_check, clock):
+def test_what_a_dead_server_missed_is_sent_by_the_next_run(
+    tell, web, answer, document, make_check, clock
+):
     web.answers = [answer(status=503)]
-    first = tell(document=document(make_check("disk_space", "critical", "Disk usage: 95%")), webhooks=hook(web))
+    first = tell(
+        document=document(make_check("disk_space", "critical", "Disk usage: 95%")),
+        webhooks=hook(web),
+    )
     assert first.channels[0]["status"] == "queued"
     assert "503" in first.channels[0]["detail"]
     clock.time += 300
-    second = tell(document=document(make_check("disk_space", "critical", "Disk usage: 96%")), webhooks=hook(web))
+    second = tell(
+        document=document(make_check("disk_space", "critical", "Disk usage: 96%")),
+        webhooks=hook(web),
+    )
     assert second.channels[0]["status"] == "sent"
     assert web.bodies[-1]["message"] == "Disk usage: 95%"
     third = tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web))
@@ -195,17 +240,27 @@ def test_an_end_replaces_the_undelivered_beginning(tell, web, answer, document, 
     assert messages(web)[1:] == [("resolved", "Disk usage: 50%")]
 
 
-def test_undelivered_messages_expire_and_are_bounded(tell, web, answer, document, make_check, clock, world, tmp_path):
+def test_undelivered_messages_expire_and_are_bounded(
+    tell, web, answer, document, make_check, clock, world, tmp_path
+):
     warnings = []
     world.warn = warnings.append
     web.answers = [answer(status=500)] * 2
-    tell(document=document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(state.QUEUE_LENGTH + 50)]), webhooks=hook(web))
+    tell(
+        document=document(
+            *[
+                make_check("unit", "critical", subject=f"u{n}")
+                for n in range(plan.QUEUE_LENGTH + 50)
+            ]
+        ),
+        webhooks=hook(web),
+    )
     clock.time += 60
     tell(message="unrelated", webhooks=hook(web))
     kept = json.loads((tmp_path / "state" / "state.json").read_text())["pending"]
-    assert sum(len(one) for one in kept.values()) <= state.QUEUE_LENGTH + 1
+    assert sum(len(one) for one in kept.values()) <= plan.QUEUE_LENGTH + 1
     assert any("given up" in one for one in warnings)
-    clock.time += state.QUEUE_SECONDS + 60
+    clock.time += plan.QUEUE_SECONDS + 60
     tell(document=document(make_check("x", "pass")), webhooks=hook(web))
     assert len(web.requests) == 2, "a day later nobody wants them any more"
 
@@ -220,7 +275,13 @@ def test_what_one_part_finds_bad_the_other_does_not_end(tell, web, document, mak
         clock.time += 300
         return tell(document=document(make_check("gpu_count", status), **kind), webhooks=hook(web))
 
-    for status, kind in (("critical", GPU), ("pass", NODE), ("critical", GPU), ("skipped", NODE), ("critical", GPU)):
+    for status, kind in (
+        ("critical", GPU),
+        ("pass", NODE),
+        ("critical", GPU),
+        ("skipped", NODE),
+        ("critical", GPU),
+    ):
         judge(status, kind)
     assert messages(web) == [("firing", "gpu_count is critical")]
     judge("pass", GPU)
@@ -228,21 +289,36 @@ def test_what_one_part_finds_bad_the_other_does_not_end(tell, web, document, mak
     assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
 
 
-def test_a_subject_that_one_part_does_not_report_is_not_gone_for_the_other(tell, web, document, make_check):
-    tell(document=document(make_check("gpu_xid", "critical", subject="GPU 3"), make_check("gpu_xid", "pass", subject="GPU 4"), **GPU), webhooks=hook(web))
-    tell(document=document(make_check("gpu_xid", "pass", subject="GPU 4"), **NODE), webhooks=hook(web))
+def test_a_subject_that_one_part_does_not_report_is_not_gone_for_the_other(
+    tell, web, document, make_check
+):
+    tell(
+        document=document(
+            make_check("gpu_xid", "critical", subject="GPU 3"),
+            make_check("gpu_xid", "pass", subject="GPU 4"),
+            **GPU,
+        ),
+        webhooks=hook(web),
+    )
+    tell(
+        document=document(make_check("gpu_xid", "pass", subject="GPU 4"), **NODE),
+        webhooks=hook(web),
+    )
     assert [status for status, dummy in messages(web)] == ["firing"]
 
 
 def test_the_worse_of_two_opinions_counts(tell, web, document, make_check, clock):
     def judge(status, kind, seconds=300):
         clock.time += seconds
-        result = tell(document=document(make_check("gpu_temperature", status, subject="GPU 3"), **kind), webhooks=hook(web, send_resolved=True))
+        result = tell(
+            document=document(make_check("gpu_temperature", status, subject="GPU 3"), **kind),
+            webhooks=hook(web, send_resolved=True),
+        )
         return result.events[0]["reason"] if result.events else ""
 
     judge("warning", NODE)
     assert judge("critical", GPU) == "escalated from warning to critical"
-    assert judge("warning", NODE, 4000) == "gpu_health judges it critical"
+    assert judge("warning", NODE, 4000) == "gpu_health reports critical"
     assert judge("critical", GPU, 4000).startswith("still critical")
     judge("pass", NODE)
     assert [body["severity"] for body in web.bodies] == ["warning", "critical", "critical"]
@@ -251,7 +327,9 @@ def test_the_worse_of_two_opinions_counts(tell, web, document, make_check, clock
     assert [body["severity"] for body in web.bodies] == ["warning", "critical", "critical", "pass"]
 
 
-def test_the_opinion_of_a_part_that_judges_no_more_is_dropped_in_the_end(tell, web, document, make_check, clock):
+def test_the_opinion_of_a_part_that_judges_no_more_is_dropped_in_the_end(
+    tell, web, document, make_check, clock
+):
     tell(document=document(make_check("gpu_count", "critical"), **GPU), webhooks=hook(web))
     for dummy in range(4):
         clock.time += 86400
@@ -266,24 +344,40 @@ def test_a_message_takes_back_what_any_part_found(tell, web, document, make_chec
 
 
 @pytest.mark.parametrize("reported", [True, False])
-def test_the_end_is_told_also_after_months_of_repair(tell, web, document, make_check, clock, reported):
+def test_the_end_is_told_also_after_months_of_repair(
+    tell, web, document, make_check, clock, reported
+):
     root = make_check("disk_space", "pass", subject="/")
-    tell(document=document(make_check("disk_space", "critical", subject="/data"), root), webhooks=hook(web))
-    clock.time += 4 * state.FORGET_SECONDS
-    tell(document=document(*[make_check("disk_space", "pass", subject="/data")] * reported, root), webhooks=hook(web))
+    tell(
+        document=document(make_check("disk_space", "critical", subject="/data"), root),
+        webhooks=hook(web),
+    )
+    clock.time += 4 * plan.FORGET_OPEN_SECONDS
+    tell(
+        document=document(*[make_check("disk_space", "pass", subject="/data")] * reported, root),
+        webhooks=hook(web),
+    )
     assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
 
 
 def test_what_nobody_speaks_of_is_forgotten(tell, web, document, make_check, clock, tmp_path):
     tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web))
-    clock.time += 2 * state.FORGET_SECONDS
+    clock.time += 2 * plan.FORGET_OPEN_SECONDS
     tell(document=document(make_check("load", "warning")), webhooks=hook(web))
-    assert [one["check"] for one in json.loads((tmp_path / "state" / "state.json").read_text())["entries"].values()] == ["load"]
+    assert [
+        one["check"]
+        for one in json.loads((tmp_path / "state" / "state.json").read_text())["entries"].values()
+    ] == ["load"]
 
 
 def test_channels_of_one_name_are_kept_apart(tell, web, web2, answer, tmp_path):
     web2.answers = [answer(status=500)] * 2
-    hooks = [*hook(web, payload="slack"), *hook(web2, name="slack-2"), *hook(web, payload="slack"), *hook(web2, name="slack")]
+    hooks = [
+        *hook(web, payload="slack"),
+        *hook(web2, name="slack-2"),
+        *hook(web, payload="slack"),
+        *hook(web2, name="slack"),
+    ]
     result = tell(message="x", webhooks=hooks)
     assert [(one["name"], one["status"]) for one in result.channels] == [
         ("slack", "sent"),
@@ -291,7 +385,12 @@ def test_channels_of_one_name_are_kept_apart(tell, web, web2, answer, tmp_path):
         ("slack-3", "sent"),
         ("slack-4", "queued"),
     ]
-    assert [one["status"] for one in tell(message="x", webhooks=hooks).channels] == ["skipped", "sent", "skipped", "sent"]
+    assert [one["status"] for one in tell(message="x", webhooks=hooks).channels] == [
+        "skipped",
+        "sent",
+        "skipped",
+        "sent",
+    ]
     assert (len(web.requests), len(web2.requests)) == (2, 4)
 
 
@@ -308,16 +407,31 @@ def test_a_refusal_for_good_is_failed_and_not_kept(tell, web, answer, document, 
 
 def test_a_failing_channel_does_not_stop_the_others(tell, web, web2, answer, document, make_check):
     web.answers = [answer(status=403)]
-    result = tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web, name="first") + hook(web2, name="second"))
-    assert [(one["name"], one["status"]) for one in result.channels] == [("first", "failed"), ("second", "sent")]
+    result = tell(
+        document=document(make_check("disk_space", "critical")),
+        webhooks=hook(web, name="first") + hook(web2, name="second"),
+    )
+    assert [(one["name"], one["status"]) for one in result.channels] == [
+        ("first", "failed"),
+        ("second", "sent"),
+    ]
     # Somebody was told: the cooldown holds.
-    assert tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web, name="first")).channels[0]["status"] == "skipped"
+    assert (
+        tell(
+            document=document(make_check("disk_space", "critical")),
+            webhooks=hook(web, name="first"),
+        ).channels[0]["status"]
+        == "skipped"
+    )
 
 
 def test_a_silent_server_does_not_hold_up_the_others(tell, web, web2, answer, document, make_check):
     web.answers = [answer(hang=3)]
     start = time.monotonic()
-    result = tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web, name="silent", timeout=1) + hook(web2, name="good"))
+    result = tell(
+        document=document(make_check("disk_space", "critical")),
+        webhooks=hook(web, name="silent", timeout=1) + hook(web2, name="good"),
+    )
     assert time.monotonic() - start < 2.5
     assert [one["status"] for one in result.channels] == ["queued", "sent"]
     assert web2.requests[0]["at"] - start < 0.8
@@ -332,17 +446,29 @@ def test_many_at_once_become_one_digest_for_people(tell, web, document, make_che
 
 
 def test_up_to_digest_after_are_told_one_by_one(tell, web, document, make_check):
-    tell(document=document(*[make_check("unit", "critical", subject=f"unit{n}") for n in range(5)]), webhooks=hook(web, payload="slack"))
+    tell(
+        document=document(*[make_check("unit", "critical", subject=f"unit{n}") for n in range(5)]),
+        webhooks=hook(web, payload="slack"),
+    )
     assert len(web.requests) == 5
-    tell(document=document(*[make_check("unit", "warning", subject=f"x{n}") for n in range(3)]), digest_after=2, webhooks=hook(web, payload="slack"))
+    tell(
+        document=document(*[make_check("unit", "warning", subject=f"x{n}") for n in range(3)]),
+        digest_after=2,
+        webhooks=hook(web, payload="slack"),
+    )
     assert len(web.requests) == 6
 
 
-def test_a_digest_opens_one_incident_and_closes_it_with_the_last_problem(tell, web, document, make_check, clock):
+def test_a_digest_opens_one_incident_and_closes_it_with_the_last_problem(
+    tell, web, document, make_check, clock
+):
     hooks = [{"url": web.url(), "payload": "pagerduty", "routing_key": "R" * 32}]
     names = [f"unit{n}" for n in range(6)]
     for bad in (6, 3, 0):
-        checks = [make_check("unit", "critical" if n < bad else "pass", subject=name) for n, name in enumerate(names)]
+        checks = [
+            make_check("unit", "critical" if n < bad else "pass", subject=name)
+            for n, name in enumerate(names)
+        ]
         tell(document=document(*checks), webhooks=hooks)
         clock.time += 60
     assert [body["event_action"] for body in web.bodies] == ["trigger", "resolve"]
@@ -359,11 +485,23 @@ def test_one_problem_is_one_incident_with_a_stable_key(tell, web, document, make
 
 
 def test_a_subject_that_is_gone_closes_its_problem(tell, web, document, make_check):
-    tell(document=document(make_check("disk_space", "critical", subject="/old"), make_check("disk_space", "pass", subject="/")), webhooks=hook(web))
+    tell(
+        document=document(
+            make_check("disk_space", "critical", subject="/old"),
+            make_check("disk_space", "pass", subject="/"),
+        ),
+        webhooks=hook(web),
+    )
     tell(document=document(make_check("other", "pass")), webhooks=hook(web))
     assert len(web.requests) == 1, "a document without that check says nothing about it"
-    tell(document=document(make_check("disk_space", "unknown", "no answer from df")), webhooks=hook(web))
-    assert [alert["status"] for body in web.bodies for alert in body["alerts"]] == ["firing", "firing"], "nor does a check that could not be made"
+    tell(
+        document=document(make_check("disk_space", "unknown", "no answer from df")),
+        webhooks=hook(web),
+    )
+    assert [alert["status"] for body in web.bodies for alert in body["alerts"]] == [
+        "firing",
+        "firing",
+    ], "nor does a check that could not be made"
     tell(document=document(make_check("disk_space", "pass", subject="/")), webhooks=hook(web))
     assert messages(web)[-1][0] == "resolved"
     assert "no longer reported" in json.dumps(web.bodies[-1])
@@ -380,7 +518,9 @@ def test_recoveries_can_be_left_out(tell, web, document, make_check, clock):
         tell(document=document(make_check("gpu", status)), webhooks=hook(web, send_resolved=False))
     assert len(web.requests) == 1
     clock.time += 3600
-    result = tell(document=document(make_check("gpu", "warning")), webhooks=hook(web, send_resolved=False))
+    result = tell(
+        document=document(make_check("gpu", "warning")), webhooks=hook(web, send_resolved=False)
+    )
     assert result.events[0]["reason"] == "new problem"
 
 
@@ -401,9 +541,13 @@ def test_plain_messages(tell, web, clock):
     assert [one["status"] for one in web.bodies].count("resolved") == 1
 
 
-def test_check_mode_sends_and_writes_nothing_and_says_what_it_would(tell, web, document, make_check, tmp_path):
+def test_check_mode_sends_and_writes_nothing_and_says_what_it_would(
+    tell, web, document, make_check, tmp_path
+):
     verdict = document(make_check("disk_space", "critical"))
-    would = tell(dry=True, document=verdict, webhooks=hook(web), syslog=True, command=["/bin/false"])
+    would = tell(
+        dry=True, document=verdict, webhooks=hook(web), syslog=True, command=["/bin/false"]
+    )
     assert [one["status"] for one in would.channels] == ["would_send"] * 3
     assert would.changed
     assert not web.requests
@@ -434,9 +578,16 @@ def test_a_test_at_pagerduty_and_opsgenie_leaves_no_incident(tell, web):
     assert web.requests[-1]["path"].endswith("/close?identifierType=alias")
 
 
-def test_the_state_is_private_and_holds_no_secret(tell, web, answer, document, make_check, tmp_path):
+def test_the_state_is_private_and_holds_no_secret(
+    tell, web, answer, document, make_check, tmp_path
+):
     web.answers = [answer(status=500)] * 2
-    pager = {"url": web.url("/pd"), "payload": "pagerduty", "routing_key": "R0ut1ngK3y" * 3, "retries": 0}
+    pager = {
+        "url": web.url("/pd"),
+        "payload": "pagerduty",
+        "routing_key": "R0ut1ngK3y" * 3,
+        "retries": 0,
+    }
     hooks = [*hook(web, headers={"X-Auth": "h3aderSecret"}), pager]
     result = tell(document=document(make_check("disk_space", "critical")), webhooks=hooks)
     folder = tmp_path / "state"
@@ -450,14 +601,23 @@ def test_the_state_is_private_and_holds_no_secret(tell, web, answer, document, m
         assert secret not in "".join(texts)
 
 
-def test_a_damaged_state_is_set_aside_and_the_alert_goes_out(tell, web, document, make_check, tmp_path, world):
+def test_a_damaged_state_is_set_aside_and_the_alert_goes_out(
+    tell, web, document, make_check, tmp_path, world
+):
     warnings = []
     world.warn = warnings.append
     folder = tmp_path / "state"
     folder.mkdir(mode=0o700)
-    for damaged in ("{", "[]", '{"version": 1, "entries": {"k": 5}, "pending": {"c": {"k": {"event": {"key": 1}}}}, "saved": "x"}'):
+    for damaged in (
+        "{",
+        "[]",
+        '{"version": 1, "entries": {"k": 5}, "pending": {"c": {"k": {"event": {"key": 1}}}}, "saved": "x"}',
+    ):
         (folder / "state.json").write_text(damaged)
-        assert tell(message=f"after {len(damaged)}", webhooks=hook(web)).channels[0]["status"] == "sent"
+        assert (
+            tell(message=f"after {len(damaged)}", webhooks=hook(web)).channels[0]["status"]
+            == "sent"
+        )
     assert (folder / "state.json.broken").read_text() == "[]"
     assert len(warnings) == 2
 
@@ -475,10 +635,14 @@ def test_a_damaged_state_is_set_aside_and_the_alert_goes_out(tell, web, document
     ],
     ids=["deep", "infinite", "odd times", "long", "opinions", "severity", "later version"],
 )
-def test_whatever_the_state_file_holds_the_alert_goes_out_once(tell, web, document, make_check, tmp_path, damaged):
+def test_whatever_the_state_file_holds_the_alert_goes_out_once(
+    tell, web, document, make_check, tmp_path, damaged
+):
     (tmp_path / "state").mkdir(mode=0o700)
     verdict = document(make_check("disk_space", "critical"), host="h")
-    (tmp_path / "state" / "state.json").write_text(damaged.replace("KEY", key_of("h", "disk_space", "")))
+    (tmp_path / "state" / "state.json").write_text(
+        damaged.replace("KEY", key_of("h", "disk_space", ""))
+    )
     for dummy in range(2):
         tell(document=verdict, webhooks=hook(web))
     assert len(web.requests) == 1
@@ -499,28 +663,39 @@ def test_a_full_disk_neither_silences_nor_storms(tell, web, document, make_check
         except OSError:
             pass
         for dummy in range(3):
-            result = tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web))
+            result = tell(
+                document=document(make_check("disk_space", "critical")), webhooks=hook(web)
+            )
         assert len(web.requests) == 1
         assert result.events[0]["decision"] == "hold"
         (folder / "filler").unlink()
         tell(document=document(make_check("disk_space", "pass")), webhooks=hook(web))
         assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
-        assert list((tmp_path / "run").iterdir()) == [], "the spare copy is gone once the folder works again"
+        assert list((tmp_path / "run").iterdir()) == [], (
+            "the spare copy is gone once the folder works again"
+        )
     finally:
         os.system(f"umount {folder}")
 
 
-def test_a_folder_that_can_not_be_made_silences_nobody(tell, web, document, make_check, tmp_path, world):
+def test_a_folder_that_can_not_be_made_silences_nobody(
+    tell, web, document, make_check, tmp_path, world
+):
     warnings = []
     world.warn = warnings.append
     world.root, world.environ = str(tmp_path), {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
     (tmp_path / "run").mkdir()
     (tmp_path / "file").touch()
     verdict = document(make_check("root_filesystem", "critical"))
-    decisions = [tell(document=verdict, webhooks=hook(web), state_dir=str(tmp_path / "file" / "state")).events[0]["decision"] for dummy in range(2)]
+    decisions = [
+        tell(
+            document=verdict, webhooks=hook(web), state_dir=str(tmp_path / "file" / "state")
+        ).events[0]["decision"]
+        for dummy in range(2)
+    ]
     assert decisions == ["send", "hold"]
     assert len(web.requests) == 1
-    assert any("Can't make the state folder" in one for one in warnings)
+    assert any("Can't make the state directory" in one for one in warnings)
 
 
 def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
@@ -529,7 +704,7 @@ def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
     folder.chmod(0o777)
     with pytest.raises(Refused):
         tell(message="x", webhooks=hook(web))
-    with pytest.raises(Refused, match="is not a folder"):
+    with pytest.raises(Refused, match="is not a directory"):
         (tmp_path / "file").write_text("")
         tell(message="x", webhooks=hook(web), state_dir=str(tmp_path / "file"))
     assert not web.requests
@@ -556,7 +731,7 @@ def test_without_channels_there_is_a_warning(tell, world, document, make_check, 
     result = tell(document=document(make_check("disk_space", "critical")))
     assert result.channels == []
     assert not result.changed
-    assert "nobody is told" in warnings[0]
+    assert "nothing is sent" in warnings[0]
     assert not (tmp_path / "state").exists()
 
 
@@ -566,14 +741,16 @@ def test_a_result_that_is_no_verdict_is_refused_with_its_reason(tell, web):
     assert tell(document={"skipped": True, "changed": False}, webhooks=hook(web)).events == []
 
 
-def test_default_folder(world):
+def test_default_directory(world):
     world.root = "/sandbox"
     expected = "/sandbox/var/lib/mlops-fleet/alert" if os.geteuid() == 0 else None
-    assert expected is None or state.default_folder(world) == expected
+    assert expected is None or store.default_directory(world) == expected
 
 
 def test_nothing_is_told_when_all_is_well(tell, web, document, make_check):
-    result = tell(document=document(make_check("a", "pass"), make_check("b", "skipped")), webhooks=hook(web))
+    result = tell(
+        document=document(make_check("a", "pass"), make_check("b", "skipped")), webhooks=hook(web)
+    )
     assert result.to_dict()["events"] == []
     assert result.channels[0]["detail"] == "nothing to send"
     assert not web.requests

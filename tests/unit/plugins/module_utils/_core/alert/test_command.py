@@ -23,9 +23,13 @@ def handler(tmp_path):
 
 
 def test_severity_and_message_are_the_two_arguments(tell, handler, tmp_path, document, make_check):
-    path = handler(f'printf "%s|" "$#" "$1" "$2" "$MLOPS_CHECK" "$MLOPS_SUBJECT" "$MLOPS_HOSTNAME" "$MLOPS_EVENT" > {tmp_path}/out\n')
+    path = handler(
+        f'printf "%s|" "$#" "$1" "$2" "$MLOPS_CHECK" "$MLOPS_SUBJECT" "$MLOPS_HOSTNAME" "$MLOPS_EVENT" > {tmp_path}/out\n'
+    )
     evil = "$(touch /tmp/x) `id` \"; rm -rf /; 'q'"
-    result = tell(document=document(make_check("disk_space", "critical", evil, "/data")), command=[path])
+    result = tell(
+        document=document(make_check("disk_space", "critical", evil, "/data")), command=[path]
+    )
     assert result.channels[0]["status"] == "sent"
     assert (tmp_path / "out").read_text() == f"2|critical|{evil}|disk_space|/data|node1|alert|"
 
@@ -45,7 +49,10 @@ def test_a_recovery_is_told_as_pass(tell, handler, tmp_path, document, make_chec
 
 def test_a_digest_is_one_call(tell, handler, tmp_path, document, make_check):
     path = handler(f'echo "$1 $2" >> {tmp_path}/out; echo end >> {tmp_path}/out\n')
-    tell(document=document(*[make_check("unit", "warning", subject=f"u{n}") for n in range(8)]), command=[path])
+    tell(
+        document=document(*[make_check("unit", "warning", subject=f"u{n}") for n in range(8)]),
+        command=[path],
+    )
     text = (tmp_path / "out").read_text()
     assert text.count("end") == 1
     assert all(f"u{n}" in text for n in range(8))
@@ -81,8 +88,14 @@ def test_secrets_of_other_channels_do_not_reach_it(tell, handler, tmp_path, web)
     assert "s3cr3tT0ken99" not in (tmp_path / "out").read_text()
 
 
-def test_variables_that_hold_secrets_of_other_channels_are_empty_for_it(tell, handler, tmp_path, web, world, monkeypatch):
-    for name, value in {"HOOK": web.url("/s3cr3tT0ken99"), "ALERT_WEBHOOK": "https://host/s3cr3tT0ken99", "PAGERDUTY_KEY": "the handler's own"}.items():
+def test_variables_that_hold_secrets_of_other_channels_are_empty_for_it(
+    tell, handler, tmp_path, web, world, monkeypatch
+):
+    for name, value in {
+        "HOOK": web.url("/s3cr3tT0ken99"),
+        "ALERT_WEBHOOK": "https://host/s3cr3tT0ken99",
+        "PAGERDUTY_KEY": "the handler's own",
+    }.items():
         monkeypatch.setenv(name, value)
     world.environ = dict(os.environ)
     tell(message="x", command=[handler(f"env > {tmp_path}/out\n")], webhooks=[{"url_env": "HOOK"}])
@@ -92,6 +105,11 @@ def test_variables_that_hold_secrets_of_other_channels_are_empty_for_it(tell, ha
 
 
 def test_one_message_it_refuses_holds_up_no_other(tell, handler, tmp_path, document, make_check):
-    path = handler(f'[ "$MLOPS_SUBJECT" = u0 ] && exit 1; echo "$MLOPS_SUBJECT" >> {tmp_path}/out\n')
-    found = tell(document=document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(3)]), command=[path]).channels[0]
+    path = handler(
+        f'[ "$MLOPS_SUBJECT" = u0 ] && exit 1; echo "$MLOPS_SUBJECT" >> {tmp_path}/out\n'
+    )
+    found = tell(
+        document=document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(3)]),
+        command=[path],
+    ).channels[0]
     assert (found["status"], (tmp_path / "out").read_text().split()) == ("queued", ["u1", "u2"])

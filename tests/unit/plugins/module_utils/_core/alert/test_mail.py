@@ -15,7 +15,10 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed, OptionError
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    CommandFailed,
+    OptionError,
+)
 
 PASSWORD = "c0rrect-Horse"
 
@@ -39,11 +42,17 @@ def parsed(mail):
 @pytest.mark.parametrize("password", [PASSWORD, "Pferde-Äpfel"])
 def test_tls_and_authentication(tell, smtp, authority, mode, password):
     server = smtp(mode, user="bob", password=password)
-    result = tell(message="GPU 3 is lost", severity="critical", email=settings(server, authority, security=mode, user="bob", password=password))
+    result = tell(
+        message="GPU 3 is lost",
+        severity="critical",
+        email=settings(server, authority, security=mode, user="bob", password=password),
+    )
     assert result.channels[0]["status"] == "sent", result.channels
     assert server.logins == ["bob"]
     (mail,) = server.mails
-    assert mail["tls"] == (mode == "starttls")  # the server of the other mode speaks nothing but TLS
+    assert mail["tls"] == (
+        mode == "starttls"
+    )  # the server of the other mode speaks nothing but TLS
     assert mail["to"] == ["ops@example.com", "ml@example.com"]
     found = parsed(mail)
     assert found["From"] == "node@example.com"
@@ -58,7 +67,9 @@ def test_tls_and_authentication(tell, smtp, authority, mode, password):
 
 def test_a_wrong_password_fails_without_being_repeated(tell, smtp, authority):
     server = smtp("starttls", user="bob", password="other-passw0rd")
-    result = tell(message="x", email=settings(server, authority, user="bob", password=PASSWORD, retries=3))
+    result = tell(
+        message="x", email=settings(server, authority, user="bob", password=PASSWORD, retries=3)
+    )
     assert result.channels[0]["status"] == "failed"
     assert "refused user or password" in result.channels[0]["detail"]
     assert len(set(server.logins)) == 1
@@ -84,20 +95,44 @@ def test_a_server_without_starttls_gets_nothing(tell, smtp, authority):
     assert result.channels[0]["status"] == "failed"
     assert "STARTTLS" in result.channels[0]["detail"]
     assert not server.mails
-    assert tell(message="x", email={"to": "a@example.com", "host": "127.0.0.1", "port": server.port, "security": "none"}).channels[0]["status"] == "sent"
+    assert (
+        tell(
+            message="x",
+            email={
+                "to": "a@example.com",
+                "host": "127.0.0.1",
+                "port": server.port,
+                "security": "none",
+            },
+        ).channels[0]["status"]
+        == "sent"
+    )
 
 
 def test_line_breaks_make_no_headers(tell, smtp, authority, document, make_check):
     server = smtp()
     evil = "disk\r\nBcc: victim@example.com\r\n\r\nbody"
-    tell(document=document(make_check("disk\nBcc: a@b.c", "critical", evil, "s\r\nX-Evil: 1"), host="h\r\nBcc: x@y.z"), email=settings(server, authority))
+    tell(
+        document=document(
+            make_check("disk\nBcc: a@b.c", "critical", evil, "s\r\nX-Evil: 1"),
+            host="h\r\nBcc: x@y.z",
+        ),
+        email=settings(server, authority),
+    )
     found = parsed(server.mails[0])
     assert found["Bcc"] is None
     assert found["X-Evil"] is None
     assert server.mails[0]["to"] == ["ops@example.com", "ml@example.com"]
     for name in ("subject_prefix", "to", "sender"):
         with pytest.raises(OptionError):
-            tell(message="x", email={**settings(server, authority), "from": None, name: "a@example.com\r\nBcc: v@example.com"})
+            tell(
+                message="x",
+                email={
+                    **settings(server, authority),
+                    "from": None,
+                    name: "a@example.com\r\nBcc: v@example.com",
+                },
+            )
 
 
 def test_umlauts_and_emoji_arrive(tell, smtp, authority):
@@ -127,15 +162,41 @@ def test_a_permanent_refusal_fails(tell, smtp, authority):
 def test_a_dead_and_a_silent_server(tell, authority):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        result = tell(message="x", email={"to": "a@example.com", "host": "127.0.0.1", "port": port, "timeout": 0.5, "retries": 0})
-        assert (result.channels[0]["status"], result.channels[0]["detail"]) == ("queued", "no answer in time")
-    result = tell(message="z", email={"to": "a@example.com", "host": "127.0.0.1", "port": port, "timeout": 0.5, "retries": 0})
+        result = tell(
+            message="x",
+            email={
+                "to": "a@example.com",
+                "host": "127.0.0.1",
+                "port": port,
+                "timeout": 0.5,
+                "retries": 0,
+            },
+        )
+        assert (result.channels[0]["status"], result.channels[0]["detail"]) == (
+            "queued",
+            "no answer in time",
+        )
+    result = tell(
+        message="z",
+        email={
+            "to": "a@example.com",
+            "host": "127.0.0.1",
+            "port": port,
+            "timeout": 0.5,
+            "retries": 0,
+        },
+    )
     assert result.channels[0]["detail"] == "2 queued; no connection: Connection refused"
 
 
 def test_a_digest_is_one_mail(tell, smtp, authority, document, make_check):
     server = smtp()
-    tell(document=document(*[make_check("unit", "warning", f"unit{n} failed", f"u{n}") for n in range(7)]), email=settings(server, authority))
+    tell(
+        document=document(
+            *[make_check("unit", "warning", f"unit{n} failed", f"u{n}") for n in range(7)]
+        ),
+        email=settings(server, authority),
+    )
     (mail,) = server.mails
     text = parsed(mail).get_content()
     assert "7 warning" in parsed(mail)["Subject"]
@@ -176,7 +237,14 @@ class Scripted:
 
     def talk(self, connection):
         recipients, lines = [], connection.makefile("rb")
-        usual = {"EHLO": "250 hi", "MAIL": "250 ok", "RCPT": "250 ok", "DATA": "354 go", "QUIT": "221 bye", "RSET": "250 ok"}
+        usual = {
+            "EHLO": "250 hi",
+            "MAIL": "250 ok",
+            "RCPT": "250 ok",
+            "DATA": "354 go",
+            "QUIT": "221 bye",
+            "RSET": "250 ok",
+        }
         try:
             self.reply(connection, "greeting", "", "220 hi")
             for raw in lines:
@@ -195,20 +263,41 @@ class Scripted:
 
 
 def scripted(server, **more):
-    return {"to": ["a@example.com", "b@example.com"], "host": "127.0.0.1", "port": server.port, "security": "none", "retries": 0, "timeout": 2, **more}
+    return {
+        "to": ["a@example.com", "b@example.com"],
+        "host": "127.0.0.1",
+        "port": server.port,
+        "security": "none",
+        "retries": 0,
+        "timeout": 2,
+        **more,
+    }
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "Pferde-Äpfel"])
 def test_a_server_that_knows_no_way_to_log_in_is_named_as_that(tell, password):
     server = Scripted(EHLO="250-hi\r\n250 AUTH XOAUTH2")
-    found = tell(message="x", email=scripted(server, host="localhost", user="bob", password=password)).channels[0]
-    assert (found["status"], found["detail"]) == ("failed", "the server offers no way to log in that is known here (PLAIN, LOGIN, CRAM-MD5)")
+    found = tell(
+        message="x", email=scripted(server, host="localhost", user="bob", password=password)
+    ).channels[0]
+    assert (found["status"], found["detail"]) == (
+        "failed",
+        "the server offers no way to log in that is known here (PLAIN, LOGIN, CRAM-MD5)",
+    )
 
 
 def test_md5_is_not_tried_where_there_is_another_way(tell):
     ways = []
-    server = Scripted(EHLO="250-hi\r\n250 AUTH CRAM-MD5 PLAIN LOGIN", AUTH=lambda line: ways.append(line.split()[1]) or "235 ok")
-    assert tell(message="x", email=scripted(server, host="localhost", user="bob", password=PASSWORD)).channels[0]["status"] == "sent"
+    server = Scripted(
+        EHLO="250-hi\r\n250 AUTH CRAM-MD5 PLAIN LOGIN",
+        AUTH=lambda line: ways.append(line.split()[1]) or "235 ok",
+    )
+    assert (
+        tell(
+            message="x", email=scripted(server, host="localhost", user="bob", password=PASSWORD)
+        ).channels[0]["status"]
+        == "sent"
+    )
     assert ways == ["PLAIN"]
 
 
@@ -219,7 +308,9 @@ def test_tls_where_there_is_none_says_what_to_check(tell):
 
 
 @pytest.mark.parametrize("farewell", ["421 busy", "250 what?", "554 no"])
-def test_what_was_accepted_is_not_sent_again_whatever_the_server_says_to_the_good_bye(tell, farewell):
+def test_what_was_accepted_is_not_sent_again_whatever_the_server_says_to_the_good_bye(
+    tell, farewell
+):
     server = Scripted(QUIT=farewell)
     for dummy in range(2):
         tell(message="x", email=scripted(server, retries=2))
@@ -231,7 +322,10 @@ def test_who_was_refused_for_now_gets_it_later_and_nobody_twice(tell, tmp_path):
     server = Scripted(RCPT=lambda line: refusals.pop() if "<b@" in line and refusals else None)
     given = {"message": "x", "email": scripted(server, retries=1)}
     first = tell(**given).channels[0]
-    assert (first["status"], first["detail"]) == ("queued", "1 of 2 recipients were refused for now (451)")
+    assert (first["status"], first["detail"]) == (
+        "queued",
+        "1 of 2 recipients were refused for now (451)",
+    )
     assert "example.com" not in (tmp_path / "state" / "state.json").read_text()
     assert [tell(**given).channels[0]["status"] for dummy in range(2)] == ["sent", "skipped"]
     assert [mail["to"] for mail in server.mails] == [["a@example.com"], ["b@example.com"]]
@@ -240,8 +334,13 @@ def test_who_was_refused_for_now_gets_it_later_and_nobody_twice(tell, tmp_path):
 
 def test_a_server_lost_after_one_recipient_repeats_nothing_to_that_one(tell):
     moods = [None, "421 closing", None]
-    server = Scripted(MAIL=lambda line: moods.pop(0), RCPT=lambda line: "451 later" if "<b@" in line and len(moods) > 1 else None)
-    assert tell(message="x", email=scripted(server, retries=1)).channels[0]["detail"] == "421: closing"
+    server = Scripted(
+        MAIL=lambda line: moods.pop(0),
+        RCPT=lambda line: "451 later" if "<b@" in line and len(moods) > 1 else None,
+    )
+    assert (
+        tell(message="x", email=scripted(server, retries=1)).channels[0]["detail"] == "421: closing"
+    )
     assert tell(message="x", email=scripted(server)).channels[0]["status"] == "sent"
     assert [mail["to"] for mail in server.mails] == [["a@example.com"], ["b@example.com"]]
 
@@ -251,20 +350,30 @@ def test_who_was_refused_for_good_is_told_about_and_not_tried_again(tell, world)
     world.warn = warnings.append
     server = Scripted(RCPT=lambda line: "550 unknown" if "<b@" in line else None)
     result = tell(message="x", email=scripted(server)).channels[0]
-    assert (result["status"], result["detail"]) == ("sent", "accepted, but 1 of 2 recipients were refused for good (550)")
+    assert (result["status"], result["detail"]) == (
+        "sent",
+        "accepted, but 1 of 2 recipients were refused for good (550)",
+    )
     assert warnings == ["Alert by email: 1 of 2 recipients were refused for good (550)"]
     assert tell(message="x", email=scripted(server)).channels[0]["status"] == "skipped"
     assert server.sessions == 1
 
 
 def test_a_message_the_server_never_takes_holds_up_no_other(tell, document, make_check):
-    server = Scripted(MAIL="250 ok", **{".": lambda line: "451 can't scan" if server.sessions == 1 else None})
-    found = tell(document=document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(3)]), email=scripted(server)).channels[0]
+    server = Scripted(
+        MAIL="250 ok", **{".": lambda line: "451 can't scan" if server.sessions == 1 else None}
+    )
+    found = tell(
+        document=document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(3)]),
+        email=scripted(server),
+    ).channels[0]
     assert (found["status"], found["detail"]) == ("queued", "1 queued, 2 sent; 451: can't scan")
     assert len(server.mails) == 2
 
 
-def test_a_server_that_answers_a_byte_now_and_then_is_left_in_time(tell, document, make_check, monkeypatch):
+def test_a_server_that_answers_a_byte_now_and_then_is_left_in_time(
+    tell, document, make_check, monkeypatch
+):
     from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import channel
 
     def drip():
@@ -274,7 +383,9 @@ def test_a_server_that_answers_a_byte_now_and_then_is_left_in_time(tell, documen
 
     monkeypatch.setattr(channel, "BUDGET", 1.0)
     server = Scripted(MAIL=lambda line: drip() if server.sessions == 2 else None)
-    given = {"document": document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(2)])}
+    given = {
+        "document": document(*[make_check("unit", "critical", subject=f"u{n}") for n in range(2)])
+    }
     start = time.monotonic()
     found = tell(**given, email=scripted(server, to="a@example.com")).channels[0]
     assert time.monotonic() - start < 8
@@ -293,14 +404,22 @@ def test_it_is_in_seven_bits_for_a_server_that_takes_no_more(tell):
 
 def test_a_domain_beyond_ascii_needs_nothing_of_the_server(tell):
     server = Scripted()
-    assert tell(message="x", email=scripted(server, to="ops@bücher.example", sender="node@köln.example")).channels[0]["status"] == "sent"
+    assert (
+        tell(
+            message="x", email=scripted(server, to="ops@bücher.example", sender="node@köln.example")
+        ).channels[0]["status"]
+        == "sent"
+    )
     assert server.mails[0]["to"] == ["ops@xn--bcher-kva.example"]
     assert parsed(server.mails[0])["From"] == "node@xn--kln-sna.example"
 
 
 def test_encoded_words_make_no_headers(tell):
     server = Scripted()
-    tell(message="=?utf-8?q?disk=0D=0ABcc:_victim=40example.com=0D=0A=0D=0Abody?=", email=scripted(server))
+    tell(
+        message="=?utf-8?q?disk=0D=0ABcc:_victim=40example.com=0D=0A=0D=0Abody?=",
+        email=scripted(server),
+    )
     found = parsed(server.mails[0])
     assert found["Bcc"] is None
     assert found["To"] == "a@example.com, b@example.com"
@@ -311,7 +430,11 @@ def test_a_long_name_leaves_the_thread_identifier_whole(tell):
     server = Scripted()
     tell(message="x", check="check_" * 20, subject="/data/" * 20, email=scripted(server))
     lines = server.mails[0]["data"].decode().splitlines()
-    assert [line.startswith("References: <") and line.endswith("@mlops-fleet.invalid>") for line in lines if line.startswith("References")] == [True]
+    assert [
+        line.startswith("References: <") and line.endswith("@mlops-fleet.invalid>")
+        for line in lines
+        if line.startswith("References")
+    ] == [True]
 
 
 def program(folder, name, text):
@@ -331,7 +454,7 @@ def local(world, tmp_path):
     def run(argv, **more):
         if not argv[0].startswith("/"):
             if not (folder / argv[0]).exists():
-                raise CommandFailed(f"The program {argv[0]} is not installed on this host.")
+                raise CommandFailed.missing(argv[0])
             argv = [str(folder / argv[0]), *argv[1:]]
         return original(argv, **more)
 
@@ -340,7 +463,11 @@ def local(world, tmp_path):
 
 
 def test_the_local_mail_command(tell, local, tmp_path):
-    program(local, "mail", f'for one in "$@"; do echo "arg: $one"; done > {tmp_path}/out; cat >> {tmp_path}/out\n')
+    program(
+        local,
+        "mail",
+        f'for one in "$@"; do echo "arg: $one"; done > {tmp_path}/out; cat >> {tmp_path}/out\n',
+    )
     result = tell(message="Line one\n~!touch /tmp/x", email={"to": ["root", "a@example.com"]})
     assert (result.channels[0]["status"], result.channels[0]["detail"]) == ("sent", "given to mail")
     lines = (tmp_path / "out").read_text().splitlines()
@@ -357,7 +484,9 @@ def test_the_mail_command_gets_umlauts_in_a_form_that_each_of_them_passes_on(tel
     assert locale == "C.UTF-8"
     assert arguments.startswith("-r node@example.com -s =?utf-8?")
     assert arguments.isascii()
-    subject = email.message_from_string("Subject: " + arguments.partition("-s ")[2], policy=email.policy.default)["Subject"]
+    subject = email.message_from_string(
+        "Subject: " + arguments.partition("-s ")[2], policy=email.policy.default
+    )["Subject"]
     assert "Gerät überhitzt 🔥" in subject
     assert "Gerät überhitzt 🔥" in (tmp_path / "body").read_text(encoding="utf-8")
 

@@ -11,7 +11,10 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import config
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, OptionError
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    FleetError,
+    OptionError,
+)
 
 SECRET = "T0kenInTheUrl99"
 
@@ -24,26 +27,41 @@ def test_defaults():
     found = options()
     assert (found.cooldown, found.digest_after, found.syslog, found.test) == (3600, 5, False, False)
     hook = options(webhooks=[{"url": "https://example.com/x"}]).webhooks[0]
-    assert (hook["payload"], hook["timeout"], hook["retries"], hook["send_resolved"]) == ("auto", 10.0, 2, True)
-    assert options(email={"to": "a@example.com"}).email["security"] == "starttls"
+    assert (hook.payload, hook.timeout, hook.retries, hook.send_resolved) == (
+        "auto",
+        10.0,
+        2,
+        True,
+    )
+    assert options(email={"to": "a@example.com"}).email.security == "starttls"
 
 
 def test_the_old_scripts_variables():
-    environ = {"ALERT_EMAIL": "ops@example.com,ml@example.com", "ALERT_WEBHOOK": "https://hooks.slack.com/services/A/B/C", "ALERT_COOLDOWN": "60"}
+    environ = {
+        "ALERT_EMAIL": "ops@example.com,ml@example.com",
+        "ALERT_WEBHOOK": "https://hooks.slack.com/services/A/B/C",
+        "ALERT_COOLDOWN": "60",
+    }
     values, origin = config.merge(AlertOptions, {"cooldown": 5}, environ, {"message": "x"})
     found = AlertOptions.from_mapping(values)
-    assert found.email["to"] == ["ops@example.com", "ml@example.com"]
-    assert found.webhooks[0]["url"] == "https://hooks.slack.com/services/A/B/C"
+    assert found.email.to == ["ops@example.com", "ml@example.com"]
+    assert found.webhooks[0].url == "https://hooks.slack.com/services/A/B/C"
     assert found.cooldown == 60
     assert origin["cooldown"] == "environment ALERT_COOLDOWN"
 
 
 def test_recipients_as_ansible_splits_them():
-    assert options(email={"to": ["a@example.com", " b@example.com "]}).email["to"] == ["a@example.com", "b@example.com"]
+    assert options(email={"to": ["a@example.com", " b@example.com "]}).email.to == [
+        "a@example.com",
+        "b@example.com",
+    ]
 
 
 def test_from_is_an_alias_of_sender():
-    assert options(email={"to": "a@example.com", "from": "b@example.com", "sender": None}).email["sender"] == "b@example.com"
+    assert (
+        options(email={"to": "a@example.com", "from": "b@example.com", "sender": None}).email.sender
+        == "b@example.com"
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +83,15 @@ def test_from_is_an_alias_of_sender():
         {"email": {"to": ["a@b.c\nBcc: x"]}},
         {"email": {"to": ["a b@c.d"]}},
         {"email": {"to": ["a@b.c"], "user": "bob", "host": "smtp.example.com"}},
-        {"email": {"to": ["a@b.c"], "user": "bob", "password": "p", "host": "smtp.example.com", "security": "none"}},
+        {
+            "email": {
+                "to": ["a@b.c"],
+                "user": "bob",
+                "password": "p",
+                "host": "smtp.example.com",
+                "security": "none",
+            }
+        },
         {"email": {"to": ["a@b.c"], "password": "p", "host": "smtp.example.com"}},
         {"email": {"to": ["a@b.c"], "port": 25}},
         {"email": {"to": ["a@b.c"], "host": "h", "port": 70000}},
@@ -87,10 +113,22 @@ def test_from_is_an_alias_of_sender():
         {"webhooks": [{"url": "https://host/", "payload": "fax"}]},
         {"webhooks": [{"url": "https://host/", "payload": "template"}]},
         {"webhooks": [{"url": "https://host/", "template": "{}"}]},
-        {"webhooks": [{"url": "https://host/", "payload": "template", "template": '{"a": $message}'}]},
+        {
+            "webhooks": [
+                {"url": "https://host/", "payload": "template", "template": '{"a": $message}'}
+            ]
+        },
         {"webhooks": [{"url": "https://host/", "payload": "template", "template": 5}]},
-        {"webhooks": [{"url": "https://host/", "payload": "template", "template": {"a": float("nan")}}]},
-        {"webhooks": [{"url": "https://host/", "payload": "template", "template": {"a": ["${api_key}"]}}]},
+        {
+            "webhooks": [
+                {"url": "https://host/", "payload": "template", "template": {"a": float("nan")}}
+            ]
+        },
+        {
+            "webhooks": [
+                {"url": "https://host/", "payload": "template", "template": {"a": ["${api_key}"]}}
+            ]
+        },
         {"webhooks": [{"url": "https://host/", "name": "a\nb"}]},
         {"webhooks": [{"url": "https://host/", "headers": {"X-A": "a\r\nX-B: b"}}]},
         {"webhooks": [{"url": "https://host/", "headers": {"X A": "a"}}]},
@@ -125,5 +163,8 @@ def test_no_message_shows_a_secret(hook):
 
 
 def test_to_dict_hides_secrets():
-    found = options(webhooks=[{"url": f"https://h/{SECRET}", "headers": {"X": SECRET}}], email={"to": "a@b.c", "host": "h", "user": "u", "password": SECRET})
+    found = options(
+        webhooks=[{"url": f"https://h/{SECRET}", "headers": {"X": SECRET}}],
+        email={"to": "a@b.c", "host": "h", "user": "u", "password": SECRET},
+    )
     assert SECRET not in json.dumps(found.to_dict())

@@ -17,13 +17,23 @@ import pytest
 from .conftest import free_port
 
 _TEXT = {"type": "string", "minLength": 1}
-_MRKDWN = {"type": "object", "required": ["type", "text"], "additionalProperties": False, "properties": {"type": {"const": "mrkdwn"}, "text": _TEXT}}
+_MRKDWN = {
+    "type": "object",
+    "required": ["type", "text"],
+    "additionalProperties": False,
+    "properties": {"type": {"const": "mrkdwn"}, "text": _TEXT},
+}
 _STRINGS = {"type": "object", "additionalProperties": {"type": "string", "minLength": 1}}
 _TIME = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$"}
 
 
 def _object(required, **properties):
-    return {"type": "object", "required": required, "additionalProperties": False, "properties": properties}
+    return {
+        "type": "object",
+        "required": required,
+        "additionalProperties": False,
+        "properties": properties,
+    }
 
 
 #: docs.slack.dev, "Sending messages using incoming webhooks", "Block Kit" reference: header, section, context.
@@ -59,7 +69,12 @@ MATTERMOST = _object(
             color={"type": "string", "pattern": "^#[0-9a-f]{6}$"},
             title=_TEXT,
             text={**_TEXT, "maxLength": 16383},
-            fields={"type": "array", "items": _object(["title", "value", "short"], title=_TEXT, value=_TEXT, short={"type": "boolean"})},
+            fields={
+                "type": "array",
+                "items": _object(
+                    ["title", "value", "short"], title=_TEXT, value=_TEXT, short={"type": "boolean"}
+                ),
+            },
         ),
     },
 )
@@ -74,7 +89,13 @@ _BLOCK = _object(
     wrap={"type": "boolean"},
 )
 _FACTS = _object(
-    ["type", "facts"], type={"const": "FactSet"}, facts={"type": "array", "minItems": 1, "items": _object(["title", "value"], title=_TEXT, value=_TEXT)}
+    ["type", "facts"],
+    type={"const": "FactSet"},
+    facts={
+        "type": "array",
+        "minItems": 1,
+        "items": _object(["title", "value"], title=_TEXT, value=_TEXT),
+    },
 )
 TEAMS = _object(
     ["type", "attachments"],
@@ -141,17 +162,43 @@ OPSGENIE = _object(
     priority={"enum": ["P1", "P2", "P3", "P4", "P5"]},
 )
 OPSGENIE_CLOSE = _object(
-    [], user={"type": "string", "maxLength": 100}, source={"type": "string", "maxLength": 100}, note={"type": "string", "maxLength": 25000}
+    [],
+    user={"type": "string", "maxLength": 100},
+    source={"type": "string", "maxLength": 100},
+    note={"type": "string", "maxLength": 25000},
 )
-_LABELS = {"type": "object", "required": ["alertname"], "propertyNames": {"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"}, "additionalProperties": _TEXT}
+_LABELS = {
+    "type": "object",
+    "required": ["alertname"],
+    "propertyNames": {"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
+    "additionalProperties": _TEXT,
+}
 #: prometheus/alertmanager api/v2/openapi.yaml: postableAlerts.
 ALERTMANAGER = {
     "type": "array",
-    "items": _object(["labels"], labels=_LABELS, annotations=_STRINGS, startsAt=_TIME, endsAt=_TIME, generatorURL={"type": "string", "format": "uri"}),
+    "items": _object(
+        ["labels"],
+        labels=_LABELS,
+        annotations=_STRINGS,
+        startsAt=_TIME,
+        endsAt=_TIME,
+        generatorURL={"type": "string", "format": "uri"},
+    ),
 }
 #: prometheus.io, Alertmanager configuration, webhook_config (version 4); ours has three keys more.
 PLAIN = _object(
-    ["version", "groupKey", "truncatedAlerts", "status", "receiver", "groupLabels", "commonLabels", "commonAnnotations", "externalURL", "alerts"],
+    [
+        "version",
+        "groupKey",
+        "truncatedAlerts",
+        "status",
+        "receiver",
+        "groupLabels",
+        "commonLabels",
+        "commonAnnotations",
+        "externalURL",
+        "alerts",
+    ],
     version={"const": "4"},
     groupKey=_TEXT,
     truncatedAlerts={"type": "integer"},
@@ -168,7 +215,15 @@ PLAIN = _object(
         "type": "array",
         "minItems": 1,
         "items": _object(
-            ["status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"],
+            [
+                "status",
+                "labels",
+                "annotations",
+                "startsAt",
+                "endsAt",
+                "generatorURL",
+                "fingerprint",
+            ],
             status={"enum": ["firing", "resolved"]},
             labels=_LABELS,
             annotations=_STRINGS,
@@ -179,7 +234,14 @@ PLAIN = _object(
         ),
     },
 )
-SCHEMAS = {"slack": SLACK, "mattermost": MATTERMOST, "teams": TEAMS, "pagerduty": PAGERDUTY, "alertmanager": ALERTMANAGER, "plain": PLAIN}
+SCHEMAS = {
+    "slack": SLACK,
+    "mattermost": MATTERMOST,
+    "teams": TEAMS,
+    "pagerduty": PAGERDUTY,
+    "alertmanager": ALERTMANAGER,
+    "plain": PLAIN,
+}
 SECRETS = {"pagerduty": {"routing_key": "R" * 32}, "opsgenie": {"api_key": "K" * 36}}
 
 
@@ -198,8 +260,20 @@ HARD = '"quotes" \\ <!channel> @all & <b>*bold*</b> $HOME {{x}} ünïcode 温度
 
 def life(document, make_check):
     """Documents of a whole story: one problem, worse, very many, all well again. Texts are as unkind as they get."""
-    one = make_check("disk_space", "warning", HARD, "/data/ä b", value=91.5, unit="%", action="free_space", since="2026-12-01T00:00:00Z")
-    many = [make_check("unit", ("critical", "warning", "unknown")[n % 3], HARD, f"u{n}") for n in range(60)]
+    one = make_check(
+        "disk_space",
+        "warning",
+        HARD,
+        "/data/ä b",
+        value=91.5,
+        unit="%",
+        action="free_space",
+        since="2026-12-01T00:00:00Z",
+    )
+    many = [
+        make_check("unit", ("critical", "warning", "unknown")[n % 3], HARD, f"u{n}")
+        for n in range(60)
+    ]
     yield document(one)
     yield document({**one, "status": "critical", "message": ""})
     yield document(make_check("disk_space", "pass", "fine", "/data/ä b"))
@@ -215,7 +289,9 @@ def test_payloads_are_what_the_service_publishes(tell, web, document, make_check
     assert len(web.bodies) == 5
     for body in web.bodies:
         valid(body, SCHEMAS[payload])
-        assert len(json.dumps(body, ensure_ascii=False).encode()) < (28000 if payload != "plain" and payload != "alertmanager" else 1_000_000)
+        assert len(json.dumps(body, ensure_ascii=False).encode()) < (
+            28000 if payload != "plain" and payload != "alertmanager" else 1_000_000
+        )
     tell(test=True, webhooks=hooks(web, payload))
     valid(web.bodies[-1], SCHEMAS[payload])
 
@@ -246,13 +322,18 @@ def test_nobody_is_paged_by_a_message(tell, web):
     assert "<!channel>" not in web.bodies[0]["text"]
     assert "@channel" not in web.bodies[1]["attachments"][0]["title"]
     assert "@here" not in json.dumps(web.bodies[1]["attachments"][0]["fields"])
-    assert "[x](" not in mattermost.replace(web.bodies[1]["attachments"][0]["fallback"], "").replace(web.bodies[1]["attachments"][0]["title"], "")
+    assert "[x](" not in mattermost.replace(
+        web.bodies[1]["attachments"][0]["fallback"], ""
+    ).replace(web.bodies[1]["attachments"][0]["title"], "")
     assert "[x](" not in teams
 
 
 def test_alertmanager_ends_the_former_severity(tell, web, document, make_check, clock):
     for status in ("warning", "critical", "pass"):
-        tell(document=document(make_check("disk_space", status, subject="/data")), webhooks=hooks(web, "alertmanager"))
+        tell(
+            document=document(make_check("disk_space", status, subject="/data")),
+            webhooks=hooks(web, "alertmanager"),
+        )
         clock.time += 60
     first, second, third = web.bodies
     assert [alert["labels"]["severity"] for alert in second] == ["warning", "critical"]
@@ -265,19 +346,35 @@ def test_alertmanager_ends_the_former_severity(tell, web, document, make_check, 
 @pytest.fixture
 def alertmanager(tmp_path):
     """A real Alertmanager whose receiver is nobody; yields its address."""
-    program = os.environ.get("MLOPS_ALERTMANAGER") or shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+    program = (
+        os.environ.get("MLOPS_ALERTMANAGER")
+        or shutil.which("prometheus-alertmanager")
+        or shutil.which("alertmanager")
+    )
     if not program:
         pytest.skip("no Alertmanager here (apt-get install prometheus-alertmanager)")
     (tmp_path / "am.yml").write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
     port = free_port()
-    arguments = [f"--config.file={tmp_path}/am.yml", f"--storage.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
+    arguments = [
+        f"--config.file={tmp_path}/am.yml",
+        f"--storage.path={tmp_path}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
     share = os.path.join(os.path.dirname(os.path.dirname(program)), "share")
     inside = []
-    if os.geteuid() == 0 and os.path.isdir(f"{share}/prometheus") and not os.path.exists("/usr/share/prometheus"):
+    if (
+        os.geteuid() == 0
+        and os.path.isdir(f"{share}/prometheus")
+        and not os.path.exists("/usr/share/prometheus")
+    ):
         # Unpacked, not installed: Debian's looks for its template under /usr/share only, so it gets a view of its own.
         mount = f"mount -t overlay overlay -o ro,lowerdir={share}:/usr/share /usr/share"
         inside = ["unshare", "--mount", "sh", "-c", f'{mount}; exec "$@"', "sh"]
-    with open(tmp_path / "log", "w") as log, subprocess.Popen([*inside, program, *arguments], stdout=log, stderr=log) as process:
+    with (
+        open(tmp_path / "log", "w") as log,
+        subprocess.Popen([*inside, program, *arguments], stdout=log, stderr=log) as process,
+    ):
         address = f"http://127.0.0.1:{port}"
         for dummy in range(100):
             try:
@@ -287,22 +384,38 @@ def alertmanager(tmp_path):
                 if process.poll() is not None:
                     said = (tmp_path / "log").read_text()[-500:]
                     if "default.tmpl: no such file" in said:
-                        pytest.skip("this Alertmanager was unpacked without being installed: /usr/share/prometheus is missing")
+                        pytest.skip(
+                            "this Alertmanager was unpacked without being installed: /usr/share/prometheus is missing"
+                        )
                     pytest.fail(said)
                 time.sleep(0.05)
         yield address
         process.kill()
 
 
-def test_a_real_alertmanager_opens_one_alert_and_closes_it(tell, alertmanager, document, make_check, clock):
+def test_a_real_alertmanager_opens_one_alert_and_closes_it(
+    tell, alertmanager, document, make_check, clock
+):
     def active():
-        with urllib.request.urlopen(f"{alertmanager}/api/v2/alerts?active=true", timeout=5) as answer:
-            return sorted((alert["labels"]["check"], alert["labels"]["severity"]) for alert in json.load(answer))
+        with urllib.request.urlopen(
+            f"{alertmanager}/api/v2/alerts?active=true", timeout=5
+        ) as answer:
+            return sorted(
+                (alert["labels"]["check"], alert["labels"]["severity"])
+                for alert in json.load(answer)
+            )
 
     clock.time = time.time() - 200
-    expected = {"warning": [("disk_space", "warning")], "critical": [("disk_space", "critical")], "pass": []}
+    expected = {
+        "warning": [("disk_space", "warning")],
+        "critical": [("disk_space", "critical")],
+        "pass": [],
+    }
     for status, alerts in expected.items():
-        result = tell(document=document(make_check("disk_space", status, HARD, "/data")), webhooks=[{"url": alertmanager, "payload": "alertmanager"}])
+        result = tell(
+            document=document(make_check("disk_space", status, HARD, "/data")),
+            webhooks=[{"url": alertmanager, "payload": "alertmanager"}],
+        )
         assert result.channels[0]["status"] == "sent", result.channels
         assert active() == alerts
         clock.time += 60
@@ -311,22 +424,47 @@ def test_a_real_alertmanager_opens_one_alert_and_closes_it(tell, alertmanager, d
 TEXT = '{"who": "$hostname", "what": "$message", "level": "$severity", "price": "$$5", "other": "$nothing"}'
 
 
-@pytest.mark.parametrize("template", [TEXT, json.loads(TEXT), {"nested": [{"deep": "${check}/${subject}"}, 5, None, True], "text": "$message"}])
+@pytest.mark.parametrize(
+    "template",
+    [
+        TEXT,
+        json.loads(TEXT),
+        {"nested": [{"deep": "${check}/${subject}"}, 5, None, True], "text": "$message"},
+    ],
+)
 def test_templates(tell, web, document, make_check, template):
     message = 'a "quote", a back\\slash, a $dollar and ü'
-    tell(document=document(make_check("disk_space", "critical", message, "/data")), webhooks=hooks(web, "template", template=template))
+    tell(
+        document=document(make_check("disk_space", "critical", message, "/data")),
+        webhooks=hooks(web, "template", template=template),
+    )
     (body,) = web.bodies
     if "who" in body:
-        assert body == {"who": "node1", "what": message, "level": "critical", "price": "$5", "other": "$nothing"}
+        assert body == {
+            "who": "node1",
+            "what": message,
+            "level": "critical",
+            "price": "$5",
+            "other": "$nothing",
+        }
     else:
         assert body == {"nested": [{"deep": "disk_space//data"}, 5, None, True], "text": message}
 
 
-@pytest.mark.parametrize(("begin", "seconds"), [(-270, 300), (0, 0), (20, -10)], ids=["30 s ahead", "at once", "set back"])
-def test_a_real_alertmanager_closes_it_whatever_the_clocks_say(tell, alertmanager, document, make_check, clock, begin, seconds):
+@pytest.mark.parametrize(
+    ("begin", "seconds"),
+    [(-270, 300), (0, 0), (20, -10)],
+    ids=["30 s ahead", "at once", "set back"],
+)
+def test_a_real_alertmanager_closes_it_whatever_the_clocks_say(
+    tell, alertmanager, document, make_check, clock, begin, seconds
+):
     clock.time = time.time() + begin
     for status in ("critical", "pass"):
-        result = tell(document=document(make_check("disk_space", status)), webhooks=[{"url": alertmanager, "payload": "alertmanager"}])
+        result = tell(
+            document=document(make_check("disk_space", status)),
+            webhooks=[{"url": alertmanager, "payload": "alertmanager"}],
+        )
         assert result.channels[0]["status"] == "sent"
         clock.time += seconds
     with urllib.request.urlopen(f"{alertmanager}/api/v2/alerts?active=true", timeout=5) as answer:
@@ -337,19 +475,13 @@ def test_a_secret_in_a_template(tell, web, tmp_path):
     (tmp_path / "key").write_text("t0ken-In-The-Body\n")
     (tmp_path / "key").chmod(0o600)
     hook = {"url": web.url(), "payload": "template", "api_key_file": str(tmp_path / "key")}
-    for template in ('{"token": "$api_key", "text": "$message"}', {"token": "${api_key}", "text": "$message"}):
-        result = tell(message=f"${{api_key}} and {type(template)}", webhooks=[{**hook, "template": template}])
+    for template in (
+        '{"token": "$api_key", "text": "$message"}',
+        {"token": "${api_key}", "text": "$message"},
+    ):
+        result = tell(
+            message=f"${{api_key}} and {type(template)}", webhooks=[{**hook, "template": template}]
+        )
         assert web.bodies[-1]["token"] == "t0ken-In-The-Body"
         assert "t0ken" not in web.bodies[-1]["text"] + json.dumps(result.to_dict())
     assert len(web.requests) == 2
-
-
-def test_the_longest_card_fits_into_teams():
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import payloads
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.events import Event
-
-    for letter in "\U0001f525", "\u6e29", "*", '"':
-        event = Event("k" * 140, "h", "c", "", "critical", "critical", letter * 1000, 0.0, 0.0, reason=letter * 400)
-        for count in (1, 50):
-            text = json.dumps(payloads.teams(payloads.Unit((event,) * count, "k" * 140)), ensure_ascii=False)
-            assert len(text.encode()) < 28 * 1024

@@ -41,13 +41,29 @@ def fields(datagram):
 
 def test_journal_fields(tell, root, document, make_check):
     with listen(root + "/run/systemd/journal/socket") as journal:
-        result = tell(document=document(make_check("disk_space", "critical", "Disk usage: 95%\nFAKE=1", "/data", value=95, unit="%")), syslog=True)
+        result = tell(
+            document=document(
+                make_check(
+                    "disk_space", "critical", "Disk usage: 95%\nFAKE=1", "/data", value=95, unit="%"
+                )
+            ),
+            syslog=True,
+        )
         found = fields(journal.recv(65536))
-    assert result.channels[0] == {**result.channels[0], "status": "sent", "detail": "written to the journal"}
+    assert result.channels[0] == {
+        **result.channels[0],
+        "status": "sent",
+        "detail": "written to the journal",
+    }
     assert found["MESSAGE"] == "CRITICAL node1: Disk usage: 95% FAKE=1"
     assert "FAKE" not in found
     assert (found["PRIORITY"], found["SYSLOG_IDENTIFIER"]) == ("2", "mlops-fleet")
-    assert (found["MLOPS_CHECK"], found["MLOPS_SUBJECT"], found["MLOPS_STATUS"], found["MLOPS_VALUE"]) == ("disk_space", "/data", "critical", "95")
+    assert (
+        found["MLOPS_CHECK"],
+        found["MLOPS_SUBJECT"],
+        found["MLOPS_STATUS"],
+        found["MLOPS_VALUE"],
+    ) == ("disk_space", "/data", "critical", "95")
     assert (found["MLOPS_HOST"], found["MLOPS_KEY"]) == ("node1", result.events[0]["key"])
 
 
@@ -63,7 +79,10 @@ def test_priorities_and_never_a_digest(tell, root, document, make_check):
 
 def test_dev_log_where_there_is_no_journal(tell, root):
     with listen(root + "/dev/log") as log:
-        assert tell(message="one\ntwo", severity="critical", syslog=True).channels[0]["detail"] == "written to /dev/log"
+        assert (
+            tell(message="one\ntwo", severity="critical", syslog=True).channels[0]["detail"]
+            == "written to /dev/log"
+        )
         line = log.recv(65536).decode()
     assert line.startswith("<10>")
     assert "mlops-fleet[" in line
@@ -118,11 +137,19 @@ def test_a_journal_that_hangs_does_not_hang_us(tell, root):
         filler.close()
 
 
-@pytest.mark.skipif(not os.path.exists("/run/systemd/journal/socket") or not shutil.which("journalctl"), reason="no journal runs here")
+@pytest.mark.skipif(
+    not os.path.exists("/run/systemd/journal/socket") or not shutil.which("journalctl"),
+    reason="no journal runs here",
+)
 def test_the_journal_itself_understands_it(tell):
     tell(message="hello from the tests", check="unit_test", syslog=True)
     time.sleep(0.5)
-    done = subprocess.run(["journalctl", "-o", "json", "-n", "1", "MLOPS_CHECK=unit_test"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["journalctl", "-o", "json", "-n", "1", "MLOPS_CHECK=unit_test"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert json.loads(done.stdout)["MESSAGE"].endswith("hello from the tests")
 
 
@@ -130,4 +157,6 @@ def test_line_breaks_are_length_prefixed():
     from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.events import Event
 
     data = syslog.journal_entry(Event("k", "h", "c", "s", "critical", "critical", "a\nb", 0.0, 0.0))
-    assert data.startswith(b"MESSAGE\n" + len("CRITICAL h: a\nb").to_bytes(8, "little") + b"CRITICAL h: a\nb\n")
+    assert data.startswith(
+        b"MESSAGE\n" + len("CRITICAL h: a\nb").to_bytes(8, "little") + b"CRITICAL h: a\nb\n"
+    )

@@ -15,8 +15,16 @@ import traceback
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info, job, restore
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions, InfoOptions, RestoreOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run as making
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    BackupOptions,
+    InfoOptions,
+    RestoreOptions,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.restore import (
+    run as restoring,
+)
 
 DAY = 86400
 
@@ -27,7 +35,9 @@ def source(tmp_path) -> pathlib.Path:
     root = tmp_path / "models"
     (root / "bert" / "v1").mkdir(parents=True)
     (root / "bert" / "v1" / "model.safetensors").write_bytes(os.urandom(4_300_000))
-    (root / "bert" / "v1" / "tokenizer.json").write_text("".join(f'{{"token": {n}}}\n' for n in range(30_000)))
+    (root / "bert" / "v1" / "tokenizer.json").write_text(
+        "".join(f'{{"token": {n}}}\n' for n in range(30_000))
+    )
     (root / "bert" / "latest").symlink_to("v1")
     (root / "empty").write_bytes(b"")
     (root / "empty folder").mkdir()
@@ -62,8 +72,10 @@ def back_up(world, source, destination):
     """Run a backup; options as keywords."""
 
     def run(check=False, **given):
-        options = BackupOptions.from_mapping({"source": str(source), "destination": str(destination), "workers": 2, **given})
-        return job.run(options, world, check=check)
+        options = BackupOptions.from_mapping(
+            {"source": str(source), "destination": str(destination), "workers": 2, **given}
+        )
+        return making.run(options, world, check=check)
 
     return run
 
@@ -73,7 +85,9 @@ def look(destination):
     """List the backups with C(verify) as depth."""
 
     def run(verify="none", path=None, **given):
-        return info.run(InfoOptions.from_mapping({"path": str(path or destination), "verify": verify, **given}))
+        return info.run(
+            InfoOptions.from_mapping({"path": str(path or destination), "verify": verify, **given})
+        )
 
     return run
 
@@ -88,8 +102,10 @@ def bring_back(world, destination, restored):
     """Run a restore; options as keywords."""
 
     def run(check=False, **given):
-        options = RestoreOptions.from_mapping({"path": str(destination), "destination": str(restored), **given})
-        return restore.run(options, world, check=check)
+        options = RestoreOptions.from_mapping(
+            {"path": str(destination), "destination": str(restored), **given}
+        )
+        return restoring.run(options, world, check=check)
 
     return run
 
@@ -100,7 +116,20 @@ class Dies:
     By steps and not by time, so that every one is met, and on a busy machine too.
     """
 
-    STEPS = ("write", "fsync", "rename", "replace", "unlink", "rmdir", "mkdir", "symlink", "ftruncate", "chmod", "fchmod", "utime")
+    STEPS = (
+        "write",
+        "fsync",
+        "rename",
+        "replace",
+        "unlink",
+        "rmdir",
+        "mkdir",
+        "symlink",
+        "ftruncate",
+        "chmod",
+        "fchmod",
+        "utime",
+    )
 
     def at(self, step, function) -> bool:
         """Run it; return whether it was killed. Even moments are before a step, odd ones behind it."""
@@ -174,7 +203,13 @@ def mounted(tmp_path):
                     os._exit(77)
                 for origin, target, kind, options in mounts:
                     flags = 0 if kind else 0x1000
-                    if libc.mount(bytes(origin), bytes(target), kind.encode() if kind else None, flags, options.encode()):
+                    if libc.mount(
+                        bytes(origin),
+                        bytes(target),
+                        kind.encode() if kind else None,
+                        flags,
+                        options.encode(),
+                    ):
                         os._exit(77)
                 function()
                 status = 0

@@ -14,18 +14,37 @@ import tarfile
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import codec, tarstream
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import (
+    codec,
+    deflate,
+    tarstream,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.source import FILE, Entry
 
 
 def same_trees(one, other):
     """Let diff(1) and a listing by find(1) compare two trees: contents, links, modes, exact times."""
-    found = subprocess.run(["diff", "-r", "--no-dereference", str(one), str(other)], capture_output=True, text=True, errors="replace", check=False)
-    lines = [line for line in found.stdout.splitlines() if not line.endswith((": socket", "is a socket while")) and "socket" not in line]
+    found = subprocess.run(
+        ["diff", "-r", "--no-dereference", str(one), str(other)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    lines = [
+        line
+        for line in found.stdout.splitlines()
+        if not line.endswith((": socket", "is a socket while")) and "socket" not in line
+    ]
     assert lines == [] and not found.stderr
 
     def listing(root):
-        done = subprocess.run(["find", ".", "-mindepth", "1", "!", "-type", "s", "-printf", r"%P %y %m %T@ %s %l\0"], cwd=root, capture_output=True, check=True)
+        done = subprocess.run(
+            ["find", ".", "-mindepth", "1", "!", "-type", "s", "-printf", r"%P %y %m %T@ %s %l\0"],
+            cwd=root,
+            capture_output=True,
+            check=True,
+        )
         return sorted(line for line in done.stdout.split(b"\0") if b" d " not in line), sorted(
             line.rsplit(b" ", 2)[0] for line in done.stdout.split(b"\0") if b" d " in line
         )
@@ -39,7 +58,12 @@ def test_tar_restores_everything(back_up, source, tmp_path, compression):
     target = tmp_path / "unpacked"
     target.mkdir()
     flag = {"gzip": ["-z"], "zstd": ["--zstd"], "none": []}[compression]
-    done = subprocess.run(["tar", *flag, "-xpf", archive, "-C", str(target)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["tar", *flag, "-xpf", archive, "-C", str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     same_trees(source, target)
 
@@ -47,10 +71,18 @@ def test_tar_restores_everything(back_up, source, tmp_path, compression):
 def test_gzip_and_sha256sum_agree(back_up, destination):
     archive = back_up().backup["path"]
     assert subprocess.run(["gzip", "-t", archive], check=False).returncode == 0
-    done = subprocess.run(["sha256sum", "-c", os.path.basename(archive) + ".sha256"], cwd=destination, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sha256sum", "-c", os.path.basename(archive) + ".sha256"],
+        cwd=destination,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == f"{os.path.basename(archive)}: OK\n"
     with open(archive, "rb") as stream:
-        assert stream.read(4) == b"\x1f\x8b\x08\x00", "no extra fields: streaming readers fail on them"
+        assert stream.read(4) == b"\x1f\x8b\x08\x00", (
+            "no extra fields: streaming readers fail on them"
+        )
 
 
 def test_zstd_agrees(back_up):
@@ -62,7 +94,12 @@ def test_streaming_readers_see_every_member(back_up, source):
     archive = back_up().backup["path"]
     with tarfile.open(archive, "r|gz", errors="surrogateescape") as tar:
         names = {member.name for member in tar}
-    wanted = {os.path.relpath(os.path.join(where, name), source) for where, folders, files in os.walk(source) for name in folders + files if name != "socket"}
+    wanted = {
+        os.path.relpath(os.path.join(where, name), source)
+        for where, folders, files in os.walk(source)
+        for name in folders + files
+        if name != "socket"
+    }
     assert names == wanted
     for program in ("busybox", "bsdtar"):
         if shutil.which(program):
@@ -76,7 +113,11 @@ def test_sizes_beyond_the_plain_header():
         entry = Entry("big", FILE, 0o644, 2**21, 5, size, 10**18 + 1, 0, 0)
         with tarfile.open(fileobj=io.BytesIO(tarstream.header(entry) + b"\0" * 1024)) as tar:
             found = tar.next()
-        assert (found.size, found.uid, found.pax_headers["mtime"]) == (size, 2**21, "1000000000.000000001")
+        assert (found.size, found.uid, found.pax_headers["mtime"]) == (
+            size,
+            2**21,
+            "1000000000.000000001",
+        )
 
 
 def test_times_before_1970_and_long_after():
@@ -90,10 +131,14 @@ def test_times_before_1970_and_long_after():
 def test_gzip_chunks_make_one_member(length):
     import zlib
 
-    packer = codec.Gzip(6)
+    packer = deflate.Gzip(6)
     data = (os.urandom(length // 2) + b"a" * length)[:length]
     chunks = [data[n : n + codec.CHUNK] for n in range(0, length, codec.CHUNK)]
-    raw = packer.header + b"".join(packer.pack(memoryview(chunk)) for chunk in chunks) + packer.trailer(zlib.crc32(data), length)
+    raw = (
+        packer.header
+        + b"".join(packer.pack(memoryview(chunk)) for chunk in chunks)
+        + packer.trailer(zlib.crc32(data), length)
+    )
     assert gzip.decompress(raw) == data
     member = zlib.decompressobj(31)
     assert member.decompress(raw) == data
@@ -101,10 +146,15 @@ def test_gzip_chunks_make_one_member(length):
 
 
 def test_the_method_fits_the_data():
-    random, text = os.urandom(1 << 20), b"".join(b"line %d of a log file\n" % n for n in range(50_000))
-    packer = codec.Gzip(6)
+    random, text = (
+        os.urandom(1 << 20),
+        b"".join(b"line %d of a log file\n" % n for n in range(50_000)),
+    )
+    packer = deflate.Gzip(6)
     assert len(packer.pack(random)) < len(random) * 1.001, "stored, not expanded"
-    assert len(packer.pack(text)) < len(codec.deflate(text, 6)) * 1.01, "text gets the full search"
+    assert len(packer.pack(text)) < len(deflate.deflate(text, 6)) * 1.01, (
+        "text gets the full search"
+    )
     skewed = bytes(b & 0x1F for b in random)
-    huffman = codec.deflate(skewed, 6, 2)
+    huffman = deflate.deflate(skewed, 6, 2)
     assert packer.pack(skewed) == huffman, "noise with few values gets Huffman coding alone"

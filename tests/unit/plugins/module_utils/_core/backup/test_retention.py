@@ -20,13 +20,32 @@ NOW = 1_800_000_000.0
 def backup(age_days, kind="verified"):
     created = NOW - age_days * DAY
     name = names.stem(created) + ".tar.gz"
-    document = None if kind in ("legacy", "unknown") else {"verifications": [{"result": "ok"}] if kind == "verified" else []}
-    problems = {"damaged": ("the archive is 3 bytes long",), "unknown": ("neither manifest nor checksum file",)}.get(kind, ())
-    return Backup(name, "/b/" + name, created, 1, legacy=kind == "legacy", manifest=document, problems=problems)
+    document = (
+        None
+        if kind in ("legacy", "unknown")
+        else {"verifications": [{"result": "ok"}] if kind == "verified" else []}
+    )
+    problems = {
+        "damaged": ("the archive is 3 bytes long",),
+        "unknown": ("neither manifest nor checksum file",),
+    }.get(kind, ())
+    return Backup(
+        name,
+        "/b/" + name,
+        created,
+        1,
+        legacy=kind == "legacy",
+        manifest=document,
+        problems=problems,
+    )
 
 
 def removed(backups, rules, now=NOW):
-    return [round((NOW - one.backup.created) / DAY) for one in retention.decide(backups, rules, now) if not one.keep]
+    return [
+        round((NOW - one.backup.created) / DAY)
+        for one in retention.decide(backups, rules, now)
+        if not one.keep
+    ]
 
 
 def test_age():
@@ -82,7 +101,13 @@ def test_three_years_of_daily_runs():
     for day in range(3 * 365):
         now = NOW - (3 * 365 - day) * DAY
         created = backup((NOW - now) / DAY)
-        kept = [one.backup for one in retention.decide([*kept, created], Rules(days=0, daily=7, weekly=4, monthly=12, yearly=3), now) if one.keep]
+        kept = [
+            one.backup
+            for one in retention.decide(
+                [*kept, created], Rules(days=0, daily=7, weekly=4, monthly=12, yearly=3), now
+            )
+            if one.keep
+        ]
     ages = sorted(round((NOW - one.created) / DAY) for one in kept)
     assert ages[:7] == [1, 2, 3, 4, 5, 6, 7]
     assert 20 <= len(ages) <= 7 + 4 + 12 + 3 + 1
@@ -93,7 +118,10 @@ def histories(count):
     rng = random.Random(7)
     for _turn in range(count):
         ages = rng.sample(range(800), rng.randrange(1, 25))
-        backups = [backup(age, rng.choice(["verified", "verified", "plain", "legacy", "damaged"])) for age in ages]
+        backups = [
+            backup(age, rng.choice(["verified", "verified", "plain", "legacy", "damaged"]))
+            for age in ages
+        ]
         picks = [rng.choice([0, 0, 1, 3, 10]) for _turn in range(6)]
         yield backups, Rules(picks[0] * 10, *picks[1:])
 
@@ -112,7 +140,9 @@ def test_properties():
         else:
             assert len(keep) == len(backups)
         shuffled = random.Random(1).sample(backups, len(backups))
-        assert [one.backup.name for one in retention.decide(shuffled, rules, NOW) if one.keep] == [one.backup.name for one in decisions if one.keep]
+        assert [one.backup.name for one in retention.decide(shuffled, rules, NOW) if one.keep] == [
+            one.backup.name for one in decisions if one.keep
+        ]
         again = retention.decide([one.backup for one in decisions if one.keep], rules, NOW)
         assert all(one.keep for one in again), "a second run removes nothing more"
 
@@ -126,5 +156,34 @@ def test_a_larger_number_keeps_no_fewer(field):
         before = {one.backup.name for one in retention.decide(backups, rules, NOW) if one.keep}
         after = {one.backup.name for one in retention.decide(backups, more, NOW) if one.keep}
         # The one exception: the oldest, which stands in while there are too few periods.
-        oldest = sorted((one for one in backups if one.complete or one.legacy), key=lambda one: one.created)[:1]
+        oldest = sorted(
+            (one for one in backups if one.complete or one.legacy), key=lambda one: one.created
+        )[:1]
         assert before - after <= {one.name for one in oldest}
+
+
+def test_the_default_rules():
+    assert Rules() == Rules(days=30, last=0, daily=0, weekly=0, monthly=0, yearly=0)
+
+
+def test_the_reasons():
+    reasons = [
+        (decision.keep, decision.reason)
+        for decision in retention.decide(
+            [backup(0, "plain"), *(backup(n) for n in (1, 2, 40))], Rules(days=5), NOW
+        )
+    ]
+    assert reasons == [
+        (True, "newest backup"),
+        (True, "newest verified backup"),
+        (True, "at most 5 days old"),
+        (False, "40 days old, kept are 5"),
+    ]
+    (kept, removed_one) = retention.decide([backup(1), backup(3)], Rules(days=0, last=1), NOW)
+    assert (kept.keep, removed_one.reason) == (True, "3 days old, no rule keeps it")
+
+
+def test_periods_that_are_not_asked_for_keep_nothing():
+    """0 is no rule, and no reason to keep the oldest either."""
+    assert removed([backup(n) for n in (1, 2, 3)], Rules(days=0, last=1)) == [2, 3]
+    assert removed([backup(n) for n in (1, 2, 3)], Rules(days=0, last=1, daily=1)) == [2, 3]

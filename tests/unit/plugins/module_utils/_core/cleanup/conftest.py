@@ -16,9 +16,11 @@ import types
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import isolate
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import job
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
+    CleanupOptions,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate
 
 CLONE_NEWNS = 0x00020000
 DAY = 86400
@@ -41,17 +43,29 @@ def image(root):
         for name in sorted([*folders, *files, "."]):
             path = os.path.join(folder, name)
             found = os.lstat(path)
-            content = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if stat.S_ISREG(found.st_mode) else ""
-            lines.append(f"{path} {found.st_ino} {found.st_mode:o} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {content}")
+            content = (
+                hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+                if stat.S_ISREG(found.st_mode)
+                else ""
+            )
+            lines.append(
+                f"{path} {found.st_ino} {found.st_mode:o} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {content}"
+            )
     return "\n".join(sorted(lines))
 
 
 def clean(world, path, check=False, tell=None, **more):
     """Run a cleanup of one target, 30 days unless told otherwise; return its result as a mapping."""
-    whole = {name: more.pop(name) for name in ("brake", "in_use", "only", "report_path", "require_backup", "age_by") if name in more}
+    whole = {
+        name: more.pop(name)
+        for name in ("brake", "in_use", "only", "report_path", "require_backup", "age_by")
+        if name in more
+    }
     target = {"name": "t", "path": str(path), "retention_days": 30, **more}
     extra = {"tell": tell} if tell else {}
-    return job.run(CleanupOptions.from_mapping({"targets": [target], **whole}), world, check=check, **extra).to_dict()
+    return run.run(
+        CleanupOptions.from_mapping({"targets": [target], **whole}), world, check=check, **extra
+    ).to_dict()
 
 
 def names(entries):
@@ -121,7 +135,9 @@ def require_mounts():
 @pytest.fixture
 def lab():
     """The functions of this file; pytest's importlib mode gives tests no other way to share them."""
-    return types.SimpleNamespace(**{name: one for name, one in globals().items() if isinstance(one, types.FunctionType)})
+    return types.SimpleNamespace(
+        **{name: one for name, one in globals().items() if isinstance(one, types.FunctionType)}
+    )
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import TRASH
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import execute
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.guards import TRASH
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 
 DAY = 86400
@@ -33,7 +33,10 @@ def _tree(root, lab, clock):
 
 
 def _whole(path):
-    return sorted(str(one.relative_to(path)) for one in pathlib.Path(path).rglob("*") if one.is_file()) == FILES
+    return (
+        sorted(str(one.relative_to(path)) for one in pathlib.Path(path).rglob("*") if one.is_file())
+        == FILES
+    )
 
 
 def _no_room(real_mkdir, real_rmdir):
@@ -83,7 +86,9 @@ def _killed_at(number, call, full=False):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_killed_before_and_after_every_change_it_leaves_whole_units_and_the_next_run_converges(world, clock, root, lab, full):
+def test_killed_before_and_after_every_change_it_leaves_whole_units_and_the_next_run_converges(
+    world, clock, root, lab, full
+):
     killed = 0
     for number in range(200):
         shutil.rmtree(root)
@@ -97,10 +102,17 @@ def test_killed_before_and_after_every_change_it_leaves_whole_units_and_the_next
                 assert _whole(root / name), f"{name} is not whole after a kill at change {number}"
         planned = lab.clean(world, root, in_use="ignore", check=True)
         image = lab.image(root)
-        assert planned == lab.clean(world, root, in_use="ignore", check=True) and lab.image(root) == image
+        assert (
+            planned == lab.clean(world, root, in_use="ignore", check=True)
+            and lab.image(root) == image
+        )
         result = lab.clean(world, root, in_use="ignore")
-        assert "failed" not in result and sorted(map(str, planned["plan"])) == sorted(map(str, result["removed"]))
-        if full and len(os.listdir(root)) > 1:  # what was set aside and went back is judged where it belongs
+        assert "failed" not in result and sorted(map(str, planned["plan"])) == sorted(
+            map(str, result["removed"])
+        )
+        if (
+            full and len(os.listdir(root)) > 1
+        ):  # what was set aside and went back is judged where it belongs
             assert not any(name.startswith(TRASH) for name in os.listdir(root))
             result = lab.clean(world, root, in_use="ignore")
         assert os.listdir(root) == ["young"] and _whole(root / "young"), f"kill at change {number}"
@@ -160,7 +172,11 @@ def test_a_run_stopped_while_it_put_a_file_back_is_finished(world, fresh_clock, 
     trash = _trash(root, "x")
     os.link(trash / "new/x", root / "x")
     result = lab.clean(world, root)
-    assert "failed" not in result and os.listdir(root) == ["x"] and (root / "x").read_text() == "precious"
+    assert (
+        "failed" not in result
+        and os.listdir(root) == ["x"]
+        and (root / "x").read_text() == "precious"
+    )
 
 
 def test_what_was_moved_counts_for_the_brake_and_is_untouched_by_it(world, root, lab):
@@ -172,7 +188,10 @@ def test_what_was_moved_counts_for_the_brake_and_is_untouched_by_it(world, root,
         with pytest.raises(Braked):
             lab.clean(world, root, brake=brake)
         assert lab.image(root) == before and (trash / "new/a").exists()
-    assert lab.clean(world, root, brake={"max_units": 2})["removed_count"] == 2 and os.listdir(root) == []
+    assert (
+        lab.clean(world, root, brake={"max_units": 2})["removed_count"] == 2
+        and os.listdir(root) == []
+    )
 
 
 def test_an_empty_quarantine_folder_is_left_by_the_brake_too(world, root, lab):
@@ -194,18 +213,28 @@ def test_only_folders_that_are_marked_go_on_being_removed(world, root, lab):
             lab.require_root()
             os.chown(root / name, owner, owner)
         result = lab.clean(world, root, retention_days=99999)
-        assert result["removed"] == [] and os.listdir(root) == ["unit"] and (root / "unit/model.bin").exists()
+        assert (
+            result["removed"] == []
+            and os.listdir(root) == ["unit"]
+            and (root / "unit/model.bin").exists()
+        )
         os.rename(root / "unit", root / name)
     lab.unit(root, "unit")
     result = lab.clean(world, root, retention_days=99999)
-    assert result["failed"] and "put back" in result["failures"][0]["error"] and sorted(os.listdir(root)) == [name, "unit"]
+    assert (
+        result["failed"]
+        and "put back" in result["failures"][0]["error"]
+        and sorted(os.listdir(root)) == [name, "unit"]
+    )
     (root / (TRASH + "0123456789abcdef-..")).mkdir()
     assert lab.clean(world, root, retention_days=99999)["removed"] == []
 
 
 def test_what_must_stay_is_set_aside_only_to_look_at_it(world, root, lab, monkeypatch):
     for name in ("a", "used", "z"):
-        lab.unit(root, name, files=("model.bin",) if name == "used" else ("model.bin", "x"))  # the smallest comes first
+        lab.unit(
+            root, name, files=("model.bin",) if name == "used" else ("model.bin", "x")
+        )  # the smallest comes first
     mkdir, rmdir = _no_room(os.mkdir, os.rmdir)
     held, real = [], os.rename
 
@@ -219,7 +248,11 @@ def test_what_must_stay_is_set_aside_only_to_look_at_it(world, root, lab, monkey
     monkeypatch.setattr(os, "rename", rename)
     result = lab.clean(world, root)
     held[0].close()
-    assert lab.names(result["removed"]) == ["a", "z"] and "in use" in lab.reasons(result)["used"] and "failed" not in result
+    assert (
+        lab.names(result["removed"]) == ["a", "z"]
+        and "in use" in lab.reasons(result)["used"]
+        and "failed" not in result
+    )
     assert os.listdir(root) == ["used"] and (root / "used/model.bin").exists()
 
 
@@ -229,7 +262,10 @@ def test_what_was_moved_goes_back_when_a_link_names_it(world, root, lab):
     _trash(root, "old", "wanted")
     (root / "latest").symlink_to("wanted")
     result = lab.clean(world, root)
-    assert lab.names(result["removed"]) == ["old"] and sorted(os.listdir(root)) == ["latest", "wanted"]
+    assert lab.names(result["removed"]) == ["old"] and sorted(os.listdir(root)) == [
+        "latest",
+        "wanted",
+    ]
 
 
 @pytest.mark.parametrize("rule", [{"keep_last": 1}, {"unit": "file"}])
@@ -243,7 +279,9 @@ def test_what_was_moved_goes_back_where_the_rules_now_keep_it(world, root, lab, 
 
 
 @pytest.mark.parametrize("flaw", ["mode", "stranger", "name", "owner", "link", "locked"])
-def test_only_quarantine_folders_that_are_exactly_ours_are_touched(world, root, tmp_path, lab, flaw):
+def test_only_quarantine_folders_that_are_exactly_ours_are_touched(
+    world, root, tmp_path, lab, flaw
+):
     name = TRASH + ("0123456789abcdeX" if flaw == "name" else "0123456789abcdef")
     trash = (tmp_path if flaw == "link" else root) / name
     for folder in (trash, trash / "new", trash / "doomed"):
@@ -271,12 +309,15 @@ def test_only_quarantine_folders_that_are_exactly_ours_are_touched(world, root, 
             os.close(lock)
     assert (trash / "doomed/precious").exists() and result["removed"] == []
     if flaw == "locked":
-        assert lab.clean(world, root, retention_days=0)["removed_count"] == 1 and os.listdir(root) == []
+        assert (
+            lab.clean(world, root, retention_days=0)["removed_count"] == 1
+            and os.listdir(root) == []
+        )
 
 
 @pytest.mark.parametrize("limit", ["BATCH", "BATCH_FILES"])
 def test_many_units_go_in_batches(world, root, lab, monkeypatch, limit):
-    monkeypatch.setattr(apply, limit, 3)
+    monkeypatch.setattr(execute, limit, 3)
     for number in range(10):
         (root / f"f{number}").write_text("x")
     assert lab.clean(world, root)["removed_count"] == 10 and os.listdir(root) == []

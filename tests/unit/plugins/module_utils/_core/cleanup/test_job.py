@@ -20,11 +20,18 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import fsutil, isolate
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import apply, inuse, job
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import TRASH, CleanupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import execute, inuse, run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.guards import TRASH
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
+    CleanupOptions,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import LockBusy, NotUsable, Refused
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    LockBusy,
+    NotUsable,
+    Refused,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate, locks
 
 DAY = 86400
 
@@ -39,20 +46,30 @@ def test_old_units_go_young_ones_stay_and_a_second_run_finds_nothing(world, cloc
     for path in (young, *young.rglob("*")):
         os.utime(path, (clock.time - DAY, clock.time - DAY))
     first = lab.clean(world, root)
-    assert first["changed"] and lab.names(first["removed"]) == ["old"] and lab.names(first["kept"]) == ["young"]
+    assert (
+        first["changed"]
+        and lab.names(first["removed"]) == ["old"]
+        and lab.names(first["kept"]) == ["young"]
+    )
     assert os.listdir(root) == ["young"]
     second = lab.clean(world, root)
     assert not second["changed"] and second["removed"] == [] and second["freed_bytes"] == 0
 
 
-@pytest.mark.parametrize(("days", "seconds", "goes"), [(30, 0, True), (30, -1, False), (30, 1, True), (0.5, -1, False), (0.5, 0, True)])
+@pytest.mark.parametrize(
+    ("days", "seconds", "goes"),
+    [(30, 0, True), (30, -1, False), (30, 1, True), (0.5, -1, False), (0.5, 0, True)],
+)
 def test_the_boundary_is_exact_to_the_second(world, clock, root, lab, days, seconds, goes):
     one = root / "file.log"
     one.write_text("x")
     stamp = int(time.time()) - 100
     os.utime(one, (stamp, stamp))
     clock.time = float(stamp + days * DAY + seconds)
-    assert bool(lab.clean(world, root, retention_days=days, age_by="mtime", check=True)["removed"]) is goes
+    assert (
+        bool(lab.clean(world, root, retention_days=days, age_by="mtime", check=True)["removed"])
+        is goes
+    )
 
 
 def test_an_old_folder_with_one_fresh_file_deep_inside_stays(world, clock, root, lab):
@@ -74,7 +91,9 @@ def test_an_old_mtime_alone_is_no_age_but_mtime_can_be_asked_for(world, fresh_cl
     assert os.listdir(root) == []
 
 
-def test_by_access_time_a_file_read_lately_protects_its_unit_and_our_own_look_does_not(world, clock, root, lab):
+def test_by_access_time_a_file_read_lately_protects_its_unit_and_our_own_look_does_not(
+    world, clock, root, lab
+):
     for name in ("read", "unread"):
         one = lab.unit(root, name)
         for path in (one, *one.rglob("*")):
@@ -89,7 +108,9 @@ def test_by_access_time_a_file_read_lately_protects_its_unit_and_our_own_look_do
 def test_retention_zero_takes_everything_even_from_the_future(world, fresh_clock, root, lab):
     one = lab.unit(root, "ml-x")
     os.utime(one / "model.bin", (2_500_000_000, 2_500_000_000))
-    assert lab.names(lab.clean(world, root, retention_days=0, pattern="ml-*")["removed"]) == ["ml-x"]
+    assert lab.names(lab.clean(world, root, retention_days=0, pattern="ml-*")["removed"]) == [
+        "ml-x"
+    ]
 
 
 def test_a_date_in_the_future_keeps_and_is_told(world, clock, root, lab):
@@ -97,7 +118,10 @@ def test_a_date_in_the_future_keeps_and_is_told(world, clock, root, lab):
         one = lab.unit(root, name)
         os.utime(one / "logs/train.log", (clock.time + seconds,) * 2)
     kept = lab.reasons(lab.clean(world, root))
-    assert "in the future (logs/train.log)" in kept["soon"] and "is dated 10.0 days in the future" in kept["later"]
+    assert (
+        "in the future (logs/train.log)" in kept["soon"]
+        and "is dated 10.0 days in the future" in kept["later"]
+    )
 
 
 def test_keep_last_keeps_the_newest(world, clock, root, lab):
@@ -110,7 +134,9 @@ def test_keep_last_keeps_the_newest(world, clock, root, lab):
     assert sorted(os.listdir(root)) == ["step-3", "step-4"]
 
 
-def test_a_unit_that_was_only_moved_does_not_count_as_newer_than_the_others(world, root, tmp_path, lab):
+def test_a_unit_that_was_only_moved_does_not_count_as_newer_than_the_others(
+    world, root, tmp_path, lab
+):
     """Putting a unit back sets its ctime; the newest checkpoint must not lose its place to it."""
     for name in ("step-1", "step-2"):
         lab.unit(root, name)
@@ -130,14 +156,19 @@ def test_pattern_unit_kind_and_exclusions(world, root, lab):
     (root / "ml-file").write_text("x")
     result = lab.clean(world, root, pattern="ml-*", unit="dir", exclude=["*keep", ".pinned"])
     assert lab.names(result["removed"]) == ["ml-a"]
-    assert lab.reasons(result) == {"ml-keep": "excluded", "ml-marked": "holds logs/.pinned, which is excluded"}
+    assert lab.reasons(result) == {
+        "ml-keep": "excluded",
+        "ml-marked": "holds logs/.pinned, which is excluded",
+    }
     assert sorted(os.listdir(root)) == [".hidden", "ml-file", "ml-keep", "ml-marked", "other"]
     assert lab.names(lab.clean(world, root, pattern="ml-*", unit="file")["removed"]) == ["ml-file"]
     assert lab.names(lab.clean(world, root, pattern="*", exclude=["ml-*"])["removed"]) == ["other"]
     assert lab.names(lab.clean(world, root, pattern=".h*")["removed"]) == [".hidden"]
 
 
-def test_a_link_is_removed_never_followed_and_a_link_to_a_unit_protects_both(world, root, tmp_path, lab):
+def test_a_link_is_removed_never_followed_and_a_link_to_a_unit_protects_both(
+    world, root, tmp_path, lab
+):
     victim = lab.unit(tmp_path, "victim")
     for name in ("run-1", "run-2", "run-3"):
         lab.unit(root, name)
@@ -151,12 +182,16 @@ def test_a_link_is_removed_never_followed_and_a_link_to_a_unit_protects_both(wor
     assert (victim / "model.bin").exists()
 
 
-def test_a_root_reached_through_our_own_link_works_and_links_back_through_it_protect(world, root, tmp_path, lab):
+def test_a_root_reached_through_our_own_link_works_and_links_back_through_it_protect(
+    world, root, tmp_path, lab
+):
     (tmp_path / "alias").symlink_to(root)
     for name in ("run-1", "run-2"):
         lab.unit(root, name)
     (root / "latest").symlink_to(tmp_path / "alias" / "run-2")
-    assert lab.names(lab.clean(world, root, check=True)["removed"]) == ["run-1"]  # by its real name, too
+    assert lab.names(lab.clean(world, root, check=True)["removed"]) == [
+        "run-1"
+    ]  # by its real name, too
     result = lab.clean(world, tmp_path / "alias")
     assert lab.names(result["removed"]) == ["run-1"] and result["targets"][0]["root"] == str(root)
 
@@ -173,7 +208,15 @@ def test_links_that_name_a_unit_by_way_of_other_links_protect(world, root, tmp_p
     (root / "deep").symlink_to(tmp_path / "dir/root/../root/run-3/logs")
     result = lab.clean(world, root)
     assert lab.names(result["removed"]) == ["loop", "run-0"]
-    assert sorted(os.listdir(root)) == ["best", "deep", "latest", "run-1", "run-2", "run-3", "second"]
+    assert sorted(os.listdir(root)) == [
+        "best",
+        "deep",
+        "latest",
+        "run-1",
+        "run-2",
+        "run-3",
+        "second",
+    ]
 
 
 def test_names_of_any_bytes(world, root, lab):
@@ -190,11 +233,16 @@ def test_names_of_any_bytes(world, root, lab):
 def test_a_path_that_two_targets_match_belongs_to_the_first(world, root, lab):
     lab.unit(root, "ml-a")
     given = {
-        "targets": [{"name": "first", "path": str(root), "pattern": "ml-*", "retention_days": 999}, {"name": "all", "path": str(root), "retention_days": 0}]
+        "targets": [
+            {"name": "first", "path": str(root), "pattern": "ml-*", "retention_days": 999},
+            {"name": "all", "path": str(root), "retention_days": 0},
+        ]
     }
-    assert job.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"] == []
+    assert run.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"] == []
     given["targets"].reverse()
-    assert lab.names(job.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"]) == ["ml-a"]
+    assert lab.names(run.run(CleanupOptions.from_mapping(given), world).to_dict()["removed"]) == [
+        "ml-a"
+    ]
 
 
 def test_what_the_run_itself_needs_stays(world, root, tmp_path, lab):
@@ -202,11 +250,17 @@ def test_what_the_run_itself_needs_stays(world, root, tmp_path, lab):
     lab.unit(inner, "x")
     (root / "reports").mkdir()
     given = {
-        "targets": [{"name": "outer", "path": str(root), "retention_days": 0}, {"name": "inner", "path": str(inner), "retention_days": 0}],
+        "targets": [
+            {"name": "outer", "path": str(root), "retention_days": 0},
+            {"name": "inner", "path": str(inner), "retention_days": 0},
+        ],
         "report_path": str(root / "reports" / "report.json"),
     }
-    result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
-    assert lab.names(result["removed"]) == ["x"] and sorted(os.listdir(root)) == ["holds-a-root", "reports"]
+    result = run.run(CleanupOptions.from_mapping(given), world).to_dict()
+    assert lab.names(result["removed"]) == ["x"] and sorted(os.listdir(root)) == [
+        "holds-a-root",
+        "reports",
+    ]
 
 
 def test_backups_stay_in_their_folder_and_in_units_that_hold_it(world, root, lab):
@@ -217,7 +271,10 @@ def test_backups_stay_in_their_folder_and_in_units_that_hold_it(world, root, lab
     for name in ("models_backup_notes.txt", "other"):
         (root / name).write_text("x")
     result = lab.clean(world, root, retention_days=0)
-    assert lab.names(result["removed"]) == ["models_backup_notes.txt", "other"] and result["kept_count"] == 4
+    assert (
+        lab.names(result["removed"]) == ["models_backup_notes.txt", "other"]
+        and result["kept_count"] == 4
+    )
     assert "holds the backup backups/models_backup_2026" in lab.reasons(result)["unit"]
 
 
@@ -227,7 +284,13 @@ def test_backups_stay_in_their_folder_and_in_units_that_hold_it(world, root, lab
 def _holder(code, *arguments):
     """Start a process that uses something; it says when it does."""
     child = subprocess.Popen(
-        [sys.executable, "-c", code + "\nimport sys, time\nprint('ready', flush=True)\ntime.sleep(60)", *map(str, arguments)], stdout=subprocess.PIPE
+        [
+            sys.executable,
+            "-c",
+            code + "\nimport sys, time\nprint('ready', flush=True)\ntime.sleep(60)",
+            *map(str, arguments),
+        ],
+        stdout=subprocess.PIPE,
     )
     assert child.stdout.readline() == b"ready\n"
     return child
@@ -271,7 +334,10 @@ def test_a_log_that_is_being_written_stays_and_its_rotated_files_age_on_their_ow
         (root / name).write_text("x")
     child = _holder("import sys; held = open(sys.argv[1], 'a')", root / "ml-api.log")
     try:
-        assert lab.names(lab.clean(world, root, pattern="ml-*", retention_days=14)["removed"]) == ["ml-api.log.1", "ml-api.log.2.gz"]
+        assert lab.names(lab.clean(world, root, pattern="ml-*", retention_days=14)["removed"]) == [
+            "ml-api.log.1",
+            "ml-api.log.2.gz",
+        ]
     finally:
         child.kill()
         child.wait()
@@ -290,8 +356,12 @@ def test_what_users_own_whose_processes_can_not_be_examined_stays(world, lab):
         with open(used):
             result = lab.as_nobody(lambda: lab.clean(world, root))
             assert lab.names(result["removed"]) == ["mine"] and "stay" in result["notes"][0]
-            assert lab.reasons(result)["mixed"].startswith("may be in use: logs/root.log belongs to user 0")
-        assert lab.names(lab.as_nobody(lambda: lab.clean(world, root, in_use="ignore"))["removed"]) == ["mixed"]
+            assert lab.reasons(result)["mixed"].startswith(
+                "may be in use: logs/root.log belongs to user 0"
+            )
+        assert lab.names(
+            lab.as_nobody(lambda: lab.clean(world, root, in_use="ignore"))["removed"]
+        ) == ["mixed"]
     finally:
         shutil.rmtree(root)
 
@@ -300,7 +370,9 @@ def test_an_image_behind_a_loop_device_stays(world, root, lab):
     """No process has it open; the kernel has."""
     lab.require_root()
     image = lab.unit(root, "images", files=("data.squashfs",), size=1 << 20) / "data.squashfs"
-    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        ["losetup", "--find", "--show", image], capture_output=True, text=True, check=False
+    )
     if made.returncode != 0:
         pytest.skip(f"no loop device: {made.stderr.strip()}")
     try:
@@ -320,14 +392,20 @@ def test_the_layers_of_an_overlay_stay(world, root, tmp_path, lab):
     def inner():
         # Where the machine's own root is an overlay or a container's, an overlay may not lie on it.
         options = f"lowerdir={root}/lower/logs,upperdir={root}/upper/up,workdir={root}/upper/work"
-        if subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"], capture_output=True, check=False).returncode:
+        if subprocess.run(
+            ["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"],
+            capture_output=True,
+            check=False,
+        ).returncode:
             return None
         return lab.clean(world, root)
 
     result = lab.in_namespace(inner)
     if result is None:
         pytest.skip("no overlay can be mounted here")
-    assert lab.names(result["removed"]) == ["free"] and "in use: logs" in lab.reasons(result)["lower"]
+    assert (
+        lab.names(result["removed"]) == ["free"] and "in use: logs" in lab.reasons(result)["lower"]
+    )
 
 
 def test_files_handed_over_to_a_child_that_was_not_listed_yet_are_seen(root, lab, monkeypatch):
@@ -399,7 +477,10 @@ def test_a_volume_of_a_container_stays(world, root, tmp_path, lab):
     finally:
         child.kill()
         child.wait()
-    assert lab.names(result["removed"]) == ["free"] and "mounted elsewhere" in lab.reasons(result)["volume"]
+    assert (
+        lab.names(result["removed"]) == ["free"]
+        and "mounted elsewhere" in lab.reasons(result)["volume"]
+    )
 
 
 # --- between plan and removal -------------------------------------------------------------------------------------
@@ -419,8 +500,14 @@ def _once(action):
 
 def _two(root, later, world, tell, **more):
     """Clean two targets: the second one's scan is the moment between the first one's scan and its removal."""
-    given = {"targets": [{"name": "first", "path": str(root), "retention_days": 30}, {"name": "later", "path": str(later), "retention_days": 30}], **more}
-    return job.run(CleanupOptions.from_mapping(given), world, tell=tell).to_dict()
+    given = {
+        "targets": [
+            {"name": "first", "path": str(root), "retention_days": 30},
+            {"name": "later", "path": str(later), "retention_days": 30},
+        ],
+        **more,
+    }
+    return run.run(CleanupOptions.from_mapping(given), world, tell=tell).to_dict()
 
 
 @pytest.fixture
@@ -438,10 +525,16 @@ def test_a_unit_that_was_replaced_meanwhile_stays(world, root, later, tmp_path, 
 
     result = _two(root, later, world, _once(replace))
     assert lab.names(result["removed"]) == ["z"] and "replaced" in lab.reasons(result)["run"]
-    assert os.listdir(root) == ["run"] and os.listdir(root / "run") == ["new.bin"] and (tmp_path / "old/model.bin").exists()
+    assert (
+        os.listdir(root) == ["run"]
+        and os.listdir(root / "run") == ["new.bin"]
+        and (tmp_path / "old/model.bin").exists()
+    )
 
 
-def test_a_unit_that_became_a_link_meanwhile_is_put_back_and_not_followed(world, root, later, tmp_path, lab):
+def test_a_unit_that_became_a_link_meanwhile_is_put_back_and_not_followed(
+    world, root, later, tmp_path, lab
+):
     one, victim = lab.unit(root, "run"), lab.unit(tmp_path, "victim")
 
     def replace():
@@ -449,7 +542,11 @@ def test_a_unit_that_became_a_link_meanwhile_is_put_back_and_not_followed(world,
         one.symlink_to(victim)
 
     result = _two(root, later, world, _once(replace))
-    assert lab.names(result["removed"]) == ["z"] and os.readlink(one) == str(victim) and (victim / "model.bin").exists()
+    assert (
+        lab.names(result["removed"]) == ["z"]
+        and os.readlink(one) == str(victim)
+        and (victim / "model.bin").exists()
+    )
 
 
 def test_a_unit_that_was_written_to_meanwhile_is_put_back_whole(world, clock, root, later, lab):
@@ -463,17 +560,28 @@ def test_a_unit_that_was_written_to_meanwhile_is_put_back_whole(world, clock, ro
 
     result = _two(root, later, world, _once(write))
     assert "changed after the plan" in lab.reasons(result)["run"]
-    assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == ["run", "run/logs", "run/logs/new.log", "run/logs/train.log", "run/model.bin"]
+    assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == [
+        "run",
+        "run/logs",
+        "run/logs/new.log",
+        "run/logs/train.log",
+        "run/model.bin",
+    ]
 
 
-def test_a_file_that_was_written_to_meanwhile_stays_even_where_age_does_not_matter(world, root, later, lab):
+def test_a_file_that_was_written_to_meanwhile_stays_even_where_age_does_not_matter(
+    world, root, later, lab
+):
     (root / "state.bin").write_text("old")
 
     def write():
         (root / "state.bin").write_text("new")
 
     result = _two(root, later, world, _once(write))
-    assert "changed after the plan" in lab.reasons(result)["state.bin"] and (root / "state.bin").read_text() == "new"
+    assert (
+        "changed after the plan" in lab.reasons(result)["state.bin"]
+        and (root / "state.bin").read_text() == "new"
+    )
 
 
 def test_a_unit_taken_into_use_meanwhile_is_put_back_whole(world, root, later, lab):
@@ -483,21 +591,27 @@ def test_a_unit_taken_into_use_meanwhile_is_put_back_whole(world, root, later, l
         result = _two(root, later, world, _once(lambda: held.append(open(one / "model.bin"))))
     finally:
         held[0].close()
-    assert "in use" in lab.reasons(result)["run"] and (one / "model.bin").exists() and os.listdir(root) == ["run"]
+    assert (
+        "in use" in lab.reasons(result)["run"]
+        and (one / "model.bin").exists()
+        and os.listdir(root) == ["run"]
+    )
 
 
-def test_what_must_stay_is_back_in_its_place_before_anything_is_removed(world, root, later, lab, monkeypatch):
+def test_what_must_stay_is_back_in_its_place_before_anything_is_removed(
+    world, root, later, lab, monkeypatch
+):
     """Removing the others may take long; what is in use must not be missing all that time."""
     one = lab.unit(root, "run")
     for number in range(5):
         lab.unit(root, f"go-{number}")
-    there, real = [], apply.remove
+    there, real = [], execute.remove
 
     def remove(*arguments):
         there.append((one / "model.bin").exists())
         return real(*arguments)
 
-    monkeypatch.setattr(apply, "remove", remove)
+    monkeypatch.setattr(execute, "remove", remove)
     held = []
     try:
         result = _two(root, later, world, _once(lambda: held.append(open(one / "model.bin"))))
@@ -509,7 +623,12 @@ def test_what_must_stay_is_back_in_its_place_before_anything_is_removed(world, r
 def test_when_the_process_table_stops_answering_what_was_moved_goes_back(world, root, later, lab):
     lab.unit(root, "run")
     result = _two(root, later, world, _once(lambda: setattr(world, "root", "/nowhere")))
-    assert result["failed"] and not result["changed"] and os.listdir(root) == ["run"] and os.listdir(later) == ["z"]
+    assert (
+        result["failed"]
+        and not result["changed"]
+        and os.listdir(root) == ["run"]
+        and os.listdir(later) == ["z"]
+    )
     assert (root / "run/model.bin").exists()
 
 
@@ -524,7 +643,9 @@ def test_when_the_run_is_interrupted_what_was_moved_goes_back(world, root, lab):
 
     with pytest.raises(KeyboardInterrupt):
         lab.clean(world, root, tell=tell)
-    assert len(os.listdir(root)) == 50 and not any(name.startswith(TRASH) for name in os.listdir(root))
+    assert len(os.listdir(root)) == 50 and not any(
+        name.startswith(TRASH) for name in os.listdir(root)
+    )
 
 
 def test_a_unit_that_vanished_meanwhile_is_no_error(world, root, later, lab):
@@ -551,7 +672,12 @@ def test_mounts_inside_and_on_units_survive(world, root, tmp_path, lab):
         lab.mount("--bind", data / "f0", root / "file/model.bin")
         lab.mount("--bind", data, root / "top")
         result = lab.clean(world, root, retention_days=0)
-        return result, sorted(os.listdir(data)), os.listdir(root / "tmpfs/m"), sorted(os.listdir(root / "bind"))
+        return (
+            result,
+            sorted(os.listdir(data)),
+            os.listdir(root / "tmpfs/m"),
+            sorted(os.listdir(root / "bind")),
+        )
 
     result, left, in_tmpfs, beside = lab.in_namespace(inner)
     assert left == ["f0", "f1", "f2"] and in_tmpfs == ["x"] and beside == ["logs", "m", "model.bin"]
@@ -573,7 +699,11 @@ def test_a_root_on_an_overlay_over_two_filesystems(world, tmp_path, lab):
         for name in ("upper", "work"):
             (tmp_path / "memory" / name).mkdir()
         options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/memory/upper,workdir={tmp_path}/memory/work"
-        if subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"], capture_output=True, check=False).returncode:
+        if subprocess.run(
+            ["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"],
+            capture_output=True,
+            check=False,
+        ).returncode:
             return None
         for name in ("run", "open", "mapped", "bound"):
             lab.unit(root, name)
@@ -590,10 +720,16 @@ def test_a_root_on_an_overlay_over_two_filesystems(world, tmp_path, lab):
     if found is None:
         pytest.skip("no overlay can be mounted here")
     result, left, bound = found
-    assert lab.names(result["removed"]) == ["file", "run"] and left == ["bound", "mapped", "of-the-image", "open"] and bound
+    assert (
+        lab.names(result["removed"]) == ["file", "run"]
+        and left == ["bound", "mapped", "of-the-image", "open"]
+        and bound
+    )
     kept = lab.reasons(result)
     assert "in use" in kept["open"] and "in use" in kept["mapped"] and "mount" in kept["bound"]
-    assert [one["path"] for one in result["failures"]] == [str(root / "of-the-image")] and "lower layer" in result["failures"][0]["error"]
+    assert [one["path"] for one in result["failures"]] == [
+        str(root / "of-the-image")
+    ] and "lower layer" in result["failures"][0]["error"]
 
 
 def test_a_mount_that_does_not_answer_holds_nothing_up(world, root, lab):
@@ -609,7 +745,16 @@ def test_a_mount_that_does_not_answer_holds_nothing_up(world, root, lab):
                 fd = os.open("/dev/fuse", os.O_RDWR)
             except OSError:
                 return None
-            if libc.mount(b"dead", os.fsencode(point), b"fuse", 0, f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()) != 0:
+            if (
+                libc.mount(
+                    b"dead",
+                    os.fsencode(point),
+                    b"fuse",
+                    0,
+                    f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode(),
+                )
+                != 0
+            ):
                 return None
         (root / "link").symlink_to("on-top")
         (root / "far").symlink_to("inside/logs/x/y")
@@ -618,7 +763,12 @@ def test_a_mount_that_does_not_answer_holds_nothing_up(world, root, lab):
     result = lab.in_namespace(inner)
     if result is None:
         pytest.skip("no FUSE here")
-    assert lab.names(result["removed"]) == ["free"] and set(lab.reasons(result)) == {"on-top", "inside", "link", "far"}
+    assert lab.names(result["removed"]) == ["free"] and set(lab.reasons(result)) == {
+        "on-top",
+        "inside",
+        "link",
+        "far",
+    }
 
 
 def test_a_mount_made_after_the_scan_survives(world, root, later, tmp_path, lab):
@@ -632,7 +782,9 @@ def test_a_mount_made_after_the_scan_survives(world, root, later, tmp_path, lab)
     assert (data / "model.bin").exists() and lab.names(result["removed"]) == ["z"]
 
 
-def test_the_plan_of_a_filesystem_that_is_read_only_is_the_same_and_nothing_is_touched(world, root, lab):
+def test_the_plan_of_a_filesystem_that_is_read_only_is_the_same_and_nothing_is_touched(
+    world, root, lab
+):
     lab.require_mounts()
     for name in ("a", "b"):
         lab.unit(root, name)
@@ -656,7 +808,16 @@ def test_the_plan_of_a_filesystem_that_is_read_only_is_the_same_and_nothing_is_t
 
 
 def _du(*paths):
-    return int(subprocess.run(["du", "-sc", "--block-size=1", *map(str, paths)], capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()[0])
+    return int(
+        subprocess.run(
+            ["du", "-sc", "--block-size=1", *map(str, paths)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        .stdout.splitlines()[-1]
+        .split()[0]
+    )
 
 
 def test_sizes_are_those_of_du_and_links_count_when_the_last_one_goes(world, root, tmp_path, lab):
@@ -678,7 +839,9 @@ def test_each_units_size_is_that_of_du(world, root, lab):
     one, two = lab.unit(root, "one"), lab.unit(root, "two", files=("a", "b", "c/d"), size=70000)
     os.link(one / "model.bin", two / "shared")
     expected = {str(one): _du(one), str(two): _du(two)}
-    assert {entry["path"]: entry["size"] for entry in lab.clean(world, root, check=True)["plan"]} == expected
+    assert {
+        entry["path"]: entry["size"] for entry in lab.clean(world, root, check=True)["plan"]
+    } == expected
 
 
 # --- brakes, locks, refusals --------------------------------------------------------------------------------------
@@ -701,7 +864,7 @@ def test_the_brake_leaves_the_tree_as_it_was_and_returns_the_plan(world, root, l
 def test_two_at_once_one_of_them_is_told(world, root, lab):
     lab.unit(root, "a")
     before = lab.image(root)
-    with fsutil.lock(os.path.join(fsutil.lock_folder(), "cleanup.lock"), "cleanup"):
+    with locks.lock(os.path.join(locks.lock_folder(), "cleanup.lock"), "cleanup"):
         with pytest.raises(LockBusy):
             lab.clean(world, root)
         assert lab.image(root) == before
@@ -709,22 +872,35 @@ def test_two_at_once_one_of_them_is_told(world, root, lab):
 
 
 def test_without_a_fresh_verified_backup_nothing_goes(world, clock, root, tmp_path, lab):
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import job as backups
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import (
+        run as backups,
+    )
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+        BackupOptions,
+    )
 
     models = lab.unit(tmp_path, "models")
     lab.unit(root, "a")
     folder = tmp_path / "backups"
     with pytest.raises(Refused, match="no verified backup"):
         lab.clean(world, root, require_backup={"path": str(folder)})
-    done = backups.run(BackupOptions.from_mapping({"source": str(models), "destination": str(folder)}), world).to_dict()
+    done = backups.run(
+        BackupOptions.from_mapping({"source": str(models), "destination": str(folder)}), world
+    ).to_dict()
     archive = done["backup"]["path"]
     clock.time += 26 * 3600
     with pytest.raises(Refused, match="26 h"):
         lab.clean(world, root, require_backup={"path": str(folder)})
     assert os.listdir(root) == ["a"]
-    assert lab.clean(world, root, require_backup={"path": str(folder), "max_age_hours": 27}, check=True)["changed"]
-    assert lab.clean(world, root, require_backup={"path": archive + ".manifest.json", "max_age_hours": 27}, check=True)["changed"]
+    assert lab.clean(
+        world, root, require_backup={"path": str(folder), "max_age_hours": 27}, check=True
+    )["changed"]
+    assert lab.clean(
+        world,
+        root,
+        require_backup={"path": archive + ".manifest.json", "max_age_hours": 27},
+        check=True,
+    )["changed"]
     clock.time -= 40 * DAY  # the clock was wrong when the backup was made, or is wrong now
     with pytest.raises(Refused, match="future"):
         lab.clean(world, root, require_backup={"path": str(folder)})
@@ -743,25 +919,37 @@ def test_a_missing_root_is_reported_and_no_error(world, tmp_path, lab):
 def test_a_root_that_is_a_file_fails_and_the_other_target_goes_on(world, root, tmp_path, lab):
     lab.unit(root, "a")
     (tmp_path / "file").write_text("x")
-    given = {"targets": [{"name": "bad", "path": str(tmp_path / "file"), "retention_days": 0}, {"name": "good", "path": str(root), "retention_days": 0}]}
-    result = job.run(CleanupOptions.from_mapping(given), world).to_dict()
-    assert result["failed"] and lab.names(result["removed"]) == ["a"] and (tmp_path / "file").exists()
+    given = {
+        "targets": [
+            {"name": "bad", "path": str(tmp_path / "file"), "retention_days": 0},
+            {"name": "good", "path": str(root), "retention_days": 0},
+        ]
+    }
+    result = run.run(CleanupOptions.from_mapping(given), world).to_dict()
+    assert (
+        result["failed"] and lab.names(result["removed"]) == ["a"] and (tmp_path / "file").exists()
+    )
     assert [one["status"] for one in result["targets"]] == ["failed", "ok"]
 
 
-def test_a_root_that_stops_answering_fails_and_the_other_target_goes_on(world, root, later, lab, monkeypatch):
+def test_a_root_that_stops_answering_fails_and_the_other_target_goes_on(
+    world, root, later, lab, monkeypatch
+):
     """A disk that fails while it is read."""
     lab.unit(root, "a")
-    real = os.listdir
+    real = os.scandir
 
-    def listdir(path="."):
+    def scandir(path="."):
         if isinstance(path, int) and os.readlink(f"/proc/self/fd/{path}") == str(root):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(path)
 
-    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     result = _two(root, later, world, lambda progress: None)
-    assert [one["status"] for one in result["targets"]] == ["failed", "ok"] and "Input/output error" in result["failures"][0]["error"]
+    assert [one["status"] for one in result["targets"]] == [
+        "failed",
+        "ok",
+    ] and "Input/output error" in result["failures"][0]["error"]
     assert lab.names(result["removed"]) == ["z"] and (root / "a/model.bin").exists()
 
 
@@ -791,14 +979,25 @@ def test_a_unit_that_resists_is_reported_and_the_others_go(world, root, lab):
     lab.require_root()
     for name in ("a", "b", "c"):
         lab.unit(root, name)
-    if subprocess.run(["chattr", "+i", root / "b/model.bin"], capture_output=True, check=False).returncode != 0:
+    if (
+        subprocess.run(
+            ["chattr", "+i", root / "b/model.bin"], capture_output=True, check=False
+        ).returncode
+        != 0
+    ):
         pytest.skip("this filesystem has no immutable flag")
     try:
         result = lab.clean(world, root)
-        assert lab.names(result["removed"]) == ["a", "c"] and result["failed"] and "model.bin" in result["failures"][0]["error"]
+        assert (
+            lab.names(result["removed"]) == ["a", "c"]
+            and result["failed"]
+            and "model.bin" in result["failures"][0]["error"]
+        )
         assert "b" not in os.listdir(root)
         # What is left lies in quarantine, where nobody takes it for a whole unit, and is tried again by the next run.
-        assert os.path.exists(result["failures"][0]["path"]) and TRASH in result["failures"][0]["path"]
+        assert (
+            os.path.exists(result["failures"][0]["path"]) and TRASH in result["failures"][0]["path"]
+        )
         assert lab.clean(world, root)["failed"]
     finally:
         subprocess.run(["chattr", "-i", "-R", root], capture_output=True, check=False)
@@ -814,14 +1013,23 @@ def test_another_user_cleans_what_is_his(world, tmp_path, lab):
         root.mkdir()
         os.chmod(root, 0o1777)
         lab.unit(root, "roots")
-        lab.as_nobody(lambda: lab.unit(root, "mine", files=("a", "d/b")) and os.chmod(root / "mine/d", 0o500))
+        lab.as_nobody(
+            lambda: lab.unit(root, "mine", files=("a", "d/b")) and os.chmod(root / "mine/d", 0o500)
+        )
         result = lab.as_nobody(lambda: lab.clean(world, root))
-        assert lab.names(result["removed"]) == ["mine"] and "another user" in lab.reasons(result)["roots"]
+        assert (
+            lab.names(result["removed"]) == ["mine"]
+            and "another user" in lab.reasons(result)["roots"]
+        )
         assert "failed" not in result and os.listdir(root) == ["roots"]
         os.chmod(root, 0o755)
         lab.unit(root, "more")
         result = lab.as_nobody(lambda: lab.clean(world, root, in_use="ignore"))
-        assert result["failed"] and result["removed"] == [] and sorted(os.listdir(root)) == ["more", "roots"]
+        assert (
+            result["failed"]
+            and result["removed"] == []
+            and sorted(os.listdir(root)) == ["more", "roots"]
+        )
         os.chmod(root, 0o700)
         assert lab.as_nobody(lambda: lab.clean(world, root))["targets"][0]["status"] == "failed"
     finally:
@@ -852,7 +1060,10 @@ def test_a_file_that_this_user_may_not_link_goes_back_all_the_same(world, clock,
 
         result = lab.as_nobody(inner)
         assert "replaced" in lab.reasons(result)["roots"] and "failed" not in result
-        assert sorted(os.listdir(root)) == ["aside", "later", "roots"] and (root / "roots").read_text() == "spare"
+        assert (
+            sorted(os.listdir(root)) == ["aside", "later", "roots"]
+            and (root / "roots").read_text() == "spare"
+        )
     finally:
         shutil.rmtree(root)
 
@@ -891,7 +1102,9 @@ def test_a_full_disk_that_holds_nothing_but_folders_is_no_obstacle(world, tmp_pa
     subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
 
     def inner():
-        if subprocess.run(["mount", "-o", "loop", image, disk], capture_output=True, check=False).returncode:
+        if subprocess.run(
+            ["mount", "-o", "loop", image, disk], capture_output=True, check=False
+        ).returncode:
             return None
         root = disk / "a/runs"
         for number in range(3):
@@ -914,15 +1127,20 @@ def test_the_report_holds_everything_and_only_its_group_reads_it(world, root, tm
     for number in range(1005):
         (root / f"f{number}").write_text("x")
     path = tmp_path / "report.json"
-    assert lab.clean(world, root, report_path=str(path), check=True)["plan_count"] == 1005 and not path.exists()
+    assert (
+        lab.clean(world, root, report_path=str(path), check=True)["plan_count"] == 1005
+        and not path.exists()
+    )
     result = lab.clean(world, root, report_path=str(path))
     report = json.loads(path.read_text())
-    assert len(result["removed"]) == 1000 and result["removed_count"] == 1005 == len(report["removed"])
+    assert len(result["removed"]) == 1000 and result["removed_count"] == 1005 == len(
+        report["removed"]
+    )
     assert report["hostname"] == world.hostname and path.stat().st_mode & 0o777 == 0o640
     with pytest.raises(NotUsable, match="does not exist"):
         lab.clean(world, root, report_path=str(tmp_path / "no/report.json"))
     (root / "more").write_text("x")
-    with pytest.raises(NotUsable, match="is a folder"):
+    with pytest.raises(NotUsable, match="is a directory"):
         lab.clean(world, root, report_path=str(tmp_path))
     assert os.listdir(root) == ["more"]
 
@@ -943,30 +1161,65 @@ def test_the_old_scripts_places_by_default(world, clock, tmp_path, lab):
 
     def inner():
         for path in ("/opt", "/var/log", "/tmp"):
-            lab.mount("-t", "tmpfs", "-o", "mode=1777" if path == "/tmp" else "mode=755", "none", path)
+            lab.mount(
+                "-t", "tmpfs", "-o", "mode=1777" if path == "/tmp" else "mode=755", "none", path
+            )
         now = time.time()
         clock.time = now + 20 * DAY
         for path in ("/opt/ml/experiments/e20", "/opt/ml/checkpoints/c20"):
             lab.unit(*os.path.split(path))
-        ours = ("ml-backup.log", "ml-cleanup.log.3.gz", "ml-health-check.log-20260101", "ml-maintenance.log.1")
-        for path in ("/var/log/ml-api.log.9", "/var/log/syslog", "/tmp/ml-new", "/tmp/other", *(f"/var/log/{name}" for name in ours)):
+        ours = (
+            "ml-backup.log",
+            "ml-cleanup.log.3.gz",
+            "ml-health-check.log-20260101",
+            "ml-maintenance.log.1",
+        )
+        for path in (
+            "/var/log/ml-api.log.9",
+            "/var/log/syslog",
+            "/tmp/ml-new",
+            "/tmp/other",
+            *(f"/var/log/{name}" for name in ours),
+        ):
             pathlib.Path(path).write_text("x")
         os.utime("/tmp/ml-new", (clock.time, clock.time))
-        first = job.run(CleanupOptions.from_mapping({}), world).to_dict()
+        first = run.run(CleanupOptions.from_mapping({}), world).to_dict()
         clock.time = now + 29.9 * DAY
-        second = job.run(CleanupOptions.from_mapping({}), world).to_dict()
+        second = run.run(CleanupOptions.from_mapping({}), world).to_dict()
         clock.time = now + 30.1 * DAY
-        third = job.run(CleanupOptions.from_mapping({"only": ["experiments"]}), world).to_dict()
-        aggressive = job.run(CleanupOptions.from_mapping({"aggressive": True, "only": ["tmp"]}), world).to_dict()
-        return first, second, third, aggressive, sorted(os.listdir("/tmp")), sorted(set(os.listdir("/var/log")) - set(ours))
+        third = run.run(CleanupOptions.from_mapping({"only": ["experiments"]}), world).to_dict()
+        aggressive = run.run(
+            CleanupOptions.from_mapping({"aggressive": True, "only": ["tmp"]}), world
+        ).to_dict()
+        return (
+            first,
+            second,
+            third,
+            aggressive,
+            sorted(os.listdir("/tmp")),
+            sorted(set(os.listdir("/var/log")) - set(ours)),
+        )
 
     first, second, third, aggressive, tmp, log = lab.in_namespace(inner)
-    assert [one["path"] for one in first["removed"]] == ["/opt/ml/checkpoints/c20", "/var/log/ml-api.log.9", "/tmp/ml-new"]
+    assert [one["path"] for one in first["removed"]] == [
+        "/opt/ml/checkpoints/c20",
+        "/var/log/ml-api.log.9",
+        "/tmp/ml-new",
+    ]
     assert sum("log rotation" in one["reason"] for one in first["kept"]) == 4
-    assert [one["name"] for one in first["targets"]] == ["experiments", "checkpoints", "logs", "temp"]
-    assert not second["changed"] and [one["path"] for one in third["removed"]] == ["/opt/ml/experiments/e20"]
+    assert [one["name"] for one in first["targets"]] == [
+        "experiments",
+        "checkpoints",
+        "logs",
+        "temp",
+    ]
+    assert not second["changed"] and [one["path"] for one in third["removed"]] == [
+        "/opt/ml/experiments/e20"
+    ]
     assert [one["path"] for one in aggressive["removed"]] == ["/tmp/other"]
-    assert tmp == [os.path.basename(os.environ["MLOPS_FLEET_LOCK_DIR"])] and log == ["syslog"]  # never the lock that is held
+    assert tmp == [os.path.basename(os.environ["MLOPS_FLEET_LOCK_DIR"])] and log == [
+        "syslog"
+    ]  # never the lock that is held
 
 
 def test_isolated_runs_do_not_disturb_the_parent(world, root, lab):

@@ -11,8 +11,14 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import config
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import options
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import CleanupOptions, Target, literal_start
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, OptionError, Refused
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
+    CleanupOptions,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    FleetError,
+    OptionError,
+    Refused,
+)
 
 DAY = 86400
 
@@ -23,7 +29,10 @@ def _given(**target):
 
 def test_the_old_scripts_defaults():
     options = CleanupOptions.from_mapping({})
-    assert [(one.name, one.path, one.pattern, one.retention / DAY, one.age_by) for one in options.folders] == [
+    assert [
+        (one.name, one.path, one.pattern, one.retention / DAY, one.age_by)
+        for one in options.directories
+    ] == [
         ("experiments", "/opt/ml/experiments", "*", 30, "newest"),
         ("checkpoints", "/opt/ml/checkpoints", "*", 7, "newest"),
         ("logs", "/var/log", "ml-*", 14, "newest"),
@@ -43,7 +52,7 @@ def test_the_old_environment_variables():
     }
     values, origin = config.merge(CleanupOptions, {}, environ, {})
     options = CleanupOptions.from_mapping(values)
-    found = {one.name: (one.path, one.retention / DAY) for one in options.folders}
+    found = {one.name: (one.path, one.retention / DAY) for one in options.directories}
     assert found == {
         "experiments": ("/tmp/test-experiments", 60),
         "checkpoints": ("/data/ck", 3),
@@ -51,7 +60,10 @@ def test_the_old_environment_variables():
         "temp": ("/tmp", 0),
         "tmp": ("/tmp", 3),
     }
-    assert options.tools == ("docker", "pip", "apt") and origin["aggressive"] == "environment AGGRESSIVE"
+    assert (
+        options.tools == ("docker", "pip", "apt")
+        and origin["aggressive"] == "environment AGGRESSIVE"
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +122,9 @@ def test_a_link_to_a_dangerous_root_is_refused(tmp_path):
 @pytest.fixture
 def users(tmp_path, monkeypatch):
     """A list of users of our own; bob's home is an ordinary folder."""
-    (tmp_path / "passwd").write_text(f"root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::{tmp_path}/people/bob/:/bin/sh\nodd\nnone:x:2:2:::\n")
+    (tmp_path / "passwd").write_text(
+        f"root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::{tmp_path}/people/bob/:/bin/sh\nodd\nnone:x:2:2:::\n"
+    )
     monkeypatch.setattr(options, "USERS", str(tmp_path / "passwd"))
     return tmp_path / "people"
 
@@ -118,16 +132,21 @@ def users(tmp_path, monkeypatch):
 def test_a_users_home_is_refused_wherever_it_lies(users, tmp_path):
     (tmp_path / "link").symlink_to(users / "bob")
     for path in (users / "bob", tmp_path / "link"):
-        with pytest.raises(Refused, match="home folder of bob"):
+        with pytest.raises(Refused, match="home directory of bob"):
             CleanupOptions.from_mapping(_given(path=str(path)))
-    assert CleanupOptions.from_mapping(_given(path=str(users / "bob" / "runs"))).folders[0].path == str(users / "bob" / "runs")
+    assert CleanupOptions.from_mapping(_given(path=str(users / "bob" / "runs"))).directories[
+        0
+    ].path == str(users / "bob" / "runs")
 
 
 def test_homes_that_lie_in_a_root_stay(users, world, lab):
     for name in ("bob", "runs"):
         lab.unit(users, name)
     result = lab.clean(world, users)
-    assert lab.names(result["removed"]) == ["runs"] and "home folder of bob" in lab.reasons(result)["bob"]
+    assert (
+        lab.names(result["removed"]) == ["runs"]
+        and "home directory of bob" in lab.reasons(result)["bob"]
+    )
 
 
 def test_the_message_names_where_a_link_leads(tmp_path):
@@ -137,10 +156,23 @@ def test_the_message_names_where_a_link_leads(tmp_path):
         CleanupOptions.from_mapping({"experiments_dir": str(tmp_path / "experiments")})
 
 
-@pytest.mark.parametrize(("pattern", "fine"), [("ml-*", True), ("ml*", True), ("m*", False), ("*", False), ("?l-*", False), ("[m]l-*", False)])
+@pytest.mark.parametrize(
+    ("pattern", "fine"),
+    [
+        ("ml-*", True),
+        ("ml*", True),
+        ("m*", False),
+        ("*", False),
+        ("?l-*", False),
+        ("[m]l-*", False),
+    ],
+)
 def test_shared_folders_need_a_pattern_with_a_beginning(pattern, fine):
     if fine:
-        assert CleanupOptions.from_mapping(_given(path="/tmp", pattern=pattern)).folders[0].path == "/tmp"
+        assert (
+            CleanupOptions.from_mapping(_given(path="/tmp", pattern=pattern)).directories[0].path
+            == "/tmp"
+        )
     else:
         with pytest.raises(Refused):
             CleanupOptions.from_mapping(_given(path="/tmp", pattern=pattern))
@@ -171,7 +203,10 @@ def test_shared_folders_need_a_pattern_with_a_beginning(pattern, fine):
         (_given(unit="tree"), "one of"),
         (_given(keep_last=-1), "at least 0"),
         ({"targets": _given()["targets"] * 2}, "Two targets"),
-        ({"targets": [{"name": "docker", **_given()["targets"][0]}], "aggressive": True}, "Two targets"),
+        (
+            {"targets": [{"name": "docker", **_given()["targets"][0]}], "aggressive": True},
+            "Two targets",
+        ),
     ],
 )
 def test_options_that_can_not_be_used(given, message):
@@ -181,26 +216,58 @@ def test_options_that_can_not_be_used(given, message):
 
 def test_a_target_of_a_usual_name_takes_its_retention_from_the_option_of_that_name():
     given = {
-        "targets": [{"name": "experiments", "path": "/data/x"}, {"name": "mine", "path": "/data/y", "retention_days": 2}],
+        "targets": [
+            {"name": "experiments", "path": "/data/x"},
+            {"name": "mine", "path": "/data/y", "retention_days": 2},
+        ],
         "experiments_retention": 60,
         "age_by": "mtime",
     }
     options = CleanupOptions.from_mapping(given)
-    assert [(one.retention / DAY, one.age_by) for one in options.folders] == [(60, "mtime"), (2, "mtime")]
+    assert [(one.retention / DAY, one.age_by) for one in options.directories] == [
+        (60, "mtime"),
+        (2, "mtime"),
+    ]
 
 
 def test_only_limits_what_is_cleaned():
     options = CleanupOptions.from_mapping({"only": ["checkpoints", "apt"], "aggressive": True})
-    assert [one.name for one in options.folders] == ["checkpoints"] and options.tools == ("apt",)
+    assert [one.name for one in options.directories] == ["checkpoints"] and options.tools == (
+        "apt",
+    )
 
 
-def test_patterns_are_the_shells():
-    assert Target("t", "/x").matches("a") and not Target("t", "/x").matches(".a")
-    assert Target("t", "/x", ".*").matches(".a") and not Target("t", "/x", ".*").matches(".mlops-fleet-trash-0123456789abcdef")
-    assert not Target("t", "/x", "ML-*").matches("ml-a")
-    assert not Target("t", "/x").matches("lost+found") and not Target("t", "/x").matches("aquota.user")
-    for negated in ("[!k]*", "[^k]*"):
-        assert Target("t", "/x", negated).matches("a") and not Target("t", "/x", negated).matches("keep") and not Target("t", "/x", negated).matches(".b")
-        assert Target("t", "/x", exclude=(negated,)).excluded.match("a") and not Target("t", "/x", exclude=(negated,)).excluded.match("keep")
-    assert Target("t", "/x", "[[]*").matches("[a") and Target("t", "/x", "a]*").matches("a]b") and not Target("t", "/x", "[!a]*").matches(".b")
-    assert [literal_start(one) for one in ("ml-*", "a?b", "[ab]", "plain")] == ["ml-", "a", "", "plain"]
+def _one(given):
+    (target,) = CleanupOptions.from_mapping(given).directories
+    return target
+
+
+@pytest.mark.parametrize("option", ["experiments_dir", "checkpoints_dir"])
+@pytest.mark.parametrize("path", ["/tmp", "/var/log", "/var/tmp", "/", "/home/bob", "/etc/x"])
+def test_directories_of_built_in_targets_are_guarded(option, path):
+    """Their pattern is *, so that they can't be directories that many programs share."""
+    with pytest.raises(Refused):
+        CleanupOptions.from_mapping({option: path})
+
+
+def test_every_built_in_target_has_a_retention_that_was_written_down():
+    given = {
+        "experiments_retention": 1,
+        "checkpoints_retention": 2,
+        "logs_retention": 3,
+        "aggressive": True,
+    }
+    built_in = CleanupOptions.from_mapping(given).directories
+    assert {target.name: target.retention / DAY for target in built_in} == {
+        "experiments": 1,
+        "checkpoints": 2,
+        "logs": 3,
+        "temp": 0,
+        "tmp": 3,
+    }
+
+
+def test_a_configured_target_named_temp_or_tmp_needs_a_retention():
+    for name in ("temp", "tmp"):
+        with pytest.raises(OptionError, match="retention_days is required"):
+            _one({"targets": [{"name": name, "path": "/data/x"}]})

@@ -21,6 +21,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import scan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import removal
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
@@ -29,7 +30,7 @@ def _look(root, **more):
     found = os.stat(root)
     fd = os.open(root, os.O_RDONLY)
     try:
-        return scan.Look(scan.STAMPS["newest"], found.st_dev, scan.mount_id(fd), **more)
+        return scan.Look(scan.STAMPS["newest"], found.st_dev, removal.mount_id(fd), **more)
     finally:
         os.close(fd)
 
@@ -48,10 +49,14 @@ def _deep(root, levels):
 def test_two_thousand_levels_with_few_descriptors(world, lab):
     import resource
 
-    root = tempfile.mkdtemp(prefix="deep-")  # not pytest's folder: it can't remove a tree this deep, should the test be killed
+    root = tempfile.mkdtemp(
+        prefix="deep-"
+    )  # not pytest's folder: it can't remove a tree this deep, should the test be killed
     _deep(root, 2000)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = max(map(int, os.listdir("/proc/self/fd")))  # whatever other tests of this process have open
+    taken = max(
+        map(int, os.listdir("/proc/self/fd"))
+    )  # whatever other tests of this process have open
     resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 50, hard))
     try:
         result = lab.clean(world, root)
@@ -67,11 +72,30 @@ def test_the_newest_entry_is_found_at_any_depth(root):
     fd = os.open(root, os.O_RDONLY)
     try:
         future = time.time_ns() + 10**12
-        subprocess.run(["find", str(root), "-name", "bottom", "-execdir", "touch", "-d", f"@{future // 10**9}", "{}", "+"], check=True)
+        subprocess.run(
+            [
+                "find",
+                str(root),
+                "-name",
+                "bottom",
+                "-execdir",
+                "touch",
+                "-d",
+                f"@{future // 10**9}",
+                "{}",
+                "+",
+            ],
+            check=True,
+        )
         found = scan.survey(fd, "d", _look(root))
     finally:
         os.close(fd)
-    assert found.newest == future // 10**9 * 10**9 and found.newest_path.count("/") == 299 and found.folders == 300 and found.files == 1
+    assert (
+        found.newest == future // 10**9 * 10**9
+        and found.newest_path.count("/") == 299
+        and found.directories == 300
+        and found.files == 1
+    )
 
 
 def test_entries_that_are_no_files_are_removed_and_never_opened(world, root, lab):
@@ -144,7 +168,9 @@ def test_thirty_attacks_with_exchanged_links_cost_no_file_outside(world, tmp_pat
     attacked = exchanges = 0
     for attempt in range(30):
         root = tmp_path / f"root{attempt}"
-        one = lab.unit(root, "run", files=[f"sub{number // 15}/f{number}" for number in range(150)], size=1)
+        one = lab.unit(
+            root, "run", files=[f"sub{number // 15}/f{number}" for number in range(150)], size=1
+        )
         if where == "the unit":
             target, link = one, root / "zz-link"
         else:
@@ -201,12 +227,14 @@ def test_a_folder_moved_away_while_we_are_in_it_ends_the_walk(root, tmp_path, la
     lab.unit(root, "run", files=("a/b/x",))
     (tmp_path / "elsewhere").mkdir()
     done = act_inside("/run/a/b", lambda path: os.rename(path, tmp_path / "elsewhere/b"))
-    with pytest.raises(scan.Changed, match="moved"):
+    with pytest.raises(removal.Changed, match="moved"):
         _survey(root, "run")
     assert done
 
 
-def test_a_folder_replaced_between_listing_and_opening_ends_the_walk(root, tmp_path, lab, act_inside):
+def test_a_folder_replaced_between_listing_and_opening_ends_the_walk(
+    root, tmp_path, lab, act_inside
+):
     lab.unit(root, "run", files=("a/x", "b/y"))
 
     def replace(path):
@@ -215,21 +243,27 @@ def test_a_folder_replaced_between_listing_and_opening_ends_the_walk(root, tmp_p
         os.mkdir(other)
 
     done = act_inside(("/run/a", "/run/b"), replace)  # whichever comes first
-    with pytest.raises(scan.Changed, match="replaced"):
+    with pytest.raises(removal.Changed, match="replaced"):
         _survey(root, "run")
     assert done
 
 
-def test_removing_touches_nothing_outside_a_unit_whose_folder_is_moved_away(root, tmp_path, lab, act_inside):
+def test_removing_touches_nothing_outside_a_unit_whose_folder_is_moved_away(
+    root, tmp_path, lab, act_inside
+):
     lab.unit(root, "run", files=("a/x", "b/y"))
     lab.unit(tmp_path, "elsewhere", files=("precious", "b/precious"))
     done = act_inside("/run/a", lambda path: os.rename(path, tmp_path / "elsewhere/a"))
     fd = os.open(root, os.O_RDONLY)
     try:
-        scan.remove(fd, "run", os.stat(root).st_dev, scan.mount_id(fd))
+        removal.remove(fd, "run", os.stat(root).st_dev, removal.mount_id(fd))
     finally:
         os.close(fd)
-    assert done and (tmp_path / "elsewhere/precious").exists() and (tmp_path / "elsewhere/b/precious").exists()
+    assert (
+        done
+        and (tmp_path / "elsewhere/precious").exists()
+        and (tmp_path / "elsewhere/b/precious").exists()
+    )
 
 
 def test_sizes_of_a_scan_with_links_to_links(root, lab):
@@ -240,6 +274,8 @@ def test_sizes_of_a_scan_with_links_to_links(root, lab):
         found = scan.survey(fd, "run", _look(root))
     finally:
         os.close(fd)
-    du = subprocess.run(["du", "-s", "--block-size=1", str(one)], capture_output=True, text=True, check=True)
+    du = subprocess.run(
+        ["du", "-s", "--block-size=1", str(one)], capture_output=True, text=True, check=True
+    )
     assert found.disk_usage == int(du.stdout.split()[0])
     assert pathlib.Path(one / "long").is_symlink()

@@ -31,8 +31,15 @@ harness = _load(ROOT / "tests" / "nvml_double" / "harness.py")
 
 class Worker:
     def __init__(self, env, flags=()):
-        command = [sys.executable, *flags, str(HERE / "worker.py"), str(ROOT / ".build" / "collections")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        command = [
+            sys.executable,
+            *flags,
+            str(HERE / "worker.py"),
+            str(ROOT / ".build" / "collections"),
+        ]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        )
 
     def ask(self, **request):
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -55,8 +62,16 @@ def workers():
         key = (library, pynvml)
         if key not in running:
             if library and not harness.compiler():
-                pytest.skip("no C compiler to build the simulated NVML library (Debian package gcc)")
-            env = harness.environment(None) if library else {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+                pytest.skip(
+                    "no C compiler to build the simulated NVML library (Debian package gcc)"
+                )
+            env = (
+                harness.environment(None)
+                if library
+                else {
+                    name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"
+                }
+            )
             # -S: no site-packages, so pynvml really is not there.
             running[key] = Worker(env, () if pynvml else ("-S",))
         return running[key]
@@ -83,11 +98,19 @@ class Node:
         self.bin = folder / "bin"
         self.bin.mkdir()
         self.workers = workers
-        self.env = {"PATH": f"{self.bin}:/usr/bin:/bin", "NVML_DOUBLE_SCENARIO": "", "NVIDIA_SMI_ANSWERS": str(folder / "answers.json")}
+        self.env = {
+            "PATH": f"{self.bin}:/usr/bin:/bin",
+            "NVML_DOUBLE_SCENARIO": "",
+            "NVIDIA_SMI_ANSWERS": str(folder / "answers.json"),
+        }
 
     def gpus(self, name=None, **changes):
         """Choose a shipped scenario, or write one: C(system), C(gpu), C(gpus), C(base) as in harness.write_scenario."""
-        path = harness.write_scenario(self.folder / "scenario.ini", base=name, **changes) if changes else harness.scenario_path(name)
+        path = (
+            harness.write_scenario(self.folder / "scenario.ini", base=name, **changes)
+            if changes
+            else harness.scenario_path(name)
+        )
         self.env["NVML_DOUBLE_SCENARIO"] = str(path)
         return self
 
@@ -104,23 +127,40 @@ class Node:
     def smi(self, **answers):
         (self.folder / "answers.json").write_text(json.dumps(answers))
         program = self.bin / "nvidia-smi"
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "nvidia_smi_stand_in.py"} "$@"\n')
+        program.write_text(
+            f'#!/bin/sh\nexec {sys.executable} {HERE / "nvidia_smi_stand_in.py"} "$@"\n'
+        )
         program.chmod(0o755)
         return self
 
     def log(self, *lines):
+        """Write a log file; a bare message of the driver is given a time, ten minutes apart."""
         path = self.folder / "kern.log"
-        path.write_text("".join(line + "\n" for line in lines))
+        first = NOW - 600 * len(lines)
+        with open(path, "w", encoding="utf-8") as stream:
+            for number, line in enumerate(lines):
+                stamp = f"{first + 600 * number} node kernel: " if line.startswith("NVRM") else ""
+                stream.write(f"{stamp}{line}\n")
         return str(path)
 
     def run(self, library=True, pynvml=True, write=True, world_env=None, **options):
         options.setdefault("log_source", "none")
         worker = self.workers(library, pynvml)
-        return worker.ask(what="run", options=options, root=str(self.root), now=NOW, env=self.env, write=write, world_env=world_env or {})
+        return worker.ask(
+            what="run",
+            options=options,
+            root=str(self.root),
+            now=NOW,
+            env=self.env,
+            write=write,
+            world_env=world_env or {},
+        )
 
     def quick(self, **options):
         """One round without fork, PCI or log."""
-        return self.workers().ask(what="session", options=options, root=str(self.root), now=NOW, env=self.env)
+        return self.workers().ask(
+            what="session", options=options, root=str(self.root), now=NOW, env=self.env
+        )
 
 
 @pytest.fixture
@@ -130,8 +170,14 @@ def node(tmp_path, workers):
 
 def check(document, name, subject=None):
     """Return the one check of that name (and subject)."""
-    found = [one for one in document["checks"] if one["check"] == name and subject in (None, one.get("subject"))]
-    assert len(found) == 1, f"{name} {subject}: {found or [one['check'] for one in document['checks']]}"
+    found = [
+        one
+        for one in document["checks"]
+        if one["check"] == name and subject in (None, one.get("subject"))
+    ]
+    assert len(found) == 1, (
+        f"{name} {subject}: {found or [one['check'] for one in document['checks']]}"
+    )
     return found[0]
 
 

@@ -34,7 +34,9 @@ def main():
             sys.stdout.write(f'Field "{field}" is not a valid field to query.\n\n')
             return 2
     for gpu in answers.get("rows" if name == "--query-remapped-rows" else "gpus", ()):
-        sys.stdout.write(gpu if isinstance(gpu, str) else ", ".join(gpu.get(field, "[N/A]") for field in fields))
+        sys.stdout.write(
+            gpu if isinstance(gpu, str) else ", ".join(gpu.get(field, "[N/A]") for field in fields)
+        )
         sys.stdout.write("\n")
     return answers.get("exit", 0)
 

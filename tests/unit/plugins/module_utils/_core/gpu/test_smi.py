@@ -67,9 +67,29 @@ def ask(node, options=None, **answers):
 def test_values_agree_with_what_the_program_prints(node):
     document = ask(node, gpus=[H100, OTHER])
     gpu = document["gpus"][0]
-    assert document["driver"] == {"backend": "nvidia_smi", "version": "590.48.01", "nvml_version": None, "cuda_version": None}
+    assert document["driver"] == {
+        "backend": "nvidia_smi",
+        "version": "590.48.01",
+        "nvml_version": None,
+        "cuda_version": None,
+    }
     assert (document["status"], len(document["gpus"])) == ("pass", 2)
-    assert [gpu[name] for name in ("id", "temp", "margin", "util_gpu", "util_mem", "mem_used", "mem_total", "power_draw", "power_limit", "pstate", "fan")] == [
+    assert [
+        gpu[name]
+        for name in (
+            "id",
+            "temp",
+            "margin",
+            "util_gpu",
+            "util_mem",
+            "mem_used",
+            "mem_total",
+            "power_draw",
+            "power_limit",
+            "pstate",
+            "fan",
+        )
+    ] == [
         0,
         59,
         26,
@@ -87,7 +107,13 @@ def test_values_agree_with_what_the_program_prints(node):
 
 def test_forms_of_not_available_are_null(node):
     gpu = ask(node, gpus=[GEFORCE])["gpus"][0]
-    assert (gpu["temp"], gpu["power_draw"], gpu["util_gpu"], gpu["retired"], gpu["fan"]) == (38, None, None, None, 0)
+    assert (gpu["temp"], gpu["power_draw"], gpu["util_gpu"], gpu["retired"], gpu["fan"]) == (
+        38,
+        None,
+        None,
+        None,
+        0,
+    )
     assert set(gpu["ecc"].values()) == set(gpu["pcie"].values()) == {None}
 
 
@@ -103,7 +129,11 @@ def test_auto_prefers_nvml(node):
 
 def test_a_version_that_does_not_know_a_field_is_asked_again_without(node):
     document = ask(node, gpus=[H100], unknown=["gpu_recovery_action", "temperature.gpu.tlimit"])
-    assert (document["status"], document["gpus"][0]["margin"], document["gpus"][0]["temp"]) == ("pass", None, 59)
+    assert (document["status"], document["gpus"][0]["margin"], document["gpus"][0]["temp"]) == (
+        "pass",
+        None,
+        59,
+    )
 
 
 def test_a_recovery_action_in_unknown_words_is_no_none(node, check):
@@ -111,17 +141,27 @@ def test_a_recovery_action_in_unknown_words_is_no_none(node, check):
     assert (check(document, "gpu_readings")["status"], document["exit_code"]) == ("unknown", 2)
 
 
-@pytest.mark.parametrize("name", ["NVIDIA H100, 80GB, HBM3", 'NVIDIA "H100" 80GB', "NVIDIA H100™ Größe L", '"NVIDIA H100"'])
+@pytest.mark.parametrize(
+    "name",
+    ["NVIDIA H100, 80GB, HBM3", 'NVIDIA "H100" 80GB', "NVIDIA H100™ Größe L", '"NVIDIA H100"'],
+)
 def test_a_name_that_looks_like_csv(node, tmp_path, name):
-    document = ask(node, {"metrics_csv": str(tmp_path / "gpu.csv")}, gpus=[{**H100, "name": name}, OTHER])
+    document = ask(
+        node, {"metrics_csv": str(tmp_path / "gpu.csv")}, gpus=[{**H100, "name": name}, OTHER]
+    )
     assert (document["status"], [gpu["temp"] for gpu in document["gpus"]]) == ("pass", [59, 59])
     with open(tmp_path / "gpu.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [(row["name"], row["temp"]) for row in rows] == [(document["gpus"][0]["name"], "59"), (OTHER["name"], "59")]
+    assert [(row["name"], row["temp"]) for row in rows] == [
+        (document["gpus"][0]["name"], "59"),
+        (OTHER["name"], "59"),
+    ]
     assert document["gpus"][0]["name"].strip('"') == name.strip('"')
 
 
-@pytest.mark.parametrize("text", ["\0\1\2garbage\n" * 200_000, "7, " * 300_000 + "\n", "x" * 3_000_000])
+@pytest.mark.parametrize(
+    "text", ["\0\1\2garbage\n" * 200_000, "7, " * 300_000 + "\n", "x" * 3_000_000]
+)
 def test_much_and_strange_output_is_critical_and_not_repeated(node, text):
     document = ask(node, output=text)
     assert document["exit_code"] == 2
@@ -131,7 +171,11 @@ def test_much_and_strange_output_is_critical_and_not_repeated(node, text):
 def test_windows_line_ends(node):
     line = ", ".join(H100.get(field, "[N/A]") for field in FIELDS)
     document = ask(node, output=f"{line}\r\n")
-    assert (document["status"], document["gpus"][0]["temp"], document["gpus"][0]["recovery_action"]) == ("pass", 59, "none")
+    assert (
+        document["status"],
+        document["gpus"][0]["temp"],
+        document["gpus"][0]["recovery_action"],
+    ) == ("pass", 59, "none")
 
 
 def test_the_second_question_hanging_is_told(node, check):
@@ -144,7 +188,14 @@ def test_a_renamed_field_is_asked_by_its_new_name(node, check):
     gpu = {**H100, "clocks_event_reasons.active": "0x0000000000000040"}
     document = ask(node, gpus=[gpu], unknown=["clocks_throttle_reasons.active", "mig.mode.current"])
     assert check(document, "gpu_throttling")["status"] == "critical"
-    assert ask(node, gpus=[gpu], unknown=["clocks_throttle_reasons.active", "clocks_event_reasons.active"])["status"] == "pass"
+    assert (
+        ask(
+            node,
+            gpus=[gpu],
+            unknown=["clocks_throttle_reasons.active", "clocks_event_reasons.active"],
+        )["status"]
+        == "pass"
+    )
 
 
 def test_recovery_remap_and_ecc(node, check):
@@ -157,13 +208,21 @@ def test_recovery_remap_and_ecc(node, check):
             "remapped_rows.failure": "0",
         }
     ]
-    document = ask(node, gpus=[{**H100, "gpu_recovery_action": "Reset", "ecc.errors.uncorrected.volatile.total": "4"}], rows=rows)
+    document = ask(
+        node,
+        gpus=[
+            {**H100, "gpu_recovery_action": "Reset", "ecc.errors.uncorrected.volatile.total": "4"}
+        ],
+        rows=rows,
+    )
     assert check(document, "gpu_state")["action"] == "reset_gpu"
     assert check(document, "gpu_remapped_rows")["status"] == "critical"
     assert check(document, "gpu_ecc")["value"] == 4
 
 
-@pytest.mark.parametrize("text", ["[Unknown Error]", "[GPU is lost]", "ERR!", "[GPU requires reset]", "nonsense"])
+@pytest.mark.parametrize(
+    "text", ["[Unknown Error]", "[GPU is lost]", "ERR!", "[GPU requires reset]", "nonsense"]
+)
 def test_a_field_in_error_is_never_healthy(node, text):
     document = ask(node, gpus=[{**H100, "temperature.gpu": text}])
     assert document["gpus"][0]["temp"] is None
@@ -173,7 +232,10 @@ def test_a_field_in_error_is_never_healthy(node, text):
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        ("Unable to determine the device handle for GPU 0000:2A:00.0: GPU is lost.  Reboot the system to recover this GPU", 15),
+        (
+            "Unable to determine the device handle for GPU 0000:2A:00.0: GPU is lost.  Reboot the system to recover this GPU",
+            15,
+        ),
         ("Unable to determine the device handle for GPU0000:2A:00.0: Unknown Error", 255),
         ("Unable to determine the device handle for GPU1: 0000:2A:00.0: Unknown Error", 255),
     ],
@@ -194,7 +256,12 @@ def test_a_dead_gpu_beside_a_living_one(node, check, words, code):
             2,
             "not loaded",
         ),
-        ("Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 535.309\n", 18, 2, "different versions"),
+        (
+            "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 535.309\n",
+            18,
+            2,
+            "different versions",
+        ),
         (
             "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure that the NVIDIA Display Driver is properly installed\n",
             12,
@@ -221,7 +288,10 @@ def test_exit_codes(node, output, code, exit_code, words):
 
 def test_corrupted_inforom_by_exit_code_alone(node, check):
     document = ask(node, gpus=[H100, OTHER], exit=14)
-    assert (check(document, "gpu_inforom", "GPU 0")["status"], document["exit_code"]) == ("warning", 1)
+    assert (check(document, "gpu_inforom", "GPU 0")["status"], document["exit_code"]) == (
+        "warning",
+        1,
+    )
 
 
 def test_corrupted_inforom_is_a_warning_and_the_values_stay(node, check):
@@ -238,7 +308,11 @@ def test_a_program_that_hangs_and_ignores_sigterm(node, check):
 
 
 def test_an_index_that_comes_twice_keeps_both_gpus_and_the_files(node, tmp_path):
-    document = ask(node, {"textfile": str(tmp_path / "gpu.prom"), "metrics_csv": str(tmp_path / "gpu.csv")}, gpus=[H100, {**OTHER, "index": "0"}])
+    document = ask(
+        node,
+        {"textfile": str(tmp_path / "gpu.prom"), "metrics_csv": str(tmp_path / "gpu.csv")},
+        gpus=[H100, {**OTHER, "index": "0"}],
+    )
     assert [gpu["id"] for gpu in document["gpus"]] == [0, 1]
     assert (tmp_path / "gpu.prom").exists()
 
@@ -246,3 +320,16 @@ def test_an_index_that_comes_twice_keeps_both_gpus_and_the_files(node, tmp_path)
 def test_asked_for_and_not_installed(node):
     assert node.run(library=False, backend="nvidia_smi")["status"] == "skipped"
     assert node.run(library=False, backend="nvidia_smi", expected_count=1)["exit_code"] == 2
+
+
+def test_a_row_with_more_columns_than_asked_is_refused(node, check):
+    """A decimal comma moves every value behind it: memory was at 116513 % of power."""
+    document = ask(node, gpus=[{**H100, "power.draw": "70,1"}, OTHER])
+    state = check(document, "gpu_state", "GPU 0")
+    assert state["status"] == "critical" and "values for" in state["message"]
+    broken, whole = document["gpus"]
+    assert (broken["bus_id"], broken["mem_used"], whole["mem_used"]) == (
+        "00000000:18:00.0",
+        None,
+        76000,
+    )

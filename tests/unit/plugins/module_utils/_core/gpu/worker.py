@@ -17,15 +17,32 @@ import time
 COLLECTIONS = sys.argv[1]
 sys.path.insert(0, COLLECTIONS)
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed, FleetError
-from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import checks, driver, health, xid
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    CommandFailed,
+    FleetError,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import (
+    driver,
+    facts,
+    plan,
+    reading,
+    run,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
 
 def run_command(argv, timeout=30.0, env=None, stdin=None):
     try:
-        done = subprocess.run(list(argv), input=stdin, capture_output=True, text=True, timeout=timeout, check=False, env={**os.environ, **(env or {})})
+        done = subprocess.run(
+            list(argv),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, **(env or {})},
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CommandFailed(f"{argv[0]}: {error}") from error
     return CommandResult(done.returncode, done.stdout, done.stderr)
@@ -46,16 +63,26 @@ def answer(request):
     for name, value in request.get("env", {}).items():
         os.environ[name] = value
     options = GpuOptions.from_mapping(request["options"])
-    world = World(run=run_command, clock=Clock(request["now"]), root=request["root"], hostname="node", environ=request.get("world_env", {}))
+    world = World(
+        run=run_command,
+        clock=Clock(request["now"]),
+        root=request["root"],
+        hostname="node",
+        environ=request.get("world_env", {}),
+    )
     if request["what"] == "run":
         started = time.monotonic()
-        document = health.run(options, world, write=request.get("write", True)).to_dict()
+        document = run.run(options, world, check=not request.get("write", True)).to_dict()
         return {**document, "wall": time.monotonic() - started}
     # Without fork: many rounds in a short time.
-    reading = driver.session()
+    answers = driver.session()
     sys.modules["pynvml"].nvmlShutdown()
-    found, gpus = checks.decide(options, checks.Facts(reading, log=xid.Log("none")))
-    return {"checks": [{**check.to_dict(), "counts_as": check.counts_as} for check in found], "gpus": gpus}
+    reading.refuse_impossible(answers)
+    decided = plan.decide(options, facts.Facts(answers))
+    return {
+        "checks": [{**check.to_dict(), "counts_as": check.counts_as} for check in decided.checks],
+        "gpus": [report.to_dict() for report in decided.gpus],
+    }
 
 
 def main():

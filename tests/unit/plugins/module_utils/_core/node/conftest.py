@@ -14,7 +14,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import Wor
 
 def no_programs(argv, timeout=30.0, env=None, stdin=None):
     """A machine on which no program is installed."""
-    raise CommandFailed(f"The program {argv[0]} is not installed on this host.")
+    raise CommandFailed.missing(argv[0])
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ import subprocess
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import filesystems as fs
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.probes import Problem
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import mounts
 
 MOUNTINFO = r"""
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -43,8 +45,8 @@ MOUNTINFO = r"""
 
 
 def test_mountinfo_leaves_what_a_person_can_fill():
-    found = fs.relevant(fs.parse_mountinfo(MOUNTINFO), [])
-    assert [(mount.path, mount.fstype, mount.remote) for mount in found] == [
+    found = fs.relevant(mounts.parse(MOUNTINFO), [])
+    assert [(mount.point, mount.fstype, fs.is_remote(mount)) for mount in found] == [
         ("/", "ext4", False),
         ("/data", "xfs", False),
         ("/dev/shm", "tmpfs", False),
@@ -55,48 +57,86 @@ def test_mountinfo_leaves_what_a_person_can_fill():
         ("/mnt/with space", "nfs4", True),
         ("/tank/data", "zfs", False),
     ]
-    shown = [mount.path for mount in fs.relevant(fs.parse_mountinfo(MOUNTINFO), ["/mnt/*", "/hidden", "/[hlt]*", "/srv/*"])]
+    shown = [
+        mount.point
+        for mount in fs.relevant(
+            mounts.parse(MOUNTINFO), ["/mnt/*", "/hidden", "/[hlt]*", "/srv/*"]
+        )
+    ]
     assert shown == ["/", "/data", "/dev/shm"]
 
 
 def test_what_has_no_size_has_no_usage(options):
-    found = _judge(options(), fs.Usage(0, 0, 0, 0, 0, False), _mount("/mnt/bucket", "fuse.mountpoint-s3"))
+    found = _judge(
+        options(), fs.Usage(0, 0, 0, 0, 0, False), _mount("/mnt/bucket", "fuse.mountpoint-s3")
+    )
     assert {name: check.status for name, check in found.items()} == {"mount_responds": "pass"}
 
 
 def test_a_users_dead_mount_is_the_users(options):
-    (mount,) = fs.parse_mountinfo("48 27 0:70 / /home/me/far rw - fuse.sshfs me@host:/ rw,user_id=1000,group_id=1000")
-    check = _judge(options(), (107, "Transport endpoint is not connected"), mount)["mount_responds"]
+    (mount,) = mounts.parse(
+        "48 27 0:70 / /home/me/far rw - fuse.sshfs me@host:/ rw,user_id=1000,group_id=1000"
+    )
+    check = _judge(options(), fs.MountError(107, "Transport endpoint is not connected"), mount)[
+        "mount_responds"
+    ]
     assert (check.status, check.domain, check.action) == ("critical", "user", "restart_app")
-    (mount,) = fs.parse_mountinfo("48 27 0:70 / /far rw - fuse.sshfs me@host:/ rw,user_id=0,group_id=0,allow_other")
-    assert _judge(options(), "no answer within 5 s", mount)["mount_responds"].action == "drain"
+    (mount,) = mounts.parse(
+        "48 27 0:70 / /far rw - fuse.sshfs me@host:/ rw,user_id=0,group_id=0,allow_other"
+    )
+    assert (
+        _judge(options(), Problem("no answer within 5 s"), mount)["mount_responds"].action
+        == "drain"
+    )
 
 
 def test_fstab_as_people_write_it(machine, options):
     """Trailing slashes, missing options, links on the way: what is mounted is not missing."""
     (machine.root / "big" / "scratch").mkdir(parents=True)
     (machine.root / "short").symlink_to("big/scratch")
-    mounted = "".join(f"{number} 1 8:{number} / {path} rw - autofs x rw\n" for number, path in enumerate(("/data", "/big/scratch", "/two")))
+    mounted = "".join(
+        f"{number} 1 8:{number} / {path} rw - autofs x rw\n"
+        for number, path in enumerate(("/data", "/big/scratch", "/two"))
+    )
     machine.put("/proc/self/mountinfo", mounted)
-    lines = ["# comment", "/dev/a /data/ ext4 defaults 0 2", "/dev/b /short xfs defaults", "/dev/c /two ext4", "/dev/d /gone\\040by ext4 defaults 0 0"]
+    lines = [
+        "# comment",
+        "/dev/a /data/ ext4 defaults 0 2",
+        "/dev/b /short xfs defaults",
+        "/dev/c /two ext4",
+        "/dev/d /gone\\040by ext4 defaults 0 0",
+    ]
     machine.put("/etc/fstab", "\n".join(lines))
-    document = health.run(options(checks=["mount_present"], expected_mounts=["/short/", "/data"]), machine.world).to_dict()
+    document = run(
+        options(checks=["mount_present"], expected_mounts=["/short/", "/data"]), machine.world
+    ).to_dict()
     found = {check["subject"]: check["status"] for check in document["checks"]}
     assert found == {"/data": "pass", "/gone by": "critical", "/short": "pass"}
 
 
 def test_a_containers_root_is_its_disk():
-    found = fs.relevant(fs.parse_mountinfo("1 0 0:50 / / rw - overlay overlay rw\n"), [])
-    assert [mount.path for mount in found] == ["/"]
+    found = fs.relevant(mounts.parse("1 0 0:50 / / rw - overlay overlay rw\n"), [])
+    assert [mount.point for mount in found] == ["/"]
 
 
 def test_percentages_are_those_of_df():
     for path in ("/", "/dev/shm"):
-        shown = subprocess.run(["df", "--output=pcent,ipcent", path], capture_output=True, text=True, check=True).stdout.splitlines()[1].split()
+        shown = (
+            subprocess.run(
+                ["df", "--output=pcent,ipcent", path], capture_output=True, text=True, check=True
+            )
+            .stdout.splitlines()[1]
+            .split()
+        )
         answer = fs.usage(path)
-        assert abs(fs.percent(answer.used, answer.avail) - int(shown[0].rstrip("%"))) <= 1.0, "df rounds up"
+        assert abs(fs.percent(answer.used, answer.avail) - int(shown[0].rstrip("%"))) <= 1.0, (
+            "df rounds up"
+        )
         if shown[1] != "-":
-            assert abs(fs.percent(answer.inodes_used, answer.inodes_avail) - int(shown[1].rstrip("%"))) <= 1.0
+            assert (
+                abs(fs.percent(answer.inodes_used, answer.inodes_avail) - int(shown[1].rstrip("%")))
+                <= 1.0
+            )
 
 
 def _usage(percent, size=2**40, read_only=False, inodes=1000, inodes_used=10):
@@ -105,13 +145,17 @@ def _usage(percent, size=2**40, read_only=False, inodes=1000, inodes_used=10):
 
 
 def _mount(path="/", fstype="ext4", mount_ro=False, super_ro=False):
-    return fs.Mount(path, fstype, "/dev/x", "1:1", "/", mount_ro, super_ro)
+    flags = {True: "ro", False: "rw"}
+    return mounts.Mount(1, "1:1", "/", path, fstype, "/dev/x", flags[mount_ro], flags[super_ro])
 
 
 def _judge(options, answer, mount=None, fstab=None):
     mount = mount or _mount()
-    facts = {"mounts": [mount], "mount_points": [mount.path, "/", "/boot"], "answers": {mount.path: answer}, "fstab": fstab or {}}
-    return {check.check: check for check in fs.judge(facts, options)}
+    table = {point: fs.FstabEntry(*entry) for point, entry in (fstab or {}).items()}
+    facts = fs.DiskFacts(
+        [mount], frozenset({mount.point, "/", "/boot"}), table, {mount.point: answer}, {}
+    )
+    return {check.check: check for check in fs.decide(facts, options)}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +172,10 @@ def _judge(options, answer, mount=None, fstab=None):
 def test_space_counts_by_percent_and_floor(options, percent, size, status):
     check = _judge(options(), _usage(percent, size))["disk_usage"]
     assert check.status == status
-    assert check.message.startswith(f"Disk usage: {percent:.0f}% on /") and abs(check.value - percent) < 0.01
+    assert (
+        check.message.startswith(f"Disk usage: {percent:.0f}% on /")
+        and abs(check.value - percent) < 0.01
+    )
     assert (check.warn, check.crit, check.unit) == (80, 90, "%")
 
 
@@ -139,20 +186,36 @@ def test_floor_zero_makes_the_percentage_count_always(options):
 
 def test_inodes(options):
     assert _judge(options(), _usage(5, inodes_used=950))["inode_usage"].status == "critical"
-    assert "inode_usage" not in _judge(options(), _usage(5, inodes=0, inodes_used=0)), "btrfs has none to count"
+    assert "inode_usage" not in _judge(options(), _usage(5, inodes=0, inodes_used=0)), (
+        "btrfs has none to count"
+    )
 
 
 @pytest.mark.parametrize(
     ("mount", "fstab", "status"),
     [
         (_mount(super_ro=True), {}, "critical"),  # the kernel did it
-        (fs.parse_mountinfo("60 27 7:0 / / rw,relatime - ext4 /dev/loop0 rw,errors=remount-ro,emergency_ro")[0], {}, "critical"),  # Linux 6.15 and later
-        (_mount(super_ro=True, mount_ro=True), {"/": ("ext4", frozenset({"defaults"}))}, "critical"),
+        (
+            mounts.parse(
+                "60 27 7:0 / / rw,relatime - ext4 /dev/loop0 rw,errors=remount-ro,emergency_ro"
+            )[0],
+            {},
+            "critical",
+        ),  # Linux 6.15 and later
+        (
+            _mount(super_ro=True, mount_ro=True),
+            {"/": ("ext4", frozenset({"defaults"}))},
+            "critical",
+        ),
         (_mount(super_ro=True, mount_ro=True), {"/": ("ext4", frozenset({"ro"}))}, "pass"),
         (_mount(super_ro=True, mount_ro=True), {}, "warning"),
         (_mount(mount_ro=True), {}, "pass"),  # a read-only bind of a writable disk
         (_mount(fstype="nfs4", super_ro=True, mount_ro=True), {}, "pass"),
-        (_mount("/tank/copy", "zfs", super_ro=True, mount_ro=True), {}, "pass"),  # a received dataset: readonly=on
+        (
+            _mount("/tank/copy", "zfs", super_ro=True, mount_ro=True),
+            {},
+            "pass",
+        ),  # a received dataset: readonly=on
         (_mount("/boot", super_ro=True, mount_ro=True), {}, "pass"),
         (_mount("/boot", super_ro=True), {}, "critical"),
     ],
@@ -162,11 +225,25 @@ def test_read_only(options, mount, fstab, status):
 
 
 def test_errors_and_silence_are_critical_and_denied_access_is_not(options):
-    assert _judge(options(), (116, "Stale file handle"))["mount_responds"].status == "critical"
-    assert "Stale file handle" in _judge(options(), (116, "Stale file handle"))["mount_responds"].message
-    assert _judge(options(), "no answer within 5 s")["mount_responds"].status == "critical"
-    assert _judge(options(), (13, "Permission denied"))["mount_responds"].status == "skipped"
-    assert _judge(options(), (errno.ENOSYS, "Function not implemented"))["mount_responds"].status == "pass"
+    assert (
+        _judge(options(), fs.MountError(116, "Stale file handle"))["mount_responds"].status
+        == "critical"
+    )
+    assert (
+        "Stale file handle"
+        in _judge(options(), fs.MountError(116, "Stale file handle"))["mount_responds"].message
+    )
+    assert _judge(options(), Problem("no answer within 5 s"))["mount_responds"].status == "critical"
+    assert (
+        _judge(options(), fs.MountError(13, "Permission denied"))["mount_responds"].status
+        == "skipped"
+    )
+    assert (
+        _judge(options(), fs.MountError(errno.ENOSYS, "Function not implemented"))[
+            "mount_responds"
+        ].status
+        == "pass"
+    )
 
 
 def test_mounts_that_are_missing(options):
@@ -176,9 +253,18 @@ def test_mounts_that_are_missing(options):
         "/opt/x": ("nfs", frozenset({"nofail"})),
         "none": ("swap", frozenset({"sw"})),
     }
-    facts = {"mounts": [], "mount_points": ["/there"], "answers": {}, "fstab": fstab}
-    found = {check.subject: check.status for check in fs.judge(facts, options(expected_mounts=["/there", "/gone/"]))}
-    assert found == {"/scratch": "critical", "/opt/x": "warning", "/there": "pass", "/gone": "critical"}
+    table = {point: fs.FstabEntry(*entry) for point, entry in fstab.items()}
+    facts = fs.DiskFacts([], frozenset({"/there"}), table, {}, {})
+    found = {
+        check.subject: check.status
+        for check in fs.decide(facts, options(expected_mounts=["/there", "/gone/"]))
+    }
+    assert found == {
+        "/scratch": "critical",
+        "/opt/x": "warning",
+        "/there": "pass",
+        "/gone": "critical",
+    }
 
 
 @pytest.fixture
@@ -191,7 +277,12 @@ def loop_mount(tmp_path):
     with open(image, "wb") as stream:
         stream.truncate(64 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True)
-    mounted = subprocess.run(["mount", "-o", "loop", str(image), str(folder)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if mounted.returncode != 0:
         pytest.skip(f"no loop devices here: {mounted.stderr.strip()}")
     yield folder
@@ -199,16 +290,17 @@ def loop_mount(tmp_path):
 
 
 def _observed(folder):
-    every = fs.parse_mountinfo(open("/proc/self/mountinfo", encoding="utf-8").read())
-    mounts = [mount for mount in fs.relevant(every, []) if mount.path == str(folder)]
-    return {"mounts": mounts, "mount_points": [mount.path for mount in every], "answers": fs.probe([str(folder)]), "fstab": {}}
+    every = mounts.parse(open("/proc/self/mountinfo", encoding="utf-8").read())
+    own = [mount for mount in fs.relevant(every, []) if mount.point == str(folder)]
+    points = frozenset(mount.point for mount in every)
+    return fs.DiskFacts(own, points, {}, fs.probe([str(folder)]), {})
 
 
 def test_a_real_disk_fills_up_and_turns_read_only(loop_mount, options):
     given = options()
 
     def found():
-        return {check.check: check.status for check in fs.judge(_observed(loop_mount), given)}
+        return {check.check: check.status for check in fs.decide(_observed(loop_mount), given)}
 
     assert found() == {"disk_usage": "pass", "inode_usage": "pass", "read_only": "pass"}
     free = os.statvfs(loop_mount).f_bavail * os.statvfs(loop_mount).f_frsize
@@ -221,19 +313,34 @@ def test_a_real_disk_fills_up_and_turns_read_only(loop_mount, options):
     subprocess.run(["mount", "-o", "remount,ro", str(loop_mount)], check=True)
     assert found()["read_only"] == "warning", "somebody mounted it so, and fstab says nothing"
     assert "disk_usage" not in found(), "nobody can fill it any more"
-    facts = {**_observed(loop_mount), "fstab": {str(loop_mount): ("ext4", frozenset({"defaults"}))}}
-    assert [check.status for check in fs.judge(facts, given) if check.check == "read_only"] == ["critical"]
+    table = {str(loop_mount): fs.FstabEntry("ext4", frozenset({"defaults"}))}
+    facts = _observed(loop_mount)._replace(fstab=table)
+    assert [check.status for check in fs.decide(facts, given) if check.check == "read_only"] == [
+        "critical"
+    ]
 
 
 def test_the_kernels_own_remount_is_critical(loop_mount, options):
-    device = next(mount.source for mount in fs.parse_mountinfo(open("/proc/self/mountinfo", encoding="utf-8").read()) if mount.path == str(loop_mount))
+    device = next(
+        mount.source
+        for mount in mounts.parse(open("/proc/self/mountinfo", encoding="utf-8").read())
+        if mount.point == str(loop_mount)
+    )
     trigger = f"/sys/fs/ext4/{os.path.basename(device)}/trigger_fs_error"
     if not os.environ.get("MLOPS_TEST_KERNEL_FAULTS"):
-        pytest.skip("leaves a file system error in the kernel's log for everybody to find; set MLOPS_TEST_KERNEL_FAULTS=1 to run it")
+        pytest.skip(
+            "leaves a file system error in the kernel's log for everybody to find; set MLOPS_TEST_KERNEL_FAULTS=1 to run it"
+        )
     if not os.access(trigger, os.W_OK):
         pytest.skip("this kernel can't simulate a file system error")
     subprocess.run(["mount", "-o", "remount,errors=remount-ro", str(loop_mount)], check=True)
     with open(trigger, "w", encoding="ascii") as stream:
         stream.write("simulated by a test of mlops.fleet")
-    check = next(check for check in fs.judge(_observed(loop_mount), options()) if check.check == "read_only")
-    assert check.status == "critical" and "the kernel turned it so" in check.message and check.action == "drain"
+    check = next(
+        check for check in fs.decide(_observed(loop_mount), options()) if check.check == "read_only"
+    )
+    assert (
+        check.status == "critical"
+        and "the kernel turned it so" in check.message
+        and check.action == "drain"
+    )

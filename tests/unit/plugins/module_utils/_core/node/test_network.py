@@ -11,7 +11,8 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, network
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import infiniband, network
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 
 ROUTE = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 DEFAULT = "eth0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
@@ -19,7 +20,10 @@ ARP = "IP address   HW type  Flags    HW address          Mask  Device\n10.0.0.1
 
 
 def _run(machine, given):
-    return {(check["check"], check.get("subject")): check for check in health.run(given, machine.world).to_dict()["checks"]}
+    return {
+        (check["check"], check.get("subject")): check
+        for check in run(given, machine.world).to_dict()["checks"]
+    }
 
 
 @pytest.fixture
@@ -33,25 +37,42 @@ def wired(machine):
 def test_gateway(wired, options):
     given = options(checks=["network_gateway"])
     check = _run(wired, given)[("network_gateway", "10.0.0.1")]
-    assert (check["status"], check["message"]) == ("pass", "Network: default route via 10.0.0.1 on eth0 (known)")
+    assert (check["status"], check["message"]) == (
+        "pass",
+        "Network: default route via 10.0.0.1 on eth0 (known)",
+    )
     wired.put("/proc/net/arp", ARP.format(flags="0x0"))
     assert _run(wired, given)[("network_gateway", "10.0.0.1")]["status"] == "warning"
     wired.put("/proc/net/arp", "")
-    assert _run(wired, given)[("network_gateway", "10.0.0.1")]["status"] == "pass", "not contacted lately"
+    assert _run(wired, given)[("network_gateway", "10.0.0.1")]["status"] == "pass", (
+        "not contacted lately"
+    )
     wired.put("/proc/net/route", ROUTE)
     assert _run(wired, given)[("network_gateway", None)]["status"] == "warning"
     fe80 = "fe80" + "0" * 27 + "1"
-    wired.put("/proc/net/ipv6_route", f"{'0' * 32} 00 {'0' * 32} 00 {fe80} 00000400 00000001 00000000 00000003     eth0\n")
+    wired.put(
+        "/proc/net/ipv6_route",
+        f"{'0' * 32} 00 {'0' * 32} 00 {fe80} 00000400 00000001 00000000 00000003     eth0\n",
+    )
     assert _run(wired, given)[("network_gateway", "fe80::1")]["status"] == "pass"
 
 
 def test_real_targets(wired, options):
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as closed:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_server(("127.0.0.1", 0)) as closed,
+    ):
         good, bad = (f"127.0.0.1:{one.getsockname()[1]}" for one in (server, closed))
         closed.close()
         found = _run(wired, options(checks=["network_target"], network_targets=[good, bad]))
-    assert found[("network_target", good)]["status"] == "pass" and found[("network_target", good)]["unit"] == "ms"
-    assert found[("network_target", bad)]["status"] == "critical" and "refused" in found[("network_target", bad)]["message"]
+    assert (
+        found[("network_target", good)]["status"] == "pass"
+        and found[("network_target", good)]["unit"] == "ms"
+    )
+    assert (
+        found[("network_target", bad)]["status"] == "critical"
+        and "refused" in found[("network_target", bad)]["message"]
+    )
 
 
 def test_a_target_that_swallows_packets_has_a_deadline():
@@ -78,7 +99,11 @@ def test_real_names():
     ("names", "answer", "status"),
     [
         ([], ("ok", "192.0.0.170"), "pass"),
-        ([], ("unknown", "Name or service not known"), "pass"),  # a closed network whose resolver answers
+        (
+            [],
+            ("unknown", "Name or service not known"),
+            "pass",
+        ),  # a closed network whose resolver answers
         ([], ("silent", "Temporary failure in name resolution"), "warning"),
         (["git.example.org"], ("ok", "10.0.0.9"), "pass"),
         (["git.example.org"], ("unknown", "Name or service not known"), "critical"),
@@ -87,8 +112,8 @@ def test_real_names():
 )
 def test_what_the_resolver_says(options, names, answer, status):
     given = options(checks=["dns"], dns_names=names)
-    facts = {"nameservers": True, "names": {(names or [network.PROBE_NAME])[0]: answer}}
-    assert [check.status for check in network.judge(facts, given)] == [status]
+    looked_up = {(names or [network.PROBE_NAME])[0]: network.NameAnswer(*answer)}
+    assert [check.status for check in network.decide_dns(looked_up, given)] == [status]
 
 
 def test_no_name_server_is_no_fault(wired, options):
@@ -96,7 +121,11 @@ def test_no_name_server_is_no_fault(wired, options):
 
 
 def test_a_resolver_that_did_not_write_its_file_is_asked_all_the_same(wired, options, monkeypatch):
-    monkeypatch.setattr(network, "resolve", lambda name: ("silent", "Temporary failure in name resolution"))
+    monkeypatch.setattr(
+        network,
+        "resolve",
+        lambda name: network.NameAnswer(network.SILENT, "Temporary failure in name resolution"),
+    )
     (wired.root / "etc").mkdir()
     (wired.root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
     assert _run(wired, options(checks=["dns"]))[("dns", network.PROBE_NAME)]["status"] == "warning"
@@ -104,24 +133,42 @@ def test_a_resolver_that_did_not_write_its_file_is_asked_all_the_same(wired, opt
 
 def test_network_false_switches_everything_off(wired, options):
     assert not [
-        key for key in _run(wired, options(network=False, checks=["network", "limits"])) if key[0] not in ("file_descriptors", "process_ids", "conntrack")
+        key
+        for key in _run(wired, options(network=False, checks=["network", "limits"]))
+        if key[0] not in ("file_descriptors", "process_ids", "conntrack")
     ]
 
 
 def _link(name, **more):
-    return {"name": name, "hardware": True, "wanted": True, "carrier": 1, "state": "up", "speed": 100000, "ups": 1, "member": False, **more}
+    return network.Link(name, True, True, 1, "up", 100000, 1, False)._replace(**more)
 
 
 @pytest.mark.parametrize(
     ("links", "wanted", "status"),
     [
         ([_link("a")], [], {"a": "pass"}),
-        ([_link("a", carrier=0, state="down"), _link("b", wanted=False), _link("veth", hardware=False)], [], {"a": "warning"}),
-        ([_link("a")], [{"name": "a", "speed": 100000}, {"name": "b"}], {"a": "pass", "b": "critical"}),
+        (
+            [
+                _link("a", carrier=0, state="down"),
+                _link("b", wanted=False),
+                _link("veth", hardware=False),
+            ],
+            [],
+            {"a": "warning"},
+        ),
+        (
+            [_link("a")],
+            [{"name": "a", "speed": 100000}, {"name": "b"}],
+            {"a": "pass", "b": "critical"},
+        ),
         ([_link("a", speed=25000)], [{"name": "a", "speed": 100000}], {"a": "critical"}),
         ([_link("a", speed=0)], [{"name": "a", "speed": 100000}], {"a": "unknown"}),
         ([_link("bond0", hardware=False, carrier=0)], [{"name": "bond0"}], {"bond0": "critical"}),
-        ([_link("a", carrier=0, ups=0)], [], {"a": "skipped"}),  # a network manager switched it on, nobody ever plugged it in
+        (
+            [_link("a", carrier=0, ups=0)],
+            [],
+            {"a": "skipped"},
+        ),  # a network manager switched it on, nobody ever plugged it in
         ([_link("a", carrier=0, ups=None)], [], {"a": "warning"}),
         ([_link("a", carrier=0, ups=0, member=True)], [], {"a": "warning"}),  # one leg of a bond
         ([], [], {None: "skipped"}),
@@ -129,34 +176,59 @@ def _link(name, **more):
 )
 def test_links(options, links, wanted, status):
     given = options(checks=["network_link"], network_links=wanted)
-    assert {check.subject: check.status for check in network.judge({"links": links}, given)} == status
+    assert {check.subject: check.status for check in network.decide_links(links, given)} == status
 
 
 def test_infiniband_ports(wired, options):
-    for name, state, physical, rate in (("mlx5_0", "4: ACTIVE", "5: LinkUp", "400 Gb/sec (4X NDR)"), ("mlx5_1", "1: DOWN", "3: Disabled", "10 Gb/sec (4X)")):
+    for name, state, physical, rate in (
+        ("mlx5_0", "4: ACTIVE", "5: LinkUp", "400 Gb/sec (4X NDR)"),
+        ("mlx5_1", "1: DOWN", "3: Disabled", "10 Gb/sec (4X)"),
+    ):
         base = f"/sys/class/infiniband/{name}/ports/1"
-        for file, text in (("state", state), ("phys_state", physical), ("rate", rate), ("link_layer", "InfiniBand")):
+        for file, text in (
+            ("state", state),
+            ("phys_state", physical),
+            ("rate", rate),
+            ("link_layer", "InfiniBand"),
+        ):
             wired.put(f"{base}/{file}", text + "\n")
 
     def found(**given):
-        return {subject: check["status"] for (_name, subject), check in _run(wired, options(checks=["infiniband_port"], **given)).items()}
+        return {
+            subject: check["status"]
+            for (_name, subject), check in _run(
+                wired, options(checks=["infiniband_port"], **given)
+            ).items()
+        }
 
     assert found() == {"mlx5_0/1": "pass", "mlx5_1/1": "skipped"}
-    assert found(infiniband_ports=2) == {"mlx5_0/1": "pass", "mlx5_1/1": "skipped", None: "critical"}
-    assert found(infiniband_ports=1, infiniband_rate=400) == {"mlx5_0/1": "pass", "mlx5_1/1": "skipped", None: "pass"}
+    assert found(infiniband_ports=2) == {
+        "mlx5_0/1": "pass",
+        "mlx5_1/1": "skipped",
+        None: "critical",
+    }
+    assert found(infiniband_ports=1, infiniband_rate=400) == {
+        "mlx5_0/1": "pass",
+        "mlx5_1/1": "skipped",
+        None: "pass",
+    }
     assert found(infiniband_rate=800)["mlx5_0/1"] == "critical"
     wired.put("/sys/class/infiniband/mlx5_1/ports/1/phys_state", "2: Polling\n")
     assert found()["mlx5_1/1"] == "warning"
     wired.put("/sys/class/infiniband/mlx5_1/ports/1/counters/link_downed", "0\n")
-    assert found()["mlx5_1/1"] == "skipped", "it never was up: the second port of an adapter, without a cable"
+    assert found()["mlx5_1/1"] == "skipped", (
+        "it never was up: the second port of an adapter, without a cable"
+    )
 
 
 def test_a_driver_that_does_not_answer_costs_its_own_check_only(wired, options, monkeypatch):
-    for name in ("links", "infiniband"):
-        monkeypatch.setattr(network, name, lambda world: time.sleep(30))
+    monkeypatch.setattr(network, "links", lambda world: time.sleep(30))
+    monkeypatch.setattr(infiniband, "observe", lambda world: time.sleep(30))
     wired.put("/sys/class/infiniband/mlx5_0/ports/1/state", "4: ACTIVE\n")
     begun = time.monotonic()
-    found = _run(wired, options(checks=["network_gateway", "network_link", "infiniband_port"], timeout=0.5))
+    found = _run(
+        wired, options(checks=["network_gateway", "network_link", "infiniband_port"], timeout=0.5)
+    )
     assert time.monotonic() - begun < 3
     assert {name: check["status"] for (name, _subject), check in found.items()} == {
         "network_gateway": "pass",
@@ -168,8 +240,21 @@ def test_a_driver_that_does_not_answer_costs_its_own_check_only(wired, options, 
 def test_no_network_at_all_is_skipped_and_names_given_twice_are_asked_once(machine, options):
     machine.put("/sys/class/net/lo/flags", "0x9\n")
     machine.put("/sys/class/net/sit0/flags", "0x80\n")
-    assert _run(machine, options(checks=["network_gateway"]))[("network_gateway", None)]["status"] == "skipped"
+    assert (
+        _run(machine, options(checks=["network_gateway"]))[("network_gateway", None)]["status"]
+        == "skipped"
+    )
     machine.put("/sys/class/net/eth0/flags", "0x1003\n")
-    assert _run(machine, options(checks=["network_gateway"]))[("network_gateway", None)]["status"] == "warning"
-    document = health.run(options(checks=["dns", "network_target"], dns_names=["localhost"] * 2, network_targets=["127.0.0.1:1"] * 2), machine.world)
+    assert (
+        _run(machine, options(checks=["network_gateway"]))[("network_gateway", None)]["status"]
+        == "warning"
+    )
+    document = run(
+        options(
+            checks=["dns", "network_target"],
+            dns_names=["localhost"] * 2,
+            network_targets=["127.0.0.1:1"] * 2,
+        ),
+        machine.world,
+    )
     assert [check.check for check in document.checks] == ["dns", "network_target"]

@@ -9,14 +9,25 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.config import merge
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import GROUPS, NodeOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.checks import GROUPS
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
 
 
 def test_defaults_are_those_of_the_old_script(options):
     made = options()
     limits = made.limits_in_force
-    assert (limits["disk_usage"].warning.plain, limits["disk_usage"].critical.plain, limits["memory_usage"].warning.plain) == (80, 90, 85)
-    assert (made.gpu_temperature_warning, made.gpu_temperature_critical, made.services, made.gpu, made.network) == (75, 85, ["docker"], True, True)
+    assert (
+        limits["disk_usage"].warning.plain,
+        limits["disk_usage"].critical.plain,
+        limits["memory_usage"].warning.plain,
+    ) == (80, 90, 85)
+    assert (
+        made.gpu_temperature_warning,
+        made.gpu_temperature_critical,
+        made.services,
+        made.gpu,
+        made.network,
+    ) == (75, 85, ["docker"], True, True)
 
 
 def test_old_variables_set_the_options():
@@ -31,8 +42,13 @@ def test_old_variables_set_the_options():
     }
     values, origin = merge(NodeOptions, {"disk_warning": 50}, environ, {})
     made = NodeOptions.from_mapping(values)
-    assert made.limits_in_force["disk_usage"].warning.plain == 70, "the environment goes before the file"
-    assert made.limits_in_force["disk_usage"].critical.plain == 75 and made.limits_in_force["memory_usage"].warning.plain == 60
+    assert made.limits_in_force["disk_usage"].warning.plain == 70, (
+        "the environment goes before the file"
+    )
+    assert (
+        made.limits_in_force["disk_usage"].critical.plain == 75
+        and made.limits_in_force["memory_usage"].warning.plain == 60
+    )
     assert (made.gpu_temperature_warning, made.gpu_temperature_critical) == (66, 77)
     assert made.services == ["docker", "nginx", "postgresql"] and made.gpu is False
     assert origin["disk_warning"] == "environment DISK_WARN_THRESHOLD"
@@ -42,7 +58,10 @@ def test_a_memory_warning_beyond_our_own_critical_limit_is_what_it_was_in_the_ol
     limits = options(memory_warning=99).limits_in_force["memory_usage"]
     assert [limits.level(value) for value in (98, 99, 99.9)] == ["pass", "warning", "warning"]
     assert options(memory_warning=90).limits_in_force["memory_usage"].level(96) == "critical"
-    assert options(limits={"memory_usage": {"warning": 97}}).limits_in_force["memory_usage"].level(98) == "warning"
+    assert (
+        options(limits={"memory_usage": {"warning": 97}}).limits_in_force["memory_usage"].level(98)
+        == "warning"
+    )
     assert options(memory_warning="~:99").limits_in_force["memory_usage"].level(96) == "critical"
     with pytest.raises(OptionError, match="lies beyond its critical limit"):
         options(memory_warning=97, memory_critical=96)
@@ -74,7 +93,10 @@ def test_a_memory_warning_beyond_our_own_critical_limit_is_what_it_was_in_the_ol
         ({"network_targets": ["example.org:99999"]}, "is not HOST:PORT"),
         ({"dns_names": ["bad host"]}, "is not a host name"),
         ({"error_patterns": [{"name": "x", "pattern": "("}]}, "no regular expression"),
-        ({"error_patterns": [{"name": "x", "pattern": "a"}, {"name": "x", "pattern": "b"}]}, "has the name 'x' twice"),
+        (
+            {"error_patterns": [{"name": "x", "pattern": "a"}, {"name": "x", "pattern": "b"}]},
+            "has the name 'x' twice",
+        ),
         ({"gpu_temperature_warning": 95}, "above gpu_temperature_critical"),
         ({"disk_floor_warning": 10, "disk_floor_critical": 20}, "larger than disk_floor_warning"),
         ({"disk_warnig": 3}, "Did you mean disk_warning"),
@@ -88,13 +110,25 @@ def test_bad_options_end_in_one_clear_message(given, words):
 def test_what_is_wanted(options):
     every = options()
     assert all(every.wants(name) for name in GROUPS)
-    some = options(checks=["Disk usage", "network"], skip=["dns"])  # the old report's names are understood
+    some = options(
+        checks=["Disk usage", "network"], skip=["dns"]
+    )  # the old report's names are understood
     assert some.wants("disk") and some.wants("disk_usage") and not some.wants("inode_usage")
-    assert some.wants("network") and some.wants("network_gateway") and not some.wants("dns") and not some.wants("memory")
+    assert (
+        some.wants("network")
+        and some.wants("network_gateway")
+        and not some.wants("dns")
+        and not some.wants("memory")
+    )
     assert not options(network=False).wants("dns") and not options(network=False).wants("network")
     assert not options(gpu=False).wants("gpu") and not options(gpu=False).wants("gpu_temperature")
-    assert options(checks=["gpu_temperature"]).wants("gpu") and not options(checks=["gpu_temperature"]).wants("gpu_ecc")
+    assert options(checks=["gpu_temperature"]).wants("gpu") and not options(
+        checks=["gpu_temperature"]
+    ).wants("gpu_ecc")
 
 
 def test_only_an_untouched_service_list_is_lenient(options):
-    assert options().services_are_default() and not options(services=["docker", "nginx"]).services_are_default()
+    assert (
+        options().services_are_default()
+        and not options(services=["docker", "nginx"]).services_are_default()
+    )

@@ -30,7 +30,11 @@ def bad(status, action, domain="node", **more):
         ([bad("warning", "inspect", "user")], "none", "user"),
         ([bad("warning", "inspect")], "inspect", "node"),
         ([bad("unknown", "inspect")], "inspect", "node"),
-        ([bad("unknown", "drain", unknown_as="critical"), bad("warning", "reboot")], "drain", "node"),
+        (
+            [bad("unknown", "drain", unknown_as="critical"), bad("warning", "reboot")],
+            "drain",
+            "node",
+        ),
         ([bad("warning", "restart_app", "user"), bad("critical", "inspect")], "inspect", "node"),
     ],
 )
@@ -41,4 +45,6 @@ def test_advice(checks, advice, domain):
 
 
 def test_reasons_are_those_behind_the_advice():
-    assert recommend([bad("critical", "inspect"), bad("critical", "drain"), bad("warning", "reboot")])[1] == ["critical drain"]
+    assert recommend(
+        [bad("critical", "inspect"), bad("critical", "drain"), bad("warning", "reboot")]
+    )[1] == ["critical drain"]

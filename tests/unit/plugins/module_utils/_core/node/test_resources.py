@@ -11,9 +11,31 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import resources
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import probes, resources
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.resources import (
+    Fill,
+    Memory,
+    Pressure,
+    ProcessFacts,
+    ResourceFacts,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import boot, procfs
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system.procfs import Process
 
 PSI = "some avg10=1.00 avg60={some} avg300=0.00 total=1\nfull avg10=0.00 avg60={full} avg300=0.00 total=1\n"
+
+
+FACTS = ResourceFacts(
+    memory=None,
+    memory_pressure=Pressure(),
+    io_pressure=Pressure(),
+    cpu_pressure=Pressure(),
+    load=None,
+    cpus=1,
+    files=Fill(None, None),
+    tasks=Fill(None, None),
+    conntrack=Fill(None, None),
+)
 
 
 def _statuses(checks):
@@ -23,20 +45,34 @@ def _statuses(checks):
 def test_memory_is_what_free_says(world, options):
     pytest.importorskip("psutil")
     facts = resources.observe(world, options())
-    words = subprocess.run(["free", "-b"], capture_output=True, text=True, check=True).stdout.splitlines()[1].split()
-    assert facts["memory"]["total"] == int(words[1]) and abs(facts["memory"]["available"] - int(words[6])) < 2**29
-    check = resources.judge_memory(facts, options())[0]
+    words = (
+        subprocess.run(["free", "-b"], capture_output=True, text=True, check=True)
+        .stdout.splitlines()[1]
+        .split()
+    )
+    assert (
+        facts.memory.total == int(words[1]) and abs(facts.memory.available - int(words[6])) < 2**29
+    )
+    check = resources.decide_memory(facts, options())[0]
     assert check.message.startswith(f"Memory usage: {check.value:.0f}%")
 
 
 @pytest.mark.parametrize(
     ("available", "swap", "status"),
-    [(30, 0, ("pass", "skipped")), (15, 50, ("warning", "pass")), (5, 85, ("critical", "warning")), (15.1, 100, ("pass", "warning"))],
+    [
+        (30, 0, ("pass", "skipped")),
+        (15, 50, ("warning", "pass")),
+        (5, 85, ("critical", "warning")),
+        (15.1, 100, ("pass", "warning")),
+    ],
 )
 def test_memory_and_swap(options, available, swap, status):
-    facts = {"memory": {"total": 1000, "available": available * 10}, "swap": {"total": 100 if swap else 0, "used": swap}, "pressure": {"memory": {}}}
-    found = _statuses(resources.judge_memory(facts, options()))
-    assert (found["memory_usage"], found["swap_usage"]) == status and found["memory_pressure"] == "skipped"
+    memory = Memory(1000, available * 10, 100 if swap else 0, swap)
+    facts = FACTS._replace(memory=memory)
+    found = _statuses(resources.decide_memory(facts, options()))
+    assert (found["memory_usage"], found["swap_usage"]) == status and found[
+        "memory_pressure"
+    ] == "skipped"
 
 
 def test_pressure_and_load_of_a_machine_made_of_files(machine, options):
@@ -45,77 +81,107 @@ def test_pressure_and_load_of_a_machine_made_of_files(machine, options):
     machine.put("/proc/pressure/io", PSI.format(some=80, full=49.9))
     machine.put("/proc/pressure/cpu", PSI.format(some=99, full=0))
     machine.put("/proc/loadavg", "90.0 70.0 48.0 3/950 12345\n")
-    machine.put("/proc/stat", "cpu  1 2\n" + "".join(f"cpu{n} 1 2\n" for n in range(32)) + "intr 1\n")
+    machine.put(
+        "/proc/stat", "cpu  1 2\n" + "".join(f"cpu{n} 1 2\n" for n in range(32)) + "intr 1\n"
+    )
     machine.put("/proc/sys/fs/file-nr", "960 0 1000\n")
     machine.put("/proc/sys/kernel/pid_max", "1000\n")
     machine.put("/proc/sys/kernel/threads-max", "5000\n")
     machine.put("/proc/sys/net/netfilter/nf_conntrack_count", "85\n")
     machine.put("/proc/sys/net/netfilter/nf_conntrack_max", "100\n")
     facts = resources.observe(machine.world, options(checks=["load"]))
-    assert resources._pressure("memory_pressure", facts["pressure"]["memory"], "full", given).status == "critical"
-    assert _statuses(resources.judge_load(facts, given)) == {"cpu_load": "warning", "cpu_pressure": "pass", "io_pressure": "pass"}
-    assert resources.judge_load(facts, given)[0].value == 1.5, "48 on 32 CPUs"
-    assert _statuses(resources.judge_limits(facts, given)) == {"file_descriptors": "critical", "process_ids": "critical", "conntrack": "warning"}
+    assert _statuses(resources.decide_memory(facts, given)) == {"memory_pressure": "critical"}
+    assert _statuses(resources.decide_load(facts, given)) == {
+        "cpu_load": "warning",
+        "cpu_pressure": "pass",
+        "io_pressure": "pass",
+    }
+    assert resources.decide_load(facts, given)[0].value == 1.5, "48 on 32 CPUs"
+    assert _statuses(resources.decide_limits(facts, given)) == {
+        "file_descriptors": "critical",
+        "process_ids": "critical",
+        "conntrack": "warning",
+    }
 
 
 def test_a_machine_without_any_of_it_skips(machine, options):
     given = options(checks=["load", "limits"])
     facts = resources.observe(machine.world, given)
-    assert _statuses(resources.judge_load(facts, given)) == {"cpu_load": "unknown", "cpu_pressure": "skipped", "io_pressure": "skipped"}
-    assert _statuses(resources.judge_limits(facts, given)) == {"file_descriptors": "unknown", "process_ids": "unknown", "conntrack": "skipped"}
+    assert _statuses(resources.decide_load(facts, given)) == {
+        "cpu_load": "unknown",
+        "cpu_pressure": "skipped",
+        "io_pressure": "skipped",
+    }
+    assert _statuses(resources.decide_limits(facts, given)) == {
+        "file_descriptors": "unknown",
+        "process_ids": "unknown",
+        "conntrack": "skipped",
+    }
 
 
 def test_a_missing_psutil_has_its_own_error(world, options, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "psutil", None)
     with pytest.raises(resources.MissingLibrary, match="psutil"):
         resources.observe(world, options())
-    assert "load" in resources.observe(world, options(checks=["load"])), "only where it is needed"
+    facts = resources.observe(world, options(checks=["load"]))
+    assert facts.load is not None and facts.memory is None, "only where it is needed"
 
 
 def test_stat_lines_with_odd_names():
     tail = " D 1 1 1 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4200 0"
-    found = resources.parse_stat("77 (a) b (c) )" + tail)
-    assert (found["pid"], found["name"], found["state"], found["parent"]) == (77, "a) b (c) ", "D", 1)
-    assert found["start"] == 4200 / os.sysconf("SC_CLK_TCK")
-    assert resources.parse_stat("") is None and resources.parse_stat("12 (x) R 1") is None
+    found = procfs.parse_stat("77 (a) b (c) )" + tail)
+    assert (found.pid, found.name, found.state, found.parent) == (
+        77,
+        "a) b (c) ",
+        "D",
+        1,
+    )
+    assert found.start == 4200 / os.sysconf("SC_CLK_TCK")
+    assert procfs.parse_stat("") is None and procfs.parse_stat("12 (x) R 1") is None
 
 
 def test_real_zombies_are_counted(world, options):
     children = [subprocess.Popen(["true"]) for dummy in range(3)]
     time.sleep(0.3)
-    table = resources.processes(world)
+    table = procfs.processes(world)
     mine = {child.pid for child in children}
-    assert {one["pid"] for one in table if one["state"] == "Z"} >= mine
+    assert {process.pid for process in table if process.state == "Z"} >= mine
     given = options(limits={"zombie_processes": {"warning": 3}})
-    check = resources.judge_processes({"table": table, "stuck": []}, given)[1]
+    check = resources.decide_processes(ProcessFacts(table, []), given)[1]
     assert check.status == "warning" and check.value >= 3 and check.domain == "user"
     for child in children:
         child.wait()
 
 
 def test_stuck_processes(options):
-    stuck = [{"pid": 5, "name": "python3"}]
-    assert resources.judge_processes({"table": [], "stuck": []}, options())[0].status == "pass"
-    assert resources.judge_processes({"table": [], "stuck": stuck}, options())[0].status == "warning"
-    check = resources.judge_processes({"table": [], "stuck": [{"pid": 6, "name": "nvidia-smi"}]}, options())[0]
-    assert check.status == "critical" and "nvidia-smi (6)" in check.message and check.action == "reboot"
+    stuck = [Process(5, "python3", "D", 1, 0, 0.0)]
+    assert resources.decide_processes(ProcessFacts([], []), options())[0].status == "pass"
+    assert resources.decide_processes(ProcessFacts([], stuck), options())[0].status == "warning"
+    check = resources.decide_processes(
+        ProcessFacts([], [Process(6, "nvidia-smi", "D", 1, 0, 0.0)]), options()
+    )[0]
+    assert (
+        check.status == "critical"
+        and "nvidia-smi (6)" in check.message
+        and check.action == "reboot"
+    )
 
 
 def test_kernel_threads_are_not_stuck():
     table = [
-        {"pid": 1, "name": "a", "state": "D", "flags": 0},
-        {"pid": 2, "name": "kworker", "state": "D", "flags": 0x00200000},
-        {"pid": 3, "name": "b", "state": "S", "flags": 0},
+        Process(1, "a", "D", 1, 0, 0.0),
+        Process(2, "kworker", "D", 2, 0x00200000, 0.0),
+        Process(3, "b", "S", 1, 0, 0.0),
     ]
-    assert [one["pid"] for one in resources.blocked(table)] == [1]
+    assert [process.pid for process in probes.blocked(table)] == [1]
 
 
 def test_start_of_a_container_is_that_of_its_first_process(machine):
     ticks = 863900 * os.sysconf("SC_CLK_TCK")
     machine.put("/proc/1/stat", f"1 (init) S 0 1 1 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 {ticks} 0")
-    assert resources.started(machine.world) == 864000
+    assert boot.system_age(machine.world) == 864000
     machine.put("/run/.containerenv", "")
-    assert resources.started(machine.world) == 100
+    assert boot.system_age(machine.world) == 100
 
 
 ARC = "13 1 0x01 147 39984 6 7\nname                            type data\nc_min 4 {keeps}\nsize                            4    {size}\nhits 4 9\n"
@@ -124,17 +190,24 @@ ARC = "13 1 0x01 147 39984 6 7\nname                            type data\nc_min
 def test_the_cache_of_zfs_is_memory_to_be_had(machine, options):
     pytest.importorskip("psutil")
     gib = 2**30
-    machine.put("/proc/meminfo", f"MemTotal: {100 * 2**20} kB\nMemFree: {2**20} kB\nMemAvailable: {4 * 2**20} kB\nCached: 0 kB\nBuffers: 0 kB\n")
+    machine.put(
+        "/proc/meminfo",
+        f"MemTotal: {100 * 2**20} kB\nMemFree: {2**20} kB\nMemAvailable: {4 * 2**20} kB\nCached: 0 kB\nBuffers: 0 kB\n",
+    )
     machine.put("/proc/vmstat", "pswpin 0\npswpout 0\n")
-    assert resources.observe(machine.world, options())["memory"]["available"] == 4 * gib
+    assert resources.observe(machine.world, options()).memory.available == 4 * gib
     machine.put("/proc/spl/kstat/zfs/arcstats", ARC.format(keeps=3 * gib, size=63 * gib))
-    assert resources.observe(machine.world, options())["memory"]["available"] == 64 * gib
+    assert resources.observe(machine.world, options()).memory.available == 64 * gib
 
 
 def test_age_in_a_container_with_an_uptime_of_its_own(machine):
     """lxcfs shows the container's uptime, but processes start relative to the host's boot."""
     machine.put("/run/.containerenv", "")
-    machine.put("/proc/1/stat", f"1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {9_000_000 * 100} 0")
-    assert resources.started(machine.world) == 864000
-    machine.put("/proc/1/stat", f"1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {863000 * 100} 0")
-    assert resources.started(machine.world) == 1000
+    machine.put(
+        "/proc/1/stat", f"1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {9_000_000 * 100} 0"
+    )
+    assert boot.system_age(machine.world) == 864000
+    machine.put(
+        "/proc/1/stat", f"1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {863000 * 100} 0"
+    )
+    assert boot.system_age(machine.world) == 1000

@@ -12,7 +12,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.node import serv
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
 
-def _block(name, load="loaded", active="inactive", sub="dead", result="success", restarts=0, kind="simple"):
+def _block(
+    name, load="loaded", active="inactive", sub="dead", result="success", restarts=0, kind="simple"
+):
     """What systemctl show prints of a unit for the properties that are asked for."""
     return f"Id={name}\nNames={name}\nLoadState={load}\nActiveState={active}\nSubState={sub}\nResult={result}\nNRestarts={restarts}\nType={kind}\n"
 
@@ -21,18 +23,30 @@ def _block(name, load="loaded", active="inactive", sub="dead", result="success",
 SHOW = {
     "docker.service": _block("docker.service", load="not-found"),
     "ssh.service": _block("ssh.service", active="active", sub="running", kind="notify"),
-    "broken.service": _block("broken.service", active="failed", sub="failed", result="exit-code", restarts=5),
-    "loop.service": _block("loop.service", active="activating", sub="auto-restart", result="exit-code", restarts=4),
+    "broken.service": _block(
+        "broken.service", active="failed", sub="failed", result="exit-code", restarts=5
+    ),
+    "loop.service": _block(
+        "loop.service", active="activating", sub="auto-restart", result="exit-code", restarts=4
+    ),
     "stopped.service": _block("stopped.service"),
     "ml-backup.service": _block("ml-backup.service", kind="oneshot"),
     "train.service": _block("train.service", active="activating", sub="start", kind="oneshot"),
     "web.service": _block("web.service", active="activating", sub="start-pre"),
     "bye.service": _block("bye.service", active="deactivating", sub="stop-sigterm"),
-    "again.service": _block("again.service", active="activating", sub="auto-restart-queued", result="exit-code", kind="oneshot"),
+    "again.service": _block(
+        "again.service",
+        active="activating",
+        sub="auto-restart-queued",
+        result="exit-code",
+        kind="oneshot",
+    ),
     "off.service": _block("off.service", load="masked"),
     "data.mount": "Id=data.mount\nLoadState=loaded\nActiveState=active\nSubState=mounted\nResult=success\n",
 }
-BAD = "broken.service loaded failed failed Broken\nloop.service loaded activating auto-restart Loop\n"
+BAD = (
+    "broken.service loaded failed failed Broken\nloop.service loaded activating auto-restart Loop\n"
+)
 
 
 def systemctl(argv, timeout=30.0, env=None, stdin=None):
@@ -49,12 +63,31 @@ def booted(machine):
 
 
 def _found(world, options, restarts=None):
-    return services.judge({**services.observe(world, options, 5), "restarts": restarts}, options)
+    return services.decide(services.observe(world, options, 5), options, restarts)
 
 
 def test_services(booted, options):
-    given = options(services=["ssh", "docker", "broken", "loop", "stopped", "ml-backup", "off", "data.mount", "train", "web", "bye", "again"])
-    found = {check.subject: (check.status, check.message) for check in _found(booted, given) if check.check == "service"}
+    given = options(
+        services=[
+            "ssh",
+            "docker",
+            "broken",
+            "loop",
+            "stopped",
+            "ml-backup",
+            "off",
+            "data.mount",
+            "train",
+            "web",
+            "bye",
+            "again",
+        ]
+    )
+    found = {
+        check.subject: (check.status, check.message)
+        for check in _found(booted, given)
+        if check.check == "service"
+    }
     assert found == {
         "ssh": ("pass", "Service ssh: active (running)"),
         "docker": ("critical", "Unknown service docker: systemd knows no unit docker.service"),
@@ -72,23 +105,45 @@ def test_services(booted, options):
 
 
 def test_the_default_service_may_be_absent_or_masked(booted, options, monkeypatch):
-    assert [(check.status, check.message) for check in _found(booted, options()) if check.check == "service"] == [("skipped", "Service docker: not installed")]
+    assert [
+        (check.status, check.message)
+        for check in _found(booted, options())
+        if check.check == "service"
+    ] == [("skipped", "Service docker: not installed")]
     monkeypatch.setitem(SHOW, "docker.service", _block("docker.service", load="masked"))
-    assert [check.status for check in _found(booted, options()) if check.check == "service"] == ["skipped"], "nobody named it here, somebody switched it off"
+    assert [check.status for check in _found(booted, options()) if check.check == "service"] == [
+        "skipped"
+    ], "nobody named it here, somebody switched it off"
 
 
 def test_failed_units_do_not_count_the_named_ones_again(booted, options):
-    assert [check.value for check in _found(booted, options()) if check.check == "failed_units"] == [1]
-    assert [check.value for check in _found(booted, options(services=["broken"])) if check.check == "failed_units"] == [0]
+    assert [
+        check.value for check in _found(booted, options()) if check.check == "failed_units"
+    ] == [1]
+    assert [
+        check.value
+        for check in _found(booted, options(services=["broken"]))
+        if check.check == "failed_units"
+    ] == [0]
 
 
 def test_flapping_is_told_by_the_journal_or_by_systemds_counter(booted, options):
     def flapping(restarts, **given):
-        return next(check for check in _found(booted, options(**given), restarts) if check.check == "flapping_units")
+        return next(
+            check
+            for check in _found(booted, options(**given), restarts)
+            if check.check == "flapping_units"
+        )
 
     assert flapping(None).message == "Flapping units: 1: loop.service (4 restarts)"
-    assert flapping({"a.service": 3, "b.service": 2}).message == "Flapping units: 1: a.service (3 restarts)"
-    assert flapping({"a.service": 3}, flapping_restarts=4).status == "pass" and flapping({}).status == "pass"
+    assert (
+        flapping({"a.service": 3, "b.service": 2}).message
+        == "Flapping units: 1: a.service (3 restarts)"
+    )
+    assert (
+        flapping({"a.service": 3}, flapping_restarts=4).status == "pass"
+        and flapping({}).status == "pass"
+    )
 
 
 def test_without_systemd_all_is_skipped(machine, options):

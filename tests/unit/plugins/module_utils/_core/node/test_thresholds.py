@@ -9,6 +9,7 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import thresholds
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.checks import RULES
 
 
 # "Example ranges" of the Monitoring Plugins Development Guidelines; our plain number is "from 10 on", theirs reads 0:10.
@@ -39,7 +40,9 @@ def test_a_plain_number_counts_downwards_where_small_is_bad():
     assert limit.shown == "7:", "readers of ranges would take 7 for the most that is allowed"
 
 
-@pytest.mark.parametrize("text", ["", "x", "20:10", "nan", "1:2:3", "@", "inf", "10 20", "80%", "~"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "20:10", "nan", "1:2:3", "@", "inf", "10 20", "80%", "~"]
+)
 def test_nonsense_is_refused(text):
     with pytest.raises(ValueError, match="neither a number nor a range"):
         thresholds.parse(text)
@@ -56,16 +59,33 @@ def test_nonsense_is_refused(text):
 )
 def test_limits_that_contradict_are_refused(given, words):
     with pytest.raises(OptionError, match=words):
-        thresholds.resolve(given)
+        thresholds.resolve(RULES, given)
 
 
 def test_source_says_who_set_the_limit():
-    found = thresholds.resolve({"cpu_load": {"warning": 2, "critical": 3}, "disk_usage": {"warning": "80"}})
+    found = thresholds.resolve(
+        RULES, {"cpu_load": {"warning": 2, "critical": 3}, "disk_usage": {"warning": "80"}}
+    )
     assert (found["cpu_load"].source, found["disk_usage"].source) == ("user", "default")
-    assert found["cpu_load"].level(1.9) == "pass" and found["cpu_load"].level(2) == "warning" and found["cpu_load"].level(3) == "critical"
+    assert (
+        found["cpu_load"].level(1.9) == "pass"
+        and found["cpu_load"].level(2) == "warning"
+        and found["cpu_load"].level(3) == "critical"
+    )
     assert found["flapping_units"].critical.shown is None, "a limit that is off is not shown"
 
 
-@pytest.mark.parametrize(("value", "text"), [(65.4, "65%"), (79.4, "79%"), (79.6, "79.6%"), (79.99, "79.9%"), (80, "80%"), (89.7, "89.7%"), (90.2, "90%")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (65.4, "65%"),
+        (79.4, "79%"),
+        (79.6, "79.6%"),
+        (79.99, "79.9%"),
+        (80, "80%"),
+        (89.7, "89.7%"),
+        (90.2, "90%"),
+    ],
+)
 def test_a_percentage_is_not_rounded_across_a_limit(value, text):
-    assert thresholds.percent(value, thresholds.resolve({})["disk_usage"]) == text
+    assert thresholds.percent(value, thresholds.resolve(RULES, {})["disk_usage"]) == text

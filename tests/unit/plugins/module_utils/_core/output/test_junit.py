@@ -12,7 +12,14 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import C
 
 CHECKS = (
     Check("disk_usage", "pass", "Disk usage: 5%", "/", duration_ms=12.5),
-    Check("service", "critical", 'Service "a<b>&": failed\x1b[0m', "a", value="failed", action="restart_app"),
+    Check(
+        "service",
+        "critical",
+        'Service "a<b>&": failed\x1b[0m',
+        "a",
+        value="failed",
+        action="restart_app",
+    ),
     Check("dns", "unknown", "no answer", duration_ms=5000.0),
     Check("raid", "skipped", "no md array"),
     Check("cpu_load", "warning", "busy", value=3.5),
@@ -26,7 +33,10 @@ def _suite(**more):
 
 def test_every_status_has_its_place():
     suite = _suite()
-    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped", "hostname", "time", "timestamp")} == {
+    assert {
+        name: suite.get(name)
+        for name in ("tests", "failures", "errors", "skipped", "hostname", "time", "timestamp")
+    } == {
         "tests": "5",
         "failures": "1",
         "errors": "1",
@@ -43,7 +53,10 @@ def test_every_status_has_its_place():
         ("node_health.cpu_load", "cpu_load", "system-out"),
     ]
     failure = suite[1][0]
-    assert failure.get("message") == 'Service "a<b>&": failed\ufffd[0m' and "action: restart_app" in failure.text
+    assert (
+        failure.get("message") == 'Service "a<b>&": failed\ufffd[0m'
+        and "action: restart_app" in failure.text
+    )
 
 
 def test_warnings_can_fail():

@@ -13,7 +13,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.output import na
 from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import Check, Document
 
 #: 'label'=value[UOM];[warn];[crit];[min];[max]
-PERF = re.compile(r"'(?P<label>[^'=|]+)'=(?P<value>-?[0-9.]+)(?P<unit>s|ms|us|%|[KMGT]?B|c)?(?P<limits>(?:;[-0-9.:@~]*){0,4})(?: |$)")
+PERF = re.compile(
+    r"'(?P<label>[^'=|]+)'=(?P<value>-?[0-9.]+)(?P<unit>s|ms|us|%|[KMGT]?B|c)?(?P<limits>(?:;[-0-9.:@~]*){0,4})(?: |$)"
+)
 
 
 def _parse(text):
@@ -36,8 +38,24 @@ def test_a_sick_node():
     said, data, rest = _parse(
         nagios.render(
             _document(
-                Check("disk_usage", "warning", "Disk usage: 85% on /", "/", value=85.5, unit="%", warn=80, crit=90),
-                Check("cpu_load", "pass", "CPU load: 1 | fine\nreally", value=0.25, warn=1.5, crit="~:4"),
+                Check(
+                    "disk_usage",
+                    "warning",
+                    "Disk usage: 85% on /",
+                    "/",
+                    value=85.5,
+                    unit="%",
+                    warn=80,
+                    crit=90,
+                ),
+                Check(
+                    "cpu_load",
+                    "pass",
+                    "CPU load: 1 | fine\nreally",
+                    value=0.25,
+                    warn=1.5,
+                    crit="~:4",
+                ),
                 Check("service", "critical", "Service docker: failed", "docker", value="failed"),
                 Check("raid", "skipped", "RAID: no md array"),
                 Check("it's=odd", "pass", "x", "a|b", value=7),
@@ -51,7 +69,9 @@ def test_a_sick_node():
         "it_s_odd a_b": ("7", None, ""),
         "health_score": ("31.25", None, ";;;0;100"),
     }
-    assert rest[1] == "[PASS] CPU load: 1 / fine really" and len(rest) == 4, "skipped ones are left out"
+    assert rest[1] == "[PASS] CPU load: 1 / fine really" and len(rest) == 4, (
+        "skipped ones are left out"
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +80,10 @@ def test_a_sick_node():
         ([Check("a", "pass", "x")], "NODE OK - 1 checks passed, score 100"),
         ([], "NODE OK - nothing to check here"),
         ([Check("a", "unknown", "no answer")], "NODE WARNING - no answer, score 50"),
-        ([Check(f"c{n}", "warning", f"m{n}") for n in range(6)], "NODE WARNING - m0; m1; m2; m3; and 2 more, score 50"),
+        (
+            [Check(f"c{n}", "warning", f"m{n}") for n in range(6)],
+            "NODE WARNING - m0; m1; m2; m3; and 2 more, score 50",
+        ),
     ],
 )
 def test_first_lines(checks, words):
@@ -69,13 +92,27 @@ def test_first_lines(checks, words):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.000012, "0.000012"), (1e-12, "0"), (12345678901, "12345678901"), (1e15, "1000000000000000"), (-0.5, "-0.5"), (99.99, "99.99"), (3.0, "3")],
+    [
+        (0.000012, "0.000012"),
+        (1e-12, "0"),
+        (12345678901, "12345678901"),
+        (1e15, "1000000000000000"),
+        (-0.5, "-0.5"),
+        (99.99, "99.99"),
+        (3.0, "3"),
+    ],
 )
 def test_numbers_have_no_exponent(value, text):
-    _said, data, _rest = _parse(nagios.render(_document(Check("time_sync", "pass", "x", value=value, unit="s", warn=0.1, crit=1.0))))
+    _said, data, _rest = _parse(
+        nagios.render(
+            _document(Check("time_sync", "pass", "x", value=value, unit="s", warn=0.1, crit=1.0))
+        )
+    )
     assert data["time_sync"] == (text, "s", ";0.1;1")
 
 
 def test_no_number_no_data():
     for value in (float("nan"), float("inf"), True, "text", None):
-        assert set(_parse(nagios.render(_document(Check("a", "pass", "x", value=value))))[1]) == {"health_score"}
+        assert set(_parse(nagios.render(_document(Check("a", "pass", "x", value=value))))[1]) == {
+            "health_score"
+        }

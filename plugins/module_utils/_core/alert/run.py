@@ -1,0 +1,161 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The alert part as one call: read what happened and what was sent, decide, deliver, remember."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..errors import WriteFailed
+from ..ports import World
+from .channel import FAILED, QUEUED, SENT, SKIPPED, WOULD_SEND, Receipt
+from .execute import carry_out, carry_out_test
+from .facts import Facts, observe
+from .options import AlertOptions
+from .plan import Decision, Delivery, Plan, decide
+from .store import Store, default_directory
+
+
+class ChannelReport(NamedTuple):
+    """What became of the messages of one channel; ``events`` counts the events in them."""
+
+    name: str
+    kind: str
+    target: str
+    status: str
+    detail: str
+    events: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields by name."""
+        return self._asdict()
+
+
+class Result(NamedTuple):
+    """What became of the whole run."""
+
+    changed: bool
+    channels: tuple[ChannelReport, ...]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def undelivered(self) -> list[str]:
+        """The channels that failed or have to be tried again, as ``name: detail``."""
+        return [
+            f"{report.name}: {report.detail}"
+            for report in self.channels
+            if report.status in (FAILED, QUEUED)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``changed``, ``channels`` and ``events`` as plain data."""
+        return {
+            "changed": self.changed,
+            "channels": [report.to_dict() for report in self.channels],
+            "events": [_event_to_dict(decision) for decision in self.decisions],
+        }
+
+
+def _event_to_dict(decision: Decision) -> dict[str, Any]:
+    event = decision.event
+    return {
+        "host": event.host,
+        "check": event.check,
+        "subject": event.subject,
+        "status": event.status,
+        "severity": event.severity,
+        "message": event.message,
+        "kind": event.kind,
+        "reason": event.reason,
+        "key": event.key,
+        "incident": event.incident,
+        "decision": "send" if decision.send else "hold",
+    }
+
+
+def run(options: AlertOptions, world: World, check: bool = False) -> Result:
+    """Send what has to be sent. In check mode nothing is sent or written, and the result says what would be.
+
+    :raises OptionError: the document is no verdict. :raises Refused: the state directory is not safe.
+    :raises LockBusy: another run holds the state directory for too long.
+    """
+    facts = observe(options, world)
+    for problem in facts.problems:
+        world.warn(problem)
+    if not facts.channels:
+        world.warn(
+            "No alert channel is set up (email, webhooks, syslog, command): nothing is sent."
+        )
+    if options.test:
+        return _run_test(options, facts, world, check)
+    store = Store(options.state_dir or default_directory(world), world)
+    if check or not facts.channels:
+        return preview(decide(options, _with_memory(facts, store, repair=False)))
+    try:
+        store.prepare()
+    except WriteFailed as error:
+        # A read-only disk is a reason to send an alert, not to stay silent: the runtime file system keeps the state.
+        world.warn(str(error))
+    with store.locked():
+        plan = decide(options, _with_memory(facts, store))
+        return _reported(plan, carry_out(plan, world, store), world)
+
+
+def _run_test(options: AlertOptions, facts: Facts, world: World, check: bool) -> Result:
+    """Send one marked message through every channel; state and cooldown are neither read nor written."""
+    plan = decide(options, facts)
+    if check:
+        return preview(plan, "would send a test message")
+    return _reported(plan, carry_out_test(plan), world)
+
+
+def _with_memory(facts: Facts, store: Store, repair: bool = True) -> Facts:
+    memory = store.load(repair)
+    for channel in facts.channels:
+        channel.mark = memory.identity
+    return facts._replace(memory=memory)
+
+
+def preview(plan: Plan, detail: str = "") -> Result:
+    """Return the result of a plan that is not carried out."""
+    reports = []
+    for delivery in plan.deliveries:
+        count = sum(len(message.events) for message in delivery.messages)
+        text = detail or f"would send {len(delivery.messages)} message(s)"
+        reports.append(_report(delivery, WOULD_SEND if count else SKIPPED, text, count))
+    changed = any(report.status == WOULD_SEND for report in reports)
+    return Result(changed, tuple(reports), plan.decisions)
+
+
+def _reported(plan: Plan, receipts: dict[str, list[Receipt]], world: World) -> Result:
+    reports = tuple(
+        summarise(delivery, receipts.get(delivery.channel.name, ())) for delivery in plan.deliveries
+    )
+    changed = any(report.status == SENT for report in reports)
+    result = Result(changed, reports, plan.decisions)
+    for problem in result.undelivered:
+        world.warn(f"Alert not delivered by {problem}")
+    return result
+
+
+def summarise(delivery: Delivery, receipts: Sequence[Receipt]) -> ChannelReport:
+    """Return the worst that happened to a channel's messages, with how many of them ended how."""
+    counts = {
+        status: sum(receipt.status == status for receipt in receipts)
+        for status in (FAILED, QUEUED, SENT, SKIPPED)
+    }
+    worst = next((status for status, count in counts.items() if count), SKIPPED)
+    detail = next((receipt.detail for receipt in receipts if receipt.status == worst), "")
+    if len(receipts) > 1:
+        numbers = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        detail = f"{numbers}; {detail}"
+    return _report(delivery, worst, detail, sum(len(receipt.keys) for receipt in receipts))
+
+
+def _report(delivery: Delivery, status: str, detail: str, count: int) -> ChannelReport:
+    channel = delivery.channel
+    if not count:
+        detail = "nothing to send"
+    return ChannelReport(channel.name, channel.kind, channel.target, status, detail, count)

@@ -1,0 +1,41 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What other parts may ask about backups; nothing else of this part is theirs to import."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..errors import NotPermitted
+from . import names
+
+if TYPE_CHECKING:
+    from .catalogue import Backup
+
+
+def is_backup_file(name: str) -> bool:
+    """Say whether ``name`` is the file name of a backup's archive, checksum file or manifest."""
+    return names.is_companion(name)
+
+
+def backups_at(path: str) -> list[Backup]:
+    """Return the backups in a directory, newest first, or the one whose archive or manifest is the file ``path``.
+
+    Empty when there is none. :raises NotUsable: the directory can't be read. :raises NotPermitted: none of them is known to be
+    verified, but this user may not read some.
+    """
+    from . import catalogue
+
+    if os.path.isdir(path):
+        backups = catalogue.listing(path)
+    else:
+        archive = path[: -len(names.MANIFEST)] if path.endswith(names.MANIFEST) else path
+        backup = catalogue.inspect(*os.path.split(archive))
+        backups = [] if backup is None else [backup]
+    if not any(backup.verified for backup in backups):
+        for backup in backups:
+            if backup.unreadable:
+                raise NotPermitted(backup.unreadable, catalogue.TODO, backup.path)
+    return backups

@@ -1,0 +1,281 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run would do and why: pure functions of options and facts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ...errors import NotPermitted, NotUsable, Refused, WriteFailed
+from ...system.roots import FORBIDDEN_TREES
+from ...system.text import display_path, human_size
+from .. import catalogue, codecs, manifest, names, retention, source
+from ..catalogue import Backup
+from ..options import BackupOptions
+from ..retention import Decision
+from ..source import LINK, Tree
+from .facts import DENIED, DIRECTORY, MISSING, OTHER, CopyFacts, Facts, Place
+
+NONE_READABLE = "there is no complete backup that this user may read"
+#: Files that are not backed up and are named one by one.
+_MOST_SKIPPED = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    :param reason: why a backup is made, or why not.
+    :param current: the backup that counts afterwards: the one to be made, as it will be listed, or the present one.
+    :param estimate: expected size of a new archive in bytes, 0 when none is made.
+    :param removals: backups that no rule keeps then.
+    """
+
+    options: BackupOptions
+    facts: Facts
+    make: bool
+    reason: str
+    current: Backup
+    estimate: int
+    removals: tuple[Decision, ...]
+
+
+@dataclass(frozen=True)
+class CopyPlan:
+    """What is to be done in one place for copies."""
+
+    upload: bool
+    removals: tuple[Decision, ...]
+
+
+def check_place(options: BackupOptions, place: Place) -> None:
+    """Refuse a destination inside the source, the reverse, and system directories.
+
+    :raises Refused: it is one of these. :raises NotUsable: source or destination is no directory.
+    :raises NotPermitted: that is unknown.
+    """
+    origin, destination = options.source, options.destination
+    for path, kind in ((origin, place.source), (destination, place.destination)):
+        if kind == DENIED:
+            raise NotPermitted(
+                f"Can't look at {path}: permission denied.",
+                "Run this as root or as a user who may read it.",
+                path,
+            )
+    if place.source != DIRECTORY:
+        what = "does not exist" if place.source == MISSING else "is not a directory"
+        raise NotUsable(
+            f"The source {origin} {what}.", "Name the directory that holds the models.", origin
+        )
+    if place.dangling is not None:
+        # The link usually leads to a disk. Made below its mount point, backups would vanish once it is mounted.
+        raise NotUsable(
+            f"The destination {destination} leads to {place.dangling}, which does not exist.",
+            "Mount its disk, or make the directory.",
+            destination,
+        )
+    if place.destination == OTHER:
+        raise NotUsable(
+            f"The destination {destination} is not a directory.", "Name a directory.", destination
+        )
+    real = place.real_destination
+    if real == "/" or any(real == tree or real.startswith(tree + "/") for tree in FORBIDDEN_TREES):
+        raise Refused(
+            f"The destination {destination} is a system directory.",
+            "Name a separate directory for backups.",
+            destination,
+        )
+    if place.destination_in_source:
+        raise Refused(
+            f"The destination {destination} lies inside the source {origin}, so backups would contain "
+            "backups.",
+            "Name a directory elsewhere.",
+            destination,
+        )
+    if place.source_in_destination:
+        raise Refused(
+            f"The source {origin} lies inside the destination {destination}.",
+            "Name a directory elsewhere.",
+            destination,
+        )
+
+
+def decide(options: BackupOptions, facts: Facts) -> Plan:
+    """Say whether a backup is needed and which ones are to be removed afterwards. :raises WriteFailed: it would not fit."""
+    own = catalogue.of_source(facts.backups, options.source)
+    newest = catalogue.newest(own, facts.now)
+    reason = why_needed(options, facts, newest)
+    if reason is None and newest is not None:
+        return Plan(
+            options,
+            facts,
+            False,
+            f"nothing has changed since {newest.name}",
+            newest,
+            0,
+            _removals(options, own, newest, facts.now),
+        )
+    expected_size = estimate(options, facts, newest)
+    if expected_size > facts.free:
+        raise WriteFailed(
+            f"Not enough space in {options.destination}: the backup needs about "
+            f"{human_size(expected_size)}, {human_size(facts.free)} are free.",
+            "Free some space, or name another destination.",
+            options.destination,
+        )
+    coming = _coming(options, facts)
+    return Plan(
+        options,
+        facts,
+        True,
+        reason or "",
+        coming,
+        expected_size,
+        _removals(options, [*own, coming], coming, facts.now),
+    )
+
+
+def decide_copies(
+    options: BackupOptions, facts: CopyFacts, current: Backup, now: float
+) -> CopyPlan:
+    """Say whether the current backup is to be copied, and which copies are to be removed then.
+
+    Copies are removed only where they were listed. The current backup's copy always stays.
+    """
+    upload = facts.present is None
+    if facts.backups is None:
+        return CopyPlan(upload, ())
+    own = catalogue.of_source(facts.backups, options.source)
+    others = [backup for backup in own if backup.name != current.name]
+    return CopyPlan(upload, _removals(options, [*others, current], current, now))
+
+
+def rules(options: BackupOptions) -> retention.Rules:
+    """Return the retention options as rules."""
+    return retention.Rules(
+        days=options.retention_days,
+        last=options.keep_last,
+        daily=options.keep_daily,
+        weekly=options.keep_weekly,
+        monthly=options.keep_monthly,
+        yearly=options.keep_yearly,
+    )
+
+
+def _removals(
+    options: BackupOptions, backups: Sequence[Backup], current: Backup, now: float
+) -> tuple[Decision, ...]:
+    """Return what no rule keeps. The run's own backup is never removed, whatever the clock says."""
+    return tuple(
+        decision
+        for decision in retention.decide(backups, rules(options), now)
+        if not decision.keep and decision.backup.name != current.name
+    )
+
+
+def why_needed(options: BackupOptions, facts: Facts, newest: Backup | None) -> str | None:
+    """Return why a new backup is to be made, None when the newest one will do."""
+    if options.force:
+        return "forced"
+    if newest is None or newest.manifest is None:
+        unreadable = any(backup.unreadable for backup in facts.backups)
+        return NONE_READABLE if unreadable else "there is no complete backup"
+    if options.verify and not newest.verified:
+        return "the newest backup was never verified"
+    if newest.manifest["fingerprint"] != facts.fingerprint:
+        return "the source has changed"
+    return None
+
+
+def estimate(options: BackupOptions, facts: Facts, newest: Backup | None) -> int:
+    """Return the expected size of the archive in bytes.
+
+    By the ratio of the newest backup with the same compression; without one as if nothing could be compressed.
+    """
+    overhead = 2048 * len(facts.tree.entries) + 65536
+    if options.compression == "none":
+        return facts.tree.size + overhead
+    if (
+        newest is not None
+        and newest.manifest is not None
+        and newest.manifest["compression"] == options.compression
+    ):
+        before = newest.manifest["totals"]["bytes"]
+        if before:
+            return int(facts.tree.size * min(1.0, 1.1 * newest.size / before)) + overhead
+    return facts.tree.allocated + overhead
+
+
+def _coming(options: BackupOptions, facts: Facts) -> Backup:
+    """Return the backup to be made as it will be listed, for the rules."""
+    suffix = codecs.CODECS[options.compression].suffix
+    name, created = free_name(facts.names, creation_time(facts), suffix)
+    return Backup(
+        name,
+        os.path.join(options.destination, name),
+        created,
+        0,
+        manifest=manifest.expected(name, created, options),
+    )
+
+
+def creation_time(facts: Facts) -> float:
+    """Return the time of a new backup, so that the order holds: now, or after the newest one when the clock was set back a little."""
+    later = [
+        int(backup.created) + 1.0
+        for backup in facts.backups
+        if backup.complete and facts.now < backup.created <= facts.now + catalogue.DAY
+    ]
+    return max([facts.now, *later])
+
+
+def free_name(present: Iterable[str], now: float, suffix: str) -> tuple[str, float]:
+    """Return a name that none of ``present`` has and its time: when this second is taken, the next free one."""
+    present = tuple(present)
+    created = float(int(now))
+    while any(name.startswith(names.stem(created) + ".") for name in present):
+        created += 1
+    return names.stem(created) + suffix, created
+
+
+def notes(options: BackupOptions, tree: Tree, backups: Sequence[Backup], now: float) -> list[str]:
+    """Return what is worth knowing about the source and the other backups in the destination."""
+    lines = [f"not backed up: {skipped}" for skipped in tree.skipped[:_MOST_SKIPPED]]
+    if len(tree.skipped) > _MOST_SKIPPED:
+        more = len(tree.skipped) - _MOST_SKIPPED
+        lines.append(f"not backed up: {more} more sockets, pipes and devices")
+    lines += _link_notes(tree, os.path.normpath(options.source))
+    ahead = [backup for backup in backups if not catalogue.credible(backup, now)]
+    if ahead:
+        lines.append(
+            f"{len(ahead)} backups are dated in the future ({ahead[0].name}): a clock was wrong; "
+            "they stay until then, never taken for the newest"
+        )
+    unreadable = [backup for backup in backups if backup.unreadable]
+    if unreadable:
+        lines.append(
+            f"{len(unreadable)} backups can't be read by this user ({unreadable[0].name}); they stay"
+        )
+    others = catalogue.sources(backups) - {options.source}
+    if others:
+        listed = ", ".join(sorted(display_path(other) for other in others))
+        lines.append(f"the directory holds backups of {listed} too; this run leaves them alone")
+    return lines
+
+
+def _link_notes(tree: Tree, origin: str) -> list[str]:
+    links = {entry.path: entry.target for entry in tree.entries if entry.type == LINK}
+    outside = [
+        f"{display_path(path)} -> {display_path(target)}"
+        for path, target in links.items()
+        if source.points_outside(path, target, origin, links)
+    ]
+    if not outside:
+        return []
+    return [
+        f"{len(outside)} links point out of the source ({outside[0]}): what they point to is not in "
+        "the backup, and restoring them needs allow_outside_links"
+    ]

@@ -1,0 +1,106 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Single requests to a bucket: what they ask for, and errors that name the object."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from ...errors import OptionError, StoreError
+from ..options import S3Connection
+from .connection import TODO, asking, base64_text, connect, http_status
+
+
+class Bucket:
+    """A bucket and the prefix in it below which our objects are.
+
+    :raises MissingLibrary: boto3 is not installed or too old. :raises StoreError: a setting can't be used.
+    """
+
+    def __init__(self, options: S3Connection) -> None:
+        if not options.bucket:
+            raise OptionError("Option s3.bucket is missing.", "Name the bucket.", "s3.bucket")
+        self.bucket = options.bucket
+        # Some servers refuse empty parts between slashes, and nobody means them.
+        prefix = "/".join(part for part in options.prefix.split("/") if part)
+        self.prefix = prefix + "/" if prefix else ""
+        self.client = connect(options, self.url(""))
+
+    def key(self, name: str) -> str:
+        """Return the object name of a file."""
+        return self.prefix + name
+
+    def url(self, name: str) -> str:
+        """Return ``s3://bucket/prefix/name``."""
+        return f"s3://{self.bucket}/{self.prefix}{name}"
+
+    def require(self) -> None:
+        """:raises StoreError: the bucket does not exist, which a request for an object does not tell, or is unreachable."""
+        from botocore.exceptions import ClientError
+
+        with asking("Looking at", self.url("")):
+            try:
+                self.client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if http_status(error) == 404:
+                    raise StoreError(
+                        f"Looking at {self.url('')} failed: there is no such bucket.",
+                        TODO["NoSuchBucket"],
+                        self.url(""),
+                    ) from error
+                # A key that may write may still not be allowed to look at the bucket.
+                if http_status(error) != 403:
+                    raise
+
+    def sizes(self) -> dict[str, int]:
+        """Return the names directly under the prefix with their sizes in bytes."""
+        sizes: dict[str, int] = {}
+        with asking("Listing", self.url("")):
+            for page in self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.prefix, Delimiter="/"
+            ):
+                for item in page.get("Contents", ()):
+                    sizes[item["Key"][len(self.prefix) :]] = int(item["Size"])
+        return sizes
+
+    def head(self, name: str) -> dict[str, Any] | None:
+        """Return what the server says about an object, None when there is none."""
+        from botocore.exceptions import ClientError
+
+        with asking("Looking at", self.url(name)):
+            try:
+                answer: dict[str, Any] = self.client.head_object(
+                    Bucket=self.bucket, Key=self.key(name), ChecksumMode="ENABLED"
+                )
+            except ClientError as error:
+                # A missing bucket and a missing object look the same here: the error has no body.
+                if http_status(error) == 404:
+                    return None
+                raise
+        return answer
+
+    def get(self, name: str) -> bytes:
+        """Return the content of a small object."""
+        with asking("Reading", self.url(name)):
+            answer = self.client.get_object(Bucket=self.bucket, Key=self.key(name))
+            data: bytes = answer["Body"].read()
+        return data
+
+    def put(self, name: str, data: bytes, metadata: dict[str, str]) -> None:
+        """Write a small object."""
+        with asking("Writing", self.url(name)):
+            self.client.put_object(
+                Bucket=self.bucket,
+                Key=self.key(name),
+                Body=data,
+                Metadata=metadata,
+                ChecksumSHA256=base64_text(hashlib.sha256(data).digest()),
+                ChecksumAlgorithm="SHA256",  # buckets with object lock may ask for it by name
+            )
+
+    def delete(self, name: str) -> None:
+        """Remove an object; none is fine too."""
+        with asking("Removing", self.url(name)):
+            self.client.delete_object(Bucket=self.bucket, Key=self.key(name))

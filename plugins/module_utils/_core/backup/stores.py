@@ -1,0 +1,155 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where backups and their copies are kept: one protocol for all places.
+
+A further kind of object storage is one entry in ``COPY_STORES`` plus the module that implements CopyStore.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import BinaryIO, NamedTuple, Protocol, TypedDict
+
+from ..ports import Tell
+from ..registry import Registry
+from . import catalogue, reading, verify
+from .catalogue import Backup
+from .options import S3Connection
+
+
+class StoredCopy(TypedDict):
+    """A copy in a store, as modules return it. ``verified`` is ``checksum`` or ``size_only``."""
+
+    url: str
+    size: int
+    sha256: str | None
+    verified: str
+    storage_class: str
+    uploaded: bool
+
+
+class Store(Protocol):
+    """A place from which backups are read."""
+
+    def listing(self) -> list[Backup]:
+        """Return the backups there, newest first. :raises FleetError: the place can't be read."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def open(self, backup: Backup) -> BinaryIO:
+        """Return the archive as a stream. :raises FleetError: it can't be read."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def url(self, name: str) -> str:
+        """Return the path or URL of an archive, of the place itself for ``""``."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def local_path(self, backup: Backup) -> str | None:
+        """Return where the archive lies on this machine, None when it is elsewhere."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+
+class CopyStore(Store, Protocol):
+    """A place to which local backups are copied."""
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the retention rules apply to the copies too."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def look(self) -> None:
+        """Make sure that the place exists. :raises StoreError: it does not, or there is no connection to it."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def present(self, backup: Backup) -> StoredCopy | None:
+        """Return the complete copy of this very backup. :raises StoreError: another backup has its name."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def upload(self, backup: Backup, tell: Tell) -> StoredCopy:
+        """Copy a local backup. :raises StoreError: it failed, and nothing there looks like a copy."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def remove(self, name: str) -> None:
+        """Remove a copy. :raises StoreError: the place refused."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+
+class LocalStore:
+    """A directory on this machine."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def listing(self) -> list[Backup]:
+        return catalogue.listing(self._path)
+
+    def open(self, backup: Backup) -> BinaryIO:
+        return reading.open_archive(backup.path)
+
+    def url(self, name: str) -> str:
+        return os.path.join(self._path, name) if name else self._path
+
+    def local_path(self, backup: Backup) -> str | None:
+        return backup.path
+
+
+class ArchiveStore(LocalStore):
+    """A single archive on this machine, whatever its name."""
+
+    def listing(self) -> list[Backup]:
+        return [verify.at(self._path)]
+
+
+class CopyOptions(Protocol):
+    """Options that may name places for copies."""
+
+    @property
+    def s3(self) -> S3Connection | None:
+        """Object storage that speaks S3."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+
+class CopyStoreKind(NamedTuple):
+    """A kind of place for copies.
+
+    :param connect: makes the store, None when the options do not ask for it. :raises MissingLibrary: :raises StoreError:
+    """
+
+    name: str
+    connect: Callable[[CopyOptions], CopyStore | None]
+
+
+def _connect_s3(options: CopyOptions) -> CopyStore | None:
+    if options.s3 is None:
+        return None
+    from .s3.store import S3Store
+
+    return S3Store(options.s3)
+
+
+COPY_STORES: Registry[CopyStoreKind] = Registry(
+    "copy store", (CopyStoreKind("s3", _connect_s3),), required=("connect",)
+)
+
+
+def copy_stores(options: CopyOptions) -> tuple[CopyStore, ...]:
+    """Return the places that the options name for copies.
+
+    :raises MissingLibrary: a library is missing. :raises StoreError: a setting can't be used.
+    """
+    stores = [kind.connect(options) for kind in COPY_STORES]
+    return tuple(store for store in stores if store is not None)
+
+
+def to_read(options: CopyOptions, path: str) -> Store:
+    """Return the place to read backups from: the copies where the options name any, else a directory or an archive.
+
+    Raises like ``copy_stores``.
+    """
+    copies = copy_stores(options)
+    if copies:
+        return copies[0]
+    if os.path.isdir(path) or not os.path.lexists(path):
+        return LocalStore(path)
+    return ArchiveStore(path)

@@ -1,0 +1,456 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carry a plan out: move each unit into the root's quarantine, decide again on fresh facts, then remove it there.
+
+Directories are removed in the quarantine's second compartment, since their removal takes many steps; a file takes one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..errors import FleetError
+from ..ports import Progress, Tell, World
+from ..system import mounts
+from ..system.removal import Changed, Identity, remove
+from .facts import Facts, LeftoverFacts, TargetFacts, in_use
+from .inuse import InUse
+from .options import CleanupOptions
+from .plan import PUT_BACK, Kept, NamedRemoval, Plan, Recovery, Removal, UnitRemoval, why_put_back
+from .quarantine import Aside, Quarantine
+from .root import Root
+from .scan import Look, Survey, survey, survey_again
+from .targets import Target
+from .tools import TOOLS
+
+#: Units, and files in them, that are moved before the process table is read again. Those that must stay are back before
+#: the first of the others is removed, that is, after one look at so many files.
+BATCH = BATCH_FILES = 50_000
+#: Removed units between two reports of progress.
+_STEP = 50
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Failure(NamedTuple):
+    """A unit that could not be removed, and why; ``path`` is where what remains of it is."""
+
+    target: str
+    path: str
+    error: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the entry of the result."""
+        return {"target": self.target, "path": self.path, "error": self.error}
+
+
+@dataclass
+class Done:
+    """What was done. ``freed`` is in bytes, by target name."""
+
+    removed: list[Removal] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    freed: dict[str, int] = field(default_factory=dict)
+    filesystems: list[dict[str, Any]] = field(default_factory=list)
+    links: dict[Identity, int] = field(default_factory=dict)
+
+    def gone(self, removal: Removal) -> None:
+        """Count what was removed; a file with several links when its last one was."""
+        unit = removal.survey
+        size = removal.size if unit is None else unit.size
+        if unit is not None and unit.linked is not None:
+            for key, (count, seen, allocated) in unit.linked.items():
+                self.links[key] = self.links.get(key, 0) + seen
+                if self.links[key] >= count:
+                    size += allocated
+        target = removal.target
+        self.freed[target] = self.freed.get(target, 0) + size
+        self.removed.append(removal)
+
+    def keep(self, removal: Removal, reason: str) -> None:
+        """Note that something stays after all."""
+        self.kept.append(Kept(removal.target, removal.path, reason))
+
+    def fail(self, target: str, path: str, error: object) -> None:
+        """Note what could not be done."""
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            text = error.strerror
+        self.failures.append(Failure(target, path, text))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What removing the units of one root needs. ``busy`` reads the process table again (None: what is in use is not asked)."""
+
+    root: Root
+    target: Target
+    now: float
+    busy: Callable[[], InUse | None]
+
+    def decide(self, planned: Survey, unit: Survey, protected: dict[str, str]) -> str:
+        """Return why a unit that was looked at again must stay, empty when it does not."""
+        reason = protected.get(planned.name, "")
+        return why_put_back(planned, unit, self.target, reason, self.now)
+
+
+def predict(plan: Plan, done: Done) -> None:
+    """Fill in what carry_out() would do, as far as is known before."""
+    for recovery in plan.recoveries:
+        directory = recovery.facts.quarantine.root.path
+        for target, name in recovery.back:
+            done.kept.append(Kept(target, f"{directory}/{name}", PUT_BACK))
+    for removal in plan.remove:
+        done.gone(removal)
+
+
+def carry_out(
+    options: CleanupOptions, world: World, facts: Facts, plan: Plan, done: Done, tell: Tell
+) -> None:
+    """Do what the plan says. What can't be removed is recorded, and the rest goes on."""
+    before = _space(facts)
+    for recovery in plan.recoveries:
+        _recover(recovery, done)
+    for place in facts.targets:
+        target, units = place.target, plan.units.get(place.target.name, [])
+        root = facts.roots.get(target.name)
+        if root is None or not units:
+            continue
+        try:
+            _clean(_work(options, world, root, place, facts.now), units, done, tell)
+        except (FleetError, OSError) as error:
+            done.fail(target.name, place.path, error)
+    for tool in facts.tools:
+        chosen = plan.tools.get(tool.name)
+        if not chosen:
+            continue
+        tell(Progress("remove", 0, len(chosen), "files", tool.name))
+        problems = TOOLS[tool.name].clean(world, tool, [item for item, dummy in chosen])
+        for item, removal in chosen:
+            if item.path in problems:
+                done.fail(tool.name, item.path, problems[item.path])
+            else:
+                done.gone(removal)
+    done.filesystems = _compare(before, _space(facts))
+
+
+def _work(
+    options: CleanupOptions, world: World, root: Root, place: TargetFacts, now: float
+) -> Work:
+    return Work(root, place.target, now, lambda: in_use(options, world, [root]))
+
+
+def _space(facts: Facts) -> dict[int, tuple[str, int]]:
+    """Return the bytes available to users by file system: st_dev to (a path on it, bytes)."""
+    space: dict[int, tuple[str, int]] = {}
+    for root in facts.roots.values():
+        space.setdefault(root.device, (root.path, mounts.available(root.fd)))
+    return space
+
+
+def _compare(
+    before: dict[int, tuple[str, int]], after: dict[int, tuple[str, int]]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": path,
+            "available_before": size,
+            "available_after": after[device][1],
+            "difference": after[device][1] - size,
+        }
+        for device, (path, size) in before.items()
+    ]
+
+
+# --- the units of one target ----------------------------------------------------------------------------------------------
+
+
+def _clean(work: Work, units: Sequence[UnitRemoval], done: Done, tell: Tell) -> None:
+    root = work.root
+    units = list(units)
+    try:
+        quarantine = Quarantine.make(root)
+    except OSError as error:
+        if error.errno in _FULL:
+            # No room for a directory: files need none, since unlinking one is atomic. Afterwards there is room.
+            units = _unlink_files(work, units, done)
+            if not units:
+                return
+        try:
+            quarantine = _make_room(work, units, done)
+        except OSError as second:
+            why = f"no quarantine directory could be made in {root.path}: {second.strerror}"
+            for removal in units:
+                done.fail(removal.target, removal.path, why)
+            return
+    try:
+        finished = 0
+        for batch in _batches(units):
+            _Batch(quarantine, work, done, tell, len(units), finished).run(batch)
+            finished += len(batch)
+        tell(Progress("remove", finished, len(units), "files", work.target.name))
+    finally:
+        quarantine.close()
+
+
+def _batches(units: Sequence[UnitRemoval]) -> Iterator[list[UnitRemoval]]:
+    batch: list[UnitRemoval] = []
+    files = 0
+    for removal in units:
+        batch.append(removal)
+        files += removal.survey.files
+        if len(batch) >= BATCH or files >= BATCH_FILES:
+            yield batch
+            batch, files = [], 0
+    if batch:
+        yield batch
+
+
+def _unlink_files(work: Work, units: Sequence[UnitRemoval], done: Done) -> list[UnitRemoval]:
+    """Remove files where they are; return the units that remain."""
+    root = work.root
+    busy = work.busy()
+    protected = root.protected(busy)
+    look = root.look(work.target, busy, work.now)
+    remaining = []
+    for removal in units:
+        planned = removal.survey
+        if planned.kind == "dir":
+            remaining.append(removal)
+            continue
+        try:
+            unit = survey(root.fd, planned.name, look)
+            if work.decide(planned, unit, protected):
+                remaining.append(removal)  # decided again, with all the reasons, in quarantine
+                continue
+            os.unlink(planned.name, dir_fd=root.fd)
+        except (OSError, Changed) as error:
+            done.fail(removal.target, removal.path, error)
+        else:
+            done.gone(_updated(removal, unit))
+    return remaining
+
+
+def _make_room(work: Work, units: list[UnitRemoval], done: Done) -> Quarantine:
+    """Make a quarantine directory, if need be by removing directories where they are, the smallest first.
+
+    :raises OSError: there is no room even so.
+    """
+    while True:
+        try:
+            return Quarantine.make(work.root)
+        except OSError as error:
+            directories = [removal for removal in units if removal.kind == "dir"]
+            if error.errno not in _FULL or not directories:
+                raise
+            smallest = min(directories, key=lambda removal: (removal.survey.files, removal.path))
+            units.remove(smallest)
+            try:
+                _remove_aside(work, smallest, done)
+            except (OSError, Changed) as why:
+                done.fail(smallest.target, smallest.path, why)
+
+
+def _remove_aside(work: Work, removal: UnitRemoval, done: Done) -> None:
+    root, planned = work.root, removal.survey
+    protected = root.protected(None)
+    if planned.name in protected:
+        done.keep(removal, protected[planned.name])
+        return
+    aside = Aside(root, Aside.name_for(planned.name), planned.name)
+    os.rename(planned.name, aside.name, src_dir_fd=root.fd, dst_dir_fd=root.fd)
+    try:
+        busy = work.busy()
+        protected = root.protected(busy)
+        if aside.name in protected:
+            protected.setdefault(planned.name, protected[aside.name])
+        unit = None
+        reason = protected.get(planned.name, "")
+        if not reason:
+            look = root.look(work.target, busy, work.now, moved=True)
+            unit = survey(root.fd, aside.name, look)
+            reason = work.decide(planned, unit, protected)
+            if not reason:
+                aside.begin(unit.identity)
+    except BaseException as error:
+        _return(aside, planned.name, removal, f"the cleanup was stopped: {error}", done)
+        if isinstance(error, (OSError, Changed)):
+            return
+        raise
+    if reason or unit is None:
+        _return(aside, planned.name, removal, reason, done)
+        return
+    _finish(aside, aside.name, _updated(removal, unit), done)
+
+
+def _updated(removal: UnitRemoval, unit: Survey) -> Removal:
+    """Return a removal as it was planned, with what the unit held when it was looked at last."""
+    if unit is removal.survey:
+        return removal
+    return NamedRemoval(
+        removal.target, removal.path, removal.kind, removal.size, removal.age, removal.reason, unit
+    )
+
+
+class _Batch:
+    """Units that are moved, decided about again, and removed together. ``before`` of ``total`` units were finished before."""
+
+    def __init__(
+        self, quarantine: Quarantine, work: Work, done: Done, tell: Tell, total: int, before: int
+    ) -> None:
+        self.quarantine, self.work, self.done = quarantine, work, done
+        self.tell, self.total, self.before = tell, total, before
+
+    def run(self, units: Sequence[UnitRemoval]) -> None:
+        """Remove the units."""
+        waiting = self._move(units)
+        waiting.reverse()
+        approved: list[tuple[UnitRemoval, Survey]] = []
+        root, quarantine, work = self.work.root, self.quarantine, self.work
+        try:
+            # Whoever opened a unit before it was moved is seen now; nobody can open it by its name any more.
+            busy = work.busy()
+            protected = root.protected(busy, quarantine.place("new"), quarantine.new)
+            look = root.look(work.target, busy, work.now, moved=True)
+            while waiting:
+                unit = self._approve(waiting[-1], look, protected)
+                removal = waiting.pop()
+                if unit is not None:
+                    approved.append((removal, unit))
+            approved.reverse()
+            while approved:
+                if len(approved) % _STEP == 0:
+                    finished = self.before + len(units) - len(approved)
+                    self.tell(Progress("remove", finished, self.total, "files", work.target.name))
+                self._destroy(*approved.pop())
+        except BaseException as error:
+            reason = f"the cleanup was stopped: {error}"
+            for removal in [*waiting, *(removal for removal, dummy in approved)]:
+                _return(quarantine, removal.survey.name, removal, reason, self.done)
+            raise
+
+    def _move(self, units: Sequence[UnitRemoval]) -> list[UnitRemoval]:
+        """Move units to quarantine; return those that were moved."""
+        root, done = self.work.root, self.done
+        protected = root.protected(None)
+        source, destination, rename = root.fd, self.quarantine.new, os.rename
+        moved = []
+        for removal in units:
+            name = removal.survey.name
+            if name in protected:
+                done.keep(removal, protected[name])
+                continue
+            try:
+                rename(name, name, src_dir_fd=source, dst_dir_fd=destination)
+            except FileNotFoundError:
+                continue  # somebody else removed it
+            except OSError as error:
+                problem: object = error
+                if error.errno == errno.EXDEV and root.overlay:
+                    problem = (
+                        "it is in a lower layer of an overlay, where no directory can be renamed"
+                    )
+                done.fail(removal.target, removal.path, problem)
+                continue
+            moved.append(removal)
+        return moved
+
+    def _approve(
+        self, removal: UnitRemoval, look: Look, protected: dict[str, str]
+    ) -> Survey | None:
+        """Look again at a unit that was moved. Return what it is now, or put it back where it must stay and return None."""
+        planned = removal.survey
+        reason = protected.get(planned.name, "")
+        unit = None
+        if (
+            not reason
+        ):  # otherwise it is not even looked at: it may hold a mount that does not answer
+            try:
+                unit = survey_again(self.quarantine.new, planned, look)
+                reason = self.work.decide(planned, unit, protected)
+            except FileNotFoundError:
+                why = "it vanished from the quarantine directory"
+                self.done.fail(removal.target, removal.path, why)
+                return None
+            except Changed as error:
+                reason = str(error)
+            except OSError as error:
+                reason = f"it can't be read: {error.strerror}"
+        if reason:
+            _return(self.quarantine, planned.name, removal, reason, self.done)
+            return None
+        return unit
+
+    def _destroy(self, removal: UnitRemoval, unit: Survey) -> None:
+        updated = _updated(removal, unit)
+        if unit.kind == "dir":
+            _remove_directory(self.quarantine, unit.name, updated, self.done)
+            return
+        try:
+            os.unlink(unit.name, dir_fd=self.quarantine.new)
+        except OSError as error:
+            path = self.quarantine.place("new", unit.name)
+            self.done.fail(removal.target, path, error)
+        else:
+            self.done.gone(updated)
+
+
+def _remove_directory(quarantine: Quarantine, name: str, removal: Removal, done: Done) -> None:
+    """Remove a unit that is in ``new``."""
+    try:
+        os.rename(name, name, src_dir_fd=quarantine.new, dst_dir_fd=quarantine.doomed)
+    except OSError as error:
+        done.fail(removal.target, removal.path, error)
+        return
+    _finish(quarantine, name, removal, done)
+
+
+def _finish(quarantine: Quarantine, name: str, removal: Removal, done: Done) -> None:
+    """Remove a unit that is in ``doomed``."""
+    root = quarantine.root
+    problems = remove(quarantine.doomed, name, root.device, root.mount)
+    if problems:
+        done.fail(removal.target, quarantine.place("doomed", name), "; ".join(problems))
+    else:
+        done.gone(removal)
+
+
+def _return(quarantine: Quarantine, name: str, removal: Removal, reason: str, done: Done) -> None:
+    try:
+        quarantine.put_back(name)
+    except OSError as error:
+        done.fail(
+            removal.target,
+            quarantine.place("new", name),
+            f"{reason}; and it could not be put back: {error.strerror}",
+        )
+    else:
+        done.keep(removal, reason)
+
+
+# --- what a stopped run left ----------------------------------------------------------------------------------------------
+
+
+def _recover(recovery: Recovery, done: Done) -> None:
+    """Finish what a stopped run began."""
+    leftover: LeftoverFacts = recovery.facts
+    quarantine = leftover.quarantine
+    if recovery.due:
+        try:
+            quarantine.complete()
+        except OSError as error:
+            done.fail(recovery.due[0].target, quarantine.path, error)
+            return
+    directory = quarantine.root.path.rstrip("/")
+    for target, name in recovery.back:
+        removal = NamedRemoval(target, f"{directory}/{name}", "", 0, None, "")
+        _return(quarantine, name, removal, PUT_BACK, done)
+    for removal in recovery.begun:
+        _finish(quarantine, os.path.basename(removal.path), removal, done)
+    for removal in recovery.due:
+        _remove_directory(quarantine, os.path.basename(removal.path), removal, done)

@@ -1,0 +1,278 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a cleanup decides from. Reads only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..backup.api import backups_at
+from ..errors import NotUsable
+from ..ports import Progress, Tell, World
+from ..system.removal import Changed
+from . import inuse, tools
+from .guards import MOUNT, own_paths
+from .inuse import InUse
+from .options import CleanupOptions, RequireBackupOptions, homes, refuse_root
+from .quarantine import Aside, Quarantine
+from .root import Root, open_target
+from .scan import STAMPS, Look, Survey, survey
+from .targets import Target
+from .tools import ToolFacts
+
+#: Units between two reports of progress.
+_STEP = 100
+
+
+@dataclass
+class TargetFacts:
+    """What was observed of a target.
+
+    ``state`` is ``ok``, ``missing`` (no such directory) or ``failed`` with a ``note``. ``protected`` maps names of units to why they stay
+    whatever their age; ``unread`` those that could not be looked at to why.
+    """
+
+    target: Target
+    path: str = ""
+    state: str = "ok"
+    note: str = ""
+    units: list[Survey] = field(default_factory=list)
+    protected: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+
+
+class MovedUnit(NamedTuple):
+    """A unit that a stopped run had only moved: its name, where it is now, the target that matches it, and what it is (None: unknown)."""
+
+    name: str
+    path: str
+    target: Target | None
+    survey: Survey | None = None
+    protected: bool = False
+
+
+@dataclass
+class LeftoverFacts:
+    """What a stopped run left in a quarantine directory: units whose removal had begun (path, what is left), and units only moved.
+
+    ``first`` is the first target of the root.
+    """
+
+    quarantine: Quarantine
+    first: Target
+    begun: list[tuple[str, Survey | None]] = field(default_factory=list)
+    moved: list[MovedUnit] = field(default_factory=list)
+
+
+class BackupFacts(NamedTuple):
+    """One backup, as far as the interlock asks: its archive's name, when it was made (seconds since the epoch), and what is wrong."""
+
+    name: str
+    created: float
+    verified: bool
+    problems: tuple[str, ...] = ()
+
+
+@dataclass
+class Facts:
+    """What was observed. ``roots`` are by target name and open until close()."""
+
+    now: float
+    targets: list[TargetFacts] = field(default_factory=list)
+    tools: list[ToolFacts] = field(default_factory=list)
+    roots: dict[str, Root] = field(default_factory=dict)
+    leftovers: list[LeftoverFacts] = field(default_factory=list)
+    busy: InUse | None = None
+
+    def close(self, tidy: bool) -> None:
+        """Close every descriptor; ``tidy``: remove quarantine directories that are empty."""
+        for leftover in self.leftovers:
+            leftover.quarantine.close(tidy)
+        for root in self.roots.values():
+            root.close()
+
+
+def backups(required: RequireBackupOptions) -> list[BackupFacts]:
+    """Return the backups that the interlock asks for, newest first."""
+    return [
+        BackupFacts(backup.name, backup.created, backup.verified, tuple(backup.problems))
+        for backup in backups_at(required.path)
+    ]
+
+
+def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> None:
+    """Fill in the facts. The roots stay open."""
+    for target in options.directories:
+        facts.targets.append(_open(target, facts))
+    roots = facts.roots
+    facts.busy = in_use(options, world, roots.values())
+    own = _own_paths(options, roots.values())
+    places: dict[tuple[int, int], list[TargetFacts]] = {}
+    for place in facts.targets:
+        root = roots.get(place.target.name)
+        if root is None:
+            continue
+        root.own = own
+        try:
+            names = root.list()
+            place.protected = root.protected(facts.busy)
+            _survey(place, root, names, facts, tell)
+        except OSError as error:
+            place.state, place.note = "failed", f"{place.path} can't be read: {error.strerror}"
+            place.units, place.unread = [], {}
+            continue
+        places.setdefault((root.device, os.fstat(root.fd).st_ino), []).append(place)
+    for same in places.values():
+        root = roots[same[0].target.name]
+        facts.leftovers.extend(
+            leftovers(root, [place.target for place in same], facts.busy, facts.now)
+        )
+    facts.tools = [tools.observe(name, world) for name in options.tools]
+
+
+def _open(target: Target, facts: Facts) -> TargetFacts:
+    place = TargetFacts(target)
+    try:
+        root = open_target(target)
+    except FileNotFoundError:
+        place.state, place.note = "missing", "there is no such directory here"
+        return place
+    except NotUsable as error:
+        place.state, place.note = "failed", str(error)
+        return place
+    facts.roots[target.name] = root
+    place.path = root.path
+    refuse_root(root.path, target.shared_ok)  # once more, where the links lead now
+    return place
+
+
+def in_use(options: CleanupOptions, world: World, roots: Iterable[Root]) -> InUse | None:
+    """Return what is in use on the roots' devices, None when that is not asked. :raises NotUsable: it can't be found out."""
+    roots = list(roots)
+    if options.in_use == "ignore" or not roots:
+        return None
+    # In an overlay st_dev differs by layer, so that no list of devices is complete.
+    devices = None if any(root.overlay for root in roots) else {root.device for root in roots}
+    return inuse.observe(world.path("/proc"), devices, [root.path for root in roots])
+
+
+def _own_paths(options: CleanupOptions, roots: Iterable[Root]) -> dict[str, str]:
+    # Not asked of locks.lock_folder(), which makes the directory: a check touches nothing.
+    locks = [f"/tmp/mlops-fleet-{os.geteuid()}"]
+    configured = os.environ.get("MLOPS_FLEET_LOCK_DIR")
+    if configured:
+        locks.append(configured)
+    required = options.require_backup
+    return own_paths(
+        homes(),
+        [root.path for root in roots],
+        [os.path.realpath(directory) for directory in locks],
+        os.path.realpath(options.report_path) if options.report_path else None,
+        os.path.realpath(required.path) if required is not None else None,
+    )
+
+
+def _survey(place: TargetFacts, root: Root, names: list[str], facts: Facts, tell: Tell) -> None:
+    target, busy = place.target, facts.busy
+    look = root.look(target, busy, facts.now)
+    here = os.fstat(root.fd)
+    uid = os.geteuid()
+    # In a sticky directory only root and the owners of the directory and of the entry may remove the entry.
+    foreign = bool(here.st_mode & stat.S_ISVTX) and uid not in (0, here.st_uid)
+    ask_locks = busy is not None and not root.knows_locks(busy)
+    matching = sorted(name for name in names if target.matches(name))
+    for number, name in enumerate(matching):
+        if number % _STEP == 0:
+            tell(Progress("scan", number, len(matching), "files", target.name))
+        if place.protected.get(name) == MOUNT:
+            # Not even looked at: a dead network mount would not answer.
+            place.unread[name] = MOUNT
+            continue
+        try:
+            unit = survey(root.fd, name, look)
+        except FileNotFoundError:
+            continue
+        except Changed as error:
+            place.unread[name] = f"it could not be looked at: {error}"
+            continue
+        except OSError as error:
+            place.unread[name] = f"it could not be looked at: {error.strerror}"
+            continue
+        if not target.fits(unit.kind):
+            continue
+        if foreign and unit.uid != uid:
+            unit.veto, unit.stopped = "it belongs to another user", False
+        if ask_locks and unit.veto is None and not unit.stopped and _locked(root, unit):
+            unit.keep("in use: it is locked")
+        place.units.append(unit)
+
+
+def _locked(root: Root, unit: Survey) -> bool:
+    if not (stat.S_ISDIR(unit.mode) or stat.S_ISREG(unit.mode)):
+        return False
+    return inuse.locked(unit.name, root.fd, unit.kind == "dir")
+
+
+# --- what stopped runs left -----------------------------------------------------------------------------------------------
+
+
+def leftovers(
+    root: Root, targets: Sequence[Target], busy: InUse | None, now: float
+) -> list[LeftoverFacts]:
+    """Return what stopped runs left in a root. The quarantine directories stay open."""
+    observed = []
+    for name in root.leftovers:
+        aside = Aside.take(root, name)
+        if aside is not None:
+            observed.append(_aside(aside, targets[0]))
+            continue
+        quarantine = Quarantine.take(root, name)
+        if quarantine is not None:
+            observed.append(_quarantined(quarantine, targets, busy, now))
+    return observed
+
+
+def _quarantined(
+    quarantine: Quarantine, targets: Sequence[Target], busy: InUse | None, now: float
+) -> LeftoverFacts:
+    root = quarantine.root
+    facts = LeftoverFacts(quarantine, targets[0])
+    for name in _names(quarantine.doomed):
+        look = Look(STAMPS["mtime"], root.device, root.mount)
+        path = quarantine.place("doomed", name)
+        facts.begun.append((path, _survey_or_none(quarantine.doomed, name, look)))
+    stay = root.protected(busy, quarantine.place("new"), quarantine.new)
+    for name in _names(quarantine.new):
+        path = quarantine.place("new", name)
+        target = next((target for target in targets if target.matches(name)), None)
+        unit = None
+        if target is not None and name not in stay:
+            unit = _survey_or_none(quarantine.new, name, root.look(target, busy, now, moved=True))
+        facts.moved.append(MovedUnit(name, path, target, unit, name in stay))
+    return facts
+
+
+def _aside(aside: Aside, target: Target) -> LeftoverFacts:
+    facts = LeftoverFacts(aside, target)
+    if not aside.begun:
+        facts.moved.append(MovedUnit(aside.original, aside.path, target))
+        return facts
+    look = Look(STAMPS["mtime"], aside.root.device, aside.root.mount)
+    facts.begun.append((aside.path, _survey_or_none(aside.root.fd, aside.name, look)))
+    return facts
+
+
+def _survey_or_none(fd: int, name: str, look: Look) -> Survey | None:
+    with contextlib.suppress(OSError, Changed):
+        return survey(fd, name, look)
+    return None
+
+
+def _names(fd: int) -> list[str]:
+    return sorted(os.listdir(fd)) if fd >= 0 else []

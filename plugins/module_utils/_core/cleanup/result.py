@@ -1,0 +1,125 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a cleanup returns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from ..system.text import display_path
+from .execute import Done, Failure
+from .facts import Facts
+from .options import CleanupOptions
+from .plan import Plan
+
+#: Entries of each list in the result; the report has all.
+LISTED = 1000
+
+
+@dataclass
+class CleanupResult:
+    """What a cleanup did, or in check mode would do."""
+
+    options: CleanupOptions
+    timestamp: str
+    hostname: str
+    facts: Facts
+    plan: Plan
+    done: Done
+    check: bool
+
+    @property
+    def changed(self) -> bool:
+        """Whether something was removed or put back, or would be."""
+        return bool(self.done.removed or any(recovery.back for recovery in self.plan.recoveries))
+
+    @property
+    def failures(self) -> list[Failure]:
+        """What could not be done."""
+        failures = [
+            Failure(place.target.name, place.target.path, place.note)
+            for place in self.facts.targets
+            if place.state == "failed"
+        ]
+        return failures + self.done.failures
+
+    def to_dict(self, limit: int | None = LISTED) -> dict[str, Any]:
+        """Return the module's result; lists end after ``limit`` entries, their lengths are in ``*_count``."""
+        kept = self.plan.keep + self.done.kept
+        failures = self.failures
+        result: dict[str, Any] = {
+            "changed": self.changed,
+            "plan": [removal.to_dict() for removal in self.plan.remove[:limit]],
+            "plan_count": len(self.plan.remove),
+            "removed": [removal.to_dict() for removal in self.done.removed[:limit]],
+            "removed_count": len(self.done.removed),
+            "kept": [unit.to_dict() for unit in kept[:limit]],
+            "kept_count": len(kept),
+            "failures": [failure.to_dict() for failure in failures[:limit]],
+            "freed_bytes": sum(self.done.freed.values()),
+            "filesystems": self.done.filesystems,
+            "targets": self._targets(),
+            "notes": self.plan.notes,
+        }
+        if failures:
+            result["failed"] = True
+            result["msg"] = self.message()
+        return result
+
+    def message(self) -> str:
+        """Return one line about what failed."""
+        first = self.failures[0]
+        more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+        return f"{len(self.failures)} of the cleanup's tasks failed: {display_path(first.path)}: {first.error}{more}."
+
+    def diff(self) -> dict[str, str]:
+        """Return the removed units as lines that disappear."""
+        lines = "".join(f"{display_path(removal.path)}\n" for removal in self.done.removed)
+        return {
+            "before_header": "units to remove",
+            "after_header": "units to remove",
+            "before": lines,
+            "after": "",
+        }
+
+    def report(self) -> dict[str, Any]:
+        """Return the whole report, nothing left out."""
+        return {
+            "timestamp": self.timestamp,
+            "hostname": self.hostname,
+            "options": self.options.to_dict(),
+            **self.to_dict(None),
+        }
+
+    def _targets(self) -> list[dict[str, Any]]:
+        failed = {failure.target for failure in self.failures}
+        removed = Counter(removal.target for removal in self.done.removed)
+        kept = Counter(unit.target for unit in chain(self.plan.keep, self.done.kept))
+        planned = Counter(removal.target for removal in self.plan.remove)
+        sizes: Counter[str] = Counter()
+        for removal in self.plan.remove:
+            sizes[removal.target] += removal.size
+        rows = [
+            (place.target.name, place.path or place.target.path, place.state, place.note)
+            for place in self.facts.targets
+        ]
+        rows += [(tool.name, tool.root, tool.state, tool.note) for tool in self.facts.tools]
+        return [
+            {
+                "name": name,
+                "root": display_path(root),
+                "status": "failed" if name in failed else state,
+                "note": note,
+                "matched_count": self.plan.matched.get(name, 0),
+                "planned_count": planned[name],
+                "planned_bytes": sizes[name],
+                "removed_count": removed[name],
+                "kept_count": kept[name],
+                "freed_bytes": self.done.freed.get(name, 0),
+            }
+            for name, root, state, note in rows
+        ]

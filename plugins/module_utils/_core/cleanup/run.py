@@ -1,0 +1,83 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One cleanup from options to result: observe, decide, carry out, report."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ..errors import NotUsable, WriteFailed
+from ..ports import Tell, World, silent
+from ..system.files import atomic_write
+from ..system.locks import lock, lock_folder
+from ..verdict import isoformat
+from .execute import Done, carry_out, predict
+from .facts import Facts, backups, observe
+from .options import CleanupOptions
+from .plan import Braked, decide, refuse_without_backup
+from .result import CleanupResult
+
+
+def run(
+    options: CleanupOptions, world: World, check: bool = False, tell: Tell = silent
+) -> CleanupResult:
+    """Clean up; with ``check`` say what would be done and touch nothing.
+
+    Nothing was removed when one of these is raised; units that can't be removed later are in ``failures``.
+
+    :raises Braked: more would be removed than the brake allows. :raises Refused: a dangerous root, or no fresh verified backup.
+    :raises LockBusy: another cleanup runs on this host. :raises NotUsable: what is in use can't be found out, or the report has no directory.
+    """
+    if options.report_path and not os.path.isdir(os.path.dirname(options.report_path)):
+        raise NotUsable(
+            f"The directory of the report {options.report_path} does not exist.",
+            "Make it, or name another file.",
+            options.report_path,
+        )
+    if options.report_path and os.path.isdir(options.report_path):
+        raise NotUsable(
+            f"The report {options.report_path} is a directory.",
+            "Name a file in it.",
+            options.report_path,
+        )
+    if check:
+        return _run(options, world, True, tell)
+    with lock(os.path.join(lock_folder(), "cleanup.lock"), "cleanup"):
+        return _run(options, world, False, tell)
+
+
+def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> CleanupResult:
+    facts, tidy = Facts(now=world.clock.now()), False
+    required = options.require_backup
+    if required is not None:
+        refuse_without_backup(required, backups(required), facts.now)
+    try:
+        observe(options, world, facts, tell)
+        plan = decide(options, facts)
+        result = CleanupResult(
+            options, isoformat(facts.now), world.hostname, facts, plan, Done(), check
+        )
+        if plan.braked:
+            braked = Braked(
+                f"The cleanup was stopped before anything was removed: {plan.braked}.",
+                "Look at the plan; raise the brake if it is right.",
+                "brake",
+            )
+            braked.result = result.to_dict()
+            raise braked
+        if check:
+            predict(plan, result.done)
+            return result
+        tidy = True
+        carry_out(options, world, facts, plan, result.done, tell)
+        if options.report_path:
+            text = json.dumps(result.report(), indent=1) + "\n"
+            try:
+                atomic_write(options.report_path, text, mode=0o640)
+            except WriteFailed as error:
+                result.done.fail("", options.report_path, error)
+    finally:
+        facts.close(tidy)
+    return result

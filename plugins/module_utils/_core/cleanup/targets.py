@@ -1,0 +1,126 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Targets: one directory each, and the rule for what in it is removed; and the registry of those that are built in."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..registry import Registry
+from .guards import never_a_unit
+
+DAY = 86400.0
+
+
+def shell_pattern(pattern: str) -> str:
+    """Return a shell pattern as fnmatch reads it: it takes ``[^k]*`` for names that begin with ``^`` or k."""
+    return pattern.replace("[^", "[!")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One directory and the rule for what in it is removed.
+
+    ``retention`` is in seconds. ``shared_ok`` says that the directory may be one that many programs share: a pattern or our own
+    exclusions limit what is meant.
+    """
+
+    name: str
+    path: str
+    retention: float
+    pattern: str = "*"
+    unit: str = "any"
+    age_by: str = "newest"
+    keep_last: int = 0
+    exclude: tuple[str, ...] = ()
+    shared_ok: bool = False
+
+    def matches(self, name: str) -> bool:
+        """Return whether an entry of this name can be a unit; as in a shell, ``*`` does not match a leading dot."""
+        if never_a_unit(name) or (name.startswith(".") and not self.pattern.startswith(".")):
+            return False
+        return fnmatch.fnmatchcase(name, shell_pattern(self.pattern))
+
+    def fits(self, kind: str) -> bool:
+        """Return whether an entry of this kind can be a unit; everything but a directory counts as a file."""
+        return self.unit == "any" or (kind == "dir") == (self.unit == "dir")
+
+    @property
+    def excluded(self) -> re.Pattern[str] | None:
+        """The names that protect a unit, as one expression."""
+        if not self.exclude:
+            return None
+        return re.compile(
+            "|".join(fnmatch.translate(shell_pattern(pattern)) for pattern in self.exclude)
+        )
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return seconds as whole nanoseconds, exact for whole seconds of any size."""
+    whole = int(seconds // 1)
+    return whole * 10**9 + int((seconds - whole) * 10**9)
+
+
+def cutoff(target: Target, now: float) -> int | None:
+    """Return the newest time (nanoseconds since the epoch) at which a unit is still due, None when every unit is."""
+    return None if target.retention == 0 else nanoseconds(now) - nanoseconds(target.retention)
+
+
+class BuiltIn(NamedTuple):
+    """A target that exists without being configured.
+
+    ``retention`` is the name of the option that holds its days, or a number of days that nobody can change; 0 (always removed) must be
+    written down. ``path_option`` is the name of the option that holds its path, "" for a path that can't be changed.
+    """
+
+    name: str
+    path: str
+    pattern: str
+    retention: str | float
+    documentation: str
+    path_option: str = ""
+    aggressive: bool = False
+    exclude: tuple[str, ...] = ()
+    #: Whether it may be a directory that many programs share although its pattern does not say what is meant.
+    shared_ok: bool = False
+
+
+#: In the order in which they are cleaned.
+BUILT_IN: Registry[BuiltIn] = Registry(
+    "built-in cleanup target",
+    (
+        BuiltIn(
+            "experiments",
+            "/opt/ml/experiments",
+            "*",
+            "experiments_retention",
+            "Experiments' run directories",
+            path_option="experiments_dir",
+        ),
+        BuiltIn(
+            "checkpoints",
+            "/opt/ml/checkpoints",
+            "*",
+            "checkpoints_retention",
+            "Checkpoints of trainings",
+            path_option="checkpoints_dir",
+        ),
+        BuiltIn("logs", "/var/log", "ml-*", "logs_retention", "Logs of machine-learning jobs"),
+        BuiltIn("temp", "/tmp", "ml-*", 0.0, "Temporary files of machine-learning jobs"),
+        BuiltIn(
+            "tmp",
+            "/tmp",
+            "*",
+            3.0,
+            "Old files in /tmp except those of the system's own services",
+            aggressive=True,
+            exclude=("systemd-private-*", "snap-private-tmp", "snap.*", "mlops-fleet-*"),
+            shared_ok=True,
+        ),
+    ),
+    required=("path", "pattern", "retention", "documentation"),
+)

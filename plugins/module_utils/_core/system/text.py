@@ -1,0 +1,60 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sizes, counts, durations and names as text for people."""
+
+from __future__ import annotations
+
+
+def human_size(size: float) -> str:
+    """Return bytes in the largest binary unit that fits: ``1.2 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(size) < 1024 or unit == "TiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return ""
+
+
+def human_count(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 host``, ``3 hosts``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def human_duration(seconds: float) -> str:
+    """Return seconds as ``850 ms``, ``12.3 s``, ``4 min 05 s`` or ``2 h 03 min``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def display_path(path: str) -> str:
+    """Return a file name of any bytes as one line of valid text."""
+    return "".join(
+        char
+        if char.isprintable()
+        else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for char in path
+    )
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` as one line that a terminal displays as it is: process names and kernel messages hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text
+    )
+
+
+def field_text(value: object) -> str:
+    """Return a field of a journal entry as text; what is not UTF-8 is written as a list of bytes."""
+    if isinstance(value, list):
+        if value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
+            return bytes(value).decode("utf-8", "replace")
+        return field_text(value[0]) if value else ""
+    return "" if value is None else str(value)

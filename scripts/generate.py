@@ -1,0 +1,301 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write the files and tables that are made from the option tables and registries:
+
+    python3 scripts/generate.py            write them
+    python3 scripts/generate.py --check    change nothing; end with 1 and name those that differ (the lint stage runs this)
+
+A whole file is generated, or a block of it between the lines "generated: NAME" and "end of generated: NAME".
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import setup  # noqa: E402
+
+sys.path.insert(0, str(setup.link_collection()))
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import config  # noqa: E402
+from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance import plan  # noqa: E402
+from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance.options import (  # noqa: E402
+    MaintenanceOptions,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.options import Option  # noqa: E402
+
+HEADER = """# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+---
+# Made by scripts/generate.py from the option tables; changes are lost.
+"""
+#: Modules that are parts of roles and take no options that users would set for several modules at once.
+INTERNAL = {"agent_install", "maintenance_phase", "schedule_check"}
+
+
+# --- the maintenance role ---------------------------------------------------------------------------------------------
+
+
+def _yaml(value: Any) -> str:
+    """Return a value as YAML on one line, in the style of the files written by hand."""
+    if value is None or isinstance(value, (bool, int, float, list, dict)):
+        return json.dumps(value)
+    return str(value) if re.fullmatch(r"[A-Za-z/][\w/.-]*", str(value)) else json.dumps(value)
+
+
+def role_options() -> Iterator[tuple[str, Any, str, str | None, str]]:
+    """Yield the variables of the maintenance role: name, default, type, type of elements, description.
+
+    Types are those that a survey can give: text for every scalar ("" means not given), so a type that Ansible would
+    not make out of an empty text is C(raw). The role's first task checks the values against the option tables.
+    """
+    for entry in MaintenanceOptions.TABLE:
+        yield f"maintenance_{entry.name}", entry.default, "raw", None, f"(bool) {entry.help}"
+    yield (
+        "maintenance_max_fail_percentage",
+        100,
+        "raw",
+        None,
+        "(float) Start no further host when more than this share (percent) of those started failed. 100 switches the "
+        "brake off. Works per batch of C(maintenance_serial).",
+    )
+    for phase in plan.PHASES:
+        module = phase.module
+        if phase.name == "backup":
+            yield (
+                "maintenance_backup_throttle",
+                0,
+                "raw",
+                None,
+                "(int) Hosts that back up at the same time; 0 for as many as there are forks. Protects the object store.",
+            )
+        for entry in config.option_set(phase.name).TABLE:
+            if entry.name in phase.withheld:
+                continue
+            description = f"Option O({module}#module:{entry.name}) of M({module})."
+            default = entry.default if entry.name in phase.variables else None
+            kind, elements = _survey_type(entry)
+            if kind != entry.type:
+                description = f"({entry.type}) {description}"
+            yield phase.variable(entry.name), default, kind, elements, description
+
+
+def _survey_type(entry: Option) -> tuple[str, str | None]:
+    if entry.type in ("str", "path"):
+        return entry.type, None
+    if entry.type == "list" and entry.elements in ("str", "path"):
+        return "list", entry.elements
+    return "raw", None
+
+
+def argument_specs() -> str:
+    lines = [
+        "argument_specs:",
+        "  main:",
+        "    short_description: Maintenance of a node",
+        "    description:",
+        "      - Health, GPU check, verified backup and cleanup, in this order, one module call each.",
+        "    options:",
+    ]
+    for name, default, kind, elements, description in role_options():
+        lines += [f"      {name}:", f"        type: {kind}"]
+        if elements:
+            lines.append(f"        elements: {elements}")
+        if default is not None:
+            lines.append(f"        default: {_yaml(default)}")
+        text = f"description: {_quoted(description)}"
+        wrapped = textwrap.wrap(text, 112, break_long_words=False, break_on_hyphens=False)
+        lines += [f"        {wrapped[0]}", *(f"          {more}" for more in wrapped[1:])]
+    return HEADER + "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text) if ": " in text or text.startswith(("(", "[", "{")) else text
+
+
+def role_defaults() -> str:
+    comments = {
+        "maintenance_run_health": "What runs. The order is fixed: "
+        + ", ".join(plan.PHASES.names)
+        + ".",
+        "maintenance_continue_on_error": "Whether later phases run on a host after one could not do its job. "
+        "Cleanup never runs after a failed backup.",
+        "maintenance_max_fail_percentage": "Start no further host when more than this share (percent) of those "
+        "started failed; 100 switches the brake off.",
+        "maintenance_backup_throttle": "Hosts that back up at the same time (0: as many as there are forks). "
+        "Protects the object store.",
+        "maintenance_model_dir": "What is backed up, and where to.",
+    }
+    for phase in plan.PHASES:
+        first = next(entry for entry in config.option_set(phase.name).TABLE)
+        comments.setdefault(
+            phase.variable(first.name),
+            f"Options of {phase.module}; null or an empty text leaves them to module_defaults and the module's default.",
+        )
+    lines = []
+    for name, default, _kind, _elements, _description in role_options():
+        if name in comments:
+            lines.append(f"# {comments[name]}")
+        lines.append(f"{name}: {_yaml(default)}")
+    return HEADER + "\n".join(lines) + "\n"
+
+
+def role_table() -> str:
+    rows = ["| variable | default | option of the module |", "|---|---|---|"]
+    for phase in plan.PHASES:
+        for entry in config.option_set(phase.name).TABLE:
+            if entry.name in phase.withheld:
+                continue
+            default = "" if entry.default is None else f"`{_yaml(entry.default)}`"
+            rows.append(
+                f"| `{phase.variable(entry.name)}` | {default} | `{phase.module.rsplit('.', 1)[1]}.{entry.name}`: "
+                f"{_cell(entry.help)} |"
+            )
+    return "\n".join(rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+# --- action groups ----------------------------------------------------------------------------------------------------
+
+
+def action_groups() -> str:
+    modules = {
+        path.stem: path.read_text(encoding="utf-8")
+        for path in (ROOT / "plugins" / "modules").glob("*.py")
+    }
+    groups = {
+        "all": sorted(set(modules) - INTERNAL),
+        "s3": sorted(name for name, text in modules.items() if "  - mlops.fleet.s3" in text),
+    }
+    lines = ["action_groups:"]
+    for group, members in groups.items():
+        if group == "s3":
+            lines.append("  # Modules that talk to an object store share the option s3.")
+        lines += [f"  {group}:", *(f"    - {name}" for name in members)]
+    return "\n".join(lines) + "\n"
+
+
+# --- choices in the documentation of modules --------------------------------------------------------------------------
+
+#: The options of each module: where its choices come from.
+MODULE_OPTIONS = {
+    "alert": ("alert.options", "AlertOptions"),
+    "artifact_cleanup": ("cleanup.options", "CleanupOptions"),
+    "gpu_health": ("gpu.options", "GpuOptions"),
+    "model_backup": ("backup.options", "BackupOptions"),
+    "model_backup_info": ("backup.options", "InfoOptions"),
+    "model_restore": ("backup.options", "RestoreOptions"),
+    "node_health": ("node.options", "NodeOptions"),
+}
+
+
+def _with_choices(text: str, table: Iterable[Option]) -> str:
+    """Return a module's text with the choices that its options have; options of shared fragments are not in it."""
+    for entry in table:
+        if entry.choices:
+            pattern = rf"(^( +){entry.name}:\n(?:\2 .*\n|\n)*?\2  choices: )\[[^\]]*\]"
+            choices = "[" + ", ".join(map(str, entry.choices)) + "]"
+            text = re.sub(pattern, lambda match: match[1] + choices, text, flags=re.MULTILINE)  # noqa: B023
+        if entry.suboptions:
+            text = _with_choices(text, entry.subtable)
+    return text
+
+
+def module_with_choices(module: str) -> str:
+    package, name = MODULE_OPTIONS[module]
+    source = importlib.import_module(
+        f"ansible_collections.mlops.fleet.plugins.module_utils._core.{package}"
+    )
+    text = (ROOT / "plugins" / "modules" / f"{module}.py").read_text(encoding="utf-8")
+    head, mark, rest = text.partition('EXAMPLES = r"""')
+    return _with_choices(head, getattr(source, name).TABLE) + mark + rest
+
+
+# --- what is generated ------------------------------------------------------------------------------------------------
+
+FILES: dict[str, Callable[[], str]] = {
+    "roles/maintenance/meta/argument_specs.yml": argument_specs,
+    "roles/maintenance/defaults/main.yml": role_defaults,
+    **{
+        f"plugins/modules/{module}.py": functools.partial(module_with_choices, module)
+        for module in MODULE_OPTIONS
+    },
+}
+BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
+    ("roles/maintenance/README.md", "options"): role_table,
+    ("meta/runtime.yml", "action groups"): action_groups,
+}
+
+
+def _with_block(text: str, name: str, content: str, path: str) -> str:
+    pattern = rf"(^[^\n]*\bgenerated: {re.escape(name)}[^\n]*\n).*?(^[^\n]*end of generated: {re.escape(name)}\b)"
+    result, count = re.subn(
+        pattern,
+        lambda match: match[1] + content + match[2],
+        text,
+        count=1,
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    if not count:
+        raise SystemExit(f"{path} has no block 'generated: {name}' ... 'end of generated: {name}'")
+    return result
+
+
+def wanted() -> dict[str, str]:
+    """Return the content that each generated file must have, by its path in the repository."""
+    contents = {path: make() for path, make in FILES.items()}
+    for (path, name), make in BLOCKS.items():
+        text = contents.get(path) or (ROOT / path).read_text(encoding="utf-8")
+        contents[path] = _with_block(text, name, make(), path)
+    return contents
+
+
+def differing() -> list[str]:
+    """Return the paths of generated files that are missing or hold something else."""
+    return [
+        path
+        for path, content in wanted().items()
+        if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != content
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; name the files that differ"
+    )
+    check = parser.parse_args().check
+    contents = wanted()
+    changed = differing()
+    for path in changed:
+        print(
+            f"{path} differs from what the tables say: run python3 scripts/generate.py"
+            if check
+            else path
+        )
+        if not check:
+            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / path).write_text(contents[path], encoding="utf-8")
+    return 1 if check and changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

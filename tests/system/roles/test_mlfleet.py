@@ -1,0 +1,560 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The node command, installed as the role installs it and started as timers and people start it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import http.server
+import json
+import os
+import pathlib
+import pty
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.action import agent_install
+from ansible_collections.mlops.fleet.plugins.module_utils._core import agent, config
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import locks
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def archives(node):
+    return sorted((node.folder / "backups").glob("models_backup_*.tar.gz"))
+
+
+def test_the_bundle_is_the_same_every_time_and_holds_only_ours():
+    first, second = agent_install.bundle(), agent_install.bundle()
+    assert first == second and re.fullmatch(r"\d+\.\d+\.\d+-[0-9a-f]{12}", first[0])
+    assert all(name.endswith(".py") and "__pycache__" not in name for name in agent_install.files())
+    assert len(base64.b64encode(first[1])) < 400_000
+
+
+def test_help_teaches_every_subcommand(command):
+    overview = subprocess.run(
+        [command, "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for name in (
+        "health",
+        "gpu",
+        "backup",
+        "verify",
+        "restore",
+        "cleanup",
+        "maintenance",
+        "alert",
+        "config",
+        "doctor",
+    ):
+        assert re.search(rf"^ +{name}\b", overview, re.M), name
+        page = subprocess.run(
+            [command, name, "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        assert "exit status" in page and "--json" in page
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["health", "--nonsense"],
+        ["gpu", "--temperature-warning", "hot"],
+        ["backup", "--compression-level", "12"],
+    ],
+)
+def test_bad_calls_end_in_one_message_and_exit_3(node, words):
+    done = node.run(*words)
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    if words[1:]:
+        assert words[1].lstrip("-").replace("-", "_") in done.stderr.replace("-", "_")
+
+
+def test_health_says_the_same_as_the_old_script(node):
+    document = node.json("health", "--no-network", check=None)
+    assert {"timestamp", "hostname", "checks", "summary"} <= set(document)
+    done = node.run(
+        "health",
+        "--disk-warn",
+        "1",
+        "--disk-crit",
+        "99",
+        "--mem-warn",
+        "94",
+        "--no-network",
+        "--checks",
+        "disk_usage memory_usage",
+    )
+    assert done.returncode in (0, 1) and "score" in done.stdout
+
+
+def test_health_prints_for_nagios_and_ci(node):
+    node.settings["health"] = {
+        "checks": ["memory_usage"],
+        "memory_warning": "@0:100",
+        "memory_critical": "~:",
+    }
+    done = node.run("health", "--format", "nagios", "--no-alert", check=1)
+    assert done.returncode == 1 and re.match(
+        r"NODE WARNING - Memory usage: \d+% .*, score 50 \| 'memory_usage'=[\d.]+%;@0:100 'health_score'=50;;;0;100\n",
+        done.stdout,
+    )
+    done = node.run("health", "--format", "junit", "--no-alert", check=1)
+    assert (
+        done.returncode == 1
+        and done.stdout.startswith('<?xml version="1.0"')
+        and 'tests="1" failures="0"' in done.stdout
+    )
+
+
+def test_gpu_json_csv_and_exit_codes(node, gpus):
+    metrics = node.folder / "gpu.csv"
+    env = {**gpus("h100x8"), "METRICS_FILE": str(metrics)}
+    document = json.loads(node.run("gpu", "--json", env=env, check=0).stdout)
+    assert [gpu["id"] for gpu in document["gpus"]] == list(range(8)) and all(
+        isinstance(gpu["temp"], (int, float)) for gpu in document["gpus"]
+    )
+    with metrics.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert (
+        metrics.read_text().splitlines()[0]
+        == "timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit"
+    )
+    assert [int(row["gpu_id"]) for row in rows] == list(range(8)) and re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", rows[0]["timestamp"]
+    )
+    assert node.run("gpu", env={**env, "TEMP_THRESHOLD": "1"}).returncode == 1
+    faulty = node.run("gpu", "--verbose", env={**gpus("faulty"), "METRICS_FILE": str(metrics)})
+    assert faulty.returncode == 2 and "CRITICAL" in faulty.stdout
+    assert "[CRITICAL]" in node.log
+
+
+def test_the_command_and_the_module_give_the_same_document(node, gpus, tmp_path):
+    env = gpus("faulty")
+    ours = json.loads(node.run("gpu", "--json", "--log-source", "none", env=env).stdout)
+    collections = str(ROOT / ".build" / "collections")
+    python = pathlib.Path(sys.executable)
+    options = "log_source=none metrics_csv=" + str(tmp_path / "m.csv")
+    argv = [
+        python.parent / "ansible",
+        "localhost",
+        "-m",
+        "mlops.fleet.gpu_health",
+        "-a",
+        options,
+        "-e",
+        f"ansible_python_interpreter={python}",
+    ]
+    full = {
+        **os.environ,
+        **env,
+        "ANSIBLE_COLLECTIONS_PATH": collections,
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+    }
+    out = subprocess.run(argv, env=full, capture_output=True, text=True, check=True).stdout
+    theirs = json.loads(out[out.index("{") :])
+
+    def plain(document):
+        checks = [
+            {key: value for key, value in check.items() if key not in ("duration_ms", "since")}
+            for check in document["checks"]
+        ]
+        return checks, document["summary"], document["gpus"]
+
+    assert plain(ours) == plain(theirs)
+
+
+def test_backup_verify_damage_restore(node):
+    before = sorted(node.folder.iterdir())
+    dry = node.run("backup", "--dry-run", check=0)
+    assert (
+        "would be made" in dry.stdout
+        and not archives(node)
+        and [p for p in sorted(node.folder.iterdir()) if p.suffix not in (".json", ".log")]
+        == before
+    )
+    node.run("backup", check=0)
+    (archive,) = archives(node)
+    subprocess.run(
+        ["sha256sum", "-c", "--quiet", f"{archive.name}.sha256"], cwd=archive.parent, check=True
+    )
+    assert "No new backup needed" in node.run("backup", check=0).stdout and len(archives(node)) == 1
+    assert "verified" in node.run("verify", check=0).stdout
+    assert node.run("backup", "--verify", str(archive), check=0).stdout.strip().endswith("verified")
+    node.run("restore", str(node.folder / "back"), check=0)
+    subprocess.run(["diff", "-r", node.folder / "models", node.folder / "back"], check=True)
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 4
+    archive.write_bytes(data)
+    damaged = node.run("backup", "--verify", str(archive), check=2)
+    assert "DAMAGED" in damaged.stdout and archive.name in damaged.stdout
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[CRITICAL\] .*DAMAGED", node.log, re.M)
+
+
+def test_paths_of_the_command_line_are_meant_from_where_one_is(node):
+    archive = node.json("backup")["backup"]["path"]
+    name = os.path.basename(archive)
+    assert (
+        f"{archive}: verified"
+        in node.run("backup", "--verify", f"backups/{name}", cwd=node.folder, check=0).stdout
+    )
+    assert (
+        f"{archive}: verified"
+        in node.run("verify", f"./{name}", cwd=node.folder / "backups", check=0).stdout
+    )
+    node.run("restore", "back", "--backup", f"backups/{name}", cwd=node.folder, check=0)
+    assert (node.folder / "back" / "weights.bin").exists()
+    assert (
+        "No new backup needed"
+        in node.run(
+            "backup",
+            "--source",
+            "models",
+            "--destination",
+            "../" + node.folder.name + "/backups",
+            cwd=node.folder,
+        ).stdout
+    )
+
+
+def test_the_examples_of_the_help_are_valid_calls(command, tmp_path):
+    """Each is parsed as it stands, by a command whose work is left out."""
+    program = (
+        "import shlex, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from mlops_fleet.mlfleet import commands, parser\n"
+        "for name in commands.NAMES:\n"
+        "    command = commands.load(name)\n"
+        "    for line in command.examples:\n"
+        "        arguments = shlex.split(line.split('mlfleet ' + name)[-1].split(' | ')[0])\n"
+        "        assert parser.parse([name, *arguments]).command is command, line\n"
+    )
+    current = command.parent.parent / "opt" / "current"
+    subprocess.run([sys.executable, "-c", program, os.path.realpath(current)], check=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("backup", "--verify", ""),
+        ("verify", ""),
+        ("restore", "/tmp/x/y", "--backup", ""),
+        ("cleanup", "--only", ""),
+    ],
+)
+def test_an_empty_word_is_never_taken_for_no_word(node, words):
+    """--verify "$FILE" with an unset variable must neither make a backup nor succeed."""
+    node.run(*words, check=3)
+    assert not (node.folder / "backups").exists() and (node.folder / "experiments" / "old").exists()
+
+
+def test_a_list_can_be_emptied(node):
+    node.settings["health"] = {"checks": ["service"], "services": ["ssh"], "network": False}
+    assert "ssh" not in node.run("health", "--services", "", "--verbose").stdout
+
+
+def test_what_can_not_be_verified_ends_with_2(node):
+    for words in (
+        ("backup", "--verify", "/nowhere/models_backup_20250131_020000.tar.gz"),
+        ("verify", "/nowhere"),
+    ):
+        assert "/nowhere" in node.run(*words, check=2).stderr
+
+
+def test_both_targets_can_be_named(node):
+    node.settings.pop("cleanup")
+    result = node.json("cleanup", "--experiments-only", "--checkpoints-only", "--dry-run")
+    assert [target["name"] for target in result["targets"]] == ["experiments", "checkpoints"]
+
+
+def test_backup_without_a_source_fails_with_1(node):
+    done = node.run("backup", env={"MODEL_DIR": str(node.folder / "nowhere")})
+    assert done.returncode == 1 and "nowhere" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_s3_sync_needs_a_bucket_and_a_bucket_alone_does_nothing(node):
+    assert node.run("backup", "--s3-sync").returncode == 3
+    done = node.run("backup", env={"S3_BUCKET": "some-bucket"}, check=0)
+    assert "Copy" not in done.stdout
+
+
+def test_cleanup(node):
+    dry = node.run("cleanup", "--dry-run", check=0)
+    assert "would remove" in dry.stdout and (node.folder / "experiments" / "old").exists()
+    done = node.run("cleanup", check=0)
+    assert (
+        not (node.folder / "experiments" / "old").exists()
+        and (node.folder / "experiments" / "new").exists()
+    )
+    assert "Freed" in done.stdout and "Freed" in node.log
+
+
+def test_maintenance_order_skips_and_exit_status(node):
+    done = node.run("maintenance", check=0)
+    assert len(archives(node)) == 1 and not (node.folder / "experiments" / "old").exists()
+    assert [line.split()[-2] for line in done.stderr.splitlines() if line.endswith("started")] == [
+        "health",
+        "gpu",
+        "backup",
+        "cleanup",
+    ]
+    report = node.json("maintenance", "--skip-health", "--skip-gpu", check=0)
+    assert [phase["message"] for phase in report["hosts"][0]["phases"][:2]] == ["switched off"] * 2
+
+
+def test_maintenance_never_cleans_after_a_failed_backup(node):
+    done = node.run("maintenance", "--continue-on-error", env={"MODEL_DIR": "/nowhere/models"})
+    assert done.returncode == 1 and (node.folder / "experiments" / "old").exists()
+    assert "cleanup never runs without it" in node.log
+
+
+@pytest.mark.parametrize(
+    "words", [["maintenance"], ["backup"], ["cleanup"], ["restore", "/nowhere/new"]]
+)
+def test_jobs_never_overlap_and_say_so(node, words):
+    with locks.lock(os.path.join(locks.lock_folder(), "jobs.lock"), "job"):
+        done = node.run(*words)
+        assert (
+            done.returncode == 3
+            and f"Another job of mlfleet is running (process {os.getpid()} holds" in done.stderr
+            and not archives(node)
+        )
+        assert node.run("backup", "--dry-run").returncode == 0
+
+
+def test_a_job_can_wait_for_another(node):
+    with locks.lock(os.path.join(locks.lock_folder(), "jobs.lock"), "job"):
+        waiting = threading.Thread(target=node.run, args=("backup", "--wait", "30"))
+        waiting.start()
+        time.sleep(1)
+        assert not archives(node)
+    waiting.join()
+    assert len(archives(node)) == 1
+
+
+def test_precedence_and_where_options_come_from(node, command):
+    node.settings["gpu"] = {"temperature_warning": 70, "memory_warning": 80}
+    shown = node.json("config", env={"TEMP_THRESHOLD": "75"}, check=0)["options"]["gpu"]
+    assert shown["temperature_warning"] == {"value": 75, "from": "environment TEMP_THRESHOLD"}
+    assert (
+        shown["memory_warning"] == {"value": 80, "from": "file"}
+        and shown["power_warning"]["from"] == "default"
+    )
+    done = node.run("config", "--check", env={"TEMP_THRESHOLD": "75"}, check=0)
+    assert re.search(
+        r"^gpu\.temperature_warning +75.* environment TEMP_THRESHOLD$", done.stdout, re.MULTILINE
+    )
+    assert node.run("config", "--check", "--quiet", check=0).stdout.count("\n") == 1
+    done = node.run("gpu", env={"TEMP_THRESHOLD": "hot"}, check=3)
+    assert "It comes from environment TEMP_THRESHOLD" in done.stderr
+    node.settings["gpu"] = {"temperature_warnin": 70}
+    done = node.run("config", "--check", check=3)
+    assert f"It comes from {node.config}. Did you mean temperature_warning?" in done.stdout
+    node.config.write_text("{broken")
+    done = subprocess.run(
+        [command, "config", "--config", node.config], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3 and "line 1" in done.stderr
+
+
+def test_the_installed_command_reads_the_configuration_it_was_told(tmp_path):
+    version, data = agent_install.bundle()
+    for name, limit in (("one", 71), ("two", 72)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"gpu": {"temperature_warning": limit}}))
+    agent.install(
+        str(tmp_path / "opt"),
+        str(tmp_path / "bin"),
+        sys.executable,
+        version,
+        data,
+        config=str(tmp_path / "one.json"),
+    )
+    again = agent.install(
+        str(tmp_path / "opt"),
+        str(tmp_path / "bin"),
+        sys.executable,
+        version,
+        data,
+        config=str(tmp_path / "two.json"),
+        check=True,
+    )
+    assert again["changed"], "another configuration is another command"
+    for env, limit in (({}, 71), ({"MLFLEET_CONFIG": str(tmp_path / "two.json")}, 72)):
+        done = subprocess.run(
+            [tmp_path / "bin" / "mlfleet", "config", "--json"],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(done.stdout)["options"]["gpu"]["temperature_warning"] == {
+            "value": limit,
+            "from": "file",
+        }
+
+
+def test_secrets_are_no_flags_and_never_shown(node, command):
+    page = subprocess.run(
+        [command, "backup", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "--s3-bucket" in page and "secret-key" not in page
+    node.settings["backup"]["s3"] = {
+        "bucket": "b",
+        "access_key": "AKIAHUSH",
+        "secret_key": "hushhush",
+    }
+    for words in (["config"], ["config", "--json"], ["config", "--check", "--verbose"]):
+        done = node.run(*words)
+        assert "hush" not in (done.stdout + done.stderr).lower()
+
+
+def test_alerts_of_the_old_variables_reach_a_webhook_once(node, gpus):
+    seen = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_words):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = {
+        **gpus("faulty"),
+        "ALERT_WEBHOOK": f"http://127.0.0.1:{server.server_port}/hook",
+        "METRICS_FILE": str(node.folder / "m.csv"),
+    }
+    try:
+        for dummy in range(2):
+            assert node.run("gpu", env=env).returncode == 2
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(seen) == 1
+
+
+def test_no_boto3_and_no_ansible_is_imported_for_gpu(command, node):
+    node.config.write_text("{}")
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['mlfleet', 'gpu', '--config', {str(node.config)!r}, '--log-file', {str(node.folder / 'l')!r}]\n"
+        "try:\n"
+        f"    runpy.run_path({str(command)!r}, run_name='__main__')\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print([name for name in ('boto3', 'ansible', 'smtplib', 'psutil', 'tarfile') if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_colours_and_progress_only_on_a_terminal(node, command):
+    assert "\033[" not in node.run("backup", check=0).stdout
+    node.config.write_text(json.dumps(node.settings))
+    main, other = pty.openpty()
+    child = subprocess.Popen(
+        [command, "verify", "--config", node.config, "--log-file", node.folder / "l"],
+        stdout=other,
+        stderr=other,
+        env={"PATH": os.environ["PATH"]},
+    )
+    os.close(other)
+    shown = b""
+    while True:
+        try:
+            data = os.read(main, 4096)
+        except OSError:
+            break
+        if not data:
+            break
+        shown += data
+    os.close(main)
+    assert child.wait() == 0 and b"\033[K" in shown and b"verified" in shown
+
+
+def test_every_part_of_the_configuration_has_a_table():
+    for part in config.PARTS:
+        table = config.option_set(part).TABLE
+        assert table and all(option.help for option in table), part
+
+
+def test_doctor_finds_what_is_wrong(node):
+    document = node.json("doctor")
+    checks = {check["check"]: check for check in document["checks"]}
+    assert checks["job backup"]["status"] == "pass" and checks["backup space"]["value"] > 0
+    assert checks["alerts"]["status"] == "warning"
+    node.settings["backup"]["source"] = "/nowhere/models"
+    node.settings["gpu"] = {"expected": 8}
+    node.config.touch()
+    node.config.chmod(0o644)
+    done = node.run("doctor", check=2)
+    assert (
+        "/nowhere/models" in done.stdout
+        and "expected_count" in done.stdout
+        and "0644" in done.stdout
+    )
+
+
+def test_a_cleanup_that_the_doctor_starts_only_rehearses_for_a_time(node):
+    later, earlier = (
+        {"MLFLEET_REHEARSE_CLEANUP_UNTIL": str(int(time.time()) + offset)} for offset in (600, -1)
+    )
+    old = node.folder / "experiments" / "old"
+    assert "Would free" in node.run("cleanup", env=later, check=0).stdout and old.exists()
+    said = node.run("maintenance", env=later, check=0).stdout
+    assert (
+        "(cleanup rehearsed: nothing was changed)" in said
+        and old.exists()
+        and list((node.folder / "backups").glob("*.tar.gz"))
+    )
+    assert "cleanup: pass" in node.log and "rehearsed, nothing was changed: 1 removed" in node.log
+    assert "Freed" in node.run("cleanup", env=earlier, check=0).stdout and not old.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+def test_another_user_can_run_what_needs_no_root():
+    if not os.access("/usr/bin/python3", os.X_OK):
+        pytest.skip("no system Python that another user can start")
+    version, data = agent_install.bundle()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+        agent.install(str(folder / "opt"), str(folder / "bin"), "/usr/bin/python3", version, data)
+        argv = [
+            folder / "bin" / "mlfleet",
+            "gpu",
+            "--config",
+            folder / "none.json",
+            "--log-source",
+            "none",
+        ]
+        done = subprocess.run(
+            argv,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            cwd="/",
+            env={"PATH": "/usr/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (
+        done.returncode == 0
+        and "nothing to check" in done.stdout
+        and "no log is written" in done.stderr
+    )

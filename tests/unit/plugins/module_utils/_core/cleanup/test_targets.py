@@ -1,0 +1,120 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which names a target matches, and built-in targets that say everything about themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import (
+    options,
+    targets,
+    tools,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.targets import (
+    BuiltIn,
+    Target,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.registry import Registry
+
+
+def _target(pattern="*", **more):
+    return Target("t", "/x", 0.0, pattern, **more)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("*", "a", True),
+        ("*", ".a", False),
+        (".*", ".a", True),
+        (".*", ".mlops-fleet-trash-0123456789abcdef", False),
+        ("*", "lost+found", False),
+        ("*", "aquota.user", False),
+        ("*", "quota.group", False),
+        ("ML-*", "ml-a", False),
+        ("[!k]*", "a", True),
+        ("[!k]*", "keep", False),
+        ("[!k]*", ".b", False),
+        ("[^k]*", "a", True),
+        ("[^k]*", "keep", False),
+        ("[^k]*", ".b", False),
+        ("[[]*", "[a", True),
+        ("a]*", "a]b", True),
+        ("[!a]*", ".b", False),
+    ],
+)
+def test_patterns_are_the_shells(pattern, name, matches):
+    assert _target(pattern).matches(name) is matches
+
+
+@pytest.mark.parametrize("pattern", ["[!k]*", "[^k]*"])
+def test_exclusions_are_patterns_of_the_shell(pattern):
+    excluded = _target(exclude=(pattern, "x"))
+    assert excluded.excluded.match("a") and not excluded.excluded.match("keep")
+    assert _target().excluded is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "kind", "fits"),
+    [
+        ("any", "dir", True),
+        ("any", "file", True),
+        ("any", "link", True),
+        ("dir", "dir", True),
+        ("dir", "file", False),
+        ("dir", "link", False),
+        ("file", "dir", False),
+        ("file", "file", True),
+        ("file", "link", True),
+    ],
+)
+def test_kinds_of_units(unit, kind, fits):
+    assert _target(unit=unit).fits(kind) is fits
+
+
+COMPLETE = BuiltIn("datasets", "/opt/ml/datasets", "*", "logs_retention", "Data sets")
+
+
+@pytest.mark.parametrize("missing", [None, ""])
+@pytest.mark.parametrize("field", ["path", "pattern", "retention", "documentation"])
+def test_an_incomplete_built_in_target_fails_at_import(field, missing):
+    registry = Registry("built-in cleanup target", (), targets.BUILT_IN.required)
+    with pytest.raises(TypeError, match=f"datasets is incomplete: it has no {field}"):
+        registry.add(COMPLETE._replace(**{field: missing}))
+    registry.add(COMPLETE)
+
+
+def test_a_built_in_target_without_a_retention_can_not_even_be_written():
+    with pytest.raises(TypeError, match="retention"):
+        BuiltIn("datasets", "/opt/ml/datasets", "*", documentation="Data sets")
+
+
+@pytest.mark.parametrize(
+    "change", [{"retention": "datasets_retention"}, {"path_option": "data_dir"}]
+)
+def test_a_built_in_target_that_names_no_option_fails_at_import(change):
+    with pytest.raises(TypeError, match="there is no option da"):
+        options.check_built_in(COMPLETE._replace(**change))
+    options.check_built_in(COMPLETE)
+
+
+@pytest.mark.parametrize("field", ["documentation", "retention", "observe", "clean"])
+def test_an_incomplete_tool_fails_at_import(field):
+    registry = Registry("cleanup tool", (), tools.TOOLS.required)
+    with pytest.raises(TypeError, match=f"docker is incomplete: it has no {field}"):
+        registry.add(tools.TOOLS["docker"]._replace(**{field: None}))
+
+
+@pytest.mark.parametrize(
+    ("retention", "now", "cutoff"),
+    [
+        (0.0, 1e9, None),
+        (1.5, 10.0, 8_500_000_000),
+        (86400.0, 1e9, 999_913_600 * 10**9),
+        (1.0, 4e9 + 0.25, (4 * 10**9 - 1) * 10**9 + 250_000_000),
+    ],
+)
+def test_the_cutoff_is_exact(retention, now, cutoff):
+    assert targets.cutoff(Target("t", "/x", retention), now) == cutoff
