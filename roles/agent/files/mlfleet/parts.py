@@ -51,6 +51,16 @@ def check_gpus(context: Context, flags: Flags | None = None, write: bool = True)
     return gpu.run(options, context.world, check=not write).to_dict()
 
 
+def test_gpus(context: Context) -> dict[str, Any]:
+    """Return the document of the GPU diagnostics; with ``--dry-run`` nothing is tested."""
+    from .._core.diagnostics import run as diagnostics
+    from .._core.diagnostics.options import DiagnosticsOptions
+
+    options = context.options("diagnostics", DiagnosticsOptions)
+    tell = context.terminal.progress
+    return diagnostics.run(options, context.world, context.arguments.dry_run, tell).to_dict()
+
+
 def make_backup(
     context: Context, flags: Flags | None = None, check: bool = False
 ) -> dict[str, Any]:
@@ -67,10 +77,13 @@ def clean_up(context: Context, flags: Flags | None = None, check: bool = False) 
     """Return the result of a cleanup; ``check``: of its rehearsal."""
     from .._core.cleanup import run as cleanup
     from .._core.cleanup.options import CleanupOptions
+    from .._core.cleanup.record import LOG, Recorder
 
     options = context.options("cleanup", CleanupOptions, flags)
-    tell = context.terminal.progress
-    return dict(cleanup.run(options, context.world, check=check, tell=tell).to_dict())
+    terminal = context.terminal
+    log = terminal.log_file if context.command.name == "cleanup" else LOG
+    result = cleanup.run(options, context.world, check, terminal.progress, Recorder(log))
+    return dict(result.to_dict())
 
 
 def backup_directory(context: Context) -> str:
