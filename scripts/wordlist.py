@@ -71,7 +71,6 @@ PROSE = (
     Rule("as meant", r"as meant", "by design, intended"),
     Rule("words for arguments", r"words (?:behind|after|for)", "arguments"),
     Rule("one that", r"(?:the )?ones? that", "the noun that is meant"),
-    Rule("in force", r"in force", "effective"),
 )
 #: Names of variables, arguments, functions and classes, outside tests.
 NAMES = (

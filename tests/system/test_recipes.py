@@ -39,6 +39,7 @@ COPIED = (
     "scripts",
     "tests/conftest.py",
     "tests/docs_pages.py",
+    "tests/nvml_double",
     "tests/unit",
 )
 
@@ -157,7 +158,7 @@ def python(tree: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def test_every_kind_of_addition_has_a_recipe():
-    assert len(RECIPES) >= 2 and all(recipe.steps for recipe in RECIPES.values())
+    assert len(RECIPES) >= 9 and all(recipe.steps for recipe in RECIPES.values())
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -181,7 +182,7 @@ def test_the_test_of_the_recipe_fails_without_the_entry(name, tree):
         if step != recipe.entry:
             step.apply(tree)
     tests = python(tree, "-m", "pytest", "-q", *recipe.tests)
-    assert tests.returncode != 0, tests.stdout
+    assert tests.returncode == 1, tests.stdout + tests.stderr
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -195,7 +196,7 @@ def test_an_incomplete_entry_fails_at_import(name, tree):
     unchanged = path.read_text(encoding="utf-8")
     lines = recipe.entry.code.splitlines(keepends=True)
     field = (
-        r" {4}help=.*,\n" if "= option(" in lines[0] else r" {4}\w+=.*,\n"
+        r" +help=.*,\n" if "= option(" in lines[0] else r" +\w+=.*,\n"
     )  # not those marked optional
     fields = [number for number, line in enumerate(lines) if re.match(field, line)]
     assert fields, "the entry gives its fields as keyword arguments, one a line"

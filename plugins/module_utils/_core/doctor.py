@@ -23,7 +23,7 @@ from .maintenance.options import MaintenanceOptions
 from .ports import World
 from .system import locks
 from .system.text import human_size
-from .verdict import CRITICAL, PASS, SKIPPED, WARNING, Check
+from .verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
 
 
 def configuration(path: str, problems: Sequence[str]) -> list[Check]:
@@ -317,6 +317,14 @@ def proven(backups: Sequence[Mapping[str, Any]], destination: str) -> Check:
             f"{len(good)} verified backups in {destination}",
             subject=destination,
             value=len(good),
+        )
+    unreadable = [backup["unreadable"] for backup in backups if backup.get("unreadable")]
+    if unreadable:
+        return Check(
+            "verified backup",
+            UNKNOWN,
+            f"The backups in {destination} can't be checked: {unreadable[0]}",
+            subject=destination,
         )
     return Check(
         "verified backup",

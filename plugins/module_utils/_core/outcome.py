@@ -9,7 +9,7 @@ Exit codes: 0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 crit
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import FleetError, LockBusy, MissingLibrary, OptionError, VerificationFailed
@@ -31,10 +31,15 @@ def exit_code(command: str, error: FleetError) -> int:
     return FAILED if command in _WORKERS and not could_not_begin else NOT_RUN
 
 
-def of_backups(backups: Iterable[Mapping[str, Any]]) -> int:
-    """Return the exit code for backups that were verified: one that is damaged is bad, and so is none at all."""
-    proofs = [bool(backup.get("verified")) for backup in backups]
-    return OK if proofs and all(proofs) else BAD_BACKUP
+def of_backups(backups: Sequence[Mapping[str, Any]]) -> int:
+    """Return the exit code for backups that were verified: a damaged one is bad, and so is none at all.
+
+    Where the others are good, a backup that could not be read for lack of permission is no verdict about it.
+    """
+    bad = [backup for backup in backups if not backup.get("verified")]
+    if not backups or any(not backup.get("unreadable") for backup in bad):
+        return BAD_BACKUP
+    return NOT_RUN if bad else OK
 
 
 def of_channels(channels: Iterable[Mapping[str, Any]]) -> int:

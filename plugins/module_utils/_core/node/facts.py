@@ -318,20 +318,20 @@ def gpu_checks(options: NodeOptions, world: World) -> list[Check]:
     if options.gpu_expected_count is None and not gpu_traces(world):
         text = "No NVIDIA GPU on this node: no device, no driver, no nvidia-smi"
         return [skipped("gpu_driver", text)]
-    from ..gpu import health as gpu_health
-    from ..gpu.options import GpuOptions
+    from ..gpu.api import gpu_checks as checks_of_gpu_part
 
-    given: dict[str, Any] = {
-        "timeout": max(0.5, options.timeout * 0.7),
-        "expected_count": options.gpu_expected_count,
-    }
-    warning, critical = options.gpu_temperature_warning, options.gpu_temperature_critical
-    if warning != options.default("gpu_temperature_warning"):
-        given["temperature_warning"] = warning
-    if critical != options.default("gpu_temperature_critical"):
-        given["temperature_critical"] = critical
-    checks, _gpus = gpu_health.checks(GpuOptions.from_mapping(given), world, (warning, critical))
-    return checks
+    def chosen(name: str) -> float | None:
+        value: float = getattr(options, name)
+        return None if value == options.default(name) else value
+
+    return checks_of_gpu_part(
+        world,
+        max(0.5, options.timeout * 0.7),
+        options.gpu_expected_count,
+        chosen("gpu_temperature_warning"),
+        chosen("gpu_temperature_critical"),
+        (options.gpu_temperature_warning, options.gpu_temperature_critical),
+    )
 
 
 def gpu_traces(world: World) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from ..._core import outcome
-from ..._core.errors import NotUsable, VerificationFailed
+from ..._core.errors import NotPermitted, NotUsable, VerificationFailed
 from ..._core.jobs import JOBS
 from .. import parts
 from ..context import Context
@@ -35,19 +35,24 @@ def run(context: Context) -> int:
 def verify(context: Context, path: str) -> int:
     """Verify one archive, or all in a directory, and print the result.
 
-    :raises VerificationFailed: it is not there, or can't be read.
+    :raises VerificationFailed: it is not there, or can't be read. :raises NotPermitted: this user may not read it.
     """
     terminal = context.terminal
     try:
         result = parts.list_backups(context, path, verify="full")
+    except NotPermitted:
+        raise  # nothing is known about the backups
     except NotUsable as error:
         raise VerificationFailed(error.message, error.todo, error.subject) from error
     for backup in result["backups"]:
         verified = bool(backup.get("verified"))
         problems = "; ".join(backup.get("problems") or []) or "not verified"
-        line = f"{backup['path']}: " + ("verified" if verified else f"DAMAGED: {problems}")
+        state, level = ("verified", "INFO") if verified else (f"DAMAGED: {problems}", "CRITICAL")
+        if backup.get("unreadable"):
+            state, level = f"could not be checked: {backup['unreadable']}", "ERROR"
+        line = f"{backup['path']}: {state}"
         terminal.say(line)
-        terminal.log("INFO" if verified else "CRITICAL", line)
+        terminal.log(level, line)
     if not result["backups"]:
         terminal.say(f"There is no backup in {path}")
         terminal.log("CRITICAL", f"there is no backup in {path}")

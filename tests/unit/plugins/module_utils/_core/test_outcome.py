@@ -35,6 +35,9 @@ def test_exit_code_of_an_error(command, error, worker):
 def test_exit_code_of_backups_and_channels():
     good, bad = {"verified": True}, {"verified": False}
     assert [outcome.of_backups(backups) for backups in ([], [good], [good, bad])] == [2, 0, 2]
+    denied = {"verified": False, "unreadable": "Permission denied"}
+    mixtures = ([denied], [good, denied], [good, denied, bad])
+    assert [outcome.of_backups(backups) for backups in mixtures] == [3, 3, 2]
     channels = [{"status": status} for status in ("sent", "skipped", "would_send")]
     assert outcome.of_channels(channels) == 0
     for status in ("failed", "queued"):

@@ -103,6 +103,22 @@ def test_without_a_complete_backup_nothing_is_latest(backups):
         plan.choose(options(), place(*backups))
 
 
+DENIED = backup(50, manifest=None, problems=("denied",), unreadable="Can't read x: denied.")
+
+
+@pytest.mark.parametrize("given", [{}, {"backup": DENIED.name}, {"verify": False}])
+def test_what_this_user_may_not_read_is_not_absent(given):
+    with pytest.raises(errors.NotPermitted, match="Can't read x: denied"):
+        plan.choose(options(**given), place(DAMAGED, DENIED))
+
+
+def test_a_newer_backup_that_can_not_be_read_is_mentioned():
+    choice = plan.choose(options(), place(DENIED, VERIFIED))
+    assert choice.backup == VERIFIED and f"may not read {DENIED.name}" in choice.note
+    older = dataclasses.replace(DENIED, created=VERIFIED.created)
+    assert plan.choose(options(), place(VERIFIED, older)).note == ""
+
+
 def test_a_backup_by_name():
     assert plan.choose(options(backup=PLAIN.name), place(VERIFIED, PLAIN)).backup == PLAIN
     with pytest.raises(
