@@ -68,11 +68,9 @@ PROSE = (
     Rule("lies in", r"(?:lies|lie|lay|lives?) (?:in|on|under|below|beside|there)", "is in"),
     Rule("from which on", r"from which \w+ on", "minimum"),
     Rule("by way of", r"by way of", "through"),
-    Rule("as meant", r"(?:as|is|are|was) meant", "by design, intended"),
+    Rule("as meant", r"as meant", "by design, intended"),
     Rule("words for arguments", r"words (?:behind|after|for)", "arguments"),
-    Rule("takes for", r"(?:takes?|taken|took) \w+ for", "treats as"),
     Rule("one that", r"(?:the )?ones? that", "the noun that is meant"),
-    Rule("in force", r"in force", "effective"),
 )
 #: Names of variables, arguments, functions and classes, outside tests.
 NAMES = (

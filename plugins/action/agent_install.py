@@ -18,20 +18,21 @@ from ansible.plugins.action import ActionBase
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CORE = os.path.join(ROOT, "plugins", "module_utils", "_core")
-COMMAND = os.path.join(ROOT, "roles", "agent", "files", "mlfleet.py")
+COMMAND = os.path.join(ROOT, "roles", "agent", "files", "mlfleet")
 
 
 def files() -> dict[str, bytes]:
-    """Return the package's files by their name in the package: the core's Python files and the command; no caches, nothing else."""
-    found = {"mlfleet.py": COMMAND, "__init__.py": os.path.join(CORE, "__init__.py")}
-    for folder, folders, names in os.walk(CORE):
-        folders[:] = sorted(name for name in folders if name != "__pycache__")
-        for name in sorted(names):
-            if name.endswith(".py"):
-                path = os.path.join(folder, name)
-                found[os.path.join("_core", os.path.relpath(path, CORE))] = path
+    """Return the package's files by their name in the package: the core's and the command's Python files, no caches."""
+    paths = {"__init__.py": os.path.join(CORE, "__init__.py")}
+    for package, source in (("_core", CORE), ("mlfleet", COMMAND)):
+        for directory, subdirectories, names in os.walk(source):
+            subdirectories[:] = sorted(name for name in subdirectories if name != "__pycache__")
+            for name in names:
+                if name.endswith(".py"):
+                    path = os.path.join(directory, name)
+                    paths[os.path.join(package, os.path.relpath(path, source))] = path
     content = {}
-    for name, path in sorted(found.items()):
+    for name, path in sorted(paths.items()):
         with open(path, "rb") as stream:
             content[name] = stream.read()
     return content

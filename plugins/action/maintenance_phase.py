@@ -29,6 +29,8 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.options import (
     read_table,
 )
 
+#: Option tables by phase. Read here, where Ansible's main process imports the plugin: its workers inherit them.
+TABLES = {phase.name: config.option_set(phase.name).TABLE for phase in plan.PHASES}
 #: Checks the variables of all phases and applies the brake, once per batch of hosts; reaches no host.
 START = "start"
 
@@ -64,7 +66,9 @@ class Variables:
     def get(self, name: str) -> t.Any:
         """Return the templated value of a variable, None where it is not set."""
         value = self._task_vars.get(name)
-        return None if value is None else self._templar.template(value)
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        return self._templar.template(value)
 
     def settings(self) -> RoleOptions:
         """Return the options of the run. :raises OptionError: one can't be used."""
@@ -83,7 +87,7 @@ class Variables:
         except for an option whose default is neither.
         """
         given = {}
-        for entry in config.option_set(phase.name).TABLE:
+        for entry in TABLES[phase.name]:
             if entry.name in phase.withheld:
                 continue
             value = self.get(phase.variable(entry.name))
@@ -98,7 +102,7 @@ class Variables:
         :raises OptionError: one can't be used; the message names it.
         """
         given = fleet_report.plain(self.of_phase(phase))
-        table = [_type_only(entry) for entry in config.option_set(phase.name).TABLE]
+        table = [_type_only(entry) for entry in TABLES[phase.name]]
         try:
             read_table(table, given)
         except OptionError as error:

@@ -6,20 +6,20 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    # Options shared by the modules that judge.
+    # Options shared by the health modules.
     DOCUMENTATION = r"""
 options:
   fail_on:
     description:
-      - From which verdict on the task is failed. The verdict itself is always returned.
-      - A sick node is a result, not an error, so by default the task succeeds.
+      - Minimum verdict that fails the task. The verdict itself is always returned.
+      - An unhealthy node is a result, not an error, so by default the task succeeds.
     type: str
     choices: [critical, warning, never]
     default: never
   textfile:
     description:
       - Absolute path of a metrics file to write for the textfile collector of the Prometheus node exporter.
-      - Written to a temporary file, synchronised and renamed, mode 0644. Its folder must exist.
+      - Written to a temporary file, synchronised and renamed, mode 0644. Its directory must exist.
       - Not written in check mode.
     type: path
 """

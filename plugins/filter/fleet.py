@@ -17,18 +17,17 @@ def worst(value: t.Any) -> str:
     """Return the worst of a list of verdict statuses."""
     if isinstance(value, (str, t.Mapping)) or not isinstance(value, t.Iterable):
         raise AnsibleFilterError("mlops.fleet.worst expects a list of statuses")
-    found = [str(one) for one in value]
-    for one in found:
-        if one not in verdict.STATUSES:
-            raise AnsibleFilterError(
-                f"mlops.fleet.worst: {one!r} is not one of {', '.join(verdict.STATUSES)}"
-            )
-    return verdict.worst(found)
+    statuses = [str(status) for status in value]
+    for status in statuses:
+        if status not in verdict.STATUSES:
+            known = ", ".join(verdict.STATUSES)
+            raise AnsibleFilterError(f"mlops.fleet.worst: {status!r} is not one of {known}")
+    return verdict.worst(statuses)
 
 
 def _numbers(value: t.Any, name: str) -> list[float]:
     try:
-        return [float(one) for one in value if one is not None]
+        return [float(number) for number in value if number is not None]
     except (TypeError, ValueError) as error:
         raise AnsibleFilterError(f"mlops.fleet.{name} expects numbers: {error}") from error
 

@@ -429,8 +429,8 @@ duration:
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.installed import agent_version
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 
 
 def main() -> None:
@@ -438,7 +438,7 @@ def main() -> None:
 
     def work() -> dict:
         options = NodeOptions.from_mapping(module.params)
-        document = health.run(options, _shell.world(module), write=not module.check_mode)
+        document = run(options, _shell.world(module), check=module.check_mode)
         return _shell.judged(
             {"changed": False, **document.to_dict(), "agent_version": agent_version()},
             options.fail_on,

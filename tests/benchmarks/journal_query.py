@@ -26,7 +26,7 @@ from pathlib import Path
 
 import bench
 import setup
-from house import Problem, ask, main_wrapper, say
+from common import Problem, ask, main_wrapper, say
 
 WALL_MS = 200
 ENTRIES = int(os.environ.get("MLOPS_JOURNAL_ENTRIES", "600000"))
@@ -170,9 +170,9 @@ def main() -> int:
 
             world = World(run=start_program, root=name, hostname="n1", environ={})
 
-            def ours(world=world) -> dict:
+            def ours(world=world) -> journal.LogFacts:
                 answer = journal.observe(world, options, 60)
-                if answer["source"] != "journal":
+                if answer.source != "journal":
                     raise Problem("the core did not read the journal")
                 return answer
 
@@ -187,9 +187,9 @@ def main() -> int:
                 if seconds < options.error_window
                 else round(ENTRIES / seconds * options.error_window / errors)
             )
-            if abs(len(answer["entries"]) - wanted) > 1:
+            if abs(len(answer.entries) - wanted) > 1:
                 raise Problem(
-                    f"{len(answer['entries'])} errors were found in the last hour, about {wanted} were written"
+                    f"{len(answer.entries)} errors were found in the last hour, about {wanted} were written"
                 )
             things = {
                 "node_health's query": ours,
@@ -214,7 +214,7 @@ def main() -> int:
             }
             bench.show(f"journal, {kind}", rows, "journalctl -n 1", "/ -n 1")
             say(
-                f"{len(answer['entries'])} errors returned{', the most it takes' if answer['limited'] else ''}"
+                f"{len(answer.entries)} errors returned{', the most it takes' if answer['limited'] else ''}"
             )
             met &= bench.target(
                 "wall clock of the query", rows["node_health's query"]["wall_ms"], WALL_MS, "ms"

@@ -63,6 +63,8 @@ LOOP:
     ret;
 }
 """
+#: Launches between two looks at the results: often enough to notice, seldom enough to keep the GPU busy.
+_LAUNCHES = 20
 FLOPS_PER_ROUND = 16  # eight fused multiply-adds, two operations each
 
 
@@ -140,18 +142,18 @@ class Gpu:
             ctypes.cast(ctypes.byref(pointer), ctypes.c_void_p),
             ctypes.cast(ctypes.byref(count), ctypes.c_void_p),
         )
+        grid = (blocks, 1, 1, threads, 1, 1)
         launches, values = 0, set()
         host = (ctypes.c_uint32 * (blocks * threads))()
         start = busy = time.perf_counter()
         spent = 0.0
         while time.perf_counter() - start < seconds:
             busy = time.perf_counter()
-            self.call(
-                "cuLaunchKernel", function, blocks, 1, 1, threads, 1, 1, 0, None, parameters, None
-            )
+            for _launch in range(_LAUNCHES):
+                self.call("cuLaunchKernel", function, *grid, 0, None, parameters, None)
             self.synchronize()
             spent += time.perf_counter() - busy
-            launches += 1
+            launches += _LAUNCHES
             self.call("cuMemcpyDtoH_v2", host, output, ctypes.c_size_t(ctypes.sizeof(host)))
             values |= set(host)
         work = launches * blocks * threads * rounds * FLOPS_PER_ROUND

@@ -73,9 +73,9 @@ def environment(scenario, base=None, library=None):
     is a machine without driver. ``base`` is the environment to extend, by default this process's.
     """
     env = dict(os.environ if base is None else base)
-    folder = str(Path(library or build()).parent)
+    directory = str(Path(library or build()).parent)
     env["LD_LIBRARY_PATH"] = os.pathsep.join(
-        [folder] + [p for p in [env.get("LD_LIBRARY_PATH")] if p]
+        [directory] + [p for p in [env.get("LD_LIBRARY_PATH")] if p]
     )
     env["NVML_DOUBLE_SCENARIO"] = (
         "" if scenario is None else str(scenario_path(scenario))

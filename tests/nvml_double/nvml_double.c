@@ -901,7 +901,7 @@ EXPORT int nvmlDeviceGetSramEccErrorStatus(nvmlDevice_t gpu, sram_status_v1 *out
     return SUCCESS;
 }
 
-// Reads a list key in the two-call manner: with too little room only the length is told and the step stays where it is.
+// Reads a list key in the two-call manner: with too little room only the length is returned and the step does not change.
 // Returns SUCCESS, INSUFFICIENT_SIZE or the error of the step; rows are valid on SUCCESS.
 static int read_rows(nvmlDevice_t gpu, const char *key, uint64_t rows[][8], int columns, uint64_t filler, unsigned *count, bool room) {
     char text[MAX_TEXT];

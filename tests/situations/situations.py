@@ -778,7 +778,7 @@ def alert_check_mode_and_test(node: Node) -> object:
 
 @situation
 def alert_undelivered(node: Node) -> object:
-    """A server that refuses, one that is not there, and the delivery of what was queued."""
+    """A server that refuses, a server that does not exist, and the delivery of queued messages."""
     with receiver(500) as (url, requests):
         node.secrets[url] = "$URL"
         node.settings["alert"].update(webhooks=[{"url": url, "payload": "plain", "retries": 0}])

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The recipes of CONTRIBUTING.md work as they are written, and an incomplete addition fails at import.
 
-A recipe is a section "### Add ..." with steps, each with a code block: "In ``FILE``, before|after ``LINE``:", "In
-``FILE``, last in ``REGISTRY``:" or "Create ``FILE``:".
+A recipe is a section "### Add ..." with steps, each with a code block: "In ``FILE``, before|after|in place of
+``LINE``:", "In ``FILE``, last in ``REGISTRY``:" or "Create ``FILE``:".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 STEP = re.compile(
-    r"^\d\. (?:In `(?P<changed>[^`]+)`,\s(?P<side>before|after|last in) `(?P<line>[^`]+)`"
+    r"^\d\. (?:In `(?P<changed>[^`]+)`,\s(?P<side>before|after|in place of|last in) `(?P<line>(?:[^`]|``)+)`"
     r"|Create `(?P<created>[^`]+)`):\n\n"
     r"(?P<block>   ```\w+\n(?:   .*\n|\n)*?   ```\n)",
     re.MULTILINE,
@@ -39,8 +39,12 @@ COPIED = (
     "scripts",
     "tests/conftest.py",
     "tests/docs_pages.py",
+    "tests/nvml_double",
     "tests/unit",
 )
+
+#: Files that an addition touches, test and changelog included, where that is more than four.
+MOST_FILES = {"a node check": 5}  # its fact is read and evaluated in a room of several checks
 
 
 class Step(NamedTuple):
@@ -70,7 +74,10 @@ class Step(NamedTuple):
             return
         indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
         code = textwrap.indent(self.code, indent)
-        lines.insert(place if self.side == "before" else place + 1, code)
+        if self.side == "in place of":
+            lines[place] = code
+        else:
+            lines.insert(place if self.side == "before" else place + 1, code)
         target.write_text("".join(lines), encoding="utf-8")
 
     @property
@@ -151,7 +158,7 @@ def python(tree: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def test_every_kind_of_addition_has_a_recipe():
-    assert len(RECIPES) >= 2 and all(recipe.steps for recipe in RECIPES.values())
+    assert len(RECIPES) >= 9 and all(recipe.steps for recipe in RECIPES.values())
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -159,7 +166,7 @@ def test_the_recipe_works(name, tree):
     recipe = RECIPES[name]
     for step in recipe.steps:
         step.apply(tree)
-    assert len({step.path for step in recipe.steps}) <= 4
+    assert len({step.path for step in recipe.steps}) <= MOST_FILES.get(name, 4)
     assert any(step.path.startswith("changelogs/fragments/") for step in recipe.steps)
     generated = python(tree, "scripts/generate.py")
     assert generated.returncode == 0, generated.stdout + generated.stderr
@@ -175,12 +182,12 @@ def test_the_test_of_the_recipe_fails_without_the_entry(name, tree):
         if step != recipe.entry:
             step.apply(tree)
     tests = python(tree, "-m", "pytest", "-q", *recipe.tests)
-    assert tests.returncode != 0, tests.stdout
+    assert tests.returncode == 1, tests.stdout + tests.stderr
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_an_incomplete_entry_fails_at_import(name, tree):
-    """Every required field is left out in turn: all that an entry gives, and the help of an option."""
+    """Every required field is left out in turn: those not marked optional, and the help of an option."""
     recipe = RECIPES[name]
     for step in recipe.steps:
         if step != recipe.entry:
@@ -188,7 +195,9 @@ def test_an_incomplete_entry_fails_at_import(name, tree):
     path = tree / recipe.entry.path
     unchanged = path.read_text(encoding="utf-8")
     lines = recipe.entry.code.splitlines(keepends=True)
-    field = r" {4}help=.*,\n" if "= option(" in lines[0] else r" {4}\w+=.*,\n"
+    field = (
+        r" +help=.*,\n" if "= option(" in lines[0] else r" +\w+=.*,\n"
+    )  # not those marked optional
     fields = [number for number, line in enumerate(lines) if re.match(field, line)]
     assert fields, "the entry gives its fields as keyword arguments, one a line"
     for number in fields:

@@ -21,7 +21,7 @@ CONFIG = "/etc/mlops-fleet/config.json"
         ("/etc/mlops-fleet", 0o750, "root", "mlops-fleet"),
         ("/var/lib/mlops-fleet", 0o750, "mlops-fleet", "mlops-fleet"),
         ("/opt/mlops-fleet", 0o755, "root", "root"),
-        ("/opt/mlops-fleet/current/mlops_fleet/mlfleet.py", 0o644, "root", "root"),
+        ("/opt/mlops-fleet/current/mlops_fleet/mlfleet/entry.py", 0o644, "root", "root"),
         ("/usr/local/bin/mlfleet", 0o755, "root", "root"),
         ("/usr/share/bash-completion/completions/mlfleet", 0o644, "root", "root"),
         ("/var/log/ml-backup.log", 0o640, "root", "mlops-fleet"),
@@ -75,7 +75,7 @@ def test_the_service_user_gets_json_and_nothing_else(host):
     document = json.loads(done.stdout)
     assert done.rc == 0 and document["gpus"] == [] and document["summary"]["status"] == "skipped"
     done = host.run("runuser -u mlops-fleet -- mlfleet health --json")
-    # The kernel log is the whole machine's, so others' tests may make this node look sick.
+    # The kernel log is the whole machine's, so others' tests may make this node look unhealthy.
     assert done.rc in (0, 1, 2) and json.loads(done.stdout)["summary"]["total"] > 3
     # The journal is open to it through its groups.
     assert not [
@@ -84,7 +84,7 @@ def test_the_service_user_gets_json_and_nothing_else(host):
     assert "no log is written" not in done.stderr
 
 
-def test_a_stranger_is_told_who_may(host):
+def test_the_message_names_who_may_read_the_configuration(host):
     done = host.run("runuser -u nobody -- mlfleet gpu")
     assert (
         done.rc == 3
@@ -135,9 +135,9 @@ def test_the_doctor_finds_the_node_ready(host):
 
 
 def test_the_doctor_finds_a_unit_that_systemd_can_not_start(host):
-    folder = "/run/systemd/system/gpu-monitor.service.d"
+    directory = "/run/systemd/system/gpu-monitor.service.d"
     host.check_output(
-        f"mkdir -p {folder} && printf '[Service]\\nWorkingDirectory=/nowhere\\n' > {folder}/test.conf && systemctl daemon-reload"
+        f"mkdir -p {directory} && printf '[Service]\\nWorkingDirectory=/nowhere\\n' > {directory}/test.conf && systemctl daemon-reload"
     )
     try:
         assert host.run("systemctl start gpu-monitor.service").rc != 0
@@ -149,11 +149,11 @@ def test_the_doctor_finds_a_unit_that_systemd_can_not_start(host):
         )
     finally:
         host.check_output(
-            f"rm -r {folder} && systemctl daemon-reload && systemctl reset-failed gpu-monitor.service && systemctl start gpu-monitor.service"
+            f"rm -r {directory} && systemctl daemon-reload && systemctl reset-failed gpu-monitor.service && systemctl start gpu-monitor.service"
         )
 
 
-def test_the_doctor_judges_with_the_old_variables_that_the_jobs_get(host):
+def test_the_doctor_uses_the_old_variables_that_the_jobs_get(host):
     host.check_output("echo MODEL_DIR=/nowhere/models >> /etc/ml-automation.conf")
     try:
         done = host.run("mlfleet doctor --run backup")

@@ -328,7 +328,7 @@ def test_a_virtual_environment_from_carried_wheels(no_index):
 
 def test_zz_uninstalled_the_node_is_as_before():
     for name in NODES:
-        # Rotated logs are ours too; a file of somebody else in our folder is not.
+        # Rotated logs are ours too; a file of another program in our directory is not.
         node(name).check_output(
             "logrotate --force --state /tmp/rotation.state /etc/logrotate.d/mlops-fleet; rm /tmp/rotation.state; touch /opt/mlops-fleet/not-ours"
         )
@@ -350,7 +350,7 @@ def test_zz_uninstalled_the_node_is_as_before():
         assert host.run("ls /srv/ml/backups/models_backup_*.tar.gz").rc == 0, "backups stay"
 
 
-def test_zzz_accounts_and_folders_that_were_there_before_stay_as_they_are():
+def test_zzz_accounts_and_directories_that_were_there_before_stay_as_they_are():
     own = {
         "agent_user": "mluser",
         "agent_group": "mlteam",

@@ -15,19 +15,19 @@ import pytest
 
 testinfra_hosts = ["local://"]
 
-# molecule asks for colours, which would stand between us and what was said
+# molecule asks for colours, which would be mixed with the output
 ENVIRONMENT = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 INVENTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
 
 
-def play(folder, *arguments):
+def play(directory, *arguments):
     argv = [
         "ansible-playbook",
         "--inventory",
         str(INVENTORY),
         "mlops.fleet.maintenance",
         "-e",
-        f"fleet_report_dir={folder}",
+        f"fleet_report_dir={directory}",
         *arguments,
     ]
     start = time.monotonic()
@@ -40,14 +40,14 @@ def play(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reports")
-    done = play(folder, "-e", "maintenance_hosts=fleet")
-    reports = sorted(folder.glob("maintenance-*.json"))
+    directory = tmp_path_factory.mktemp("reports")
+    done = play(directory, "-e", "maintenance_hosts=fleet")
+    reports = sorted(directory.glob("maintenance-*.json"))
     assert reports, done.stdout + done.stderr
     return done, json.loads(reports[-1].read_text(encoding="utf-8"))
 
 
-def test_a_fleet_with_a_sick_and_a_lost_host_ends_red(whole):
+def test_a_fleet_with_an_unhealthy_and_a_lost_host_fails(whole):
     done, report = whole
     # Ansible's own meaning: 2 = hosts failed, 4 = hosts unreachable, 6 = both
     assert done.returncode in (2, 4, 6), done.stdout + done.stderr

@@ -41,7 +41,7 @@ def test_the_plain_node_did_all_phases(report):
     found = phases(report, "node1")
     assert found["backup"] == "pass" and found["cleanup"] == "pass"
     assert found["health"] in ("pass", "warning", "critical")
-    assert found["gpu"] == "skipped", "a node without GPUs says so, and is not sick for it"
+    assert found["gpu"] == "skipped", "a node without GPUs says so, and is not unhealthy for that"
     assert entry(report, "node1")["backup"]["verified"] is True
 
 
@@ -50,7 +50,7 @@ def test_the_faulty_gpu_is_found(report):
     assert phases(report, "gpu1")["gpu"] == "critical"
     assert found["gpus"] == 2
     assert phases(report, "gpu1")["backup"] == "pass", (
-        "a sick GPU does not keep the models from being saved"
+        "models are backed up on a node with an unhealthy GPU"
     )
 
 

@@ -11,7 +11,7 @@ testinfra_hosts = ["fleet"]
 
 ROTATE = "logrotate --force --state /tmp/rotation.state /etc/logrotate.d/mlops-fleet"
 #: Opens the log for every line, as mlfleet does, and says how many lines went out.
-ANEW = "for n in $(seq 1 3000); do echo line-$n >> {log}; done"
+REOPENED = "for n in $(seq 1 3000); do echo line-$n >> {log}; done"
 #: Opens the log once and holds it.
 HELD = "exec >> {log}; for n in $(seq 1 3000); do echo line-$n; sleep 0.001; done"
 
@@ -21,7 +21,7 @@ def test_the_configuration_is_accepted_with_all_others(host):
     assert done.rc == 0 and "error" not in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize(("writer", "rotations"), [(ANEW, 3), (HELD, 1)])
+@pytest.mark.parametrize(("writer", "rotations"), [(REOPENED, 3), (HELD, 1)])
 def test_no_line_is_lost_while_somebody_writes(host, writer, rotations):
     log = "/var/log/ml-backup.log"
     host.check_output(

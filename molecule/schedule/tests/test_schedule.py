@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The timers and what they start, asked of systemd and the files; nothing of ours judges itself here."""
+"""The timers and what they start, read from systemd and the files, not from our own commands."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def show(host, unit, *names):
 @contextlib.contextmanager
 def drop_in(host, unit, text):
     """Change a unit for a while, as `systemctl edit` does."""
-    folder = f"/run/systemd/system/{unit}.d"
+    directory = f"/run/systemd/system/{unit}.d"
     host.check_output(
-        f"mkdir -p {folder} && printf '%b' '{text}' > {folder}/test.conf && systemctl daemon-reload"
+        f"mkdir -p {directory} && printf '%b' '{text}' > {directory}/test.conf && systemctl daemon-reload"
     )
     try:
         yield
     finally:
         host.check_output(
-            f"rm -r {folder} && systemctl daemon-reload; systemctl reset-failed {unit} || true"
+            f"rm -r {directory} && systemctl daemon-reload; systemctl reset-failed {unit} || true"
         )
 
 
@@ -160,14 +160,14 @@ def test_a_warning_is_no_failed_unit_but_more_is(host):
         assert show(host, "ml-backup.service", "Result")["Result"] == "exit-code"
 
 
-def test_a_job_killed_by_its_limit_is_told_and_the_next_run_recovers(host):
-    told = "journalctl -o cat _SYSTEMD_UNIT=mlops-fleet-alert@ml-backup.service"
-    before = len(host.run(told).stdout.splitlines())
+def test_a_job_killed_by_its_limit_sends_an_alert_and_the_next_run_recovers(host):
+    command = "journalctl -o cat _SYSTEMD_UNIT=mlops-fleet-alert@ml-backup.service"
+    before = len(host.run(command).stdout.splitlines())
     hog = '[Service]\\nMemoryMax=40M\\nMemorySwapMax=0\\nExecStart=\\nExecStart=/usr/bin/python3 -c "x = bytearray(300 * 1024 * 1024)"\\n'
     with drop_in(host, "ml-backup.service", hog):
         assert host.run("systemctl start ml-backup.service").rc != 0
         assert show(host, "ml-backup.service", "Result")["Result"] in ("oom-kill", "signal")
-        await_true(lambda: len(host.run(told).stdout.splitlines()) > before, 20)
+        await_true(lambda: len(host.run(command).stdout.splitlines()) > before, 20)
     everything = host.check_output("journalctl --sync; journalctl -o cat --since -1min")
     assert "ml-backup.service" in everything and "failed" in everything
     host.check_output("systemctl start ml-backup.service")

@@ -44,11 +44,11 @@ def play(playbook, variables):
 
 def role(name, **variables):
     """Run one role on all nodes by a playbook of its own."""
-    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-    (folder / "one_role.yml").write_text(
+    directory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    (directory / "one_role.yml").write_text(
         json.dumps([{"hosts": "fleet", "gather_facts": False, "roles": [name]}]), encoding="utf-8"
     )
-    return play(str(folder / "one_role.yml"), variables)
+    return play(str(directory / "one_role.yml"), variables)
 
 
 def units(host):
@@ -189,8 +189,8 @@ exit 1
 """
 
 
-def result_told(host):
-    """How the unit has to end by what its log says: a critical verdict is told by exit status 1, though every phase did its work.
+def expected_result(host):
+    """How the unit has to end by what its log says: a critical verdict gives exit status 1, though every phase did its work.
 
     Nodes share kernel and disk with the machine they run on, so nothing says that one is well.
     """
@@ -225,7 +225,7 @@ def test_maintenance_instead_of_the_single_jobs():
             "systemctl show ml-maintenance.service -p Result,MemoryMax,CPUQuotaPerSecUSec,User"
         )
         assert set(shown.split()) == {
-            f"Result={result_told(host)}",
+            f"Result={expected_result(host)}",
             "User=root",
             f"MemoryMax={2 * 1024**3}",
             "CPUQuotaPerSecUSec=500ms",
@@ -264,9 +264,9 @@ def test_maintenance_instead_of_the_single_jobs():
             host.run(
                 "systemctl kill --signal=CONT ml-maintenance.service; systemctl start ml-maintenance.service"
             )
-        assert host.check_output("systemctl show -P Result ml-maintenance.service") == result_told(
-            host
-        )
+        assert host.check_output(
+            "systemctl show -P Result ml-maintenance.service"
+        ) == expected_result(host)
         # ... and waits for nobody who holds it.
         host.check_output(
             "systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 60; sleep 1"

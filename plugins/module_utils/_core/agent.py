@@ -5,7 +5,7 @@
 
 Layout below the install folder::
 
-    versions/0.1.0-1f2e3d4c5b6a/mlops_fleet/   the package: mlfleet.py, _core/, VERSION, compiled
+    versions/0.1.0-1f2e3d4c5b6a/mlops_fleet/   the package: mlfleet/, _core/, VERSION, compiled
     current -> versions/0.1.0-1f2e3d4c5b6a
     previous -> the version before, for a rollback
 

@@ -8,26 +8,31 @@ Precedence, highest first: flags, environment (the old scripts' variables), the 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from .errors import FleetError, OptionError
+from .errors import FleetError, NotUsable, OptionError
 from .options import OptionSet, from_environment
 from .system.files import read_json
 
-#: Where the node command looks unless told otherwise.
+#: Where the node command looks by default.
 PATH = "/etc/mlops-fleet/config.json"
 
 #: Section name -> (module of the core, class of the option set). Imported only when asked for.
 PARTS = {
     "health": ("node.options", "NodeOptions"),
     "gpu": ("gpu.options", "GpuOptions"),
+    "diagnostics": ("diagnostics.options", "DiagnosticsOptions"),
     "backup": ("backup.options", "BackupOptions"),
     "cleanup": ("cleanup.options", "CleanupOptions"),
     "alert": ("alert.options", "AlertOptions"),
     "maintenance": ("maintenance.options", "MaintenanceOptions"),
 }
+
+_Set = TypeVar("_Set", bound=OptionSet)
 
 
 def option_set(part: str) -> type[OptionSet]:
@@ -38,9 +43,9 @@ def option_set(part: str) -> type[OptionSet]:
             "Known: " + ", ".join(sorted(PARTS)) + ".",
             part,
         )
-    module, name = PARTS[part]
-    found: type[OptionSet] = getattr(importlib.import_module("." + module, __package__), name)
-    return found
+    module, class_name = PARTS[part]
+    table: type[OptionSet] = getattr(importlib.import_module("." + module, __package__), class_name)
+    return table
 
 
 def load(path: str = PATH) -> dict[str, dict[str, Any]]:
@@ -65,12 +70,12 @@ def load(path: str = PATH) -> dict[str, dict[str, Any]]:
     return {section: dict(values) for section, values in document.items()}
 
 
-def _set(values: dict[str, Any], name: str, value: Any) -> None:
+def _set(values: dict[str, Any], option: str, value: Any) -> None:
     """Set an option; a mapping adds to the mapping that is there."""
-    below = values.get(name)
-    values[name] = (
-        {**below, **value} if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    )
+    present = values.get(option)
+    if isinstance(present, Mapping) and isinstance(value, Mapping):
+        value = {**present, **value}
+    values[option] = value
 
 
 def merge(
@@ -81,20 +86,20 @@ def merge(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Merge file section, environment and flags by precedence.
 
-    :return: the merged mapping (input of C(from_mapping)) and where each option came from
-        (C(flag), C(environment VARIABLE), C(file), C(default)).
+    :return: the merged mapping (input of ``from_mapping``) and where each option came from
+        (``flag``, ``environment VARIABLE``, ``file``, ``default``).
     """
     values: dict[str, Any] = dict(section)
     origin = dict.fromkeys(values, "file")
-    for name, (found, variable) in from_environment(table.TABLE, environ).items():
-        _set(values, name, found)
-        origin[name] = f"environment {variable}"
-    for name, value in flags.items():
+    for option, (value, variable) in from_environment(table.TABLE, environ).items():
+        _set(values, option, value)
+        origin[option] = f"environment {variable}"
+    for option, value in flags.items():
         if value is not None:
-            _set(values, name, value)
-            origin[name] = "flag"
-    for option in table.TABLE:
-        origin.setdefault(option.name, "default")
+            _set(values, option, value)
+            origin[option] = "flag"
+    for entry in table.TABLE:
+        origin.setdefault(entry.name, "default")
     return values, origin
 
 
@@ -107,3 +112,113 @@ def validate(document: Mapping[str, Mapping[str, Any]]) -> list[str]:
         except FleetError as error:
             problems.append(f"{section}: {error}")
     return problems
+
+
+class Merged(NamedTuple):
+    """The values of a part by precedence, and where each came from."""
+
+    values: dict[str, Any]
+    origin: dict[str, str]
+
+    def given(self) -> dict[str, Any]:
+        """Return the values that somebody set."""
+        return {
+            option: value
+            for option, value in self.values.items()
+            if self.origin.get(option, "default") != "default"
+        }
+
+
+class Setting(NamedTuple):
+    """An option in force: its value, secrets hidden, and where it comes from."""
+
+    value: Any
+    origin: str
+
+
+class Configuration:
+    """The effective configuration of a node: file, environment and flags. The file is read when it is first needed.
+
+    :param environ: may change until the configuration is first used.
+    """
+
+    def __init__(self, path: str, environ: Mapping[str, str]) -> None:
+        self.path = path
+        self.environ = environ
+        self._file: dict[str, dict[str, Any]] | None = None
+
+    @property
+    def file(self) -> dict[str, dict[str, Any]]:
+        """The sections of the file. :raises NotUsable: this user can't read it. Raises like load."""
+        if self._file is None:
+            try:
+                self._file = load(self.path)
+            except NotUsable as error:
+                if not isinstance(error.__cause__, PermissionError):
+                    raise
+                raise NotUsable(
+                    f"{self.path} can't be read by {_user_name()}.",
+                    "Run this as root" + _or_as_member(self.path) + ".",
+                    self.path,
+                ) from error
+        return self._file
+
+    def merged(self, part: str, flags: Mapping[str, Any]) -> Merged:
+        """Return the values of a part by precedence."""
+        return Merged(*merge(option_set(part), self.file.get(part, {}), self.environ, flags))
+
+    def checked(self, kind: type[_Set], merged: Merged, section: bool = False) -> _Set:
+        """Return the option set of merged values.
+
+        :param section: options that only a call can give may be missing.
+        :raises OptionError: a value can't be used; the message says where it comes from.
+        """
+        try:
+            return (kind.from_section if section else kind.from_mapping)(merged.values)
+        except OptionError as error:
+            option = (error.subject or "").partition(".")[0].partition("[")[0]
+            origin = merged.origin.get(option, "default")
+            places = {"file": self.path, "flag": "the command line", "default": ""}
+            place = places.get(origin, origin)
+            raise OptionError(
+                error.message + (f" It comes from {place}." if place else ""),
+                error.todo,
+                error.subject,
+            ) from error
+
+    def effective(self) -> tuple[dict[str, dict[str, Setting]], list[str]]:
+        """Return the options in force by part, and what is wrong with the configuration, a line per problem."""
+        settings: dict[str, dict[str, Setting]] = {}
+        problems = []
+        for part in PARTS:
+            merged = self.merged(part, {})
+            try:
+                values = self.checked(option_set(part), merged, section=True).to_dict()
+            except FleetError as error:
+                problems.append(f"{part}: {error}")
+                continue
+            settings[part] = {
+                option: Setting(value, merged.origin[option]) for option, value in values.items()
+            }
+        return settings, problems
+
+
+def _user_name() -> str:
+    """Return the name of the user this runs as, or the number where there is no name."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"user {os.geteuid()}"
+
+
+def _or_as_member(path: str) -> str:
+    """Return the advice to become a member of the group that may read the file, empty where it is unknown."""
+    import grp
+
+    with contextlib.suppress(OSError, KeyError):
+        group = grp.getgrgid(os.stat(os.path.dirname(os.path.abspath(path))).st_gid)
+        if group.gr_gid:
+            return f" or as a member of the group {group.gr_name}"
+    return ""

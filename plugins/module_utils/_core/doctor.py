@@ -1,26 +1,33 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether this node can look after itself: the old pre-deployment checklist as checks. Reads and rehearses; starts jobs only when told to."""
+"""Whether this node can look after itself: the old pre-deployment checklist as checks.
+
+Reads and rehearses; starts jobs only when asked to.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from . import trial
-from .errors import CommandFailed, FleetError
+from .errors import CommandFailed, FleetError, LockBusy
+from .jobs import JOBS
+from .maintenance.options import MaintenanceOptions
 from .ports import World
+from .system import locks
 from .system.text import human_size
-from .verdict import CRITICAL, PASS, SKIPPED, WARNING, Check
+from .verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
 
 
 def configuration(path: str, problems: Sequence[str]) -> list[Check]:
-    """Judge the configuration: usable, and not readable or writable by others (it may hold secrets)."""
+    """Check the configuration: usable, and not readable or writable by others (it may hold secrets)."""
     found = [
         Check(
             "configuration", CRITICAL, f"Configuration: {problem}", subject=path, action="inspect"
@@ -69,7 +76,10 @@ def configuration(path: str, problems: Sequence[str]) -> list[Check]:
 def job(
     name: str, work: Callable[[], Mapping[str, Any]], needed: bool = True
 ) -> tuple[Check, Mapping[str, Any]]:
-    """Rehearse a job and judge whether it can do its work; a sick verdict is still work done. C(needed): something starts it on this node."""
+    """Rehearse a job and check whether it can do its work; a critical verdict is still work done.
+
+    :param needed: whether something starts it on this node.
+    """
     try:
         result = work()
     except FleetError as error:
@@ -85,7 +95,7 @@ def job(
 
 
 def space(destination: str, plan: Mapping[str, Any]) -> Check:
-    """Judge the free space for the next backup: at least the estimate or, without one, the size of the source."""
+    """Check the free space for the next backup: at least the estimate or, without one, the size of the source."""
     needed = int(plan.get("estimated_size") or plan.get("bytes") or 0)
     folder = destination
     while not os.path.isdir(folder) and folder != "/":
@@ -107,7 +117,7 @@ def space(destination: str, plan: Mapping[str, Any]) -> Check:
 
 
 def logs(paths: Sequence[str]) -> list[Check]:
-    """Judge the log files: there, and not open to others."""
+    """Check the log files: there, and not open to others."""
     found = []
     for path in sorted(set(paths)):
         try:
@@ -135,7 +145,7 @@ def logs(paths: Sequence[str]) -> list[Check]:
 
 
 def rotation(world: World) -> Check:
-    """Judge whether anything rotates the logs: ours, or a configuration of the same files under another name."""
+    """Check whether anything rotates the logs: ours, or a configuration of the same files under another name."""
     folder = "/etc/logrotate.d"
     for name in sorted(os.listdir(world.path(folder)) if os.path.isdir(world.path(folder)) else []):
         with (
@@ -154,8 +164,8 @@ def rotation(world: World) -> Check:
     )
 
 
-def schedule(found: trial.Schedule, world: World) -> Check:
-    """Judge whether anything runs the jobs: an active timer of ours, or the cron file and a cron that reads it."""
+def check_schedule(found: trial.Schedule, world: World) -> Check:
+    """Check whether anything runs the jobs: an active timer of ours, or the cron file and a cron that reads it."""
     if found.backend == "systemd":
         return Check(
             "schedule",
@@ -194,9 +204,9 @@ def _runs(world: World, names: Sequence[str]) -> bool:
 
 
 def last_runs(world: World, but: Sequence[str] = ()) -> list[Check]:
-    """Judge how the jobs ended when their timers last started them: a unit may fail where the same job, started by hand, does not.
+    """Check how the jobs ended when their timers last started them: a unit may fail where the same job, started by hand, does not.
 
-    :param but: jobs that were judged already.
+    :param but: jobs that were checked already.
     """
     found = []
     for unit in (unit + ".service" for job, unit in trial.UNITS.items() if job not in but):
@@ -219,9 +229,9 @@ def last_runs(world: World, but: Sequence[str] = ()) -> list[Check]:
 def trial_run(
     world: World, found: trial.Schedule, name: str, rehearse_cleanup: bool, obstacle: str = ""
 ) -> tuple[Check, trial.Ended | None]:
-    """Start a job once as its timer or cron line does, and judge how it ended.
+    """Start a job once as its timer or cron line does, and check how it ended.
 
-    :param obstacle: why it need not be tried.
+    :param obstacle: why it is not tried.
     """
     what = (
         trial.UNITS[name] + ".service" if found.backend == "systemd" else f"{trial.RUNNER} {name}"
@@ -248,9 +258,7 @@ def trial_run(
             action="inspect",
         ), None
     rehearsed = (
-        " (the cleanup only as a rehearsal)"
-        if rehearse_cleanup and name in ("cleanup", "maintenance")
-        else ""
+        " (the cleanup only as a rehearsal)" if rehearse_cleanup and JOBS[name].removes else ""
     )
     text = f"{what}, started{rehearsed}, {how.text}" + (
         f": {how.last_line}" if how.last_line else ""
@@ -258,12 +266,10 @@ def trial_run(
     if how.status == PASS:
         return Check("trial run", PASS, text, subject=name), how
     more = f" (journalctl -u {what})" if found.backend == "systemd" else ""
-    # Rehearsed by hand it can work, in its unit it does not: user, sandbox or limits. That another run was in its way says nothing of that.
-    status = (
-        WARNING
-        if how.number == 3 and re.search(r"Another .* is running \(process", how.said)
-        else CRITICAL
-    )
+    # Rehearsed by hand it can work, in its unit it does not: user, sandbox or limits. That another run was in its way
+    # says nothing of that.
+    busy = how.outcome is not None and how.outcome.error == LockBusy.code
+    status = WARNING if busy else CRITICAL
     return Check(
         "trial run", status, text + more, subject=name, value=how.number, action="inspect"
     ), how
@@ -272,7 +278,7 @@ def trial_run(
 def alerts(
     channels: Sequence[Mapping[str, Any]] | None, problem: str = "", tested: bool = False
 ) -> Check:
-    """Judge whether anybody would be told; C(tested): a test message was sent."""
+    """Check whether anybody would be told; C(tested): a test message was sent."""
     if problem:
         return Check("alerts", CRITICAL, f"Alerts can't be sent: {problem}", action="inspect")
     if not channels:
@@ -302,7 +308,7 @@ def alerts(
 
 
 def proven(backups: Sequence[Mapping[str, Any]], destination: str) -> Check:
-    """Judge whether there is a verified backup to go back to."""
+    """Check whether there is a verified backup to go back to."""
     good = [backup for backup in backups if backup.get("verified")]
     if good:
         return Check(
@@ -312,6 +318,14 @@ def proven(backups: Sequence[Mapping[str, Any]], destination: str) -> Check:
             subject=destination,
             value=len(good),
         )
+    unreadable = [backup["unreadable"] for backup in backups if backup.get("unreadable")]
+    if unreadable:
+        return Check(
+            "verified backup",
+            UNKNOWN,
+            f"The backups in {destination} can't be checked: {unreadable[0]}",
+            subject=destination,
+        )
     return Check(
         "verified backup",
         WARNING,
@@ -319,3 +333,148 @@ def proven(backups: Sequence[Mapping[str, Any]], destination: str) -> Check:
         subject=destination,
         value=0,
     )
+
+
+class Request(NamedTuple):
+    """What the doctor is asked to do beside looking.
+
+    :param start: jobs to start; none of them named: all that are scheduled; None: start none.
+    :param rehearse_cleanup: a cleanup that is started removes nothing.
+    :param alert_test: send a test message over each channel. :param command: full path of mlfleet.
+    """
+
+    config_path: str
+    start: tuple[str, ...] | None
+    rehearse_cleanup: bool
+    alert_test: bool
+    command: str
+
+
+class Node(Protocol):
+    """What the doctor needs of the shell that calls it."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the configuration."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def maintenance_options(self) -> MaintenanceOptions:
+        """Return which phases a maintenance runs."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def rehearse(self, job: str) -> Mapping[str, Any]:
+        """Rehearse a job and return its result. :raises FleetError: it can't do its work."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def backup_directory(self) -> str:
+        """Return the configured directory of the backups."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def backups(self, directory: str) -> list[dict[str, Any]]:
+        """Return the backups in a directory."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def channels(self, send: bool) -> list[dict[str, Any]]:
+        """Return the alert channels that a test message goes to; ``send`` it."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+
+#: Jobs that are rehearsed; maintenance consists of them.
+_REHEARSED = ("health", "gpu", "backup", "cleanup")
+
+
+class _Examination:
+    """The doctor's work in its order; ``checks`` grows with each step."""
+
+    def __init__(
+        self, request: Request, schedule: trial.Schedule, world: World, node: Node
+    ) -> None:
+        self.request, self.schedule, self.world, self.node = request, schedule, world, node
+        self.checks: list[Check] = []
+        self.wanted = set(schedule.jobs) or set(trial.UNITS)
+        self.obstacles: dict[str, str] = {}
+        self.destination = ""
+        self.changed = False
+
+    def rehearse(self) -> None:
+        """Check the configuration, and what each job would do."""
+        self.checks += configuration(self.request.config_path, self.node.problems())
+        with contextlib.suppress(FleetError):  # reported by the check before
+            options = self.node.maintenance_options()
+            if "maintenance" in self.wanted:
+                self.wanted |= {name for name in _REHEARSED if getattr(options, f"run_{name}")}
+        for name in _REHEARSED:
+            work = functools.partial(self.node.rehearse, name)
+            check, result = job(name, work, name in self.wanted)
+            self.checks.append(check)
+            if check.status != PASS:
+                self.obstacles[name] = f"{name} can't run"
+            elif name == "backup":
+                self.destination = self.node.backup_directory()
+                self.checks.append(space(self.destination, result["plan"]))
+                if self.checks[-1].status == CRITICAL:
+                    self.obstacles[name] = "there is not enough space for a backup"
+
+    def start_jobs(self) -> list[str]:
+        """Start the jobs that were asked for; return their names."""
+        if self.request.start is None:
+            return []
+        started = sorted(set(self.request.start or self.schedule.jobs), key=JOBS.names.index)
+        if not started:
+            return []
+        path = os.path.join(locks.lock_directory(), "trial.lock")
+        # Two at once would remove each other's drop-ins, and a rehearsal would become a cleanup.
+        with locks.lock(path, "trial run of mlfleet"):
+            for name in started:
+                self._start(name)
+        return started
+
+    def _start(self, name: str) -> None:
+        needs = [name]
+        if name == "maintenance":
+            needs = [phase for phase in _REHEARSED if phase in self.wanted]
+        obstacle = "; ".join(self.obstacles[need] for need in needs if need in self.obstacles)
+        rehearse = self.request.rehearse_cleanup
+        check, how = trial_run(self.world, self.schedule, name, rehearse, obstacle)
+        self.checks.append(check)
+        if how is not None and JOBS[name].removes and not rehearse:
+            self.changed |= how.outcome is None or how.outcome.freed_bytes > 0
+
+    def backups(self) -> list[dict[str, Any]]:
+        """Return the backups that are there now."""
+        if not self.destination or not os.path.isdir(self.destination):
+            return []
+        return self.node.backups(self.destination)
+
+    def alerts(self) -> Check:
+        """Check the alert channels; send a test message where that is asked for."""
+        try:
+            channels: list[dict[str, Any]] | None = self.node.channels(send=False)
+            if channels and self.request.alert_test:
+                channels = None
+                if not os.geteuid():
+                    channels = trial.alert_test(self.world, self.schedule, self.request.command)
+                if channels is None:
+                    channels = self.node.channels(send=True)
+        except FleetError as error:
+            return alerts(None, str(error))
+        return alerts(channels, tested=self.request.alert_test)
+
+
+def examine(
+    request: Request, schedule: trial.Schedule, world: World, node: Node, log_files: Sequence[str]
+) -> tuple[list[Check], bool]:
+    """Check the node; return the checks, and whether a job that was started changed anything."""
+    examination = _Examination(request, schedule, world, node)
+    examination.rehearse()
+    before = [backup["path"] for backup in examination.backups()]
+    started = examination.start_jobs()
+    checks = examination.checks
+    if examination.destination and os.path.isdir(examination.destination):
+        backups = examination.backups()
+        checks.append(proven(backups, examination.destination))
+        examination.changed |= before != [backup["path"] for backup in backups]
+    checks += logs(log_files)
+    checks += [rotation(world), check_schedule(schedule, world)]
+    checks += last_runs(world, [name for name in started if name in schedule.jobs])
+    checks.append(examination.alerts())
+    return checks, examination.changed

@@ -120,6 +120,10 @@ class NotUsable(FleetError):
     """A path, file or service that was named does not exist or can't be used."""
 
 
+class NotPermitted(NotUsable):
+    """A path that was named can't be read by this user, so nothing is known about what is there: it is not absent."""
+
+
 class Refused(FleetError):
     """The request is understood but dangerous, so nothing was done (roots, brakes, mount points)."""
 

@@ -11,22 +11,18 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from . import outcome
 from .errors import CommandFailed, FleetError, NotUsable
+from .jobs import JOBS
+from .outcome import Outcome
 from .ports import World
 from .system.files import atomic_write
 from .verdict import CRITICAL, PASS, WARNING
 
-#: What the schedule role installs: unit of each job in the order in which they are started, the cron lines, and what these call.
-UNITS = {
-    "health": "ml-health-check",
-    "gpu": "gpu-monitor",
-    "backup": "ml-backup",
-    "cleanup": "ml-cleanup",
-    "maintenance": "ml-maintenance",
-}
+#: What the schedule role installs: unit of each job, the cron lines, and what these call.
+UNITS = {job.name: job.unit for job in JOBS}
 CRON = "/etc/cron.d/mlops-fleet"
 RUNNER = "/usr/local/sbin/mlops-fleet-cron"
 ALERT = "mlops-fleet-alert@"
@@ -40,22 +36,25 @@ _LONG = 86400.0
 _PROPERTIES = "LoadState,Result,ExecMainStatus,ExecMainStartTimestamp,InvocationID"
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(NamedTuple):
     """What runs the jobs of this node (C(systemd), C(cron) or C(none)), and which."""
 
     backend: str
     jobs: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a job ended: the verdict's status, how in words, its exit status, and what it printed."""
+class Ended(NamedTuple):
+    """How a job ended.
+
+    :param status: status of the check about it. :param text: how, in words. :param number: exit status.
+    :param said: what it printed. :param outcome: what it reported for programs, None when it reported nothing.
+    """
 
     status: str
     text: str
     number: int = 0
     said: str = ""
+    outcome: Outcome | None = None
 
     @property
     def last_line(self) -> str:
@@ -86,7 +85,7 @@ def scheduled(world: World) -> Schedule:
 
 
 def variables(world: World, schedule: Schedule) -> dict[str, str]:
-    """Return the old scripts' variables that the scheduled jobs get from their file: who judges them must know them too."""
+    """Return the old scripts' variables that the scheduled jobs get from their file: who checks them must know them too."""
     path = ""
     with contextlib.suppress(CommandFailed, OSError, ValueError):
         if schedule.backend == "systemd":
@@ -137,9 +136,9 @@ def state(world: World, unit: str) -> dict[str, str]:
 
 
 def ended(unit: str, found: Mapping[str, str]) -> Ended | None:
-    """Judge how a unit ended when it was last started; None when it is not there or never was.
+    """Return how a unit ended when it was last started; None when it is not there or never was.
 
-    A critical verdict (exit status 2 of the two that judge) is a job well done. Statuses from 200 on are systemd's own: it could not
+    A critical verdict (exit status 2 of the two checks) is work done. Statuses from 200 on are systemd's own: it could not
     set up what the unit asks for (C(EXIT STATUS) in systemd.exec(5)).
     """
     number, result = int(found.get("ExecMainStatus") or 0), found.get("Result", "")
@@ -147,10 +146,8 @@ def ended(unit: str, found: Mapping[str, str]) -> Ended | None:
         result == "success" and not found.get("ExecMainStartTimestamp")
     ):
         return None
-    judged = (
-        unit.startswith((UNITS["gpu"], UNITS["health"])) and result == "exit-code" and number == 2
-    )
-    if result == "success" or judged:
+    job = next(job for job in JOBS if unit == job.unit + ".service")
+    if result == "success" or (result == "exit-code" and number in job.reports):
         return Ended(PASS, "did its work", number)
     # 0 with another result than success: what comes before the command failed already.
     return Ended(
@@ -166,43 +163,25 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
     :param rehearse_cleanup: a cleanup says what it would remove and removes nothing.
     :raises FleetError: it could not even be asked for.
     """
-    until = (
-        str(int(world.clock.now() + _LONG))
-        if rehearse_cleanup and job in ("cleanup", "maintenance")
-        else ""
-    )
+    entry = JOBS[job]
+    until = str(int(world.clock.now() + _LONG)) if rehearse_cleanup and entry.removes else ""
     if schedule.backend == "cron":
-        done = world.run([RUNNER, job], timeout=_LONG, env={REHEARSE: until})
-        said = done.stdout + done.stderr
-        judged = (
-            done.returncode == 0
-            or (job in ("gpu", "health") and done.returncode == 2)
-            or _sick(job, done.returncode, said)
-        )
-        text = "did its work" if judged else f"failed (status {done.returncode})"
-        return Ended(
-            PASS if judged else CRITICAL if done.returncode > 3 else WARNING,
-            text,
-            done.returncode,
-            said,
-        )
-    unit = UNITS[job] + ".service"
+        env = {REHEARSE: until, outcome.REPORT_OUTCOME: "1"}
+        result = world.run([RUNNER, job], timeout=_LONG, env=env)
+        reported, text = outcome.read(result.stdout + result.stderr)
+        number = result.returncode
+        if number == 0 or number in entry.reports or _only_unhealthy(job, number, reported):
+            return Ended(PASS, "did its work", number, text, reported)
+        status = CRITICAL if number > 3 else WARNING
+        return Ended(status, f"failed (status {number})", number, text, reported)
+    unit = entry.unit + ".service"
     before = state(world, unit)
-    setting = f"[Service]\nEnvironment={REHEARSE}={until}\n" if until else ""
+    setting = f"[Service]\nEnvironment={outcome.REPORT_OUTCOME}=1\n"
+    if until:
+        setting += f"Environment={REHEARSE}={until}\n"
     with _changed_for_now(world, unit, setting):
-        # A setting of the administrator's may undo ours, and then the cleanup would be a real one.
-        if (
-            setting
-            and f"{REHEARSE}={until}"
-            not in world.run(
-                ["systemctl", "show", "--property=Environment", unit], timeout=10
-            ).stdout
-        ):
-            raise NotUsable(
-                f"{unit} can't be made a rehearsal: a drop-in of its own undoes Environment=.",
-                f"See: systemctl cat {unit}",
-                unit,
-            )
+        if until:
+            _make_sure_it_rehearses(world, unit, until)
         asked = world.run(["systemctl", "start", unit], timeout=_LONG)
     after = state(world, unit)
     if after.get("InvocationID") == before.get("InvocationID") and asked.returncode == 0:
@@ -210,22 +189,40 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
             WARNING,
             "was not started: a condition of the unit holds it back (systemctl status says which)",
         )
-    found = ended(unit, after)
-    if found is None:
+    how = ended(unit, after)
+    if how is None:
         return Ended(CRITICAL, f"could not be started: {' '.join(asked.stderr.split())}")
-    said = _said(world, f"_SYSTEMD_INVOCATION_ID={after.get('InvocationID')}")
-    if _sick(job, found.number, said):
-        return Ended(PASS, "did its work", found.number, said)
-    return Ended(found.status, found.text, found.number, said)
+    reported, text = outcome.read(
+        _said(world, f"_SYSTEMD_INVOCATION_ID={after.get('InvocationID')}")
+    )
+    if _only_unhealthy(job, how.number, reported):
+        return Ended(PASS, "did its work", how.number, text, reported)
+    return how._replace(said=text, outcome=reported)
 
 
-def _sick(job: str, number: int, said: str) -> bool:
-    """Say whether a maintenance ended with 1 only because the node is sick: every phase did its work."""
+def _make_sure_it_rehearses(world: World, unit: str, until: str) -> None:
+    """Check that the unit gets our setting: one of the administrator's may undo it, and the cleanup would be a real one.
+
+    :raises NotUsable: it does not get it.
+    """
+    shown = world.run(["systemctl", "show", "--property=Environment", unit], timeout=10).stdout
+    if f"{REHEARSE}={until}" not in shown:
+        raise NotUsable(
+            f"{unit} can't be made a rehearsal: a drop-in of its own undoes Environment=.",
+            f"See: systemctl cat {unit}",
+            unit,
+        )
+
+
+def _only_unhealthy(job: str, number: int, reported: Outcome | None) -> bool:
+    """Return whether a maintenance ended with 1 only because the node is critical: every phase did its work."""
     return (
         job == "maintenance"
-        and number == 1
-        and re.search(r"^Maintenance: CRITICAL - 1 host \(1 critical\)", said, re.MULTILINE)
-        is not None
+        and number == outcome.FAILED
+        and reported is not None
+        and reported.status == CRITICAL
+        and not reported.failed_phases
+        and not reported.error
     )
 
 

@@ -44,7 +44,6 @@ def tree(wordlist, tmp_path, monkeypatch):
         ("The file lies in /tmp.", "lies in"),
         ("a unit, the one that goes", "one that"),
         ("from which verdict on", "from which on"),
-        ("It takes it for a value.", "takes for"),
     ],
 )
 def test_prose(wordlist, text, rule):

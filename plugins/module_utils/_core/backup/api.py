@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ..errors import NotPermitted
 from . import names
 
 if TYPE_CHECKING:
@@ -20,14 +21,24 @@ def is_backup_file(name: str) -> bool:
 
 
 def backups_at(path: str) -> list[Backup]:
-    """Return the backups in a directory, newest first, or the one whose archive or manifest is the file ``path``.
+    """Return the backups in a directory, newest first, or a single backup.
 
-    Empty when there is none. :raises NotUsable: it can't be read.
+    Empty when there is none.
+
+    :param path: a directory, or the archive or manifest of one backup.
+    :raises NotUsable: the directory can't be read.
+    :raises NotPermitted: this user may not read some backups, and none of the others is verified.
     """
     from . import catalogue
 
     if os.path.isdir(path):
-        return catalogue.listing(path)
-    archive = path[: -len(names.MANIFEST)] if path.endswith(names.MANIFEST) else path
-    backup = catalogue.inspect(*os.path.split(archive))
-    return [] if backup is None else [backup]
+        backups = catalogue.listing(path)
+    else:
+        archive = path[: -len(names.MANIFEST)] if path.endswith(names.MANIFEST) else path
+        backup = catalogue.inspect(*os.path.split(archive))
+        backups = [] if backup is None else [backup]
+    if not any(backup.verified for backup in backups):
+        for backup in backups:
+            if backup.unreadable:
+                raise NotPermitted(backup.unreadable, catalogue.TODO, backup.path)
+    return backups

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writing an archive in one pass: read, hash every file, make tar, compress in threads, hash the whole, write."""
+"""Writing an archive in one pass.
+
+Read, hash every file, make tar, compress in threads, hash all of it, write.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,30 @@ from typing import Any
 
 from ..errors import NotUsable
 from ..ports import Progress, Tell
+from ..system.files import write_all
 from ..system.text import display_path
 from . import tarstream
 from .codec import CHUNK, Codec
-from .source import FILE, GONE, Entry, Tree, below, settled
+from .source import FILE, GONE, Entry, Tree, below, stat_when_stable
 
-#: Threads that compress unless told otherwise; more gain little and each costs 16 MiB.
+#: Most threads that compress by default; more gain little and each costs 16 MiB.
 MOST_WORKERS = 8
 
 
 class Changed(Exception):
-    """A file was changed while it was read, so what was read is no state it ever had. C(args[0]) is its path."""
+    """A file was changed while it was read, so what was read is no state it ever had.
+
+    ``args[0]`` is its path.
+    """
 
 
 @dataclass(frozen=True)
 class Written:
-    """A finished archive: its size and SHA-256, bytes of tar in it, what it holds (as it was read) and each file's SHA-256."""
+    """A finished archive.
+
+    Its size and SHA-256, bytes of tar in it, what it holds (as it was read) and each file's
+    SHA-256.
+    """
 
     size: int
     sha256: str
@@ -41,12 +52,15 @@ class Written:
 
 
 def cpus(workers: int) -> int:
-    """Return the number of threads for the option C(workers)."""
+    """Return the number of threads for the option ``workers``."""
     return workers or max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
 
 
 class _Pipe:
-    """Takes tar bytes, gives chunks to the threads and writes their results in order. Memory is bounded by the threads."""
+    """Takes tar bytes, gives chunks to the threads and writes their results in order.
+
+    Memory is bounded by the threads.
+    """
 
     def __init__(
         self, write: Callable[[bytes], None], codec: Codec, executor: Any, workers: int
@@ -61,7 +75,7 @@ class _Pipe:
         write(codec.header)
 
     def space(self, wanted: int) -> memoryview:
-        """Return room for up to C(wanted) bytes; say with C(advance) how many were put there."""
+        """Return room for up to ``wanted`` bytes; ``advance`` takes how many were put there."""
         return memoryview(self._buffer)[self._filled : min(CHUNK, self._filled + wanted)]
 
     def advance(self, count: int) -> None:
@@ -98,10 +112,14 @@ class _Pipe:
 def write(
     tree: Tree, root: int, name: str, fd: int, codec: Codec, workers: int, tell: Tell
 ) -> Written:
-    """Write the archive of C(tree) to C(fd) (not synchronised).
+    """Write the archive of ``tree`` to ``fd`` (not synchronised).
 
-    :param root: the source, open. :param name: its path, for messages. :param workers: threads, at least 1.
-    :raises Changed: a file changed under our hands. :raises NotUsable: one can't be read. :raises OSError: writing failed.
+    :param root: the source, open.
+    :param name: its path, for messages.
+    :param workers: threads, at least 1.
+    :raises Changed: a file changed meanwhile.
+    :raises NotUsable: a file can't be read.
+    :raises OSError: writing failed.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -112,26 +130,26 @@ def write(
 
     def out(data: bytes) -> None:
         nonlocal size
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
         digest.update(data)
         size += len(data)
 
     executor = ThreadPoolExecutor(workers, "compress")
     try:
         pipe = _Pipe(out, codec, executor, workers)
-        with below(root) as folders:
-            for found in tree.entries:
-                entry = found
+        with below(root) as directories:
+            for walked in tree.entries:
+                entry = walked
                 if entry.type != FILE:
                     pipe.put(tarstream.header(entry))
                     entries.append(entry)
                     continue
-                folder, _slash, base = entry.path.rpartition("/")
-                source = _open(folders.open, folder, base, f"{name}/{entry.path}", entry.path)
+                directory, dummy, base = entry.path.rpartition("/")
+                source = _open(
+                    directories.open, directory, base, f"{name}/{entry.path}", entry.path
+                )
                 try:
-                    entry = _current(entry, settled(source))
+                    entry = _current(entry, stat_when_stable(source))
                     pipe.put(tarstream.header(entry))
                     digests[entry.path] = _copy(
                         source,
@@ -152,12 +170,14 @@ def write(
     return Written(size, digest.hexdigest(), pipe.plain, tuple(entries), digests)
 
 
-def _open(open_folder: Callable[[str], int], folder: str, base: str, full: str, path: str) -> int:
+def _open(
+    open_directory: Callable[[str], int], directory: str, base: str, full: str, path: str
+) -> int:
     try:
         return os.open(
             base,
             os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-            dir_fd=open_folder(folder),
+            dir_fd=open_directory(directory),
         )
     except OSError as error:
         if error.errno in GONE:
@@ -170,15 +190,18 @@ def _open(open_folder: Callable[[str], int], folder: str, base: str, full: str, 
         ) from error
 
 
-def _current(entry: Entry, found: os.stat_result) -> Entry:
-    """Return the entry as the file is now: what was replaced since the walk is stored whole as it is."""
-    if not stat.S_ISREG(found.st_mode):
+def _current(entry: Entry, status: os.stat_result) -> Entry:
+    """Return the entry as the file is now.
+
+    What was replaced since the walk is stored whole as it is.
+    """
+    if not stat.S_ISREG(status.st_mode):
         raise Changed(entry.path)
-    return Entry.of(entry.path, FILE, found)
+    return Entry.of(entry.path, FILE, status)
 
 
 def _progress(tell: Tell, done: int, total: int, path: str) -> Callable[[int], None]:
-    """Return a function that tells how many bytes of the file C(path) were read."""
+    """Return a function that reports how many bytes of the file ``path`` were read."""
     subject = display_path(path)
     return lambda count: tell(Progress("archive", done + count, total, subject=subject))
 
@@ -188,9 +211,9 @@ def _copy(
 ) -> str:
     """Put the file's content and its padding into the pipe; return its SHA-256."""
     digest = hashlib.sha256()
-    left = entry.size
-    while left:
-        room = pipe.space(left)
+    remaining = entry.size
+    while remaining:
+        room = pipe.space(remaining)
         try:
             count = os.readv(source, [room])
         except OSError as error:
@@ -202,10 +225,11 @@ def _copy(
             raise Changed(entry.path)
         digest.update(room[:count])
         pipe.advance(count)
-        left -= count
-        progress(entry.size - left)
+        remaining -= count
+        progress(entry.size - remaining)
     after = os.fstat(source)
-    # The change time too: who sets the modification time back, as copying tools do, can't set this one.
+    # The change time too: copying tools set the modification time back, but nobody can set this
+    # time.
     if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (
         entry.size,
         entry.mtime_ns,

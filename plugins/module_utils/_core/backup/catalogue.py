@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which backups a directory holds. Only files that are named exactly as ours count; links never do."""
+"""Which backups a directory holds.
+
+Only files that are named exactly as ours count; links never do.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
-from ..errors import NotUsable
+from ..errors import NotPermitted, NotUsable
 from ..system.text import display_path
 from ..verdict import isoformat
 from . import manifest as manifests
@@ -20,6 +23,8 @@ from .manifest import Manifest
 from .names import CHECKSUM, MANIFEST, is_archive, is_temporary, stamp_time
 
 DAY = 86400.0
+#: What to do where this user may not read something.
+TODO = "Run this as root or as the user who made the backups."
 
 
 class _DescriptionBase(TypedDict):
@@ -34,7 +39,10 @@ class _DescriptionBase(TypedDict):
 
 
 class Description(_DescriptionBase, total=False):
-    """A backup as modules return it. Only with a manifest: what it holds and where it was made. Sizes in bytes."""
+    """A backup as modules return it. Only with a manifest: what it holds and where it was made.
+
+    Sizes in bytes.
+    """
 
     files: int
     bytes: int
@@ -43,15 +51,17 @@ class Description(_DescriptionBase, total=False):
     hostname: str
     manifest: str
     checked: str
+    unreadable: str
 
 
 @dataclass(frozen=True)
 class Backup:
     """One backup. ``created`` is in seconds since the epoch, ``size`` in bytes.
 
-    ``manifest`` is None for archives of the old scripts (``legacy``: they have a checksum file only) and for what is
-    damaged; ``problems`` says what is wrong as far as names, sizes and the manifest tell. ``lost`` means that the archive
-    itself is gone.
+    ``manifest`` is None for archives of the old scripts (``legacy``: they have a checksum file
+    only) and for what is damaged; ``problems`` says what is wrong as far as names, sizes and the
+    manifest tell. ``lost`` means that the archive itself is gone. ``unreadable`` is why this user
+    can't read its files: then it may be a perfect backup.
     """
 
     name: str
@@ -63,6 +73,7 @@ class Backup:
     manifest: Manifest | None = field(default=None, repr=False, compare=False)
     problems: tuple[str, ...] = ()
     lost: bool = False
+    unreadable: str = ""
 
     @property
     def complete(self) -> bool:
@@ -94,6 +105,8 @@ class Backup:
             description["compression"] = document["compression"]
             description["hostname"] = document["hostname"]
             description["manifest"] = self.path + MANIFEST
+        if self.unreadable:
+            description["unreadable"] = self.unreadable
         return description
 
 
@@ -103,11 +116,18 @@ def newest_first(backups: Iterable[Backup]) -> list[Backup]:
 
 
 def directory_names(directory: str) -> list[str]:
-    """Return the names in a backup directory, [] when it does not exist. :raises NotUsable: it can't be read."""
+    """Return the names in a backup directory, [] when it does not exist.
+
+    :raises NotUsable: it can't be read.
+    """
     try:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+    except PermissionError as error:
+        raise NotPermitted(
+            f"Can't read the backup directory {directory}: {error.strerror}.", TODO, directory
+        ) from error
     except OSError as error:
         raise NotUsable(
             f"Can't read the backup directory {directory}: {error.strerror}.",
@@ -146,15 +166,19 @@ def _without_archive(directory: str, name: str) -> Backup:
 
 
 def inspect(directory: str, name: str) -> Backup | None:
-    """Return what is known about an archive without reading it; None when it is no file."""
+    """Return what is known about an archive without reading it; None when there is no such file."""
     path = os.path.join(directory, name)
+    created = stamp_time(name)
     try:
         status = os.lstat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        problem = f"Can't look at {path}: {error.strerror}."
+        denied = problem if isinstance(error, PermissionError) else ""
+        return Backup(name, path, created or 0.0, 0, problems=(problem,), unreadable=denied)
     if not stat.S_ISREG(status.st_mode):
         return None
-    created = stamp_time(name)
     backup = Backup(name, path, status.st_mtime if created is None else created, status.st_size)
     problems = []
     checksum: str | None = None
@@ -162,10 +186,12 @@ def inspect(directory: str, name: str) -> Backup | None:
         checksum = read_checksum(path)
     except NotUsable as error:
         problems.append(error.message)
+        backup = _denied(backup, error)
     try:
         raw = _read(path + MANIFEST)
         manifest = manifests.parse(raw, path + MANIFEST) if raw is not None else None
     except NotUsable as error:
+        backup = _denied(backup, error)
         return replace(backup, sha256=checksum, problems=(*problems, error.message))
     if manifest is None:
         if checksum is None and not problems:
@@ -183,6 +209,11 @@ def inspect(directory: str, name: str) -> Backup | None:
     )
 
 
+def _denied(backup: Backup, error: NotUsable) -> Backup:
+    """Note that this user may not read a file of the backup, if that is the error."""
+    return replace(backup, unreadable=error.message) if isinstance(error, NotPermitted) else backup
+
+
 def contradictions(manifest: Manifest, name: str, size: int, what: str) -> list[str]:
     """Return how an archive contradicts the manifest beside it by its name and size in bytes.
 
@@ -198,11 +229,16 @@ def contradictions(manifest: Manifest, name: str, size: int, what: str) -> list[
 
 
 def _read(path: str) -> bytes | None:
-    """Return the content of a file, not through a link; None when there is none. :raises NotUsable: it can't be read."""
+    """Return the content of a file, not through a link; None when there is none.
+
+    :raises NotUsable: it can't be read.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise NotPermitted(f"Can't read {path}: {error.strerror}.", TODO, path) from error
     except OSError as error:
         raise NotUsable(f"Can't read {path}: {error.strerror}.", "", path) from error
     try:
@@ -245,12 +281,18 @@ def parse_checksum(raw: bytes, archive: str) -> str | None:
 
 
 def stale(names: Iterable[str]) -> list[str]:
-    """Return the temporary files of ours among the names; under the lock they all belong to dead runs."""
+    """Return the temporary files of ours among the names.
+
+    Under the lock they all belong to dead runs.
+    """
     return sorted(name for name in names if is_temporary(name))
 
 
 def of_source(backups: Iterable[Backup], source: str) -> list[Backup]:
-    """Return the backups of one source, and those that do not say what they are of (old archives, damaged ones)."""
+    """Return the backups of one source, and those that do not say what they are of.
+
+    These are archives of the old scripts, damaged backups, and what this user may not read.
+    """
     return [
         backup
         for backup in backups
@@ -276,7 +318,10 @@ def credible(backup: Backup, now: float) -> bool:
 
 
 def newest(backups: Sequence[Backup], now: float) -> Backup | None:
-    """Return the newest backup that is complete; one dated in the future only when there is no other."""
+    """Return the newest backup that is complete.
+
+    A backup that is dated in the future counts only when there is no other.
+    """
     complete = [backup for backup in backups if backup.complete]
     for backup in complete:
         if credible(backup, now):

@@ -15,17 +15,20 @@ _SAMPLE = 16 << 10
 
 
 def deflate(data: bytes | memoryview, level: int, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
-    """Return C(data) as raw deflate that ends byte-aligned and refers to nothing before it."""
+    """Return ``data`` as raw deflate that ends byte-aligned and refers to nothing before it."""
     packer = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
     return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
 
 
 class Gzip:
-    """gzip by zlib, the method chosen per chunk: on weights the search for repetitions costs much and gains nothing.
+    """gzip by zlib, the method chosen per chunk.
 
-    Three samples decide: stored as it is when nothing saves 3 %; Huffman coding alone when the search would gain too little
-    (2 % from level 6 on, 10 % below); else the full method at the user's level. Measured on 2 GB of mixed weights: 6 times less
-    CPU than gzip -6 with a better ratio.
+    On weights the search for repetitions costs much and gains nothing.
+
+    Three samples decide: stored as it is when nothing saves 3 %; Huffman coding alone when the
+    search would gain too little (2 % from level 6 on, 10 % below); else the full method at the
+    user's level. Measured on 2 GB of mixed weights: 6 times less CPU than gzip -6 with a better
+    ratio.
     """
 
     header = b"\x1f\x8b\x08\x00" + b"\0" * 4 + b"\x00\x03"
@@ -56,7 +59,10 @@ class Gzip:
 
 
 class GzipUnpacker:
-    """gzip, also of several members (old archives made by pigz or joined), with each member's CRC and length checked by zlib."""
+    """gzip, also of several members, whose CRC and length are checked by zlib.
+
+    Archives that were made by pigz or joined have several.
+    """
 
     def __init__(self) -> None:
         self._member: Any = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -76,17 +82,20 @@ class GzipUnpacker:
             self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
         before = self._member.copy()
         try:
-            found: bytes = self._member.decompress(self._rest, BLOCK)
+            unpacked: bytes = self._member.decompress(self._rest, BLOCK)
         except zlib.error as error:
             self._error = error
             return self._up_to_the_error(before)
         self._rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-        self._more = len(found) == BLOCK  # zlib may hold back output although it took all input
-        return found
+        self._more = len(unpacked) == BLOCK  # zlib may hold back output although it took all input
+        return unpacked
 
     def _up_to_the_error(self, member: Any) -> bytes:
-        """Return what zlib had unpacked when it met the error, which it keeps to itself otherwise: often all but the checksum."""
-        found, size = b"", BLOCK
+        """Return what zlib had unpacked when it met the error, which it keeps to itself otherwise.
+
+        Often all but the checksum.
+        """
+        unpacked, size = b"", BLOCK
         while size:
             further = member.copy()
             try:
@@ -96,8 +105,8 @@ class GzipUnpacker:
                 continue
             if not piece:
                 break
-            found, member, self._rest = found + piece, further, further.unconsumed_tail
-        return found
+            unpacked, member, self._rest = unpacked + piece, further, further.unconsumed_tail
+        return unpacked
 
     @property
     def pending(self) -> bool:

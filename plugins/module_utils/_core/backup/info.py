@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 from typing import TypedDict
 
-from ..errors import NotUsable
+from ..errors import NotPermitted, NotUsable
 from ..ports import Tell, silent
-from . import stores, verify
+from . import catalogue, stores, verify
 from .catalogue import Description
 from .options import InfoOptions
 
 
 class Result(TypedDict):
-    """What the module returns: ``backups``, newest first, and ``latest``, the newest without a problem.
+    """What the module returns.
+
+    ``backups``, newest first, and ``latest``, the newest without a problem.
 
     ``verified``: there is a backup, the newest is verified, and none has a problem.
     """
@@ -50,10 +52,16 @@ def summarise(backups: list[Description]) -> Result:
 
 
 def _require(path: str) -> None:
-    """:raises NotUsable: there is nothing at this path."""
-    if not os.path.lexists(path):
+    """:raises NotUsable: there is nothing at this path. :raises NotPermitted: that is unknown."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
         raise NotUsable(
             f"There is no backup directory or archive {path}.",
             "Check the path; no backup may have been made yet.",
             path,
-        )
+        ) from None
+    except OSError as error:
+        raise NotPermitted(
+            f"Can't look at {path}: {error.strerror}.", catalogue.TODO, path
+        ) from error

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The source tree: walked without following links, with a fingerprint that tells whether anything has changed."""
+"""The source tree.
+
+Walked without following links, with a fingerprint that tells whether anything has changed.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,18 @@ from ..errors import NotUsable, Refused
 from ..system.text import display_path
 
 FILE = "file"
-FOLDER = "folder"
+#: In manifests of format 1 a directory is called a folder.
+DIRECTORY = "folder"
 LINK = "link"
 
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Kernels stamp files with a clock that ticks every 1 to 10 ms: a change within the tick of the walk would leave no trace.
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Kernels stamp files with a clock that ticks every 1 to 10 ms: a change within the tick of the
+#: walk would leave no trace.
 _TICK_NS = 20_000_000
-#: What opening something says that was removed, or replaced by a link or a file, since its folder was read.
+#: What opening something says that was removed, or replaced by a link or a file, since its
+#: directory was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-#: Folders that are kept open on the way down.
+#: Directories that are kept open on the way down.
 _MOST_OPEN = 64
 #: Links that the kernel follows for one path.
 _MOST_LINKS = 40
@@ -36,7 +42,10 @@ _MOST_LINKS = 40
 
 @dataclass(frozen=True)
 class Entry:
-    """One file, folder or symbolic link. C(path) is relative to the source; undecodable bytes are surrogates. Sizes in bytes."""
+    """One file, directory or symbolic link.
+
+    ``path`` is relative to the source; undecodable bytes are surrogates. Sizes in bytes.
+    """
 
     path: str
     type: str
@@ -51,25 +60,28 @@ class Entry:
     target: str = ""
 
     @classmethod
-    def of(cls, path: str, kind: str, found: os.stat_result, target: str = "") -> Entry:
+    def of(cls, path: str, kind: str, status: os.stat_result, target: str = "") -> Entry:
         return cls(
             path=path,
             type=kind,
-            mode=stat.S_IMODE(found.st_mode),
-            uid=found.st_uid,
-            gid=found.st_gid,
-            size=found.st_size if kind == FILE else 0,
-            mtime_ns=found.st_mtime_ns,
-            ctime_ns=found.st_ctime_ns,
-            inode=found.st_ino,
-            allocated=min(found.st_size, found.st_blocks * 512) if kind == FILE else 0,
+            mode=stat.S_IMODE(status.st_mode),
+            uid=status.st_uid,
+            gid=status.st_gid,
+            size=status.st_size if kind == FILE else 0,
+            mtime_ns=status.st_mtime_ns,
+            ctime_ns=status.st_ctime_ns,
+            inode=status.st_ino,
+            allocated=min(status.st_size, status.st_blocks * 512) if kind == FILE else 0,
             target=target,
         )
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What a walk found, folders before what is in them. C(skipped) names sockets, pipes and devices, with their kind."""
+    """The result of a walk, directories before what is in them.
+
+    ``skipped`` names sockets, pipes and devices, with their kind.
+    """
 
     entries: tuple[Entry, ...]
     skipped: tuple[str, ...]
@@ -89,35 +101,40 @@ class Tree:
         return sum(entry.allocated for entry in self.entries)
 
 
-class Folders:
-    """Opens folders below a root component by component, never through a link.
+class Directories:
+    """Opens directories below a root component by component, never through a link.
 
-    Descriptors of the folders on the way to the last one stay open, few of them however deep it is: the next one is mostly near.
+    Descriptors of the directories on the way to the last one stay open, few of them however deep it
+    is: the next one is mostly near.
     """
 
     def __init__(self, root: int) -> None:
         self._root = root
         self._parts: list[str] = []
-        #: (depth, descriptor) of folders on the way to the last one, outermost first.
+        #: (depth, descriptor) of directories on the way to the last one, outermost first.
         self._opened: list[tuple[int, int]] = []
 
     def open(self, path: str) -> int:
-        """Return a descriptor of the folder C(path) (relative, C("") is the root); it is valid until the next call. :raises OSError:"""
+        """Return a descriptor of a directory, valid until the next call.
+
+        :param path: relative to the root, which is ``""``.
+        :raises OSError: it can't be opened.
+        """
         parts = path.split("/") if path else []
         common = 0
-        for one, other in zip(parts, self._parts):
-            if one != other:
+        for part, opened_part in zip(parts, self._parts):
+            if part != opened_part:
                 break
             common += 1
         self._close_below(common)
         depth, fd = self._opened[-1] if self._opened else (0, self._root)
         self._parts = parts[:depth]
         for part in parts[depth:]:
-            fd = os.open(part, _FOLDER_FLAGS, dir_fd=fd)
+            fd = os.open(part, _DIRECTORY_FLAGS, dir_fd=fd)
             self._parts.append(part)
             self._opened.append((len(self._parts), fd))
             if len(self._opened) > _MOST_OPEN:
-                for _depth, surplus in self._opened[0:-1:2]:
+                for dummy, surplus in self._opened[0:-1:2]:
                     os.close(surplus)
                 del self._opened[0:-1:2]
         return fd
@@ -127,49 +144,57 @@ class Folders:
             os.close(self._opened.pop()[1])
 
     def close(self) -> None:
-        """Close the folders that are kept open."""
+        """Close the directories that are kept open."""
         self._close_below(0)
         self._parts = []
 
 
 @contextmanager
-def below(root: int) -> Iterator[Folders]:
-    """Give a Folders for C(root), closed in the end."""
-    folders = Folders(root)
+def below(root: int) -> Iterator[Directories]:
+    """Give a Directories for ``root``, closed in the end."""
+    directories = Directories(root)
     try:
-        yield folders
+        yield directories
     finally:
-        folders.close()
+        directories.close()
 
 
 def open_root(path: str) -> int:
-    """Open the source folder; itself it may be reached through links. :raises NotUsable: missing, no folder, not permitted."""
+    """Open the source directory, which may be reached through links.
+
+    :raises NotUsable: missing, no directory, not permitted.
+    """
     try:
-        return os.open(os.path.realpath(path), _FOLDER_FLAGS)
+        return os.open(os.path.realpath(path), _DIRECTORY_FLAGS)
     except OSError as error:
         what = (
-            "is not a folder"
+            "is not a directory"
             if error.errno == errno.ENOTDIR
             else f"can't be opened: {error.strerror}"
         )
         raise NotUsable(
-            f"The source {path} {what}.", "Name an existing folder that this user may read.", path
+            f"The source {path} {what}.",
+            "Name an existing directory that this user may read.",
+            path,
         ) from error
 
 
-def settled(fd: int) -> os.stat_result:
-    """Return an open file's status once its last change is so long ago that the next one is sure to get another time."""
-    for _turn in range(2):
-        found = os.fstat(fd)
-        age = time.time_ns() - found.st_ctime_ns
+def stat_when_stable(fd: int) -> os.stat_result:
+    """Return an open file's status once the next change to it is sure to get another time."""
+    for dummy in range(2):
+        status = os.fstat(fd)
+        age = time.time_ns() - status.st_ctime_ns
         if not 0 <= age <= _TICK_NS:
             break
         time.sleep((_TICK_NS - age) / 1e9)
-    return found
+    return status
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
-    """Say whether C(path) fits a pattern: one with a slash is compared with the whole relative path, one without with the name."""
+    """Say whether ``path`` matches a pattern.
+
+    A pattern with a slash is compared with the whole relative path, others with the name.
+    """
     name = path.rsplit("/", 1)[-1]
     return any(
         fnmatch.fnmatchcase(path if "/" in p.strip("/") else name, p.strip("/")) for p in patterns
@@ -177,7 +202,7 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
 
 
 def selected(path: str, patterns: Iterable[str]) -> bool:
-    """Say whether C(path) or a folder it lies in fits a pattern."""
+    """Say whether ``path`` or a directory above it matches a pattern."""
     parts = path.split("/")
     return any(matches("/".join(parts[: n + 1]), patterns) for n in range(len(parts)))
 
@@ -192,11 +217,13 @@ def _unreadable(root: str, path: str, error: OSError) -> NotUsable:
 def walk(
     root: int, name: str, exclude: Iterable[str] = (), never: os.stat_result | None = None
 ) -> Tree:
-    """Return everything below the folder open as C(root), sorted, in the order of the archive.
+    """Return everything below the directory open as ``root``, sorted, in the order of the archive.
 
-    :param name: the folder's path, for messages. :param exclude: patterns, see matches; what is in an excluded folder is excluded.
-    :param never: a folder that must not be found, by whatever way it is mounted there.
-    :raises NotUsable: something can't be read; an archive without it would not be a backup. :raises Refused: C(never) was found.
+    :param name: the directory's path, for messages.
+    :param exclude: patterns, see matches; what is in an excluded directory is excluded.
+    :param never: a directory that must not be below it, however it is mounted there.
+    :raises NotUsable: something can't be read; an archive without it would not be a backup.
+    :raises Refused: ``never`` is there.
     """
     exclude = tuple(exclude)
     for attempt in range(5):
@@ -215,21 +242,22 @@ def _walk_once(
     entries: list[Entry] = []
     skipped: list[str] = []
     pending = [""]
-    with below(root) as folders:
+    with below(root) as directories:
         while pending:
             where = pending.pop()
             try:
-                fd = folders.open(where)
+                fd = directories.open(where)
                 if where:
                     here = os.fstat(fd)
                     if never is not None and os.path.samestat(here, never):
                         full = display_path(f"{name}/{where}")
                         raise Refused(
-                            f"{full} is the destination, mounted there, so backups would contain backups.",
+                            f"{full} is the destination, mounted there, so backups would contain "
+                            "backups.",
                             "Exclude it, or unmount it.",
                             full,
                         )
-                    entries.append(Entry.of(where, FOLDER, here))
+                    entries.append(Entry.of(where, DIRECTORY, here))
                 children = sorted(os.listdir(fd), key=os.fsencode)
             except OSError as error:
                 if where and error.errno in GONE:
@@ -241,12 +269,12 @@ def _walk_once(
                 if exclude and matches(path, exclude):
                     continue
                 try:
-                    found = os.stat(child, dir_fd=fd, follow_symlinks=False)
-                    if stat.S_ISDIR(found.st_mode):
+                    status = os.stat(child, dir_fd=fd, follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
                         inner.append(path)
-                    elif stat.S_ISLNK(found.st_mode):
-                        entries.append(Entry.of(path, LINK, found, os.readlink(child, dir_fd=fd)))
-                    elif stat.S_ISREG(found.st_mode):
+                    elif stat.S_ISLNK(status.st_mode):
+                        entries.append(Entry.of(path, LINK, status, os.readlink(child, dir_fd=fd)))
+                    elif stat.S_ISREG(status.st_mode):
                         if not os.access(
                             child,
                             os.R_OK,
@@ -254,11 +282,11 @@ def _walk_once(
                             effective_ids=os.access in os.supports_effective_ids,
                         ):
                             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-                        entries.append(Entry.of(path, FILE, found))
+                        entries.append(Entry.of(path, FILE, status))
                     else:
-                        skipped.append(f"{display_path(path)} ({_special(found.st_mode)})")
+                        skipped.append(f"{display_path(path)} ({_special(status.st_mode)})")
                 except FileNotFoundError:
-                    continue  # gone since the folder was read: not part of the tree any more
+                    continue  # gone since the directory was read: no longer part of the tree
                 except OSError as error:
                     raise _unreadable(name, path, error) from error
             pending.extend(reversed(inner))
@@ -274,9 +302,12 @@ def _special(mode: int) -> str:
 
 
 def points_outside(path: str, target: str, root: str, links: Mapping[str, str]) -> bool:
-    """Say whether a link at the relative C(path) below the folder C(root) points out of it. Computed from names: nothing is followed.
+    """Say whether a link at the relative ``path`` below the directory ``root`` points out of it.
 
-    :param links: path and target of all links below the root, because one may lead through others.
+    Computed from names: nothing is followed.
+
+    :param links: path and target of all links below the root, because a link may lead through
+        others.
     """
     where = path.split("/")[:-1]
     waiting = target.split("/")
@@ -309,7 +340,10 @@ def points_outside(path: str, target: str, root: str, links: Mapping[str, str]) 
 
 
 def fingerprint(source: str, entries: Iterable[Entry]) -> str:
-    """Return a SHA-256 (hex) over path, type, mode, size, times, inode and link target of all entries."""
+    """Return a SHA-256 (hex) over all entries.
+
+    It covers path, type, mode, size, times, inode and link target.
+    """
     digest = hashlib.sha256(json.dumps(["mlops.fleet source 1", source]).encode("ascii"))
     for entry in entries:
         fields = [

@@ -1,22 +1,25 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tar headers (POSIX pax) made by hand: exact times, any name, any size, and nothing extra for the ordinary file.
+"""Tar headers (POSIX pax) made by hand.
 
-The plain header always carries what fits, so that readers without pax still get whole seconds and short names right.
+Exact times, any name, any size, and nothing extra for the ordinary file.
+
+The plain header always carries what fits, so that readers without pax still get whole seconds and
+short names right.
 """
 
 from __future__ import annotations
 
 import os
 
-from .source import FILE, FOLDER, LINK, Entry
+from .source import DIRECTORY, FILE, LINK, Entry
 
 BLOCK = 512
 #: Archives end with two empty blocks and are filled up to whole records, as tar(1) does.
 RECORD = 10240
 
-_TYPES = {FILE: b"0", LINK: b"2", FOLDER: b"5"}
+_TYPES = {FILE: b"0", LINK: b"2", DIRECTORY: b"5"}
 
 
 def _octal(value: int, width: int) -> bytes:
@@ -63,14 +66,15 @@ def _decimal(time_ns: int) -> bytes:
 
 
 def pad(size: int, to: int = BLOCK) -> bytes:
-    """Return the zeros that fill C(size) bytes up to a multiple of C(to)."""
+    """Return the zeros that fill ``size`` bytes up to a multiple of ``to``."""
     return b"\0" * (-size % to)
 
 
 def _needs_record(value: bytes) -> bool:
-    """Say whether a name does not fit the plain header, or would depend on the reader's locale there.
+    """Say whether a name does not fit the plain header, or depends on the reader's locale there.
 
-    One that is no UTF-8 is better off in the plain header, byte for byte: libarchive complains about such a record.
+    A name that is no UTF-8 is better off in the plain header, byte for byte: libarchive complains
+    about such a record.
     """
     if len(value) > 100:
         return True
@@ -82,8 +86,11 @@ def _needs_record(value: bytes) -> bool:
 
 
 def header(entry: Entry) -> bytes:
-    """Return the header blocks of an entry. Names that are no UTF-8 are stored byte for byte, as GNU tar does."""
-    name = os.fsencode(entry.path) + (b"/" if entry.type == FOLDER else b"")
+    """Return the header blocks of an entry.
+
+    Names that are no UTF-8 are stored byte for byte, as GNU tar does.
+    """
+    name = os.fsencode(entry.path) + (b"/" if entry.type == DIRECTORY else b"")
     target = os.fsencode(entry.target)
     records = []
     for key, value in ((b"path", name), (b"linkpath", target)):
@@ -99,17 +106,17 @@ def header(entry: Entry) -> bytes:
     seconds = entry.mtime_ns // 10**9
     if entry.mtime_ns % 10**9 or not 0 <= seconds < 8**11:
         records.append(_record(b"mtime", _decimal(entry.mtime_ns)))
-    found = b""
+    extended = b""
     if records:
         body = b"".join(records)
-        found = (
+        extended = (
             _ustar(b"././@PaxHeader", 0o644, 0, 0, len(body), 0, b"x", b"") + body + pad(len(body))
         )
-    return found + _ustar(
+    return extended + _ustar(
         name, entry.mode, entry.uid, entry.gid, entry.size, seconds, _TYPES[entry.type], target
     )
 
 
 def end(size: int) -> bytes:
-    """Return the end of an archive that is C(size) bytes long so far."""
+    """Return the end of an archive that is ``size`` bytes long so far."""
     return b"\0" * (2 * BLOCK) + pad(size + 2 * BLOCK, RECORD)

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""zstd through the system's libzstd, which dpkg, rpm and systemd bring along: no Python package is needed.
+"""zstd through the system's libzstd, which dpkg, rpm and systemd bring along.
+
+No Python package is needed.
 
 Only the stable interface of libzstd 1.4 and later is used (ZSTD_compress2, ZSTD_decompressStream).
 """
@@ -31,7 +33,7 @@ class _Out(ctypes.Structure):
 @functools.cache
 def _library() -> Any:
     try:
-        found = ctypes.CDLL("libzstd.so.1")
+        library = ctypes.CDLL("libzstd.so.1")
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
         for name, result, arguments in (
             ("ZSTD_createCCtx", pointer, ()),
@@ -45,7 +47,7 @@ def _library() -> Any:
             ("ZSTD_freeDStream", size, (pointer,)),
             ("ZSTD_decompressStream", size, (pointer, ctypes.POINTER(_Out), ctypes.POINTER(_In))),
         ):
-            function = getattr(found, name)
+            function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         raise NotUsable(
@@ -53,7 +55,7 @@ def _library() -> Any:
             "Install libzstd1 (Debian, Ubuntu) or libzstd (Red Hat, SUSE), or use compression gzip.",
             "libzstd.so.1",
         ) from error
-    return found
+    return library
 
 
 def _checked(library: Any, result: int) -> int:

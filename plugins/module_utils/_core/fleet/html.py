@@ -13,7 +13,7 @@ from .. import verdict
 from ..system.text import human_duration, human_size
 from . import report as fleet
 
-_WORDS = {verdict.PASS: "ok", fleet.NO_DATA: "no data", verdict.SKIPPED: "not run"}
+_LABELS = {verdict.PASS: "ok", fleet.NO_DATA: "no data", verdict.SKIPPED: "not run"}
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5b6675;--line:#dfe4ea;--page:#f6f7f9;--card:#fff;
@@ -40,7 +40,7 @@ code{font-size:.85rem;overflow-wrap:anywhere}ul{margin:.3rem 0;padding-left:1.2r
 
 
 def _state(status: str) -> str:
-    return f'<span class="s {escape(status)}">{escape(_WORDS.get(status, status))}</span>'
+    return f'<span class="s {escape(status)}">{escape(_LABELS.get(status, status))}</span>'
 
 
 def _tile(value: str, what: str) -> str:
@@ -103,7 +103,7 @@ def render(report: Mapping[str, Any]) -> str:
     title = escape(report["title"])
     tiles = [_tile(str(summary["hosts"]), "hosts targeted")]
     tiles += [
-        _tile(str(count), _WORDS.get(state, state))
+        _tile(str(count), _LABELS.get(state, state))
         for state, count in summary["states"].items()
         if count
     ]

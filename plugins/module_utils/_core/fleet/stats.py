@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return the C(share)-th percentile (0 to 100) by the nearest-rank method, None for no values."""
+    """Return the ``share``-th percentile (0 to 100) by the nearest-rank method, None for no values."""
     ordered = sorted(values)
     if not ordered:
         return None
@@ -29,7 +29,7 @@ def median(values: Sequence[float]) -> float | None:
 def outliers(values: Mapping[str, float], limit: float = 3.5) -> list[str]:
     """Return the names whose value lies far from the others', farthest first.
 
-    Judged by the modified z-score 0.6745 |x - median| / MAD (Iglewicz and Hoaglin 1993, who recommend 3.5): unlike the
+    Uses the modified z-score 0.6745 |x - median| / MAD (Iglewicz and Hoaglin 1993, who recommend 3.5): unlike the
     standard deviation it is not moved by the outliers themselves. Where more than half of the values are equal (MAD 0), the
     mean absolute deviation takes its place: |x - median| / (1.2533 mean deviation). Fewer than three values have none.
     """

@@ -1,39 +1,43 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what the driver, the PCI bus and the kernel log say to verdicts. Pure: reads nothing, changes nothing.
+"""The checks of one GPU, each an entry of CHECKS. Pure: reads nothing, changes nothing.
 
-The order is the one in which faults explain each other: driver, count, state of each GPU, memory, Xids, temperature, links, numbers.
-The device's own words come before fixed numbers: its recovery action, its margin to slowdown, its remap flags.
+The order is the one in which faults explain each other: state, memory, Xids, temperature, links,
+numbers. What the device reports comes before fixed numbers: its recovery action, its margin to
+slowdown, its remap flags.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Optional
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Optional
 
 from .. import verdict
+from ..registry import Registry
 from ..system.text import human_count
 from ..verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
-from . import reading as r
-from . import xid
+from . import reading, xid
 from .options import GpuOptions
+from .reading import Gpu, NvLink, bus_id, display_bus
+from .recovery import recovery
 
 #: Core temperatures in °C (warning, critical) where neither the device nor the user gives a limit.
 FIXED_TEMPERATURES = (80.0, 90.0)
 #: Warn at this distance to the device's slowdown threshold, °C.
 MARGIN_WARNING = 5
-#: RMA criteria: retired pages in all (NVIDIA's page retirement guide allows 64), remapped uncorrectable rows.
+#: RMA criteria: retired pages in all (NVIDIA's page retirement guide allows 64), remapped
+#: uncorrectable rows.
 RETIRED_PAGES_MAX = 63
 REMAPPED_ROWS_MAX = 512
-_DEFAULTS = {option.name: option.default for option in GpuOptions.TABLE}
-#: How many processes of a GPU are named in the result.
-PROCESSES_SHOWN = 32
+#: From this utilisation in percent on a GPU counts as busy, at P-states up to this one.
+BUSY_UTILISATION = 10
+BUSY_PSTATE = 4
 
-_IDLE, _HW_SLOWDOWN, _HW_THERMAL, _HW_BRAKE = 0x1, 0x8, 0x40, 0x80
+_HW_SLOWDOWN, _HW_THERMAL, _HW_BRAKE = 0x8, 0x40, 0x80
 REASONS = {
-    _IDLE: "idle",
+    0x1: "idle",
     0x2: "application_clocks",
     0x4: "sw_power_cap",
     _HW_SLOWDOWN: "hw_slowdown",
@@ -43,9 +47,13 @@ REASONS = {
     _HW_BRAKE: "hw_power_brake",
     0x100: "display_clocks",
 }
-#: Codes after which the driver, not one value, is in doubt: uninitialized, not loaded, time-out, interrupts, library, mismatch.
-_DRIVER_BROKEN = frozenset({1, r.DRIVER_NOT_LOADED, 10, 11, r.LIBRARY_NOT_FOUND, r.MISMATCH})
-#: The questions whose answers carry the verdict; a missing one makes the GPU "unknown", any other only a warning.
+#: Codes after which the driver, not one value, is in doubt: uninitialized, not loaded, time-out,
+#: interrupts, library, mismatch.
+_DRIVER_BROKEN = frozenset(
+    {1, reading.DRIVER_NOT_LOADED, 10, 11, reading.LIBRARY_NOT_FOUND, reading.MISMATCH}
+)
+#: The queries whose answers carry the verdict; a missing one makes the GPU "unknown", any other
+#: only a warning.
 _ESSENTIAL = frozenset(
     {
         "nvmlDeviceGetTemperature",
@@ -63,844 +71,701 @@ _ESSENTIAL = frozenset(
         "memory.used",
         "memory.total",
         "nvidia-smi",
+        "temp",
+        "mem_used",
+        "power_draw",
+        "processes",
+        "mem_total",
     }
 )
+#: SXM boards, whose NVLinks run through the board; bridges of PCIe cards are optional.
+_SXM = re.compile(r"\bSXM|\b(?:H100 80GB HBM3|H800|H200|H20|B[123]00|GB[23]00)\b")
+_BRIDGED = re.compile(r"\b(?:PCIe|NVL)\b")
 
 
-@dataclass
-class Facts:
-    """What was observed.
+class Case(NamedTuple):
+    """One GPU and all that its checks look at."""
 
-    C(reading) is None on a node where nothing can ask a GPU and nothing shows one. C(pci) are the bus ids of NVIDIA GPUs that this
-    system should drive, none where that can't be told (containers). C(orphans) are
-    process ids that hold GPU memory and do not exist. C(module_version) is the loaded kernel module's. C(timeout) in seconds, and
-    C(duration) of the questions to the driver. C(others) are drivers that hold a GPU of C(pci) instead of NVIDIA's.
+    options: GpuOptions
+    gpu: Gpu
+    others: Sequence[Gpu]  # all GPUs of the node
+    events: Sequence[xid.Event]  # of this GPU
+    log_readable: bool
+    driver_version: Optional[str]
+    orphans: Optional[frozenset[int]]
+    fixed: tuple[float, float]
+
+
+class Finding(NamedTuple):
+    """The result of one check; the fields are those of a verdict.Check."""
+
+    status: str
+    message: str
+    action: str = "none"
+    value: Any = None
+    unit: Optional[str] = None
+    warn: Optional[float] = None
+    crit: Optional[float] = None
+    threshold_source: Optional[str] = None
+    domain: Optional[str] = "node"
+    unknown_as: str = WARNING
+
+
+class GpuCheck(NamedTuple):
+    """A check: what it looks at, where its limit comes from, what it may recommend.
+
+    ``runbook`` is the label of its entry in the runbook, ``metric`` the series that shows its
+    value, ``unusable`` whether it runs on a GPU that answers nothing useful.
     """
 
-    reading: Optional[r.Reading]
-    pci: list[str] = field(default_factory=list)
-    log: xid.Log = field(default_factory=lambda: xid.Log("none"))
-    orphans: Optional[frozenset[int]] = None
-    module_version: Optional[str] = None
-    timeout: float = 0.0
-    duration: Optional[float] = None
-    others: list[str] = field(default_factory=list)
+    name: str
+    evaluate: Callable[[Case], Optional[Finding]]
+    limit: str
+    actions: tuple[str, ...]
+    runbook: str
+    metric: str
+    documentation: str
+    unusable: bool = False
 
 
-def decide(
-    options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED_TEMPERATURES
-) -> tuple[list[Check], list[dict[str, Any]]]:
-    """Return the checks in their order and the GPUs as they are returned to the user.
-
-    :param fixed: (warning, critical) core temperature in °C where neither the device nor the user gives a limit.
-    """
-    reading = facts.reading
-    checks = _driver(options, facts)
-    if reading is None or checks[0].status == SKIPPED:
-        return checks, []
-    if reading.count is not None and reading.code == 0:
-        checks += _count(options, facts, reading)
-    events = xid.judge(facts.log.finds, options.xid_overrides)
-    shown = []
-    for gpu in reading.gpus:
-        mine = _gpu_checks(options, facts, gpu, fixed, events, reading)
-        checks += mine
-        shown.append(_shown(gpu, mine, events))
-    checks += _xids_elsewhere(facts, reading, events)
-    checks += _equality(reading)
-    return checks, shown
-
-
-# --- driver and count --------------------------------------------------------------------------------------------------
-
-
-def _driver(options: GpuOptions, facts: Facts) -> list[Check]:
-    reading, expected = facts.reading, options.expected_count
-    on_bus = f"{human_count(len(facts.pci), 'NVIDIA GPU')} on the PCI bus" + (
-        f" (held by {', '.join(facts.others)})" if facts.others else ""
-    )
-
-    took = None if facts.duration is None or reading is None else round(facts.duration * 1000, 1)
-
-    def one(status: str, message: str, action: str = "none", **more: Any) -> list[Check]:
-        domain = "node" if status not in (PASS, SKIPPED) else None
-        return [
-            Check(
-                "gpu_driver",
-                status,
-                message,
-                action=action,
-                domain=domain,
-                duration_ms=took,
-                **more,
-            )
-        ]
-
-    if reading is not None and reading.stuck:
-        pid, start = reading.stuck
-        since = verdict.isoformat(start)
-        words = f"The driver does not answer: hung since {since}, process {pid} of an earlier check still waits, so it was not asked again"
-        return one(CRITICAL, words, "reboot", since=since)
-    if reading is not None and reading.hung:
-        words = f"The driver does not answer: no reply within {facts.timeout:g} s to {reading.hung}"
-        return one(CRITICAL, words, "reboot", value=facts.timeout, unit="s")
-    if reading is not None and reading.code == 0:
-        version = reading.driver_version or "of unknown version"
-        if (
-            facts.module_version
-            and reading.driver_version
-            and facts.module_version != reading.driver_version
-        ):
-            words = f"The loaded kernel module is {facts.module_version}, but the driver's library says {version}: an update waits for a reboot"
-            return one(WARNING, words, "reboot", value=version)
-        return one(PASS, f"NVIDIA driver {version} answers", value=reading.driver_version)
-    if expected == 0:
-        if facts.pci:
-            return one(WARNING, f"{on_bus}, but none expected, and no working driver", "inspect")
-        return one(SKIPPED, "No GPU on this node, as expected")
-    code = r.LIBRARY_NOT_FOUND if reading is None else reading.code
-    if code == r.LIBRARY_NOT_FOUND:
-        if facts.pci:
-            return one(CRITICAL, f"{on_bus}, but the NVIDIA driver is not installed", "inspect")
-        if expected:
-            return one(
-                CRITICAL,
-                f"{human_count(expected, 'GPU')} expected, but there is no NVIDIA driver and no NVIDIA GPU in sight",
-                "inspect",
-            )
-        return one(
-            SKIPPED, "No NVIDIA GPU on this node: no driver library and no device on the PCI bus"
-        )
-    if code == r.DRIVER_NOT_LOADED:
-        words = "The NVIDIA driver is installed but not loaded"
-        if facts.pci:
-            words += f", {on_bus}"
-        elif expected is None:
-            words += "; set expected_count to 0 if this node has no GPU"
-        return one(CRITICAL, words, "inspect")
-    if code == r.MISMATCH:
-        return one(
-            CRITICAL,
-            "The driver's library and its loaded kernel module have different versions: reload the module or reboot",
-            "reboot",
-        )
-    words = f"The NVIDIA driver answers with an error: {reading.text if reading else ''}" + (
-        "" if code == r.UNREADABLE else f" (NVML code {code})"
-    )
-    if code == r.NO_PERMISSION:
-        return one(UNKNOWN, words, "inspect", unknown_as=CRITICAL)
-    return one(
-        CRITICAL, words, "reboot" if code in (r.GPU_IS_LOST, r.UNKNOWN_ERROR, 10, 11) else "inspect"
-    )
-
-
-def _count(options: GpuOptions, facts: Facts, reading: r.Reading) -> list[Check]:
-    found, expected = reading.count or 0, options.expected_count
-    source = None if expected is None else "user"
-
-    known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}
-    missing = (
-        [bus for bus in facts.pci if xid.bus_id(bus) not in known] if len(facts.pci) > found else []
-    )
-    names = f"; on the PCI bus, but not in the driver: {', '.join(missing[:8])}" if missing else ""
-
-    def one(status: str, message: str, action: str = "none") -> list[Check]:
-        domain = None if status == PASS else "node"
-        return [
-            Check(
-                "gpu_count",
-                status,
-                message,
-                value=found,
-                crit=expected,
-                threshold_source=source,
-                action=action,
-                domain=domain,
-            )
-        ]
-
-    if expected is not None:
-        if found < expected:
-            return one(
-                CRITICAL,
-                f"{human_count(found, 'GPU')} found, {expected} expected{names}",
-                "reboot" if missing else "inspect",
-            )
-        if found > expected:
-            return one(
-                WARNING, f"{human_count(found, 'GPU')} found, only {expected} expected", "inspect"
-            )
-        return one(PASS, f"{human_count(found, 'GPU')} found, as expected")
-    if missing:
-        return one(CRITICAL, f"{human_count(found, 'GPU')} found{names}", "reboot")
-    if found == 0:
-        return one(
-            WARNING,
-            "The NVIDIA driver is loaded but has no GPU; set expected_count to 0 if that is right",
-            "inspect",
-        )
-    return one(PASS, f"{human_count(found, 'GPU')} found")
-
-
-# --- one GPU -----------------------------------------------------------------------------------------------------------
-
-
-class _Gpu:
-    """One GPU's values and the checks made of them so far."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-        self.subject = f"GPU {values['id']}"
-        self.checks: list[Check] = []
-
-    def add(
-        self, name: str, status: str, message: str, domain: str | None = "node", **more: Any
-    ) -> None:
-        self.checks.append(
-            Check(
-                name,
-                status,
-                f"{self.subject}: {message}",
-                subject=self.subject,
-                domain=domain if status != PASS else None,
-                **more,
-            )
-        )
-
-
-def _gpu_checks(
-    options: GpuOptions,
-    facts: Facts,
-    values: Mapping[str, Any],
-    fixed: tuple[float, float],
-    events: list[xid.Event],
-    reading: r.Reading,
-) -> list[Check]:
-    gpu = _Gpu(values)
-    if _state(gpu):
-        _memory_health(gpu)
-        _xids(gpu, facts, events)
-        _temperature(gpu, options, fixed)
-        _throttling(gpu)
-        _nvlink(gpu, reading)
-        _links(gpu)
-        _numbers(gpu, options)
-        _housekeeping(gpu, facts)
-    else:
-        _xids(gpu, facts, events)
-    return gpu.checks
-
-
-def _state(gpu: _Gpu) -> bool:
-    """Judge whether the GPU is usable at all; say whether the rest is worth looking at."""
-    faults = gpu.values["faults"]
-    codes = {code for _name, code, _words in faults}
-    handle = next(((code, words) for name, code, words in faults if "handle" in name.lower()), None)
-    place = f" at {xid.shown(xid.bus_id(gpu.values['bus_id']))}" if gpu.values["bus_id"] else ""
-    if r.GPU_IS_LOST in codes:
-        gpu.add(
-            "gpu_state",
-            CRITICAL,
-            f"the GPU{place} is lost (fallen off the bus or not answering)",
-            action="reboot",
-        )
-        return gpu.values["temp"] is not None
-    if r.RESET_REQUIRED in codes:
-        gpu.add(
-            "gpu_state", CRITICAL, "the driver says that the GPU must be reset", action="reset_gpu"
-        )
-        return handle is None
-    if handle is not None:
-        status = UNKNOWN if handle[0] == r.NO_PERMISSION else CRITICAL
-        gpu.add(
-            "gpu_state",
-            status,
-            f"the driver gives no access to it{place}: {handle[1]}",
-            action="reboot" if status == CRITICAL else "inspect",
-            unknown_as=CRITICAL,
-        )
-        return False
-    _recovery(gpu)
-    _readings(gpu, faults)
-    return True
-
-
-def _recovery(gpu: _Gpu) -> None:
-    value = gpu.values["recovery"]
-    if value is None:
-        gpu.add("gpu_state", PASS, f"{gpu.values['name'] or 'the GPU'} answers")
-        return
-    status, action, words = xid.recovery(int(value))
-    if status == PASS:
-        gpu.add(
-            "gpu_state",
-            PASS,
-            f"{gpu.values['name'] or 'the GPU'} answers and asks for no recovery action",
-        )
-    else:
-        gpu.add(
-            "gpu_state",
-            status,
-            f"the driver asks for recovery: {words}",
-            action=action,
-            value=int(value),
-            threshold_source="device",
-        )
-
-
-def _readings(gpu: _Gpu, faults: Sequence[tuple[str, int, str]]) -> None:
-    if any(code == r.CORRUPTED_INFOROM for _name, code, _words in faults):
-        gpu.add(
-            "gpu_inforom",
-            WARNING,
-            "the InfoROM is corrupted",
-            action="inspect",
-            threshold_source="device",
-        )
-    failed = []
-    hidden = []
-    severe = False
-    for name, code, words in faults:
-        essential = name in _ESSENTIAL
-        if code in (r.CORRUPTED_INFOROM, r.NO_PERMISSION) and not essential:
-            continue
-        if code == r.NO_PERMISSION and gpu.values["mig"]:
-            hidden.append(name)
-            continue
-        failed.append(f"{name} ({words})")
-        severe = severe or essential or code in _DRIVER_BROKEN
-    if failed:
-        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-        words = f"the driver failed to answer: {', '.join(failed[:3])}{more}"
-        gpu.add(
-            "gpu_readings",
-            UNKNOWN if severe else WARNING,
-            words,
-            value=len(failed),
-            action="inspect",
-            unknown_as=CRITICAL,
-        )
-    elif hidden:
-        gpu.add(
-            "gpu_readings",
-            SKIPPED,
-            f"split into instances (MIG), of which only root may read the sums: {', '.join(hidden)}",
-            domain=None,
-        )
-
-
-def _memory_health(gpu: _Gpu) -> None:
-    rows, retired, ecc = gpu.values["remap"], gpu.values["retired"], gpu.values["ecc"]
-    if rows:
-        value = rows["uncorrected"]
-        if rows["failure"]:
-            gpu.add(
-                "gpu_remapped_rows",
-                CRITICAL,
-                "remapping a memory row failed: the GPU needs replacement",
-                value=value,
-                action="inspect",
-                threshold_source="device",
-            )
-        elif rows["pending"]:
-            gpu.add(
-                "gpu_remapped_rows",
-                CRITICAL,
-                "a memory row waits to be remapped at the next reset",
-                value=value,
-                action="reset_gpu",
-                threshold_source="device",
-            )
-        elif value >= REMAPPED_ROWS_MAX:
-            gpu.add(
-                "gpu_remapped_rows",
-                WARNING,
-                f"{value} memory rows remapped",
-                value=value,
-                warn=REMAPPED_ROWS_MAX,
-                threshold_source="default",
-                action="inspect",
-            )
-        else:
-            gpu.add(
-                "gpu_remapped_rows",
-                PASS,
-                f"{human_count(value + rows['corrected'], 'memory row')} remapped, none pending",
-                value=value,
-            )
-    if retired:
-        total = (retired.get("single_bit") or 0) + (retired.get("double_bit") or 0)
-        if retired.get("pending"):
-            gpu.add(
-                "gpu_retired_pages",
-                CRITICAL,
-                "a memory page waits to be retired at the next reset",
-                value=total,
-                action="reset_gpu",
-                threshold_source="device",
-            )
-        elif total >= RETIRED_PAGES_MAX:
-            words = f"{total} memory pages retired: the GPU needs replacement"
-            gpu.add(
-                "gpu_retired_pages",
-                CRITICAL,
-                words,
-                value=total,
-                crit=RETIRED_PAGES_MAX,
-                threshold_source="default",
-                action="inspect",
-            )
-        else:
-            gpu.add(
-                "gpu_retired_pages",
-                PASS,
-                f"{human_count(total, 'memory page')} retired, none pending",
-                value=total,
-            )
-    errors = ecc.get("volatile_uncorrected")
-    if gpu.values["sram_threshold"]:
-        gpu.add(
-            "gpu_ecc",
-            CRITICAL,
-            "too many uncorrected SRAM errors, the device's threshold is exceeded",
-            action="inspect",
-            threshold_source="device",
-        )
-    elif errors:
-        words = f"{human_count(errors, 'uncorrected memory error')} since the driver was loaded"
-        gpu.add(
-            "gpu_ecc",
-            CRITICAL,
-            words,
-            value=errors,
-            crit=0,
-            threshold_source="default",
-            action="reset_gpu",
-        )
-    elif errors == 0:
-        gpu.add(
-            "gpu_ecc",
-            PASS,
-            f"no uncorrected memory errors, {ecc.get('volatile_corrected') or 0} corrected",
-            value=errors,
-        )
-
-
-def _mine(events: list[xid.Event], bus: str | None) -> list[xid.Event]:
-    own = xid.bus_id(bus) if bus else None
-    return [event for event in events if own is not None and event.bus == own]
-
-
-def _xid_verdict(events: list[xid.Event]) -> tuple[str, str, str]:
-    """Return (status, action, words) of one GPU's events."""
-    worst = max(events, key=lambda event: verdict.STATUSES.index(event.level))
-    repeated = sum(event.count for event in events if event.repeats)
-    words = ", ".join(
-        f"Xid {event.code} ({event.text}){f' {event.count} times' if event.count > 1 else ''}"
-        for event in events[:6]
-    )
-    if worst.level == PASS and repeated >= xid.REPEATED:
-        return WARNING, "inspect", f"{repeated} application errors on this GPU: {words}"
-    action = max(
-        (event.action for event in events if event.level == worst.level), key=verdict.ACTIONS.index
-    )
-    return worst.level, action, words
-
-
-def _xids(gpu: _Gpu, facts: Facts, events: list[xid.Event]) -> None:
-    if facts.log.problem or facts.log.source == "none" or not gpu.values["bus_id"]:
-        return
-    own = _mine(events, gpu.values["bus_id"])
-    if not own:
-        gpu.add("gpu_xid", PASS, "no Xid in the kernel log", value=0)
-        return
-    status, action, words = _xid_verdict(own)
-    source = (
-        "user"
-        if any(event.source == "user" and event.level == status for event in own)
-        else "default"
-    )
-    gpu.add(
-        "gpu_xid",
-        status,
-        words,
-        value=sum(event.count for event in own),
-        action=action if status != PASS else "none",
-        threshold_source=source,
-    )
-
-
-def _xids_elsewhere(facts: Facts, reading: r.Reading, events: list[xid.Event]) -> list[Check]:
-    log = facts.log
-    if log.problem:
-        named = log.source not in ("auto",)
-        status, domain = (UNKNOWN, "node") if named else (SKIPPED, None)
-        return [Check("gpu_xid", status, f"Xids not checked: {log.problem}", domain=domain)]
-    if log.source == "none":
-        return [Check("gpu_xid", SKIPPED, "Xids not checked: switched off by log_source")]
-    known = {xid.bus_id(gpu["bus_id"]) for gpu in reading.gpus if gpu["bus_id"]}
-    strangers: dict[str, list[xid.Event]] = {}
-    for event in events:
-        if event.bus is None or event.bus not in known:
-            strangers.setdefault(xid.shown(event.bus), []).append(event)
+def evaluate(case: Case) -> list[Check]:
+    """Return the checks of one GPU in their order."""
+    subject = f"GPU {case.gpu.id}"
+    usable = _usable(case.gpu)
     checks = []
-    for bus, own in strangers.items():
-        status, action, words = _xid_verdict(own)
-        count = sum(event.count for event in own)
-        message = f"{bus}, which the driver does not show: {words}"
-        checks.append(
-            Check(
-                "gpu_xid",
-                status,
-                message,
-                subject=bus,
-                value=count,
-                action=action if status != PASS else "none",
-                domain=None if status == PASS else "node",
-            )
-        )
+    for entry in CHECKS:
+        finding = entry.evaluate(case) if usable or entry.unusable else None
+        if finding is not None:
+            values = finding._asdict()
+            values["message"] = f"{subject}: {finding.message}"
+            if finding.status == PASS:
+                values["domain"] = None
+            checks.append(Check(entry.name, subject=subject, **values))
     return checks
 
 
-# --- temperature -------------------------------------------------------------------------------------------------------
+def busy(gpu: Gpu) -> bool:
+    """Return whether a GPU works, by its load: clock reasons say too little on some cards."""
+    if gpu.pstate is not None and gpu.pstate > BUSY_PSTATE:
+        return False
+    if gpu.util_gpu is not None:
+        return gpu.util_gpu >= BUSY_UTILISATION
+    return bool(gpu.processes)
 
 
-def _device_temperature(values: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
-    """Judge the core by what the device says of itself: (status, words, limits); None when it says nothing.
-
-    The worse of margin (distance to the nearest slowdown) and absolute thresholds, which are going away on Ada and later.
-    """
-    found = [one for one in (_by_margin(values), _by_thresholds(values)) if one is not None]
-    return max(found, key=lambda one: verdict.STATUSES.index(one[0]), default=None)
+# --- state and answers ------------------------------------------------------------------------
 
 
-def _by_margin(values: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
-    margin = values["margin"]
-    if margin is None:
-        return None
-    words = f"margin to slowdown {margin} °C"
-    if margin < ((values["t_limits"] or {}).get("slowdown") or 0):
-        return CRITICAL, words + ", beyond the slowdown threshold", {}
-    return (WARNING if margin <= MARGIN_WARNING else PASS), words, {}
+def _without_handle(gpu: Gpu) -> reading.Fault | None:
+    return next((fault for fault in gpu.faults if "handle" in fault.query.lower()), None)
 
 
-def _by_thresholds(values: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
-    temp, thresholds = values["temp"], values["thresholds"] or {}
-    critical = thresholds.get("slowdown") or thresholds.get("shutdown")
-    warning = thresholds.get("gpu_max")
-    if temp is None or (critical is None and warning is None):
-        return None
-    limits = {"warn": warning, "crit": critical}
-    if critical is not None and temp >= critical:
-        return CRITICAL, f"the device slows down at {critical} °C", limits
-    if warning is not None and temp > warning:
-        return WARNING, f"the device's maximum for operation is {warning} °C", limits
-    return PASS, f"the device's limit is {warning or critical} °C", limits
+def _reset_required(gpu: Gpu) -> bool:
+    return any(fault.code == reading.RESET_REQUIRED for fault in gpu.faults)
 
 
-def _temperature(gpu: _Gpu, options: GpuOptions, fixed: tuple[float, float]) -> None:
-    values = gpu.values
-    temp = values["temp"]
-    user_warning, user_critical = options.temperature_warning, options.temperature_critical
-    candidates: list[tuple[str, str, str, dict[str, Any]]] = []
-    if temp is not None and (user_warning is not None or user_critical is not None):
-        limits = {"warn": user_warning, "crit": user_critical}
-        if user_critical is not None and temp > user_critical:
-            candidates.append((CRITICAL, "user", f"above {user_critical:g} °C", limits))
-        elif user_warning is not None and temp > user_warning:
-            candidates.append((WARNING, "user", f"above {user_warning:g} °C", limits))
-        else:
-            candidates.append((PASS, "user", "", limits))
-    device = _device_temperature(values)
-    if device is not None:
-        status, words, limits = device
-        # The user's warning number stands in for the device's; the device's critical always holds.
-        if not (status == WARNING and user_warning is not None and temp is not None):
-            candidates.append((status, "device", words, limits))
-        hot = FIXED_TEMPERATURES[1]
-        if (
-            temp is not None
-            and temp > hot
-            and user_warning is None
-            and _by_thresholds(values) is None
-        ):
-            candidates.append(
-                (WARNING, "default", f"above {hot:g} °C, which does not fit {words}", {"warn": hot})
-            )
-    elif temp is not None:
-        warning = fixed[0] if user_warning is None else None
-        critical = (
-            fixed[1]
-            if user_critical is None and (user_warning is None or user_warning < fixed[1])
-            else None
-        )
-        limits = {"warn": warning, "crit": critical}
-        if critical is not None and temp > critical:
-            candidates.append((CRITICAL, "default", f"above {critical:g} °C", limits))
-        elif warning is not None and temp > warning:
-            candidates.append((WARNING, "default", f"above {warning:g} °C", limits))
-        else:
-            candidates.append((PASS, "default", "", limits))
-    if candidates:
-        status, source, words, limits = max(
-            candidates, key=lambda one: verdict.STATUSES.index(one[0])
-        )
-        shown = "temperature" if temp is None else f"temperature {temp} °C"
-        message = f"{shown}, {words}" if words else shown
-        gpu.add(
-            "gpu_temperature",
-            status,
-            message,
-            value=temp,
-            unit="°C",
-            threshold_source=source,
-            action="none" if status == PASS else "inspect",
-            **_known(limits),
-        )
-    maximum = (values["thresholds"] or {}).get("mem_max")
-    memory = values["temp_memory"]
-    if memory is not None and maximum is not None:
-        hot = memory > maximum
-        words = f"memory temperature {memory} °C, the device's maximum is {maximum} °C"
-        more = {"value": memory, "unit": "°C", "warn": maximum, "threshold_source": "device"}
-        gpu.add(
-            "gpu_memory_temperature",
-            WARNING if hot else PASS,
-            words,
-            action="inspect" if hot else "none",
-            **more,
-        )
+def _usable(gpu: Gpu) -> bool:
+    """Return whether the rest of the GPU's values is worth looking at."""
+    if not gpu.replied:
+        return False
+    if gpu.lost:
+        return gpu.temp is not None
+    return _without_handle(gpu) is None
 
 
-def _known(limits: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in limits.items() if value is not None}
+def _state(case: Case) -> Finding:
+    gpu = case.gpu
+    place = f" at {display_bus(bus_id(gpu.bus_id))}" if gpu.bus_id else ""
+    handle = _without_handle(gpu)
+    if not gpu.replied:
+        text = next(fault.text for fault in gpu.faults if fault.code == reading.NO_REPLY)
+        return Finding(CRITICAL, f"the GPU{place} does not answer: {text}", "reboot")
+    if gpu.lost:
+        text = f"the GPU{place} is lost (fallen off the bus or not answering)"
+        return Finding(CRITICAL, text, "reboot")
+    if _reset_required(gpu):
+        return Finding(CRITICAL, "the driver says that the GPU must be reset", "reset_gpu")
+    if handle is not None:
+        text = f"the driver gives no access to it{place}: {handle.text}"
+        if handle.code == reading.NO_PERMISSION:
+            return Finding(UNKNOWN, text, "inspect", unknown_as=CRITICAL)
+        return Finding(CRITICAL, text, "reboot", unknown_as=CRITICAL)
+    return _recovery(case)
 
 
-def _throttling(gpu: _Gpu) -> None:
-    reasons = gpu.values["clock_reasons"]
-    if reasons is None:
-        return
-    if reasons & _HW_THERMAL:
-        gpu.add(
-            "gpu_throttling",
-            CRITICAL,
-            "the hardware slows it down because of heat",
-            action="inspect",
-            threshold_source="device",
-        )
-    elif reasons & _HW_BRAKE:
-        gpu.add(
-            "gpu_throttling",
-            WARNING,
-            "the power brake slows it down (power supply or chassis)",
-            action="inspect",
-            threshold_source="device",
-        )
-    elif reasons & _HW_SLOWDOWN:
-        gpu.add(
-            "gpu_throttling",
-            WARNING,
-            "the hardware slows it down (heat, power or brake)",
-            action="inspect",
-            threshold_source="device",
-        )
-    else:
-        gpu.add("gpu_throttling", PASS, "no slowdown by the hardware")
-
-
-# --- links, numbers, housekeeping --------------------------------------------------------------------------------------
-
-
-def _nvlink(gpu: _Gpu, reading: r.Reading) -> None:
-    nvlink = gpu.values["nvlink"]
-    if not nvlink:
-        return
-    down = nvlink["down"]
-    if not down:
-        gpu.add("gpu_nvlink", PASS, f"all {nvlink['links']} NVLinks up", value=0)
-        return
-    # All links down is a card without bridge, which is no fault, unless another one of its model has links.
-    others = (
-        other["nvlink"]
-        for other in reading.gpus
-        if other["nvlink"] and other["name"] == gpu.values["name"]
-    )
-    if all(len(other["down"]) == other["links"] for other in others):
-        return
-    names = ", ".join(str(link) for link in down)
-    words = (
-        f"NVLink {names} of {nvlink['links']} down"
-        if len(down) < nvlink["links"]
-        else f"all {nvlink['links']} NVLinks down, other GPUs have theirs"
-    )
-    gpu.add(
-        "gpu_nvlink",
-        CRITICAL,
-        words,
-        value=len(down),
-        crit=0,
-        action="inspect",
+def _recovery(case: Case) -> Finding:
+    title = case.gpu.name or "the GPU"
+    number = case.gpu.recovery
+    if number is None:
+        return Finding(PASS, f"{title} answers")
+    wanted = recovery(int(number), case.driver_version)
+    if wanted.level == PASS:
+        return Finding(PASS, f"{title} answers and asks for no recovery action")
+    return Finding(
+        wanted.level,
+        f"the driver asks for recovery: {wanted.text}",
+        wanted.action,
+        value=int(number),
         threshold_source="device",
     )
 
 
-def _links(gpu: _Gpu) -> None:
-    fabric, pcie = gpu.values["fabric"], gpu.values["pcie"]
-    if fabric:
-        if fabric["state"] == 3 and fabric["status"] == 0:
-            gpu.add("gpu_fabric", PASS, "registered with the NVLink fabric")
-        elif fabric["state"] == 3:
-            words = f"registration with the NVLink fabric failed (NVML code {fabric['status']})"
-            gpu.add(
-                "gpu_fabric",
-                CRITICAL,
-                words,
-                value=fabric["status"],
-                action="inspect",
-                threshold_source="device",
-            )
-        else:
-            gpu.add(
-                "gpu_fabric",
-                WARNING,
-                "not yet registered with the NVLink fabric: is the fabric manager running?",
-                action="inspect",
-                threshold_source="device",
-            )
-    problems = []
-    width, width_max, gen, gen_max = (
-        pcie.get(name) for name in ("width", "width_max", "gen", "gen_max")
-    )
-    if width and width_max and width < width_max:
-        problems.append(f"width x{width} instead of x{width_max}")
-    reasons = gpu.values["clock_reasons"]
-    # Idle GPUs lower the generation to save power; only a busy one can be judged.
-    if gen and gen_max and gen < gen_max and reasons is not None and not reasons & _IDLE:
-        problems.append(f"generation {gen} instead of {gen_max}")
-    if problems:
-        gpu.add(
-            "gpu_pcie",
+def _answering(case: Case) -> bool:
+    """Return whether single answers matter: not where the GPU as a whole is at fault."""
+    return not (case.gpu.lost or _reset_required(case.gpu))
+
+
+def _inforom(case: Case) -> Finding | None:
+    if not _answering(case):
+        return None
+    if all(fault.code != reading.CORRUPTED_INFOROM for fault in case.gpu.faults):
+        return None
+    return Finding(WARNING, "the InfoROM is corrupted", "inspect", threshold_source="device")
+
+
+def _readings(case: Case) -> Finding | None:
+    if not _answering(case):
+        return None
+    failed, hidden, severe = [], [], False
+    for fault in case.gpu.faults:
+        essential = fault.query in _ESSENTIAL
+        optional = (reading.CORRUPTED_INFOROM, reading.NO_PERMISSION)
+        if fault.code in optional and not essential:
+            continue
+        if fault.code == reading.NO_PERMISSION and case.gpu.mig:
+            hidden.append(fault.query)
+            continue
+        failed.append(f"{fault.query} ({fault.text})")
+        severe = severe or essential or fault.code in _DRIVER_BROKEN
+    if failed:
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        return Finding(
+            UNKNOWN if severe else WARNING,
+            f"the driver failed to answer: {', '.join(failed[:3])}{more}",
+            "inspect",
+            value=len(failed),
+            unknown_as=CRITICAL,
+        )
+    if hidden:
+        queries = ", ".join(hidden)
+        text = f"split into instances (MIG), of which only root may read the sums: {queries}"
+        return Finding(SKIPPED, text, domain=None)
+    return None
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+def _remapped_rows(case: Case) -> Finding | None:
+    rows = case.gpu.remap
+    if rows is None:
+        return None
+    value = rows.uncorrected
+    if rows.failure:
+        text = "remapping a memory row failed: the GPU needs replacement"
+        return Finding(CRITICAL, text, "inspect", value, threshold_source="device")
+    if rows.pending:
+        text = "a memory row waits to be remapped at the next reset"
+        return Finding(CRITICAL, text, "reset_gpu", value, threshold_source="device")
+    if value >= REMAPPED_ROWS_MAX:
+        return Finding(
             WARNING,
-            f"PCIe {' and '.join(problems)}",
-            action="inspect",
-            threshold_source="device",
+            f"{value} memory rows remapped",
+            "inspect",
+            value,
+            warn=REMAPPED_ROWS_MAX,
+            threshold_source="default",
         )
-    elif width and width_max:
-        gpu.add(
-            "gpu_pcie",
-            PASS,
-            f"PCIe x{width} of x{width_max}" + (f", generation {gen}" if gen else ""),
+    remapped = human_count(value + rows.corrected, "memory row")
+    return Finding(PASS, f"{remapped} remapped, none pending", value=value)
+
+
+def _retired_pages(case: Case) -> Finding | None:
+    retired = case.gpu.retired
+    if retired is None:
+        return None
+    total = (retired.single_bit or 0) + (retired.double_bit or 0)
+    if retired.pending:
+        text = "a memory page waits to be retired at the next reset"
+        return Finding(CRITICAL, text, "reset_gpu", total, threshold_source="device")
+    if total >= RETIRED_PAGES_MAX:
+        return Finding(
+            CRITICAL,
+            f"{total} memory pages retired: the GPU needs replacement",
+            "inspect",
+            total,
+            crit=RETIRED_PAGES_MAX,
+            threshold_source="default",
         )
+    pages = human_count(total, "memory page")
+    return Finding(PASS, f"{pages} retired, none pending", value=total)
+
+
+def _ecc(case: Case) -> Finding | None:
+    errors = case.gpu.ecc.volatile_uncorrected
+    if case.gpu.sram_threshold:
+        text = "too many uncorrected SRAM errors, the device's threshold is exceeded"
+        return Finding(CRITICAL, text, "inspect", threshold_source="device")
+    if errors is None:
+        return None
+    if errors:
+        count = human_count(errors, "uncorrected memory error")
+        return Finding(
+            CRITICAL,
+            f"{count} since the driver was loaded",
+            "reset_gpu",
+            errors,
+            crit=0,
+            threshold_source="default",
+        )
+    corrected = case.gpu.ecc.volatile_corrected or 0
+    return Finding(PASS, f"no uncorrected memory errors, {corrected} corrected", value=errors)
+
+
+# --- Xids -------------------------------------------------------------------------------------
+
+
+def xid_finding(events: Sequence[xid.Event]) -> Finding:
+    """Return the verdict on the events of one GPU."""
+    worst = max(events, key=lambda event: verdict.STATUSES.index(event.level))
+    repeated = sum(event.active for event in events if event.repeats)
+    text = ", ".join(
+        event.title + (f" {event.count} times" if event.count > 1 else "") for event in events[:6]
+    )
+    value = sum(event.count for event in events)
+    if worst.level == PASS and repeated >= xid.REPEATED:
+        text = f"{repeated} application errors on this GPU: {text}"
+        return Finding(WARNING, text, "inspect", value, threshold_source="default")
+    deciding = [event for event in events if event.level == worst.level]
+    by_user = any(event.source == "user" for event in deciding)
+    action = max((event.action for event in deciding), key=verdict.ACTIONS.index)
+    return Finding(
+        worst.level,
+        text,
+        "none" if worst.level == PASS else action,
+        value,
+        threshold_source="user" if by_user else "default",
+    )
+
+
+def _xids(case: Case) -> Finding | None:
+    if not case.log_readable or not case.gpu.bus_id:
+        return None
+    if not case.events:
+        return Finding(PASS, "no Xid in the kernel log", value=0)
+    return xid_finding(case.events)
+
+
+# --- temperature ------------------------------------------------------------------------------
+
+
+class _Opinion(NamedTuple):
+    """One source's verdict on the core temperature."""
+
+    status: str
+    source: str
+    text: str = ""
+    warn: Optional[float] = None
+    crit: Optional[float] = None
+
+
+def _worst(opinions: Iterable[_Opinion]) -> _Opinion | None:
+    return max(opinions, key=lambda opinion: verdict.STATUSES.index(opinion.status), default=None)
+
+
+def _by_user(gpu: Gpu, options: GpuOptions) -> _Opinion | None:
+    warn, crit = options.temperature_warning, options.temperature_critical
+    if gpu.temp is None or (warn is None and crit is None):
+        return None
+    if crit is not None and gpu.temp > crit:
+        return _Opinion(CRITICAL, "user", f"above {crit:g} °C", warn, crit)
+    if warn is not None and gpu.temp > warn:
+        return _Opinion(WARNING, "user", f"above {warn:g} °C", warn, crit)
+    return _Opinion(PASS, "user", "", warn, crit)
+
+
+def _by_margin(gpu: Gpu) -> _Opinion | None:
+    if gpu.margin is None:
+        return None
+    text = f"margin to slowdown {gpu.margin} °C"
+    if gpu.margin < (gpu.t_limits.slowdown or 0):
+        return _Opinion(CRITICAL, "device", text + ", beyond the slowdown threshold")
+    return _Opinion(WARNING if gpu.margin <= MARGIN_WARNING else PASS, "device", text)
+
+
+def _by_thresholds(gpu: Gpu) -> _Opinion | None:
+    """Absolute thresholds, which are going away on Ada and later."""
+    crit = gpu.thresholds.slowdown or gpu.thresholds.shutdown
+    warn = gpu.thresholds.gpu_max
+    if gpu.temp is None or (crit is None and warn is None):
+        return None
+    if crit is not None and gpu.temp >= crit:
+        return _Opinion(CRITICAL, "device", f"the device slows down at {crit} °C", warn, crit)
+    if warn is not None and gpu.temp > warn:
+        text = f"the device's maximum for operation is {warn} °C"
+        return _Opinion(WARNING, "device", text, warn, crit)
+    return _Opinion(PASS, "device", f"the device's limit is {warn or crit} °C", warn, crit)
+
+
+def _by_default(gpu: Gpu, options: GpuOptions, fixed: tuple[float, float]) -> _Opinion | None:
+    """Fixed limits, where the device has none and the user did not replace them."""
+    if gpu.temp is None:
+        return None
+    user_warn = options.temperature_warning
+    warn = fixed[0] if user_warn is None else None
+    replaced = options.temperature_critical is not None or (user_warn or 0) >= fixed[1]
+    crit = None if replaced else fixed[1]
+    if crit is not None and gpu.temp > crit:
+        return _Opinion(CRITICAL, "default", f"above {crit:g} °C", warn, crit)
+    if warn is not None and gpu.temp > warn:
+        return _Opinion(WARNING, "default", f"above {warn:g} °C", warn, crit)
+    return _Opinion(PASS, "default", "", warn, crit)
+
+
+def _opinions(case: Case) -> list[_Opinion]:
+    gpu, options = case.gpu, case.options
+    by_user, by_thresholds = _by_user(gpu, options), _by_thresholds(gpu)
+    device = _worst(opinion for opinion in (_by_margin(gpu), by_thresholds) if opinion is not None)
+    opinions = [] if by_user is None else [by_user]
+    if device is None:
+        by_default = _by_default(gpu, options, case.fixed)
+        return opinions if by_default is None else [*opinions, by_default]
+    warned_by_user = options.temperature_warning is not None and gpu.temp is not None
+    # The user's warning stands in for the device's; the device's critical limit always holds.
+    if device.status != WARNING or not warned_by_user:
+        opinions.append(device)
+    hot = FIXED_TEMPERATURES[1]
+    unlikely = gpu.temp is not None and gpu.temp > hot and by_thresholds is None
+    if unlikely and options.temperature_warning is None:
+        text = f"above {hot:g} °C, which does not fit {device.text}"
+        opinions.append(_Opinion(WARNING, "default", text, warn=hot))
+    return opinions
+
+
+def _temperature(case: Case) -> Finding | None:
+    worst = _worst(_opinions(case))
+    if worst is None:
+        return None
+    text = "temperature" if case.gpu.temp is None else f"temperature {case.gpu.temp} °C"
+    return Finding(
+        worst.status,
+        f"{text}, {worst.text}" if worst.text else text,
+        "none" if worst.status == PASS else "inspect",
+        case.gpu.temp,
+        "°C",
+        worst.warn,
+        worst.crit,
+        worst.source,
+    )
+
+
+def _memory_temperature(case: Case) -> Finding | None:
+    value, maximum = case.gpu.temp_memory, case.gpu.thresholds.mem_max
+    if value is None or maximum is None:
+        return None
+    hot = value > maximum
+    return Finding(
+        WARNING if hot else PASS,
+        f"memory temperature {value} °C, the device's maximum is {maximum} °C",
+        "inspect" if hot else "none",
+        value,
+        "°C",
+        warn=maximum,
+        threshold_source="device",
+    )
+
+
+def _throttling(case: Case) -> Finding | None:
+    reasons = case.gpu.clock_reasons
+    if reasons is None:
+        return None
+    for bit, status, text in (
+        (_HW_THERMAL, CRITICAL, "the hardware slows it down because of heat"),
+        (_HW_BRAKE, WARNING, "the power brake slows it down (power supply or chassis)"),
+        (_HW_SLOWDOWN, WARNING, "the hardware slows it down (heat, power or brake)"),
+    ):
+        if reasons & bit:
+            return Finding(status, text, "inspect", threshold_source="device")
+    return Finding(PASS, "no slowdown by the hardware")
+
+
+# --- links ------------------------------------------------------------------------------------
+
+
+def on_sxm_board(gpu: Gpu) -> bool:
+    """Return whether NVLinks of this GPU are part of the board, not of an optional bridge."""
+    model = gpu.name or ""
+    return gpu.fabric is not None or bool(_SXM.search(model) and not _BRIDGED.search(model))
+
+
+def _all_down(nvlink: NvLink) -> bool:
+    return len(nvlink.down) == nvlink.links
+
+
+def _nvlink(case: Case) -> Finding | None:
+    nvlink = case.gpu.nvlink
+    if nvlink is None:
+        return None
+    if not nvlink.down:
+        return Finding(PASS, f"all {nvlink.links} NVLinks up", value=0)
+    peers = [gpu for gpu in case.others if gpu.nvlink and gpu.name == case.gpu.name]
+    if not _all_down(nvlink):
+        numbers = ", ".join(str(link) for link in nvlink.down)
+        text = f"NVLink {numbers} of {nvlink.links} down"
+    elif not all(_all_down(gpu.nvlink) for gpu in peers if gpu.nvlink):
+        text = f"all {nvlink.links} NVLinks down, other GPUs have theirs"
+    elif len(peers) > 1 and on_sxm_board(case.gpu):
+        text = f"all {nvlink.links} NVLinks down on all GPUs of the board"
+    else:  # a card without bridge, or a virtual machine with a single GPU of a board
+        return None
+    return Finding(CRITICAL, text, "inspect", len(nvlink.down), crit=0, threshold_source="device")
+
+
+def _fabric(case: Case) -> Finding | None:
+    fabric = case.gpu.fabric
+    if fabric is None:
+        return None
+    if fabric.state != 3:
+        text = "not yet registered with the NVLink fabric: is the fabric manager running?"
+        return Finding(WARNING, text, "inspect", threshold_source="device")
+    if fabric.status != 0:
+        text = f"registration with the NVLink fabric failed (NVML code {fabric.status})"
+        return Finding(CRITICAL, text, "inspect", fabric.status, threshold_source="device")
+    return Finding(PASS, "registered with the NVLink fabric")
+
+
+def _pcie(case: Case) -> Finding | None:
+    pcie = case.gpu.pcie
+    problems = []
+    if pcie.width and pcie.width_max and pcie.width < pcie.width_max:
+        problems.append(f"width x{pcie.width} instead of x{pcie.width_max}")
+    # Idle GPUs lower the generation to save power.
+    if pcie.gen and pcie.gen_max and pcie.gen < pcie.gen_max and busy(case.gpu):
+        problems.append(f"generation {pcie.gen} instead of {pcie.gen_max}")
+    if problems:
+        text = f"PCIe {' and '.join(problems)}"
+        return Finding(WARNING, text, "inspect", threshold_source="device")
+    if not pcie.width or not pcie.width_max:
+        return None
+    text = f"PCIe x{pcie.width} of x{pcie.width_max}"
+    return Finding(PASS, text + (f", generation {pcie.gen}" if pcie.gen else ""))
+
+
+# --- numbers and housekeeping -----------------------------------------------------------------
 
 
 def _share(
-    gpu: _Gpu, what: str, used: float | None, total: float | None, limit: float, unit: str
-) -> None:
+    what: str, used: float | None, total: float | None, limit: float, unit: str
+) -> Finding | None:
+    """Compare a share with its limit in percent; 0 switches the check off."""
     if used is None or not total or not limit:
-        return
+        return None
     percent = round(100.0 * used / total, 1)
     above = 100.0 * used > limit * total
-    words = f"{what} {percent:g} % ({used:g} of {total:g} {unit})" + (
-        f", above {limit:g} %" if above else ""
-    )
-    source = "default" if limit == _DEFAULTS[f"{what}_warning"] else "user"
-    gpu.add(
-        f"gpu_{what}",
+    text = f"{what} {percent:g} % ({used:g} of {total:g} {unit})"
+    return Finding(
         WARNING if above else PASS,
-        words,
-        domain="user",
+        text + (f", above {limit:g} %" if above else ""),
         value=percent,
         unit="%",
         warn=limit,
-        threshold_source=source,
+        threshold_source=("default" if limit == GpuOptions.default(f"{what}_warning") else "user"),
+        domain="user",
     )
 
 
-def _numbers(gpu: _Gpu, options: GpuOptions) -> None:
-    values = gpu.values
-    _share(gpu, "memory", values["mem_used"], values["mem_total"], options.memory_warning, "MiB")
-    _share(gpu, "power", values["power_draw"], values["power_limit"], options.power_warning, "W")
+def _memory(case: Case) -> Finding | None:
+    gpu = case.gpu
+    return _share("memory", gpu.mem_used, gpu.mem_total, case.options.memory_warning, "MiB")
 
 
-def _housekeeping(gpu: _Gpu, facts: Facts) -> None:
-    processes = gpu.values["processes"]
-    if processes and facts.orphans is not None:
-        orphans = [process for process in processes if process["pid"] in facts.orphans]
-        if orphans:
-            held = sum(process["mem_used"] or 0 for process in orphans)
-            names = ", ".join(str(process["pid"]) for process in orphans[:8])
-            gpu.add(
-                "gpu_processes",
-                WARNING,
-                f"{held} MiB held by processes that no longer exist: {names}",
-                value=len(orphans),
-                action="reset_gpu",
-            )
-        else:
-            gpu.add(
-                "gpu_processes",
-                PASS,
-                f"{len(processes)} process{'' if len(processes) == 1 else 'es'}",
-                value=len(processes),
-            )
-    # On a card made for servers only (it has ECC): on a workstation the driver unloads when idle, as meant.
-    ecc_mode = gpu.values["ecc"]["mode"]
-    if ecc_mode is not None and gpu.values["persistence"] is not None:
-        on = gpu.values["persistence"]
-        words = (
-            "persistence mode is on"
-            if on
-            else "persistence mode is off: enable nvidia-persistenced"
-        )
-        gpu.add("gpu_persistence", PASS if on else WARNING, words)
+def _power(case: Case) -> Finding | None:
+    gpu = case.gpu
+    return _share("power", gpu.power_draw, gpu.power_limit, case.options.power_warning, "W")
 
 
-def _equality(reading: r.Reading) -> list[Check]:
-    """GPUs of one model must have one VBIOS version; others behave differently under the same job."""
-    models: dict[str, dict[str, list[str]]] = {}
-    for gpu in reading.gpus:
-        if gpu["name"] and gpu["vbios"]:
-            models.setdefault(gpu["name"], {}).setdefault(gpu["vbios"], []).append(str(gpu["id"]))
-    if sum(len(ids) for versions in models.values() for ids in versions.values()) < 2:
-        return []
-    mixed = [
-        f"{model}: "
-        + "; ".join(f"{version} on GPU {', '.join(ids)}" for version, ids in versions.items())
-        for model, versions in models.items()
-        if len(versions) > 1
-    ]
-    if mixed:
-        return [
-            Check(
-                "gpu_vbios",
-                WARNING,
-                "Different VBIOS versions, " + " | ".join(mixed),
-                action="inspect",
-                domain="node",
-            )
-        ]
-    return [Check("gpu_vbios", PASS, "GPUs of the same model have the same VBIOS")]
+def _processes(case: Case) -> Finding | None:
+    processes = case.gpu.processes
+    if not processes or case.orphans is None:
+        return None
+    orphans = [process for process in processes if process.pid in case.orphans]
+    if not orphans:
+        count = len(processes)
+        return Finding(PASS, f"{count} process{'' if count == 1 else 'es'}", value=count)
+    held = sum(process.mem_used or 0 for process in orphans)
+    pids = ", ".join(str(process.pid) for process in orphans[:8])
+    text = f"{held} MiB held by processes that no longer exist: {pids}"
+    return Finding(WARNING, text, "reset_gpu", len(orphans))
 
 
-# --- what is returned --------------------------------------------------------------------------------------------------
+def _persistence(case: Case) -> Finding | None:
+    """Only on a card made for servers, which has ECC: on a workstation the driver may unload."""
+    if case.gpu.ecc.mode is None or case.gpu.persistence is None:
+        return None
+    if case.gpu.persistence:
+        return Finding(PASS, "persistence mode is on")
+    return Finding(WARNING, "persistence mode is off: enable nvidia-persistenced")
 
 
-def _shown(
-    values: Mapping[str, Any], checks: list[Check], events: list[xid.Event]
-) -> dict[str, Any]:
-    """Return a GPU as the user sees it: the old keys first, no internals."""
-    hidden = {"t_limits", "thresholds", "clock_reasons", "processes", "recovery"}
-    shown = {name: values[name] for name in r.KEYS if name not in hidden}
-    reasons = values["clock_reasons"]
-    shown["clock_reasons"] = (
-        None if reasons is None else [name for bit, name in REASONS.items() if reasons & bit]
-    )
-    shown["recovery_action"] = (
-        None if values["recovery"] is None else xid.recovery(int(values["recovery"]))[2]
-    )
-    processes = values["processes"]
-    shown["processes"] = None if processes is None else processes[:PROCESSES_SHOWN]
-    shown["process_count"] = None if processes is None else len(processes)
-    shown["xids"] = [event.to_dict() for event in _mine(events, values["bus_id"])]
-    shown["status"] = verdict.worst(check.counts_as for check in checks)
-    return shown
+_STATUS = "mlops_gpu_check_status"
+CHECKS: Registry[GpuCheck] = Registry(
+    "GPU check",
+    (
+        GpuCheck(
+            "gpu_state",
+            _state,
+            "device",
+            ("reboot", "reset_gpu", "drain", "inspect"),
+            "gpu_state",
+            "mlops_gpu_status",
+            "lost, not answering, reset required, or a recovery action that the driver asks for",
+            unusable=True,
+        ),
+        GpuCheck(
+            "gpu_inforom",
+            _inforom,
+            "device",
+            ("inspect",),
+            "gpu_inforom",
+            _STATUS,
+            "corruption of the board's InfoROM",
+        ),
+        GpuCheck(
+            "gpu_readings",
+            _readings,
+            "device",
+            ("inspect",),
+            "gpu_readings",
+            _STATUS,
+            "queries that the driver failed to answer, and impossible values",
+        ),
+        GpuCheck(
+            "gpu_remapped_rows",
+            _remapped_rows,
+            f"device; {REMAPPED_ROWS_MAX} rows",
+            ("inspect", "reset_gpu"),
+            "gpu_remapped_rows",
+            _STATUS,
+            "remapped memory rows, failed and pending ones",
+        ),
+        GpuCheck(
+            "gpu_retired_pages",
+            _retired_pages,
+            f"device; {RETIRED_PAGES_MAX} pages",
+            ("inspect", "reset_gpu"),
+            "gpu_retired_pages",
+            _STATUS,
+            "retired memory pages of GPUs before Ampere",
+        ),
+        GpuCheck(
+            "gpu_ecc",
+            _ecc,
+            "device; no uncorrected error",
+            ("inspect", "reset_gpu"),
+            "gpu_ecc",
+            "mlops_gpu_ecc_uncorrected_errors",
+            "uncorrected memory errors since the driver was loaded",
+        ),
+        GpuCheck(
+            "gpu_xid",
+            _xids,
+            "the catalog; option xid_overrides",
+            ("restart_app", "inspect", "reset_gpu", "drain", "reboot"),
+            "gpu_xid",
+            "mlops_gpu_xid_errors",
+            "driver errors in the kernel log",
+            unusable=True,
+        ),
+        GpuCheck(
+            "gpu_temperature",
+            _temperature,
+            "device; options temperature_warning, temperature_critical",
+            ("inspect",),
+            "gpu_temperature",
+            "mlops_gpu_temperature_celsius",
+            "core temperature against the device's own limits",
+        ),
+        GpuCheck(
+            "gpu_memory_temperature",
+            _memory_temperature,
+            "device",
+            ("inspect",),
+            "gpu_memory_temperature",
+            "mlops_gpu_memory_temperature_celsius",
+            "memory temperature against the device's maximum",
+        ),
+        GpuCheck(
+            "gpu_throttling",
+            _throttling,
+            "device",
+            ("inspect",),
+            "gpu_throttling",
+            _STATUS,
+            "slowdown by the hardware: heat, power brake",
+        ),
+        GpuCheck(
+            "gpu_nvlink",
+            _nvlink,
+            "device",
+            ("inspect",),
+            "gpu_nvlink",
+            _STATUS,
+            "NVLinks that are down",
+        ),
+        GpuCheck(
+            "gpu_fabric",
+            _fabric,
+            "device",
+            ("inspect",),
+            "gpu_fabric",
+            _STATUS,
+            "registration with the NVLink fabric",
+        ),
+        GpuCheck(
+            "gpu_pcie",
+            _pcie,
+            "device",
+            ("inspect",),
+            "gpu_pcie",
+            _STATUS,
+            "width of the PCIe link, and its generation while busy",
+        ),
+        GpuCheck(
+            "gpu_memory",
+            _memory,
+            "option memory_warning",
+            ("none",),
+            "gpu_memory",
+            "mlops_gpu_memory_used_bytes",
+            "memory in use",
+        ),
+        GpuCheck(
+            "gpu_power",
+            _power,
+            "option power_warning",
+            ("none",),
+            "gpu_power",
+            "mlops_gpu_power_draw_watts",
+            "power draw as a share of its limit",
+        ),
+        GpuCheck(
+            "gpu_processes",
+            _processes,
+            "no orphan",
+            ("reset_gpu",),
+            "gpu_processes",
+            _STATUS,
+            "memory held by processes that no longer exist",
+        ),
+        GpuCheck(
+            "gpu_persistence",
+            _persistence,
+            "on, where the GPU has ECC",
+            ("none",),
+            "gpu_persistence",
+            _STATUS,
+            "persistence mode",
+        ),
+    ),
+    required=("evaluate", "limit", "actions", "runbook", "metric", "documentation"),
+)

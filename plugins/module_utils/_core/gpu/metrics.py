@@ -12,70 +12,65 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from ..errors import WriteFailed
 from ..output.prometheus import STATUS_VALUES, Sample, of_checks
 from ..system import files
-from ..verdict import Check
-from .reading import Reading
+from .plan import GpuReport, Plan
 
-#: The old script's columns, exactly. C(util_mem) is the memory controller's; memory in MiB, power in W.
+#: The old script's columns, exactly. ``util_mem`` is the memory controller's; memory in MiB,
+#: power in W.
 HEADER = "timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit"
-_COLUMNS = (
-    "id",
-    "name",
-    "temp",
-    "util_gpu",
-    "util_mem",
-    "mem_used",
-    "mem_total",
-    "power_draw",
-    "power_limit",
-)
 _MIB = 1 << 20
 #: Seconds to wait for another writer of the same file.
 LOCK_PATIENCE = 5.0
 
 
-def csv_rows(gpus: Iterable[Mapping[str, Any]], now: float) -> str:
-    """Return one line per GPU. Time is local as in the old script; numbers are whole; what is not known is an empty field."""
+def csv_rows(reports: Iterable[GpuReport], now: float) -> str:
+    """Return one line per GPU. Time is local as in the old script; numbers are whole.
+
+    What is not known is an empty field.
+    """
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    for gpu in gpus:
-        values = [gpu[column] for column in _COLUMNS]
+    for report in reports:
+        gpu = report.gpu
         writer.writerow(
-            [stamp]
-            + [
-                "" if value is None else round(value) if isinstance(value, float) else value
-                for value in values
+            [
+                stamp,
+                gpu.id,
+                gpu.name,
+                gpu.temp,
+                gpu.util_gpu,
+                gpu.util_mem,
+                gpu.mem_used,
+                gpu.mem_total,
+                None if gpu.power_draw is None else round(gpu.power_draw),
+                None if gpu.power_limit is None else round(gpu.power_limit),
             ]
         )
     return out.getvalue()
 
 
-def append_csv(path: str, gpus: Iterable[Mapping[str, Any]], now: float) -> None:
-    """Append a row per GPU to the CSV file C(path) in one write under a lock; a new or empty file gets the header first.
+def append_csv(path: str, reports: Sequence[GpuReport], now: float) -> None:
+    """Append a row per GPU in one write under a lock; a new or empty file gets the header first.
 
     A file moved away by log rotation between opening and locking is noticed and the new one used.
 
     :param now: seconds since the epoch.
-    :raises WriteFailed: the file is a link or no regular file, can't be made or locked, or the disk is full. A row that did not fit is
-        removed again.
+    :raises WriteFailed: the file is a link or no regular file, can't be made or locked, or the disk
+        is full. A row that did not fit is removed again.
     """
-    rows = csv_rows(gpus, now)
+    rows = csv_rows(reports, now)
     if not rows:
         return
     try:
         fd = _open_locked(path)
         try:
             size = os.fstat(fd).st_size
-            # Without line end: whoever wrote last was cut off. The row must not go on where that one stopped.
-            before = (
-                HEADER + "\n" if size == 0 else "" if os.pread(fd, 1, size - 1) == b"\n" else "\n"
-            )
+            before = _before_rows(fd, size)
             try:
                 files.write_all(fd, (before + rows).encode("utf-8", "replace"))
             except OSError:
@@ -84,15 +79,22 @@ def append_csv(path: str, gpus: Iterable[Mapping[str, Any]], now: float) -> None
         finally:
             os.close(fd)
     except OSError as error:
-        reason = {
+        reasons = {
             errno.ELOOP: "It is a symbolic link",
             errno.EWOULDBLOCK: "Another process holds its lock",
-        }.get(error.errno or 0, error.strerror)
+        }
         raise WriteFailed(
-            f"Can't append to {path}: {reason}.",
-            "Check that its folder exists, is writable and has space.",
+            f"Can't append to {path}: {reasons.get(error.errno or 0, error.strerror)}.",
+            "Check that its directory exists, is writable and has space.",
             path,
         ) from error
+
+
+def _before_rows(fd: int, size: int) -> str:
+    """Return what must stand before the new rows: the header, or the end of an interrupted row."""
+    if size == 0:
+        return HEADER + "\n"
+    return "" if os.pread(fd, 1, size - 1) == b"\n" else "\n"
 
 
 def _open_locked(path: str) -> int:
@@ -127,47 +129,43 @@ def _flock(fd: int) -> None:
         time.sleep(0.01)
 
 
-def samples(
-    checks: Iterable[Check], gpus: Iterable[Mapping[str, Any]], reading: Reading, now: float
-) -> list[Sample]:
-    """Return the Prometheus samples of a report; what a GPU does not have or nobody could tell is left out."""
-    found = [Sample("mlops_gpu_devices", {}, reading.count)]
+def samples(plan: Plan) -> list[Sample]:
+    """Return the Prometheus samples of a report; what is not known is left out."""
     columns: dict[str, list[Sample]] = {}
-    for gpu in gpus:
-        labels = {"gpu": str(gpu["id"]), "uuid": gpu["uuid"] or ""}
+    for report in plan.gpus:
+        gpu = report.gpu
+        labels = {"gpu": str(gpu.id), "uuid": gpu.uuid or ""}
         about = {
             **labels,
-            "name": gpu["name"] or "",
-            "bus_id": gpu["bus_id"] or "",
-            "driver": reading.driver_version or "",
+            "name": gpu.name or "",
+            "bus_id": gpu.bus_id or "",
+            "driver": plan.driver.version or "",
         }
-        ecc = gpu["ecc"] or {}
         row = {
-            "mlops_gpu_status": STATUS_VALUES.get(gpu["status"]),
-            "mlops_gpu_temperature_celsius": gpu["temp"],
-            "mlops_gpu_memory_temperature_celsius": gpu["temp_memory"],
-            "mlops_gpu_temperature_margin_celsius": gpu["margin"],
-            "mlops_gpu_utilization_ratio": _scaled(gpu["util_gpu"], 0.01),
-            "mlops_gpu_memory_utilization_ratio": _scaled(gpu["util_mem"], 0.01),
-            "mlops_gpu_memory_used_bytes": _scaled(gpu["mem_used"], _MIB),
-            "mlops_gpu_memory_size_bytes": _scaled(gpu["mem_total"], _MIB),
-            "mlops_gpu_power_draw_watts": gpu["power_draw"],
-            "mlops_gpu_power_limit_watts": gpu["power_limit"],
-            "mlops_gpu_ecc_uncorrected_errors": ecc.get("volatile_uncorrected"),
-            "mlops_gpu_ecc_corrected_errors": ecc.get("volatile_corrected"),
+            "mlops_gpu_status": STATUS_VALUES.get(report.status),
+            "mlops_gpu_temperature_celsius": gpu.temp,
+            "mlops_gpu_memory_temperature_celsius": gpu.temp_memory,
+            "mlops_gpu_temperature_margin_celsius": gpu.margin,
+            "mlops_gpu_utilization_ratio": _scaled(gpu.util_gpu, 0.01),
+            "mlops_gpu_memory_utilization_ratio": _scaled(gpu.util_mem, 0.01),
+            "mlops_gpu_memory_used_bytes": _scaled(gpu.mem_used, _MIB),
+            "mlops_gpu_memory_size_bytes": _scaled(gpu.mem_total, _MIB),
+            "mlops_gpu_power_draw_watts": gpu.power_draw,
+            "mlops_gpu_power_limit_watts": gpu.power_limit,
+            "mlops_gpu_ecc_uncorrected_errors": gpu.ecc.volatile_uncorrected,
+            "mlops_gpu_ecc_corrected_errors": gpu.ecc.volatile_corrected,
         }
         columns.setdefault("mlops_gpu_info", []).append(Sample("mlops_gpu_info", about, 1))
-        for name, value in row.items():
-            columns.setdefault(name, []).append(Sample(name, labels, value))
-        for event in gpu["xids"]:
-            columns.setdefault("mlops_gpu_xid_errors", []).append(
-                Sample(
-                    "mlops_gpu_xid_errors", {**labels, "xid": str(event["code"])}, event["count"]
-                )
-            )
+        for metric, value in row.items():
+            columns.setdefault(metric, []).append(Sample(metric, labels, value))
+        columns.setdefault("mlops_gpu_xid_errors", []).extend(
+            Sample("mlops_gpu_xid_errors", {**labels, "xid": event.label}, event.count)
+            for event in report.events
+        )
+    result = [Sample("mlops_gpu_devices", {}, plan.gpu_count)]
     for column in columns.values():
-        found += column
-    return found + of_checks("gpu", checks, now)
+        result += column
+    return result + of_checks("gpu", plan.checks, plan.now)
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

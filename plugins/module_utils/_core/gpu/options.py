@@ -73,7 +73,7 @@ class GpuOptions(ReportOptions):
         default=30,
         minimum=0.5,
         maximum=600,
-        help="Seconds for all questions to the driver together.",
+        help="Seconds for all queries to the driver together.",
     )
     xid_window: int = option(
         type="int",
@@ -98,7 +98,8 @@ class GpuOptions(ReportOptions):
         warning, critical = self.temperature_warning, self.temperature_critical
         if warning is not None and critical is not None and critical < warning:
             raise OptionError(
-                f"Option temperature_critical is {critical:g}, below temperature_warning {warning:g}.",
+                f"Option temperature_critical is {critical:g}, below temperature_warning "
+                f"{warning:g}.",
                 "Set it to the same or a higher number.",
                 "temperature_critical",
             )

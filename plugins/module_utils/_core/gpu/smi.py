@@ -1,10 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""nvidia-smi, for nodes where it is all there is: one CSV query for the GPUs and one for remapped rows.
+"""nvidia-smi, for nodes without pynvml: one CSV query for the GPUs and one for remapped rows.
 
-It ends with the NVML code of what went wrong (9 no driver, 12 no library, 15 a GPU is lost, 18 mismatch, ...; "RETURN VALUE" in its
-manual), and refuses a whole query for one field it does not know, so such fields are dropped and the query is repeated.
+It ends with the NVML code of what went wrong (9 no driver, 12 no library, 15 a GPU is lost, 18
+mismatch, ...; "RETURN VALUE" in its manual), and refuses a whole query for one field it does not
+know, so such fields are dropped and the query is repeated.
 """
 
 from __future__ import annotations
@@ -14,11 +15,29 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import CommandFailed
 from ..ports import CommandResult, World
-from . import reading as r
+from .reading import (
+    CORRUPTED_INFOROM,
+    DRIVER_NOT_LOADED,
+    GPU_IS_LOST,
+    LIBRARY_NOT_FOUND,
+    MISMATCH,
+    NO_PERMISSION,
+    NOT_FOUND,
+    RESET_REQUIRED,
+    UNKNOWN_ERROR,
+    UNREADABLE,
+    Ecc,
+    Gpu,
+    Pcie,
+    Reading,
+    Remap,
+    Retired,
+    bus_id,
+)
 
 #: Field of --query-gpu -> where it goes. The order is the one asked in.
 FIELDS = {
@@ -99,55 +118,52 @@ _NOTHING = frozenset(
         "deprecated",
     }
 )
-#: Words of a message -> NVML code, the first that is in it.
-_WORDS = (
-    ("gpu is lost", r.GPU_IS_LOST),
-    ("fallen off the bus", r.GPU_IS_LOST),
-    ("requires reset", r.RESET_REQUIRED),
-    ("requires restart", r.RESET_REQUIRED),
-    ("reset required", r.RESET_REQUIRED),
-    ("version mismatch", r.MISMATCH),
-    ("couldn't communicate with the nvidia driver", r.DRIVER_NOT_LOADED),
-    ("driver not loaded", r.DRIVER_NOT_LOADED),
-    ("couldn't find libnvidia-ml", r.LIBRARY_NOT_FOUND),
-    ("infrorom is corrupted", r.CORRUPTED_INFOROM),
-    ("inforom is corrupted", r.CORRUPTED_INFOROM),
-    ("insufficient permissions", r.NO_PERMISSION),
-    ("no devices were found", r.NOT_FOUND),
-    ("unknown error", r.UNKNOWN_ERROR),
+#: Part of a message -> NVML code; the first that fits.
+_TEXT_CODES = (
+    ("gpu is lost", GPU_IS_LOST),
+    ("fallen off the bus", GPU_IS_LOST),
+    ("requires reset", RESET_REQUIRED),
+    ("requires restart", RESET_REQUIRED),
+    ("reset required", RESET_REQUIRED),
+    ("version mismatch", MISMATCH),
+    ("couldn't communicate with the nvidia driver", DRIVER_NOT_LOADED),
+    ("driver not loaded", DRIVER_NOT_LOADED),
+    ("couldn't find libnvidia-ml", LIBRARY_NOT_FOUND),
+    ("infrorom is corrupted", CORRUPTED_INFOROM),
+    ("inforom is corrupted", CORRUPTED_INFOROM),
+    ("insufficient permissions", NO_PERMISSION),
+    ("no devices were found", NOT_FOUND),
+    ("unknown error", UNKNOWN_ERROR),
 )
 _BAD_FIELD = re.compile(r'Field "([^"]+)" is not a valid field')
 _DEAD = re.compile(
-    r"Unable to determine the device handle for gpu ?(?:\d+: )?([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])?:? ?(.*)",
+    r"Unable to determine the device handle for gpu ?(?:\d+: )?"
+    r"([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])?:? ?(.*)",
     re.IGNORECASE,
 )
 _BAD_INFOROM = re.compile(r"info?r?ROM is corrupted at gpu ([0-9a-f:.]*[0-9a-f])", re.IGNORECASE)
 
 
-def code_of(text: str) -> int:
-    """Return the NVML code that a message of nvidia-smi stands for, UNREADABLE when none is known."""
-    lower = text.lower()
-    return next((code for words, code in _WORDS if words in lower), r.UNREADABLE)
+def code_of(message: str) -> int:
+    """Return the NVML code that a message stands for, UNREADABLE when none is known."""
+    lower = message.lower()
+    return next((code for text, code in _TEXT_CODES if text in lower), UNREADABLE)
 
 
-def session(timeout: float, world: World) -> r.Reading:
+def session(timeout: float, world: World) -> Reading:
     """Ask nvidia-smi.
 
-    :param timeout: seconds for all calls together; what takes longer is killed and gives C(hung).
+    :param timeout: seconds for all calls together; what takes longer is killed and sets ``hung``.
     :raises CommandFailed: nvidia-smi is not installed.
     """
     deadline = time.monotonic() + timeout
-    found = r.Reading(backend="nvidia_smi")
+    reading = Reading(backend="nvidia_smi")
     fields = list(FIELDS)
     while True:
-        result = _run(
-            ["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader,nounits"],
-            deadline,
-            world,
-        )
+        result = _query("gpu", fields, deadline, world)
         if result is None:
-            found.hung = "nvidia-smi --query-gpu"
-            return found
+            reading.hung = "nvidia-smi --query-gpu"
+            return reading
         bad = set(_BAD_FIELD.findall(result.stdout + result.stderr)) & set(fields)
         if not bad:
             break
@@ -156,26 +172,19 @@ def session(timeout: float, world: World) -> r.Reading:
             for name in fields
             if name not in bad or name in _RENAMED
         ]
-    _read_gpus(found, fields, result)
-    if any(gpu["uuid"] for gpu in found.gpus):
-        rows = _run(
-            [
-                "nvidia-smi",
-                "--query-remapped-rows=" + ",".join(_ROWS),
-                "--format=csv,noheader,nounits",
-            ],
-            deadline,
-            world,
-        )
+    _read_gpus(reading, fields, result)
+    if any(gpu.uuid for gpu in reading.gpus):
+        rows = _query("remapped-rows", _ROWS, deadline, world)
         if rows is None:
-            found.hung = "nvidia-smi --query-remapped-rows"
+            reading.hung = "nvidia-smi --query-remapped-rows"
         elif rows.returncode == 0:
-            _read_rows(found, rows.stdout)
-    return found
+            _read_rows(reading, rows.stdout)
+    return reading
 
 
-def _run(argv: list[str], deadline: float, world: World) -> CommandResult | None:
-    """Return the result, None when it did not end in time."""
+def _query(kind: str, fields: Sequence[str], deadline: float, world: World) -> CommandResult | None:
+    """Return the result of a query, None when it did not end in time."""
+    argv = ["nvidia-smi", f"--query-{kind}=" + ",".join(fields), "--format=csv,noheader,nounits"]
     try:
         return world.run(argv, timeout=max(0.1, deadline - time.monotonic()))
     except CommandFailed:
@@ -185,7 +194,10 @@ def _run(argv: list[str], deadline: float, world: World) -> CommandResult | None
 
 
 def _columns(line: str, fields: Sequence[str]) -> list[str]:
-    """Split a line of CSV. The program quotes nothing, so commas too many belong to the name."""
+    """Split a line of CSV. The program quotes nothing, so extra commas may belong to the name.
+
+    They do when the identifier behind the name is then in its place; else the row stays too long.
+    """
     try:
         values = next(csv.reader([line], skipinitialspace=True), [])
     except csv.Error:
@@ -193,137 +205,158 @@ def _columns(line: str, fields: Sequence[str]) -> list[str]:
     if len(values) != len(fields):
         values = line.split(",")
         more = len(values) - len(fields)
-        if 0 < more < 10 and "name" in fields:
-            at = fields.index("name")
-            values[at : at + more + 1] = [",".join(values[at : at + more + 1])]
+        if 0 < more < 10 and "name" in fields and "uuid" in fields:
+            start, uuid = fields.index("name"), fields.index("uuid") + more
+            if values[uuid].strip().startswith(("GPU-", "[")):
+                values[start : start + more + 1] = [",".join(values[start : start + more + 1])]
     return [value.strip() for value in values]
 
 
-def _read_gpus(found: r.Reading, fields: list[str], result: CommandResult) -> None:
-    dead = []
-    rows = []
-    broken_inforom = set()
-    for line in (result.stdout[:_MUCH] + "\n" + result.stderr[:_MUCH]).splitlines():
+class _Output(NamedTuple):
+    """The program's lines, sorted by what they are."""
+
+    rows: list[list[str]]
+    dead: list[tuple[str | None, str]]  # address if known, explanation
+    bad_inforom: set[str]
+
+
+def _sort_lines(text: str, fields: list[str]) -> _Output:
+    output = _Output([], [], set())
+    for line in text.splitlines():
         if not line.strip():
             continue
         lost, inforom = _DEAD.search(line), _BAD_INFOROM.search(line)
         values = _columns(line, fields)
         if lost:
-            dead.append((lost[1], lost[2] or line))
+            output.dead.append((lost[1], lost[2] or line))
         elif inforom:
-            broken_inforom.add(inforom[1].upper())
+            output.bad_inforom.add(inforom[1].upper())
         elif len(values) == len(fields):
-            rows.append(values)
+            output.rows.append(values)
         elif len(values) > 1 and values[0].isdigit():
-            dead.append((None, f"nvidia-smi said {line.strip()[:200]!r}"))
-    for values in rows:
-        found.gpus.append(_gpu(dict(zip(fields, values)), found))
-    for bus, words in dead:
-        gpu = r.blank(_free_index(found))
-        gpu["bus_id"] = bus
-        code = code_of(words)
-        gpu["faults"].append(
-            ("device handle", r.UNKNOWN_ERROR if code == r.UNREADABLE else code, words.strip())
-        )
-        found.gpus.append(gpu)
-    for gpu in found.gpus:
-        if (gpu["bus_id"] or "").upper() in broken_inforom:
-            gpu["faults"].append(("InfoROM", r.CORRUPTED_INFOROM, "Corrupted infoROM"))
-    found.gpus.sort(key=lambda gpu: int(gpu["id"]))
-    found.count = len(found.gpus)
-    if result.returncode and not found.gpus:
-        words = (result.stdout + result.stderr).strip()
-        code = code_of(words)
-        # 255 and other small numbers of the program itself say nothing; its words do.
-        known = 0 < result.returncode < 100
-        found.code = code if code != r.UNREADABLE or not known else result.returncode
-        found.text = (
-            " ".join(words.split())[:300]
-            or f"nvidia-smi ended with {result.returncode} and said nothing"
-        )
-        if found.code == r.NOT_FOUND:  # no GPU is an answer, not an error
-            found.code, found.count = 0, 0
-    elif not found.gpus and "no devices were found" not in (result.stdout + result.stderr).lower():
-        found.code, found.text = r.UNREADABLE, "nvidia-smi said nothing that can be understood"
-    elif result.returncode and found.gpus and not any(gpu["faults"] for gpu in found.gpus):
-        found.text = f"nvidia-smi ended with {result.returncode}"
-        code = result.returncode if 0 < result.returncode < 100 else r.UNKNOWN_ERROR
-        question = "InfoROM" if code == r.CORRUPTED_INFOROM else "nvidia-smi"
-        found.gpus[0]["faults"].append(
-            (question, code, f"ended with {result.returncode}, which GPU it means is not known")
-        )
+            count = f"{len(values)} values for {len(fields)} fields"
+            output.dead.append((_address(values), f"{count}: {line.strip()[:200]!r}"))
+    return output
 
 
-def _free_index(found: r.Reading) -> int:
-    taken = {gpu["id"] for gpu in found.gpus}
+def _address(values: Sequence[str]) -> str | None:
+    return next((value for value in values if bus_id(value) is not None), None)
+
+
+def _read_gpus(reading: Reading, fields: list[str], result: CommandResult) -> None:
+    output = _sort_lines(result.stdout[:_MUCH] + "\n" + result.stderr[:_MUCH], fields)
+    for values in output.rows:
+        reading.gpus.append(_gpu(dict(zip(fields, values)), reading))
+    for bus, text in output.dead:
+        gpu = Gpu(_free_index(reading), bus_id=bus)
+        code = code_of(text)
+        gpu.fail("device handle", UNKNOWN_ERROR if code == UNREADABLE else code, text.strip())
+        reading.gpus.append(gpu)
+    for gpu in reading.gpus:
+        if (gpu.bus_id or "").upper() in output.bad_inforom:
+            gpu.fail("InfoROM", CORRUPTED_INFOROM, "Corrupted infoROM")
+    reading.gpus.sort(key=lambda gpu: gpu.id)
+    reading.count = len(reading.gpus)
+    _read_status(reading, result)
+
+
+def _read_status(reading: Reading, result: CommandResult) -> None:
+    """Take what the exit status says beyond the rows."""
+    printed = (result.stdout + result.stderr).strip()
+    # 255 and other large numbers are the program's own; its text says more.
+    status = result.returncode if 0 < result.returncode < 100 else 0
+    if not reading.gpus and result.returncode:
+        code = code_of(printed)
+        reading.code = status if code == UNREADABLE and status else code
+        nothing = f"nvidia-smi ended with {result.returncode} and said nothing"
+        reading.text = " ".join(printed.split())[:300] or nothing
+        if reading.code == NOT_FOUND:  # no GPU is an answer, not an error
+            reading.code, reading.count = 0, 0
+    elif not reading.gpus:
+        if "no devices were found" not in printed.lower():
+            reading.code, reading.text = (
+                UNREADABLE,
+                "nvidia-smi said nothing that can be understood",
+            )
+    elif result.returncode and not any(gpu.faults for gpu in reading.gpus):
+        reading.text = f"nvidia-smi ended with {result.returncode}"
+        code = status or UNKNOWN_ERROR
+        query = "InfoROM" if code == CORRUPTED_INFOROM else "nvidia-smi"
+        explanation = f"ended with {result.returncode}, which GPU it means is not known"
+        reading.gpus[0].fail(query, code, explanation)
+
+
+def _free_index(reading: Reading) -> int:
+    taken = {gpu.id for gpu in reading.gpus}
     return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
-def _gpu(row: dict[str, str], found: r.Reading) -> dict[str, Any]:
-    gpu = r.blank(_free_index(found))
-    nested: dict[str, dict[str, Any]] = {"ecc": gpu["ecc"], "retired": {}, "pcie": gpu["pcie"]}
+def _gpu(row: dict[str, str], reading: Reading) -> Gpu:
+    gpu = Gpu(_free_index(reading))
+    groups: dict[str, dict[str, Any]] = {"ecc": {}, "retired": {}, "pcie": {}}
     for field, text in row.items():
         key = FIELDS.get(field, "clock_reasons")
         value = _value(key, text, field, gpu)
         group, dot, name = key.partition(".")
-        if key == "driver_version":
-            found.driver_version = found.driver_version or value
-        elif dot:
-            nested[group][name] = value
+        if dot:
+            groups[group][name] = value
+        elif key == "driver_version":
+            reading.driver_version = reading.driver_version or value
         elif key == "id":
-            gpu["id"] = (
-                _free_index(found)
-                if value is None or any(other["id"] == value for other in found.gpus)
-                else value
-            )
+            if value is not None and all(other.id != value for other in reading.gpus):
+                gpu.id = value
         elif key == "power_limit_set":
-            gpu["power_limit"] = value if gpu["power_limit"] is None else gpu["power_limit"]
-        elif key == "pstate" or key in r.KEYS:
-            gpu[key] = value
-    retired = nested["retired"]
-    gpu["retired"] = retired if any(value is not None for value in retired.values()) else None
+            if gpu.power_limit is None:
+                gpu.power_limit = value
+        else:
+            setattr(gpu, key, value)
+    gpu.ecc, gpu.pcie = Ecc(**groups["ecc"]), Pcie(**groups["pcie"])
+    retired = Retired(**groups["retired"])
+    if retired != Retired():
+        gpu.retired = retired
     return gpu
 
 
-def _value(key: str, text: str, field: str, gpu: dict[str, Any]) -> Any:
+def _value(key: str, text: str, field: str, gpu: Gpu) -> Any:
     bare = text.strip().strip("[]").strip()
     lower = bare.lower()
     # "Not Active" is a value of flags elsewhere; here it means none, as do all forms of N/A.
     if lower in _NOTHING:
         return None
-    if (
-        text.strip().startswith("[")
-        or "error" in lower
-        or "gpu is lost" in lower
-        or "requires reset" in lower
-    ):
+    error = any(part in lower for part in ("error", "gpu is lost", "requires reset"))
+    if error or text.strip().startswith("["):
         code = code_of(bare)
-        gpu["faults"].append((field, r.UNKNOWN_ERROR if code == r.UNREADABLE else code, bare))
+        gpu.fail(field, UNKNOWN_ERROR if code == UNREADABLE else code, bare)
         return None
     if key in _TEXTS:
         return bare
     if key in _FLAGS:
         return {"enabled": True, "yes": True, "disabled": False, "no": False}.get(lower)
-    if key == "recovery" and lower in _RECOVERIES:
-        return _RECOVERIES[lower]
     try:
-        if key == "recovery":
-            raise ValueError(bare)
-        if key == "clock_reasons":
-            return int(bare, 16)
-        if key == "pstate":
-            return int(bare.lstrip("Pp"))
-        number = float(bare.split()[0])
-        if not math.isfinite(number):
-            raise ValueError(bare)
+        return _parse(key, bare)
     except ValueError:
-        gpu["faults"].append((field, r.UNREADABLE, f"not understood: {bare[:40]!r}"))
+        gpu.fail(field, UNREADABLE, f"not understood: {bare[:40]!r}")
         return None
+
+
+def _parse(key: str, text: str) -> int | float:
+    """Return a number. :raises ValueError: it is none."""
+    if key == "recovery":
+        if text.lower() not in _RECOVERIES:
+            raise ValueError(text)
+        return _RECOVERIES[text.lower()]
+    if key == "clock_reasons":
+        return int(text, 16)
+    if key == "pstate":
+        return int(text.lstrip("Pp"))
+    number = float(text.split()[0])
+    if not math.isfinite(number):
+        raise ValueError(text)
     return number if key in _FLOATS else int(number)
 
 
-def _read_rows(found: r.Reading, text: str) -> None:
-    by_uuid = {gpu["uuid"]: gpu for gpu in found.gpus}
+def _read_rows(reading: Reading, text: str) -> None:
+    by_uuid = {gpu.uuid: gpu for gpu in reading.gpus}
     for line in text[:_MUCH].splitlines():
         values = _columns(line, _ROWS)
         gpu = by_uuid.get(values[0]) if len(values) == len(_ROWS) else None
@@ -331,9 +364,9 @@ def _read_rows(found: r.Reading, text: str) -> None:
             continue
         corrected, uncorrected, pending, failure = (value.lower() for value in values[1:])
         if corrected.isdigit() and uncorrected.isdigit():
-            gpu["remap"] = {
-                "corrected": int(corrected),
-                "uncorrected": int(uncorrected),
-                "pending": pending in ("1", "yes"),
-                "failure": failure in ("1", "yes"),
-            }
+            gpu.remap = Remap(
+                int(corrected),
+                int(uncorrected),
+                pending=pending in ("1", "yes"),
+                failure=failure in ("1", "yes"),
+            )

@@ -1,26 +1,27 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mounted file systems: space, inodes, unwanted read-only, mounts that do not answer, mounts that are missing."""
+"""Mounted file systems: space, inodes, unwanted read-only, silent and missing mounts."""
 
 from __future__ import annotations
 
 import errno
 import fnmatch
 import os
-import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple, Union
 
 from .. import verdict
 from ..ports import World
-from ..system import procfs
-from ..system.text import human_size
+from ..system import mounts, procfs
+from ..system.mounts import Mount
+from ..system.text import display_path, human_size
 from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
+from .probes import Problem
+from .thresholds import fault, passed, skipped
 
 #: File systems that hold nothing a person could fill, or show what another mount shows.
 PSEUDO = frozenset(
@@ -29,7 +30,7 @@ PSEUDO = frozenset(
 )
 #: Always full and read-only by nature.
 IMAGES = frozenset({"squashfs", "iso9660", "erofs", "cramfs", "udf"})
-#: Served by something that may die: each is asked in a process of its own. Every C(fuse) type counts as one of them.
+#: Served by something that may die: each is asked in a process of its own. Every ``fuse`` type counts as one of them.
 NETWORK = frozenset(
     "nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs 9p afs ocfs2 gfs2 ncpfs orangefs pvfs2 virtiofs weka wekafs".split()
 )
@@ -47,35 +48,33 @@ _BOUND_FILES = (
     "/usr/lib",
     "/dev/",
 )
-_USER_MOUNT = re.compile(r"(?:^|,)user_id=[1-9]")
-_OCTAL = re.compile(r"\\([0-7]{3})")
-#: Where a folder may be read-only on purpose, whatever its file system.
+_SNAPS = ("/snap/", "/var/lib/snapd/snap/")
+_OF_CONTAINERS = ("/var/lib/containers/storage/overlay-containers/", "/var/lib/kubelet/pods/")
+#: File systems that the kernel, or a person, may turn read-only.
+_TURN_READ_ONLY = (
+    "ext",
+    "xfs",
+    "btrfs",
+    "f2fs",
+    "jfs",
+    "reiserfs",
+    "zfs",
+    "vfat",
+    "nfs",
+    "bcachefs",
+)
+#: fstab entries that are not missed when they are not mounted: by type, by option.
+_NOT_WANTED = frozenset({"swap", "none", "proc", "sysfs", "devpts", "tmpfs"})
+_ON_DEMAND = frozenset({"noauto", "x-systemd.automount", "comment=systemd.automount"})
+#: Where a directory may be read-only on purpose, whatever its file system.
 _READ_ONLY_BY_NATURE = ("/boot", "/snap/", "/sysroot", "/usr")
 
 
-@dataclass(frozen=True)
-class Mount:
-    """One line of mountinfo. C(device) is major:minor; C(stopped) says that the kernel forbade writing after an error (ext4 since Linux 6.15)."""
+class Usage(NamedTuple):
+    """What statvfs returned: bytes and inodes.
 
-    path: str
-    fstype: str
-    source: str
-    device: str
-    root: str
-    mount_read_only: bool
-    super_read_only: bool
-    stopped: bool = False
-    user: bool = False  # a FUSE file system that an ordinary user mounted
-
-    @property
-    def remote(self) -> bool:
-        """Whether it may stop answering while the kernel is well."""
-        return self.fstype in NETWORK or self.fstype.split(".")[0] in ("fuse", "fuseblk")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What statvfs said: bytes and inodes. C(avail) is what an ordinary user may still write, as C(df) shows it."""
+    ``avail`` is what an ordinary user may still write, as ``df`` shows it.
+    """
 
     used: int
     avail: int
@@ -85,270 +84,253 @@ class Usage:
     read_only: bool
 
 
-def _unescape(word: str) -> str:
-    return _OCTAL.sub(lambda found: chr(int(found.group(1), 8)), word)
+class MountError(NamedTuple):
+    """The error with which a file system answered."""
+
+    code: int
+    reason: str
 
 
-def parse_mountinfo(content: str) -> list[Mount]:
-    """Return the mounts of a mountinfo file, in its order (proc(5))."""
-    found = []
-    for line in content.split("\n"):
-        left, _separator, right = line.partition(" - ")
-        words, tail = left.split(" "), right.split(" ")
-        if len(words) < 6 or len(tail) < 2:
-            continue
-        found.append(
-            Mount(
-                path=_unescape(words[4]),
-                fstype=tail[0],
-                source=_unescape(tail[1]),
-                device=words[2],
-                root=_unescape(words[3]),
-                mount_read_only="ro" in words[5].split(","),
-                super_read_only="ro" in tail[-1].split(","),
-                stopped=bool({"emergency_ro", "shutdown"} & set(tail[-1].split(","))),
-                user=bool(_USER_MOUNT.search(tail[-1])),
-            )
-        )
-    return found
+#: What one mount point answered; a Problem where the probe itself failed.
+MountAnswer = Union[Usage, MountError, Problem]
 
 
-def relevant(mounts: list[Mount], exclude: list[str]) -> list[Mount]:
-    """Return the mounts to judge: none twice (bind mounts, one on top of another), no pseudo file systems, no images, not the excluded.
+class FstabEntry(NamedTuple):
+    """What ``/etc/fstab`` says about a mount point."""
 
-    A container's root is an overlay; it is kept, because there it is the disk.
+    fstype: str
+    options: frozenset[str]
+
+
+class DiskFacts(NamedTuple):
+    """What is known about the mounted file systems.
+
+    ``mounts`` are those to check, ``mount_points`` all there are; ``links`` says where a
+    wanted mount point with a link in its path leads to.
     """
-    visible = {
-        mount.path: mount for mount in mounts
-    }  # a later mount on the same point hides the earlier one
+
+    mounts: list[Mount]
+    mount_points: frozenset[str]
+    fstab: dict[str, FstabEntry]
+    answers: dict[str, MountAnswer]
+    links: dict[str, str]
+
+
+def is_remote(mount: Mount) -> bool:
+    """Return whether it may stop answering while the kernel is well."""
+    return mount.fstype in NETWORK or mount.fstype.split(".")[0] in ("fuse", "fuseblk")
+
+
+def read(world: World) -> list[Mount]:
+    """Return all mounts, [] when the kernel does not list them."""
+    try:
+        return mounts.read(world.path("/proc/self/mountinfo"))
+    except OSError:
+        return []
+
+
+def relevant(table: list[Mount], exclude: list[str]) -> list[Mount]:
+    """Return the mounts to check, sorted by path, each file system once.
+
+    Left out are pseudo file systems, images, what the system and containers keep for
+    themselves, and the excluded ones. A mount that another one hides does not count.
+    """
+    visible = {mount.point: mount for mount in table}
     chosen: dict[str, Mount] = {}
     for mount in visible.values():
-        if mount.fstype in IMAGES or (
-            mount.fstype in PSEUDO
-            and not (mount.fstype in ("overlay", "fuse.fuse-overlayfs") and mount.path == "/")
+        if _left_out(mount) or any(
+            fnmatch.fnmatchcase(mount.point, pattern) for pattern in exclude
         ):
-            continue
-        if mount.fstype == "tmpfs" and (
-            mount.path in _OWN_TMPFS or mount.path.startswith(_PRIVATE_TMPFS)
-        ):
-            continue
-        if mount.fstype == "tmpfs" and mount.source == "shm" and mount.path != "/dev/shm":
-            continue  # the /dev/shm of a container, as docker, containerd, cri-o and podman make it
-        if mount.source.startswith("/dev/loop") and mount.path.startswith(
-            ("/snap/", "/var/lib/snapd/snap/")
-        ):
-            continue
-        if mount.path.startswith(
-            "/var/lib/containers/storage/overlay-containers/"
-        ) or mount.path.startswith("/var/lib/kubelet/pods/"):
-            continue
-        if any(fnmatch.fnmatchcase(mount.path, pattern) for pattern in exclude):
-            continue
-        if mount.root != "/" and mount.path.startswith(_BOUND_FILES):
             continue
         other = chosen.get(mount.device)
-        # Of several mounts of one file system the one that shows its root, then the shortest path, stands for all.
-        if other is None or (mount.root != "/", len(mount.path), mount.path) < (
-            other.root != "/",
-            len(other.path),
-            other.path,
-        ):
+        if other is None or _preference(mount) < _preference(other):
             chosen[mount.device] = mount
-    return sorted(chosen.values(), key=lambda mount: mount.path)
+    return sorted(chosen.values(), key=lambda mount: mount.point)
 
 
-def fstab(world: World) -> dict[str, tuple[str, frozenset[str]]]:
-    """Return what C(/etc/fstab) wants: mount point to (type, options)."""
-    found = {}
+def _preference(mount: Mount) -> tuple[bool, int, str]:
+    """Return a sort key: of several mounts of one file system its root, then the shortest path."""
+    return mount.root != "/", len(mount.point), mount.point
+
+
+def _left_out(mount: Mount) -> bool:
+    """Return whether a mount holds nothing that a person could fill."""
+    if mount.fstype in IMAGES:
+        return True
+    if mount.fstype in PSEUDO:
+        # A container's root is an overlay; it counts, because there it is the disk.
+        return mount.point != "/" or mount.fstype not in ("overlay", "fuse.fuse-overlayfs")
+    if mount.fstype == "tmpfs":
+        if mount.point in _OWN_TMPFS or mount.point.startswith(_PRIVATE_TMPFS):
+            return True
+        # The /dev/shm of a container, as docker, containerd, cri-o and podman make it.
+        if mount.source == "shm" and mount.point != "/dev/shm":
+            return True
+    if mount.source.startswith("/dev/loop") and mount.point.startswith(_SNAPS):
+        return True
+    if mount.point.startswith(_OF_CONTAINERS):
+        return True
+    return mount.root != "/" and mount.point.startswith(_BOUND_FILES)
+
+
+def fstab(world: World) -> dict[str, FstabEntry]:
+    """Return what ``/etc/fstab`` wants, by mount point."""
+    table = {}
     for line in procfs.lines(world, "/etc/fstab"):
-        words = line.split()
-        if len(words) >= 3 and not words[0].startswith("#"):
-            path = _unescape(words[1])
-            found[os.path.normpath(path) if path.startswith("/") else path] = (
-                words[2],
-                frozenset("".join(words[3:4]).split(",")),
-            )
-    return found
+        fields = line.split()
+        if len(fields) < 3 or fields[0].startswith("#"):
+            continue
+        path = mounts.unescape(fields[1])
+        if path.startswith("/"):
+            path = os.path.normpath(path)
+        table[path] = FstabEntry(fields[2], frozenset("".join(fields[3:4]).split(",")))
+    return table
 
 
-def wanted(table: Mapping[str, tuple[str, frozenset[str]]], options: NodeOptions) -> list[str]:
-    """Return the mount points that fstab or the user wants to be there."""
+def wanted(table: Mapping[str, FstabEntry], options: NodeOptions) -> list[str]:
+    """Return the mount points that must be there according to fstab or the user."""
     from_fstab = {
         path
-        for path, (fstype, how) in table.items()
+        for path, entry in table.items()
         if path.startswith("/")
-        and fstype not in ("swap", "none", "proc", "sysfs", "devpts", "tmpfs")
-        and not how & {"noauto", "x-systemd.automount", "comment=systemd.automount"}
+        and entry.fstype not in _NOT_WANTED
+        and not entry.options & _ON_DEMAND
         and not any(fnmatch.fnmatchcase(path, pattern) for pattern in options.disk_exclude)
     }
     return sorted(from_fstab | {os.path.normpath(path) for path in options.expected_mounts})
 
 
 def resolve(world: World, paths: list[str]) -> dict[str, str]:
-    """Return where paths with links in them lead to, as the kernel's list has them. May touch a dead mount: only in a child."""
+    """Return where paths with links in them lead to, as the kernel lists them.
+
+    May touch a dead mount: only in a child.
+    """
     cut = 0 if world.root == "/" else len(os.path.realpath(world.root))
     return {path: os.path.realpath(world.path(path))[cut:] or "/" for path in paths}
 
 
 def usage(path: str) -> Usage:
-    """Ask one file system; may hang for ever, so only in a child. :raises OSError: it answered with an error (C(ESTALE), C(EIO), C(EACCES))."""
-    found = os.statvfs(path)
+    """Ask one file system; may hang for ever, so only in a child.
+
+    :raises OSError: it answered with an error (``ESTALE``, ``EIO``, ``EACCES``).
+    """
+    numbers = os.statvfs(path)
     return Usage(
-        used=(found.f_blocks - found.f_bfree) * found.f_frsize,
-        avail=found.f_bavail * found.f_frsize,
-        inodes=found.f_files,
-        inodes_used=found.f_files - found.f_ffree,
-        inodes_avail=found.f_favail,
-        read_only=bool(found.f_flag & os.ST_RDONLY),
+        used=(numbers.f_blocks - numbers.f_bfree) * numbers.f_frsize,
+        avail=numbers.f_bavail * numbers.f_frsize,
+        inodes=numbers.f_files,
+        inodes_used=numbers.f_files - numbers.f_ffree,
+        inodes_avail=numbers.f_favail,
+        read_only=bool(numbers.f_flag & os.ST_RDONLY),
     )
 
 
-def probe(paths: list[str]) -> dict[str, Any]:
-    """Return for each mount point its Usage, or the error number and text of the system call; nothing for a file."""
-    found: dict[str, Any] = {}
+def probe(paths: list[str]) -> dict[str, MountAnswer]:
+    """Return what each mount point answers; nothing for a file.
+
+    A file that is bound here shows the file system of some directory elsewhere.
+    """
+    answers: dict[str, MountAnswer] = {}
     for path in paths:
         try:
-            if stat.S_ISDIR(
-                os.stat(path).st_mode
-            ):  # a file bound here shows the file system of some folder elsewhere
-                found[path] = usage(path)
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                answers[path] = usage(path)
         except OSError as error:
-            found[path] = (error.errno, error.strerror)
-    return found
+            answers[path] = MountError(error.errno or 0, error.strerror or "unknown error")
+    return answers
 
 
 def percent(used: int, avail: int) -> float:
-    """Return used / (used + avail) in percent, the way C(df) rounds away the blocks reserved for root; 0 for an empty file system."""
+    """Return used / (used + avail) in percent, without root's reserve as ``df`` counts it."""
     return 100.0 * used / (used + avail) if used + avail > 0 else 0.0
 
 
-def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge C(mounts) (list of Mount), C(answers) (mount point to Usage, (errno, text) or Problem text), C(fstab), C(links) (see resolve)."""
-    found: list[Check] = []
-    mounted = {mount.path for mount in facts["mounts"]} | set(facts["mount_points"])
+def _name(mount: Mount) -> str:
+    """Return the mount point as valid text: file names may hold any bytes."""
+    return display_path(mount.point)
+
+
+def decide(facts: DiskFacts, options: NodeOptions) -> list[Check]:
+    """Return the checks of the mounted and the missing file systems."""
+    checks: list[Check] = []
     if options.wants("mount_present"):
-        found += _missing(facts["fstab"], mounted, facts.get("links") or {}, options)
-    for mount in facts["mounts"]:
-        answer = facts["answers"].get(mount.path)
+        checks += _missing(facts, options)
+    for mount in facts.mounts:
+        answer = facts.answers.get(mount.point)
         if answer is None:
             continue
-        if not isinstance(answer, Usage):
-            found += _silent(mount, answer, options)
-            continue
-        if mount.remote and options.wants("mount_responds"):
-            found.append(
-                Check(
-                    "mount_responds",
-                    verdict.PASS,
-                    f"{mount.path} ({mount.fstype}) answers",
-                    mount.path,
-                )
-            )
-        # Nobody can fill what nobody may write, or what has no size (like df, which does not list it).
-        writable = (
-            not (answer.read_only and mount.mount_read_only) and answer.used + answer.avail > 0
-        )
-        if writable and options.wants("disk_usage"):
-            found.append(_space(mount, answer, options))
-        if (
-            writable and options.wants("inode_usage") and answer.inodes > 0
-        ):  # btrfs and some network file systems have no fixed number of inodes
-            limits = options.limits_in_force["inode_usage"]
-            value = percent(answer.inodes_used, answer.inodes_avail)
-            message = f"Inode usage: {thresholds.percent(value, limits)} on {mount.path}"
-            found.append(
-                thresholds.judge(limits, "inode_usage", value, message, subject=mount.path)
-            )
-        if options.wants("read_only"):
-            found += _read_only(mount, answer, facts["fstab"].get(mount.path))
-    return found
+        if isinstance(answer, Usage):
+            checks += _mounted(mount, answer, facts.fstab.get(mount.point), options)
+        elif options.wants("mount_responds"):
+            checks.append(_silent(mount, answer))
+    return checks
 
 
-def _missing(
-    table: Mapping[str, tuple[str, frozenset[str]]],
-    mounted: set[str],
-    links: Mapping[str, str],
-    options: NodeOptions,
+def _mounted(
+    mount: Mount, answer: Usage, intent: FstabEntry | None, options: NodeOptions
 ) -> list[Check]:
-    found = []
+    """Return the checks of a file system that answers."""
+    checks = []
+    if is_remote(mount) and options.wants("mount_responds"):
+        text = f"{_name(mount)} ({mount.fstype}) answers"
+        checks.append(passed("mount_responds", text, _name(mount)))
+    # Nobody can fill what nobody may write, or what has no size (df does not list it either).
+    frozen = answer.read_only and mount.mount_read_only
+    writable = not frozen and answer.used + answer.avail > 0
+    if writable and options.wants("disk_usage"):
+        checks.append(_space(mount, answer, options))
+    # btrfs and some network file systems have no fixed number of inodes.
+    if writable and options.wants("inode_usage") and answer.inodes > 0:
+        limits = options.limits_in_force["inode_usage"]
+        value = percent(answer.inodes_used, answer.inodes_avail)
+        text = f"Inode usage: {thresholds.percent(value, limits)} on {_name(mount)}"
+        checks.append(thresholds.evaluate(limits, "inode_usage", value, text, subject=_name(mount)))
+    if options.wants("read_only") and mount.fstype.startswith(_TURN_READ_ONLY):
+        checks.append(_read_only(mount, answer, intent))
+    return checks
+
+
+def _missing(facts: DiskFacts, options: NodeOptions) -> list[Check]:
+    checks = []
+    mounted = facts.mount_points | {mount.point for mount in facts.mounts}
     expected = {os.path.normpath(path) for path in options.expected_mounts}
-    for path in wanted(table, options):
+    for path in wanted(facts.fstab, options):
         asked = path in expected
-        if path in mounted or links.get(path) in mounted:
+        if path in mounted or facts.links.get(path) in mounted:
             if asked:
-                found.append(Check("mount_present", verdict.PASS, f"{path} is mounted", path))
+                checks.append(
+                    passed("mount_present", f"{display_path(path)} is mounted", display_path(path))
+                )
             continue
-        soft = not asked and "nofail" in table[path][1]
         origin = "expected_mounts" if asked else "/etc/fstab"
-        status = verdict.WARNING if soft else verdict.CRITICAL
-        found.append(
-            Check(
-                "mount_present",
-                status,
-                f"{path} is not mounted, though {origin} names it",
-                path,
-                action="inspect",
-                domain="node",
-            )
-        )
-    return found
+        status = verdict.CRITICAL
+        if not asked and "nofail" in facts.fstab[path].options:
+            status = verdict.WARNING
+        text = f"{display_path(path)} is not mounted, though {origin} names it"
+        checks.append(fault("mount_present", status, text, display_path(path)))
+    return checks
 
 
-def _silent(mount: Mount, answer: Any, options: NodeOptions) -> list[Check]:
-    """The file system did not answer, or with an error."""
-    if not options.wants("mount_responds"):
-        return []
-    name = f"{mount.path} ({mount.fstype})"
-    if isinstance(answer, tuple):
-        code, reason = answer
-        if code in (errno.EACCES, errno.EPERM):
-            return [
-                Check(
-                    "mount_responds",
-                    verdict.SKIPPED,
-                    f"{name} may not be read by this user",
-                    mount.path,
-                )
-            ]
-        if code == errno.ENOENT:
-            return [
-                Check(
-                    "mount_responds",
-                    verdict.SKIPPED,
-                    f"{name} is hidden below another mount",
-                    mount.path,
-                )
-            ]
-        if code in (errno.ENOSYS, errno.EOPNOTSUPP):
-            return [
-                Check(
-                    "mount_responds",
-                    verdict.PASS,
-                    f"{name} answers, but tells no sizes",
-                    mount.path,
-                )
-            ]
-        text = f"{name} answers with an error: {reason}"
+def _silent(mount: Mount, answer: MountError | Problem) -> Check:
+    """Return the check of a file system that gave no answer, or answered with an error."""
+    label = f"{_name(mount)} ({mount.fstype})"
+    if isinstance(answer, MountError):
+        if answer.code in (errno.EACCES, errno.EPERM):
+            return skipped("mount_responds", f"{label} may not be read by this user", _name(mount))
+        if answer.code == errno.ENOENT:
+            return skipped("mount_responds", f"{label} is hidden below another mount", _name(mount))
+        if answer.code in (errno.ENOSYS, errno.EOPNOTSUPP):
+            return passed("mount_responds", f"{label} answers, but tells no sizes", _name(mount))
+        text = f"{label} answers with an error: {answer.reason}"
     else:
-        text = f"{name}: {answer}"
+        text = f"{label}: {answer}"
     if mount.user:  # somebody's sshfs is no reason to drain a node
-        return [
-            Check(
-                "mount_responds",
-                verdict.CRITICAL,
-                text,
-                mount.path,
-                action="restart_app",
-                domain="user",
-            )
-        ]
-    return [
-        Check("mount_responds", verdict.CRITICAL, text, mount.path, action="drain", domain="node")
-    ]
+        return fault("mount_responds", verdict.CRITICAL, text, _name(mount), "restart_app", "user")
+    return fault("mount_responds", verdict.CRITICAL, text, _name(mount), "drain")
 
 
 def _space(mount: Mount, answer: Usage, options: NodeOptions) -> Check:
-    """Percentage and floor together: 10 % of 30 TB is no alarm."""
+    """Return disk_usage. Percentage and floor count together: 10 % of 30 TB is no alarm."""
     limits = options.limits_in_force["disk_usage"]
     value = percent(answer.used, answer.avail)
     status = limits.level(value)
@@ -359,60 +341,49 @@ def _space(mount: Mount, answer: Usage, options: NodeOptions) -> Check:
     ):
         if status == level and floor and free_gib >= floor:
             status = milder
-    message = f"Disk usage: {thresholds.percent(value, limits)} on {mount.path} ({human_size(answer.avail)} free)"
-    return thresholds.judge(
+    usage_text = thresholds.percent(value, limits)
+    return thresholds.evaluate(
         limits,
         "disk_usage",
         value,
-        message,
+        f"Disk usage: {usage_text} on {_name(mount)} ({human_size(answer.avail)} free)",
         status,
-        subject=mount.path,
+        subject=_name(mount),
         details={"free_bytes": answer.avail, "used_bytes": answer.used},
     )
 
 
-def _read_only(
-    mount: Mount, answer: Usage, intent: tuple[str, frozenset[str]] | None
-) -> list[Check]:
-    """A file system that turned read-only: its superblock is, and fstab does not want it so.
+def _read_only(mount: Mount, answer: Usage, intent: FstabEntry | None) -> Check:
+    """Return read_only: a superblock that is read-only although fstab does not want it.
 
-    After an error the kernel turns the superblock read-only and leaves the mount's own flag alone (older kernels), or marks it as stopped; people
-    turn both flags. A mount point that alone is read-only (bind mount, container) was made so on purpose.
+    After an error the kernel turns the superblock read-only and leaves the mount's own flag
+    alone (older kernels), or marks it as stopped; people turn both flags. A mount point that
+    alone is read-only (bind mount, container) was made so on purpose.
     """
-    if not mount.fstype.startswith(
-        ("ext", "xfs", "btrfs", "f2fs", "jfs", "reiserfs", "zfs", "vfat", "nfs", "bcachefs")
-    ):
-        return []
     if mount.stopped or (answer.read_only and mount.super_read_only):
         by_kernel = mount.stopped or not mount.mount_read_only
-        by_nature = (
-            mount.remote or mount.fstype == "zfs" or mount.path.startswith(_READ_ONLY_BY_NATURE)
-        )  # zfs: a property, not fstab, says so
-        on_purpose = not by_kernel and ("ro" in intent[1] if intent else by_nature)
-        if not on_purpose:
-            known = by_kernel or intent is not None
-            reason = (
-                "the kernel turned it so after an error"
-                if by_kernel
-                else "/etc/fstab wants it writable"
-                if known
-                else "/etc/fstab does not say so"
-            )
-            return [
-                Check(
-                    "read_only",
-                    verdict.CRITICAL if known else verdict.WARNING,
-                    f"{mount.path} ({mount.fstype}) is read-only: {reason}",
-                    mount.path,
-                    action="drain" if known else "inspect",
-                    domain="node",
-                )
-            ]
-    return [
-        Check(
-            "read_only",
-            verdict.PASS,
-            f"{mount.path} is {'read-only as intended' if answer.read_only else 'writable'}",
-            mount.path,
-        )
-    ]
+        if by_kernel or not _meant_read_only(mount, intent):
+            return _turned_read_only(mount, by_kernel, intent is not None)
+    state = "read-only as intended" if answer.read_only else "writable"
+    return passed("read_only", f"{_name(mount)} is {state}", _name(mount))
+
+
+def _meant_read_only(mount: Mount, intent: FstabEntry | None) -> bool:
+    """Return whether fstab, or the nature of the mount, says that it is read-only."""
+    if intent is not None:
+        return "ro" in intent.options
+    if is_remote(mount) or mount.fstype == "zfs":  # zfs: a property, not fstab, says so
+        return True
+    return mount.point.startswith(_READ_ONLY_BY_NATURE)
+
+
+def _turned_read_only(mount: Mount, by_kernel: bool, in_fstab: bool) -> Check:
+    head = f"{_name(mount)} ({mount.fstype}) is read-only: "
+    if by_kernel:
+        text = head + "the kernel turned it so after an error"
+    elif in_fstab:
+        text = head + "/etc/fstab wants it writable"
+    else:
+        text = head + "/etc/fstab does not say so"
+        return fault("read_only", verdict.WARNING, text, _name(mount))
+    return fault("read_only", verdict.CRITICAL, text, _name(mount), "drain")

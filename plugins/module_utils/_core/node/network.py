@@ -1,17 +1,16 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Connectivity: default route and gateway, name resolution, TCP targets, links, InfiniBand ports."""
+"""Connectivity: default route and gateway, name resolution, TCP targets, links."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import verdict
 from ..errors import FleetError
@@ -20,11 +19,84 @@ from ..system import procfs
 from ..verdict import Check
 from . import resources
 from .options import NodeOptions
+from .probes import Problem
+from .thresholds import fault, passed, skipped
 
-#: Asked for when no name is given: a name every public resolver knows (RFC 7050). Any answer, "no such name" included, proves that the
-#: resolver works, so closed networks pass too.
+if TYPE_CHECKING:
+    from .infiniband import Port
+
+#: Looked up when no name is given: every public resolver knows it (RFC 7050). Any answer, "no
+#: such name" included, proves that the resolver works, so closed networks pass too.
 PROBE_NAME = "ipv4only.arpa"
-_RATE = re.compile(r"([0-9.]+) Gb/sec")
+#: What a look-up ended in: an address, the answer that there is no such name, no answer.
+RESOLVED, NO_SUCH_NAME, SILENT = "ok", "unknown", "silent"
+_IFF_UP = 1
+_ATF_COM = 2  # linux/if_arp.h
+_RTF_UP = 1
+#: IPv6 metrics are compared after all of IPv4.
+_AFTER_IPV4 = 1 << 32
+
+
+class Route(NamedTuple):
+    """A default route; ``gateway`` is None for a point-to-point link."""
+
+    metric: int
+    device: str
+    gateway: str | None
+
+
+class RouteFacts(NamedTuple):
+    """What the kernel knows: default routes, best first, and whether a neighbour has an address.
+
+    ``alone``: the loopback is the only interface. ``nameservers``: the resolver is configured.
+    """
+
+    routes: list[Route]
+    neighbours: dict[str, bool]
+    alone: bool
+    nameservers: bool
+
+
+class NameAnswer(NamedTuple):
+    """What a look-up ended in (RESOLVED, NO_SUCH_NAME or SILENT), with the address or reason."""
+
+    kind: str
+    text: str
+
+
+class Link(NamedTuple):
+    """A network interface.
+
+    ``wanted``: it is switched on. ``speed`` is in Mbit/s, 0 when unknown. ``ups`` counts how
+    often there was a carrier since boot, None before Linux 4.16. ``member``: it belongs to a
+    bond or bridge.
+    """
+
+    name: str
+    hardware: bool
+    wanted: bool
+    carrier: int | None
+    state: str
+    speed: int
+    ups: int | None
+    member: bool
+
+    @property
+    def down(self) -> bool:
+        """Whether nothing can be sent through it."""
+        if not self.wanted or self.carrier == 0:
+            return True
+        return self.state in ("down", "lowerlayerdown")
+
+
+class NetworkFacts(NamedTuple):
+    """Everything about connectivity; seconds or a Problem for each target."""
+
+    kernel: RouteFacts
+    names: dict[str, NameAnswer]
+    targets: dict[str, float | Problem]
+    links: list[Link] | Problem
+    infiniband: list[Port] | Problem | None
 
 
 def _hex(text: str | None) -> int:
@@ -34,159 +106,124 @@ def _hex(text: str | None) -> int:
         return 0
 
 
-def routes(world: World) -> list[dict[str, Any]]:
-    """Return the default routes: C(gateway) (None for a point-to-point link) and C(device), IPv4 first (proc(5), /proc/net/route)."""
-    found = []
+def routes(world: World) -> list[Route]:
+    """Return the default routes, best first, IPv4 before IPv6 (proc(5))."""
+    table = []
     for line in procfs.lines(world, "/proc/net/route")[1:]:
-        words = line.split()
-        with contextlib.suppress(ValueError):
-            if (
-                len(words) > 7
-                and words[1] == "00000000"
-                and words[7] == "00000000"
-                and int(words[3], 16) & 1
-            ):
-                raw = bytes.fromhex(words[2])[::-1]
-                found.append(
-                    {
-                        "gateway": socket.inet_ntop(socket.AF_INET, raw) if any(raw) else None,
-                        "device": words[0],
-                        "metric": int(words[6]),
-                    }
-                )
+        with contextlib.suppress(ValueError, IndexError):
+            route = _ipv4_route(line.split())
+            if route is not None:
+                table.append(route)
     for line in procfs.lines(world, "/proc/net/ipv6_route"):
-        words = line.split()
-        with contextlib.suppress(ValueError):
-            if (
-                len(words) > 9
-                and words[0] == "0" * 32
-                and words[1] == "00"
-                and words[9] != "lo"
-                and int(words[8], 16) & 1
-            ):
-                raw, metric = bytes.fromhex(words[4]), int(words[5], 16) + (1 << 32)
-                found.append(
-                    {
-                        "gateway": socket.inet_ntop(socket.AF_INET6, raw) if any(raw) else None,
-                        "device": words[9],
-                        "metric": metric,
-                    }
-                )
-    return sorted(found, key=lambda route: (route["metric"], route["device"]))
+        with contextlib.suppress(ValueError, IndexError):
+            route = _ipv6_route(line.split())
+            if route is not None:
+                table.append(route)
+    return sorted(table, key=lambda route: (route.metric, route.device))
+
+
+def _ipv4_route(fields: list[str]) -> Route | None:
+    if fields[1] != "00000000" or fields[7] != "00000000" or not int(fields[3], 16) & _RTF_UP:
+        return None
+    raw = bytes.fromhex(fields[2])[::-1]
+    gateway = socket.inet_ntop(socket.AF_INET, raw) if any(raw) else None
+    return Route(int(fields[6]), fields[0], gateway)
+
+
+def _ipv6_route(fields: list[str]) -> Route | None:
+    default = fields[0] == "0" * 32 and fields[1] == "00"
+    if not default or fields[9] == "lo" or not int(fields[8], 16) & _RTF_UP:
+        return None
+    raw = bytes.fromhex(fields[4])
+    gateway = socket.inet_ntop(socket.AF_INET6, raw) if any(raw) else None
+    return Route(int(fields[5], 16) + _AFTER_IPV4, fields[9], gateway)
 
 
 def neighbours(world: World) -> dict[str, bool]:
-    """Return for each IPv4 neighbour the kernel knows whether its hardware address is known (C(ATF_COM), linux/if_arp.h)."""
-    found = {}
-    for line in procfs.lines(world, "/proc/net/arp")[1:]:
-        words = line.split()
-        if len(words) >= 6:
-            found[words[0]] = bool(_hex(words[2]) & 2)
-    return found
+    """Return for each IPv4 neighbour whether the kernel knows its hardware address."""
+    rows = [line.split() for line in procfs.lines(world, "/proc/net/arp")[1:]]
+    return {row[0]: bool(_hex(row[2]) & _ATF_COM) for row in rows if len(row) >= 6}
 
 
-def links(world: World) -> list[dict[str, Any]]:
-    """Return the interfaces: C(name hardware wanted carrier state speed ups member); speed in Mbit/s, 0 when unknown.
+def links(world: World) -> list[Link]:
+    """Return the interfaces. :raises MissingLibrary: no psutil.
 
-    C(ups) counts how often there was a carrier since boot (None before Linux 4.16), C(member) says whether it belongs to a bond or bridge.
-    Asks the drivers, and one that is wedged may keep us: only in a child. :raises MissingLibrary: no psutil.
+    Asks the drivers, and one that is wedged may not return: only in a child.
     """
     try:
         stats = resources.psutil(world).net_if_stats()
     except (OSError, ValueError):
-        stats = {}  # hidden from this user or container; /sys still tells about the carrier
-    found = []
-    for name in procfs.directory(world, "/sys/class/net"):
-        base = f"/sys/class/net/{name}"
-        flags = procfs.text(world, f"{base}/flags")
-        hardware = bool(procfs.directory(world, f"{base}/device"))
-        one = stats.get(name)
-        found.append(
-            {
-                "name": name,
-                "hardware": hardware,
-                "wanted": bool(_hex(flags) & 1) if flags else bool(one and one.isup),
-                "carrier": procfs.number(world, f"{base}/carrier"),
-                "state": procfs.text(world, f"{base}/operstate") or "unknown",
-                "speed": max(0, one.speed) if one else 0,
-                "ups": procfs.number(world, f"{base}/carrier_up_count"),
-                "member": os.path.exists(world.path(f"{base}/master")),
-            }
-        )
-    return found
+        stats = {}  # hidden from this user or container; /sys still reports the carrier
+    names = procfs.directory(world, "/sys/class/net")
+    return [_link(world, name, stats.get(name)) for name in names]
 
 
-def infiniband(world: World) -> list[dict[str, Any]]:
-    """Return the InfiniBand and RoCE ports: C(name state physical rate layer downed); rate in Gbit/s.
-
-    The driver asks the adapter's firmware, which may not answer: only in a child.
-    """
-    found = []
-    for device in procfs.directory(world, "/sys/class/infiniband"):
-        for port in procfs.directory(world, f"/sys/class/infiniband/{device}/ports"):
-            base = f"/sys/class/infiniband/{device}/ports/{port}"
-            rate = _RATE.search(procfs.text(world, f"{base}/rate") or "")
-            found.append(
-                {
-                    "name": f"{device}/{port}",
-                    "state": (procfs.text(world, f"{base}/state") or "").rpartition(": ")[2],
-                    "physical": (procfs.text(world, f"{base}/phys_state") or "").rpartition(": ")[
-                        2
-                    ],
-                    "rate": float(rate.group(1)) if rate else None,
-                    "layer": procfs.text(world, f"{base}/link_layer") or "InfiniBand",
-                    "downed": procfs.number(world, f"{base}/counters/link_downed"),
-                }
-            )
-    return found
+def _link(world: World, name: str, stats: Any) -> Link:
+    base = f"/sys/class/net/{name}"
+    flags = procfs.text(world, f"{base}/flags")
+    switched_on = _hex(flags) & _IFF_UP if flags else stats and stats.isup
+    return Link(
+        name=name,
+        hardware=bool(procfs.directory(world, f"{base}/device")),
+        wanted=bool(switched_on),
+        carrier=procfs.number(world, f"{base}/carrier"),
+        state=procfs.text(world, f"{base}/operstate") or "unknown",
+        speed=max(0, stats.speed) if stats else 0,
+        ups=procfs.number(world, f"{base}/carrier_up_count"),
+        member=os.path.exists(world.path(f"{base}/master")),
+    )
 
 
 def alone(world: World) -> bool:
-    """Whether the loopback is all there is: no other interface has hardware behind it or is switched on."""
+    """Return whether the loopback is the only interface that has hardware or is switched on."""
     names = procfs.directory(world, "/sys/class/net")
     for name in names:
         base = f"/sys/class/net/{name}"
-        if name != "lo" and (
-            os.path.exists(world.path(f"{base}/device"))
-            or _hex(procfs.text(world, f"{base}/flags")) & 1
-        ):
+        if name == "lo":
+            continue
+        if os.path.exists(world.path(f"{base}/device")):
+            return False
+        if _hex(procfs.text(world, f"{base}/flags")) & _IFF_UP:
             return False
     return bool(names)
 
 
-def observe(world: World) -> dict[str, Any]:
+def _nameservers(world: World) -> bool:
+    """Return whether the resolver is configured.
+
+    A link that leads nowhere counts: whoever should write the file (systemd-resolved) did not.
+    """
+    path = world.path("/etc/resolv.conf")
+    if os.path.islink(path) and not os.path.exists(path):
+        return True
+    lines = procfs.lines(world, "/etc/resolv.conf")
+    return any(line.split()[:1] == ["nameserver"] for line in lines)
+
+
+def observe(world: World) -> RouteFacts:
     """Read what the kernel itself knows, at once: routes, neighbours, name servers."""
-    resolver = world.path("/etc/resolv.conf")
-    dangling = os.path.islink(resolver) and not os.path.exists(
-        resolver
-    )  # whoever should write it (systemd-resolved) did not
-    return {
-        "routes": routes(world),
-        "neighbours": neighbours(world),
-        "alone": alone(world),
-        "nameservers": dangling
-        or any(
-            line.split()[:1] == ["nameserver"] for line in procfs.lines(world, "/etc/resolv.conf")
-        ),
-    }
+    return RouteFacts(routes(world), neighbours(world), alone(world), _nameservers(world))
 
 
-def resolve(name: str) -> tuple[str, str]:
-    """Ask the resolver; may take long, so only in a child. Return C(ok), C(unknown) (it answered: no such name) or C(silent), and a text."""
+def resolve(name: str) -> NameAnswer:
+    """Ask the resolver; may take long, so only in a child."""
     try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         no_data = getattr(socket, "EAI_NODATA", -5)
         if error.errno in (socket.EAI_NONAME, no_data):
-            return "unknown", error.strerror or "no such name"
-        return "silent", error.strerror or "no answer"
+            return NameAnswer(NO_SUCH_NAME, error.strerror or "no such name")
+        return NameAnswer(SILENT, error.strerror or "no answer")
     except UnicodeError:
-        return "unknown", "not a host name"
-    return "ok", str(found[0][4][0])
+        return NameAnswer(NO_SUCH_NAME, "not a host name")
+    return NameAnswer(RESOLVED, str(addresses[0][4][0]))
 
 
 def connect(target: str, timeout: float) -> float:
-    """Open and close a TCP connection to C(HOST:PORT); return seconds it took. :raises FleetError: it can't be reached."""
+    """Open and close a TCP connection to ``HOST:PORT``; return the seconds it took.
+
+    :raises FleetError: it can't be reached.
+    """
     host, _colon, port = target.rpartition(":")
     begun = time.monotonic()
     try:
@@ -196,267 +233,138 @@ def connect(target: str, timeout: float) -> float:
     return time.monotonic() - begun
 
 
-def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge routes, C(names) (name to (kind, text)), C(targets) (target to seconds or text), C(links) and C(infiniband) (or a problem's text)."""
-    found: list[Check] = []
+def names_to_resolve(options: NodeOptions, facts: RouteFacts) -> list[str]:
+    """Return the names to look up: the user's, else one that proves that the resolver works."""
+    if options.dns_names:
+        return list(dict.fromkeys(options.dns_names))
+    return [PROBE_NAME] if facts.nameservers else []
+
+
+def decide(facts: NetworkFacts, options: NodeOptions) -> list[Check]:
+    """Return the checks of connectivity."""
+    checks: list[Check] = []
     if options.wants("network_gateway"):
-        found.append(_gateway(facts))
+        checks.append(decide_gateway(facts.kernel))
     if options.wants("dns"):
-        found += _dns(facts, options)
+        checks += decide_dns(facts.names, options)
     if options.wants("network_target"):
         for target in dict.fromkeys(options.network_targets):
-            answer = facts["targets"][target]
-            if isinstance(answer, float):
-                text = f"{target} accepts connections ({answer * 1000:.0f} ms)"
-                found.append(
-                    Check(
-                        "network_target",
-                        verdict.PASS,
-                        text,
-                        target,
-                        value=round(answer * 1000, 1),
-                        unit="ms",
-                    )
-                )
-            else:
-                found.append(
-                    Check(
-                        "network_target",
-                        verdict.CRITICAL,
-                        f"{target} can't be reached: {answer}",
-                        target,
-                        action="inspect",
-                        domain="node",
-                    )
-                )
+            checks.append(_target(target, facts.targets[target]))
     if options.wants("network_link"):
-        found += _unread("network_link", "Links", facts["links"]) or _links(facts, options)
+        if isinstance(facts.links, Problem):
+            checks.append(_unread("network_link", f"Links: {facts.links}"))
+        else:
+            checks += decide_links(facts.links, options)
     if options.wants("infiniband_port"):
-        found += _unread("infiniband_port", "InfiniBand", facts["infiniband"]) or _ports(
-            facts, options
-        )
-    return found
+        if facts.infiniband is None and not options.infiniband_ports:
+            checks.append(skipped("infiniband_port", "InfiniBand: no port"))
+        elif isinstance(facts.infiniband, Problem):
+            checks.append(_unread("infiniband_port", f"InfiniBand: {facts.infiniband}"))
+        else:
+            from . import infiniband  # only where there are ports, or should be
+
+            checks += infiniband.decide(facts.infiniband or [], options)
+    return checks
 
 
-def _unread(check: str, what: str, answer: Any) -> list[Check]:
-    return (
-        [Check(check, verdict.UNKNOWN, f"{what}: {answer}", action="inspect", domain="node")]
-        if isinstance(answer, str)
-        else []
-    )
+def _unread(check: str, text: str) -> Check:
+    return fault(check, verdict.UNKNOWN, text)
 
 
-def _gateway(facts: Mapping[str, Any]) -> Check:
-    """Nothing here is worse than a warning: a node without a way out may be meant so."""
-    if not facts["routes"]:
-        if facts["alone"]:
-            return Check(
-                "network_gateway", verdict.SKIPPED, "Network: no interface but the loopback"
-            )
-        return Check(
-            "network_gateway",
-            verdict.WARNING,
-            "Network: no default route",
-            action="inspect",
-            domain="node",
-        )
-    route = facts["routes"][0]
-    gateway, device = route["gateway"], route["device"]
+def decide_gateway(facts: RouteFacts) -> Check:
+    """Return network_gateway, at worst a warning: a node without a way out may be meant so."""
+    if not facts.routes:
+        if facts.alone:
+            return skipped("network_gateway", "Network: no interface but the loopback")
+        return fault("network_gateway", verdict.WARNING, "Network: no default route")
+    _metric, device, gateway = facts.routes[0]
     if gateway is None:
-        return Check(
-            "network_gateway", verdict.PASS, f"Network: default route through {device}", device
-        )
-    if facts["neighbours"].get(gateway) is False:
+        return passed("network_gateway", f"Network: default route through {device}", device)
+    if facts.neighbours.get(gateway) is False:
         text = f"Network: gateway {gateway} on {device} does not answer (no hardware address)"
-        return Check(
-            "network_gateway", verdict.WARNING, text, gateway, action="inspect", domain="node"
-        )
-    state = "known" if gateway in facts["neighbours"] else "not contacted lately"
-    return Check(
-        "network_gateway",
-        verdict.PASS,
-        f"Network: default route via {gateway} on {device} ({state})",
-        gateway,
-    )
+        return fault("network_gateway", verdict.WARNING, text, gateway)
+    state = "known" if gateway in facts.neighbours else "not contacted lately"
+    text = f"Network: default route via {gateway} on {device} ({state})"
+    return passed("network_gateway", text, gateway)
 
 
-def _dns(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    if not options.dns_names and not facts["nameservers"]:
-        return [Check("dns", verdict.SKIPPED, "DNS: no name server is configured")]
-    found = []
-    for name in dict.fromkeys(options.dns_names or [PROBE_NAME]):
-        kind, text = facts["names"][name]
-        if kind == "ok":
-            found.append(
-                Check("dns", verdict.PASS, f"DNS: {name} resolves", name, details={"address": text})
-            )
-        elif kind == "unknown" and not options.dns_names:
-            found.append(Check("dns", verdict.PASS, "DNS: the resolver answers", name))
-        else:
-            status = verdict.CRITICAL if options.dns_names else verdict.WARNING
-            found.append(
-                Check(
-                    "dns",
-                    status,
-                    f"DNS: {name} does not resolve: {text}",
-                    name,
-                    action="inspect",
-                    domain="node",
-                )
-            )
-    return found
+def decide_dns(names: Mapping[str, NameAnswer], options: NodeOptions) -> list[Check]:
+    """Return dns for each name that was looked up."""
+    if not names:
+        return [skipped("dns", "DNS: no name server is configured")]
+    return [_dns(name, answer, bool(options.dns_names)) for name, answer in names.items()]
 
 
-def _links(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Named links must be up and fast enough; others with hardware that are switched on should keep the carrier they had.
+def _dns(name: str, answer: NameAnswer, given: bool) -> Check:
+    """Return dns for one name, ``given`` by the user or our own."""
+    if answer.kind == RESOLVED:
+        return passed("dns", f"DNS: {name} resolves", name, details={"address": answer.text})
+    if answer.kind == NO_SUCH_NAME and not given:
+        return passed("dns", "DNS: the resolver answers", name)
+    status = verdict.CRITICAL if given else verdict.WARNING
+    return fault("dns", status, f"DNS: {name} does not resolve: {answer.text}", name)
 
-    Network managers switch on every port they find, plugged in or not: one that never had a carrier since boot is no fault.
+
+def _target(target: str, answer: float | Problem) -> Check:
+    if isinstance(answer, Problem):
+        text = f"{target} can't be reached: {answer}"
+        return fault("network_target", verdict.CRITICAL, text, target)
+    milliseconds = answer * 1000
+    text = f"{target} accepts connections ({milliseconds:.0f} ms)"
+    return passed("network_target", text, target, value=round(milliseconds, 1), unit="ms")
+
+
+def decide_links(observed: list[Link], options: NodeOptions) -> list[Check]:
+    """Return network_link for the named interfaces, and for others with hardware behind them.
+
+    Network managers switch on every port they find, plugged in or not: one that never had a
+    carrier since boot is no fault.
     """
-    found = []
-    known = {link["name"]: link for link in facts["links"]}
-    speeds = {one["name"]: one["speed"] for one in options.network_links}
-    for name, speed in speeds.items():
-        link = known.get(name)
-        if link is None:
-            found.append(
-                Check(
-                    "network_link",
-                    verdict.CRITICAL,
-                    f"Link {name}: there is no such interface",
-                    name,
-                    action="inspect",
-                    domain="node",
-                )
-            )
-        elif (
-            not link["wanted"]
-            or link["carrier"] == 0
-            or link["state"] in ("down", "lowerlayerdown")
-        ):
-            found.append(
-                Check(
-                    "network_link",
-                    verdict.CRITICAL,
-                    f"Link {name}: down ({link['state']})",
-                    name,
-                    action="inspect",
-                    domain="node",
-                )
-            )
-        elif speed and link["speed"] < speed:
-            shown = f"{link['speed']} Mbit/s" if link["speed"] else "unknown speed"
-            text = f"Link {name}: {shown}, expected {speed} Mbit/s"
-            status = verdict.CRITICAL if link["speed"] else verdict.UNKNOWN
-            measured = {
-                "value": link["speed"],
-                "unit": "Mbit/s",
-                "crit": f"{speed}:",
-                "threshold_source": "user",
-            }
-            found.append(
-                Check(
-                    "network_link", status, text, name, action="inspect", domain="node", **measured
-                )
-            )
-        else:
-            found.append(_link_up(link))
-    for link in facts["links"]:
-        if link["name"] in speeds or not link["hardware"] or not link["wanted"]:
-            continue
-        if link["carrier"] == 0 and link["ups"] == 0 and not link["member"]:
-            found.append(
-                Check(
-                    "network_link",
-                    verdict.SKIPPED,
-                    f"Link {link['name']}: no carrier since boot, nothing is plugged in",
-                    link["name"],
-                )
-            )
-        elif link["carrier"] == 0:
-            text = f"Link {link['name']}: switched on, but without carrier"
-            found.append(
-                Check(
-                    "network_link",
-                    verdict.WARNING,
-                    text,
-                    link["name"],
-                    action="inspect",
-                    domain="node",
-                )
-            )
-        else:
-            found.append(_link_up(link))
-    return found or [
-        Check("network_link", verdict.SKIPPED, "Links: no interface with hardware behind it")
+    known = {link.name: link for link in observed}
+    speeds = {link.name: link.speed for link in options.network_links}
+    checks = [_named_link(name, speed, known.get(name)) for name, speed in speeds.items()]
+    checks += [
+        _other_link(link)
+        for link in observed
+        if link.name not in speeds and link.hardware and link.wanted
     ]
+    return checks or [skipped("network_link", "Links: no interface with hardware behind it")]
 
 
-def _link_up(link: Mapping[str, Any]) -> Check:
-    speed = f" at {link['speed']} Mbit/s" if link["speed"] else ""
-    return Check(
-        "network_link",
-        verdict.PASS,
-        f"Link {link['name']}: up{speed}",
-        link["name"],
-        value=link["speed"] or None,
-        unit="Mbit/s" if link["speed"] else None,
-    )
-
-
-def _ports(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    ports = facts["infiniband"]
-    expected, rate = options.infiniband_ports, options.infiniband_rate
-    if not ports and not expected:
-        return [Check("infiniband_port", verdict.SKIPPED, "InfiniBand: no port")]
-    found = []
-    active = 0
-    for port in ports:
-        name = port["name"]
-        if port["state"] == "ACTIVE":
-            active += 1
-            value = port["rate"]
-            slow = rate is not None and value is not None and value < rate
-            text = (
-                f"{port['layer']} port {name}: active"
-                + (f" at {value:g} Gbit/s" if value is not None else "")
-                + (f", expected {rate:g}" if slow else "")
-            )
-            found.append(
-                Check(
-                    "infiniband_port",
-                    verdict.CRITICAL if slow else verdict.PASS,
-                    text,
-                    name,
-                    value=value,
-                    unit="Gbit/s",
-                    crit=None if rate is None else f"{rate:g}:",
-                    action="drain" if slow else "none",
-                    domain="node" if slow else None,
-                )
-            )
-        elif port["physical"] == "Disabled" or expected is not None or port["downed"] == 0:
-            # Switched off on purpose, counted below, or never cabled.
-            found.append(
-                Check(
-                    "infiniband_port",
-                    verdict.SKIPPED,
-                    f"{port['layer']} port {name}: {port['state'].lower()} ({port['physical']})",
-                    name,
-                )
-            )
-        else:
-            text = f"{port['layer']} port {name}: {port['state'].lower()} ({port['physical']})"
-            found.append(
-                Check(
-                    "infiniband_port", verdict.WARNING, text, name, action="inspect", domain="node"
-                )
-            )
-    if expected is not None:
-        good = active >= expected
-        text = f"InfiniBand: {active} of {expected} expected ports active"
-        status = verdict.PASS if good else verdict.CRITICAL
-        advice: dict[str, Any] = {} if good else {"action": "drain", "domain": "node"}
-        found.append(
-            Check("infiniband_port", status, text, value=active, crit=f"{expected}:", **advice)
+def _named_link(name: str, speed: int | None, link: Link | None) -> Check:
+    if link is None:
+        text = f"Link {name}: there is no such interface"
+        return fault("network_link", verdict.CRITICAL, text, name)
+    if link.down:
+        text = f"Link {name}: down ({link.state})"
+        return fault("network_link", verdict.CRITICAL, text, name)
+    if speed and link.speed < speed:
+        measured = f"{link.speed} Mbit/s" if link.speed else "unknown speed"
+        return fault(
+            "network_link",
+            verdict.CRITICAL if link.speed else verdict.UNKNOWN,
+            f"Link {name}: {measured}, expected {speed} Mbit/s",
+            name,
+            value=link.speed,
+            unit="Mbit/s",
+            crit=f"{speed}:",
+            threshold_source="user",
         )
-    return found
+    return _link_up(link)
+
+
+def _other_link(link: Link) -> Check:
+    if link.carrier != 0:
+        return _link_up(link)
+    if link.ups == 0 and not link.member:
+        text = f"Link {link.name}: no carrier since boot, nothing is plugged in"
+        return skipped("network_link", text, link.name)
+    text = f"Link {link.name}: switched on, but without carrier"
+    return fault("network_link", verdict.WARNING, text, link.name)
+
+
+def _link_up(link: Link) -> Check:
+    if not link.speed:
+        return passed("network_link", f"Link {link.name}: up", link.name)
+    text = f"Link {link.name}: up at {link.speed} Mbit/s"
+    return passed("network_link", text, link.name, value=link.speed, unit="Mbit/s")

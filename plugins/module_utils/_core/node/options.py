@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of the node health check. One table: module arguments, flags, environment and configuration keys come from it."""
+"""Options of the node health check."""
 
 from __future__ import annotations
 
@@ -11,54 +11,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import OptionError
-from ..options import Option, ReportOptions, option
+from ..options import OptionSet, ReportOptions, option
 from . import thresholds
-
-#: Groups in the order of the report, each with its checks. C(checks) and C(skip) accept both kinds of names.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "disk": ("mount_responds", "mount_present", "disk_usage", "inode_usage", "read_only"),
-    "memory": ("memory_usage", "swap_usage", "memory_pressure"),
-    "load": ("cpu_load", "cpu_pressure", "io_pressure"),
-    "services": ("service", "failed_units", "flapping_units"),
-    "gpu": (),
-    "network": ("network_gateway", "dns", "network_target", "network_link", "infiniband_port"),
-    "errors": ("oom_kills", "kernel_errors", "journal_errors"),
-    "processes": ("stuck_processes", "zombie_processes"),
-    "limits": ("file_descriptors", "process_ids", "conntrack"),
-    "hardware": (
-        "memory_errors",
-        "machine_checks",
-        "raid",
-        "zfs_pool",
-        "nvme_state",
-        "disk_health",
-        "disk_wear",
-    ),
-    "system": ("uptime", "reboot_required", "time_sync", "kernel_taint"),
-    "certificates": ("certificate",),
-    "updates": ("security_updates",),
-}
-NAMES = frozenset(GROUPS) | frozenset(name for names in GROUPS.values() for name in names)
+from .checks import GROUPS, NAMES, RULES, group_of
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
 _TARGET = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 _HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 _DEFAULT_SERVICES = ["docker"]
 _MEMORY_CRITICAL = "95"
+_LIMIT_KINDS = frozenset({"warning", "critical", "clear"})
 
 
 def canonical(name: str) -> str:
-    """Return a check's or group's name as we write it; the old report's C(Disk usage) is our C(disk_usage)."""
+    """Return the name of a check or group as it is registered; ``Disk usage`` is disk_usage."""
     return name.strip().lower().replace(" ", "_").replace("-", "_")
-
-
-def group_of(name: str) -> str:
-    """Return the group of a check (or the group itself): C(gpu) for all that are not listed."""
-    return (
-        name
-        if name in GROUPS
-        else next((group for group, names in GROUPS.items() if name in names), "gpu")
-    )
 
 
 def _names(given: list[str]) -> str | None:
@@ -110,24 +77,25 @@ def _is_above(limit: Any, other: str) -> bool:
         return False  # a range
 
 
-_PATTERN = (
-    Option("name", required=True, help="Name of the rule, shown in messages."),
-    Option("pattern", required=True, help="Regular expression searched in kernel messages."),
-    Option(
-        "status",
-        choices=("warning", "critical"),
-        default="warning",
-        help="Verdict when it is found.",
-    ),
-)
-_LINK = (
-    Option("name", required=True, help="Network interface."),
-    Option("speed", type="int", minimum=1, help="Least speed in Mbit/s."),
-)
+class PatternOptions(OptionSet):
+    """A rule of the user's for kernel messages."""
+
+    name: str = option(required=True, help="Name of the rule, shown in messages.")
+    pattern: str = option(required=True, help="Regular expression searched in kernel messages.")
+    status: str = option(
+        choices=("warning", "critical"), default="warning", help="Verdict when it is found."
+    )
+
+
+class LinkOptions(OptionSet):
+    """An interface that must be up."""
+
+    name: str = option(required=True, help="Network interface.")
+    speed: int | None = option(type="int", minimum=1, help="Least speed in Mbit/s.")
 
 
 class NodeOptions(ReportOptions):
-    """Checked options of the node health check; C(limits_in_force) holds the limits of every check."""
+    """Checked options; ``limits_in_force`` holds the limits of every check that has any."""
 
     disk_warning: str = option(
         default="80",
@@ -208,11 +176,11 @@ class NodeOptions(ReportOptions):
     dns_names: list[str] = option(
         type="list", elements="str", default=[], check=_hosts, help="Names that must resolve."
     )
-    network_links: list[dict[str, Any]] = option(
+    network_links: list[LinkOptions] = option(
         type="list",
         elements="dict",
         default=[],
-        suboptions=_LINK,
+        suboptions=LinkOptions,
         help="Interfaces that must be up, with their least speed.",
     )
     infiniband_ports: int | None = option(
@@ -224,11 +192,11 @@ class NodeOptions(ReportOptions):
     error_window: int = option(
         type="int", default=3600, minimum=60, help="Seconds of log that are searched."
     )
-    error_patterns: list[dict[str, Any]] = option(
+    error_patterns: list[PatternOptions] = option(
         type="list",
         elements="dict",
         default=[],
-        suboptions=_PATTERN,
+        suboptions=PatternOptions,
         help="Further kernel messages to find.",
     )
     disk_health: bool = option(
@@ -275,39 +243,11 @@ class NodeOptions(ReportOptions):
     limits_in_force: dict[str, thresholds.Limits]
 
     def check_together(self) -> None:
-        """Check the limits and patterns as a whole. :raises OptionError: they contradict each other or can't be used."""
-        given: dict[str, dict[str, Any]] = {}
-        for name, own in self.limits.items():
-            known = canonical(str(name))
-            if known not in thresholds.RULES:
-                close = difflib.get_close_matches(known, thresholds.RULES, n=1)
-                hint = (
-                    f"Did you mean {close[0]}?"
-                    if close
-                    else "Known: " + ", ".join(thresholds.RULES) + "."
-                )
-                raise OptionError(
-                    f"Option limits names the check {name!r}, which has no limits.", hint, "limits"
-                )
-            if not isinstance(own, Mapping) or not set(own) <= {"warning", "critical", "clear"}:
-                raise OptionError(
-                    f"Option limits.{name} is {own!r}, but must be a mapping of warning, critical and clear.",
-                    "",
-                    "limits",
-                )
-            given[known] = dict(own)
-        for name, prefix in (("disk_usage", "disk"), ("memory_usage", "memory")):
-            own = given.setdefault(name, {})
-            for kind in ("warning", "critical"):
-                if own.get(kind) is None:
-                    own[kind] = getattr(self, f"{prefix}_{kind}")
-        # The old script had a warning for memory and nothing beyond it: our own critical limit makes way for a higher one.
-        memory = given["memory_usage"]
-        if memory["critical"] == _MEMORY_CRITICAL and _is_above(
-            memory["warning"], _MEMORY_CRITICAL
-        ):
-            memory["critical"] = "100"
-        self.limits_in_force = thresholds.resolve(given)
+        """Check the limits and patterns as a whole.
+
+        :raises OptionError: they contradict each other or can't be used.
+        """
+        self.limits_in_force = thresholds.resolve(RULES, self._given_limits())
         if self.disk_floor_warning and self.disk_floor_critical > self.disk_floor_warning:
             raise OptionError(
                 "Option disk_floor_critical is larger than disk_floor_warning.",
@@ -320,38 +260,83 @@ class NodeOptions(ReportOptions):
                 "Exchange or correct them.",
                 "gpu_temperature_warning",
             )
-        for rule in self.error_patterns:
-            if sum(rule["name"] == other["name"] for other in self.error_patterns) > 1:
+        self._check_patterns()
+
+    def _given_limits(self) -> dict[str, dict[str, Any]]:
+        """Return the limits that the user gave, by check; those of disk and memory included."""
+        given: dict[str, dict[str, Any]] = {}
+        for name, limits in self.limits.items():
+            known = canonical(str(name))
+            if known not in RULES:
+                close = difflib.get_close_matches(known, RULES, n=1)
+                hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(RULES)}."
                 raise OptionError(
-                    f"Option error_patterns has the name {rule['name']!r} twice.",
+                    f"Option limits names the check {name!r}, which has no limits.", hint, "limits"
+                )
+            if not isinstance(limits, Mapping) or not set(limits) <= _LIMIT_KINDS:
+                raise OptionError(
+                    f"Option limits.{name} is {limits!r}, but must be a mapping of warning,"
+                    " critical and clear.",
+                    "",
+                    "limits",
+                )
+            given[known] = dict(limits)
+        disk = given.setdefault("disk_usage", {})
+        memory = given.setdefault("memory_usage", {})
+        for limits, warning, critical in (
+            (disk, self.disk_warning, self.disk_critical),
+            (memory, self.memory_warning, self.memory_critical),
+        ):
+            if limits.get("warning") is None:
+                limits["warning"] = warning
+            if limits.get("critical") is None:
+                limits["critical"] = critical
+        # The old script warned about memory and did nothing beyond: our own critical limit makes
+        # way for a higher warning.
+        if memory["critical"] == _MEMORY_CRITICAL and _is_above(
+            memory["warning"], _MEMORY_CRITICAL
+        ):
+            memory["critical"] = "100"
+        return given
+
+    def _check_patterns(self) -> None:
+        names = [rule.name for rule in self.error_patterns]
+        for rule in self.error_patterns:
+            if names.count(rule.name) > 1:
+                raise OptionError(
+                    f"Option error_patterns has the name {rule.name!r} twice.",
                     "Each needs a name of its own.",
                     "error_patterns",
                 )
             try:
-                re.compile(rule["pattern"])
+                re.compile(rule.pattern)
             except re.error as error:
                 raise OptionError(
-                    f"Option error_patterns: {rule['pattern']!r} is no regular expression: {error}.",
+                    f"Option error_patterns: {rule.pattern!r} is no regular expression: {error}.",
                     "",
                     "error_patterns",
                 ) from None
 
     def wants(self, name: str) -> bool:
-        """Say whether a check or a group is asked for. Group C(gpu) covers every check whose name begins with C(gpu_)."""
+        """Return whether a check or a group is requested.
+
+        Group ``gpu`` covers every check whose name begins with ``gpu_``.
+        """
         group = group_of(name)
         if (group == "gpu" and not self.gpu) or (group == "network" and not self.network):
             return False
-        skip = {canonical(one) for one in self.skip}
+        skip = {canonical(entry) for entry in self.skip}
         if name in skip or group in skip:
             return False
-        only = {canonical(one) for one in self.checks}
+        only = {canonical(entry) for entry in self.checks}
         if not only or group in only or name in only:
             return True
-        return name == group and (
-            any(one in only for one in GROUPS[group])
-            or (group == "gpu" and any(one.startswith("gpu_") for one in only))
-        )
+        if name != group:
+            return False
+        if group == "gpu" and any(entry.startswith("gpu_") for entry in only):
+            return True
+        return any(check in only for check in GROUPS[group])
 
     def services_are_default(self) -> bool:
-        """Whether nobody named any service: a unit of the default list that is not installed is then no fault."""
-        return bool(self.services == _DEFAULT_SERVICES)
+        """Return whether nobody named a service: one that is not installed is then no fault."""
+        return self.services == _DEFAULT_SERVICES

@@ -1,16 +1,15 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Memory, swap, load, pressure, processes and kernel tables: read from C(/proc), which never hangs."""
+"""Memory, swap, load, pressure, processes and kernel tables, from ``/proc``, which never hangs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import verdict
 from ..errors import MissingLibrary
@@ -21,6 +20,8 @@ from ..system.text import human_size
 from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
+from .probes import Problem
+from .thresholds import skipped
 
 #: A GPU tool that the kernel holds is a wedged driver.
 GPU_TOOLS = frozenset(
@@ -28,8 +29,55 @@ GPU_TOOLS = frozenset(
 )
 
 
+class Memory(NamedTuple):
+    """Bytes of main memory and swap."""
+
+    total: int
+    available: int
+    swap_total: int
+    swap_used: int
+
+
+class Pressure(NamedTuple):
+    """Percent of the last minute in which some task, and all tasks, waited; None = not reported."""
+
+    some: float | None = None
+    full: float | None = None
+
+
+class Fill(NamedTuple):
+    """How much of a kernel table is used; None = the kernel does not say."""
+
+    used: int | None
+    limit: int | None
+
+
+class ResourceFacts(NamedTuple):
+    """What ``/proc`` says; ``memory`` is None when it is not asked for, ``load`` when unreadable."""
+
+    memory: Memory | Problem | None
+    memory_pressure: Pressure
+    io_pressure: Pressure
+    cpu_pressure: Pressure
+    load: tuple[float, float, float] | None
+    cpus: int
+    files: Fill
+    tasks: Fill
+    conntrack: Fill
+
+
+class ProcessFacts(NamedTuple):
+    """The process table, and those of it that did not run for a while in an uninterruptible call."""
+
+    table: list[Process]
+    stuck: list[Process]
+
+
 def psutil(world: World) -> Any:
-    """Return the psutil module, reading this world's C(/proc). :raises MissingLibrary: it is not installed."""
+    """Return the psutil module, reading this world's ``/proc``.
+
+    :raises MissingLibrary: it is not installed.
+    """
     try:
         import psutil as library
     except ImportError as error:
@@ -40,236 +88,213 @@ def psutil(world: World) -> Any:
     return library
 
 
-def switches(world: World, pid: int) -> tuple[str, ...] | None:
-    """Return a process's counters of context switches: while they stand still it has not run. None when it ended."""
-    names = ("voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:")
-    found = tuple(
-        line.split()[-1]
-        for line in procfs.lines(world, f"/proc/{pid}/status")
-        if line.startswith(names)
-    )
-    return found or None
-
-
-def blocked(table: list[Process]) -> list[Process]:
-    """Return the processes (no kernel threads) that are in an uninterruptible call."""
-    return [process for process in table if process.state == "D" and not process.kernel_thread]
-
-
-def held(world: World, process: Process) -> bool:
-    """Return whether this very process is still in an uninterruptible call."""
-    now = procfs.parse_stat(procfs.text(world, f"/proc/{process.pid}/stat") or "")
-    return bool(now and now.state == "D" and now.start == process.start)
-
-
-def pressure(world: World, resource: str) -> dict[str, float]:
-    """Return C(some) and C(full) avg60 (percent of time) of a PSI file, {} where the kernel has none or it is switched off."""
-    found = {}
+def pressure(world: World, resource: str) -> Pressure:
+    """Return the avg60 of a PSI file; all None where the kernel has none or it is switched off."""
+    shares: dict[str, float] = {}
     for line in procfs.lines(world, f"/proc/pressure/{resource}"):
-        words = line.split()
-        fields = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+        kind, *pairs = line.split() or [""]
+        fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
         with contextlib.suppress(KeyError, ValueError):
-            found[words[0]] = float(fields["avg60"])
-    return found
+            shares[kind] = float(fields["avg60"])
+    return Pressure(shares.get("some"), shares.get("full"))
 
 
-def _cache_of_zfs(world: World) -> int:
-    """Return how many bytes the cache of ZFS would give back: the kernel counts them as used, not as its own cache."""
+def _zfs_cache(world: World) -> int:
+    """Return how many bytes the cache of ZFS would give back: the kernel counts them as used."""
     rows = [line.split() for line in procfs.lines(world, "/proc/spl/kstat/zfs/arcstats")]
-    found = {words[0]: int(words[2]) for words in rows if len(words) == 3 and words[2].isdigit()}
-    return max(0, found.get("size", 0) - found.get("c_min", 0))
+    counters = {row[0]: int(row[2]) for row in rows if len(row) == 3 and row[2].isdigit()}
+    return max(0, counters.get("size", 0) - counters.get("c_min", 0))
 
 
-def observe(world: World, options: NodeOptions) -> dict[str, Any]:
+def _memory(world: World) -> Memory | Problem:
+    library = psutil(world)
+    try:
+        with warnings.catch_warnings():
+            # About fields of other names that a small /proc lacks.
+            warnings.simplefilter("ignore")
+            memory, swap = library.virtual_memory(), library.swap_memory()
+    except (OSError, LookupError, ValueError) as error:
+        return Problem(error)
+    available = min(memory.total, memory.available + _zfs_cache(world))
+    return Memory(memory.total, available, swap.total, swap.used)
+
+
+def _load(world: World) -> tuple[tuple[float, float, float] | None, int | None]:
+    """Return the load of 1, 5 and 15 minutes and the number of tasks, each None when unreadable."""
+    fields = (procfs.text(world, "/proc/loadavg") or "").split()
+    try:
+        load = float(fields[0]), float(fields[1]), float(fields[2])
+        return load, int(fields[3].partition("/")[2])
+    except (ValueError, IndexError):
+        return None, None
+
+
+def _cpus(world: World) -> int:
+    lines = procfs.lines(world, "/proc/stat")
+    count = sum(1 for line in lines if line.startswith("cpu") and line[3:4].isdigit())
+    return count or os.cpu_count() or 1
+
+
+def _files(world: World) -> Fill:
+    fields = (procfs.text(world, "/proc/sys/fs/file-nr") or "").split()
+    if len(fields) != 3 or not all(field.isdigit() for field in fields):
+        return Fill(None, None)
+    return Fill(int(fields[0]), int(fields[2]))
+
+
+def _task_limit(world: World) -> int | None:
+    limits = (
+        procfs.number(world, "/proc/sys/kernel/pid_max"),
+        procfs.number(world, "/proc/sys/kernel/threads-max"),
+    )
+    return min((limit for limit in limits if limit), default=None)
+
+
+def observe(world: World, options: NodeOptions) -> ResourceFacts:
     """Read memory, load, pressure and kernel tables. :raises MissingLibrary: no psutil."""
-    facts: dict[str, Any] = {}
-    if options.wants("memory"):
-        library = psutil(world)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # about fields of other names that a small /proc lacks
-                memory, swap = library.virtual_memory(), library.swap_memory()
-            facts["memory"] = {
-                "total": memory.total,
-                "available": min(memory.total, memory.available + _cache_of_zfs(world)),
-            }
-            facts["swap"] = {"total": swap.total, "used": swap.used}
-        except (OSError, LookupError, ValueError) as error:
-            facts["memory"] = facts["swap"] = str(error)
-    facts["pressure"] = {name: pressure(world, name) for name in ("memory", "io", "cpu")}
-    load = (procfs.text(world, "/proc/loadavg") or "").split()
-    with contextlib.suppress(ValueError, IndexError):
-        facts["load"], facts["tasks"] = (
-            [float(word) for word in load[:3]],
-            int(load[3].partition("/")[2]),
-        )
-    facts["cpus"] = (
-        sum(
-            1
-            for line in procfs.lines(world, "/proc/stat")
-            if line.startswith("cpu") and line[3:4].isdigit()
-        )
-        or os.cpu_count()
-        or 1
-    )
-    handles = (procfs.text(world, "/proc/sys/fs/file-nr") or "").split()
-    facts["handles"] = (
-        [int(handles[0]), int(handles[2])]
-        if len(handles) == 3 and all(word.isdigit() for word in handles)
-        else None
-    )
-    facts["pid_limit"] = min(
-        (
-            n
-            for n in (
-                procfs.number(world, "/proc/sys/kernel/pid_max"),
-                procfs.number(world, "/proc/sys/kernel/threads-max"),
-            )
-            if n
+    load, tasks = _load(world)
+    return ResourceFacts(
+        memory=_memory(world) if options.wants("memory") else None,
+        memory_pressure=pressure(world, "memory"),
+        io_pressure=pressure(world, "io"),
+        cpu_pressure=pressure(world, "cpu"),
+        load=load,
+        cpus=_cpus(world),
+        files=_files(world),
+        tasks=Fill(tasks, _task_limit(world)),
+        conntrack=Fill(
+            procfs.number(world, "/proc/sys/net/netfilter/nf_conntrack_count"),
+            procfs.number(world, "/proc/sys/net/netfilter/nf_conntrack_max"),
         ),
-        default=None,
     )
-    facts["conntrack"] = [
-        procfs.number(world, "/proc/sys/net/netfilter/nf_conntrack_count"),
-        procfs.number(world, "/proc/sys/net/netfilter/nf_conntrack_max"),
-    ]
-    return facts
 
 
-def judge_memory(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge memory, swap and memory pressure."""
-    found = []
-    if isinstance(facts.get("memory"), str):
-        wanted = [check for check in ("memory_usage", "swap_usage") if options.wants(check)]
-        found += [
-            Check(check, verdict.UNKNOWN, f"Memory: can't be read ({facts['memory']})")
-            for check in wanted[:1]
-        ]
-    elif options.wants("memory_usage"):
-        total, available = facts["memory"]["total"], facts["memory"]["available"]
-        value = 100.0 * (total - available) / total if total else 0.0
-        limits = options.limits_in_force["memory_usage"]
-        message = f"Memory usage: {thresholds.percent(value, limits)} ({human_size(available)} of {human_size(total)} available)"
-        found.append(thresholds.judge(limits, "memory_usage", value, message))
-    if options.wants("swap_usage") and not isinstance(facts.get("swap"), str):
-        total, used = facts["swap"]["total"], facts["swap"]["used"]
-        if total:
-            value = 100.0 * used / total
-            limits = options.limits_in_force["swap_usage"]
-            message = f"Swap usage: {thresholds.percent(value, limits)} ({human_size(used)} of {human_size(total)})"
-            found.append(thresholds.judge(limits, "swap_usage", value, message))
-        else:
-            found.append(Check("swap_usage", verdict.SKIPPED, "No swap is configured"))
+def decide_memory(facts: ResourceFacts, options: NodeOptions) -> list[Check]:
+    """Return the checks of memory, swap and memory pressure."""
+    checks = []
+    memory = facts.memory
+    if isinstance(memory, Problem):
+        for name in ("memory_usage", "swap_usage"):
+            if options.wants(name):
+                text = f"Memory: can't be read ({memory})"
+                checks.append(Check(name, verdict.UNKNOWN, text))
+                break
+    elif memory is not None:
+        if options.wants("memory_usage"):
+            checks.append(_memory_usage(memory, options))
+        if options.wants("swap_usage"):
+            checks.append(_swap_usage(memory, options))
     if options.wants("memory_pressure"):
-        found.append(_pressure("memory_pressure", facts["pressure"]["memory"], "full", options))
-    return found
+        share = facts.memory_pressure.full
+        checks.append(_pressure("memory_pressure", "Memory", share, "all tasks", options))
+    return checks
 
 
-def judge_load(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge load against CPUs, and CPU and I/O pressure."""
-    found = []
+def _memory_usage(memory: Memory, options: NodeOptions) -> Check:
+    used = memory.total - memory.available
+    value = 100.0 * used / memory.total if memory.total else 0.0
+    limits = options.limits_in_force["memory_usage"]
+    text = (
+        f"Memory usage: {thresholds.percent(value, limits)}"
+        f" ({human_size(memory.available)} of {human_size(memory.total)} available)"
+    )
+    return thresholds.evaluate(limits, "memory_usage", value, text)
+
+
+def _swap_usage(memory: Memory, options: NodeOptions) -> Check:
+    if not memory.swap_total:
+        return skipped("swap_usage", "No swap is configured")
+    value = 100.0 * memory.swap_used / memory.swap_total
+    limits = options.limits_in_force["swap_usage"]
+    text = (
+        f"Swap usage: {thresholds.percent(value, limits)}"
+        f" ({human_size(memory.swap_used)} of {human_size(memory.swap_total)})"
+    )
+    return thresholds.evaluate(limits, "swap_usage", value, text)
+
+
+def decide_load(facts: ResourceFacts, options: NodeOptions) -> list[Check]:
+    """Return the checks of load against CPUs, and of CPU and I/O pressure."""
+    checks = []
     if options.wants("cpu_load"):
-        if "load" in facts:
-            value = facts["load"][2] / facts["cpus"]
-            shown = " ".join(f"{one:.2f}" for one in facts["load"])
-            message = (
-                f"CPU load: {shown} on {facts['cpus']} CPUs ({value:.2f} per CPU over 15 minutes)"
-            )
-            found.append(
-                thresholds.judge(options.limits_in_force["cpu_load"], "cpu_load", value, message)
-            )
-        else:
-            found.append(
-                Check("cpu_load", verdict.UNKNOWN, "CPU load: /proc/loadavg can't be read")
-            )
+        checks.append(_cpu_load(facts, options))
     if options.wants("cpu_pressure"):
-        found.append(_pressure("cpu_pressure", facts["pressure"]["cpu"], "some", options))
+        share = facts.cpu_pressure.some
+        checks.append(_pressure("cpu_pressure", "CPU", share, "some task", options))
     if options.wants("io_pressure"):
-        found.append(_pressure("io_pressure", facts["pressure"]["io"], "full", options))
-    return found
+        share = facts.io_pressure.full
+        checks.append(_pressure("io_pressure", "I/O", share, "all tasks", options))
+    return checks
 
 
-def _pressure(check: str, values: Mapping[str, float], kind: str, options: NodeOptions) -> Check:
-    label = {"memory_pressure": "Memory", "io_pressure": "I/O", "cpu_pressure": "CPU"}[check]
-    if kind not in values:
-        return Check(check, verdict.SKIPPED, f"{label} pressure: this kernel does not report it")
-    who = "all tasks" if kind == "full" else "some task"
-    message = f"{label} pressure: {values[kind]:.1f}% of the last minute {who} waited"
-    return thresholds.judge(options.limits_in_force[check], check, values[kind], message)
+def _cpu_load(facts: ResourceFacts, options: NodeOptions) -> Check:
+    if facts.load is None:
+        return Check("cpu_load", verdict.UNKNOWN, "CPU load: /proc/loadavg can't be read")
+    value = facts.load[2] / facts.cpus
+    averages = " ".join(f"{average:.2f}" for average in facts.load)
+    text = f"CPU load: {averages} on {facts.cpus} CPUs ({value:.2f} per CPU over 15 minutes)"
+    return thresholds.evaluate(options.limits_in_force["cpu_load"], "cpu_load", value, text)
 
 
-def judge_processes(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge C(table) (all processes) and C(stuck): those in an uninterruptible call that did not run for C(stuck_seconds)."""
-    found = []
+def _pressure(check: str, label: str, share: float | None, who: str, options: NodeOptions) -> Check:
+    if share is None:
+        return skipped(check, f"{label} pressure: this kernel does not report it")
+    text = f"{label} pressure: {share:.1f}% of the last minute {who} waited"
+    return thresholds.evaluate(options.limits_in_force[check], check, share, text)
+
+
+def decide_processes(facts: ProcessFacts, options: NodeOptions) -> list[Check]:
+    """Return the checks of stuck processes and zombies."""
+    checks = []
     if options.wants("stuck_processes"):
-        stuck = facts["stuck"]
-        limits = options.limits_in_force["stuck_processes"]
-        names = ", ".join(f"{process.name} ({process.pid})" for process in stuck[:5]) + (
-            " …" if len(stuck) > 5 else ""
-        )
-        tool = any(
-            process.name in GPU_TOOLS for process in stuck
-        )  # then the driver is wedged, and only a reboot helps
-        message = f"Processes stuck in the kernel: {len(stuck)}" + (f": {names}" if stuck else "")
-        status = verdict.CRITICAL if tool else None
-        details = (
-            {"processes": [{"pid": process.pid, "name": process.name} for process in stuck]}
-            if stuck
-            else None
-        )
-        check = thresholds.judge(
-            limits, "stuck_processes", len(stuck), message, status, details=details
-        )
-        found.append(replace(check, action="reboot") if tool else check)
+        checks.append(_stuck(facts.stuck, options))
     if options.wants("zombie_processes"):
-        count = sum(1 for process in facts["table"] if process.state == "Z")
-        found.append(
-            thresholds.judge(
-                options.limits_in_force["zombie_processes"],
-                "zombie_processes",
-                count,
-                f"Zombie processes: {count}",
-            )
-        )
-    return found
+        count = sum(1 for process in facts.table if process.state == "Z")
+        limits = options.limits_in_force["zombie_processes"]
+        text = f"Zombie processes: {count}"
+        checks.append(thresholds.evaluate(limits, "zombie_processes", count, text))
+    return checks
 
 
-def judge_limits(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge how full the kernel's tables of files, processes and connections are."""
-    found = []
-    used_of = {
-        "file_descriptors": ("Open files", facts["handles"]),
-        "process_ids": (
-            "Tasks",
-            [facts["tasks"], facts["pid_limit"]] if "tasks" in facts else None,
-        ),
-        "conntrack": ("Tracked connections", facts["conntrack"]),
-    }
-    for check, (label, pair) in used_of.items():
-        if not options.wants(check):
-            continue
-        if not pair or pair[0] is None or not pair[1]:
-            absent = check == "conntrack"
-            text = (
-                "no connection tracking in this kernel"
-                if absent
-                else "the kernel's counters can't be read"
-            )
-            found.append(
-                Check(check, verdict.SKIPPED if absent else verdict.UNKNOWN, f"{label}: {text}")
-            )
-            continue
-        value = 100.0 * pair[0] / pair[1]
-        of = f" of {pair[1]}" if pair[1] < 1 << 60 else ", no limit"
-        limits = options.limits_in_force[check]
-        found.append(
-            thresholds.judge(
-                limits,
-                check,
-                value,
-                f"{label}: {thresholds.percent(value, limits)} ({pair[0]}{of})",
-            )
+def _stuck(stuck: list[Process], options: NodeOptions) -> Check:
+    limits = options.limits_in_force["stuck_processes"]
+    text = f"Processes stuck in the kernel: {len(stuck)}"
+    if not stuck:
+        return thresholds.evaluate(limits, "stuck_processes", 0, text)
+    text += ": " + ", ".join(f"{process.name} ({process.pid})" for process in stuck[:5])
+    if len(stuck) > 5:
+        text += " …"
+    details = {"processes": [{"pid": process.pid, "name": process.name} for process in stuck]}
+    # Where a GPU tool is among them the driver is wedged, and only a reboot helps.
+    wedged = any(process.name in GPU_TOOLS for process in stuck)
+    status = verdict.CRITICAL if wedged else None
+    check = thresholds.evaluate(
+        limits, "stuck_processes", len(stuck), text, status, details=details
+    )
+    return replace(check, action="reboot") if wedged else check
+
+
+def decide_limits(facts: ResourceFacts, options: NodeOptions) -> list[Check]:
+    """Return how full the kernel's tables of files, processes and connections are."""
+    return [
+        _fill(check, label, fill, options)
+        for check, label, fill in (
+            ("file_descriptors", "Open files", facts.files),
+            ("process_ids", "Tasks", facts.tasks),
+            ("conntrack", "Tracked connections", facts.conntrack),
         )
-    return found
+        if options.wants(check)
+    ]
+
+
+def _fill(check: str, label: str, fill: Fill, options: NodeOptions) -> Check:
+    if fill.used is None or not fill.limit:
+        if check == "conntrack":
+            return skipped(check, f"{label}: no connection tracking in this kernel")
+        text = f"{label}: the kernel's counters can't be read"
+        return Check(check, verdict.UNKNOWN, text)
+    value = 100.0 * fill.used / fill.limit
+    limit = f" of {fill.limit}" if fill.limit < 1 << 60 else ", no limit"
+    limits = options.limits_in_force[check]
+    text = f"{label}: {thresholds.percent(value, limits)} ({fill.used}{limit})"
+    return thresholds.evaluate(limits, check, value, text)

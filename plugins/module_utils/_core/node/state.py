@@ -1,48 +1,58 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Steady verdicts: a small file remembers what was seen, so that a state is raised and cleared only when it lasts."""
+"""Steady verdicts: what runs remember, so that a state is raised and cleared only when it lasts."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import verdict
-from ..errors import FleetError, LockBusy, WriteFailed
-from ..system import files, locks
+from ..errors import FleetError
+from ..system import files
 from ..verdict import Check, isoformat
-from .options import NodeOptions, group_of
+from .checks import CHECKS, group_of
+from .facts import Counters
+from .options import NodeOptions
 from .thresholds import OFF, Limits
 
 VERSION = 1
-#: What a check that was not made for so long said is forgotten; seconds.
+#: What was not checked for so long is forgotten; seconds.
 FORGET = 7 * 86400
-#: How long a second run waits for the first one's lock; seconds.
-PATIENCE = 2.0
-#: Faults that do not go away by themselves while a node settles after its boot: raised at once.
-LASTING = frozenset(
-    {
-        "certificate",
-        "disk_health",
-        "disk_usage",
-        "disk_wear",
-        "inode_usage",
-        "kernel_taint",
-        "machine_checks",
-        "memory_errors",
-        "nvme_state",
-        "raid",
-        "read_only",
-        "security_updates",
-        "zfs_pool",
-    }
-)
+WORSE, BETTER = "worse", "better"
+_RAISED = frozenset({verdict.WARNING, verdict.CRITICAL, verdict.UNKNOWN})
+#: Times beyond it (the year 5138) are garbage.
+_NO_TIME = 1e11
+
+
+class Remembered(NamedTuple):
+    """What is remembered of one check and subject; times are in seconds since the epoch.
+
+    ``repeats`` observations in a row were in ``direction`` of the reported status.
+    """
+
+    status: str
+    since: float
+    seen: float
+    repeats: int = 0
+    direction: str | None = None
+    action: str = "none"
+    domain: str | None = None
+
+
+class Memory(NamedTuple):
+    """The content of the state file; the keys of ``checks`` are ``check|subject``."""
+
+    checks: dict[str, Remembered]
+    counters: Counters
+
+
+def _key(check: Check) -> str:
+    return f"{check.check}|{check.subject or ''}"
 
 
 def _rank(check: Check, status: str) -> int:
@@ -51,143 +61,174 @@ def _rank(check: Check, status: str) -> int:
 
 def steady(
     checks: Iterable[Check],
-    memory: Mapping[str, Mapping[str, Any]],
+    memory: Mapping[str, Remembered],
     now: float,
     age: float | None,
     options: NodeOptions,
-) -> tuple[list[Check], dict[str, dict[str, Any]]]:
-    """Return the checks with the statuses that have lasted, and what to remember.
+) -> tuple[list[Check], dict[str, Remembered]]:
+    """Return the checks with the statuses that have lasted, and what to remember. Pure.
 
-    A worse status must be seen C(raise_after) times in a row, a better one C(clear_after) times. A check with a C(clear) limit stays raised
-    until its value no longer hits that. Within C(boot_grace) seconds after the start nothing new is raised, but for LASTING.
-    What was asked for and is not there any more (a mount, an error in the log) is forgotten. What was not asked for, or could not be looked
-    at because its probe failed, is kept for a while.
+    A worse status must be seen ``raise_after`` times in a row, a better one ``clear_after``
+    times. A check with a ``clear`` limit stays raised until its value no longer hits that. Within
+    ``boot_grace`` seconds after the start nothing new is raised, except lasting faults. What was
+    checked before and does not exist any more (a mount, an error in the log) is forgotten. What
+    was not requested, or could not be checked because its probe failed, is kept for a while.
 
-    :param memory: check and subject to what was remembered. :param now: seconds since the epoch. :param age: seconds since boot, None when unknown.
+    :param now: seconds since the epoch. :param age: seconds since boot, None when unknown.
     """
     checks = list(checks)
-    found = []
-    silent = [
-        check
+    kept = _kept(checks, memory, now, options)
+    grace = age is not None and age < options.boot_grace
+    reported = []
+    for check in checks:
+        if check.status == verdict.SKIPPED:
+            reported.append(check)
+            continue
+        key = _key(check)
+        steady_check, kept[key] = _observe(check, memory.get(key), now, grace, options)
+        reported.append(steady_check)
+    return reported, kept
+
+
+def _kept(
+    checks: list[Check], memory: Mapping[str, Remembered], now: float, options: NodeOptions
+) -> dict[str, Remembered]:
+    """Return what is kept of checks that were not requested or could not be made this time."""
+    silent = {
+        group_of(check.check)
         for check in checks
         if check.status == verdict.UNKNOWN
         or (check.check == "mount_responds" and check.status == verdict.CRITICAL)
-    ]
-    blind = {group_of(check.check) for check in silent}
-    kept: dict[str, dict[str, Any]] = {}
+    }
+    kept = {}
     for key, before in memory.items():
         name = key.partition("|")[0]
-        if (not options.wants(name) or group_of(name) in blind) and now - float(
-            before.get("seen", now)
-        ) < FORGET:
-            kept[key] = dict(before)
-    grace = age is not None and age < options.boot_grace
-    for check in checks:
-        key = f"{check.check}|{check.subject or ''}"
-        old: Mapping[str, Any] | None = memory.get(key)
-        if check.status == verdict.SKIPPED:
-            found.append(check)
-            continue
-        confirmed = str(old["status"]) if old else verdict.PASS
-        since = min(now, float(old["since"])) if old else now  # the clock may have been set back
-        count, direction = (int(old.get("count", 0)), old.get("direction")) if old else (0, None)
-        limits = options.limits_in_force.get(check.check)
-        observed = _held_back(check, confirmed, limits)
-        held = observed != check.status
-        note = ""
-        if observed == confirmed:
-            count, direction = 0, None
+        unchecked = not options.wants(name) or group_of(name) in silent
+        if unchecked and now - before.seen < FORGET:
+            kept[key] = before
+    return kept
+
+
+def _observe(
+    check: Check, before: Remembered | None, now: float, grace: bool, options: NodeOptions
+) -> tuple[Check, Remembered]:
+    """Return the check as it is reported, and what to remember of it.
+
+    :param grace: the node has just started.
+    """
+    old = before or Remembered(verdict.PASS, now, now)
+    since = min(now, old.since)  # the clock may have been set back
+    limits = options.limits_in_force.get(check.check)
+    observed = _held_back(check, old.status, limits)
+    status, count, direction, note = old.status, old.repeats, old.direction, ""
+    if observed == status:
+        count, direction = 0, None
+    else:
+        worse = _rank(check, observed) > _rank(check, status)
+        way = WORSE if worse else BETTER
+        count, direction = (count + 1 if direction == way else 1), way
+        need = options.raise_after if worse else options.clear_after
+        if worse and grace and not _lasting(check.check):
+            count, note = 0, f" (within {options.boot_grace} s after boot, not raised yet)"
+        elif count >= need:
+            status, since, count, direction = observed, now, 0, None
+        elif worse:
+            note = f" (seen {count} of {need} times, not raised yet)"
         else:
-            worse = _rank(check, observed) > _rank(check, confirmed)
-            way = "worse" if worse else "better"
-            count, direction = (count + 1 if direction == way else 1), way
-            need = options.raise_after if worse else options.clear_after
-            if worse and grace and check.check not in LASTING:
-                count, note = 0, f" (within {options.boot_grace} s after boot, not raised yet)"
-            elif count >= need:
-                confirmed, since, count, direction = observed, now, 0, None
-            else:
-                note = (
-                    f" (seen {count} of {need} times, not raised yet)"
-                    if worse
-                    else f" (better {count} of {need} times, not cleared yet)"
-                )
-        if held and limits and limits.clear:
-            note = f" (not {'above' if limits.rule.below else 'below'} {limits.clear.text} yet, not cleared)"
-        action, domain = check.action, check.domain
-        if confirmed != check.status:
-            raised = confirmed in (verdict.WARNING, verdict.CRITICAL, verdict.UNKNOWN)
-            action = str(old.get("action") or "none") if old and raised else "none"
-            domain = old.get("domain") if old and raised else None
-        details = (
-            {**(check.details or {}), "observed": check.status}
-            if confirmed != check.status
-            else check.details
-        )
-        found.append(
-            replace(
-                check,
-                status=confirmed,
-                message=check.message + note,
-                since=isoformat(since),
-                action=action,
-                domain=domain,
-                details=details,
-            )
-        )
-        kept[key] = {
-            "status": confirmed,
-            "since": since,
-            "count": count,
-            "direction": direction,
-            "action": action,
-            "domain": domain,
-            "seen": now,
-        }
-    return found, kept
+            note = f" (better {count} of {need} times, not cleared yet)"
+    if observed != check.status and limits and limits.clear:
+        side = "above" if limits.rule.below else "below"
+        note = f" (not {side} {limits.clear.text} yet, not cleared)"
+    action, domain, details = check.action, check.domain, check.details
+    if status != check.status:
+        raised = status in _RAISED
+        action = old.action if raised else "none"
+        domain = old.domain if raised else None
+        details = {**(details or {}), "observed": check.status}
+    reported = replace(
+        check,
+        status=status,
+        message=check.message + note,
+        since=isoformat(since),
+        action=action,
+        domain=domain,
+        details=details,
+    )
+    return reported, Remembered(status, since, now, count, direction, action, domain)
 
 
-def _held_back(check: Check, confirmed: str, limits: Limits | None) -> str:
-    """Return the status that counts: a raised check passes only when its value no longer hits the clear limit, until then it warns at least."""
-    if (
-        not limits
-        or not limits.clear
-        or isinstance(check.value, bool)
-        or not isinstance(check.value, (int, float))
-    ):
+def _lasting(name: str) -> bool:
+    """Return whether a fault of this check does not go away while a node settles after boot."""
+    entry = CHECKS.get(name)
+    return entry is not None and entry.lasting
+
+
+def _held_back(check: Check, status: str, limits: Limits | None) -> str:
+    """Return the status that counts.
+
+    A raised check passes only when its value no longer hits the clear limit, until then it is at
+    least a warning.
+    """
+    value = check.value
+    if limits is None or limits.clear is None or check.status != verdict.PASS:
         return check.status
-    if (
-        check.status != verdict.PASS
-        or confirmed not in (verdict.WARNING, verdict.CRITICAL)
-        or not limits.clear.hit(check.value)
-    ):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return check.status
-    return verdict.WARNING if limits.warning.text != OFF else confirmed
+    if status not in (verdict.WARNING, verdict.CRITICAL) or not limits.clear.hit(value):
+        return check.status
+    return status if limits.warning.text == OFF else verdict.WARNING
 
 
-def _number(value: Any) -> bool:
+# --- the file ---------------------------------------------------------------------------------
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a usable number; NaN is not below the limit either."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < _NO_TIME
+
+
+def _valid(entry: Any) -> bool:
+    """Return whether what was read of one check is what we write."""
     return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e11
-    )  # NaN is not below it either
-
-
-def _valid(one: Any) -> bool:
-    """Whether what was read of one check is what we write."""
-    return (
-        isinstance(one, dict)
-        and one.get("status") in verdict.STATUSES
-        and _number(one.get("since"))
-        and _number(one.get("seen", 0))
-        and _number(one.get("count", 0))
-        and one.get("direction") in (None, "worse", "better")
-        and one.get("action", "none") in verdict.ACTIONS
-        and one.get("domain") in (None, "node", "user")
+        isinstance(entry, dict)
+        and entry.get("status") in verdict.STATUSES
+        and _is_number(entry.get("since"))
+        and _is_number(entry.get("seen", 0))
+        and _is_number(entry.get("count", 0))
+        and entry.get("direction") in (None, WORSE, BETTER)
+        and entry.get("action", "none") in verdict.ACTIONS
+        and entry.get("domain") in (None, "node", "user")
     )
 
 
-def load(path: str) -> tuple[dict[str, Any], str | None]:
-    """Return what the state file holds (an empty state when there is none) and what is wrong with it, if anything."""
-    empty: dict[str, Any] = {"version": VERSION, "checks": {}, "counters": {}}
+def _remembered(entry: Mapping[str, Any], now: float) -> Remembered:
+    return Remembered(
+        status=entry["status"],
+        since=float(entry["since"]),
+        seen=float(entry.get("seen", now)),
+        repeats=int(entry.get("count", 0)),
+        direction=entry.get("direction"),
+        action=entry.get("action") or "none",
+        domain=entry.get("domain"),
+    )
+
+
+def _counters(counters: Mapping[str, Any]) -> Counters:
+    boot_id, oom_kill = counters.get("boot_id"), counters.get("oom_kill")
+    return Counters(
+        boot_id if isinstance(boot_id, str) else None,
+        oom_kill if isinstance(oom_kill, int) else None,
+    )
+
+
+def load(path: str, now: float) -> tuple[Memory, str | None]:
+    """Return what the state file holds, nothing where there is none, and what is wrong with it.
+
+    :param now: seconds since the epoch.
+    """
+    empty = Memory({}, Counters())
     if os.path.exists(path) and not os.path.isfile(path):
         return empty, f"{path} is not a file."
     try:
@@ -198,63 +239,29 @@ def load(path: str) -> tuple[dict[str, Any], str | None]:
         content = []
     if content is None:
         return empty, None
-    if isinstance(content, dict) and content.get("version") == VERSION:
-        checks, counters = content.get("checks"), content.get("counters")
-        if (
-            isinstance(checks, dict)
-            and isinstance(counters, dict)
-            and all(_valid(one) for one in checks.values())
-        ):
-            return {"version": VERSION, "checks": checks, "counters": counters}, None
-    return empty, f"{path} is not a state file of this version."
+    wrong = f"{path} is not a state file of this version."
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        return empty, wrong
+    checks, counters = content.get("checks"), content.get("counters")
+    if not isinstance(checks, dict) or not isinstance(counters, dict):
+        return empty, wrong
+    if not all(_valid(entry) for entry in checks.values()):
+        return empty, wrong
+    kept = {key: _remembered(entry, now) for key, entry in checks.items()}
+    return Memory(kept, _counters(counters)), None
 
 
-@contextlib.contextmanager
-def opened(path: str, write: bool) -> Iterator[dict[str, Any]]:
-    """Give the state of C(path) and store what the body makes of it. Two runs at once follow each other.
+def _stored(entry: Remembered) -> dict[str, Any]:
+    fields = entry._asdict()
+    fields["count"] = fields.pop("repeats")
+    return fields
 
-    The mapping has the keys C(checks) and C(counters), and C(problem) (text or None), which is not stored.
 
-    :param write: whether to store it at all. :raises WriteFailed: it can't be stored. :raises LockBusy: the other run takes too long.
-    """
-    with contextlib.ExitStack() as stack:
-        if write:
-            if os.path.exists(path) and not os.path.isfile(
-                path
-            ):  # writing would put a file in its place, /dev/null's too
-                raise WriteFailed(
-                    f"{path} is not a file, so no state is kept there.",
-                    "Name another state_file.",
-                    path,
-                )
-            folder = os.path.dirname(path)
-            if not os.path.isdir(folder):
-                try:
-                    os.mkdir(
-                        folder, 0o750
-                    )  # one level only: a longer path that does not exist is a mistake
-                except FileExistsError:
-                    pass
-                except OSError as error:
-                    raise WriteFailed(
-                        f"Can't make {folder} for the state file: {error.strerror}.",
-                        "Make it, or name another state_file.",
-                        path,
-                    ) from error
-            end = time.monotonic() + PATIENCE
-            while True:
-                try:
-                    stack.enter_context(locks.lock(path + ".lock", "health check"))
-                    break
-                except LockBusy:
-                    if time.monotonic() >= end:
-                        raise
-                    time.sleep(0.05)
-        state, problem = load(path)
-        yield_state = {**state, "problem": problem}
-        yield yield_state
-        if write:
-            yield_state.pop("problem")
-            files.atomic_write(
-                path, json.dumps(yield_state, indent=1, sort_keys=True) + "\n", mode=0o640
-            )
+def dump(memory: Memory) -> str:
+    """Return the content of the state file."""
+    content = {
+        "version": VERSION,
+        "checks": {key: _stored(entry) for key, entry in memory.checks.items()},
+        "counters": memory.counters._asdict(),
+    }
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"

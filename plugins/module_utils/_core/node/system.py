@@ -1,21 +1,16 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The system as a whole: uptime, pending reboot, clock, kernel taint, certificates, pending security updates."""
+"""The system as a whole: uptime, pending reboot, clock, kernel taint, certificates, updates."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import calendar
 import os
 import re
-import time
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 from .. import verdict
-from ..errors import CommandFailed, NotUsable
+from ..errors import CommandFailed
 from ..ports import World
 from ..system import boot, procfs
 from ..system.containers import in_container
@@ -23,9 +18,11 @@ from ..verdict import Check, isoformat
 from . import hardware, thresholds
 from .options import NodeOptions
 from .probes import Problem
+from .thresholds import fault, passed, skipped
 
-#: Bits of /proc/sys/kernel/tainted that tell of a fault (Documentation/admin-guide/tainted-kernels.rst). Proprietary, out-of-tree and
-#: unsigned modules are how every GPU node runs.
+#: Bits of /proc/sys/kernel/tainted that indicate a fault
+#: (Documentation/admin-guide/tainted-kernels.rst). Proprietary, out-of-tree and unsigned modules
+#: are normal on a GPU node.
 TAINTS = {
     4: "a machine check happened",
     5: "a bad page was found",
@@ -34,14 +31,36 @@ TAINTS = {
 }
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5
-_PEM = re.compile(
-    rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----(.+?)-----END (?:TRUSTED |X509 )?CERTIFICATE-----",
-    re.DOTALL,
-)
 
 
-def kernel_clock() -> dict[str, Any]:
-    """Ask the kernel's clock discipline without changing it (adjtimex(2)); C(offset) and C(error) are in seconds.
+class KernelClock(NamedTuple):
+    """Whether the clock is synchronised, its offset and the largest error in seconds."""
+
+    synchronised: bool
+    offset: float
+    error: float
+
+
+class Reboot(NamedTuple):
+    """Whether this system waits for a reboot, and why."""
+
+    needed: bool
+    reason: str = ""
+
+
+class SystemFacts(NamedTuple):
+    """What the kernel and the flag files say; ``boot`` and ``now`` are in seconds since the epoch."""
+
+    container: bool
+    boot: float | None
+    now: float
+    taint: int | None
+    reboot: Reboot | Problem
+    clock: KernelClock | Problem
+
+
+def kernel_clock() -> KernelClock:
+    """Ask the kernel's clock discipline without changing it (adjtimex(2)).
 
     :raises OSError: the call is not allowed here.
     """
@@ -65,310 +84,204 @@ def kernel_clock() -> dict[str, Any]:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     scale = 1e9 if answer.status & 0x2000 else 1e6  # STA_NANO
-    return {
-        "synchronised": state != _TIME_ERROR and not answer.status & _STA_UNSYNC,
-        "offset": abs(answer.offset) / scale,
-        "error": answer.maxerror / 1e6,
-    }
+    synchronised = state != _TIME_ERROR and not answer.status & _STA_UNSYNC
+    return KernelClock(synchronised, abs(answer.offset) / scale, answer.maxerror / 1e6)
 
 
-def chrony_offset(world: World, timeout: float) -> dict[str, Any] | None:
-    """Ask chrony, which may keep time without telling the kernel (no C(rtcsync)). None when it does not run. :raises CommandFailed: no answer."""
-    done = world.run(["chronyc", "-c", "-n", "tracking"], timeout=timeout)
-    words = done.stdout.strip().split(",")
-    if done.returncode != 0 or len(words) < 14:
+def chrony_offset(world: World, timeout: float) -> KernelClock | None:
+    """Ask chrony, which may keep time without telling the kernel (no ``rtcsync``).
+
+    None when it does not run. :raises CommandFailed: no answer.
+    """
+    result = world.run(["chronyc", "-c", "-n", "tracking"], timeout=timeout)
+    fields = result.stdout.strip().split(",")
+    if result.returncode != 0 or len(fields) < 14:
         return None
-    return {
-        "synchronised": words[13] != "Not synchronised" and words[2] != "0",
-        "offset": abs(float(words[4])),
-        "error": float(words[11]),
-    }
+    synchronised = fields[13] != "Not synchronised" and fields[2] != "0"
+    return KernelClock(synchronised, abs(float(fields[4])), float(fields[11]))
+
+
+def _release(release: str) -> tuple[list[int], str]:
+    """Return the numbers of a kernel release, and its flavour."""
+    parts = re.findall(r"\d+|[A-Za-z_]+", release)
+    numbers = [int(part) for part in parts if part.isdigit()]
+    return numbers, "-".join(part for part in parts if not part.isdigit())
+
+
+def _bootable(world: World, release: str) -> bool:
+    paths = (f"/boot/vmlinuz-{release}", f"/lib/modules/{release}/vmlinuz")
+    return any(os.path.exists(world.path(path)) for path in paths)
 
 
 def newest_kernel(world: World, running: str) -> str | None:
-    """Return the newest installed kernel of the running one's flavour, None when it is the running one or can't be told."""
+    """Return the newest installed kernel of the running one's flavour.
 
-    def parts(release: str) -> tuple[list[Any], str]:
-        words = re.findall(r"\d+|[A-Za-z_]+", release)
-        numbers = [int(word) for word in words if word.isdigit()]
-        return numbers, "-".join(word for word in words if not word.isdigit())
-
-    numbers, flavour = parts(running)
-    best, name = numbers, None
+    None when that is the running one, or when it is unknown.
+    """
+    newest, flavour = _release(running)
+    name = None
     for release in procfs.directory(world, "/lib/modules"):
-        own, own_flavour = parts(release)
-        bootable = any(
-            os.path.exists(world.path(path.format(release)))
-            for path in ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz")
-        )
-        if own_flavour == flavour and bootable and own > best:
-            best, name = own, release
+        numbers, other = _release(release)
+        if other == flavour and numbers > newest and _bootable(world, release):
+            newest, name = numbers, release
     return name
 
 
-def reboot_required(world: World) -> dict[str, Any]:
-    """Return whether (C(needed)) and why (C(reason)) this system waits for a reboot: Debian's flag file, else a newer installed kernel."""
+def reboot_required(world: World) -> Reboot:
+    """Return whether this system waits for a reboot.
+
+    Debian's flag file says so, or a newer kernel that is installed.
+    """
     for path in ("/run/reboot-required", "/var/run/reboot-required"):
         if os.path.exists(world.path(path)):
             packages = sorted(set(procfs.lines(world, path + ".pkgs")))
-            return {
-                "needed": True,
-                "reason": ", ".join(packages[:5]) + (" …" if len(packages) > 5 else "")
-                if packages
-                else "asked for by a package",
-            }
+            if not packages:
+                return Reboot(True, "asked for by a package")
+            more = " …" if len(packages) > 5 else ""
+            return Reboot(True, ", ".join(packages[:5]) + more)
     running = procfs.text(world, "/proc/sys/kernel/osrelease") or ""
     newer = newest_kernel(world, running) if running else None
-    return {
-        "needed": bool(newer),
-        "reason": f"kernel {newer} is installed, {running} runs" if newer else "",
-    }
+    if newer:
+        return Reboot(True, f"kernel {newer} is installed, {running} runs")
+    return Reboot(False)
 
 
-def needs_restarting(world: World, timeout: float) -> dict[str, Any]:
-    """Ask C(needs-restarting -r) (yum-utils, dnf-utils): exit status 1 means yes. :raises CommandFailed: no answer."""
-    done = world.run(["needs-restarting", "-r"], timeout=timeout)
-    if done.returncode not in (0, 1):
+def needs_restarting(world: World, timeout: float) -> Reboot:
+    """Ask ``needs-restarting -r`` (yum-utils, dnf-utils): exit status 1 means yes.
+
+    :raises CommandFailed: no answer.
+    """
+    result = world.run(["needs-restarting", "-r"], timeout=timeout)
+    if result.returncode not in (0, 1):
         raise CommandFailed(
-            f"needs-restarting failed: {done.stderr.strip()[:200]}.", "", "needs-restarting"
+            f"needs-restarting failed: {result.stderr.strip()[:200]}.", "", "needs-restarting"
         )
     updated = [
-        line.strip(" *") for line in done.stdout.splitlines() if line.strip().startswith("*")
+        line.strip(" *") for line in result.stdout.splitlines() if line.strip().startswith("*")
     ]
-    return {"needed": done.returncode == 1, "reason": ", ".join(updated[:5]) or "updated packages"}
-
-
-def _element(data: bytes, at: int) -> tuple[int, int, int]:
-    """Return tag, start and end of the DER element at C(at) (X.690)."""
-    tag, length, start = data[at], data[at + 1], at + 2
-    if length & 0x80:
-        size = length & 0x7F
-        length = int.from_bytes(data[start : start + size], "big")
-        start += size
-    if start + length > len(data):
-        raise ValueError("truncated")
-    return tag, start, start + length
-
-
-def _time(der: bytes, at: int) -> tuple[float, int]:
-    """Return the time at C(at), seconds since the epoch, and where it ends (RFC 5280 4.1.2.5)."""
-    tag, start, end = _element(der, at)
-    stamp = der[start:end].decode("ascii")
-    if tag == 0x17:  # UTCTime: two digits of the year
-        stamp = ("19" if int(stamp[:2]) >= 50 else "20") + stamp
-    return float(calendar.timegm(time.strptime(stamp, "%Y%m%d%H%M%SZ"))), end
-
-
-def validity(der: bytes) -> tuple[float, float]:
-    """Return from when and until when a certificate is valid, seconds since the epoch. :raises ValueError: it is not a certificate."""
-    try:
-        _tag, at, _end = _element(der, 0)  # Certificate
-        _tag, at, _end = _element(der, at)  # TBSCertificate
-        tag, _start, end = _element(der, at)
-        if tag == 0xA0:  # explicit version
-            at = end
-        for _field in ("serial", "signature", "issuer"):
-            at = _element(der, at)[2]
-        _tag, at, _end = _element(der, at)  # Validity
-        begins, at = _time(der, at)
-        return begins, _time(der, at)[0]
-    except (IndexError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError("not a certificate") from error
-
-
-def certificate(world: World, path: str) -> dict[str, float] | str:
-    """Return from when (C(begins)) and until when (C(ends)) all certificates of a PEM or DER file are valid, or what is wrong with it.
-
-    :raises NotUsable: this user may not read it. The file may lie on a dead mount: only in a child.
-    """
-    try:
-        with open(world.path(path), "rb") as stream:
-            content = stream.read(1 << 20)
-    except PermissionError as error:
-        raise NotUsable("this user may not read it") from error
-    except OSError as error:
-        return f"can't be read ({error.strerror})"
-    blocks = [content] if content[:1] == b"\x30" else []  # DER: one certificate, a sequence
-    try:
-        blocks = blocks or [base64.b64decode(block) for block in _PEM.findall(content)]
-        found = [validity(block) for block in blocks]
-    except (ValueError, binascii.Error):
-        return "holds a damaged certificate"
-    if not found:
-        return "holds no certificate"
-    return {
-        "begins": max(begins for begins, _ends in found),
-        "ends": min(ends for _begins, ends in found),
-    }
+    return Reboot(result.returncode == 1, ", ".join(updated[:5]) or "updated packages")
 
 
 def security_updates(world: World, timeout: float) -> list[str] | None:
-    """Return the packages with a pending security update by the package lists as they are; None without apt and dnf.
+    """Return the packages with a pending security update by the package lists as they are.
 
-    :raises CommandFailed: the package manager failed or did not answer.
+    None without apt and dnf. :raises CommandFailed: the package manager failed.
     """
     if hardware.tool(world, "apt-get"):
-        done = world.run(
-            ["apt-get", "-s", "-o", "Debug::NoLocking=true", "dist-upgrade"], timeout=timeout
-        )
-        found = [
+        argv = ["apt-get", "-s", "-o", "Debug::NoLocking=true", "dist-upgrade"]
+        result = world.run(argv, timeout=timeout)
+        packages = [
             line.split()[1]
-            for line in done.stdout.splitlines()
+            for line in result.stdout.splitlines()
             if line.startswith("Inst ") and re.search(r"-[Ss]ecurity\b", line)
         ]
     elif hardware.tool(world, "dnf"):
-        done = world.run(["dnf", "-q", "-C", "updateinfo", "list", "--security"], timeout=timeout)
-        found = [line.split()[-1] for line in done.stdout.splitlines() if len(line.split()) >= 3]
+        argv = ["dnf", "-q", "-C", "updateinfo", "list", "--security"]
+        result = world.run(argv, timeout=timeout)
+        rows = [line.split() for line in result.stdout.splitlines()]
+        packages = [row[-1] for row in rows if len(row) >= 3]
     else:
         return None
-    if done.returncode != 0:
+    if result.returncode != 0:
         raise CommandFailed(
-            f"The package manager failed: {done.stderr.strip()[:200]}.", "", "apt-get"
+            f"The package manager failed: {result.stderr.strip()[:200]}.", "", "apt-get"
         )
-    return sorted(set(found))
+    return sorted(set(packages))
 
 
-def observe(world: World, options: NodeOptions) -> dict[str, Any]:
+def _clock_or_problem() -> KernelClock | Problem:
+    try:
+        return kernel_clock()
+    except (OSError, AttributeError, ImportError) as error:
+        return Problem(error)
+
+
+def observe(world: World, options: NodeOptions) -> SystemFacts:
     """Read what costs nothing: uptime, flags, taint, the kernel's clock."""
-    facts: dict[str, Any] = {
-        "container": in_container(world),
-        "boot": boot.boot_time(world),
-        "now": world.clock.now(),
-    }
-    facts["taint"] = procfs.number(world, "/proc/sys/kernel/tainted")
-    if options.wants("reboot_required"):
-        facts["reboot"] = reboot_required(world)
-    if options.wants("time_sync"):
-        try:
-            facts["clock"] = kernel_clock()
-        except (OSError, AttributeError, ImportError) as error:
-            facts["clock"] = str(error)
-    return facts
+    not_asked = Problem("not asked")
+    return SystemFacts(
+        container=in_container(world),
+        boot=boot.boot_time(world),
+        now=world.clock.now(),
+        taint=procfs.number(world, "/proc/sys/kernel/tainted"),
+        reboot=reboot_required(world) if options.wants("reboot_required") else not_asked,
+        clock=_clock_or_problem() if options.wants("time_sync") else not_asked,
+    )
 
 
-def judge(facts: Mapping[str, Any], options: NodeOptions) -> list[Check]:
-    """Judge uptime, pending reboot, clock and taint."""
-    found = []
+def decide(facts: SystemFacts, options: NodeOptions) -> list[Check]:
+    """Return the checks of uptime, pending reboot, clock and taint."""
+    checks = []
     if options.wants("uptime"):
-        found.append(_uptime(facts, options))
+        checks.append(_uptime(facts, options))
     if options.wants("reboot_required"):
-        found.append(_reboot(facts))
+        checks.append(_reboot(facts.reboot))
     if options.wants("time_sync"):
-        found.append(_clock(facts, options))
+        checks.append(decide_clock(facts.clock, facts.container, options))
     if options.wants("kernel_taint"):
-        found.append(_taint(facts["taint"]))
-    return found
+        checks.append(_taint(facts.taint))
+    return checks
 
 
-def _uptime(facts: Mapping[str, Any], options: NodeOptions) -> Check:
-    if facts["boot"] is None:
+def _uptime(facts: SystemFacts, options: NodeOptions) -> Check:
+    if facts.boot is None:
         return Check("uptime", verdict.UNKNOWN, "Uptime: can't be read")
-    days = (facts["now"] - facts["boot"]) / 86400
-    shown = f"{days:.0f} days" if days >= 2 else f"{days * 24:.1f} hours"
-    details = {"boot_time": isoformat(facts["boot"])}
-    return thresholds.judge(
-        options.limits_in_force["uptime"], "uptime", days, f"Uptime: {shown}", details=details
+    days = (facts.now - facts.boot) / 86400
+    text = f"Uptime: {days:.0f} days" if days >= 2 else f"Uptime: {days * 24:.1f} hours"
+    details = {"boot_time": isoformat(facts.boot)}
+    return thresholds.evaluate(
+        options.limits_in_force["uptime"], "uptime", days, text, details=details
     )
 
 
-def _reboot(facts: Mapping[str, Any]) -> Check:
-    found = facts["reboot"]
-    if isinstance(found, str):
-        return Check("reboot_required", verdict.UNKNOWN, f"Reboot required: {found}")
-    if found["needed"]:
-        return Check(
-            "reboot_required",
-            verdict.WARNING,
-            f"Reboot required: yes, {found['reason']}",
-            value=True,
-            action="reboot",
-            domain="node",
-        )
-    return Check("reboot_required", verdict.PASS, "Reboot required: no", value=False)
+def _reboot(reboot: Reboot | Problem) -> Check:
+    if isinstance(reboot, Problem):
+        return Check("reboot_required", verdict.UNKNOWN, f"Reboot required: {reboot}")
+    if reboot.needed:
+        text = f"Reboot required: yes, {reboot.reason}"
+        return fault("reboot_required", verdict.WARNING, text, action="reboot", value=True)
+    return passed("reboot_required", "Reboot required: no", value=False)
 
 
-def _clock(facts: Mapping[str, Any], options: NodeOptions) -> Check:
-    clock = facts["clock"]
+def decide_clock(clock: KernelClock | Problem, container: bool, options: NodeOptions) -> Check:
+    """Return time_sync."""
     limits = options.limits_in_force["time_sync"]
-    if facts["container"]:
-        return Check("time_sync", verdict.SKIPPED, "Clock: kept by the host of this container")
-    if isinstance(clock, str):
+    if container:
+        return skipped("time_sync", "Clock: kept by the host of this container")
+    if isinstance(clock, Problem):
         return Check("time_sync", verdict.UNKNOWN, f"Clock: {clock}")
-    value = clock["offset"]
-    if not clock["synchronised"]:
-        return thresholds.judge(
-            limits, "time_sync", value, "Clock: not synchronised", verdict.WARNING
-        )
-    return thresholds.judge(
-        limits,
-        "time_sync",
-        float(f"{value:.6f}"),
-        f"Clock: synchronised, {value * 1000:.1f} ms off",
-    )
+    if not clock.synchronised:
+        text = "Clock: not synchronised"
+        return thresholds.evaluate(limits, "time_sync", clock.offset, text, verdict.WARNING)
+    text = f"Clock: synchronised, {clock.offset * 1000:.1f} ms off"
+    return thresholds.evaluate(limits, "time_sync", float(f"{clock.offset:.6f}"), text)
 
 
 def _taint(taint: int | None) -> Check:
     if taint is None:
-        return Check("kernel_taint", verdict.SKIPPED, "Kernel taint: not reported")
+        return skipped("kernel_taint", "Kernel taint: not reported")
     reasons = [text for bit, text in TAINTS.items() if taint >> bit & 1]
     if reasons:
-        return Check(
-            "kernel_taint",
-            verdict.WARNING,
-            f"Kernel taint: {', '.join(reasons)} ({taint})",
-            value=taint,
-            action="reboot",
-            domain="node",
-        )
-    return Check("kernel_taint", verdict.PASS, f"Kernel taint: no fault ({taint})", value=taint)
+        text = f"Kernel taint: {', '.join(reasons)} ({taint})"
+        return fault("kernel_taint", verdict.WARNING, text, action="reboot", value=taint)
+    return passed("kernel_taint", f"Kernel taint: no fault ({taint})", value=taint)
 
 
-def judge_certificates(read: Mapping[str, Any], now: float, options: NodeOptions) -> list[Check]:
-    """Judge what certificate() returned by path, or the text of a Problem."""
-    found = []
-    for path, answer in read.items():
-        head = f"Certificate {path}: "
-        if not isinstance(answer, Mapping):
-            status = verdict.UNKNOWN if isinstance(answer, Problem) else verdict.CRITICAL
-            found.append(
-                Check(
-                    "certificate", status, f"{head}{answer}", path, action="inspect", domain="node"
-                )
-            )
-            continue
-        days = (answer["ends"] - now) / 86400
-        details = {"begins": isoformat(answer["begins"]), "ends": isoformat(answer["ends"])}
-        early = now < answer["begins"]
-        text = f"ends in {days:.0f} days" if days >= 0 else f"ended {-days:.0f} days ago"
-        expired = verdict.CRITICAL if days < 0 or early else None
-        text = f"not valid before {details['begins']}" if early else text
-        limits = options.limits_in_force["certificate"]
-        found.append(
-            thresholds.judge(
-                limits, "certificate", days, head + text, expired, subject=path, details=details
-            )
-        )
-    return found
-
-
-def judge_updates(answer: Any, options: NodeOptions) -> list[Check]:
-    """Judge the pending security updates: a list of packages, None (no package manager), or a problem's text."""
-    if answer is None:
-        return [
-            Check("security_updates", verdict.SKIPPED, "Security updates: neither apt nor dnf here")
-        ]
-    if isinstance(answer, str):
-        return [Check("security_updates", verdict.UNKNOWN, f"Security updates: {answer}")]
-    text = f"Security updates: {len(answer)} pending" + (
-        f": {', '.join(answer[:5])}" + (" …" if len(answer) > 5 else "") if answer else ""
+def decide_updates(packages: list[str] | Problem | None, options: NodeOptions) -> Check:
+    """Return security_updates. :param packages: None without a package manager."""
+    if packages is None:
+        return skipped("security_updates", "Security updates: neither apt nor dnf here")
+    if isinstance(packages, Problem):
+        return Check("security_updates", verdict.UNKNOWN, f"Security updates: {packages}")
+    text = f"Security updates: {len(packages)} pending"
+    if packages:
+        text += f": {', '.join(packages[:5])}"
+    if len(packages) > 5:
+        text += " …"
+    return thresholds.evaluate(
+        options.limits_in_force["security_updates"],
+        "security_updates",
+        len(packages),
+        text,
+        details={"packages": packages} if packages else None,
     )
-    details = {"packages": answer} if answer else None
-    return [
-        thresholds.judge(
-            options.limits_in_force["security_updates"],
-            "security_updates",
-            len(answer),
-            text,
-            details=details,
-        )
-    ]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Limits: plain numbers and the range syntax of the Nagios plugin guidelines, and the default limits of every check."""
+"""Limits: plain numbers and the range syntax of the Nagios plugin guidelines."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ OFF = "~:"
 class Limit:
     """When a value is bad.
 
-    C(low) and C(high) bound the good range, ends included (the bad one when C(inside)). A plain number has no range: the value is bad
-    from C(high) on upwards (C(low) on downwards where small is bad); C(plain) then is that number.
+    ``low`` and ``high`` bound the good range, ends included (the bad one when ``inside``).
+    A plain number has no range: the value is bad from ``high`` on upwards (from ``low`` on
+    downwards where small is bad); ``plain`` then is that number.
     """
 
     text: str
@@ -33,14 +34,17 @@ class Limit:
     plain: float | None = None
 
     def hit(self, value: float) -> bool:
-        """Say whether C(value) is bad."""
+        """Return whether ``value`` is bad."""
         if self.plain is not None:
             return value >= self.high if math.isinf(self.low) else value <= self.low
         return (self.low <= value <= self.high) is self.inside
 
     @property
     def shown(self) -> Any:
-        """The limit as a check carries it: a number where it is one (bad from there upwards), else the range as text, None when it is off."""
+        """The limit as a check reports it.
+
+        A number where it is one (bad from there upwards), else the range as text, None when off.
+        """
         if self.plain is not None:
             number = int(self.plain) if self.plain == int(self.plain) else self.plain
             return number if math.isinf(self.low) else f"{number}:"
@@ -50,8 +54,9 @@ class Limit:
 def parse(given: Any, below: bool = False) -> Limit:
     """Read a limit.
 
-    C(80): bad from 80 on (with C(below): bad at 80 and less). C(start:end): bad outside; C(~) is minus infinity, a missing end is
-    infinity; C(@) in front: bad inside. C(~:) switches the limit off.
+    ``80``: bad from 80 on (with ``below``: bad at 80 and less). ``start:end``: bad outside;
+    ``~`` is minus infinity, a missing end is infinity; ``@`` in front: bad inside. ``~:``
+    switches the limit off.
     Source: Monitoring Plugins Development Guidelines, "Threshold and Ranges".
 
     :raises ValueError: it is none of these.
@@ -83,7 +88,10 @@ def parse(given: Any, below: bool = False) -> Limit:
 
 @dataclass(frozen=True)
 class Rule:
-    """How one check is judged: limits in C(unit), C(below) where small values are bad; C(action) and C(domain) when they are hit."""
+    """The default limits of one check in ``unit``; ``below`` where small values are bad.
+
+    ``action`` and ``domain`` are what the check reports when a limit is hit.
+    """
 
     warning: str = OFF
     critical: str = OFF
@@ -94,37 +102,12 @@ class Rule:
     percent: bool = False
 
 
-#: Default limits. Those with an option of their own (disk, memory) get them from there.
-RULES: dict[str, Rule] = {
-    "disk_usage": Rule("80", "90", "%", action="free_space", percent=True),
-    "inode_usage": Rule("80", "90", "%", action="free_space", percent=True),
-    "memory_usage": Rule("85", "95", "%", action="restart_app", domain="user", percent=True),
-    "swap_usage": Rule("80", OFF, "%", action="restart_app", domain="user", percent=True),
-    "memory_pressure": Rule("5", "20", "%", action="restart_app", domain="user", percent=True),
-    "io_pressure": Rule("50", OFF, "%", domain="user", percent=True),
-    "cpu_pressure": Rule(OFF, OFF, "%", domain="user", percent=True),
-    "cpu_load": Rule("1.5", OFF, domain="user"),
-    "failed_units": Rule("1"),
-    "flapping_units": Rule("1"),
-    "oom_kills": Rule("1", "10", action="restart_app", domain="user"),
-    "journal_errors": Rule("100"),
-    "stuck_processes": Rule("1", "10"),
-    "zombie_processes": Rule("100", "1000", action="restart_app", domain="user"),
-    "file_descriptors": Rule("80", "95", "%", action="restart_app", domain="user", percent=True),
-    "process_ids": Rule("80", "95", "%", action="restart_app", domain="user", percent=True),
-    "conntrack": Rule("80", "95", "%", domain="user", percent=True),
-    "time_sync": Rule("0.1", "1", "s"),
-    "memory_errors": Rule("100", OFF, "per day"),
-    "disk_wear": Rule("90", "100", "%", percent=True),
-    "uptime": Rule(unit="days"),
-    "certificate": Rule("21", "7", "days", below=True),
-    "security_updates": Rule("1"),
-}
-
-
 @dataclass(frozen=True)
 class Limits:
-    """The limits of one check in force. C(clear), when given, must not be hit any more before a raised state may clear."""
+    """The limits of one check in force.
+
+    A raised state clears only when ``clear``, if given, is no longer hit.
+    """
 
     rule: Rule
     warning: Limit
@@ -133,93 +116,116 @@ class Limits:
     clear: Limit | None = None
 
     def level(self, value: float) -> str:
-        """Return C(pass), C(warning) or C(critical) for a value."""
+        """Return ``pass``, ``warning`` or ``critical`` for a value."""
         if self.critical.hit(value):
             return verdict.CRITICAL
         return verdict.WARNING if self.warning.hit(value) else verdict.PASS
 
 
 def _crossed(warning: Limit, critical: Limit, below: bool) -> bool:
-    """Whether two plain limits stand in the wrong order."""
+    """Return whether two plain limits are in the wrong order."""
     if warning.plain is None or critical.plain is None:
         return False
     return warning.plain < critical.plain if below else warning.plain > critical.plain
 
 
-def resolve(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Limits]:
-    """Return the limits in force for every check of RULES, the given ones laid over the defaults.
+def resolve(rules: Mapping[str, Rule], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Limits]:
+    """Return the limits in force of every check that has any: the given ones, else the defaults.
 
     :raises OptionError: a limit that can't be read, a percentage beyond 100, or a warning limit beyond the critical one.
     """
-    found = {}
-    for name, rule in RULES.items():
-        own = given.get(name, {})
-        read: dict[str, Limit | None] = {}
-        for kind, default in (
-            ("warning", rule.warning),
-            ("critical", rule.critical),
-            ("clear", None),
-        ):
-            value = own.get(kind)
-            value = default if value is None else value
-            if value is None:
-                read[kind] = None
-                continue
-            try:
-                limit = parse(value, rule.below)
-            except ValueError as error:
-                raise OptionError(
-                    f"The {kind} limit of {name} can't be used: {error}.", "", name
-                ) from None
-            if rule.percent and limit.plain is not None and not 0 <= limit.plain <= 100:
-                raise OptionError(
-                    f"The {kind} limit of {name} is {limit.text}, but a percentage lies between 0 and 100.",
-                    "",
-                    name,
-                )
-            read[kind] = limit
-        warning, critical = read["warning"], read["critical"]
-        if warning is None or critical is None:  # both have defaults; said for the type checker
-            continue
-        if _crossed(warning, critical, rule.below):
-            raise OptionError(
-                f"The warning limit of {name} ({warning.text}) lies beyond its critical limit ({critical.text}).",
-                "Exchange or correct them.",
-                name,
-            )
-        source = (
-            "user" if (warning.text, critical.text) != (rule.warning, rule.critical) else "default"
+    return {name: _limits(name, rule, given.get(name, {})) for name, rule in rules.items()}
+
+
+def _limits(name: str, rule: Rule, given: Mapping[str, Any]) -> Limits:
+    warning = _limit(name, rule, "warning", _given(given, "warning", rule.warning))
+    critical = _limit(name, rule, "critical", _given(given, "critical", rule.critical))
+    clear = None
+    if given.get("clear") is not None:
+        clear = _limit(name, rule, "clear", given["clear"])
+    if _crossed(warning, critical, rule.below):
+        raise OptionError(
+            f"The warning limit of {name} ({warning.text}) lies beyond its critical limit"
+            f" ({critical.text}).",
+            "Exchange or correct them.",
+            name,
         )
-        found[name] = Limits(rule, warning, critical, source, read["clear"])
-    return found
+    default = (warning.text, critical.text) == (rule.warning, rule.critical)
+    return Limits(rule, warning, critical, "default" if default else "user", clear)
+
+
+def _given(given: Mapping[str, Any], kind: str, default: str) -> Any:
+    value = given.get(kind)
+    return default if value is None else value
+
+
+def _limit(name: str, rule: Rule, kind: str, value: Any) -> Limit:
+    """Return one limit, read and checked. :raises OptionError: it can't be used."""
+    try:
+        limit = parse(value, rule.below)
+    except ValueError as error:
+        raise OptionError(f"The {kind} limit of {name} can't be used: {error}.", "", name) from None
+    if rule.percent and limit.plain is not None and not 0 <= limit.plain <= 100:
+        raise OptionError(
+            f"The {kind} limit of {name} is {limit.text}, but a percentage lies between 0 and 100.",
+            "",
+            name,
+        )
+    return limit
 
 
 def percent(value: float, limits: Limits) -> str:
-    """Return a percentage as people read it, but never rounded across a limit: 79.6 does not read 80% where 80% would be a warning."""
+    """Return a percentage for people, never rounded across a limit: 79.6 is not 80%."""
     text = f"{value:.0f}"
-    return (
-        f"{text}%"
-        if limits.level(float(text)) == limits.level(value)
-        else f"{math.floor(value * 10) / 10:.1f}%"
-    )
+    if limits.level(float(text)) == limits.level(value):
+        return f"{text}%"
+    return f"{math.floor(value * 10) / 10:.1f}%"
 
 
-def judge(
+def evaluate(
     limits: Limits, check: str, value: float, message: str, status: str | None = None, **more: Any
 ) -> Check:
-    """Return the check for a measured value; C(status) overrules what the limits say. C(value) is rounded to what people read."""
-    status = limits.level(value) if status is None else status
-    bad = status in (verdict.WARNING, verdict.CRITICAL)
+    """Return the check for a measured value, which is rounded to what people read.
+
+    :param status: overrides what the limits say.
+    """
+    if status is None:
+        status = limits.level(value)
+    if status in (verdict.WARNING, verdict.CRITICAL):
+        more = {"action": limits.rule.action, "domain": limits.rule.domain, **more}
+    if isinstance(value, float):
+        value = round(value, 2 if abs(value) >= 1 else 6)
     return Check(
         check,
         status,
         message,
-        value=round(value, 2 if abs(value) >= 1 else 6) if isinstance(value, float) else value,
+        value=value,
         unit=limits.rule.unit or None,
         warn=limits.warning.shown,
         crit=limits.critical.shown,
         threshold_source=limits.source,
-        action=limits.rule.action if bad else "none",
-        domain=limits.rule.domain if bad else None,
         **more,
     )
+
+
+def fault(
+    check: str,
+    status: str,
+    message: str,
+    subject: str | None = None,
+    action: str = "inspect",
+    domain: str = "node",
+    **more: Any,
+) -> Check:
+    """Return a check that did not pass: by default somebody has to inspect the node."""
+    return Check(check, status, message, subject, action=action, domain=domain, **more)
+
+
+def passed(check: str, message: str, subject: str | None = None, **more: Any) -> Check:
+    """Return a check that passed."""
+    return Check(check, verdict.PASS, message, subject, **more)
+
+
+def skipped(check: str, message: str, subject: str | None = None) -> Check:
+    """Return a check of something that does not exist here."""
+    return Check(check, verdict.SKIPPED, message, subject)

@@ -49,3 +49,12 @@ def one_line(text: str) -> str:
     return "".join(
         char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text
     )
+
+
+def field_text(value: object) -> str:
+    """Return a field of a journal entry as text; what is not UTF-8 is written as a list of bytes."""
+    if isinstance(value, list):
+        if value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
+            return bytes(value).decode("utf-8", "replace")
+        return field_text(value[0]) if value else ""
+    return "" if value is None else str(value)

@@ -19,11 +19,11 @@ yaml = pytest.importorskip("yaml")
 pytest.importorskip("ansible")
 
 from ansible_collections.mlops.fleet.plugins.doc_fragments import verdict as fragment
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import thresholds
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import (
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.checks import (
     GROUPS,
-    NodeOptions,
+    RULES,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
 from ansible_collections.mlops.fleet.plugins.modules import node_health
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
@@ -67,7 +67,7 @@ def test_documentation_and_option_table_say_the_same():
 def test_all_checks_with_limits_are_named_in_the_documentation():
     words = " ".join(yaml.safe_load(node_health.DOCUMENTATION)["options"]["limits"]["description"])
     assert set(re.findall(r"V\(([a-z_]+)\)", words)) - {"warning", "critical", "clear"} == set(
-        thresholds.RULES
+        RULES
     )
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ...errors import NotUsable, Refused, WriteFailed
+from ...errors import NotPermitted, NotUsable, Refused, WriteFailed
 from ...system.roots import FORBIDDEN_TREES
 from ...system.text import display_path, human_size
 from .. import catalogue, codecs, manifest, names, retention, source
@@ -17,8 +17,9 @@ from ..catalogue import Backup
 from ..options import BackupOptions
 from ..retention import Decision
 from ..source import LINK, Tree
-from .facts import DIRECTORY, MISSING, OTHER, CopyFacts, Facts, Place
+from .facts import DENIED, DIRECTORY, MISSING, OTHER, CopyFacts, Facts, Place
 
+NONE_READABLE = "there is no complete backup that this user may read"
 #: Files that are not backed up and are named one by one.
 _MOST_SKIPPED = 20
 
@@ -28,7 +29,8 @@ class Plan:
     """What is to be done.
 
     :param reason: why a backup is made, or why not.
-    :param current: the backup that counts afterwards: the one to be made, as it will be listed, or the present one.
+    :param current: the backup that counts afterwards: the one to be made, as it will be listed, or
+        the present one.
     :param estimate: expected size of a new archive in bytes, 0 when none is made.
     :param removals: backups that no rule keeps then.
     """
@@ -54,15 +56,24 @@ def check_place(options: BackupOptions, place: Place) -> None:
     """Refuse a destination inside the source, the reverse, and system directories.
 
     :raises Refused: it is one of these. :raises NotUsable: source or destination is no directory.
+    :raises NotPermitted: that is unknown.
     """
     origin, destination = options.source, options.destination
+    for path, kind in ((origin, place.source), (destination, place.destination)):
+        if kind == DENIED:
+            raise NotPermitted(
+                f"Can't look at {path}: permission denied.",
+                "Run this as root or as a user who may read it.",
+                path,
+            )
     if place.source != DIRECTORY:
         what = "does not exist" if place.source == MISSING else "is not a directory"
         raise NotUsable(
             f"The source {origin} {what}.", "Name the directory that holds the models.", origin
         )
     if place.dangling is not None:
-        # The link usually leads to a disk. Made below its mount point, backups would vanish once it is mounted.
+        # The link usually leads to a disk. Made below its mount point, backups would vanish once it
+        # is mounted.
         raise NotUsable(
             f"The destination {destination} leads to {place.dangling}, which does not exist.",
             "Mount its disk, or make the directory.",
@@ -95,7 +106,10 @@ def check_place(options: BackupOptions, place: Place) -> None:
 
 
 def decide(options: BackupOptions, facts: Facts) -> Plan:
-    """Say whether a backup is needed and which ones are to be removed afterwards. :raises WriteFailed: it would not fit."""
+    """Say whether a backup is needed and which ones are to be removed afterwards.
+
+    :raises WriteFailed: it would not fit.
+    """
     own = catalogue.of_source(facts.backups, options.source)
     newest = catalogue.newest(own, facts.now)
     reason = why_needed(options, facts, newest)
@@ -172,7 +186,8 @@ def why_needed(options: BackupOptions, facts: Facts, newest: Backup | None) -> s
     if options.force:
         return "forced"
     if newest is None or newest.manifest is None:
-        return "there is no complete backup"
+        unreadable = any(backup.unreadable for backup in facts.backups)
+        return NONE_READABLE if unreadable else "there is no complete backup"
     if options.verify and not newest.verified:
         return "the newest backup was never verified"
     if newest.manifest["fingerprint"] != facts.fingerprint:
@@ -183,7 +198,8 @@ def why_needed(options: BackupOptions, facts: Facts, newest: Backup | None) -> s
 def estimate(options: BackupOptions, facts: Facts, newest: Backup | None) -> int:
     """Return the expected size of the archive in bytes.
 
-    By the ratio of the newest backup with the same compression; without one as if nothing could be compressed.
+    By the ratio of the newest backup with the same compression; without one as if nothing could be
+    compressed.
     """
     overhead = 2048 * len(facts.tree.entries) + 65536
     if options.compression == "none":
@@ -213,7 +229,10 @@ def _coming(options: BackupOptions, facts: Facts) -> Backup:
 
 
 def creation_time(facts: Facts) -> float:
-    """Return the time of a new backup, so that the order holds: now, or after the newest one when the clock was set back a little."""
+    """Return the time of a new backup, so that the order holds.
+
+    Now, or after the newest one when the clock was set back a little.
+    """
     later = [
         int(backup.created) + 1.0
         for backup in facts.backups
@@ -223,7 +242,10 @@ def creation_time(facts: Facts) -> float:
 
 
 def free_name(present: Iterable[str], now: float, suffix: str) -> tuple[str, float]:
-    """Return a name that none of ``present`` has and its time: when this second is taken, the next free one."""
+    """Return a name that none of ``present`` has and its time.
+
+    When this second is taken, the next free one.
+    """
     present = tuple(present)
     created = float(int(now))
     while any(name.startswith(names.stem(created) + ".") for name in present):
@@ -243,6 +265,11 @@ def notes(options: BackupOptions, tree: Tree, backups: Sequence[Backup], now: fl
         lines.append(
             f"{len(ahead)} backups are dated in the future ({ahead[0].name}): a clock was wrong; "
             "they stay until then, never taken for the newest"
+        )
+    unreadable = [backup for backup in backups if backup.unreadable]
+    if unreadable:
+        lines.append(
+            f"{len(unreadable)} backups can't be read by this user ({unreadable[0].name}); they stay"
         )
     others = catalogue.sources(backups) - {options.source}
     if others:

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a restore reads: the backup, the destination, and what interrupted restores have left beside it."""
+"""What a restore reads.
+
+The backup, the destination, and what interrupted restores have left beside it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from ..catalogue import Backup
 from ..codec import BLOCK
 from ..manifest import ManifestEntry
 from ..options import RestoreOptions
-from ..source import FILE, LINK, Entry, Folders
+from ..source import FILE, LINK, Directories, Entry
 
 #: States of a destination.
 MISSING = "missing"
@@ -44,8 +47,8 @@ class Leftovers:
 class Place:
     """What is known about source and destination before the destination's content is read.
 
-    ``backups`` are those to choose from at ``where``. ``link`` means that the destination is a symbolic link; ``mount_point`` is
-    the destination itself or the first mount point in it.
+    ``backups`` are those to choose from at ``where``. ``link`` means that the destination is a
+    symbolic link; ``mount_point`` is the destination itself or the first mount point in it.
     """
 
     destination: str
@@ -58,7 +61,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the chosen backup is read from: a function that opens its stream, and its path or URL."""
+    """Where the chosen backup is read from.
+
+    A function that opens its stream, and its path or URL.
+    """
 
     backup: Backup
     open: Callable[[], BinaryIO]
@@ -67,9 +73,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was read. ``wanted`` are the entries to restore (None: an archive of the old scripts, known only when read).
+    """What was read.
 
-    ``state`` of the destination: ``missing empty same other``; ``reason`` says what is different. ``free`` in bytes.
+    ``wanted`` are the entries to restore (None: an archive of the old scripts, known only when
+    read).
+
+    ``state`` of the destination: ``missing empty same other``; ``reason`` says what is different.
+    ``free`` in bytes.
     """
 
     origin: Origin
@@ -130,7 +140,11 @@ def observe(
     store: stores.Store,
     tell: Tell = silent,
 ) -> Facts:
-    """Compare the destination with the backup. :raises NotUsable: it can't be read. :raises Refused: it is no directory."""
+    """Compare the destination with the backup.
+
+    :raises NotUsable: it can't be read.
+    :raises Refused: it is no directory.
+    """
     local = store.local_path(backup)
     origin = Origin(backup, lambda: store.open(backup), local or store.url(backup.name))
     state, reason = _compare(place.destination, wanted, tell)
@@ -139,9 +153,12 @@ def observe(
 
 
 def observe_again(directory: int, name: str, earlier: Facts) -> Facts:
-    """Look at the destination once more, under its lock: what was put there meanwhile must not be lost.
+    """Look at the destination once more, under its lock.
 
-    :param directory: the destination's parent, open. :param name: the destination in it. The contents are not compared again.
+    What was put there meanwhile must not be lost.
+
+    :param directory: the destination's parent, open.
+    :param name: the destination in it. The contents are not compared again.
     """
     state, reason = earlier.state, earlier.reason
     if not holds_something(directory, name):
@@ -168,7 +185,10 @@ def exists(directory: int, name: str) -> bool:
 
 
 def holds_something(directory: int, name: str) -> bool:
-    """Say whether an open directory has a directory of this name that is not empty. :raises OSError: it is no directory."""
+    """Say whether an open directory has a directory of this name that is not empty.
+
+    :raises OSError: it is no directory.
+    """
     return exists(directory, name) and bool(os.listdir(f"/proc/self/fd/{directory}/{name}"))
 
 
@@ -210,7 +230,10 @@ def _compare(
 
 
 def difference(destination: str, wanted: Sequence[ManifestEntry], tell: Tell = silent) -> str:
-    """Return how the directory differs from the entries, "" when it equals them: names, kinds, modes, times and contents."""
+    """Return how the directory differs from the entries, "" when it equals them.
+
+    Names, kinds, modes, times and contents.
+    """
     root = source.open_root(destination)
     try:
         tree = source.walk(root, destination)
@@ -221,8 +244,8 @@ def difference(destination: str, wanted: Sequence[ManifestEntry], tell: Tell = s
             return reason
         if tree.skipped:
             return f"{tree.skipped[0]} is not in the backup"
-        with source.below(root) as folders:
-            return _difference_by_content(folders, expected, tree.size, tell)
+        with source.below(root) as directories:
+            return _difference_by_content(directories, expected, tree.size, tell)
     finally:
         os.close(root)
 
@@ -247,7 +270,7 @@ def _difference_by_status(expected: dict[str, ManifestEntry], present: dict[str,
 
 
 def _difference_by_content(
-    folders: Folders, expected: dict[str, ManifestEntry], total: int, tell: Tell
+    directories: Directories, expected: dict[str, ManifestEntry], total: int, tell: Tell
 ) -> str:
     """:param total: bytes of all files, for progress."""
     done = 0
@@ -255,20 +278,20 @@ def _difference_by_content(
         if entry["type"] != FILE:
             continue
         tell(Progress("compare", done, total, subject=display_path(path)))
-        if _digest(folders, path) != entry["sha256"]:
+        if _digest(directories, path) != entry["sha256"]:
             return f"{display_path(path)} has other content"
         done += entry["size"]
     tell(Progress("compare", done, total))
     return ""
 
 
-def _digest(folders: Folders, path: str) -> str:
+def _digest(directories: Directories, path: str) -> str:
     """Return the SHA-256 of a file below an open directory; no link is followed."""
     directory, dummy, base = path.rpartition("/")
     fd = os.open(
         base,
         os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-        dir_fd=folders.open(directory),
+        dir_fd=directories.open(directory),
     )
     digest = hashlib.sha256()
     with os.fdopen(fd, "rb", buffering=0) as stream:

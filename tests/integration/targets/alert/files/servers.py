@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An HTTP server and a small SMTP server on loopback; writes its ports and what it received into the folder given."""
+"""An HTTP server and a small SMTP server on loopback; writes its ports and what it received into the directory given."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import socketserver
 import sys
 import threading
 
-FOLDER = pathlib.Path(sys.argv[1])
+DIRECTORY = pathlib.Path(sys.argv[1])
 
 
 def note(kind: str, what: object) -> None:
-    with open(FOLDER / "received", "a", encoding="utf-8") as stream:
+    with open(DIRECTORY / "received", "a", encoding="utf-8") as stream:
         stream.write(json.dumps({"kind": kind, "what": what}) + "\n")
 
 
@@ -31,7 +31,7 @@ class Web(http.server.BaseHTTPRequestHandler):
                 "body": json.loads(self.rfile.read(int(self.headers["Content-Length"]))),
             },
         )
-        status = FOLDER / "status"
+        status = DIRECTORY / "status"
         self.send_response(int(status.read_text()) if status.exists() else 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -69,9 +69,9 @@ class Threads(socketserver.ThreadingTCPServer):
 web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
 mail = Threads(("127.0.0.1", 0), Mail)
 threading.Thread(target=mail.serve_forever, daemon=True).start()
-(FOLDER / "ports.tmp").write_text(
+(DIRECTORY / "ports.tmp").write_text(
     json.dumps({"http": web.server_address[1], "smtp": mail.server_address[1]})
 )
-(FOLDER / "ports.tmp").rename(FOLDER / "ports")
+(DIRECTORY / "ports.tmp").rename(DIRECTORY / "ports")
 threading.Timer(300, web.shutdown).start()
 web.serve_forever()

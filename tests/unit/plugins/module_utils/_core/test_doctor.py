@@ -71,3 +71,22 @@ def test_jobs_that_are_not_installed_or_never_ran_are_not_judged(systemctl):
         )
         == []
     )
+
+
+GOOD, DAMAGED = {"verified": True}, {"verified": False, "problems": ["cut off"]}
+DENIED = {"verified": False, "unreadable": "Can't read x: Permission denied."}
+
+
+@pytest.mark.parametrize(
+    ("backups", "status", "text"),
+    [
+        ([], "warning", "There is no verified backup"),
+        ([DAMAGED], "warning", "There is no verified backup"),
+        ([DENIED], "unknown", "can't be checked: Can't read x: Permission denied"),
+        ([DAMAGED, DENIED], "unknown", "can't be checked"),
+        ([DENIED, GOOD, GOOD], "pass", "2 verified backups in /b"),
+    ],
+)
+def test_backups_that_can_not_be_read_are_not_absent(backups, status, text):
+    check = doctor.proven(backups, "/b")
+    assert check.status == status and text in check.message

@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import doctor, trial
+from ansible_collections.mlops.fleet.plugins.module_utils._core import doctor, outcome, trial
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     CommandFailed,
+    LockBusy,
     NotUsable,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
+from ansible_collections.mlops.fleet.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult
 
 CRON = """# Written by mlops.fleet.schedule: changes are lost.
@@ -133,13 +134,15 @@ def test_a_cleanup_is_only_rehearsed_and_nothing_of_that_stays(
     world, systemd, clock, tmp_path, job
 ):
     assert trial.start(world, ON, job).status == "pass"
-    rehearsed = [
-        f"[Service]\nEnvironment=MLFLEET_REHEARSE_CLEANUP_UNTIL={int(clock.now()) + 86400}\n"
-    ]
-    assert systemd.drop_ins == (rehearsed if job in ("cleanup", "maintenance") else [])
+    until = int(clock.now()) + 86400
+    (drop_in,) = systemd.drop_ins
+    lines = drop_in.splitlines()
+    assert lines[:2] == ["[Service]", "Environment=MLFLEET_REPORT_OUTCOME=1"]
+    rehearsed = [f"Environment=MLFLEET_REHEARSE_CLEANUP_UNTIL={until}"]
+    assert lines[2:] == (rehearsed if job in ("cleanup", "maintenance") else [])
     assert not list(tmp_path.rglob("*.d"))
-    reloads = [words for words, dummy in systemd.calls if words[1] == "daemon-reload"]
-    assert len(reloads) == (2 if systemd.drop_ins else 0)
+    reloads = [argv for argv, dummy in systemd.calls if argv[1] == "daemon-reload"]
+    assert len(reloads) == 2
 
 
 def test_a_cleanup_that_can_not_be_made_a_rehearsal_is_not_started(world, systemd):
@@ -157,7 +160,7 @@ def test_a_cleanup_that_can_not_be_made_a_rehearsal_is_not_started(world, system
 
 def test_a_cleanup_for_real(world, systemd):
     trial.start(world, ON, "cleanup", rehearse_cleanup=False)
-    assert systemd.drop_ins == []
+    assert not any("REHEARSE" in drop_in for drop_in in systemd.drop_ins)
 
 
 def test_the_drop_in_goes_when_systemctl_does_not_answer(world, systemd, tmp_path):
@@ -195,25 +198,26 @@ def test_a_failed_job_says_why(world, systemd):
 
 
 @pytest.mark.parametrize(
-    ("health", "status"),
-    [({"status": "critical"}, "pass"), ({"failed": True, "msg": "no psutil"}, "critical")],
+    ("reported", "status"),
+    [
+        (Outcome(status="critical"), "pass"),
+        (Outcome(status="critical", failed_phases=("health",)), "critical"),
+        (Outcome(status="warning"), "critical"),
+        (Outcome(error="OptionError"), "critical"),
+        (None, "critical"),
+    ],
 )
-def test_a_maintenance_of_a_sick_node_did_its_work(world, systemd, health, status):
+def test_a_maintenance_of_an_unhealthy_node_did_its_work(world, systemd, reported, status):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "1"}
-    results = {"health": health}
-    report = fleet.assemble(
-        ["node1"],
-        lambda dummy, phase: results.get(phase, {"skipped": True}),
-        timestamp=0,
-        title="Maintenance",
-    )
-    systemd.said = fleet.headline(report) + "\n"
-    assert doctor.trial_run(world, ON, "maintenance", True)[0].status == status
+    systemd.said = "Maintenance: CRITICAL\n" + (f"{reported.line()}\n" if reported else "")
+    check, how = doctor.trial_run(world, ON, "maintenance", True)
+    assert check.status == status and how.said == "Maintenance: CRITICAL\n"
 
 
 def test_another_run_in_the_way_says_nothing_of_the_node(world, systemd):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "3"}
-    systemd.said = "mlfleet: Another job of mlfleet is running (process 4711 holds /run/lock/mlops-fleet/jobs.lock). Wait for it to end, then run again.\n"
+    busy = outcome.of_error(LockBusy("job of mlfleet", "/run/lock/jobs.lock", 4711))
+    systemd.said = f"mlfleet: it is busy\n{busy.line()}\n"
     assert doctor.trial_run(world, ON, "backup", True)[0].status == "warning"
     systemd.said, systemd.started = (
         "mlfleet: /etc/mlops-fleet/config.json can't be read by mluser.\n",
@@ -242,8 +246,9 @@ def test_cron_jobs_are_started_by_their_runner(world, systemd):
     systemd.said = "Would free 1.0 KiB\n"
     how = trial.start(world, trial.Schedule("cron", ("cleanup",)), "cleanup")
     assert how.status == "pass" and how.last_line == "Would free 1.0 KiB"
-    ((words, env),) = systemd.calls
-    assert words == ("/usr/local/sbin/mlops-fleet-cron", "cleanup") and int(env[trial.REHEARSE]) > 0
+    ((argv, env),) = systemd.calls
+    assert env[outcome.REPORT_OUTCOME] == "1"
+    assert argv == ("/usr/local/sbin/mlops-fleet-cron", "cleanup") and int(env[trial.REHEARSE]) > 0
 
 
 def test_the_test_message_comes_from_the_alert_unit(world, systemd, tmp_path):
@@ -280,7 +285,7 @@ def test_cron_lines_without_a_cron_are_found(world, tmp_path):
     for name, status in (("bash", "critical"), ("cron", "pass")):
         (tmp_path / "proc/1").mkdir(parents=True, exist_ok=True)
         (tmp_path / "proc/1/comm").write_text(name + "\n")
-        assert doctor.schedule(found, world).status == status
+        assert doctor.check_schedule(found, world).status == status
 
 
 def test_logs_that_nothing_rotates_are_found(world, tmp_path):

@@ -565,6 +565,50 @@ def test_files_behind_a_damaged_header_are_saved(back_up, bring_back, few, resto
     assert "damaged: 3: is missing in the archive" in result.notes
 
 
+def test_every_file_is_on_the_disk_before_the_tree_gets_its_name(
+    back_up, bring_back, few, restored, monkeypatch
+):
+    """Files are synchronised in batches; the last, incomplete batch counts too."""
+    for number in range(150):
+        (few / f"{number}").write_text("x")
+    back_up(source=str(few))
+    synchronised, at_rename = set(), []
+    fsync, rename = os.fsync, os.rename
+
+    def counted(fd):
+        synchronised.add(os.fstat(fd).st_ino)
+        return fsync(fd)
+
+    def renamed(origin, target, **fds):
+        if target == restored.name:
+            at_rename.append(set(synchronised))
+        return rename(origin, target, **fds)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    monkeypatch.setattr(os, "rename", renamed)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    bring_back()
+    written = {path.stat().st_ino for path in restored.rglob("*") if not path.is_symlink()}
+    assert len(written) == 153 and written <= at_rename[0]
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_file_that_can_not_be_synchronised_fails_the_restore(
+    back_up, bring_back, few, restored, monkeypatch
+):
+    back_up(source=str(few))
+
+    def fails(fd):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(errors.WriteFailed, match="Input/output error"):
+        bring_back()
+    assert not restored.exists() and leftovers(restored) == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
 @pytest.mark.parametrize("exchange", [True, False])
 def test_killed_at_any_moment(back_up, bring_back, few, restored, monkeypatch, dies, exchange):
     """kill -9 around every step of a replacement: the destination is the old tree or the new one, or back after the next run."""

@@ -15,7 +15,13 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import (
+    filesystems,
+    network,
+    probes,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.probes import Probe, Prober
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system.procfs import Process
@@ -27,8 +33,9 @@ RUN = f"""
 import json, os, subprocess, sys, time
 sys.path.insert(0, {str(ROOT / ".build" / "collections")!r})
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.probes import Probe
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 def none(argv, **more):
     raise CommandFailed(argv[0] + " is not installed")
@@ -40,13 +47,13 @@ def probes():
         except OSError:
             continue
         # Only this mount's probe: other interpreters run the same tests beside this one.
-        if "(" + health._mark("mount " + sys.argv[3]) + ")" in stat and stat.rpartition(")")[2].split()[0] not in "ZX":
+        if "(" + Probe("mount", sys.argv[3]).mark + ")" in stat and stat.rpartition(")")[2].split()[0] not in "ZX":
             found.append(int(name))
     return sorted(found)
 result = []
 for number in range(2):
     begun = time.monotonic()
-    document = health.run(NodeOptions.from_mapping(json.loads(sys.argv[1])), World(run=none)).to_dict()
+    document = run(NodeOptions.from_mapping(json.loads(sys.argv[1])), World(run=none)).to_dict()
     took = time.monotonic() - begun
     time.sleep(0.3)
     result.append(dict(document, took=took, probes=probes()))
@@ -134,7 +141,7 @@ def test_a_gpu_tool_that_ignores_sigterm_is_critical_in_time(tmp_path, clock, op
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    def run(argv, timeout=30.0, env=None, stdin=None):
+    def command(argv, timeout=30.0, env=None, stdin=None):
         try:
             done = subprocess.run(
                 argv, capture_output=True, text=True, timeout=timeout, check=False
@@ -144,9 +151,7 @@ def test_a_gpu_tool_that_ignores_sigterm_is_critical_in_time(tmp_path, clock, op
         return CommandResult(done.returncode, done.stdout, done.stderr)
 
     begun = time.monotonic()
-    document = health.run(
-        options(checks=["gpu"], timeout=1.5), World(run=run, clock=clock)
-    ).to_dict()
+    document = run(options(checks=["gpu"], timeout=1.5), World(run=command, clock=clock)).to_dict()
     assert time.monotonic() - begun < 4 and document["status"] == "critical"
     if document["checks"][0]["check"] == "gpu_driver":  # no real driver here that answers beside it
         assert document["summary"]["total"] == 1
@@ -169,9 +174,7 @@ def test_a_program_that_never_ends_costs_its_own_check_only(machine, options, mo
         run=_stubborn, clock=machine.world.clock, root=str(machine.root), hostname="n1", environ={}
     )
     begun = time.monotonic()
-    document = health.run(
-        options(timeout=1, checks=["services", "errors", "limits"]), world
-    ).to_dict()
+    document = run(options(timeout=1, checks=["services", "errors", "limits"]), world).to_dict()
     assert time.monotonic() - begun < 3
     found = {check["check"]: check for check in document["checks"]}
     assert (
@@ -187,7 +190,7 @@ def test_a_program_that_never_ends_costs_its_own_check_only(machine, options, mo
 
 
 def test_all_probes_together_have_a_deadline(machine, options, monkeypatch):
-    monkeypatch.setattr(health.network, "connect", lambda target, timeout: time.sleep(30))
+    monkeypatch.setattr(network, "connect", lambda target, timeout: time.sleep(30))
     begun = time.monotonic()
     given = options(
         checks=["network_target"],
@@ -195,56 +198,56 @@ def test_all_probes_together_have_a_deadline(machine, options, monkeypatch):
         timeout=20,
         total_timeout=1,
     )
-    document = health.run(given, machine.world).to_dict()
+    document = run(given, machine.world).to_dict()
     assert time.monotonic() - begun < 3 and document["summary"]["failed"] == 3
 
 
 def test_only_our_own_old_process_counts_as_a_hanging_probe(world, machine, options, monkeypatch):
-    mark = health._mark("mount /x")
-    monkeypatch.setattr(health, "STUCK_SECONDS", 0.1)
+    mark = Probe("mount", "/x").mark
+    monkeypatch.setattr(probes, "STUCK_SECONDS", 0.1)
 
     def hanging(one, name, timeout, uptime, where=world):
-        probes = health.Probes(where, options(timeout=timeout), [one])
-        probes.uptime = uptime
-        return probes.still_hanging(name)
+        prober = Prober(where, timeout, 30, [one])
+        prober.uptime = uptime
+        return prober.still_hanging(name)
 
     own = Process(os.getpid(), mark, "D", 1, 0, 0.0)
-    assert hanging(own, "mount /x", 5, 100) == own
-    assert hanging(own, "mount /y", 5, 100) is None
-    assert hanging(own._replace(state="Z"), "mount /x", 5, 100) is None, (
+    assert hanging(own, Probe("mount", "/x"), 5, 100) == own
+    assert hanging(own, Probe("mount", "/y"), 5, 100) is None
+    assert hanging(own._replace(state="Z"), Probe("mount", "/x"), 5, 100) is None, (
         "a dead one waits for nothing"
     )
-    assert hanging(own, "mount /x", 5, 4) is None, "a check that runs right now"
+    assert hanging(own, Probe("mount", "/x"), 5, 4) is None, "a check that runs right now"
     tool = own._replace(name="nvidia-smi", pid=77)
     machine.put("/proc/77/stat", "77 (nvidia-smi) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
     machine.put("/proc/77/status", "voluntary_ctxt_switches:\t5\n")
     assert (
-        hanging(tool, "gpu", 5, 100, machine.world) == tool
-        and hanging(tool._replace(state="S"), "gpu", 5, 100, machine.world) is None
+        hanging(tool, Probe("gpu"), 5, 100, machine.world) == tool
+        and hanging(tool._replace(state="S"), Probe("gpu"), 5, 100, machine.world) is None
     )
     asked = tool._replace(name="smartctl")
     machine.put("/proc/77/stat", "77 (smartctl) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
-    assert hanging(asked, "disk sda", 5, 100, machine.world) == asked, (
+    assert hanging(asked, Probe("disk", "sda"), 5, 100, machine.world) == asked, (
         "nobody knows about which disk"
     )
     machine.put("/proc/77/cmdline", "/usr/sbin/smartctl\0-H\0/dev/sdb\0")
-    assert hanging(asked, "disk sdb", 5, 100, machine.world) == asked
-    assert hanging(asked, "disk sda", 5, 100, machine.world) is None, (
+    assert hanging(asked, Probe("disk", "sdb"), 5, 100, machine.world) == asked
+    assert hanging(asked, Probe("disk", "sda"), 5, 100, machine.world) is None, (
         "the other disks are asked all the same"
     )
     machine.put("/proc/77/stat", "77 (nvidia-smi) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0")
     monkeypatch.setattr(
-        health.time,
+        probes.time,
         "sleep",
         lambda seconds: machine.put("/proc/77/status", "voluntary_ctxt_switches:\t6\n"),
     )
-    assert hanging(tool, "gpu", 5, 100, machine.world) is None, (
+    assert hanging(tool, Probe("gpu"), 5, 100, machine.world) is None, (
         "nvidia-smi -l, which waits for something now and then"
     )
     if os.geteuid() == 0:
         other = subprocess.Popen(["sleep", "30"], preexec_fn=lambda: os.setuid(65534))
         try:
-            assert hanging(own._replace(pid=other.pid), "mount /x", 5, 100) is None, (
+            assert hanging(own._replace(pid=other.pid), Probe("mount", "/x"), 5, 100) is None, (
                 "anybody may take any name"
             )
         finally:
@@ -253,14 +256,10 @@ def test_only_our_own_old_process_counts_as_a_hanging_probe(world, machine, opti
 
 
 def test_a_real_childs_name_is_the_mark():
-    found = isolate.call(
-        health._marked(
-            "mount /a/very/long/path",
-            lambda: open("/proc/self/comm", encoding="ascii").read().strip(),
-        ),
-        5,
-    )
-    assert found.value == health._mark("mount /a/very/long/path") and len(found.value) < 16
+    probe = Probe("mount", "/a/very/long/path")
+    name = probes.marked(probe, lambda: open("/proc/self/comm", encoding="ascii").read().strip())
+    outcome = isolate.call(name, 5)
+    assert outcome.value == probe.mark and len(outcome.value) < 16
 
 
 def test_when_all_local_mounts_hang_the_guilty_one_is_named(options, machine, monkeypatch):
@@ -272,10 +271,10 @@ def test_when_all_local_mounts_hang_the_guilty_one_is_named(options, machine, mo
     def probe(paths):
         if "/bad" in paths:
             time.sleep(30)
-        return {path: health.filesystems.usage("/") for path in paths}
+        return {path: filesystems.usage("/") for path in paths}
 
-    monkeypatch.setattr(health.filesystems, "probe", probe)
-    document = health.run(options(checks=["disk"], timeout=0.5), machine.world).to_dict()
+    monkeypatch.setattr(filesystems, "probe", probe)
+    document = run(options(checks=["disk"], timeout=0.5), machine.world).to_dict()
     assert _bad(document) == [("mount_responds", "/bad")]
     assert [check["subject"] for check in document["checks"] if check["check"] == "disk_usage"] == [
         "/"

@@ -140,6 +140,11 @@ def test_a_clock_that_was_set_back_a_little_keeps_the_order(ahead, expected):
     assert plan.creation_time(seen) == NOW + expected
 
 
+def test_the_next_free_second_is_taken():
+    coming = plan.decide(options(), observed(present=[names.stem(NOW) + ".tar.gz"])).current
+    assert coming.created == NOW + 1
+
+
 def test_a_damaged_backup_does_not_move_the_time():
     assert plan.creation_time(observed(backup(-60, problems=("damaged",)))) == NOW
 
@@ -237,6 +242,15 @@ def test_the_runs_own_backup_is_never_removed():
         ]
 
 
+def test_what_this_user_may_not_read_stays():
+    denied = backup(90 * DAY, manifest=None, problems=("denied",), unreadable="denied")
+    planned = plan.decide(options(), observed(denied))
+    assert planned.make and planned.reason == plan.NONE_READABLE and not planned.removals
+    assert not plan.decide(options(), observed(denied, backup())).removals
+    (line,) = plan.notes(options(), tree(), [denied], NOW)
+    assert line == f"1 backups can't be read by this user ({denied.name}); they stay"
+
+
 # --- copies ----------------------------------------------------------------------------------------------------------
 
 COPY = {"url": "s3://b/x", "size": 1, "sha256": "", "verified": "checksum"}
@@ -276,6 +290,8 @@ def test_a_good_place(destination):
     ("change", "kind", "text"),
     [
         ({"source": facts.MISSING}, errors.NotUsable, "models does not exist"),
+        ({"source": facts.DENIED}, errors.NotPermitted, "/opt/ml/models: permission denied"),
+        ({"destination": facts.DENIED}, errors.NotPermitted, "/backup/models: permission denied"),
         ({"source": facts.OTHER}, errors.NotUsable, "models is not a directory"),
         ({"dangling": "/mnt/disk"}, errors.NotUsable, "leads to /mnt/disk, which does not exist"),
         ({"destination": facts.OTHER}, errors.NotUsable, "destination .* is not a directory"),

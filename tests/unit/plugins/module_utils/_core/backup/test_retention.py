@@ -160,3 +160,30 @@ def test_a_larger_number_keeps_no_fewer(field):
             (one for one in backups if one.complete or one.legacy), key=lambda one: one.created
         )[:1]
         assert before - after <= {one.name for one in oldest}
+
+
+def test_the_default_rules():
+    assert Rules() == Rules(days=30, last=0, daily=0, weekly=0, monthly=0, yearly=0)
+
+
+def test_the_reasons():
+    reasons = [
+        (decision.keep, decision.reason)
+        for decision in retention.decide(
+            [backup(0, "plain"), *(backup(n) for n in (1, 2, 40))], Rules(days=5), NOW
+        )
+    ]
+    assert reasons == [
+        (True, "newest backup"),
+        (True, "newest verified backup"),
+        (True, "at most 5 days old"),
+        (False, "40 days old, kept are 5"),
+    ]
+    (kept, removed_one) = retention.decide([backup(1), backup(3)], Rules(days=0, last=1), NOW)
+    assert (kept.keep, removed_one.reason) == (True, "3 days old, no rule keeps it")
+
+
+def test_periods_that_are_not_asked_for_keep_nothing():
+    """0 is no rule, and no reason to keep the oldest either."""
+    assert removed([backup(n) for n in (1, 2, 3)], Rules(days=0, last=1)) == [2, 3]
+    assert removed([backup(n) for n in (1, 2, 3)], Rules(days=0, last=1, daily=1)) == [2, 3]

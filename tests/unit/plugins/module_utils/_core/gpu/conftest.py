@@ -134,8 +134,13 @@ class Node:
         return self
 
     def log(self, *lines):
+        """Write a log file; a bare message of the driver is given a time, ten minutes apart."""
         path = self.folder / "kern.log"
-        path.write_text("".join(line + "\n" for line in lines))
+        first = NOW - 600 * len(lines)
+        with open(path, "w", encoding="utf-8") as stream:
+            for number, line in enumerate(lines):
+                stamp = f"{first + 600 * number} node kernel: " if line.startswith("NVRM") else ""
+                stream.write(f"{stamp}{line}\n")
         return str(path)
 
     def run(self, library=True, pynvml=True, write=True, world_env=None, **options):

@@ -81,7 +81,7 @@ def test_narrow_pcie_is_a_warning(node, check):
 
 def test_idle_consumer_card_in_generation_1_is_fine_and_a_busy_one_is_not(node, check):
     assert check(node.gpus("rtx4080").run(), "gpu_pcie")["status"] == "pass"
-    node.gpus("rtx4080", gpus=[{"clocks.reasons": "0x4"}])
+    node.gpus("rtx4080", gpus=[{"util.gpu": 85, "pstate": 2}])
     found = check(node.run(), "gpu_pcie")
     assert (found["status"], found["message"]) == (
         "warning",
@@ -498,6 +498,65 @@ def test_all_nvlinks_down_of_one_gpu_among_others_is_a_fault(node, check):
     ] == [("GPU 5", "GPU 5: all 18 NVLinks down, other GPUs have theirs")]
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "fault"),
+    [
+        ("NVIDIA H100 80GB HBM3", 2, True),
+        ("NVIDIA A100-SXM4-80GB", 2, True),
+        ("NVIDIA H200", 2, True),
+        ("NVIDIA H100 80GB HBM3", 1, False),
+        ("NVIDIA H100 PCIe", 2, False),
+        ("NVIDIA H200 NVL", 2, False),
+        ("NVIDIA A100 80GB PCIe", 2, False),
+        ("NVIDIA GeForce RTX 3090", 2, False),
+    ],
+)
+def test_all_nvlinks_down_on_all_gpus_is_a_fault_of_a_board_only(node, name, count, fault):
+    """Bridges are optional; a virtual machine with a single GPU of a board has no links either."""
+    links = {"name": name, "nvlink.links": 4, "nvlink.state": 0}
+    node.gpus("l40s", gpus=[{**links, "uuid": f"GPU-{index}"} for index in range(count)])
+    document = node.quick()
+    results = [one["status"] for one in document["checks"] if one["check"] == "gpu_nvlink"]
+    assert results == (["critical"] * count if fault else [])
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [
+        ({"util.gpu": 0, "pstate": 8, "clocks.reasons": "0x4"}, "pass"),
+        ({"util.gpu": 85, "pstate": 2, "clocks.reasons": "0x1"}, "warning"),
+        ({"util.gpu": 10, "pstate": 4}, "warning"),
+        ({"util.gpu": 9, "pstate": 0}, "pass"),
+        ({"util.gpu": 30, "pstate": 5}, "pass"),
+        ({"util.gpu": None, "util.memory": None, "pstate": 0}, "pass"),
+        ({"util.gpu": None, "util.memory": None, "pstate": 0, "procs.compute": "1:5M"}, "warning"),
+        ({"util.gpu": 100, "pstate": None}, "warning"),
+    ],
+)
+def test_the_pcie_generation_counts_by_load_and_not_by_one_flag(node, check, values, status):
+    """A GeForce at 0 %, P8 with the reason sw_power_cap instead of idle was a false alarm."""
+    quiet = {"procs.compute": "", "procs.graphics": ""}
+    node.gpus("rtx4080", gpus=[{**quiet, **values}])
+    assert check(node.quick(), "gpu_pcie")["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"temp.gpu": -256}, "temp"),
+        ({"temp.gpu": 255}, "temp"),
+        ({"power.usage": 4294967295}, "power_draw"),
+        ({"memory.used": "70000M", "memory.total": "48M"}, "mem_used"),
+        ({"procs.compute": "4294967295:5M"}, "processes"),
+    ],
+)
+def test_impossible_readings_are_unknown(node, check, values, field):
+    document = node.gpus("l40s", gpus=[values]).quick()
+    assert document["gpus"][0][field] in (None, [])
+    result = check(document, "gpu_readings")
+    assert result["status"] == "unknown" and "impossible" in result["message"]
+
+
 def test_different_vbios_of_one_model(node, check):
     node.gpus("a100x4", gpus={2: {"vbios": "92.00.19.00.01"}})
     assert "on GPU 2" in check(node.quick(), "gpu_vbios")["message"]
@@ -542,11 +601,13 @@ def test_processes_hidden_in_proc_are_there_all_the_same():
 HIDDEN = """
 import os, sys
 sys.path.insert(0, sys.argv[1] + "/.build/collections")
-from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import facts
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 pid, world = int(sys.argv[2]), World(run=None)
-print("hidden in /proc," if not os.path.exists(f"/proc/{pid}") else "seen,", f"there: {health._exists(pid, world)}, nobody: {health._exists(4194303, world)}")
+there = [facts.process_exists(number, world) for number in (pid, 4194303)]
+hidden = "seen" if os.path.exists(f"/proc/{pid}") else "hidden in /proc"
+print(f"{hidden}, there: {there[0]}, nobody: {there[1]}")
 """
 
 
@@ -598,13 +659,13 @@ def test_containers_see_the_whole_bus_and_their_share_of_gpus(node, check, varia
 TWICE = """
 import json, os, sys, time
 sys.path.insert(0, sys.argv[1] + "/.build/collections")
-from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import facts, run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
-health._MARK = sys.argv[2]
+facts._MARK = sys.argv[2]
 found = []
 for _round in range(2):
-    document = health.run(GpuOptions.from_mapping({"timeout": 1, "log_source": "none"}), World(run=None)).to_dict()
+    document = run.run(GpuOptions.from_mapping({"timeout": 1, "log_source": "none"}), World(run=None)).to_dict()
     names = [open(f"/proc/{pid}/comm").read().strip() for pid in os.listdir("/proc") if pid.isdigit() and os.path.exists(f"/proc/{pid}/comm")]
     found.append({**document["checks"][0], "exit_code": document["exit_code"], "waiting": names.count(sys.argv[2])})
 print(json.dumps(found))
@@ -619,7 +680,7 @@ def test_one_who_waits_in_the_kernel_for_ever_gets_no_company(environment, tmp_p
     (tmp_path / "dead").mkdir()
     name = f"mlf-{os.getpid()}"  # nobody who runs the same beside this shall meet it
     command = [
-        str(HERE.parent / "node" / "dead_fuse.py"),
+        str(ROOT / "tests/system/plugins/module_utils/_core/node/dead_fuse.py"),
         "swallow",
         str(tmp_path / "dead"),
         sys.executable,
@@ -655,6 +716,49 @@ def test_a_hanging_driver_is_critical_within_the_time_and_a_second(node, check, 
     assert (found["status"], found["action"], document["exit_code"]) == ("critical", "reboot", 2)
     assert "does not answer" in found["message"]
     assert document["wall"] < 2
+
+
+def test_a_hang_at_one_gpu_does_not_hide_the_others(node, check):
+    """GPU 0 of three hangs; GPU 1 has a failed remapping, and an Xid in the log."""
+    gpus = [{"temp.gpu": "@9 41"}, {"remap.failure": 1}, {}]
+    places = [f"00000000:{bus}:00.0" for bus in ("41", "61", "81")]
+    node.gpus(
+        "l40s",
+        gpus=[{"pci.bus_id": place, **more} for place, more in zip(places, gpus)],
+    )
+    node.pci("0000:41:00.0", "0000:61:00.0", "0000:81:00.0")
+    log = node.log(
+        "NVRM: Xid (PCI:0000:61:00): 31, pid=7", "NVRM: Xid (PCI:0000:41:00): 119, pid=7"
+    )
+    document = node.run(timeout=2, log_source=log)
+    assert document["wall"] < 3
+    assert "on GPU 0" in check(document, "gpu_driver")["message"]
+    assert [gpu["id"] for gpu in document["gpus"]] == [0, 1, 2]
+    state = check(document, "gpu_state", "GPU 0")
+    assert state["message"] == (
+        "GPU 0: the GPU at 0000:41:00 does not answer: no reply to nvmlDeviceGetTemperature"
+    )
+    assert (state["status"], state["action"]) == ("critical", "reboot")
+    assert check(document, "gpu_xid", "GPU 0")["status"] == "critical"
+    assert check(document, "gpu_remapped_rows", "GPU 1")["status"] == "critical"
+    assert check(document, "gpu_xid", "GPU 1")["status"] == "pass"
+    assert document["gpus"][2]["status"] == "pass"
+
+
+def test_a_driver_that_is_only_slow_is_not_called_hung(node, check):
+    node.gpus("h100x8", system={"nvmlDeviceGetName": "@0.25 ok"})
+    node.pci(*(f"0000:{bus}:00.0" for bus in ("18", "2a", "3a", "5d", "9a", "ab", "ba", "db")))
+    document = node.run(timeout=2)
+    assert check(document, "gpu_driver")["status"] == "pass"
+    assert [gpu["id"] for gpu in document["gpus"]] == list(range(8))
+
+
+def test_gpus_that_were_not_asked_are_named(node, check):
+    node.gpus("h100x8", system={"nvmlDeviceGetName": "@9 ok"})
+    assert check(node.run(timeout=1), "gpu_driver")["message"] == (
+        "The driver does not answer: no reply within 1 s to nvmlDeviceGetName on GPU 0; "
+        "not asked: GPU 1, 2, 3, 4, 5, 6, 7"
+    )
 
 
 def test_what_was_learnt_before_the_driver_hung_is_kept(node, check):

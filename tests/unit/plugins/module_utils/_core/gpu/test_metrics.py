@@ -16,19 +16,29 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import WriteFailed
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import metrics
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.plan import GpuReport
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.reading import Gpu
 
 HEADER = "timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit"
-V100 = {
-    "id": 0,
-    "name": "Tesla V100",
-    "temp": 72,
-    "util_gpu": 85,
-    "util_mem": 90,
-    "mem_used": 15000,
-    "mem_total": 16384,
-    "power_draw": 250.3,
-    "power_limit": 300.0,
-}
+
+
+def report(**changes):
+    values = {
+        "id": 0,
+        "name": "Tesla V100",
+        "temp": 72,
+        "util_gpu": 85,
+        "util_mem": 90,
+        "mem_used": 15000,
+        "mem_total": 16384,
+        "power_draw": 250.3,
+        "power_limit": 300.0,
+        **changes,
+    }
+    return GpuReport(Gpu(**values), (), "pass", None)
+
+
+V100 = report()
 THEN = time.mktime((2025, 1, 31, 14, 30, 0, 0, 0, -1))
 
 
@@ -64,7 +74,7 @@ def test_unknown_is_empty_and_names_are_quoted(tmp_path):
     path = tmp_path / "x.csv"
     metrics.append_csv(
         str(path),
-        [{**V100, "name": 'NVIDIA "A", B', "temp": None, "power_draw": None, "util_gpu": 0}],
+        [report(name='NVIDIA "A", B', temp=None, power_draw=None, util_gpu=0)],
         THEN,
     )
     with open(path, newline="", encoding="utf-8") as stream:
@@ -98,7 +108,7 @@ def test_a_pipe_is_refused_at_once(tmp_path):
 
 def _many(path):
     for _round in range(40):
-        metrics.append_csv(path, [V100, {**V100, "id": 1}], THEN)
+        metrics.append_csv(path, [V100, report(id=1)], THEN)
 
 
 def test_writers_at_once_leave_one_header_and_whole_lines(tmp_path):

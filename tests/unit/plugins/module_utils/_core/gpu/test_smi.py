@@ -320,3 +320,16 @@ def test_an_index_that_comes_twice_keeps_both_gpus_and_the_files(node, tmp_path)
 def test_asked_for_and_not_installed(node):
     assert node.run(library=False, backend="nvidia_smi")["status"] == "skipped"
     assert node.run(library=False, backend="nvidia_smi", expected_count=1)["exit_code"] == 2
+
+
+def test_a_row_with_more_columns_than_asked_is_refused(node, check):
+    """A decimal comma moves every value behind it: memory was at 116513 % of power."""
+    document = ask(node, gpus=[{**H100, "power.draw": "70,1"}, OTHER])
+    state = check(document, "gpu_state", "GPU 0")
+    assert state["status"] == "critical" and "values for" in state["message"]
+    broken, whole = document["gpus"]
+    assert (broken["bus_id"], broken["mem_used"], whole["mem_used"]) == (
+        "00000000:18:00.0",
+        None,
+        76000,
+    )

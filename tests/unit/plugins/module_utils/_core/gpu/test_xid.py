@@ -15,8 +15,15 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import xid
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import (
+    checks,
+    facts,
+    reading,
+    xid,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.recovery import recovery
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import kernel_log
 
 ROOT = pathlib.Path(__file__).resolve().parents[6]
 NOW = 1_800_000_000.0
@@ -89,8 +96,17 @@ def line(code, text="pid=4711, name=python3, something", bus=f"PCI:{BUS}"):
     return f"NVRM: Xid ({bus}): {code}, {text}"
 
 
-def events(*lines, overrides=None):
-    return xid.judge(xid.find((None, one) for one in lines), overrides)
+def events(*lines, overrides=None, driver="590.48.01", gap=600):
+    """Return the events of messages that are ``gap`` seconds apart."""
+    records = [
+        kernel_log.Record(NOW + gap * number, text.strip()) for number, text in enumerate(lines)
+    ]
+    return xid.events(xid.find(records), overrides, driver)
+
+
+def read(*lines):
+    """Return the events of log lines with their own stamps."""
+    return xid.events(xid.find(kernel_log.dated(lines, 0.0, World(run=None))), None, "590.48.01")
 
 
 def run(node, *lines, **options):
@@ -103,16 +119,31 @@ def run(node, *lines, **options):
     + [(c, "warning") for c in WARNING + UNLISTED]
     + [(c, "pass") for c in APPLICATION + RECORDED],
 )
-def test_every_row_of_the_table(node, check, code, status):
-    document = run(node, line(code))
-    found = check(document, "gpu_xid")
-    assert (found["status"], found["subject"], found["value"]) == (status, "GPU 0", 1)
-    assert [(one["code"], one["level"]) for one in document["gpus"][0]["xids"]] == [(code, status)]
-    assert (found["action"] == "none") == (status == "pass")
+def test_every_row_of_the_table(code, status):
+    (event,) = events(line(code))
+    finding = checks.xid_finding([event])
+    assert (finding.status, finding.value, event.meaning.number) == (status, 1, code)
+    assert (finding.action == "none") == (status == "pass")
+    assert f"Xid {code} (" in finding.message
+
+
+def test_an_error_is_reported_with_its_gpu(node, check):
+    document = run(node, line(95))
+    result = check(document, "gpu_xid")
+    assert (result["status"], result["subject"], result["value"]) == ("critical", "GPU 0", 1)
+    (event,) = document["gpus"][0]["xids"]
+    assert {**event, "last": None} == {
+        "code": 95,
+        "count": 1,
+        "last": None,
+        "level": "critical",
+        "action": "reset_gpu",
+        "text": "uncontained memory error",
+    }
 
 
 def test_the_table_is_complete():
-    assert sorted(xid.CATALOG) == sorted(
+    assert sorted(entry.number for entry in xid.CATALOG) == sorted(
         {*CRITICAL, *WARNING, *APPLICATION, *RECORDED, *range(144, 151), 154}
     )
 
@@ -191,16 +222,15 @@ def test_a_fall_that_is_told_in_several_ways_is_one():
         f"[  100.500000] NVRM: Xid (PCI:{BUS}): 154, pid='<unknown>', GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)",
         "[  100.600000] NVRM: GPU 0000:99:00.0: GPU has fallen off the bus.",
     ]
-    dated = list(xid.dated(told, 0.0, World(run=None)))
     assert [
-        (one.bus[1], one.code, one.count, one.action) for one in xid.judge(xid.find(dated))
+        (event.bus[1], event.meaning.number, event.count, event.action) for event in read(*told)
     ] == [
         (0x41, 79, 1, "reboot"),
         (0x41, 154, 1, "reboot"),
         (0x99, 79, 1, "reboot"),
     ]
-    again = [*told, f"[  190.000000] NVRM: GPU {BUS}.0: GPU has fallen off the bus."]
-    assert xid.judge(xid.find(xid.dated(again, 0.0, World(run=None))))[0].count == 2
+    again = [*told, f"[  490.000000] NVRM: GPU {BUS}.0: GPU has fallen off the bus."]
+    assert read(*again)[0].count == 2
 
 
 @pytest.mark.parametrize(
@@ -214,7 +244,7 @@ def test_a_fall_that_is_told_in_several_ways_is_one():
     ],
 )
 def test_forms_of_the_line(text):
-    assert [(one.bus, one.code) for one in events(text)] == [((0, 0x41, 0), 79)]
+    assert [(one.bus, one.meaning.number) for one in events(text)] == [((0, 0x41, 0), 79)]
 
 
 def test_overrides_go_both_ways_and_have_the_last_word(node, check):
@@ -256,7 +286,9 @@ def test_bad_overrides_are_one_clear_error(node, overrides):
     "bus", [f"PCI:{BUS}", BUS, f"PCI:0000{BUS}", f"PCI:{BUS} GPU-I:05", f"PCI:{BUS}.0"]
 )
 def test_forms_of_the_bus_id(bus):
-    assert [(one.bus, one.code) for one in events(line(79, bus=bus))] == [((0, 0x41, 0), 79)]
+    assert [(one.bus, one.meaning.number) for one in events(line(79, bus=bus))] == [
+        ((0, 0x41, 0), 79)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +308,7 @@ def test_forms_of_the_bus_id(bus):
 )
 def test_off_the_bus_without_a_number(lines):
     found = events(*lines)
-    assert [(one.bus, one.code, one.level, one.action) for one in found] == [
+    assert [(one.bus, one.meaning.number, one.level, one.action) for one in found] == [
         ((0, 0x41, 0), 79, "critical", "reboot")
     ]
 
@@ -333,52 +365,32 @@ def test_relative_log_path_is_refused(node):
 # --- time --------------------------------------------------------------------------------------------------------------
 
 
-def stamps(when):
-    local = time.localtime(when)
-    return {
-        "journalctl": f"{when:.6f} node kernel: ",
-        "iso": time.strftime("%Y-%m-%dT%H:%M:%S.123456+00:00 node kernel: ", time.gmtime(when)),
-        "iso_z": time.strftime("%Y-%m-%dT%H:%M:%SZ node kernel: ", time.gmtime(when)),
-        "iso_compact": time.strftime("%Y-%m-%dT%H:%M:%S,123456+0000 ", time.gmtime(when)),
-        "short_precise": time.strftime("%b %e %H:%M:%S.123456 node kernel: ", local),
-        "short_full": time.strftime("%a %Y-%m-%d %H:%M:%S UTC node kernel: ", time.gmtime(when)),
-        "syslog": time.strftime("%b %e %H:%M:%S node kernel: [12.3] ", local),
-        "dmesg_T": time.strftime("[%a %b %e %H:%M:%S %Y] ", local),
-    }
+def iso(when):
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00 node kernel: ", time.gmtime(when))
 
 
-@pytest.mark.parametrize("form", sorted(stamps(NOW)))
-def test_window(node, check, form):
-    assert (
-        check(run(node, stamps(NOW - 3500)[form] + line(79), xid_window=3600), "gpu_xid")["status"]
-        == "critical"
-    )
-    assert (
-        check(run(node, stamps(NOW - 3700)[form] + line(79), xid_window=3600), "gpu_xid")["status"]
-        == "pass"
-    )
+def test_window(node, check):
+    for age, status in ((3500, "critical"), (3700, "pass")):
+        document = run(node, iso(NOW - age) + line(79), xid_window=3600)
+        assert check(document, "gpu_xid")["status"] == status
 
 
-@pytest.mark.parametrize(
-    "stamp",
-    [
-        "[99999999999999.0] ",
-        "6,1,99999999999999999999,-;",
-        "9999-12-31T23:59:59-14:00 ",
-        "2026-13-45T99:99:99Z ",
-        "Feb 30 25:61:61 ",
-    ],
-)
-def test_a_time_that_is_none_leaves_the_line_undated(node, check, stamp):
-    document = run(node, stamp + line(79))
-    assert check(document, "gpu_xid")["status"] == "critical"
+def test_an_error_without_a_readable_time_is_less_than_critical_and_says_so(node, check):
+    document = run(node, "[99999999999999.0] " + line(79))
+    result = check(document, "gpu_xid")
+    assert (result["status"], result["action"]) == ("warning", "reboot")
+    assert "at an unknown time" in result["message"]
     assert document["gpus"][0]["xids"][0]["last"] is None
+    both = run(node, "[99999999999999.0] " + line(79), iso(NOW - 9) + line(79))
+    assert check(both, "gpu_xid")["status"] == "critical"
+    chosen = run(node, "[99999999999999.0] " + line(79), xid_overrides={"79": "critical"})
+    assert check(chosen, "gpu_xid")["status"] == "critical"
 
 
 def test_nothing_from_before_the_last_boot(node, check):
     (node.root / "proc/stat").write_text(f"cpu 1 2 3\nbtime {int(NOW) - 600}\n")
-    assert check(run(node, stamps(NOW - 500)["iso"] + line(79)), "gpu_xid")["status"] == "critical"
-    assert check(run(node, stamps(NOW - 700)["iso"] + line(79)), "gpu_xid")["status"] == "pass"
+    assert check(run(node, iso(NOW - 500) + line(79)), "gpu_xid")["status"] == "critical"
+    assert check(run(node, iso(NOW - 700) + line(79)), "gpu_xid")["status"] == "pass"
     assert check(run(node, "[  100.000000] " + line(79)), "gpu_xid")["status"] == "critical", (
         "seconds since boot"
     )
@@ -439,13 +451,15 @@ done
 READ = """
 import json, os, subprocess, sys
 sys.path.insert(0, sys.argv[1] + "/.build/collections")
-from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import xid
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import facts, reading, xid
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 def run(argv, timeout=30.0, env=None, stdin=None):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, env={**os.environ, "LC_ALL": "C"})
     return CommandResult(done.returncode, done.stdout, done.stderr)
-logs = [xid.read("auto", window, 10, World(run=run)) for window in (3600, 1)]
-print(json.dumps([[log.source, log.problem, [[xid.shown(one.bus), one.code, one.count] for one in xid.judge(log.finds)]] for log in logs]))
+logs = [facts.read_errors("auto", window, 10, World(run=run)) for window in (3600, 1)]
+events = [[[reading.display_bus(event.bus), event.meaning.number, event.count]
+           for event in xid.events(log.entries)] for log in logs]
+print(json.dumps([[log.source, log.problem, own] for log, own in zip(logs, events)]))
 """
 
 
@@ -489,21 +503,19 @@ def test_the_real_journal():
 def test_a_large_file_is_read_from_its_end(node, check):
     path = node.log()
     with open(path, "w", encoding="utf-8") as stream:
-        stream.write(line(79) + "\n")
-        stream.write(("x" * 1023 + "\n") * (xid.TAIL // 1024))
+        stream.write(iso(NOW - 9) + line(79) + "\n")
+        stream.write(("x" * 1023 + "\n") * (kernel_log.TAIL // 1024))
     node.gpus("l40s")
     assert check(node.run(log_source=path), "gpu_xid")["status"] == "pass"
     with open(path, "a", encoding="utf-8") as stream:
-        stream.write(line(79) + "\n")
+        stream.write(iso(NOW - 9) + line(79) + "\n")
     assert check(node.run(log_source=path), "gpu_xid")["status"] == "critical"
 
 
 def test_what_was_just_rotated_away_still_counts(node, check):
     path = node.log()
     with open(path + ".1", "w", encoding="ascii") as stream:
-        stream.write(
-            stamps(NOW - 100)["iso"] + line(79) + "\n" + stamps(NOW - 9000)["iso"] + line(46) + "\n"
-        )
+        stream.write(iso(NOW - 100) + line(79) + "\n" + iso(NOW - 9000) + line(46) + "\n")
     os.utime(path + ".1", (NOW - 50, NOW - 50))
     found = check(node.gpus("l40s").run(log_source=path, xid_window=3600), "gpu_xid")
     assert (found["status"], found["value"]) == ("critical", 1)
@@ -519,5 +531,135 @@ def test_the_real_kernel_log_is_read_to_its_end():
         )  # its mode says nothing: the kernel may keep it from users
     except OSError as error:
         pytest.skip(f"the kernel log can't be read here: {error.strerror}")
-    log = xid.read("dmesg", 60, 5, World(run=None))
+    log = facts.read_errors("dmesg", 60, 5, World(run=None))
     assert (log.source, log.problem) == ("dmesg", "")
+
+
+# --- faults that real logs have shown ---------------------------------------------------------
+
+
+def test_lines_of_one_crash_are_one_incident():
+    crash = [
+        line(13, "pid=77, name=python3, Graphics SM Warp Exception on (GPC 7, TPC 7, SM 0)"),
+        line(13, "pid=77, name=python3, Graphics SM Global Exception on (GPC 7, TPC 7, SM 0)"),
+        line(13, "pid=77, name=python3, Graphics Exception: ESR 0x1=0x2"),
+    ]
+    (event,) = events(*crash, gap=0)
+    assert (event.count, checks.xid_finding([event]).status) == (1, "pass")
+    (event,) = events(*crash, gap=xid.BURST_GAP)
+    assert event.count == 1, "up to this gap"
+    (event,) = events(*crash, gap=xid.BURST_GAP + 1)
+    assert (event.count, checks.xid_finding([event]).status) == (3, "warning")
+
+
+def test_the_repeat_rule_counts_incidents_of_different_processes_at_once():
+    lines = [
+        line(31, f"pid={pid}, name=python3, MMU Fault") for pid in (77, 78, 79) for dummy in "ab"
+    ]
+    (event,) = events(*lines, gap=1)
+    assert (event.count, checks.xid_finding([event]).status) == (3, "warning")
+
+
+def changed(before, after):
+    return line(154, f"GPU recovery action changed from 0x{before:x} (x) to 0x{after:x} (y)")
+
+
+LOADED = "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  590.48.01"
+
+
+@pytest.mark.parametrize("reset", [changed(1, 0), LOADED])
+@pytest.mark.parametrize(
+    ("code", "after"),
+    [(95, "pass"), (48, "pass"), (119, "pass"), (94, "pass"), (79, "critical"), (64, "critical"), (92, "warning")],
+)  # fmt: skip
+def test_a_reset_that_was_done_ends_what_it_cures(code, after, reset):
+    before, dummy = events(line(code), changed(0, 1))
+    assert before.level != "pass"
+    cured = events(line(code), changed(0, 1), reset)[0]
+    assert (cured.level, cured.count) == (after, 1)
+    assert ("over since the reset" in cured.text) == (after == "pass")
+    again = events(line(code), changed(0, 1), reset, line(code))[0]
+    assert (again.level, again.count, again.text) == (before.level, 2, before.text)
+
+
+def test_a_reset_of_another_gpu_ends_nothing():
+    other = changed(1, 0).replace(BUS, "0000:61:00")
+    assert events(line(95), other)[0].level == "critical"
+
+
+def test_application_errors_before_a_reset_do_not_count():
+    lines = [line(31), line(31), LOADED, line(31)]
+    (event,) = events(*lines)
+    assert (event.count, checks.xid_finding([event]).status) == (3, "pass")
+
+
+def test_only_the_kernels_own_lines_count(node, check):
+    quoted = f"root : COMMAND=/bin/grep {line(79)} /var/log/syslog"
+    document = run(node, f"{NOW - 9} node sudo[9]: {quoted}", f"{NOW - 8} node kernel: {quoted}")
+    assert check(document, "gpu_xid")["message"] == "GPU 0: no Xid in the kernel log"
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "bus"),
+    [
+        (f"NVRM: GPU {BUS}.0: RmInitAdapter failed! (0x62:0x40:2168)", "rm_init_failed", BUS),
+        (
+            "NVRM: GPU6 _kgspBootGspRm: (the GPU is likely in a bad state and may need to be reset)",
+            "bad_state",
+            None,
+        ),
+        (
+            "NVRM: GPU0 _kgspBootGspRm: unexpected WPR2 already up, cannot proceed with booting gsp",
+            "bad_state",
+            None,
+        ),
+        ("NVRM: GPU0 _issueRpcAndWait: rpcRecvPoll timedout for fn 76!", "gsp_timeout", None),
+        ("NVRM: GPU0 rpcRecvPoll: GSP RPC timeout", "gsp_timeout", None),
+    ],
+)
+def test_failures_without_a_number(message, name, bus):
+    (event,) = events(message, message, gap=1)
+    assert (event.label, event.level, event.action, event.count) == (
+        name,
+        "critical",
+        "reset_gpu",
+        1,
+    )
+    assert (event.bus and reading.display_bus(event.bus)) == bus
+    assert event.to_dict()["code"] is None
+    assert checks.xid_finding([event]).message == event.text
+    assert events(message, LOADED)[0].level == "pass"
+
+
+def test_a_failure_that_also_has_a_number_is_one():
+    timeout = "NVRM: GPU0 _issueRpcAndWait: rpcRecvPoll timedout for fn 76!"
+    for order in ([line(119), timeout], [timeout, line(119)]):
+        assert [event.label for event in events(*order, gap=5)] == ["119"]
+    far = events(timeout, line(119), gap=xid.SAME_FAULT + 1)
+    assert [event.label for event in far] == ["gsp_timeout", "119"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "text", "action"),
+    [
+        ("580.95.05", "reset the GPU's bus", "reboot"),
+        ("590.48.01", "reset the GPU's bus", "reboot"),
+        ("615.71", "recover the IMEX domain", "inspect"),
+        (None, "depending on the driver's branch", "inspect"),
+        ("beta", "depending on the driver's branch", "inspect"),
+    ],
+)
+def test_recovery_action_5_depends_on_the_branch(node, check, driver, text, action):
+    """As NVML_GPU_RECOVERY_ACTION_* of nvidia-ml-py 13.580 and 13.615 name it."""
+    (event,) = events(changed(0, 5), driver=driver)
+    assert (event.level, event.action, text in event.text) == ("critical", action, True)
+    if driver and "." in driver:
+        node.gpus("l40s", system={"driver_version": driver}, gpus=[{"field.230": "5:u32"}])
+        state = check(node.quick(), "gpu_state")
+        assert (state["action"], text in state["message"]) == (action, True)
+
+
+def test_every_other_recovery_action_is_the_same_in_all_branches():
+    for number in (0, 1, 2, 3, 4, 6, 7):
+        assert recovery(number, "580.1") == recovery(number, "615.1") == recovery(number, None)
+    assert recovery(8, "615.1").level == "critical"

@@ -22,10 +22,11 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     FleetError,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import (
-    checks,
     driver,
-    health,
-    xid,
+    facts,
+    plan,
+    reading,
+    run,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
@@ -71,15 +72,16 @@ def answer(request):
     )
     if request["what"] == "run":
         started = time.monotonic()
-        document = health.run(options, world, write=request.get("write", True)).to_dict()
+        document = run.run(options, world, check=not request.get("write", True)).to_dict()
         return {**document, "wall": time.monotonic() - started}
     # Without fork: many rounds in a short time.
-    reading = driver.session()
+    answers = driver.session()
     sys.modules["pynvml"].nvmlShutdown()
-    found, gpus = checks.decide(options, checks.Facts(reading, log=xid.Log("none")))
+    reading.refuse_impossible(answers)
+    decided = plan.decide(options, facts.Facts(answers))
     return {
-        "checks": [{**check.to_dict(), "counts_as": check.counts_as} for check in found],
-        "gpus": gpus,
+        "checks": [{**check.to_dict(), "counts_as": check.counts_as} for check in decided.checks],
+        "gpus": [report.to_dict() for report in decided.gpus],
     }
 
 

@@ -13,7 +13,9 @@ import subprocess
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import filesystems as fs
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.probes import Problem
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import mounts
 
 MOUNTINFO = r"""
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -43,8 +45,8 @@ MOUNTINFO = r"""
 
 
 def test_mountinfo_leaves_what_a_person_can_fill():
-    found = fs.relevant(fs.parse_mountinfo(MOUNTINFO), [])
-    assert [(mount.path, mount.fstype, mount.remote) for mount in found] == [
+    found = fs.relevant(mounts.parse(MOUNTINFO), [])
+    assert [(mount.point, mount.fstype, fs.is_remote(mount)) for mount in found] == [
         ("/", "ext4", False),
         ("/data", "xfs", False),
         ("/dev/shm", "tmpfs", False),
@@ -56,9 +58,9 @@ def test_mountinfo_leaves_what_a_person_can_fill():
         ("/tank/data", "zfs", False),
     ]
     shown = [
-        mount.path
+        mount.point
         for mount in fs.relevant(
-            fs.parse_mountinfo(MOUNTINFO), ["/mnt/*", "/hidden", "/[hlt]*", "/srv/*"]
+            mounts.parse(MOUNTINFO), ["/mnt/*", "/hidden", "/[hlt]*", "/srv/*"]
         )
     ]
     assert shown == ["/", "/data", "/dev/shm"]
@@ -72,15 +74,20 @@ def test_what_has_no_size_has_no_usage(options):
 
 
 def test_a_users_dead_mount_is_the_users(options):
-    (mount,) = fs.parse_mountinfo(
+    (mount,) = mounts.parse(
         "48 27 0:70 / /home/me/far rw - fuse.sshfs me@host:/ rw,user_id=1000,group_id=1000"
     )
-    check = _judge(options(), (107, "Transport endpoint is not connected"), mount)["mount_responds"]
+    check = _judge(options(), fs.MountError(107, "Transport endpoint is not connected"), mount)[
+        "mount_responds"
+    ]
     assert (check.status, check.domain, check.action) == ("critical", "user", "restart_app")
-    (mount,) = fs.parse_mountinfo(
+    (mount,) = mounts.parse(
         "48 27 0:70 / /far rw - fuse.sshfs me@host:/ rw,user_id=0,group_id=0,allow_other"
     )
-    assert _judge(options(), "no answer within 5 s", mount)["mount_responds"].action == "drain"
+    assert (
+        _judge(options(), Problem("no answer within 5 s"), mount)["mount_responds"].action
+        == "drain"
+    )
 
 
 def test_fstab_as_people_write_it(machine, options):
@@ -100,7 +107,7 @@ def test_fstab_as_people_write_it(machine, options):
         "/dev/d /gone\\040by ext4 defaults 0 0",
     ]
     machine.put("/etc/fstab", "\n".join(lines))
-    document = health.run(
+    document = run(
         options(checks=["mount_present"], expected_mounts=["/short/", "/data"]), machine.world
     ).to_dict()
     found = {check["subject"]: check["status"] for check in document["checks"]}
@@ -108,8 +115,8 @@ def test_fstab_as_people_write_it(machine, options):
 
 
 def test_a_containers_root_is_its_disk():
-    found = fs.relevant(fs.parse_mountinfo("1 0 0:50 / / rw - overlay overlay rw\n"), [])
-    assert [mount.path for mount in found] == ["/"]
+    found = fs.relevant(mounts.parse("1 0 0:50 / / rw - overlay overlay rw\n"), [])
+    assert [mount.point for mount in found] == ["/"]
 
 
 def test_percentages_are_those_of_df():
@@ -138,18 +145,17 @@ def _usage(percent, size=2**40, read_only=False, inodes=1000, inodes_used=10):
 
 
 def _mount(path="/", fstype="ext4", mount_ro=False, super_ro=False):
-    return fs.Mount(path, fstype, "/dev/x", "1:1", "/", mount_ro, super_ro)
+    flags = {True: "ro", False: "rw"}
+    return mounts.Mount(1, "1:1", "/", path, fstype, "/dev/x", flags[mount_ro], flags[super_ro])
 
 
 def _judge(options, answer, mount=None, fstab=None):
     mount = mount or _mount()
-    facts = {
-        "mounts": [mount],
-        "mount_points": [mount.path, "/", "/boot"],
-        "answers": {mount.path: answer},
-        "fstab": fstab or {},
-    }
-    return {check.check: check for check in fs.judge(facts, options)}
+    table = {point: fs.FstabEntry(*entry) for point, entry in (fstab or {}).items()}
+    facts = fs.DiskFacts(
+        [mount], frozenset({mount.point, "/", "/boot"}), table, {mount.point: answer}, {}
+    )
+    return {check.check: check for check in fs.decide(facts, options)}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,7 @@ def test_inodes(options):
     [
         (_mount(super_ro=True), {}, "critical"),  # the kernel did it
         (
-            fs.parse_mountinfo(
+            mounts.parse(
                 "60 27 7:0 / / rw,relatime - ext4 /dev/loop0 rw,errors=remount-ro,emergency_ro"
             )[0],
             {},
@@ -219,15 +225,23 @@ def test_read_only(options, mount, fstab, status):
 
 
 def test_errors_and_silence_are_critical_and_denied_access_is_not(options):
-    assert _judge(options(), (116, "Stale file handle"))["mount_responds"].status == "critical"
+    assert (
+        _judge(options(), fs.MountError(116, "Stale file handle"))["mount_responds"].status
+        == "critical"
+    )
     assert (
         "Stale file handle"
-        in _judge(options(), (116, "Stale file handle"))["mount_responds"].message
+        in _judge(options(), fs.MountError(116, "Stale file handle"))["mount_responds"].message
     )
-    assert _judge(options(), "no answer within 5 s")["mount_responds"].status == "critical"
-    assert _judge(options(), (13, "Permission denied"))["mount_responds"].status == "skipped"
+    assert _judge(options(), Problem("no answer within 5 s"))["mount_responds"].status == "critical"
     assert (
-        _judge(options(), (errno.ENOSYS, "Function not implemented"))["mount_responds"].status
+        _judge(options(), fs.MountError(13, "Permission denied"))["mount_responds"].status
+        == "skipped"
+    )
+    assert (
+        _judge(options(), fs.MountError(errno.ENOSYS, "Function not implemented"))[
+            "mount_responds"
+        ].status
         == "pass"
     )
 
@@ -239,10 +253,11 @@ def test_mounts_that_are_missing(options):
         "/opt/x": ("nfs", frozenset({"nofail"})),
         "none": ("swap", frozenset({"sw"})),
     }
-    facts = {"mounts": [], "mount_points": ["/there"], "answers": {}, "fstab": fstab}
+    table = {point: fs.FstabEntry(*entry) for point, entry in fstab.items()}
+    facts = fs.DiskFacts([], frozenset({"/there"}), table, {}, {})
     found = {
         check.subject: check.status
-        for check in fs.judge(facts, options(expected_mounts=["/there", "/gone/"]))
+        for check in fs.decide(facts, options(expected_mounts=["/there", "/gone/"]))
     }
     assert found == {
         "/scratch": "critical",
@@ -275,21 +290,17 @@ def loop_mount(tmp_path):
 
 
 def _observed(folder):
-    every = fs.parse_mountinfo(open("/proc/self/mountinfo", encoding="utf-8").read())
-    mounts = [mount for mount in fs.relevant(every, []) if mount.path == str(folder)]
-    return {
-        "mounts": mounts,
-        "mount_points": [mount.path for mount in every],
-        "answers": fs.probe([str(folder)]),
-        "fstab": {},
-    }
+    every = mounts.parse(open("/proc/self/mountinfo", encoding="utf-8").read())
+    own = [mount for mount in fs.relevant(every, []) if mount.point == str(folder)]
+    points = frozenset(mount.point for mount in every)
+    return fs.DiskFacts(own, points, {}, fs.probe([str(folder)]), {})
 
 
 def test_a_real_disk_fills_up_and_turns_read_only(loop_mount, options):
     given = options()
 
     def found():
-        return {check.check: check.status for check in fs.judge(_observed(loop_mount), given)}
+        return {check.check: check.status for check in fs.decide(_observed(loop_mount), given)}
 
     assert found() == {"disk_usage": "pass", "inode_usage": "pass", "read_only": "pass"}
     free = os.statvfs(loop_mount).f_bavail * os.statvfs(loop_mount).f_frsize
@@ -302,8 +313,9 @@ def test_a_real_disk_fills_up_and_turns_read_only(loop_mount, options):
     subprocess.run(["mount", "-o", "remount,ro", str(loop_mount)], check=True)
     assert found()["read_only"] == "warning", "somebody mounted it so, and fstab says nothing"
     assert "disk_usage" not in found(), "nobody can fill it any more"
-    facts = {**_observed(loop_mount), "fstab": {str(loop_mount): ("ext4", frozenset({"defaults"}))}}
-    assert [check.status for check in fs.judge(facts, given) if check.check == "read_only"] == [
+    table = {str(loop_mount): fs.FstabEntry("ext4", frozenset({"defaults"}))}
+    facts = _observed(loop_mount)._replace(fstab=table)
+    assert [check.status for check in fs.decide(facts, given) if check.check == "read_only"] == [
         "critical"
     ]
 
@@ -311,8 +323,8 @@ def test_a_real_disk_fills_up_and_turns_read_only(loop_mount, options):
 def test_the_kernels_own_remount_is_critical(loop_mount, options):
     device = next(
         mount.source
-        for mount in fs.parse_mountinfo(open("/proc/self/mountinfo", encoding="utf-8").read())
-        if mount.path == str(loop_mount)
+        for mount in mounts.parse(open("/proc/self/mountinfo", encoding="utf-8").read())
+        if mount.point == str(loop_mount)
     )
     trigger = f"/sys/fs/ext4/{os.path.basename(device)}/trigger_fs_error"
     if not os.environ.get("MLOPS_TEST_KERNEL_FAULTS"):
@@ -325,7 +337,7 @@ def test_the_kernels_own_remount_is_critical(loop_mount, options):
     with open(trigger, "w", encoding="ascii") as stream:
         stream.write("simulated by a test of mlops.fleet")
     check = next(
-        check for check in fs.judge(_observed(loop_mount), options()) if check.check == "read_only"
+        check for check in fs.decide(_observed(loop_mount), options()) if check.check == "read_only"
     )
     assert (
         check.status == "critical"

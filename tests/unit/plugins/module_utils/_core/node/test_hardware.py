@@ -12,14 +12,16 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import hardware, health
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import disks, hardware
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.disks import DiskHealth
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
 
 def _run(world, given):
     return {
         (check["check"], check.get("subject")): check
-        for check in health.run(given, world).to_dict()["checks"]
+        for check in run(given, world).to_dict()["checks"]
     }
 
 
@@ -193,23 +195,17 @@ def test_what_disks_say(machine, options, monkeypatch, answer, refused, health_s
 
 
 def test_nvme_cli_speaks_two_dialects():
-    assert hardware.read_nvme({"critical_warning": 0, "percent_used": 7, "media_errors": 0}) == {
-        "healthy": True,
-        "wear": 7,
-        "problems": [],
-    }
-    found = hardware.read_nvme(
+    assert disks.read_nvme(
+        {"critical_warning": 0, "percent_used": 7, "media_errors": 0}
+    ) == DiskHealth(True, 7)
+    found = disks.read_nvme(
         {
             "critical_warning": {"value": 1, "available_spare": 1},
             "percentage_used": 99,
             "media_errors": 2,
         }
     )
-    assert found == {
-        "healthy": False,
-        "wear": 99,
-        "problems": ["spare below its threshold", "2 media errors"],
-    }
+    assert found == DiskHealth(False, 99, ("spare below its threshold", "2 media errors"))
 
 
 def test_an_old_smartctl_is_no_fault(machine):
@@ -219,7 +215,7 @@ def test_an_old_smartctl_is_no_fault(machine):
         root=str(machine.root),
         environ={},
     )
-    assert "too old" in hardware.ask_disk(world, "sda", 1)["skipped"]
+    assert "too old" in disks.ask_disk(world, "sda", 1).skipped
 
 
 def test_a_container_asks_only_the_disks_it_has(machine):
@@ -239,10 +235,10 @@ def test_nvme_without_the_right_is_no_fault_and_a_lost_disk_is(machine):
 
     assert (
         "Operation not permitted"
-        in hardware.ask_disk(world("passthru: Operation not permitted\n"), "nvme0n1", 1)["skipped"]
+        in disks.ask_disk(world("passthru: Operation not permitted\n"), "nvme0n1", 1).skipped
     )
     with pytest.raises(CommandFailed, match="No such device"):
-        hardware.ask_disk(world("/dev/nvme0n1: No such device\n"), "nvme0n1", 1)
+        disks.ask_disk(world("/dev/nvme0n1: No such device\n"), "nvme0n1", 1)
 
 
 def test_an_array_that_holds_its_lock_costs_the_kernels_hardware_checks_only(
@@ -255,10 +251,10 @@ def test_an_array_that_holds_its_lock_costs_the_kernels_hardware_checks_only(
         and found[("zfs_pool", None)]["status"] == "skipped"
         and ("process_ids", None) in found
     )
-    document = health.run(options(checks=["hardware"], timeout=0.5), machine.world)
+    document = run(options(checks=["hardware"], timeout=0.5), machine.world)
     assert document.summary.status == "critical", "storage"
 
 
 def test_garbage_is_no_verdict():
     with pytest.raises(CommandFailed, match="no JSON"):
-        hardware._json("Segmentation fault", "smartctl")
+        disks._json("Segmentation fault", "smartctl")

@@ -13,11 +13,10 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import MissingLibrary
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import (
-    GROUPS,
-    NodeOptions,
-)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import facts, probes
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.checks import GROUPS
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate
 from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import STATUSES
@@ -61,7 +60,7 @@ def psutil_there():
 
 
 def test_this_machine(world, options, psutil_there):
-    document = _valid(health.run(options(), world).to_dict())
+    document = _valid(run(options(), world).to_dict())
     found = {check["check"] for check in document["checks"]}
     assert {
         "disk_usage",
@@ -73,7 +72,7 @@ def test_this_machine(world, options, psutil_there):
         "oom_kills",
         "process_ids",
     } <= found
-    again = health.run(options(), world).to_dict()
+    again = run(options(), world).to_dict()
     assert [(check["check"], check.get("subject")) for check in again["checks"]] == [
         (check["check"], check.get("subject")) for check in document["checks"]
     ]
@@ -82,7 +81,7 @@ def test_this_machine(world, options, psutil_there):
 def test_a_machine_that_lacks_everything(machine, options):
     """No systemd, journal, PSI, GPU, network, mounts, programs: skipped or unknown, never a crash. (The clock is always there.)"""
     document = _valid(
-        health.run(options(skip=["memory", "network", "time_sync"]), machine.world).to_dict()
+        run(options(skip=["memory", "network", "time_sync"]), machine.world).to_dict()
     )
     assert document["summary"]["failed"] == 0
     assert {
@@ -103,7 +102,7 @@ def test_an_empty_root_even_without_proc(tmp_path, clock, options, psutil_there)
         root=str(tmp_path),
         environ={},
     )
-    document = _valid(health.run(options(), world).to_dict())
+    document = _valid(run(options(), world).to_dict())
     assert document["summary"]["failed"] == 0 and document["status"] == "warning"
 
 
@@ -132,18 +131,18 @@ GARBAGE = [
 def test_a_machine_whose_files_are_garbage(machine, options, psutil_there, content):
     for path in READ:
         machine.put(path, content)
-    _valid(health.run(options(skip=["dns"]), machine.world).to_dict())
+    _valid(run(options(skip=["dns"]), machine.world).to_dict())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to stop being it")
 def test_as_nobody(world, options, psutil_there):
-    def run():
+    def as_nobody():
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
-        return health.run(options(security_updates=False), world).to_dict()
+        return run(options(security_updates=False), world).to_dict()
 
-    outcome = isolate.call(run, 20)
+    outcome = isolate.call(as_nobody, 20)
     assert outcome.error is None, outcome.error
     document = _valid(outcome.value)
     assert not [
@@ -156,9 +155,7 @@ def test_as_nobody(world, options, psutil_there):
 def test_groups_and_names_choose(machine, options):
     assert {
         check["check"]
-        for check in health.run(options(checks=["limits", "uptime"]), machine.world).to_dict()[
-            "checks"
-        ]
+        for check in run(options(checks=["limits", "uptime"]), machine.world).to_dict()["checks"]
     } == {
         "file_descriptors",
         "process_ids",
@@ -166,7 +163,7 @@ def test_groups_and_names_choose(machine, options):
         "uptime",
     }
     assert (
-        health.run(options(checks=["limits"], skip=["limits"]), machine.world).to_dict()["summary"][
+        run(options(checks=["limits"], skip=["limits"]), machine.world).to_dict()["summary"][
             "health_score"
         ]
         is None
@@ -176,38 +173,36 @@ def test_groups_and_names_choose(machine, options):
 def test_missing_psutil_is_its_own_error(world, options, monkeypatch):
     monkeypatch.setitem(sys.modules, "psutil", None)
     with pytest.raises(MissingLibrary):
-        health.run(options(), world)
+        run(options(), world)
 
 
 def test_gpus_are_absent_expected_or_hinted_at(machine, options):
     given = options(checks=["gpu"])
-    assert [(check.check, check.status) for check in health.run(given, machine.world).checks] == [
+    assert [(check.check, check.status) for check in run(given, machine.world).checks] == [
         ("gpu_driver", "skipped")
     ]
-    expected = health.run(options(checks=["gpu"], gpu_expected_count=8), machine.world).to_dict()
+    expected = run(options(checks=["gpu"], gpu_expected_count=8), machine.world).to_dict()
     assert expected["status"] == "critical", (
         "a node that is said to have GPUs and shows none is sick"
     )
-    assert health._gpu_traces(machine.world) is False
+    assert facts.gpu_traces(machine.world) is False
     machine.put("/sys/bus/pci/devices/0000:17:00.0/vendor", "0x10de\n")
-    assert health._gpu_traces(machine.world) is True
+    assert facts.gpu_traces(machine.world) is True
 
 
 def test_own_gpu_temperatures_go_before_the_devices(options, machine, monkeypatch):
     import importlib
 
-    gpu = importlib.import_module(health.__package__.rpartition(".")[0] + ".gpu.health")
+    door = importlib.import_module(facts.__package__.rpartition(".")[0] + ".gpu.api")
     seen = []
-    monkeypatch.setattr(
-        gpu,
-        "checks",
-        lambda given, world, fixed: (
-            seen.append((given.temperature_warning, given.temperature_critical, fixed)),
-            ([], []),
-        )[1],
-    )
+
+    def gpu_checks(world, timeout, count, warning, critical, defaults):
+        seen.append((warning, critical, defaults))
+        return []
+
+    monkeypatch.setattr(door, "gpu_checks", gpu_checks)
     for given in ({}, {"gpu_temperature_warning": 60}, {"gpu_temperature_critical": 95}):
-        health._gpu(options(gpu_expected_count=2, **given), machine.world)
+        facts.gpu_checks(options(gpu_expected_count=2, **given), machine.world)
     # The default of the other limit does not become the user's word.
     assert seen == [
         (None, None, (75.0, 85.0)),
@@ -224,7 +219,7 @@ def test_files_that_cannot_be_written_are_checks_and_check_mode_writes_none(
         textfile=str(tmp_path / "no" / "node.prom"),
         state_file=str(tmp_path / "no" / "such" / "state.json"),
     )
-    found = {check.check: check.status for check in health.run(given, machine.world).checks}
+    found = {check.check: check.status for check in run(given, machine.world).checks}
     assert (found["textfile"], found["state_file"]) == (
         "warning",
         "warning",
@@ -234,9 +229,9 @@ def test_files_that_cannot_be_written_are_checks_and_check_mode_writes_none(
         textfile=str(tmp_path / "node.prom"),
         state_file=str(tmp_path / "state.json"),
     )
-    health.run(good, machine.world, write=False)
+    run(good, machine.world, check=True)
     assert os.listdir(tmp_path) == ["machine"]
-    health.run(good, machine.world)
+    run(good, machine.world)
     assert sorted(os.listdir(tmp_path)) == ["machine", "node.prom", "state.json", "state.json.lock"]
     assert (
         'mlops_node_check_status{check="file_descriptors",subject=""} 3'
@@ -249,15 +244,13 @@ def test_what_is_no_file_is_never_replaced_by_one(machine, options, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     given = options(checks=["limits"], textfile=str(pipe), state_file=str(pipe))
-    found = {check.check: check.message for check in health.run(given, machine.world).checks}
+    found = {check.check: check.message for check in run(given, machine.world).checks}
     assert (
         "is not a file" in found["textfile"]
         and "is not a file" in found["state_file"]
         and pipe.is_fifo()
     )
-    assert "process_ids" in {
-        check.check for check in health.run(given, machine.world, write=False).checks
-    }
+    assert "process_ids" in {check.check for check in run(given, machine.world, check=True).checks}
 
 
 def test_stuck_processes_must_not_have_run(machine, monkeypatch):
@@ -272,10 +265,10 @@ def test_stuck_processes_must_not_have_run(machine, monkeypatch):
     def later(seconds):
         machine.put("/proc/12/status", status.format(count=6))
         machine.put("/proc/13/stat", "13 (job) D" + tail.format(start=999))
-        assert 0 < seconds <= health.STUCK_SECONDS
+        assert 0 < seconds <= probes.STUCK_SECONDS
 
-    monkeypatch.setattr(health.time, "sleep", later)
-    document = health.run(
+    monkeypatch.setattr(probes.time, "sleep", later)
+    document = run(
         NodeOptions.from_mapping({"checks": ["stuck_processes"]}), machine.world
     ).to_dict()
     assert (

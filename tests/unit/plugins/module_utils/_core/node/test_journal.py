@@ -10,9 +10,18 @@ import os
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, journal
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import journal
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.journal import (
+    LogEntry,
+    LogFacts,
+    OomCounter,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import (
+    journal as system_journal,
+)
 
 #: Kernel messages as they were logged (priority err and worse).
 REAL = {
@@ -86,8 +95,12 @@ MORE = [
 
 @pytest.mark.parametrize(("name", "priority", "message"), MORE)
 def test_more_kernel_messages(options, name, priority, message):
-    facts = {**_facts(), "entries": [journal._entry(message, 0, True, priority, "kernel")]}
-    found = [check for check in journal.judge(facts, options()) if check.check == "kernel_errors"]
+    facts = _facts()._replace(entries=[LogEntry(message, 0, True, priority, "kernel")])
+    found = [
+        check
+        for check in journal.decide(facts, OomCounter(), options())
+        if check.check == "kernel_errors"
+    ]
     assert [check.subject for check in found] == [name]
     if name == "machine check":
         assert found[0].status == "warning", "corrected"
@@ -96,19 +109,15 @@ def test_more_kernel_messages(options, name, priority, message):
 
 
 def _facts(*messages, **more):
-    entries = [journal._entry(message, 0, True, 3, "kernel") for message in messages]
-    return {
-        "source": "journal",
-        "entries": entries,
-        "restarts": {},
-        "limited": False,
-        "window": 3600,
-        **more,
-    }
+    entries = [LogEntry(message, 0, True, 3, "kernel") for message in messages]
+    return LogFacts(journal.JOURNAL, entries, {}, False, 3600)._replace(**more)
 
 
 def _judge(options, facts):
-    return {(check.check, check.subject): check for check in journal.judge(facts, options)}
+    return {
+        (check.check, check.subject): check
+        for check in journal.decide(facts, OomCounter(), options)
+    }
 
 
 @pytest.mark.parametrize(("name", "message"), REAL.items())
@@ -171,8 +180,8 @@ def test_an_oom_of_the_whole_node_is_told_apart(options):
 
 
 def test_many_errors_warn_and_name_their_sources(options):
-    facts = _facts()
-    facts["entries"] = [journal._entry("x", 0, False, 3, "noisy.service") for dummy in range(100)]
+    entries = [LogEntry("x", 0, False, 3, "noisy.service") for dummy in range(100)]
+    facts = _facts(entries=entries)
     check = _judge(options(), facts)[("journal_errors", None)]
     assert (
         check.status == "warning"
@@ -182,9 +191,9 @@ def test_many_errors_warn_and_name_their_sources(options):
 
 def test_without_any_log_all_is_skipped(machine, options):
     facts = journal.observe(machine.world, options(), 5)
-    assert facts["source"] is None and {
-        check.status for check in journal.judge({**facts, "oom_since_boot": 3}, options())
-    } == {"skipped"}
+    assert facts.source is None
+    checks = journal.decide(facts, OomCounter(since_boot=3), options())
+    assert {check.status for check in checks} == {"skipped"}
 
 
 def test_the_kernels_ring_buffer(machine, options):
@@ -193,9 +202,9 @@ def test_the_kernels_ring_buffer(machine, options):
         f"3,1,863999000000,-;{OOM}\n SUBSYSTEM=x\n6,2,863999000000,-;EXT4-fs error but only info\n3,3,100,-;{NODE_OOM}\n",
     )
     facts = journal.observe(machine.world, options(), 5)
-    assert facts["source"] == "kernel" and [entry["message"] for entry in facts["entries"]] == [
-        OOM
-    ], "one is info, one too old"
+    assert facts.source == "kernel" and [entry.message for entry in facts.entries] == [OOM], (
+        "one is info, one too old"
+    )
 
 
 def _journalctl(lines, seen):
@@ -233,12 +242,12 @@ def test_the_journal_is_asked_once_bounded_and_by_its_index(machine, options):
     ]
     world = World(run=_journalctl(lines, seen), clock=machine.world.clock, root=str(machine.root))
     facts = journal.observe(world, options(), 4)
-    assert facts["source"] == "journal" and facts["restarts"] == {"loop.service": 2}, (
+    assert facts.source == "journal" and facts.restarts == {"loop.service": 2}, (
         "the third is older than the window"
     )
-    assert [entry["source"] for entry in facts["entries"]] == ["a.service", "cron"] and facts[
-        "entries"
-    ][0]["message"] == "hi\ufffd"
+    assert [entry.source for entry in facts.entries] == ["a.service", "cron"] and facts.entries[
+        0
+    ].message == "hi\ufffd"
     ((argv, timeout),) = seen
     assert (
         timeout == 4
@@ -278,9 +287,9 @@ def test_a_flood_hides_neither_the_kernel_nor_restarts(machine, options):
         World(run=run, clock=machine.world.clock, root=str(machine.root)), options(), 4
     )
     found = _judge(options(), facts)
-    assert found[("kernel_errors", "disk I/O error")].status == "critical" and facts[
-        "restarts"
-    ] == {"loop.service": 3}
+    assert found[("kernel_errors", "disk I/O error")].status == "critical" and facts.restarts == {
+        "loop.service": 3
+    }
     assert found[("journal_errors", None)].message.startswith(
         "Recent errors: 1001 or more (only the newest 1000 were read)"
     )
@@ -381,7 +390,7 @@ def test_garbage_for_an_answer_is_no_healthy_node(machine, options, content, sta
         root=str(machine.root),
         environ={},
     )
-    document = health.run(options(checks=["errors"]), world).to_dict()
+    document = run(options(checks=["errors"]), world).to_dict()
     assert {check["check"]: check["status"] for check in document["checks"]}[
         "journal_errors"
     ] == status
@@ -397,7 +406,7 @@ def test_a_journal_of_others_falls_back_to_the_ring_buffer(machine, options):
         )
 
     world = World(run=denied, clock=machine.world.clock, root=str(machine.root))
-    assert journal.observe(world, options(), 4)["source"] == "kernel"
+    assert journal.observe(world, options(), 4).source == "kernel"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to stop being it")
@@ -422,10 +431,10 @@ def test_who_may_read_only_the_own_journal_does_not_call_the_node_healthy(
             ),
             options(),
             4,
-        )["source"]
+        ).source
 
     assert isolate.call(source, 5).value is None
-    assert journal.has_journal(machine.world) is True
+    assert system_journal.readable(machine.world) is True
 
 
 def test_the_id_of_restarts_is_systemds():

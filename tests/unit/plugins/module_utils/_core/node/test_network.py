@@ -11,7 +11,8 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, network
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import infiniband, network
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 
 ROUTE = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 DEFAULT = "eth0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
@@ -21,7 +22,7 @@ ARP = "IP address   HW type  Flags    HW address          Mask  Device\n10.0.0.1
 def _run(machine, given):
     return {
         (check["check"], check.get("subject")): check
-        for check in health.run(given, machine.world).to_dict()["checks"]
+        for check in run(given, machine.world).to_dict()["checks"]
     }
 
 
@@ -111,8 +112,8 @@ def test_real_names():
 )
 def test_what_the_resolver_says(options, names, answer, status):
     given = options(checks=["dns"], dns_names=names)
-    facts = {"nameservers": True, "names": {(names or [network.PROBE_NAME])[0]: answer}}
-    assert [check.status for check in network.judge(facts, given)] == [status]
+    looked_up = {(names or [network.PROBE_NAME])[0]: network.NameAnswer(*answer)}
+    assert [check.status for check in network.decide_dns(looked_up, given)] == [status]
 
 
 def test_no_name_server_is_no_fault(wired, options):
@@ -121,7 +122,9 @@ def test_no_name_server_is_no_fault(wired, options):
 
 def test_a_resolver_that_did_not_write_its_file_is_asked_all_the_same(wired, options, monkeypatch):
     monkeypatch.setattr(
-        network, "resolve", lambda name: ("silent", "Temporary failure in name resolution")
+        network,
+        "resolve",
+        lambda name: network.NameAnswer(network.SILENT, "Temporary failure in name resolution"),
     )
     (wired.root / "etc").mkdir()
     (wired.root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
@@ -137,17 +140,7 @@ def test_network_false_switches_everything_off(wired, options):
 
 
 def _link(name, **more):
-    return {
-        "name": name,
-        "hardware": True,
-        "wanted": True,
-        "carrier": 1,
-        "state": "up",
-        "speed": 100000,
-        "ups": 1,
-        "member": False,
-        **more,
-    }
+    return network.Link(name, True, True, 1, "up", 100000, 1, False)._replace(**more)
 
 
 @pytest.mark.parametrize(
@@ -183,9 +176,7 @@ def _link(name, **more):
 )
 def test_links(options, links, wanted, status):
     given = options(checks=["network_link"], network_links=wanted)
-    assert {
-        check.subject: check.status for check in network.judge({"links": links}, given)
-    } == status
+    assert {check.subject: check.status for check in network.decide_links(links, given)} == status
 
 
 def test_infiniband_ports(wired, options):
@@ -231,8 +222,8 @@ def test_infiniband_ports(wired, options):
 
 
 def test_a_driver_that_does_not_answer_costs_its_own_check_only(wired, options, monkeypatch):
-    for name in ("links", "infiniband"):
-        monkeypatch.setattr(network, name, lambda world: time.sleep(30))
+    monkeypatch.setattr(network, "links", lambda world: time.sleep(30))
+    monkeypatch.setattr(infiniband, "observe", lambda world: time.sleep(30))
     wired.put("/sys/class/infiniband/mlx5_0/ports/1/state", "4: ACTIVE\n")
     begun = time.monotonic()
     found = _run(
@@ -258,7 +249,7 @@ def test_no_network_at_all_is_skipped_and_names_given_twice_are_asked_once(machi
         _run(machine, options(checks=["network_gateway"]))[("network_gateway", None)]["status"]
         == "warning"
     )
-    document = health.run(
+    document = run(
         options(
             checks=["dns", "network_target"],
             dns_names=["localhost"] * 2,

@@ -9,10 +9,8 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.config import merge
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import (
-    GROUPS,
-    NodeOptions,
-)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.checks import GROUPS
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
 
 
 def test_defaults_are_those_of_the_old_script(options):

@@ -11,11 +11,31 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import resources
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import probes, resources
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.resources import (
+    Fill,
+    Memory,
+    Pressure,
+    ProcessFacts,
+    ResourceFacts,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import boot, procfs
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system.procfs import Process
 
 PSI = "some avg10=1.00 avg60={some} avg300=0.00 total=1\nfull avg10=0.00 avg60={full} avg300=0.00 total=1\n"
+
+
+FACTS = ResourceFacts(
+    memory=None,
+    memory_pressure=Pressure(),
+    io_pressure=Pressure(),
+    cpu_pressure=Pressure(),
+    load=None,
+    cpus=1,
+    files=Fill(None, None),
+    tasks=Fill(None, None),
+    conntrack=Fill(None, None),
+)
 
 
 def _statuses(checks):
@@ -31,10 +51,9 @@ def test_memory_is_what_free_says(world, options):
         .split()
     )
     assert (
-        facts["memory"]["total"] == int(words[1])
-        and abs(facts["memory"]["available"] - int(words[6])) < 2**29
+        facts.memory.total == int(words[1]) and abs(facts.memory.available - int(words[6])) < 2**29
     )
-    check = resources.judge_memory(facts, options())[0]
+    check = resources.decide_memory(facts, options())[0]
     assert check.message.startswith(f"Memory usage: {check.value:.0f}%")
 
 
@@ -48,12 +67,9 @@ def test_memory_is_what_free_says(world, options):
     ],
 )
 def test_memory_and_swap(options, available, swap, status):
-    facts = {
-        "memory": {"total": 1000, "available": available * 10},
-        "swap": {"total": 100 if swap else 0, "used": swap},
-        "pressure": {"memory": {}},
-    }
-    found = _statuses(resources.judge_memory(facts, options()))
+    memory = Memory(1000, available * 10, 100 if swap else 0, swap)
+    facts = FACTS._replace(memory=memory)
+    found = _statuses(resources.decide_memory(facts, options()))
     assert (found["memory_usage"], found["swap_usage"]) == status and found[
         "memory_pressure"
     ] == "skipped"
@@ -74,17 +90,14 @@ def test_pressure_and_load_of_a_machine_made_of_files(machine, options):
     machine.put("/proc/sys/net/netfilter/nf_conntrack_count", "85\n")
     machine.put("/proc/sys/net/netfilter/nf_conntrack_max", "100\n")
     facts = resources.observe(machine.world, options(checks=["load"]))
-    assert (
-        resources._pressure("memory_pressure", facts["pressure"]["memory"], "full", given).status
-        == "critical"
-    )
-    assert _statuses(resources.judge_load(facts, given)) == {
+    assert _statuses(resources.decide_memory(facts, given)) == {"memory_pressure": "critical"}
+    assert _statuses(resources.decide_load(facts, given)) == {
         "cpu_load": "warning",
         "cpu_pressure": "pass",
         "io_pressure": "pass",
     }
-    assert resources.judge_load(facts, given)[0].value == 1.5, "48 on 32 CPUs"
-    assert _statuses(resources.judge_limits(facts, given)) == {
+    assert resources.decide_load(facts, given)[0].value == 1.5, "48 on 32 CPUs"
+    assert _statuses(resources.decide_limits(facts, given)) == {
         "file_descriptors": "critical",
         "process_ids": "critical",
         "conntrack": "warning",
@@ -94,12 +107,12 @@ def test_pressure_and_load_of_a_machine_made_of_files(machine, options):
 def test_a_machine_without_any_of_it_skips(machine, options):
     given = options(checks=["load", "limits"])
     facts = resources.observe(machine.world, given)
-    assert _statuses(resources.judge_load(facts, given)) == {
+    assert _statuses(resources.decide_load(facts, given)) == {
         "cpu_load": "unknown",
         "cpu_pressure": "skipped",
         "io_pressure": "skipped",
     }
-    assert _statuses(resources.judge_limits(facts, given)) == {
+    assert _statuses(resources.decide_limits(facts, given)) == {
         "file_descriptors": "unknown",
         "process_ids": "unknown",
         "conntrack": "skipped",
@@ -110,7 +123,8 @@ def test_a_missing_psutil_has_its_own_error(world, options, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "psutil", None)
     with pytest.raises(resources.MissingLibrary, match="psutil"):
         resources.observe(world, options())
-    assert "load" in resources.observe(world, options(checks=["load"])), "only where it is needed"
+    facts = resources.observe(world, options(checks=["load"]))
+    assert facts.load is not None and facts.memory is None, "only where it is needed"
 
 
 def test_stat_lines_with_odd_names():
@@ -133,7 +147,7 @@ def test_real_zombies_are_counted(world, options):
     mine = {child.pid for child in children}
     assert {process.pid for process in table if process.state == "Z"} >= mine
     given = options(limits={"zombie_processes": {"warning": 3}})
-    check = resources.judge_processes({"table": table, "stuck": []}, given)[1]
+    check = resources.decide_processes(ProcessFacts(table, []), given)[1]
     assert check.status == "warning" and check.value >= 3 and check.domain == "user"
     for child in children:
         child.wait()
@@ -141,12 +155,10 @@ def test_real_zombies_are_counted(world, options):
 
 def test_stuck_processes(options):
     stuck = [Process(5, "python3", "D", 1, 0, 0.0)]
-    assert resources.judge_processes({"table": [], "stuck": []}, options())[0].status == "pass"
-    assert (
-        resources.judge_processes({"table": [], "stuck": stuck}, options())[0].status == "warning"
-    )
-    check = resources.judge_processes(
-        {"table": [], "stuck": [Process(6, "nvidia-smi", "D", 1, 0, 0.0)]}, options()
+    assert resources.decide_processes(ProcessFacts([], []), options())[0].status == "pass"
+    assert resources.decide_processes(ProcessFacts([], stuck), options())[0].status == "warning"
+    check = resources.decide_processes(
+        ProcessFacts([], [Process(6, "nvidia-smi", "D", 1, 0, 0.0)]), options()
     )[0]
     assert (
         check.status == "critical"
@@ -161,7 +173,7 @@ def test_kernel_threads_are_not_stuck():
         Process(2, "kworker", "D", 2, 0x00200000, 0.0),
         Process(3, "b", "S", 1, 0, 0.0),
     ]
-    assert [process.pid for process in resources.blocked(table)] == [1]
+    assert [process.pid for process in probes.blocked(table)] == [1]
 
 
 def test_start_of_a_container_is_that_of_its_first_process(machine):
@@ -183,9 +195,9 @@ def test_the_cache_of_zfs_is_memory_to_be_had(machine, options):
         f"MemTotal: {100 * 2**20} kB\nMemFree: {2**20} kB\nMemAvailable: {4 * 2**20} kB\nCached: 0 kB\nBuffers: 0 kB\n",
     )
     machine.put("/proc/vmstat", "pswpin 0\npswpout 0\n")
-    assert resources.observe(machine.world, options())["memory"]["available"] == 4 * gib
+    assert resources.observe(machine.world, options()).memory.available == 4 * gib
     machine.put("/proc/spl/kstat/zfs/arcstats", ARC.format(keeps=3 * gib, size=63 * gib))
-    assert resources.observe(machine.world, options())["memory"]["available"] == 64 * gib
+    assert resources.observe(machine.world, options()).memory.available == 64 * gib
 
 
 def test_age_in_a_container_with_an_uptime_of_its_own(machine):

@@ -63,7 +63,7 @@ def booted(machine):
 
 
 def _found(world, options, restarts=None):
-    return services.judge({**services.observe(world, options, 5), "restarts": restarts}, options)
+    return services.decide(services.observe(world, options, 5), options, restarts)
 
 
 def test_services(booted, options):

@@ -13,11 +13,13 @@ import stat
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import LockBusy, WriteFailed
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, state
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import execute, state
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate
-from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import Check
+from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import Check, isoformat
 
 NOW = 1_800_000_000.0
+EMPTY = state.Memory({}, state.Counters())
 
 
 class Series:
@@ -40,9 +42,7 @@ class Series:
                 action="none" if status == "pass" else "drain",
                 domain="node",
             )
-            found, self.memory = state.steady(
-                [seen], json.loads(json.dumps(self.memory)), self.now, self.age, self.options
-            )
+            found, self.memory = state.steady([seen], self.memory, self.now, self.age, self.options)
             self.last = found[0]
             reported.append(found[0].status)
         return reported
@@ -166,7 +166,7 @@ def test_what_could_not_be_looked_at_is_not_forgotten(options):
     _found, memory = state.steady(silent, memory, NOW + 240, None, given)
     found, _memory = state.steady([ecc, unit], memory, NOW + 300, None, given)
     assert [(check.status, check.since) for check in found] == [
-        ("critical", state.isoformat(NOW + 120))
+        ("critical", isoformat(NOW + 120))
     ] * 2
 
 
@@ -174,7 +174,7 @@ def test_a_clock_set_back_leaves_no_state_that_began_in_the_future(options):
     given = options(clear_after=1)
     _found, memory = state.steady([Check("dns", "critical", "x")], {}, NOW, None, given)
     found, memory = state.steady([Check("dns", "critical", "x")], memory, NOW - 9000, None, given)
-    assert found[0].status == "critical" and found[0].since == state.isoformat(NOW - 9000)
+    assert found[0].status == "critical" and found[0].since == isoformat(NOW - 9000)
     assert (
         state.steady([Check("dns", "pass", "x")], memory, NOW - 8000, None, given)[0][0].status
         == "pass"
@@ -226,7 +226,7 @@ def test_any_series_keeps_the_rules(options, seed):
             way, run = direction, run + 1 if way is direction else 1
             if run >= (raise_after if direction else clear_after):
                 shown, way, run, since = status, None, 0, series.now
-        assert reported == shown and series.last.since == state.isoformat(since)
+        assert reported == shown and series.last.since == isoformat(since)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -276,7 +276,7 @@ def test_no_content_of_the_file_breaks_a_run(tmp_path, machine, options, seed):
     machine.put("/proc/vmstat", "oom_kill 7\n")
     given = options(state_file=str(path), checks=["limits", "oom_kills"])
     for dummy in range(2):
-        document = health.run(given, machine.world).to_dict()
+        document = run(given, machine.world).to_dict()
         assert [check["check"] for check in document["checks"]] == [
             "oom_kills",
             "file_descriptors",
@@ -296,32 +296,45 @@ def test_no_content_of_the_file_breaks_a_run(tmp_path, machine, options, seed):
         '{"version": 1, "checks": {"a|": {"status": "odd", "since": 1}}, "counters": {}}',
     ],
 )
-def test_a_damaged_file_starts_anew_and_is_said(tmp_path, content):
+def test_a_damaged_file_starts_over(tmp_path, content):
     path = tmp_path / "state.json"
     path.write_text(content)
-    with state.opened(str(path), True) as memory:
-        assert memory["problem"] and memory["checks"] == {}
-    assert json.loads(path.read_text()) == {"version": 1, "checks": {}, "counters": {}}
+    memory, problem = state.load(str(path), NOW)
+    assert problem and memory == EMPTY
+    execute.store(str(path), memory)
+    assert json.loads(path.read_text()) == {
+        "version": 1,
+        "checks": {},
+        "counters": {"boot_id": None, "oom_kill": None},
+    }
 
 
-def test_the_file_is_private_and_its_folder_is_made(tmp_path):
+def test_what_is_stored_is_what_is_loaded(tmp_path):
+    path = str(tmp_path / "state.json")
+    entry = state.Remembered("critical", NOW, NOW + 1, 2, state.BETTER, "drain", "node")
+    memory = state.Memory({"dns|a": entry, "raid|": entry}, state.Counters("b", 7))
+    execute.store(path, memory)
+    assert state.load(path, NOW) == (memory, None)
+
+
+def test_the_file_is_private_and_its_directory_is_made(tmp_path):
     path = tmp_path / "new" / "state.json"
-    with state.opened(str(path), True) as memory:
-        memory["counters"]["a"] = 1
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640 and json.loads(path.read_text())[
-        "counters"
-    ] == {"a": 1}
+    with execute.locked(str(path)):
+        execute.store(str(path), EMPTY)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
     with (
         pytest.raises(WriteFailed, match="Can't make"),
-        state.opened(str(tmp_path / "no" / "such" / "state.json"), True),
+        execute.locked(str(tmp_path / "no" / "such" / "state.json")),
     ):
         pass
 
 
-def test_nothing_is_written_in_check_mode(tmp_path):
-    with state.opened(str(tmp_path / "new" / "state.json"), False) as memory:
-        memory["counters"]["a"] = 1
-    assert os.listdir(tmp_path) == []
+def test_nothing_is_written_in_check_mode(tmp_path, machine, options):
+    path = tmp_path / "new" / "state.json"
+    given = options(state_file=str(path), checks=["limits"])
+    before = sorted(os.listdir(tmp_path))
+    run(given, machine.world, check=True)
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_two_runs_at_once_lose_nothing(tmp_path):
@@ -329,25 +342,27 @@ def test_two_runs_at_once_lose_nothing(tmp_path):
 
     def count():
         for dummy in range(20):
-            with state.opened(path, True) as memory:
-                memory["counters"]["n"] = memory["counters"].get("n", 0) + 1
+            with execute.locked(path):
+                memory, _problem = state.load(path, NOW)
+                kills = (memory.counters.oom_kill or 0) + 1
+                execute.store(path, memory._replace(counters=state.Counters("b", kills)))
 
-    found = isolate.call_many({str(number): count for number in range(3)}, 20)
-    assert [outcome.error for outcome in found.values()] == [None] * 3
-    assert json.loads(open(path, encoding="utf-8").read())["counters"]["n"] == 60
+    outcomes = isolate.call_many({str(number): count for number in range(3)}, 20)
+    assert [outcome.error for outcome in outcomes.values()] == [None] * 3
+    assert state.load(path, NOW)[0].counters.oom_kill == 60
 
 
-def test_a_run_that_does_not_get_the_state_judges_all_the_same(
+def test_a_run_that_does_not_get_the_state_checks_all_the_same(
     tmp_path, machine, options, monkeypatch
 ):
     path = str(tmp_path / "state.json")
-    monkeypatch.setattr(state, "PATIENCE", 0.1)
-    with state.opened(path, True):
-        with pytest.raises(LockBusy), state.opened(path, True):
+    monkeypatch.setattr(execute, "PATIENCE", 0.1)
+    with execute.locked(path):
+        with pytest.raises(LockBusy), execute.locked(path):
             pass
-        document = health.run(options(state_file=path, checks=["limits"]), machine.world).to_dict()
-    found = {check["check"]: check["status"] for check in document["checks"]}
-    assert found["state_file"] == "warning" and "file_descriptors" in found
+        document = run(options(state_file=path, checks=["limits"]), machine.world).to_dict()
+    statuses = {check["check"]: check["status"] for check in document["checks"]}
+    assert statuses["state_file"] == "warning" and "file_descriptors" in statuses
 
 
 def test_oom_kills_are_counted_from_run_to_run(tmp_path, machine, options):
@@ -355,13 +370,13 @@ def test_oom_kills_are_counted_from_run_to_run(tmp_path, machine, options):
     machine.put("/proc/vmstat", "oom_kill 7\n")
     given = options(state_file=str(tmp_path / "state.json"), checks=["oom_kills"], clear_after=1)
 
-    def run():
-        return health.run(given, machine.world).to_dict()["checks"][0]
+    def first():
+        return run(given, machine.world).to_dict()["checks"][0]
 
-    assert run()["status"] == "skipped", "seven kills, nobody knows when"
-    assert (run()["status"], run()["message"]) == ("pass", "OOM kills: 0 in the last 60 min")
+    assert first()["status"] == "skipped", "seven kills, nobody knows when"
+    assert (first()["status"], first()["message"]) == ("pass", "OOM kills: 0 in the last 60 min")
     machine.put("/proc/vmstat", "oom_kill 9\n")
-    check = run()
+    check = first()
     assert (check["status"], check["value"], check["message"]) == (
         "warning",
         2,
@@ -369,4 +384,4 @@ def test_oom_kills_are_counted_from_run_to_run(tmp_path, machine, options):
     )
     machine.put("/proc/sys/kernel/random/boot_id", "two\n")
     machine.put("/proc/vmstat", "oom_kill 0\n")
-    assert run()["status"] == "pass"
+    assert first()["status"] == "pass"

@@ -11,14 +11,24 @@ import subprocess
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import health, probes, system
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import (
+    certificates,
+    probes,
+    system,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.certificates import (
+    Unusable,
+    Validity,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.system import KernelClock
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
 
 def _run(world, given):
     return {
         (check["check"], check.get("subject")): check
-        for check in health.run(given, world).to_dict()["checks"]
+        for check in run(given, world).to_dict()["checks"]
     }
 
 
@@ -64,24 +74,24 @@ def test_certificates_end_when_openssl_says(tmp_path, days, key):
             ).stdout
         )
 
-    expected = {"begins": said("-startdate"), "ends": said("-enddate")}
+    expected = Validity(begins=said("-startdate"), ends=said("-enddate"))
     world = World(run=lambda *a, **k: None)
-    assert system.certificate(world, str(path)) == expected
+    assert certificates.certificate(world, str(path)) == expected
     both = tmp_path / "chain.pem"
     both.write_text(path.read_text() + "garbage between\n" + path.read_text())
-    assert system.certificate(world, str(both)) == expected
+    assert certificates.certificate(world, str(both)) == expected
     der = tmp_path / "cert.der"
     subprocess.run(
         ["openssl", "x509", "-in", str(path), "-outform", "DER", "-out", str(der)], check=True
     )
-    assert system.certificate(world, str(der)) == expected
+    assert certificates.certificate(world, str(der)) == expected
 
 
 def test_certificates_are_judged(machine, options):
     now, day = machine.world.clock.now(), 86400
 
     def cert(ends, begins=-day):
-        return {"begins": now + begins, "ends": now + ends}
+        return Validity(now + begins, now + ends)
 
     read = {
         "/a": cert(30 * day),
@@ -89,12 +99,10 @@ def test_certificates_are_judged(machine, options):
         "/c": cert(6 * day),
         "/d": cert(-1),
         "/early": cert(90 * day, begins=day),
-        "/e": "can't be read (No such file or directory)",
+        "/e": Unusable("can't be read (No such file or directory)"),
         "/f": probes.Problem("this user may not read it"),
     }
-    found = {
-        check.subject: check.status for check in system.judge_certificates(read, now, options())
-    }
+    found = {check.subject: check.status for check in certificates.decide(read, now, options())}
     assert list(found.values()) == [
         "pass",
         "warning",
@@ -113,7 +121,7 @@ def test_a_certificate_that_this_user_may_not_read_is_unknown(
     path = tmp_path / "cert.pem"
     path.write_text("secret")
     path.chmod(0o600)
-    monkeypatch.setattr(health, "_marked", lambda name, job: lambda: (os.setuid(65534), job())[1])
+    monkeypatch.setattr(probes, "marked", lambda probe, job: lambda: (os.setuid(65534), job())[1])
     tmp_path.chmod(0o755)
     for folder in tmp_path.parents:
         if os.access(folder, os.W_OK) and str(folder).startswith("/tmp/"):
@@ -162,37 +170,33 @@ def test_broken_certificates_are_said(machine, options, content):
 
 def test_the_kernels_clock_can_be_asked():
     found = system.kernel_clock()
-    assert set(found) == {"synchronised", "offset", "error"} and 0 <= found["offset"] < 1
+    assert 0 <= found.offset < 1
     if shutil.which("adjtimex"):
         shown = subprocess.run(
             ["adjtimex", "--print"], capture_output=True, text=True, check=True
         ).stdout
-        assert (int(shown.split("status: ")[1].split()[0]) & 64 == 0) == found["synchronised"]
+        assert (int(shown.split("status: ")[1].split()[0]) & 64 == 0) == found.synchronised
 
 
 @pytest.mark.parametrize(
     ("clock", "status"),
     [
-        ({"synchronised": True, "offset": 0.0002, "error": 0.1}, "pass"),
-        ({"synchronised": True, "offset": 0.2, "error": 0.1}, "warning"),
-        ({"synchronised": True, "offset": 1.5, "error": 0.1}, "critical"),
-        ({"synchronised": False, "offset": 0.0, "error": 16.0}, "warning"),
-        ("Operation not permitted", "unknown"),
+        (KernelClock(True, 0.0002, 0.1), "pass"),
+        (KernelClock(True, 0.2, 0.1), "warning"),
+        (KernelClock(True, 1.5, 0.1), "critical"),
+        (KernelClock(False, 0.0, 16.0), "warning"),
+        (probes.Problem("Operation not permitted"), "unknown"),
     ],
 )
 def test_clock(options, clock, status):
-    assert system._clock({"clock": clock, "container": False}, options()).status == status
-    assert system._clock({"clock": clock, "container": True}, options()).status == "skipped"
+    assert system.decide_clock(clock, False, options()).status == status
+    assert system.decide_clock(clock, True, options()).status == "skipped"
 
 
 def test_chrony_goes_before_the_kernel(machine):
     line = "A9FEA97B,169.254.169.123,4,1600000000.1,-0.000012,0.00001,0.00002,-1.2,0.0,0.1,0.0005,0.0003,16.2,Normal\n"
     world = World(run=lambda argv, **more: CommandResult(0, line, ""), root=str(machine.root))
-    assert system.chrony_offset(world, 1) == {
-        "synchronised": True,
-        "offset": 0.000012,
-        "error": 0.0003,
-    }
+    assert system.chrony_offset(world, 1) == KernelClock(True, 0.000012, 0.0003)
     world.run = lambda argv, **more: CommandResult(1, "506 Cannot talk to daemon\n", "")
     assert system.chrony_offset(world, 1) is None
 
@@ -200,9 +204,7 @@ def test_chrony_goes_before_the_kernel(machine):
 def test_chrony_is_asked_also_when_the_kernel_says_synchronised(machine, options, monkeypatch):
     """chrony slews the clock by itself: the kernel knows of no offset then."""
     os.chmod(machine.put("/usr/bin/chronyc", ""), 0o755)
-    monkeypatch.setattr(
-        system, "kernel_clock", lambda: {"synchronised": True, "offset": 0.0, "error": 0.1}
-    )
+    monkeypatch.setattr(system, "kernel_clock", lambda: KernelClock(True, 0.0, 0.1))
     line = "A9FEA97B,10.0.0.1,4,1600000000.1,{offset},0.00001,0.00002,-1.2,0.0,0.1,0.0005,0.0003,16.2,{leap}\n"
 
     def found(answer):
@@ -235,7 +237,7 @@ def test_reboot_required_by_flag_file(machine, options):
     assert _run(machine.world, given)[("reboot_required", None)]["status"] == "pass"
     machine.put("/run/reboot-required", "*** System restart required ***\n")
     machine.put("/run/reboot-required.pkgs", "linux-image-6.1.0-28-amd64\nlibc6\nlibc6\n")
-    document = health.run(given, machine.world).to_dict()
+    document = run(given, machine.world).to_dict()
     check = document["checks"][0]
     assert (check["status"], check["action"]) == (
         "warning",

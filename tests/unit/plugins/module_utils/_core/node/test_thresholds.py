@@ -9,6 +9,7 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import thresholds
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.checks import RULES
 
 
 # "Example ranges" of the Monitoring Plugins Development Guidelines; our plain number is "from 10 on", theirs reads 0:10.
@@ -58,12 +59,12 @@ def test_nonsense_is_refused(text):
 )
 def test_limits_that_contradict_are_refused(given, words):
     with pytest.raises(OptionError, match=words):
-        thresholds.resolve(given)
+        thresholds.resolve(RULES, given)
 
 
 def test_source_says_who_set_the_limit():
     found = thresholds.resolve(
-        {"cpu_load": {"warning": 2, "critical": 3}, "disk_usage": {"warning": "80"}}
+        RULES, {"cpu_load": {"warning": 2, "critical": 3}, "disk_usage": {"warning": "80"}}
     )
     assert (found["cpu_load"].source, found["disk_usage"].source) == ("user", "default")
     assert (
@@ -87,4 +88,4 @@ def test_source_says_who_set_the_limit():
     ],
 )
 def test_a_percentage_is_not_rounded_across_a_limit(value, text):
-    assert thresholds.percent(value, thresholds.resolve({})["disk_usage"]) == text
+    assert thresholds.percent(value, thresholds.resolve(RULES, {})["disk_usage"]) == text

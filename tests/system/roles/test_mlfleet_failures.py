@@ -85,6 +85,48 @@ def test_the_distributions_python_is_told_the_distributions_package():
 
 
 @as_root
+@pytest.mark.parametrize("mode", [0o700, 0o744, 0o755])
+def test_backups_that_this_user_may_not_read_are_neither_absent_nor_damaged(mode):
+    version, data = agent_install.bundle()
+    with tempfile.TemporaryDirectory() as name:
+        directory = pathlib.Path(name)
+        directory.chmod(0o755)
+        agent.install(
+            str(directory / "opt"), str(directory / "bin"), "/usr/bin/python3", version, data
+        )
+        (directory / "models").mkdir()
+        (directory / "models" / "weights").write_text("x")
+        (directory / "config.json").write_text("{}")
+        program = [directory / "bin" / "mlfleet"]
+        config = ["--config", directory / "config.json"]
+        environ = {
+            "PATH": "/usr/bin",
+            "MODEL_DIR": str(directory / "models"),
+            "BACKUP_DIR": str(directory / "backups"),
+        }
+
+        def run(*arguments, **given):
+            return subprocess.run(
+                [*program, *arguments, *config],
+                cwd="/",
+                env=environ,
+                capture_output=True,
+                text=True,
+                check=False,
+                **given,
+            )
+
+        assert run("backup").returncode == 0
+        (directory / "backups").chmod(mode)
+        nobody = {"user": 65534, "group": 65534, "extra_groups": []}
+        verified = run("verify", **nobody)
+        restored = run("restore", "/tmp/mlfleet-test/restored", "--dry-run", **nobody)
+    said = verified.stdout + verified.stderr
+    assert verified.returncode == 3 and "Permission denied" in said and "DAMAGED" not in said
+    assert restored.returncode == 1 and "Permission denied" in restored.stderr
+
+
+@as_root
 def test_an_unreadable_configuration_says_who_may_read_it():
     version, data = agent_install.bundle()
     with tempfile.TemporaryDirectory() as name:

@@ -231,11 +231,12 @@ def test_the_examples_of_the_help_are_valid_calls(command, tmp_path):
     program = (
         "import shlex, sys\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "from mlops_fleet import mlfleet\n"
-        "for name, lines in mlfleet.EXAMPLES.items():\n"
-        "    for line in lines:\n"
-        "        words = shlex.split(line.split('mlfleet ' + name)[-1].split(' | ')[0])\n"
-        "        assert mlfleet.parser_of([name]).parse_args([name, *words]).command == name, line\n"
+        "from mlops_fleet.mlfleet import commands, parser\n"
+        "for name in commands.NAMES:\n"
+        "    command = commands.load(name)\n"
+        "    for line in command.examples:\n"
+        "        arguments = shlex.split(line.split('mlfleet ' + name)[-1].split(' | ')[0])\n"
+        "        assert parser.parse([name, *arguments]).command is command, line\n"
     )
     current = command.parent.parent / "opt" / "current"
     subprocess.run([sys.executable, "-c", program, os.path.realpath(current)], check=True)

@@ -1,0 +1,411 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From facts to verdicts. Pure: reads nothing, changes nothing.
+
+The checks of the node are entries of NODE_CHECKS, those of a single GPU are in checks.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Optional
+
+from .. import verdict
+from ..registry import Registry
+from ..system.text import human_count
+from ..verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
+from . import checks, reading, xid
+from .checks import FIXED_TEMPERATURES, Finding
+from .facts import Facts
+from .options import GpuOptions
+from .reading import Gpu, Reading, bus_id, display_bus
+from .recovery import recovery
+
+#: How many processes of a GPU are in the result.
+PROCESSES_SHOWN = 32
+#: NVML codes after which only a reboot helps: time-out, interrupts, lost, unknown.
+_NEEDS_REBOOT = frozenset({10, 11, reading.GPU_IS_LOST, reading.UNKNOWN_ERROR})
+_PUBLIC = tuple(
+    "id name uuid serial bus_id vbios temp temp_memory margin fan util_gpu util_mem mem_used "
+    "mem_total power_draw power_limit pstate clock_sm clock_mem clock_reasons ecc sram_threshold "
+    "remap retired nvlink pcie fabric mig persistence".split()
+)
+
+
+class GpuReport(NamedTuple):
+    """A GPU as it is returned to the user: its values, its errors in the log, its worst check."""
+
+    gpu: Gpu
+    events: tuple[xid.Event, ...]
+    status: str
+    recovery_action: Optional[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the old script's keys first, and no internals."""
+        gpu = self.gpu
+        values = {key: _plain(getattr(gpu, key)) for key in _PUBLIC}
+        if gpu.clock_reasons is not None:
+            values["clock_reasons"] = [
+                name for bit, name in checks.REASONS.items() if gpu.clock_reasons & bit
+            ]
+        values["recovery_action"] = self.recovery_action
+        values["processes"] = values["process_count"] = None
+        if gpu.processes is not None:
+            values["processes"] = [item._asdict() for item in gpu.processes[:PROCESSES_SHOWN]]
+            values["process_count"] = len(gpu.processes)
+        values["xids"] = [event.to_dict() for event in self.events]
+        values["status"] = self.status
+        return values
+
+
+def _plain(value: Any) -> Any:
+    return value._asdict() if hasattr(value, "_asdict") else value
+
+
+class Driver(NamedTuple):
+    """What answered; None where there is none."""
+
+    backend: Optional[str] = None
+    version: Optional[str] = None
+    nvml_version: Optional[str] = None
+    cuda_version: Optional[str] = None
+
+
+class Plan(NamedTuple):
+    """The verdicts, and what is to be written where (None: nothing)."""
+
+    checks: tuple[Check, ...]
+    gpus: tuple[GpuReport, ...]
+    driver: Driver
+    gpu_count: Optional[int]
+    now: float
+    metrics_csv: Optional[str] = None
+    textfile: Optional[str] = None
+
+
+class NodeCase(NamedTuple):
+    """All that the checks of the node look at."""
+
+    options: GpuOptions
+    facts: Facts
+    answers: Optional[Reading]
+
+
+class NodeCheck(NamedTuple):
+    """A check of the node as a whole; the fields are those of checks.GpuCheck."""
+
+    name: str
+    evaluate: Callable[[NodeCase], Optional[Finding]]
+    limit: str
+    actions: tuple[str, ...]
+    runbook: str
+    metric: str
+    documentation: str
+
+
+def decide(
+    options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED_TEMPERATURES
+) -> Plan:
+    """Return the checks in their order and the GPUs as they are returned to the user.
+
+    :param fixed: (warning, critical) core temperature in °C where neither the device nor the user
+        gives a limit.
+    """
+    answers = facts.reading
+    case = NodeCase(options, facts, answers)
+    driver = _node_check(NODE_CHECKS["gpu_driver"], case)
+    results = [driver]
+    reports = []
+    if answers is not None and driver.status != SKIPPED:
+        if answers.count is not None and answers.code == 0:
+            results.append(_node_check(NODE_CHECKS["gpu_count"], case))
+        version = answers.driver_version
+        events = xid.events(facts.errors.entries, options.xid_overrides, version)
+        for gpu in answers.gpus:
+            own = _own(events, gpu)
+            gpu_case = checks.Case(
+                options,
+                gpu,
+                answers.gpus,
+                own,
+                not facts.errors.problem and facts.errors.source != "none",
+                version,
+                facts.orphans,
+                fixed,
+            )
+            gpu_checks = checks.evaluate(gpu_case)
+            results += gpu_checks
+            reports.append(_report(gpu, own, gpu_checks, version))
+        results += _xids_elsewhere(facts, answers, events)
+        if len([gpu for gpu in answers.gpus if gpu.name and gpu.vbios]) > 1:
+            results.append(_node_check(NODE_CHECKS["gpu_vbios"], case))
+    return Plan(
+        tuple(results),
+        tuple(reports),
+        _driver_of(answers),
+        0 if answers is None else answers.count,
+        facts.now,
+        options.metrics_csv,
+        options.textfile,
+    )
+
+
+def _driver_of(answers: Reading | None) -> Driver:
+    if answers is None:
+        return Driver()
+    return Driver(
+        answers.backend or None,
+        answers.driver_version,
+        answers.nvml_version,
+        answers.cuda_version,
+    )
+
+
+def _node_check(entry: NodeCheck, case: NodeCase) -> Check:
+    """Run a check of the node. :raises ValueError: it has no finding."""
+    finding = entry.evaluate(case)
+    if finding is None:
+        raise ValueError(entry.name)
+    values = finding._asdict()
+    if finding.status in (PASS, SKIPPED):
+        values["domain"] = None
+    if entry.name == "gpu_driver":
+        duration, answers = case.facts.duration, case.answers
+        if duration is not None and answers is not None:
+            values["duration_ms"] = round(duration * 1000, 1)
+        if answers is not None and answers.stuck:
+            values["since"] = verdict.isoformat(answers.stuck[1])
+    return Check(entry.name, **values)
+
+
+def _own(events: Sequence[xid.Event], gpu: Gpu) -> tuple[xid.Event, ...]:
+    bus = bus_id(gpu.bus_id)
+    return tuple(event for event in events if bus is not None and event.bus == bus)
+
+
+def _report(
+    gpu: Gpu, own: tuple[xid.Event, ...], results: list[Check], version: str | None
+) -> GpuReport:
+    status = verdict.worst(check.counts_as for check in results)
+    wanted = None if gpu.recovery is None else recovery(int(gpu.recovery), version).text
+    return GpuReport(gpu, own, status, wanted)
+
+
+# --- driver -----------------------------------------------------------------------------------
+
+
+def _driver(case: NodeCase) -> Finding:
+    answers = case.answers
+    if answers is not None and answers.stuck:
+        return _stuck(answers.stuck)
+    if answers is not None and answers.hung:
+        return _hung(case, answers)
+    if answers is not None and answers.code == 0:
+        return _answering(case.facts, answers)
+    on_bus = _on_bus(case.facts)
+    if case.options.expected_count == 0:
+        if case.facts.pci:
+            text = f"{on_bus}, but none expected, and no working driver"
+            return Finding(WARNING, text, "inspect")
+        return Finding(SKIPPED, "No GPU on this node, as expected")
+    code = reading.LIBRARY_NOT_FOUND if answers is None else answers.code
+    if code == reading.LIBRARY_NOT_FOUND:
+        return _not_installed(case)
+    if code == reading.DRIVER_NOT_LOADED:
+        text = "The NVIDIA driver is installed but not loaded"
+        if case.facts.pci:
+            text += f", {on_bus}"
+        elif case.options.expected_count is None:
+            text += "; set expected_count to 0 if this node has no GPU"
+        return Finding(CRITICAL, text, "inspect")
+    if code == reading.MISMATCH:
+        text = (
+            "The driver's library and its loaded kernel module have different versions: "
+            "reload the module or reboot"
+        )
+        return Finding(CRITICAL, text, "reboot")
+    text = f"The NVIDIA driver answers with an error: {answers.text if answers else ''}"
+    if code != reading.UNREADABLE:
+        text += f" (NVML code {code})"
+    if code == reading.NO_PERMISSION:
+        return Finding(UNKNOWN, text, "inspect", unknown_as=CRITICAL)
+    return Finding(CRITICAL, text, "reboot" if code in _NEEDS_REBOOT else "inspect")
+
+
+def _on_bus(facts: Facts) -> str:
+    holders = sorted({gpu.driver for gpu in facts.pci} - {"", "nvidia"})
+    count = human_count(len(facts.pci), "NVIDIA GPU")
+    held = f" (held by {', '.join(holders)})" if holders else ""
+    return f"{count} on the PCI bus{held}"
+
+
+def _stuck(stuck: tuple[int, float]) -> Finding:
+    pid, start = stuck
+    text = (
+        f"The driver does not answer: hung since {verdict.isoformat(start)}, process {pid} "
+        "of an earlier check still waits, so it was not asked again"
+    )
+    return Finding(CRITICAL, text, "reboot")
+
+
+def _hung(case: NodeCase, answers: Reading) -> Finding:
+    timeout = case.options.timeout
+    text = f"The driver does not answer: no reply within {timeout:g} s to {answers.hung}"
+    asked = {gpu.id for gpu in answers.gpus} | {answers.hung_gpu}
+    if answers.hung_gpu is not None:
+        skipped = [str(index) for index in range(answers.count or 0) if index not in asked]
+        if skipped:
+            text += f"; not asked: GPU {', '.join(skipped)}"
+    return Finding(CRITICAL, text, "reboot", timeout, "s")
+
+
+def _answering(facts: Facts, answers: Reading) -> Finding:
+    version = answers.driver_version
+    if facts.module_version and version and facts.module_version != version:
+        text = (
+            f"The loaded kernel module is {facts.module_version}, but the driver's library says "
+            f"{version}: an update waits for a reboot"
+        )
+        return Finding(WARNING, text, "reboot", version)
+    return Finding(PASS, f"NVIDIA driver {version or 'of unknown version'} answers", value=version)
+
+
+def _not_installed(case: NodeCase) -> Finding:
+    expected = case.options.expected_count
+    if case.facts.pci:
+        text = f"{_on_bus(case.facts)}, but the NVIDIA driver is not installed"
+        return Finding(CRITICAL, text, "inspect")
+    if expected:
+        text = (
+            f"{human_count(expected, 'GPU')} expected, but there is no NVIDIA driver "
+            "and no NVIDIA GPU in sight"
+        )
+        return Finding(CRITICAL, text, "inspect")
+    text = "No NVIDIA GPU on this node: no driver library and no device on the PCI bus"
+    return Finding(SKIPPED, text)
+
+
+# --- count, VBIOS, Xids -----------------------------------------------------------------------
+
+
+def _count(case: NodeCase) -> Finding:
+    answers, pci, expected = case.answers or Reading(), case.facts.pci, case.options.expected_count
+    number = answers.count or 0
+    known = {bus_id(gpu.bus_id) for gpu in answers.gpus if gpu.bus_id}
+    missing = []
+    if len(pci) > number:
+        missing = [gpu.address for gpu in pci if bus_id(gpu.address) not in known]
+    listed = ", ".join(missing[:8])
+    absent = f"; on the PCI bus, but not in the driver: {listed}" if missing else ""
+    text = f"{human_count(number, 'GPU')} found"
+    finding = Finding(
+        PASS,
+        text,
+        value=number,
+        crit=expected,
+        threshold_source=None if expected is None else "user",
+    )
+    if expected is not None and number < expected:
+        return finding._replace(
+            status=CRITICAL,
+            message=f"{text}, {expected} expected{absent}",
+            action="reboot" if missing else "inspect",
+        )
+    if expected is not None and number > expected:
+        message = f"{text}, only {expected} expected"
+        return finding._replace(status=WARNING, message=message, action="inspect")
+    if expected is not None:
+        return finding._replace(message=f"{text}, as expected")
+    if missing:
+        return finding._replace(status=CRITICAL, message=text + absent, action="reboot")
+    if number == 0:
+        message = (
+            "The NVIDIA driver is loaded but has no GPU; set expected_count to 0 if that is right"
+        )
+        return finding._replace(status=WARNING, message=message, action="inspect")
+    return finding
+
+
+def _vbios(case: NodeCase) -> Finding:
+    """Compare the VBIOS versions of one model: GPUs with others behave differently in one job."""
+    models: dict[str, dict[str, list[str]]] = {}
+    for gpu in (case.answers or Reading()).gpus:
+        if gpu.name and gpu.vbios:
+            models.setdefault(gpu.name, {}).setdefault(gpu.vbios, []).append(str(gpu.id))
+    mixed = [
+        f"{model}: "
+        + "; ".join(f"{version} on GPU {', '.join(ids)}" for version, ids in versions.items())
+        for model, versions in models.items()
+        if len(versions) > 1
+    ]
+    if mixed:
+        return Finding(WARNING, "Different VBIOS versions, " + " | ".join(mixed), "inspect")
+    return Finding(PASS, "GPUs of the same model have the same VBIOS")
+
+
+def _xids_elsewhere(facts: Facts, answers: Reading, events: Sequence[xid.Event]) -> list[Check]:
+    """Return checks for errors of GPUs that the driver does not list, and for an unread log."""
+    errors = facts.errors
+    if errors.problem:
+        text = f"Xids not checked: {errors.problem}"
+        if errors.source == "auto":
+            return [Check("gpu_xid", SKIPPED, text)]
+        return [Check("gpu_xid", UNKNOWN, text, domain="node")]
+    if errors.source == "none":
+        return [Check("gpu_xid", SKIPPED, "Xids not checked: switched off by log_source")]
+    known = {bus_id(gpu.bus_id) for gpu in answers.gpus if gpu.bus_id}
+    strangers: dict[str, list[xid.Event]] = {}
+    for event in events:
+        if event.bus is None or event.bus not in known:
+            strangers.setdefault(display_bus(event.bus), []).append(event)
+    results = []
+    for place, own in strangers.items():
+        finding = checks.xid_finding(own)
+        results.append(
+            Check(
+                "gpu_xid",
+                finding.status,
+                f"{place}, which the driver does not show: {finding.message}",
+                subject=place,
+                value=finding.value,
+                action=finding.action,
+                domain=None if finding.status == PASS else "node",
+            )
+        )
+    return results
+
+
+NODE_CHECKS: Registry[NodeCheck] = Registry(
+    "node-wide GPU check",
+    (
+        NodeCheck(
+            "gpu_driver",
+            _driver,
+            "option timeout",
+            ("inspect", "reboot"),
+            "gpu_driver",
+            "mlops_gpu_check_status",
+            "whether a driver is here, loaded, and answers in time",
+        ),
+        NodeCheck(
+            "gpu_count",
+            _count,
+            "option expected_count",
+            ("inspect", "reboot"),
+            "gpu_count",
+            "mlops_gpu_devices",
+            "number of GPUs in the driver, on the PCI bus, and expected",
+        ),
+        NodeCheck(
+            "gpu_vbios",
+            _vbios,
+            "the same version",
+            ("inspect",),
+            "gpu_vbios",
+            "mlops_gpu_check_status",
+            "different VBIOS versions of GPUs of one model",
+        ),
+    ),
+    required=("evaluate", "limit", "actions", "runbook", "metric", "documentation"),
+)

@@ -1,0 +1,100 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The jobs that a node can run by itself: their units, logs, exit codes and default times.
+
+The node command, its doctor and the schedule role use this table; ``scripts/generate.py`` writes the role's part of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .registry import Registry
+
+
+class Job(NamedTuple):
+    """A job.
+
+    :param name: also the subcommand of mlfleet that does the work.
+    :param unit: systemd unit, without ``.service`` and ``.timer``.
+    :param log: file that the command appends to.
+    :param fine: exit codes beside 0 with which the unit counts as successful (1 of a check is a warning).
+    :param reports: exit codes beside 0 with which the job did its work, although it reports something critical.
+    :param removes: whether the job deletes anything, so that a trial only rehearses that.
+    :param calendar: default time, as ``OnCalendar=`` takes it. :param cron: the same for cron.
+    """
+
+    name: str
+    unit: str
+    description: str
+    log: str
+    fine: tuple[int, ...]
+    reports: tuple[int, ...]
+    removes: bool
+    calendar: str
+    cron: str
+
+
+#: In the order in which a trial starts them: what later jobs need comes first.
+JOBS: Registry[Job] = Registry(
+    "job",
+    [
+        Job(
+            "health",
+            "ml-health-check",
+            "Check the health of this ML node",
+            "/var/log/ml-health-check.log",
+            (1,),
+            (2,),
+            False,
+            "*:2/15",
+            "2-59/15 * * * *",
+        ),
+        Job(
+            "gpu",
+            "gpu-monitor",
+            "Check the GPUs",
+            "/var/log/gpu-monitor.log",
+            (1,),
+            (2,),
+            False,
+            "*:0/5",
+            "*/5 * * * *",
+        ),
+        Job(
+            "backup",
+            "ml-backup",
+            "Back up the ML models",
+            "/var/log/ml-backup.log",
+            (),
+            (),
+            False,
+            "*-*-* 02:00:00",
+            "0 2 * * *",
+        ),
+        Job(
+            "cleanup",
+            "ml-cleanup",
+            "Clean up old ML artifacts",
+            "/var/log/ml-cleanup.log",
+            (),
+            (),
+            True,
+            "Sun *-*-* 03:00:00",
+            "0 3 * * 0",
+        ),
+        Job(
+            "maintenance",
+            "ml-maintenance",
+            "Health, GPU check, backup and cleanup of this ML node",
+            "/var/log/ml-maintenance.log",
+            (),
+            (),
+            True,
+            "*-*-* 04:00:00",
+            "0 4 * * *",
+        ),
+    ],
+    required=("unit", "description", "log", "calendar", "cron"),
+)

@@ -1,0 +1,102 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``mlfleet cleanup``: remove old experiments, checkpoints, logs and temporary files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from ..._core import outcome
+from ..._core.errors import OptionError
+from ..._core.jobs import JOBS
+from .. import parts
+from ..context import Context
+from . import Command
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    for target in ("experiments", "checkpoints"):
+        parser.add_argument(
+            f"--{target}-only",
+            dest="only_target",
+            action="append_const",
+            const=target,
+            help=f"clean up {target} and nothing else",
+        )
+
+
+def run(context: Context) -> int:
+    """Clean up and print what was done. :raises OptionError: --only names no target."""
+    from ..._core.output import human
+    from ..._core.system.text import human_size
+
+    args, terminal = context.arguments, context.terminal
+    flags = context.flags
+    if args.only_target:
+        flags["only"] = args.only_target
+    if flags.get("only") == []:
+        raise OptionError(
+            "--only names no target.", "Name some, or leave it out to clean up all.", "only"
+        )
+    dry_run = args.dry_run or context.rehearses_cleanup
+    terminal.log("INFO", "cleanup started" + (" (dry run)" if dry_run else ""))
+    with context.job_lock():
+        result = parts.clean_up(context, flags, check=dry_run)
+    context.outcome = outcome.Outcome(freed_bytes=0 if dry_run else int(result["freed_bytes"]))
+    if args.verbose or dry_run:
+        terminal.say(*_removals(result, dry_run))
+    terminal.say(*human.table(_rows(result)))
+    line = f"{'Would free' if dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
+    terminal.say(line)
+    terminal.log("INFO", line)
+    terminal.data(result)
+    return outcome.FAILED if result.get("failed") else outcome.OK
+
+
+def _removals(result: Mapping[str, Any], dry_run: bool) -> list[str]:
+    from ..._core.system.text import human_size
+
+    lines = []
+    for unit in result["plan"] if dry_run else result["removed"]:
+        path, size = unit, ""
+        if isinstance(unit, dict):
+            path = unit.get("path", "")
+            size = f" ({human_size(unit.get('size') or unit.get('bytes') or 0)})"
+        lines.append(f"{'would remove' if dry_run else 'removed'} {path}{size}")
+    return lines
+
+
+def _rows(result: Mapping[str, Any]) -> list[list[Any]]:
+    from ..._core.system.text import human_size
+
+    rows: list[list[Any]] = [["TARGET", "ROOT", "STATUS", "REMOVED", "FREED"]]
+    for target in result["targets"]:
+        freed = human_size(target.get("freed_bytes") or 0)
+        removed = target.get("removed_count", 0)
+        rows.append(
+            [target["name"], target.get("root", ""), target.get("status", ""), removed, freed]
+        )
+    return rows
+
+
+COMMAND = Command(
+    name="cleanup",
+    help="remove old experiments, checkpoints, logs and temporary files",
+    examples=(
+        "mlfleet cleanup --dry-run",
+        "mlfleet cleanup --aggressive",
+        "EXPERIMENTS_RETENTION=14 mlfleet cleanup --experiments-only",
+    ),
+    arguments=arguments,
+    run=run,
+    part="cleanup",
+    leave_out=(),
+    log=JOBS["cleanup"].log,
+    dry_run=True,
+    waits=True,
+    hidden=False,
+)

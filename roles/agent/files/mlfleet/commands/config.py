@@ -1,0 +1,70 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``mlfleet config``: show the effective configuration and where it comes from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ..._core import outcome
+from ..context import Context
+from ..parser import version
+from . import Command
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="the same: show it, and end with 3 when it can't be used",
+    )
+    parser.add_argument(
+        "--quiet", "-q", action="store_true", help="only say whether it can be used"
+    )
+
+
+def run(context: Context) -> int:
+    """Print the options in force; fail when the configuration can't be used."""
+    from ..._core.output import human
+
+    terminal = context.terminal
+    settings, problems = context.configuration.effective()
+    rows = [["OPTION", "VALUE", "FROM"]]
+    rows += [
+        [f"{part}.{option}", json.dumps(setting.value), setting.origin]
+        for part, options in settings.items()
+        for option, setting in options.items()
+    ]
+    if not context.arguments.quiet:
+        terminal.say(*human.table(rows))
+    terminal.say(*(f"wrong: {problem}" for problem in problems))
+    if not problems:
+        empty = "" if context.configuration.file else ": empty or not there, so defaults"
+        terminal.say(f"The configuration can be used ({context.arguments.config}{empty}).")
+    options_in_force = {
+        part: {
+            option: {"value": setting.value, "from": setting.origin}
+            for option, setting in options.items()
+        }
+        for part, options in settings.items()
+    }
+    terminal.data({"options": options_in_force, "problems": problems, "version": version()})
+    return outcome.NOT_RUN if problems else outcome.OK
+
+
+COMMAND = Command(
+    name="config",
+    help="show the effective configuration and where it comes from",
+    examples=("mlfleet config --check", "mlfleet config --json | jq .options.backup"),
+    arguments=arguments,
+    run=run,
+    part="",
+    leave_out=(),
+    log="",
+    dry_run=False,
+    waits=False,
+    hidden=False,
+)

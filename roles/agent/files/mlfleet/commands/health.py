@@ -1,0 +1,41 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``mlfleet health``: check this node."""
+
+from __future__ import annotations
+
+from ..._core.jobs import JOBS
+from ..._core.outcome import Outcome
+from .. import parts
+from ..context import Context
+from ..reporting import arguments
+from . import Command
+
+
+def run(context: Context) -> int:
+    """Check, print and send alerts; the exit status is that of the verdict."""
+    document = parts.check_node(context)
+    parts.show_document(context, document)
+    context.outcome = Outcome(status=document["status"])
+    parts.send_alerts_if_possible(context, document, log=True)
+    return int(document["exit_code"])
+
+
+COMMAND = Command(
+    name="health",
+    help="check this node",
+    examples=(
+        "mlfleet health --verbose",
+        'mlfleet health --disk-warn 70 --services "docker nginx" --no-network',
+        "mlfleet health --json | jq .summary.health_score",
+    ),
+    arguments=arguments,
+    run=run,
+    part="health",
+    leave_out=("fail_on",),
+    log=JOBS["health"].log,
+    dry_run=False,
+    waits=False,
+    hidden=False,
+)

@@ -1,0 +1,101 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One call of the command: its arguments, configuration, terminal and ports."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from .._core import config
+from .._core.options import OptionSet
+from .._core.outcome import REPORT_OUTCOME, Outcome
+from .._core.ports import World
+from . import parser
+from .commands import Command
+from .runner import run_command
+from .terminal import Terminal, tell
+
+#: Until this time (seconds since the epoch) cleanups are only rehearsed. A time, so that one that is left behind
+#: prevents no cleanup for good.
+REHEARSE_UNTIL = "MLFLEET_REHEARSE_CLEANUP_UNTIL"
+
+_Set = TypeVar("_Set", bound=OptionSet)
+
+
+class Context:
+    """What every subcommand gets."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.command: Command = arguments.command
+        self.environ = dict(os.environ)
+        log_file = getattr(arguments, "log_file", None)
+        if not log_file and self.command.name == "maintenance":
+            log_file = self.environ.get("LOG_FILE")
+        self.terminal = Terminal(getattr(arguments, "json", False), log_file or self.command.log)
+        self.world = World(run=run_command, warn=self.terminal.note)
+        #: What a trial run gets to know about this one.
+        self.outcome = Outcome()
+        # Read once, at the start: a backup of hours may come before the cleanup.
+        until = self.environ.get(REHEARSE_UNTIL, "")
+        self.rehearses_cleanup = until.isdigit() and int(until) > time.time()
+        self._configuration: config.Configuration | None = None
+
+    @property
+    def configuration(self) -> config.Configuration:
+        """The configuration of this call; it is noted when a file that was named does not exist."""
+        if self._configuration is None:
+            path = str(self.arguments.config)
+            self._configuration = config.Configuration(path, self.environ)
+            if path != parser.CONFIG and not os.path.exists(path):
+                self.terminal.note(f"there is no configuration {path!r}: defaults are in force")
+        return self._configuration
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """The options that were given as flags."""
+        return parser.flags_given(self.arguments)
+
+    def merged(self, part: str, flags: Mapping[str, Any] | None = None) -> config.Merged:
+        """Return the values of a part; flags are those of the command line by default."""
+        return self.configuration.merged(part, self.flags if flags is None else flags)
+
+    def options(
+        self,
+        part: str,
+        kind: type[_Set],
+        flags: Mapping[str, Any] | None = None,
+        **forced: Any,
+    ) -> _Set:
+        """Return the checked options of a part. :raises OptionError: one can't be used."""
+        flags = self.flags if flags is None else flags
+        merged = self.merged(part, flags)
+        merged.values.update(forced)
+        asked = getattr(self.arguments, "s3_sync", False) or "s3" in flags
+        if part == "backup" and not asked and "s3" not in self.configuration.file.get(part, {}):
+            # As before, the bucket of the environment is used only when --s3-sync asks for it.
+            merged.values.pop("s3", None)
+        return self.configuration.checked(kind, merged)
+
+    @contextlib.contextmanager
+    def job_lock(self) -> Iterator[None]:
+        """Let no two jobs that change this node overlap: they share one lock. Rehearsals need none."""
+        if self.arguments.dry_run:
+            yield
+            return
+        from .._core.system import locks
+
+        path = os.path.join(locks.lock_directory(), "jobs.lock")
+        with locks.lock(path, "job of mlfleet", self.arguments.wait):
+            yield
+
+    def report_outcome(self) -> None:
+        """Tell a trial run how this one ended; nothing unless it asks."""
+        if self.environ.get(REPORT_OUTCOME):
+            tell(self.outcome.line() + "\n")

@@ -1,0 +1,194 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: the subcommands, and flags made from the option tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .._core import config
+from .._core.options import Option
+from . import commands
+from .commands import Command
+
+VERSION_FILE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "VERSION")
+#: The installed command sets the variable to the place the agent role was given.
+CONFIG = os.environ.get("MLFLEET_CONFIG") or config.PATH
+EPILOG = """exit status: 0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 critical (backup: a backup is damaged), 3 could not run.
+Flags win over environment variables (in brackets), these over the configuration file, that over defaults; 'mlfleet config' shows what is in force."""
+
+
+def version() -> str:
+    """Return the version that the agent role stamped, ``unknown`` when run from a checkout."""
+    try:
+        with open(VERSION_FILE, encoding="ascii") as stream:
+            return stream.read().strip()
+    except OSError:
+        return "unknown"
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed command line; ``command`` is its Command. :raises SystemExit: it is wrong, or asks for help."""
+    named = argv[0] if argv else ""
+    # Only the subcommand that was named is loaded: importing the others costs time.
+    chosen = [named] if named in commands.NAMES else list(commands.NAMES)
+    return build([commands.load(name) for name in chosen]).parse_args(argv)
+
+
+def build(chosen: Iterable[Command]) -> argparse.ArgumentParser:
+    """Return the parser of these subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="mlfleet",
+        description="Keeps this ML node healthy.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mlfleet {version()}")
+    subparsers = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
+    for command in chosen:
+        _add_command(subparsers, command)
+    return parser
+
+
+def _add_command(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], command: Command
+) -> None:
+    if command.hidden:
+        sub = subparsers.add_parser(command.name, description=command.help)
+        sub.set_defaults(command=command)
+        return
+    examples = "".join(f"  {line}\n" for line in command.examples)
+    sub = subparsers.add_parser(
+        command.name,
+        help=command.help,
+        description=command.help,
+        epilog=f"examples:\n{examples}\n{EPILOG}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    sub.set_defaults(command=command)
+    sub.add_argument(
+        "--config",
+        default=CONFIG,
+        metavar="FILE",
+        help=f"configuration file (default {CONFIG}) [MLFLEET_CONFIG]",
+    )
+    sub.add_argument(
+        "--json", action="store_true", help="print one JSON document and nothing else on stdout"
+    )
+    sub.add_argument("--verbose", "-v", action="store_true", help="show what passed too")
+    if command.log:
+        sub.add_argument(
+            "--log-file", metavar="FILE", help=f"append to this log (default {command.log})"
+        )
+    if command.dry_run:
+        sub.add_argument(
+            "--dry-run", "-n", action="store_true", help="change nothing, say what would be done"
+        )
+    if command.waits:
+        sub.add_argument(
+            "--wait",
+            type=float,
+            default=0,
+            metavar="SECONDS",
+            help="wait this long for another job to end (default 0)",
+        )
+    if command.part:
+        add_options(sub, config.option_set(command.part).TABLE, command.leave_out)
+    command.arguments(sub)
+
+
+# --- flags from the option tables -------------------------------------------------------------------------------------
+
+
+def add_options(
+    parser: argparse.ArgumentParser, table: Iterable[Option], leave_out: Sequence[str] = ()
+) -> None:
+    """Add a flag for each option that is not secret; values stay text until the core reads them."""
+    group = parser.add_argument_group("options (also keys of the configuration file)")
+    for option in table:
+        if option.name not in leave_out:
+            _add_option(group, option, "")
+
+
+def _add_option(group: argparse._ArgumentGroup, option: Option, prefix: str) -> None:
+    if option.secret or (option.type == "list" and option.suboptions):
+        return  # secrets would be visible in the process list; lists of mappings belong in the file
+    if option.suboptions is not None:
+        for inner in option.subtable:
+            _add_option(group, inner, f"{prefix}{option.name}.")
+        return
+    flag = (prefix + option.name).replace("_", "-").replace(".", "-")
+    text = option.help.replace("%", "%%")
+    if option.env:
+        text += f" [{', '.join(option.env)}]"
+    keywords: dict[str, Any] = {
+        "dest": f"option:{prefix}{option.name}",
+        "default": None,
+        "help": text,
+    }
+    if option.type == "bool":
+        keywords["action"] = argparse.BooleanOptionalAction
+    elif option.type == "path" and not option.relative_ok:
+        keywords.update(metavar="PATH", type=full_path)
+    elif option.type == "list":
+        keywords.update(metavar="LIST", type=_list_items)
+    elif option.type == "dict":
+        keywords.update(metavar="JSON", type=_json_object)
+    elif option.choices:
+        keywords["metavar"] = "{" + ",".join(map(str, option.choices)) + "}"
+    else:
+        keywords["metavar"] = option.type.upper()
+    group.add_argument(f"--{flag}", *option.flags, **keywords)
+
+
+def full_path(text: str) -> str:
+    """Return a path of the command line in full: it is relative to the current directory. An empty one stays empty."""
+    if not text or text.startswith(("/", "~")):
+        return text
+    try:
+        return os.path.normpath(os.path.join(os.getcwd(), text))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"the current directory is gone ({error.strerror}): give a full path"
+        ) from None
+
+
+def archive(text: str) -> str:
+    """Return the full path of an archive, or its name, or ``latest``."""
+    if not text:
+        raise argparse.ArgumentTypeError("empty: give an archive, its name, or latest")
+    return full_path(text) if "/" in text else text
+
+
+def _list_items(text: str) -> str | list[str]:
+    """Return the items of a list; an empty list is not the same as an option that was not given."""
+    return text if text.strip() else []
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("not a JSON object")
+    return value
+
+
+def flags_given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that were given as flags, suboptions nested."""
+    flags: dict[str, Any] = {}
+    for key, value in vars(arguments).items():
+        if key.startswith("option:") and value is not None:
+            *outer, name = key[len("option:") :].split(".")
+            section = flags
+            for step in outer:
+                section = section.setdefault(step, {})
+            section[name] = value
+    return flags

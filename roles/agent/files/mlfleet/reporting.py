@@ -1,0 +1,28 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The flags that the two checks share."""
+
+from __future__ import annotations
+
+import argparse
+
+from .._core.output import formats
+
+
+def format_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that chooses what a verdict is printed as."""
+    parser.add_argument(
+        "--format",
+        choices=formats.FORMATS.names,
+        default=formats.DEFAULT,
+        help="what to print: for people, plugin output, or JUnit XML",
+    )
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a command that reports a verdict and sends alerts."""
+    format_argument(parser)
+    parser.add_argument(
+        "--no-alert", action="store_true", help="send no alert, whatever the verdict"
+    )
