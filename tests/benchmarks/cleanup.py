@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import bench
 import setup
-from house import Problem, main_wrapper, say
+from common import Problem, main_wrapper, say
 
 #: Largest CPU of a plan against `du -s`, and of a cleanup against `du -s; rm -rf`.
 PLAN = 2.0
