@@ -168,12 +168,13 @@ def lint(session: nox.Session) -> None:
         for script in (
             "generate.py",
             "wording.py",
-        ):  # derived files, and the word list of our English
+        ):  # derived files
             if (ROOT / "scripts" / script).exists():
                 checks.check(
                     f"scripts/{script} --check",
                     [dev / "python", ROOT / "scripts" / script, "--check"],
                 )
+        checks.check("scripts/wordlist.py", [dev / "python", ROOT / "scripts" / "wordlist.py"])
         shell = [path for path in project_files() if path.endswith(".sh") or is_shell(ROOT / path)]
         if not find_tool("shellcheck"):
             checks.result.skip("shellcheck", install_command(["shellcheck"]))
@@ -190,7 +191,7 @@ def typing(session: nox.Session) -> None:
         checks.check("mypy: plugins and scripts", [mypy, "--config-file", "mypy.ini"])
         checks.check(
             "mypy: node command",
-            [mypy, "--config-file", "mypy.ini", "roles/agent/files/mlfleet.py"],
+            [mypy, "--config-file", "mypy.ini", "roles/agent/files/mlfleet"],
         )
     finish(session, checks)
 
@@ -255,7 +256,7 @@ def system(session: nox.Session) -> None:
         above = ["tests/system", f"--ignore=tests/system/{CORE}"]
         wanted = [
             (f"_core, Python {oldest}", f"unit-{oldest}", [f"tests/system/{CORE}"]),
-            (f"all, Python {newest}", "core221", ["tests/system"]),
+            (f"all, Python {newest}", "core221", ["tests/system", "tests/situations"]),
             ("above _core, the older ansible-core", "dev", above),
         ]
         for title, name, tests in wanted:

@@ -252,3 +252,20 @@ def test_the_conclusion_counts_what_could_not_be_written():
     assert checks == [passed, problem]
     assert advice == ("inspect", ["full"], "node")
     assert plan.conclude([passed], [])[1] == ("none", [], "none")
+
+
+def test_memory_errors_are_counted_per_day_since_boot(options):
+    edac = [hardware.MemoryController("mc0", 1000, 0)]
+    facts = HEALTHY._replace(hardware=HEALTHY.hardware._replace(edac=edac))
+    check = _decide(facts, options)[("memory_errors", "mc0")]
+    assert (check.status, check.value) == ("warning", 100.0)
+    unknown = facts._replace(system=facts.system._replace(boot=None))
+    assert _decide(unknown, options)[("memory_errors", "mc0")].value == 1000.0
+
+
+def test_durations_are_rounded_and_those_of_the_gpu_part_stay(options):
+    own = Check("gpu_ecc", "pass", "no errors", "0", duration_ms=7.0)
+    facts = HEALTHY._replace(gpu=[own], durations={Probe("gpu"): 1.0, Probe("journal"): 0.0012345})
+    checks = _decide(facts, options)
+    assert checks[("gpu_ecc", "0")].duration_ms == 7.0
+    assert checks[("oom_kills", None)].duration_ms == 1.2
