@@ -11,30 +11,31 @@ class ModuleDocFragment:
 options:
   s3:
     description:
-      - Object storage that holds copies of the backups. Any server that speaks S3 will do. Needs C(boto3) on the node.
+      - Object storage that holds copies of the backups, on any server that speaks S3. Needs C(boto3)
+        on the node.
     type: dict
     suboptions:
       bucket:
         description:
           - Name of the bucket. It must exist.
-          - While it is empty no object storage is used.
+          - No object storage is used while it is empty.
         type: str
       prefix:
         description:
           - Put before the names of the objects, followed by a slash.
-          - Give each host a prefix of its own. Names of backups hold no host name.
+          - Use a separate prefix for each host. The names of backups contain no host name.
         type: str
         default: ""
       endpoint_url:
         description:
-          - Base URL of the server, like V(https://s3.example.com:9000). Without it Amazon's.
-          - Must not hold credentials.
+          - Base URL of the server, like V(https://s3.example.com:9000). By default Amazon's.
+          - It must not contain credentials.
         type: str
       region:
         description: Region of the bucket.
         type: str
       access_key:
-        description: Access key. Without it the node's own credentials are used, in the order that C(boto3) looks for them.
+        description: Access key. By default the node's own credentials are used, in the order in which C(boto3) looks for them.
         type: str
       secret_key:
         description: Secret key that belongs to O(s3.access_key).
@@ -43,7 +44,7 @@ options:
         description: Token of temporary credentials.
         type: str
       ca_bundle:
-        description: File on the node with the certificates of the authorities to trust, for servers with a private one.
+        description: File on the node with the certificates of the authorities to trust, for servers with a private authority.
         type: path
 """
 
@@ -59,7 +60,7 @@ options:
       prune:
         description:
           - Apply the retention options to the copies too.
-          - Off by default, because the bucket's own lifecycle rules usually do that.
+          - Off by default, because the lifecycle rules of the bucket usually do that.
           - Only objects directly under O(s3.prefix) that are named exactly like backups are ever removed.
         type: bool
         default: false

@@ -351,7 +351,7 @@ notes:
 """
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import record, run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
@@ -364,7 +364,12 @@ def main() -> None:
     def work() -> dict:
         options = CleanupOptions.from_mapping(module.params)
         try:
-            done = run.run(options, _shell.world(module), check=module.check_mode)
+            done = run.run(
+                options,
+                _shell.world(module),
+                check=module.check_mode,
+                recorder=record.Recorder(record.LOG),
+            )
         except Braked as stopped:
             module.fail_json(msg=str(stopped), error=stopped.to_dict(), **stopped.result)
         result = done.to_dict()

@@ -452,8 +452,8 @@ driver:
 """
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import run as gpu
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.run import run
 
 
 def main() -> None:
@@ -461,7 +461,7 @@ def main() -> None:
 
     def work() -> dict:
         options = GpuOptions.from_mapping(module.params)
-        document = gpu.run(options, _shell.world(module), write=not module.check_mode)
+        document = run(options, _shell.world(module), check=module.check_mode)
         return _shell.judged({"changed": False, **document.to_dict()}, options.fail_on)
 
     _shell.execute(module, work)

@@ -10,13 +10,14 @@ module: model_backup
 short_description: Make backups of models that are proven to be restorable
 version_added: "0.1.0"
 description:
-  - Writes a folder into one archive C(models_backup_YYYYmmdd_HHMMSS.tar.gz) that ordinary C(tar) unpacks, with a checksum file for
-    C(sha256sum -c) and a manifest with the SHA-256 of every file beside it.
-  - The archive gets its name only after it was written, synchronised, read back and compared file by file. A run that is killed at any
-    moment leaves nothing that looks like a finished backup.
+  - Writes a directory into one archive C(models_backup_YYYYmmdd_HHMMSS.tar.gz) that ordinary C(tar) unpacks. Beside it are a
+    checksum file for C(sha256sum -c) and a manifest with the SHA-256 of every file.
+  - The archive gets its name only after it was written, synchronised, read back and compared file by file. A run that is killed
+    at any moment leaves nothing that looks like a complete backup.
   - Nothing is done while the newest verified backup still matches the source (names, sizes, times, inodes, permissions).
-  - Old backups are removed by O(retention_days) and the O(keep_last)-like options, only after everything else has succeeded. The newest verified
-    backup always stays, and so do archives made by other tools under the same name until a newer verified backup exists.
+  - Old backups are removed according to O(retention_days) and O(keep_last), O(keep_daily) and so on, and only after everything
+    else has succeeded. The newest verified backup always stays. Archives that other tools made under such a name stay until a
+    newer verified backup exists.
   - Symbolic links are stored as links and never followed. Sockets, pipes and devices are left out and named in RV(notes).
     A file that can't be read fails the task. A file that changes while it is read makes the run start over, up to three times.
 extends_documentation_fragment:
@@ -26,7 +27,8 @@ attributes:
   check_mode:
     support: full
     details:
-      - Reads names and sizes in the source, the manifests at the destination, and with O(s3) what the bucket holds. Writes nothing.
+      - Reads names and sizes in the source, the manifests in the destination, and with O(s3) the
+        bucket. Writes nothing.
   diff_mode:
     support: full
     details:
@@ -35,48 +37,53 @@ attributes:
     support: full
 options:
   source:
-    description: Folder to back up. It must exist and hold at least one file.
+    description: Directory to back up. It must exist and hold at least one file.
     type: path
     default: /opt/ml/models
   destination:
     description:
-      - Folder that holds the backups. It is made with mode 0750 when missing.
-      - Give each host one of its own. Backups of another O(source) in it are neither compared with nor removed.
-      - Must not lie inside O(source), nor the other way round.
+      - Directory that holds the backups. It is created with mode 0750 when missing.
+      - Use a separate one for each host. Backups of another O(source) in it are ignored and never
+        removed.
+      - It must not be inside O(source), nor O(source) inside of it.
     type: path
     default: /backup/models
   compression:
     description:
       - Compression of the archive. The suffix is C(.tar.gz), C(.tar.zst) or C(.tar).
-      - V(gzip) chooses the method per 4 MiB piece, because most of what weights allow is had without the search for repetitions.
+      - V(gzip) chooses the method for each 4 MiB, because searching weights for repetitions takes
+        long and saves little.
       - V(zstd) needs the system library C(libzstd) 1.4 or later on the node, for restoring too.
     type: str
     choices: [gzip, zstd, none]
     default: gzip
   compression_level:
-    description: From V(1) (fast) to V(9) (small). Without meaning for O(compression=none).
+    description: From V(1) (fast) to V(9) (small). Ignored with O(compression=none).
     type: int
     default: 6
   workers:
-    description: Threads that compress. V(0) takes one per CPU that the task may use, at most 8.
+    description: Number of compressing threads. V(0) uses one per CPU that the task may use, at most 8.
     type: int
     default: 0
   verify:
     description:
-      - Read the archive back from the disk before it counts, unpack it and compare the SHA-256 of every file.
-      - Without it the backup is listed as not verified, and the next run with O(verify=true) makes a new one.
+      - Read the archive back from the disk, unpack it and compare the SHA-256 of every file before the
+        backup counts.
+      - A backup that was made without this is listed as not verified, and the next run with
+        O(verify=true) makes a new one.
     type: bool
     default: true
   retention_days:
     description:
       - Keep backups up to this age in days. V(0) switches this rule off.
-      - All rules only keep. A backup goes when no rule keeps it. With no rule at all everything stays.
+      - Rules only ever keep backups. A backup is removed when no rule keeps it. Without any rule all
+        backups are kept.
     type: int
     default: 30
   keep_last:
     description:
       - Keep this many newest backups, whatever their age. V(0) switches this rule off.
-      - To have exactly that many and no others, set O(retention_days=0).
+      - To keep exactly that many, set O(retention_days=0).
     type: int
     default: 0
   keep_daily:
@@ -101,15 +108,15 @@ options:
     default: false
   exclude:
     description:
-      - Shell patterns of what to leave out. One without a slash is compared with names at any depth, one with a slash with the
-        whole path relative to O(source).
-      - What lies in an excluded folder is excluded too.
+      - Shell patterns of what to leave out. A pattern without a slash is compared with names at any
+        depth, a pattern with a slash with the whole path relative to O(source).
+      - Everything in an excluded directory is excluded too.
     type: list
     elements: str
     default: []
 notes:
   - Permissions, owners (as numbers) and times are stored. Access control lists and extended attributes are not.
-  - Two runs to the same O(destination) never overlap. The second one fails and changes nothing.
+  - Two runs to the same O(destination) never overlap. The second fails and changes nothing.
 requirements:
   - boto3 1.21 or later (for O(s3) only)
 seealso:
@@ -123,7 +130,7 @@ EXAMPLES = r"""
 - name: Back up the models, keep 30 days
   mlops.fleet.model_backup:
 
-- name: Keep seven days, four weeks and twelve months, leave out what can be made again
+- name: Keep seven days, four weeks and twelve months, leave out what can be created again
   mlops.fleet.model_backup:
     source: /srv/models
     destination: /backup/models
@@ -145,7 +152,7 @@ EXAMPLES = r"""
       secret_key: "{{ vault_s3_secret_key }}"
       storage_class: STANDARD_IA
 
-- name: Say what would be backed up and removed
+- name: Show what would be backed up and removed
   mlops.fleet.model_backup:
   check_mode: true
   diff: true
@@ -153,7 +160,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 backup:
-  description: The backup that is current now. In check mode null when there is none yet.
+  description: The current backup. In check mode null when there is none yet.
   returned: success
   type: dict
   contains:
@@ -165,14 +172,14 @@ backup:
     files: {description: Number of files in it., type: int, returned: success}
     bytes: {description: Size of these files together in bytes., type: int, returned: success}
     verified: {description: Whether it was read back and every file matched., type: bool, returned: success}
-    source: {description: The folder it was made of., type: str, returned: success}
+    source: {description: The directory it was made of., type: str, returned: success}
     hostname: {description: The host it was made on., type: str, returned: success}
     compression: {description: Its compression., type: str, returned: success}
     manifest: {description: Path of its manifest., type: str, returned: success}
     legacy: {description: Whether it has a checksum file but no manifest., type: bool, returned: success}
     problems: {description: What is wrong with it., type: list, elements: str, returned: success}
 plan:
-  description: What was found to be necessary.
+  description: What had to be done, and why.
   returned: success
   type: dict
   contains:
@@ -201,18 +208,18 @@ copies:
     url: {description: Where it is., type: str, returned: success, sample: s3://ml-backups/node1/models_backup_20250131_020000.tar.gz}
     verified:
       description:
-        - V(checksum) when the server has confirmed the SHA-256 of what it stores, and is known to refuse wrong ones.
-        - V(size_only) when it tells nothing but the size. V(planned) in check mode.
+        - V(checksum) when the server confirmed the SHA-256 of what it stores and is known to refuse wrong checksums.
+        - V(size_only) when it reports nothing but the size. V(planned) in check mode.
       type: str
       returned: for copies that are there
     size: {description: Size in bytes., type: int, returned: for copies that are there}
     sha256: {description: SHA-256 of the archive., type: str, returned: for copies that are there}
     storage_class: {description: Storage class of the archive., type: str, returned: for copies that are there}
-    uploaded: {description: Whether this run has sent it., type: bool, returned: for copies that are there}
+    uploaded: {description: Whether this run uploaded it., type: bool, returned: for copies that are there}
     removed: {description: Whether it was removed by the retention rules., type: bool, returned: for copies that were removed}
     reason: {description: Why no rule kept it., type: str, returned: for copies that were removed}
 stats:
-  description: What it took.
+  description: Durations and sizes.
   returned: success
   type: dict
   contains:
@@ -221,7 +228,7 @@ stats:
     bytes_written: {description: Size of the new archive in bytes., type: int, returned: success}
     ratio: {description: Size of the archive divided by that of the files., type: float, returned: when a backup was made}
 notes:
-  description: What else is worth knowing, like files that are not backed up.
+  description: Remarks, for example about files that are not backed up.
   returned: success
   type: list
   elements: str

@@ -10,9 +10,10 @@ module: model_backup_info
 short_description: List backups of models and verify them
 version_added: "0.1.0"
 description:
-  - Lists the backups that M(mlops.fleet.model_backup) has made, and archives of other tools under the same names that have a checksum file.
-  - Verifies them when asked, by reading only. A backup that is damaged is a result, not an error.
-    RV(backups[].problems) says what is wrong, and which file is hit. Use RV(verified) in a condition.
+  - Lists the backups that M(mlops.fleet.model_backup) made, and archives with such a name and a
+    checksum file that other tools made.
+  - Verifies them on request, by reading only. A damaged backup is a result, not an error.
+    RV(backups[].problems) says what is wrong, and with which file. Use RV(verified) in a condition.
 extends_documentation_fragment:
   - mlops.fleet.attributes
   - mlops.fleet.attributes.info_module
@@ -22,7 +23,7 @@ attributes:
     support: full
 options:
   path:
-    description: Folder that holds the backups, or one archive. Not used with O(s3).
+    description: Directory that holds the backups, or one archive. Not used with O(s3).
     type: path
     default: /backup/models
   verify:
@@ -50,7 +51,7 @@ EXAMPLES = r"""
     verify: full
   register: backups
 
-- name: Stop when one is damaged
+- name: Stop when a backup is damaged
   ansible.builtin.assert:
     that: backups.verified
     fail_msg: "{{ backups.backups | map(attribute='problems') | flatten | join(', ') }}"
@@ -77,11 +78,11 @@ backups:
       description: Why the user that the task runs as can't read its files. Nothing is known about such a backup then.
       type: str
       returned: when a file of it can't be read for lack of permission
-    checked: {description: How deep this run looked., type: str, returned: success}
+    checked: {description: How thoroughly this run checked it., type: str, returned: success}
     legacy: {description: Whether it has a checksum file but no manifest., type: bool, returned: success}
     files: {description: Number of files in it., type: int, returned: when known}
     bytes: {description: Size of these files together in bytes., type: int, returned: when known}
-    source: {description: The folder it was made of., type: str, returned: when it has a manifest}
+    source: {description: The directory it was made of., type: str, returned: when it has a manifest}
     hostname: {description: The host it was made on., type: str, returned: when it has a manifest}
     compression: {description: Its compression., type: str, returned: when it has a manifest}
     manifest: {description: Path of its manifest., type: str, returned: when it has a manifest}

@@ -10,11 +10,11 @@ module: model_restore
 short_description: Restore models from a verified backup
 version_added: "0.1.0"
 description:
-  - Unpacks a backup into a temporary folder beside O(destination), compares every file with the manifest while it is written, and then
-    puts the folder in place in one step. O(destination) is either as before or complete.
+  - Unpacks a backup into a temporary directory beside O(destination), compares every file with the manifest while it is
+    written, and then puts the directory in place in one step. O(destination) is either as before or complete.
   - When anything does not match, the task fails, names the file, and leaves nothing behind.
-  - Nothing in an archive is trusted. Names that lead out of the folder, devices and pipes are refused, links are never followed, and the
-    set-user-id and set-group-id bits are dropped.
+  - Nothing in an archive is trusted. Names that lead out of the directory, devices and pipes are refused, links are never
+    followed, and the set-user-id and set-group-id bits are dropped.
   - Nothing is done when O(destination) already equals the backup in names, permissions, times and contents.
 extends_documentation_fragment:
   - mlops.fleet.attributes
@@ -31,30 +31,32 @@ attributes:
 options:
   backup:
     description:
-      - V(latest) is the newest verified backup, or where none is, the newest complete one.
-      - Else the file name of a backup in O(path) or O(s3), or the absolute path of an archive.
+      - V(latest) is the newest verified backup or, if there is none, the newest complete one.
+      - Otherwise the file name of a backup in O(path) or O(s3), or the absolute path of an archive.
     type: str
     default: latest
   path:
-    description: Folder that holds the backups. Not used with O(s3).
+    description: Directory that holds the backups. Not used with O(s3).
     type: path
     default: /backup/models
   destination:
     description:
-      - Folder to restore into. System and home folders are refused, and so are a symbolic link, a mount point and a folder that holds one.
+      - Directory to restore into. System and home directories are refused, and so are symbolic links, mount points and
+        directories that hold a mount point.
     type: path
     required: true
   files:
     description:
-      - Shell patterns of what to restore. One without a slash is compared with names at any depth, one with a slash with the whole path.
-      - A folder that fits is restored with all that is in it. By default everything is.
+      - Shell patterns of what to restore. A pattern without a slash is compared with names at any depth, a pattern with a slash
+        with the whole path.
+      - A directory that matches is restored with everything in it. By default everything is restored.
       - Only with O(mode=new).
     type: list
     elements: str
     default: []
   verify:
     description:
-      - Compare the archive and every file in it with the checksums of when it was made.
+      - Compare the archive and every file in it with the checksums that were recorded when it was made.
       - Switch it off only to save what can be saved from a damaged backup. Then everything that can be unpacked is restored, and
         RV(notes) names the files that are missing or differ from the manifest.
     type: bool
@@ -62,7 +64,7 @@ options:
   mode:
     description:
       - V(new) refuses a O(destination) that exists and is neither empty nor equal to the backup.
-      - V(replace) replaces it as a whole. What is in it and not in the backup is gone afterwards.
+      - V(replace) replaces all of it. What is in it and not in the backup is lost.
     type: str
     choices: [new, replace]
     default: new
@@ -82,7 +84,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Restore the newest backup into a new folder
+- name: Restore the newest backup into a new directory
   mlops.fleet.model_restore:
     destination: /opt/ml/models-restored
 
@@ -92,7 +94,7 @@ EXAMPLES = r"""
     destination: /opt/ml/models
     mode: replace
 
-- name: Fetch one model from object storage
+- name: Restore one model from object storage
   mlops.fleet.model_restore:
     destination: /opt/ml/bert
     files:
@@ -112,11 +114,11 @@ restored:
     origin: {description: Path or URL of the archive., type: str, returned: success}
     created: {description: When the backup was made (ISO 8601)., type: str, returned: success}
     sha256: {description: SHA-256 of the archive., type: str, returned: success}
-    destination: {description: The folder., type: str, returned: success}
+    destination: {description: The directory., type: str, returned: success}
     files: {description: Number of files. In check mode 0 where only reading the archive would tell., type: int, returned: success}
     bytes: {description: Size of these files together in bytes., type: int, returned: success}
     verified:
-      description: Whether every file there was compared with its checksum. False in check mode unless nothing is to be done.
+      description: Whether every file was compared with its checksum. False in check mode unless nothing is to be done.
       type: bool
       returned: success
     state:
@@ -124,7 +126,7 @@ restored:
       type: str
       returned: success
 notes:
-  description: What else is worth knowing, like leftovers of an interrupted restore that were removed.
+  description: Remarks, for example about leftovers of an interrupted restore that were removed.
   returned: success
   type: list
   elements: str

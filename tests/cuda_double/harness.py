@@ -5,16 +5,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUTPUT = HERE.parent.parent / ".build" / "cuda" / "libcuda.so.1"
 
-sys.path.insert(0, str(HERE.parent / "nvml_double"))
-import harness as nvml
+
+def _load_nvml_harness():
+    path = HERE.parent / "nvml_double" / "harness.py"
+    spec = importlib.util.spec_from_file_location("nvml_harness", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+nvml = _load_nvml_harness()
 
 
 def build(output=None):

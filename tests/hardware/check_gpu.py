@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Try the GPU check on a real NVIDIA GPU, idle and busy, and keep what the hardware says.
+"""Try the GPU check and the diagnostics on a real NVIDIA GPU, idle and busy, and keep what the hardware says.
 
     python3 tests/hardware/check_gpu.py OUTPUT_DIRECTORY
 
@@ -29,33 +29,57 @@ BUSY_SECONDS = 25
 _CHECK = """
 import json, subprocess, sys, time
 sys.path.insert(0, sys.argv[1])
-from _core.gpu import {module} as part
-from _core.gpu.options import GpuOptions
+from _core.errors import CommandFailed, FleetError
 from _core.ports import CommandResult, World
 def run(argv, timeout=30.0, env=None, stdin=None):
-    done = subprocess.run(list(argv), input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+    try:
+        done = subprocess.run(
+            list(argv), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except OSError as error:
+        raise CommandFailed(str(error)) from error
     return CommandResult(done.returncode, done.stdout, done.stderr)
 start = time.perf_counter()
-result = part.run(GpuOptions.from_mapping({{"backend": sys.argv[2]}}), World(run=run)).to_dict()
+try:
+    if sys.argv[2] == "diagnostics":
+        from _core.diagnostics import run as part
+        from _core.diagnostics.options import DiagnosticsOptions
+        options = DiagnosticsOptions.from_mapping(json.loads(sys.argv[3]))
+    else:
+        from _core.gpu import run as part
+        from _core.gpu.options import GpuOptions
+        options = GpuOptions.from_mapping({"backend": sys.argv[2]})
+    result = part.run(options, World(run=run)).to_dict()
+except FleetError as error:
+    result = {"checks": [], "gpus": [], "status": "error", "error": f"{type(error).__name__}: {error}"}
 result["seconds"] = round(time.perf_counter() - start, 3)
 print(json.dumps(result))
 """
 
 
-def run_check(backend: str) -> dict:
-    """Run the GPU check in a process of its own, as a module does; return its document."""
-    module = "run" if (ROOT / "plugins/module_utils/_core/gpu/run.py").exists() else "health"
-    argv = [
-        sys.executable,
-        "-c",
-        _CHECK.format(module=module),
-        str(ROOT / "plugins/module_utils"),
-        backend,
-    ]
+def run_core(*arguments: str) -> dict:
+    """Run a check of the core in a process of its own, as a module does; return its document."""
+    argv = [sys.executable, "-c", _CHECK, str(ROOT / "plugins/module_utils"), *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"checks": [], "gpus": [], "status": "traceback", "error": done.stderr[-2000:]}
     return json.loads(done.stdout)
+
+
+def diagnose(level: str, output: Path) -> list[str]:
+    """Run the diagnostics; return what did not pass."""
+    result = run_core("diagnostics", json.dumps({"level": level}))
+    (output / f"diagnostics_{level}.json").write_text(
+        anonymous(json.dumps(result, indent=1)), encoding="utf-8"
+    )
+    print(f"diagnostics {level}: {result['status']} in {result['seconds']} s")
+    for check in result["checks"]:
+        print("   ", check["status"], check["message"])
+    problems = [result["error"]] if result.get("error") else []
+    problems += [
+        check["message"] for check in result["checks"] if check["status"] not in ("pass", "skipped")
+    ]
+    return [f"diagnostics {level}: {problem}" for problem in problems]
 
 
 def smi(*arguments: str) -> str:
@@ -116,7 +140,7 @@ def disagreements(nvml: dict, other: dict, page: str) -> list[str]:
 def look(state: str, output: Path) -> list[str]:
     """Check and capture the machine in one state; return the problems."""
     page = smi("-q", "-x")
-    nvml, other = run_check("nvml"), run_check("nvidia_smi")
+    nvml, other = run_core("nvml"), run_core("nvidia_smi")
     title = f"Captured: {nvml['gpus'][0]['name'] if nvml['gpus'] else 'no GPU'}, {state}."
     (output / f"{state}.ini").write_text(capture.scenario(title), encoding="utf-8")
     (output / f"{state}.xml").write_text(anonymous(page), encoding="utf-8")
@@ -137,6 +161,7 @@ def main() -> int:
     output = Path(sys.argv[1])
     output.mkdir(parents=True, exist_ok=True)
     problems = look("idle", output)
+    problems += diagnose("quick", output) + diagnose("standard", output)
     burn = [sys.executable, str(HERE / "burn.py")]
     copies = subprocess.run([*burn, "copies"], capture_output=True, text=True, check=False)
     print("copies in GB/s:", copies.stdout or copies.stderr[-500:])
@@ -145,6 +170,10 @@ def main() -> int:
     ) as load:
         time.sleep(10)
         problems += look("busy", output)
+        refused = run_core("diagnostics", "{}")
+        print("diagnostics while busy:", refused.get("error") or refused["status"])
+        if not str(refused.get("error")).startswith("Refused"):
+            problems.append("the diagnostics ran on a busy GPU")
         measured = load.communicate()[0]
     print("compute:", measured)
     problems += (

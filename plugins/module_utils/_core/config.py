@@ -25,6 +25,7 @@ PATH = "/etc/mlops-fleet/config.json"
 PARTS = {
     "health": ("node.options", "NodeOptions"),
     "gpu": ("gpu.options", "GpuOptions"),
+    "diagnostics": ("diagnostics.options", "DiagnosticsOptions"),
     "backup": ("backup.options", "BackupOptions"),
     "cleanup": ("cleanup.options", "CleanupOptions"),
     "alert": ("alert.options", "AlertOptions"),

@@ -14,7 +14,6 @@ argument specs, flags and configuration keys from. C(TABLE) holds the options in
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -220,6 +219,8 @@ def read_table(
     canonical: dict[str, Any] = {}
     for key, value in given.items():
         if key not in names:
+            import difflib  # only a misspelled option needs it
+
             close = difflib.get_close_matches(str(key), names, n=1)
             hint = (
                 f"Did you mean {prefix}{close[0]}?"

@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..errors import FleetError
@@ -36,11 +37,22 @@ _LATE = 1.0
 _T = TypeVar("_T")
 
 
+class Outlook(Enum):
+    """What becomes of a message that did not arrive."""
+
+    #: It may work soon, without anybody's help: repeat it now, then queue it.
+    PASSING = "passing"
+    #: Somebody has to repair something (certificate, credentials, address): it has failed, and is queued.
+    CURABLE = "curable"
+    #: It will never be accepted like this: drop it, and say so until somebody looks.
+    PERMANENT = "permanent"
+
+
 class Undelivered(Exception):
     """A message did not arrive.
 
     :param detail: why, for people; never holds a secret.
-    :param passing: it may work later (queue it), as opposed to: it never will like this.
+    :param outlook: whether it can still arrive.
     :param wait: seconds the other side asks us to wait, if it did.
     :param alone: only this message was refused: the other side is up, and the next message deserves an attempt.
     :param remaining: marks of the recipients who still have to get it, when others have it already.
@@ -49,14 +61,14 @@ class Undelivered(Exception):
     def __init__(
         self,
         detail: str,
-        passing: bool,
+        outlook: Outlook = Outlook.PASSING,
         wait: float | None = None,
         alone: bool = False,
         remaining: Sequence[str] = (),
     ) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.passing = passing
+        self.outlook = outlook
         self.wait = wait
         self.alone = alone
         self.remaining = tuple(remaining)
@@ -73,6 +85,7 @@ class Receipt(NamedTuple):
     :param keys: of the events in the message.
     :param remaining: marks of the recipients who still have to get it, when others have it already.
     :param incomplete: which recipients will never get it, empty when all did.
+    :param kept: it failed, but stays queued, because a repair can cure that.
     """
 
     status: str
@@ -80,6 +93,17 @@ class Receipt(NamedTuple):
     keys: tuple[str, ...]
     remaining: tuple[str, ...] = ()
     incomplete: str = ""
+    kept: bool = False
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the message is sent again by the next run."""
+        return self.status == QUEUED or self.kept
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the message was refused for good."""
+        return self.status == FAILED and not self.kept
 
 
 class Channel:
@@ -96,6 +120,8 @@ class Channel:
         self.target = target
         #: The channel's queue is filed under its hash, because it may be secret.
         self.identity = identity
+        #: Stays the same when the channel's address is corrected; set where channels are made.
+        self.label = ""
         self.digest_after = digest_after
         #: Further attempts for each message.
         self.retries = 0
@@ -140,38 +166,44 @@ class Channel:
         """
         deadline = time.monotonic() + self.budget
         receipts: list[Receipt] = []
-        down = ""
+        down: Receipt | None = None
         try:
             self.open()
         except FleetError as error:
             detail = hide(str(error), self.secrets)
-            return [Receipt(FAILED, detail, message.keys) for message in messages]
+            return [Receipt(FAILED, detail, message.keys, kept=True) for message in messages]
         for place, message in enumerate(messages):
-            if down:
-                receipts.append(Receipt(QUEUED, hide(down, self.secrets), message.keys))
+            if down is not None:
+                receipts.append(down._replace(keys=message.keys))
                 continue
-            self.incomplete = ""
-            status = SENT
-            remaining: tuple[str, ...] = ()
+            self.incomplete, alone = "", False
+            receipt = Receipt(SENT, "", message.keys)
             try:
                 with _alarm(deadline + _LATE):
-                    detail = self.send(message, deadline)
+                    receipt = receipt._replace(detail=self.send(message, deadline))
                 arrived[place] = 1
             except Absent as error:
-                status, detail = SKIPPED, str(error)
+                receipt = receipt._replace(status=SKIPPED, detail=str(error))
             except Undelivered as error:
-                detail, remaining = error.detail, error.remaining
-                status = QUEUED if error.passing else FAILED
-                if error.passing:
-                    self.retries = 0
-                    down = "" if error.alone else detail
-            except Exception as error:  # noqa: BLE001  # a channel must never stop others; foreign texts may hold secrets
-                status, detail = FAILED, f"unexpected {type(error).__name__} while sending"
-            receipts.append(
-                Receipt(
-                    status, hide(detail, self.secrets), message.keys, remaining, self.incomplete
+                alone = error.alone
+                receipt = Receipt(
+                    QUEUED if error.outlook is Outlook.PASSING else FAILED,
+                    error.detail,
+                    message.keys,
+                    error.remaining,
+                    kept=error.outlook is Outlook.CURABLE,
                 )
+            except Exception as error:  # noqa: BLE001  # a channel must never stop others; foreign texts may hold secrets
+                detail = f"unexpected {type(error).__name__} while sending"
+                receipt = receipt._replace(status=FAILED, detail=detail)
+            receipt = receipt._replace(
+                detail=hide(receipt.detail, self.secrets), incomplete=self.incomplete
             )
+            receipts.append(receipt)
+            if receipt.is_queued:
+                self.retries = 0
+                if not alone:
+                    down = receipt._replace(remaining=(), incomplete="")
         return receipts
 
 
@@ -185,7 +217,7 @@ def _alarm(end: float) -> Iterator[None]:
     """
 
     def ring(*_given: object) -> None:
-        raise Undelivered("no complete answer in time", passing=True)
+        raise Undelivered("no complete answer in time")
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
@@ -212,7 +244,11 @@ def attempts(action: Callable[[], _T], retries: int, deadline: float) -> _T:
             pause = _FIRST_PAUSE * 2**attempt * (1 + random.random() / 2)  # noqa: S311  # not for secrecy
             if error.wait is not None:
                 pause = error.wait + min(1.0, pause - _FIRST_PAUSE * 2**attempt)
-            if not error.passing or attempt == retries or time.monotonic() + pause >= deadline:
+            if (
+                error.outlook is not Outlook.PASSING
+                or attempt == retries
+                or time.monotonic() + pause >= deadline
+            ):
                 raise
             time.sleep(pause)
-    raise Undelivered("no attempt was made", passing=True)
+    raise Undelivered("no attempt was made")

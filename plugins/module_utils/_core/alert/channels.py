@@ -84,7 +84,11 @@ CHANNELS: Registry[ChannelKind] = Registry(
 
 def channels_of(options: AlertOptions, world: World) -> list[Channel]:
     """Return the channels that the options set up, each with a name of its own."""
-    channels = [channel for kind in CHANNELS for channel in kind.make(options, world)]
+    channels = []
+    for kind in CHANNELS:
+        for place, channel in enumerate(kind.make(options, world), 1):
+            channel.label = f"{kind.name} {place}"
+            channels.append(channel)
     taken: set[str] = set()
     for channel in channels:
         name, place = channel.name, 1

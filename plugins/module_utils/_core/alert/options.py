@@ -136,7 +136,7 @@ class EmailOptions(OptionSet):
         maximum=10,
         help="Further attempts after a temporary failure.",
     )
-    subject_prefix: str | None = option(
+    subject_prefix: str = option(
         default="[mlops-fleet]", check=_line_problem, help="Beginning of every subject."
     )
 

@@ -68,19 +68,20 @@ class Payload(NamedTuple):
     ) -> list[Message]:
         """Return the messages for these events, split where the body would be larger than the limit."""
         messages = self.grouping(events, digest_after, still_open)
-        if self.grouping is not _as_list:  # the other forms list only a few events
-            return messages
         return [part for message in messages for part in self._split(message)]
 
     def _split(self, message: Message) -> list[Message]:
-        count = len(message.events)
-        if count == 1 or len(encode(self.body(message, Context()).content)) <= self.limit:
+        halves = self.halves(message)
+        if not halves or len(encode(self.body(message, Context()).content)) <= self.limit:
             return [message]
-        parts = []
-        for half in (message.events[: count // 2], message.events[count // 2 :]):
-            for whole in together(half):
-                parts += self._split(whole)
-        return parts
+        return [part for half in halves for part in self._split(half)]
+
+    def halves(self, message: Message) -> list[Message]:
+        """Return a list of events as two messages; nothing for a form that lists only a few events."""
+        count = len(message.events)
+        if count == 1 or self.grouping is not _as_list:
+            return []
+        return together(message.events[: count // 2]) + together(message.events[count // 2 :])
 
 
 def _individually(

@@ -19,14 +19,26 @@ from typing import NamedTuple
 
 from .. import verdict
 from ..system.text import human_duration
-from .channel import QUEUED, SENT, Channel, Receipt
+from .channel import SENT, Channel, Receipt
 from .events import LEVELS, RECOVERY, Event, digest_key
 from .facts import Facts
-from .memory import Entry, Memory, Opinion, Pending, dequeued, enqueued, narrowed
+from .memory import (
+    Entry,
+    Memory,
+    Opinion,
+    Pending,
+    Refusal,
+    Steady,
+    Waiting,
+    dequeued,
+    enqueued,
+    narrowed,
+)
 from .messages import Message
 from .options import AlertOptions
 
-#: Queued events are tried for a day, and at most this many per channel are kept (the newest).
+#: A queued event is kept as long as its problem lasts. One that is over, or is no problem, is tried for a day. At most
+#: this many per channel are kept (the newest).
 QUEUE_SECONDS = 86400.0
 QUEUE_LENGTH = 200
 #: Entries of which nothing was heard for so long are forgotten: those whose end was not sent, and others.
@@ -82,6 +94,7 @@ def decide(options: AlertOptions, facts: Facts) -> Plan:
         options.cooldown,
         {event.key for event in facts.events},
         facts.ran,
+        facts.steady,
     )
     decisions, entries = decide_events(
         known.entries, facts.events, facts.ran, facts.now, options.cooldown, options.digest_after
@@ -89,9 +102,11 @@ def decide(options: AlertOptions, facts: Facts) -> Plan:
     to_send = [decision.event for decision in decisions if decision.send]
     still_open = {entry.incident for entry in entries.values() if entry.open}
     pending = _copied(known.pending)
+    queues = [known.identity(channel.identity) for channel in facts.channels]
+    labels = {queue: channel.label for queue, channel in zip(queues, facts.channels)}
+    inherit(pending, known.broken, labels)
     deliveries = []
-    for channel in facts.channels:
-        queue = known.identity(channel.identity)
+    for queue, channel in zip(queues, facts.channels):
         enqueued(pending, queue, [event for event in to_send if channel.wants(event)], facts.now)
         waiting = known._replace(pending=pending).waiting(queue)
         messages = channel.messages(waiting, still_open)
@@ -103,6 +118,17 @@ def decide(options: AlertOptions, facts: Facts) -> Plan:
         known.entries,
         given_up,
     )
+
+
+def inherit(pending: Pending, broken: Mapping[str, str], labels: Mapping[str, str]) -> None:
+    """Pass on the queues of broken channels that are no longer set up to those that were set up in their place.
+
+    :param labels: of the channels that are set up.
+    """
+    for orphan in [queue for queue in pending if queue in broken and queue not in labels]:
+        heirs = [queue for queue, label in labels.items() if label == broken[orphan]]
+        for heir in heirs[:1]:
+            pending[heir] = {**pending.pop(orphan), **pending.get(heir, {})}
 
 
 def _test_plan(facts: Facts) -> Plan:
@@ -123,6 +149,8 @@ def settle(plan: Plan, receipts: Mapping[str, Sequence[Receipt]]) -> Memory:
     :param receipts: by the channels' names.
     """
     pending = _copied(plan.memory.pending)
+    refused = dict(plan.memory.refused)
+    broken = {queue: label for queue, label in plan.memory.broken.items() if queue in pending}
     # An event that no channel wants needs no delivery.
     channels = [delivery.channel for delivery in plan.deliveries]
     taken = {
@@ -130,12 +158,17 @@ def settle(plan: Plan, receipts: Mapping[str, Sequence[Receipt]]) -> Memory:
     }
     for delivery in plan.deliveries:
         for receipt in receipts.get(delivery.channel.name, ()):
-            if receipt.status != QUEUED:
+            if not receipt.is_queued:
                 dequeued(pending, delivery.queue, receipt.keys)
             elif receipt.remaining:
                 narrowed(pending, delivery.queue, receipt.keys, receipt.remaining)
-            if receipt.status in (SENT, QUEUED):
+            if receipt.is_queued or receipt.status == SENT:
                 taken.update(receipt.keys)
+            _note_refusal(refused, delivery.queue, receipt)
+            if receipt.kept:
+                broken[delivery.queue] = delivery.channel.label
+            elif receipt.status == SENT:
+                broken.pop(delivery.queue, None)
     entries = dict(plan.memory.entries)
     for event in plan.to_send:
         if event.key in taken:
@@ -143,7 +176,26 @@ def settle(plan: Plan, receipts: Mapping[str, Sequence[Receipt]]) -> Memory:
         entries.pop(event.key, None)
         if event.key in plan.entries:
             entries[event.key] = plan.entries[event.key]
-    return plan.memory._replace(entries=entries, pending=pending)
+    return plan.memory._replace(entries=entries, pending=pending, refused=refused, broken=broken)
+
+
+def _note_refusal(refused: dict[str, Refusal], queue: str, receipt: Receipt) -> None:
+    """Note what was refused for good; what was refused earlier and is sent now needs no attention any more."""
+    known = refused.get(queue, Refusal((), ""))
+    if receipt.is_refused:
+        keys = dict.fromkeys((*known.keys, *receipt.keys))
+        refused[queue] = Refusal(tuple(keys)[-QUEUE_LENGTH:], receipt.detail)
+    elif receipt.status == SENT and known.keys:
+        remaining = tuple(key for key in known.keys if key not in receipt.keys)
+        refused.pop(queue)
+        if remaining:
+            refused[queue] = known._replace(keys=remaining)
+
+
+def acknowledge(memory: Memory, queues: Collection[str]) -> Memory:
+    """Forget what these channels refused: somebody has looked, and sent a test message."""
+    refused = {queue: refusal for queue, refusal in memory.refused.items() if queue not in queues}
+    return memory._replace(refused=refused)
 
 
 def _copied(pending: Mapping[str, Mapping[str, object]]) -> Pending:
@@ -156,6 +208,7 @@ def expire(
     cooldown: float,
     seen: Collection[str] = (),
     ran: Collection[tuple[str, str]] = (),
+    steady: Steady = Steady(),  # noqa: B008  # it can't be changed
 ) -> tuple[Memory, int]:
     """Forget old entries and queued events; return the rest and how many queued ones were given up.
 
@@ -172,17 +225,28 @@ def expire(
     oldest_first = sorted(entries, key=lambda key: entries[key].seen_at)
     for key in oldest_first[: max(0, len(entries) - ENTRIES)]:
         del entries[key]
+    pending, given_up = _expire_queues(memory, entries, steady.since(memory.steady))
+    return memory._replace(entries=entries, pending=pending, steady=steady), given_up
+
+
+def _expire_queues(
+    memory: Memory, entries: Mapping[str, Entry], passed: float
+) -> tuple[Pending, int]:
+    """Return the queues after ``passed`` seconds, and how many events were given up."""
     pending: Pending = {}
     given_up = 0
     for channel, queue in memory.pending.items():
-        newest_first = sorted(queue.items(), key=lambda pair: pair[1].queued_at, reverse=True)
-        for place, (key, item) in enumerate(newest_first):
-            queued_at = min(item.queued_at, now)
-            if place >= QUEUE_LENGTH or now - queued_at > QUEUE_SECONDS:
-                given_up += 1
-            else:
-                pending.setdefault(channel, {})[key] = item._replace(queued_at=queued_at)
-    return memory._replace(entries=entries, pending=pending), given_up
+        kept: dict[str, Waiting] = {}
+        newest_first = sorted(queue.items(), key=lambda pair: (pair[1].age, -pair[1].queued_at))
+        for key, item in newest_first:
+            aged = item._replace(age=item.age + passed)
+            lasts = key in entries and entries[key].open
+            if len(kept) < QUEUE_LENGTH and (lasts or aged.age <= QUEUE_SECONDS):
+                kept[key] = aged
+        given_up += len(queue) - len(kept)
+        if kept:
+            pending[channel] = kept
+    return pending, given_up
 
 
 def decide_events(

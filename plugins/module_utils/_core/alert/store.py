@@ -55,6 +55,11 @@ class Store:
         self.spare = os.path.join(runtime, f"mlops-fleet-alert-{mark}.json") if runtime else ""
         self._saved = 0
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a state file."""
+        return any(os.path.exists(path) for path in (self.path, self.spare) if path)
+
     def prepare(self) -> None:
         """Make the directory (0700). :raises Refused: others may write to it. :raises WriteFailed: it can't be made."""
         try:

@@ -101,7 +101,7 @@ def _post(path: str, data: bytes) -> bool:
                 if error.errno == errno.EPROTOTYPE and kind == socket.SOCK_DGRAM:
                     continue
                 raise Undelivered(
-                    f"{path} does not take the entry: {error.strerror or error}", passing=True
+                    f"{path} does not take the entry: {error.strerror or error}"
                 ) from error
             return True
     return False

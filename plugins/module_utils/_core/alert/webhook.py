@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import string
 import time
@@ -17,11 +18,12 @@ from ..errors import FleetError, NotUsable
 from ..ports import World
 from . import secret
 from .bodies import Context, encode
-from .channel import Channel, Undelivered, attempts
+from .channel import Channel, Outlook, Undelivered, attempts
 from .events import RECOVERY, TEST, Event
 from .messages import Message
 from .options import WebhookOptions, url_problem
 from .payloads import AUTO, DEFAULT, PAYLOADS, of_host
+from .proxy import bypasses_proxy
 from .tls import tls_context
 
 _LONGEST_WAIT = 30.0
@@ -34,6 +36,24 @@ _SLACK_ERRORS = frozenset(
 #: Seconds for reading the text of an answer.
 _READING = 2.0
 _REDIRECTS = 3
+
+#: About this very message: malformed, too large, of a kind that is not accepted (RFC 9110), or the receiver is gone (410).
+_PERMANENT = frozenset({400, 406, 410, 411, 413, 414, 415, 422, 431})
+#: Services that answer a wrong key with 400 or 422 as they do a malformed message: PagerDuty and Opsgenie.
+_CREDENTIALS = re.compile(r"routing.?key|integration.?key|service.?key|api.?key|key format", re.I)
+
+
+def _outlook(status: int, text: str = "") -> Outlook:
+    """Return what an HTTP status other than 2xx means for the message. :param text: of the answer."""
+    if status in (408, 425, 429) or status >= 500:
+        return Outlook.PASSING
+    if status in _PERMANENT and not _CREDENTIALS.search(text):
+        return Outlook.PERMANENT
+    return Outlook.CURABLE
+
+
+class TooLarge(Undelivered):
+    """The server refused a body because of its size."""
 
 
 class Webhook(Channel):
@@ -124,13 +144,35 @@ class Webhook(Channel):
             # A test must not leave an incident behind.
             posts.append(Message(message.events, message.incident, True))
         for post in posts:
-            url, data = self._request(post)
-            status = attempts(
+            status = self._post_message(post, headers, context, deadline)
+        return f"accepted, but {self.incomplete}" if self.incomplete else f"HTTP {status}"
+
+    def _post_message(
+        self, message: Message, headers: Mapping[str, str], context: Any, deadline: float
+    ) -> int:
+        """Post a message, in halves where the server calls it too large; return the HTTP status."""
+        url, data = self._request(message)
+        try:
+            return attempts(
                 functools.partial(self._post, url, data, headers, context, deadline),
                 self.retries,
                 deadline,
             )
-        return f"HTTP {status}"
+        except TooLarge as error:
+            halves = self.payload.halves(message)
+            if not halves:
+                raise
+            refused = error
+        status = 0
+        for half in halves:
+            try:
+                status = self._post_message(half, headers, context, deadline)
+            except TooLarge as error:
+                refused = error
+                self.incomplete = f"an event is too large for the server: {error.detail}"
+        if not status:
+            raise refused
+        return status
 
     def _request(self, message: Message) -> tuple[str, bytes]:
         """Return where to post a message, and its bytes. :raises Undelivered: the user's template does not give JSON."""
@@ -139,7 +181,7 @@ class Webhook(Channel):
             data = encode(request.content)
         except (TypeError, ValueError) as error:
             raise Undelivered(
-                f"the template does not give JSON ({type(error).__name__})", passing=False
+                f"the template does not give JSON ({type(error).__name__})", Outlook.PERMANENT
             ) from error
         parts = urlsplit(self.url)
         path, dummy, query = request.suffix.partition("?")
@@ -162,14 +204,16 @@ class Webhook(Channel):
 
             http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
 
-        handlers: list[Any] = [Stay()] + (
-            [urllib.request.HTTPSHandler(context=context)] if context is not None else []
-        )
+        handlers: list[Any] = [Stay()]
+        if context is not None:
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        if bypasses_proxy(urlsplit(url).hostname or "", os.environ):
+            handlers.append(urllib.request.ProxyHandler({}))
         opener = urllib.request.build_opener(*handlers)
         for dummy in range(_REDIRECTS + 1):
             timeout = min(self.hook.timeout, deadline - time.monotonic())
             if timeout <= 0:
-                raise Undelivered("no time left", passing=True)
+                raise Undelivered("no time left")
             address, authorization = _without_login(url)
             sent = {**authorization, **headers}
             request = urllib.request.Request(address, data, sent, method="POST")  # noqa: S310 (http(s) only, checked)
@@ -189,7 +233,7 @@ class Webhook(Channel):
                 raise _trouble(error.reason) from None
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise _trouble(error) from None
-        raise Undelivered("too many redirects", passing=False)
+        raise Undelivered("too many redirects", Outlook.CURABLE)
 
     def _check_text(self, answer: Any) -> None:
         """Read an answer with status 2xx: chat services may report an error only in its text. :raises Undelivered: it does."""
@@ -204,7 +248,7 @@ class Webhook(Channel):
         code = int(inner.group(1)) if inner else 0
         if inner or text in _SLACK_ERRORS or _denies(text):
             detail = f"HTTP {answer.status}, but not taken" + self._quoted(text)
-            raise Undelivered(detail, passing=code == 429 or code >= 500, alone=code >= 500)
+            raise Undelivered(detail, _outlook(code or 400, text), alone=code >= 500)
 
     def _quoted(self, text: str) -> str:
         """Return the server's text for a detail, nothing when it is no plain text or may hold our secrets."""
@@ -220,20 +264,18 @@ class Webhook(Channel):
         if 300 <= error.code < 400:
             return Undelivered(
                 f"{name}: the address redirects, which is not followed for a POST; give the final address",
-                passing=False,
+                Outlook.CURABLE,
             )
-        if error.code in (408, 425, 429) or error.code >= 500:
+        if _outlook(error.code) is Outlook.PASSING:
             wait = _retry_after(error.headers.get("Retry-After"))
             if wait is not None and wait > _LONGEST_WAIT:
                 # attempts() gives up at once: no pause fits.
-                return Undelivered(
-                    f"{name}, wait asked for: {wait:.0f} s", passing=True, wait=float("inf")
-                )
+                return Undelivered(f"{name}, wait asked for: {wait:.0f} s", wait=float("inf"))
             # 429 and a gateway's errors are about the service, others may be about this message.
-            return Undelivered(
-                name, passing=True, wait=wait, alone=error.code not in (429, 502, 503, 504)
-            )
-        return Undelivered(name + self._quoted(_text(error.fp)), passing=False)
+            return Undelivered(name, wait=wait, alone=error.code not in (429, 502, 503, 504))
+        text = _text(error.fp)
+        kind = TooLarge if error.code == 413 else Undelivered
+        return kind(name + self._quoted(text), _outlook(error.code, text))
 
 
 def _target(url: str) -> str:
@@ -281,28 +323,28 @@ def _trouble(error: Any) -> Undelivered:
 
     if isinstance(error, ssl.SSLCertVerificationError):
         return Undelivered(
-            f"the server's certificate is not trusted: {error.verify_message}", passing=False
+            f"the server's certificate is not trusted: {error.verify_message}", Outlook.CURABLE
         )
     if isinstance(error, ssl.SSLError):
-        return Undelivered(f"TLS failed: {error.reason or 'connection broken'}", passing=True)
+        return Undelivered(f"TLS failed: {error.reason or 'connection broken'}")
     if isinstance(error, socket.timeout):  # another class before Python 3.10
-        return Undelivered("no answer in time", passing=True)
+        return Undelivered("no answer in time")
     if isinstance(error, OSError) and error.strerror:
-        return Undelivered(f"no connection: {error.strerror}", passing=True)
+        return Undelivered(f"no connection: {error.strerror}")
     refused = re.match(r"Tunnel connection failed: (\d{3})", str(error))
     if refused:
         return Undelivered(
-            f"the proxy (https_proxy) refused the connection: HTTP {refused.group(1)}", passing=True
+            f"the proxy (https_proxy) refused the connection: HTTP {refused.group(1)}"
         )
     if isinstance(error, (UnicodeError, http.client.InvalidURL)):
         return Undelivered(
-            "the host name of the address, or of the proxy, can't be used", passing=False
+            "the host name of the address, or of the proxy, can't be used", Outlook.CURABLE
         )
     if isinstance(error, str):
         return Undelivered(
-            "the request can't be made; check http_proxy and https_proxy", passing=False
+            "the request can't be made; check http_proxy and https_proxy", Outlook.CURABLE
         )
-    return Undelivered(f"the connection broke ({type(error).__name__})", passing=True)
+    return Undelivered(f"the connection broke ({type(error).__name__})")
 
 
 def _retry_after(value: str | None) -> float | None:

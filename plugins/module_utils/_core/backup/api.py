@@ -21,10 +21,13 @@ def is_backup_file(name: str) -> bool:
 
 
 def backups_at(path: str) -> list[Backup]:
-    """Return the backups in a directory, newest first, or the one whose archive or manifest is the file ``path``.
+    """Return the backups in a directory, newest first, or a single backup.
 
-    Empty when there is none. :raises NotUsable: the directory can't be read. :raises NotPermitted: none of them is known to be
-    verified, but this user may not read some.
+    Empty when there is none.
+
+    :param path: a directory, or the archive or manifest of one backup.
+    :raises NotUsable: the directory can't be read.
+    :raises NotPermitted: this user may not read some backups, and none of the others is verified.
     """
     from . import catalogue
 

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writing an archive in one pass: read, hash every file, make tar, compress in threads, hash all of it, write."""
+"""Writing an archive in one pass.
+
+Read, hash every file, make tar, compress in threads, hash all of it, write.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,19 @@ MOST_WORKERS = 8
 
 
 class Changed(Exception):
-    """A file was changed while it was read, so what was read is no state it ever had. ``args[0]`` is its path."""
+    """A file was changed while it was read, so what was read is no state it ever had.
+
+    ``args[0]`` is its path.
+    """
 
 
 @dataclass(frozen=True)
 class Written:
-    """A finished archive: its size and SHA-256, bytes of tar in it, what it holds (as it was read) and each file's SHA-256."""
+    """A finished archive.
+
+    Its size and SHA-256, bytes of tar in it, what it holds (as it was read) and each file's
+    SHA-256.
+    """
 
     size: int
     sha256: str
@@ -47,7 +57,10 @@ def cpus(workers: int) -> int:
 
 
 class _Pipe:
-    """Takes tar bytes, gives chunks to the threads and writes their results in order. Memory is bounded by the threads."""
+    """Takes tar bytes, gives chunks to the threads and writes their results in order.
+
+    Memory is bounded by the threads.
+    """
 
     def __init__(
         self, write: Callable[[bytes], None], codec: Codec, executor: Any, workers: int
@@ -101,8 +114,12 @@ def write(
 ) -> Written:
     """Write the archive of ``tree`` to ``fd`` (not synchronised).
 
-    :param root: the source, open. :param name: its path, for messages. :param workers: threads, at least 1.
-    :raises Changed: a file changed meanwhile. :raises NotUsable: a file can't be read. :raises OSError: writing failed.
+    :param root: the source, open.
+    :param name: its path, for messages.
+    :param workers: threads, at least 1.
+    :raises Changed: a file changed meanwhile.
+    :raises NotUsable: a file can't be read.
+    :raises OSError: writing failed.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -174,7 +191,10 @@ def _open(
 
 
 def _current(entry: Entry, status: os.stat_result) -> Entry:
-    """Return the entry as the file is now: what was replaced since the walk is stored whole as it is."""
+    """Return the entry as the file is now.
+
+    What was replaced since the walk is stored whole as it is.
+    """
     if not stat.S_ISREG(status.st_mode):
         raise Changed(entry.path)
     return Entry.of(entry.path, FILE, status)
@@ -208,7 +228,8 @@ def _copy(
         remaining -= count
         progress(entry.size - remaining)
     after = os.fstat(source)
-    # The change time too: copying tools set the modification time back, but nobody can set this time.
+    # The change time too: copying tools set the modification time back, but nobody can set this
+    # time.
     if (after.st_size, after.st_mtime_ns, after.st_ctime_ns) != (
         entry.size,
         entry.mtime_ns,

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which backups a directory holds. Only files that are named exactly as ours count; links never do."""
+"""Which backups a directory holds.
+
+Only files that are named exactly as ours count; links never do.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ class _DescriptionBase(TypedDict):
 
 
 class Description(_DescriptionBase, total=False):
-    """A backup as modules return it. Only with a manifest: what it holds and where it was made. Sizes in bytes."""
+    """A backup as modules return it. Only with a manifest: what it holds and where it was made.
+
+    Sizes in bytes.
+    """
 
     files: int
     bytes: int
@@ -52,9 +58,10 @@ class Description(_DescriptionBase, total=False):
 class Backup:
     """One backup. ``created`` is in seconds since the epoch, ``size`` in bytes.
 
-    ``manifest`` is None for archives of the old scripts (``legacy``: they have a checksum file only) and for what is
-    damaged; ``problems`` says what is wrong as far as names, sizes and the manifest tell. ``lost`` means that the archive
-    itself is gone. ``unreadable`` is why this user can't read its files: then it may be a perfect backup.
+    ``manifest`` is None for archives of the old scripts (``legacy``: they have a checksum file
+    only) and for what is damaged; ``problems`` says what is wrong as far as names, sizes and the
+    manifest tell. ``lost`` means that the archive itself is gone. ``unreadable`` is why this user
+    can't read its files: then it may be a perfect backup.
     """
 
     name: str
@@ -109,7 +116,10 @@ def newest_first(backups: Iterable[Backup]) -> list[Backup]:
 
 
 def directory_names(directory: str) -> list[str]:
-    """Return the names in a backup directory, [] when it does not exist. :raises NotUsable: it can't be read."""
+    """Return the names in a backup directory, [] when it does not exist.
+
+    :raises NotUsable: it can't be read.
+    """
     try:
         return os.listdir(directory)
     except FileNotFoundError:
@@ -219,7 +229,10 @@ def contradictions(manifest: Manifest, name: str, size: int, what: str) -> list[
 
 
 def _read(path: str) -> bytes | None:
-    """Return the content of a file, not through a link; None when there is none. :raises NotUsable: it can't be read."""
+    """Return the content of a file, not through a link; None when there is none.
+
+    :raises NotUsable: it can't be read.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -268,12 +281,18 @@ def parse_checksum(raw: bytes, archive: str) -> str | None:
 
 
 def stale(names: Iterable[str]) -> list[str]:
-    """Return the temporary files of ours among the names; under the lock they all belong to dead runs."""
+    """Return the temporary files of ours among the names.
+
+    Under the lock they all belong to dead runs.
+    """
     return sorted(name for name in names if is_temporary(name))
 
 
 def of_source(backups: Iterable[Backup], source: str) -> list[Backup]:
-    """Return the backups of one source, and those that do not say what they are of (old archives, damaged ones)."""
+    """Return the backups of one source, and those that do not say what they are of.
+
+    These are archives of the old scripts, damaged backups, and what this user may not read.
+    """
     return [
         backup
         for backup in backups
@@ -299,7 +318,10 @@ def credible(backup: Backup, now: float) -> bool:
 
 
 def newest(backups: Sequence[Backup], now: float) -> Backup | None:
-    """Return the newest backup that is complete; one dated in the future only when there is no other."""
+    """Return the newest backup that is complete.
+
+    A backup that is dated in the future counts only when there is no other.
+    """
     complete = [backup for backup in backups if backup.complete]
     for backup in complete:
         if credible(backup, now):

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a compression has to offer; the compressions themselves are in the registry ``codecs``.
 
-An archive is compressed in independent chunks, so that threads share the work and any ordinary tool reads the result.
-gzip: one member made of chunks that each end in a full flush. Many members would be legal too, but streaming readers of
-tar and HTTP clients fail on them or lose data silently. zstd: one frame per chunk, which its format allows and every
-reader joins.
+An archive is compressed in independent chunks, so that threads share the work and any ordinary tool
+reads the result. gzip: one member made of chunks that each end in a full flush. Many members would
+be legal too, but streaming readers of tar and HTTP clients fail on them or lose data silently.
+zstd: one frame per chunk, which its format allows and every reader joins.
 """
 
 from __future__ import annotations
@@ -56,7 +56,12 @@ class Unpacker(Protocol):
     """Unpacks a stream piece by piece."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take more of the stream and return some plain data; call again with ``b""`` while ``pending``. :raises Damaged:"""
+        """Take more of the stream and return some plain data.
+
+        Call again with ``b""`` while ``pending``.
+
+        :raises Damaged:
+        """
         ...  # pylint: disable=unnecessary-ellipsis
 
     @property

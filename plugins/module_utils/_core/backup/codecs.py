@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The compressions an archive can have: the only place that lists them.
 
-The option, file names, writing and reading derive from this registry. A compression is added by one entry, plus a
-module that makes its Codec and Unpacker. The modules are imported when they are first used.
+The option, file names, writing and reading derive from this registry. A compression is added by one
+entry, plus a module that makes its Codec and Unpacker. The modules are imported when they are first
+used.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ MAGIC_SIZE = 6
 class Compression(NamedTuple):
     """One compression.
 
-    :param name: value of the option ``compression``. :param suffix: of the archive, with ``.tar``.
+    :param name: value of the option ``compression``.
+    :param suffix: of the archive, with ``.tar``.
     :param help: what it needs or is good for, for the documentation.
-    :param levels: smallest and largest level it accepts. :param magic: first bytes of its streams, None when there are none.
-    :param writer: makes the codec for a level. :raises NotUsable: its library is missing.
-    :param reader: makes the unpacker. :raises NotUsable: likewise.
+    :param levels: smallest and largest level it accepts.
+    :param magic: first bytes of its streams, None when there are none.
+    :param writer: makes the codec for a level; raises NotUsable when its library is missing.
+    :param reader: makes the unpacker; raises likewise.
     """
 
     name: str
@@ -102,7 +105,11 @@ CODECS: Registry[Compression] = Registry(
 
 
 def make(compression: str, level: int) -> Codec:
-    """Return the codec for the options. :raises NotUsable: its library is missing. :raises OptionError: unknown."""
+    """Return the codec for the options.
+
+    :raises NotUsable: its library is missing.
+    :raises OptionError: unknown.
+    """
     return CODECS[compression].writer(level)
 
 

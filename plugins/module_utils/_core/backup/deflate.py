@@ -21,11 +21,14 @@ def deflate(data: bytes | memoryview, level: int, strategy: int = zlib.Z_DEFAULT
 
 
 class Gzip:
-    """gzip by zlib, the method chosen per chunk: on weights the search for repetitions costs much and gains nothing.
+    """gzip by zlib, the method chosen per chunk.
 
-    Three samples decide: stored as it is when nothing saves 3 %; Huffman coding alone when the search would gain too little
-    (2 % from level 6 on, 10 % below); else the full method at the user's level. Measured on 2 GB of mixed weights: 6 times less
-    CPU than gzip -6 with a better ratio.
+    On weights the search for repetitions costs much and gains nothing.
+
+    Three samples decide: stored as it is when nothing saves 3 %; Huffman coding alone when the
+    search would gain too little (2 % from level 6 on, 10 % below); else the full method at the
+    user's level. Measured on 2 GB of mixed weights: 6 times less CPU than gzip -6 with a better
+    ratio.
     """
 
     header = b"\x1f\x8b\x08\x00" + b"\0" * 4 + b"\x00\x03"
@@ -56,7 +59,10 @@ class Gzip:
 
 
 class GzipUnpacker:
-    """gzip, also of several members (old archives made by pigz or joined), with each member's CRC and length checked by zlib."""
+    """gzip, also of several members, whose CRC and length are checked by zlib.
+
+    Archives that were made by pigz or joined have several.
+    """
 
     def __init__(self) -> None:
         self._member: Any = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -85,7 +91,10 @@ class GzipUnpacker:
         return unpacked
 
     def _up_to_the_error(self, member: Any) -> bytes:
-        """Return what zlib had unpacked when it met the error, which it keeps to itself otherwise: often all but the checksum."""
+        """Return what zlib had unpacked when it met the error, which it keeps to itself otherwise.
+
+        Often all but the checksum.
+        """
         unpacked, size = b"", BLOCK
         while size:
             further = member.copy()

@@ -16,7 +16,9 @@ from .options import InfoOptions
 
 
 class Result(TypedDict):
-    """What the module returns: ``backups``, newest first, and ``latest``, the newest without a problem.
+    """What the module returns.
+
+    ``backups``, newest first, and ``latest``, the newest without a problem.
 
     ``verified``: there is a backup, the newest is verified, and none has a problem.
     """

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The manifest of a backup: what is in it, with a SHA-256 per file. Its existence says that the backup is complete."""
+"""The manifest of a backup: what is in it, with a SHA-256 per file.
+
+Its existence says that the backup is complete.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ class _EntryBase(TypedDict):
 
 
 class ManifestEntry(_EntryBase, total=False):
-    """One file, directory or link. Files have ``size`` (bytes) and ``sha256``, links have ``target``."""
+    """One file, directory or link.
+
+    Files have ``size`` (bytes) and ``sha256``, links have ``target``.
+    """
 
     size: int
     sha256: str
@@ -132,8 +138,8 @@ def build(
 ) -> Manifest:
     """Return the manifest of an archive just written.
 
-    ``created`` is in seconds since the epoch, sizes in bytes, times of files in nanoseconds. Undecodable bytes of names are lone
-    surrogates, which JSON carries as escapes.
+    ``created`` is in seconds since the epoch, sizes in bytes, times of files in nanoseconds.
+    Undecodable bytes of names are lone surrogates, which JSON carries as escapes.
     """
     return {
         "format": FORMAT,
@@ -161,7 +167,7 @@ def build(
 
 
 def expected(name: str, created: float, options: BackupOptions) -> Manifest:
-    """Return the manifest of a backup that is still to be made, as far as retention rules ask for it."""
+    """Return the manifest of a backup still to be made, as far as retention rules need it."""
     verification: Verification = {"at": "", "depth": "full", "result": "ok", "files": 0, "bytes": 0}
     return {
         "format": FORMAT,
@@ -190,7 +196,10 @@ def _checksum(body: Mapping[str, object]) -> str:
 
 
 def dump(manifest: Manifest) -> bytes:
-    """Return the manifest as a JSON file, one line per entry, with a checksum over everything else in it."""
+    """Return the manifest as a JSON file, one line per entry.
+
+    It holds a checksum over everything else in it.
+    """
     body = {key: value for key, value in manifest.items() if key != "checksum"}
     lines = [json.dumps(entry) for entry in manifest["entries"]]
     head = json.dumps({key: value for key, value in body.items() if key != "entries"}, indent=1)
@@ -233,5 +242,5 @@ def parse(raw: bytes, where: str) -> Manifest:
 
 
 def verified(manifest: Manifest) -> bool:
-    """Say whether the archive was read back completely and every file matched, the last time that was tried."""
+    """Say whether the archive was read back and every file matched, the last time it was tried."""
     return bool(manifest["verifications"]) and manifest["verifications"][-1].get("result") == "ok"

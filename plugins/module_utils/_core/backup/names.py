@@ -34,7 +34,7 @@ def is_temporary(name: str) -> bool:
 
 
 def archive_of(temporary: str) -> str | None:
-    """Return the name that the archive in a temporary file was to get, None when the file is no archive."""
+    """Return the final name of the archive in a temporary file, None when it is no archive."""
     match = _TEMPORARY.fullmatch(temporary)
     return match.group(1) if match is not None and match.group(2) is None else None
 
@@ -48,7 +48,10 @@ def is_companion(name: str) -> bool:
 
 
 def stem(created: float) -> str:
-    """Return the file name without suffix for a backup made at ``created`` (seconds since the epoch), in local time as ever."""
+    """Return the file name without suffix for a backup made at ``created``.
+
+    :param created: seconds since the epoch; the name holds local time.
+    """
     return time.strftime("models_backup_%Y%m%d_%H%M%S", time.localtime(created))
 
 

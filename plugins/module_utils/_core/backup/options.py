@@ -17,7 +17,8 @@ from .codecs import CODECS
 #: Where the old scripts looked and wrote.
 SOURCE = "/opt/ml/models"
 DESTINATION = "/backup/models"
-#: Storage classes from which objects can be read back at once; others are stored but need to be thawed first.
+#: Storage classes from which objects can be read back at once; others are stored but need to be
+#: thawed first.
 STORAGE_CLASSES = (
     "STANDARD",
     "STANDARD_IA",
@@ -51,7 +52,7 @@ class S3Connection(OptionSet):
     )
 
     def check_together(self) -> None:
-        """:raises OptionError: half a key pair, an endpoint that is no http(s) URL or holds credentials, ..."""
+        """:raises OptionError: options contradict each other, or the endpoint can't be used."""
         if bool(self.access_key) != bool(self.secret_key):
             raise OptionError(
                 "Options s3.access_key and s3.secret_key belong together; only one is set.",
@@ -89,7 +90,7 @@ class S3Copies(S3Connection):
 
 
 def _check_endpoint(url: str) -> None:
-    """:raises OptionError: it is no http(s) URL, or holds credentials. The URL is not repeated: it may hold a password."""
+    """:raises OptionError: it is no http(s) URL, or holds credentials, which are not repeated."""
     try:
         parts = urlsplit(url)
         hostname = parts.hostname
@@ -119,7 +120,8 @@ _Connection = TypeVar("_Connection", bound=S3Connection)
 def check_s3(connection: _Connection | None) -> _Connection | None:
     """Return the S3 options, None when no bucket is named: then no object storage is used.
 
-    :raises OptionError: other options of the connection without a bucket, or options that contradict each other.
+    :raises OptionError: other options of the connection without a bucket, or options that
+        contradict each other.
     """
     if connection is None:
         return None
@@ -256,7 +258,7 @@ class RestoreOptions(OptionSet):
     """Restoring a backup."""
 
     backup: str = option(
-        default="latest", help="C(latest), a backup's file name, or the path of an archive."
+        default="latest", help="latest, a backup's file name, or the path of an archive."
     )
     path: str = option(
         type="path",
@@ -277,10 +279,10 @@ class RestoreOptions(OptionSet):
     mode: str = option(
         default="new",
         choices=("new", "replace"),
-        help="Whether an existing folder may be replaced.",
+        help="Whether an existing directory may be replaced.",
     )
     allow_outside_links: bool = option(
-        type="bool", default=False, help="Restore symbolic links that point out of the folder."
+        type="bool", default=False, help="Restore symbolic links that point out of the directory."
     )
     s3: S3Connection | None = option(
         type="dict", suboptions=S3Connection, help="Object storage that holds copies."
@@ -290,15 +292,16 @@ class RestoreOptions(OptionSet):
         self.s3 = check_s3(self.s3)
         if self.files and self.mode == "replace":
             raise OptionError(
-                "Options files and mode=replace contradict each other: replacing swaps the whole folder, so what is not restored would be lost.",
-                "Restore the files into a new folder.",
+                "Options files and mode=replace contradict each other: replacing swaps the whole directory, "
+                "so what is not restored would be lost.",
+                "Restore the files into a new directory.",
                 "files",
             )
         backup = self.backup
         if not backup:
             raise OptionError(
                 "Option backup is empty.",
-                "Say latest, a backup's name or an archive's path.",
+                "Set it to latest, a backup's name or an archive's path.",
                 "backup",
             )
         if "/" in backup and not backup.startswith("/"):

@@ -1,10 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading an archive in one pass: hash all of it, unpack, parse the tar, hash every file, compare with the manifest.
+"""Reading an archive in one pass.
 
-Verification and restore share this reader. It is independent of the writer: zlib (or libzstd) checks the compression and
-the standard library's tarfile the structure.
+Hash all of it, unpack, parse the tar, hash every file, compare with the manifest.
+
+Verification and restore share this reader. It is independent of the writer: zlib (or libzstd)
+checks the compression and the standard library's tarfile the structure.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ _LABEL = b"V"
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a backup. ``path`` is the file in it, or None for the archive as a whole."""
+    """What is wrong with a backup.
+
+    ``path`` is the file in it, or None for the archive as a whole.
+    """
 
     message: str
     path: str | None = None
@@ -47,7 +52,10 @@ class Problem:
 
 
 class Sink(Protocol):
-    """Receives what an archive holds. Entries have the manifest's keys; a file's ``size`` is known before its content."""
+    """Receives what an archive holds.
+
+    Entries have the manifest's keys; a file's ``size`` is known before its content.
+    """
 
     def begin(self, entry: ManifestEntry) -> None:
         """A file, directory or link begins."""
@@ -64,7 +72,10 @@ class Sink(Protocol):
 
 @dataclass
 class Scan:
-    """The result of reading an archive. ``size`` and ``sha256`` are the archive's; ``entries`` what it holds; sizes in bytes."""
+    """The result of reading an archive.
+
+    ``size`` and ``sha256`` are the archive's; ``entries`` what it holds; sizes in bytes.
+    """
 
     problems: list[Problem] = field(default_factory=list)
     more_problems: int = 0
@@ -104,7 +115,8 @@ class _Plain(io.RawIOBase):
         self._ended = False
         self.size = 0
         self.plain = 0
-        #: Offset behind the last byte that is not zero: whether anything follows the end of the tar.
+        #: Offset behind the last byte that is not zero: whether anything follows the end of the
+        #: tar.
         self.last_data = 0
 
     def readable(self) -> bool:
@@ -200,7 +212,10 @@ def member_path(name: str) -> str:
 
 
 def _entry(member: tarfile.TarInfo) -> ManifestEntry:
-    """Return a member with the manifest's keys. :raises VerificationFailed: a device, a pipe, or an unsafe name."""
+    """Return a member with the manifest's keys.
+
+    :raises VerificationFailed: a device, a pipe, or an unsafe name.
+    """
     entry: ManifestEntry = {
         "path": member_path(member.name),
         "type": FILE,
@@ -250,7 +265,10 @@ def _compare(
     wanted: ManifestEntry | None,
     without: tuple[str, ...] = (),
 ) -> None:
-    """Add how the entry differs from the manifest's. :param without: keys that are not known yet."""
+    """Add how the entry differs from the manifest's.
+
+    :param without: keys that are not known yet.
+    """
     if wanted is None:
         scan.add("is in the archive but not in the manifest", entry["path"])
         return
@@ -276,7 +294,8 @@ class _Reader:
         self._wanted, self._sink, self._salvage = wanted, sink, salvage
         #: Stop at the first problem: nothing that may be wrong reaches the sink.
         self.strict = sink is not None and not salvage
-        #: With a manifest to tell entries from what only looks like an entry, reading may go on behind a damaged header.
+        #: With a manifest to tell entries from what only looks like an entry, reading may go on
+        #: behind a damaged header.
         self.search = salvage and wanted is not None
 
     def read(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bool:
@@ -331,13 +350,17 @@ def scan(
     phase: str = "verify",
     salvage: bool = False,
 ) -> Scan:
-    """Read a whole archive and compare it with its manifest and checksum; every difference becomes a problem.
+    """Read a whole archive and compare it with its manifest and checksum.
+
+    Every difference becomes a problem.
 
     :param total: expected size of the archive in bytes, for progress.
     :param manifest: None for archives of the old scripts.
     :param sha256: the archive's expected SHA-256, None when there is none.
-    :param sink: gets the content while it is read, before the end has been checked; nothing more after the first problem.
-    :param salvage: give the sink whatever can be unpacked, problems or not. A file that breaks off is begun, never completed.
+    :param sink: gets the content while it is read, before the end has been checked; nothing more
+        after the first problem.
+    :param salvage: give the sink whatever can be unpacked, problems or not. A file that breaks off
+        is begun, never completed.
     :raises VerificationFailed: entries no archive of ours may hold.
     :raises OSError: the archive can't be read.
     """
@@ -389,7 +412,10 @@ def _read_members(reader: _Reader, plain: _Plain) -> None:
 
 
 def _members(tar: tarfile.TarFile, search: bool) -> Iterator[tarfile.TarInfo]:
-    """Return the archive's members, one at a time. :param search: search for the next member behind a damaged header."""
+    """Return the archive's members, one at a time.
+
+    :param search: search for the next member behind a damaged header.
+    """
     while True:
         try:
             member = tar.next()
@@ -422,7 +448,10 @@ def _content(
 
 
 def open_archive(path: str) -> BinaryIO:
-    """Open an archive for reading, not through a link in the last component. :raises NotUsable: it can't be."""
+    """Open an archive for reading, not through a link in the last component.
+
+    :raises NotUsable: it can't be.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError as error:

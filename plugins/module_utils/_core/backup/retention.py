@@ -1,11 +1,13 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which backups to remove: a pure function of the list, the rules and the time. A rule only ever keeps; what no rule keeps goes.
+"""Which backups to remove: a pure function of the list, the rules and the time.
 
-Whatever the rules say, these stay: the newest verified backup, the newest complete one, everything newer than the newest
-verified one, and archives of the old scripts until a newer verified backup exists. One that a wrong clock has dated more than a
-day ahead is never taken for the newest while there is another.
+A rule only ever keeps; what no rule keeps is removed. Whatever the rules say, these stay: the
+newest verified backup, the newest complete one, everything newer than the newest verified backup,
+what this user may not read, and archives of the old scripts until a newer verified backup exists. A
+backup that a wrong clock has dated more than a day ahead never counts as the newest while there is
+another.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 
 from .catalogue import DAY, Backup, credible
 
-#: Rule -> the local period a time lies in.
+#: Name and date format of the local period that a rule is about.
 _PERIODS: tuple[tuple[str, str], ...] = (
     ("daily", "%Y-%m-%d"),
     ("weekly", "%G-%V"),
@@ -27,7 +29,10 @@ _PERIODS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Rules:
-    """The retention options; 0 means that there is no such rule. With no rule at all everything is kept."""
+    """The retention options; 0 means that there is no such rule.
+
+    Without any rule everything is kept.
+    """
 
     days: int = 30
     last: int = 0
@@ -48,75 +53,82 @@ class Decision:
 
 def decide(backups: Sequence[Backup], rules: Rules, now: float) -> list[Decision]:
     """Return a decision for each backup, newest first. :param now: seconds since the epoch."""
-    ordered = sorted(backups, key=lambda one: (one.created, one.name), reverse=True)
+    ordered = sorted(backups, key=lambda backup: (backup.created, backup.name), reverse=True)
     reasons: dict[str, str] = {}
 
     def keep(backup: Backup, reason: str) -> None:
         reasons.setdefault(backup.name, reason)
 
-    complete = [one for one in ordered if one.complete]
-    dated = [one for one in complete if credible(one, now)] or complete
-    verified = next((one for one in (*dated, *complete) if one.verified), None)
+    complete = [backup for backup in ordered if backup.complete]
+    dated = [backup for backup in complete if credible(backup, now)] or complete
+    verified = next((backup for backup in (*dated, *complete) if backup.verified), None)
     if verified is not None:
         keep(verified, "newest verified backup")
     if dated:
         keep(dated[0], "newest backup")
-    for one in ordered:
-        if one.unreadable:
-            keep(one, "this user may not read it")
-        if verified is None and one.manifest is None:
-            keep(one, "no newer backup is verified")
-        elif verified is not None and (one.created, one.name) > (verified.created, verified.name):
-            keep(one, "newer than the newest verified backup")
+    for backup in ordered:
+        if backup.unreadable:
+            keep(backup, "this user may not read it")
+        if verified is None and backup.manifest is None:
+            keep(backup, "no newer backup is verified")
+        elif verified is not None and (backup.created, backup.name) > (
+            verified.created,
+            verified.name,
+        ):
+            keep(backup, "newer than the newest verified backup")
         elif not complete:
-            keep(one, "there is no complete backup")
+            keep(backup, "there is no complete backup")
 
     if rules.days:
-        for one in ordered:
-            if now - one.created <= rules.days * DAY:
-                keep(one, f"at most {rules.days} days old")
-    good = [one for one in ordered if one.complete or one.legacy]
-    for one in good[: rules.last]:
-        keep(one, f"one of the last {rules.last}")
-    for name, form in _PERIODS:
-        _periodic(good, getattr(rules, name), name, _period(form), keep)
+        for backup in ordered:
+            if now - backup.created <= rules.days * DAY:
+                keep(backup, f"at most {rules.days} days old")
+    good = [backup for backup in ordered if backup.complete or backup.legacy]
+    for backup in good[: rules.last]:
+        keep(backup, f"one of the last {rules.last}")
+    counts = (rules.daily, rules.weekly, rules.monthly, rules.yearly)
+    for (period_name, date_format), count in zip(_PERIODS, counts):
+        _periodic(good, count, period_name, _period(date_format), keep)
     if rules == Rules(days=0):
-        for one in ordered:
-            keep(one, "no retention rule is set")
+        for backup in ordered:
+            keep(backup, "no retention rule is set")
     return [
-        Decision(one, one.name in reasons, reasons.get(one.name) or _why_not(one, rules, now))
-        for one in ordered
+        Decision(
+            backup, backup.name in reasons, reasons.get(backup.name) or _why_not(backup, rules, now)
+        )
+        for backup in ordered
     ]
 
 
-def _period(form: str) -> Callable[[Backup], str]:
-    return lambda one: time.strftime(form, time.localtime(one.created))
+def _period(date_format: str) -> Callable[[Backup], str]:
+    return lambda backup: time.strftime(date_format, time.localtime(backup.created))
 
 
 def _periodic(
     good: Sequence[Backup],
     count: int,
-    name: str,
+    period_name: str,
     period: Callable[[Backup], str],
     keep: Callable[[Backup, str], None],
 ) -> None:
-    """Keep the newest backup of each of the newest C(count) periods that have one; the oldest of all while there are fewer."""
+    """Keep the newest backup of each of the newest ``count`` periods that have any.
+
+    While there are fewer periods, the oldest of all is kept too.
+    """
     if count <= 0 or not good:
         return
     seen: list[str] = []
-    for one in good:
-        if period(one) not in seen:
+    for backup in good:
+        if period(backup) not in seen:
             if len(seen) == count:
                 return
-            seen.append(period(one))
-            keep(one, f"one of the last {count} {name} backups")
-    keep(good[-1], f"oldest backup, while there are fewer than {count} {name} ones")
+            seen.append(period(backup))
+            keep(backup, f"one of the last {count} {period_name} backups")
+    keep(good[-1], f"oldest backup, while there are fewer than {count} {period_name} ones")
 
 
 def _why_not(backup: Backup, rules: Rules, now: float) -> str:
     age = int((now - backup.created) // DAY)
-    return (
-        f"{age} days old, kept are {rules.days}"
-        if rules.days
-        else f"{age} days old, no rule keeps it"
-    )
+    if rules.days:
+        return f"{age} days old, kept are {rules.days}"
+    return f"{age} days old, no rule keeps it"

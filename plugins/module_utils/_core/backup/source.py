@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The source tree: walked without following links, with a fingerprint that tells whether anything has changed."""
+"""The source tree.
+
+Walked without following links, with a fingerprint that tells whether anything has changed.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,11 @@ DIRECTORY = "folder"
 LINK = "link"
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Kernels stamp files with a clock that ticks every 1 to 10 ms: a change within the tick of the walk would leave no trace.
+#: Kernels stamp files with a clock that ticks every 1 to 10 ms: a change within the tick of the
+#: walk would leave no trace.
 _TICK_NS = 20_000_000
-#: What opening something says that was removed, or replaced by a link or a file, since its directory was read.
+#: What opening something says that was removed, or replaced by a link or a file, since its
+#: directory was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 #: Directories that are kept open on the way down.
 _MOST_OPEN = 64
@@ -37,7 +42,10 @@ _MOST_LINKS = 40
 
 @dataclass(frozen=True)
 class Entry:
-    """One file, directory or symbolic link. ``path`` is relative to the source; undecodable bytes are surrogates. Sizes in bytes."""
+    """One file, directory or symbolic link.
+
+    ``path`` is relative to the source; undecodable bytes are surrogates. Sizes in bytes.
+    """
 
     path: str
     type: str
@@ -70,7 +78,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tree:
-    """The result of a walk, directories before what is in them. ``skipped`` names sockets, pipes and devices, with their kind."""
+    """The result of a walk, directories before what is in them.
+
+    ``skipped`` names sockets, pipes and devices, with their kind.
+    """
 
     entries: tuple[Entry, ...]
     skipped: tuple[str, ...]
@@ -93,8 +104,8 @@ class Tree:
 class Directories:
     """Opens directories below a root component by component, never through a link.
 
-    Descriptors of the directories on the way to the last one stay open, few of them however deep it is: the next one is
-    mostly near.
+    Descriptors of the directories on the way to the last one stay open, few of them however deep it
+    is: the next one is mostly near.
     """
 
     def __init__(self, root: int) -> None:
@@ -104,7 +115,11 @@ class Directories:
         self._opened: list[tuple[int, int]] = []
 
     def open(self, path: str) -> int:
-        """Return a descriptor of a directory (relative path, ``""`` is the root), valid until the next call. :raises OSError:"""
+        """Return a descriptor of a directory, valid until the next call.
+
+        :param path: relative to the root, which is ``""``.
+        :raises OSError: it can't be opened.
+        """
         parts = path.split("/") if path else []
         common = 0
         for part, opened_part in zip(parts, self._parts):
@@ -145,7 +160,10 @@ def below(root: int) -> Iterator[Directories]:
 
 
 def open_root(path: str) -> int:
-    """Open the source directory, which may be reached through links. :raises NotUsable: missing, no directory, not permitted."""
+    """Open the source directory, which may be reached through links.
+
+    :raises NotUsable: missing, no directory, not permitted.
+    """
     try:
         return os.open(os.path.realpath(path), _DIRECTORY_FLAGS)
     except OSError as error:
@@ -162,7 +180,7 @@ def open_root(path: str) -> int:
 
 
 def stat_when_stable(fd: int) -> os.stat_result:
-    """Return an open file's status once its last change is so long ago that the next change is sure to get another time."""
+    """Return an open file's status once the next change to it is sure to get another time."""
     for dummy in range(2):
         status = os.fstat(fd)
         age = time.time_ns() - status.st_ctime_ns
@@ -201,9 +219,11 @@ def walk(
 ) -> Tree:
     """Return everything below the directory open as ``root``, sorted, in the order of the archive.
 
-    :param name: the directory's path, for messages. :param exclude: patterns, see matches; what is in an excluded directory is excluded.
+    :param name: the directory's path, for messages.
+    :param exclude: patterns, see matches; what is in an excluded directory is excluded.
     :param never: a directory that must not be below it, however it is mounted there.
-    :raises NotUsable: something can't be read; an archive without it would not be a backup. :raises Refused: ``never`` is there.
+    :raises NotUsable: something can't be read; an archive without it would not be a backup.
+    :raises Refused: ``never`` is there.
     """
     exclude = tuple(exclude)
     for attempt in range(5):
@@ -232,7 +252,8 @@ def _walk_once(
                     if never is not None and os.path.samestat(here, never):
                         full = display_path(f"{name}/{where}")
                         raise Refused(
-                            f"{full} is the destination, mounted there, so backups would contain backups.",
+                            f"{full} is the destination, mounted there, so backups would contain "
+                            "backups.",
                             "Exclude it, or unmount it.",
                             full,
                         )
@@ -285,7 +306,8 @@ def points_outside(path: str, target: str, root: str, links: Mapping[str, str]) 
 
     Computed from names: nothing is followed.
 
-    :param links: path and target of all links below the root, because a link may lead through others.
+    :param links: path and target of all links below the root, because a link may lead through
+        others.
     """
     where = path.split("/")[:-1]
     waiting = target.split("/")
@@ -318,7 +340,10 @@ def points_outside(path: str, target: str, root: str, links: Mapping[str, str]) 
 
 
 def fingerprint(source: str, entries: Iterable[Entry]) -> str:
-    """Return a SHA-256 (hex) over path, type, mode, size, times, inode and link target of all entries."""
+    """Return a SHA-256 (hex) over all entries.
+
+    It covers path, type, mode, size, times, inode and link target.
+    """
     digest = hashlib.sha256(json.dumps(["mlops.fleet source 1", source]).encode("ascii"))
     for entry in entries:
         fields = [

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where backups and their copies are kept: one protocol for all places.
 
-A further kind of object storage is one entry in ``COPY_STORES`` plus the module that implements CopyStore.
+A further kind of object storage is one entry in ``COPY_STORES`` plus the module that implements
+CopyStore.
 """
 
 from __future__ import annotations
@@ -59,15 +60,24 @@ class CopyStore(Store, Protocol):
         ...  # pylint: disable=unnecessary-ellipsis
 
     def look(self) -> None:
-        """Make sure that the place exists. :raises StoreError: it does not, or there is no connection to it."""
+        """Make sure that the place exists.
+
+        :raises StoreError: it does not, or there is no connection to it.
+        """
         ...  # pylint: disable=unnecessary-ellipsis
 
     def present(self, backup: Backup) -> StoredCopy | None:
-        """Return the complete copy of this very backup. :raises StoreError: another backup has its name."""
+        """Return the complete copy of this very backup.
+
+        :raises StoreError: another backup has its name.
+        """
         ...  # pylint: disable=unnecessary-ellipsis
 
     def upload(self, backup: Backup, tell: Tell) -> StoredCopy:
-        """Copy a local backup. :raises StoreError: it failed, and nothing there looks like a copy."""
+        """Copy a local backup.
+
+        :raises StoreError: it failed, and nothing there looks like a copy.
+        """
         ...  # pylint: disable=unnecessary-ellipsis
 
     def remove(self, name: str) -> None:
@@ -113,7 +123,9 @@ class CopyOptions(Protocol):
 class CopyStoreKind(NamedTuple):
     """A kind of place for copies.
 
-    :param connect: makes the store, None when the options do not ask for it. :raises MissingLibrary: :raises StoreError:
+    :param connect: makes the store, None when the options do not ask for it.
+    :raises MissingLibrary:
+    :raises StoreError:
     """
 
     name: str
@@ -143,7 +155,9 @@ def copy_stores(options: CopyOptions) -> tuple[CopyStore, ...]:
 
 
 def to_read(options: CopyOptions, path: str) -> Store:
-    """Return the place to read backups from: the copies where the options name any, else a directory or an archive.
+    """Return the place to read backups from.
+
+    The copies where the options name any, else a directory or an archive.
 
     Raises like ``copy_stores``.
     """

@@ -1,9 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tar headers (POSIX pax) made by hand: exact times, any name, any size, and nothing extra for the ordinary file.
+"""Tar headers (POSIX pax) made by hand.
 
-The plain header always carries what fits, so that readers without pax still get whole seconds and short names right.
+Exact times, any name, any size, and nothing extra for the ordinary file.
+
+The plain header always carries what fits, so that readers without pax still get whole seconds and
+short names right.
 """
 
 from __future__ import annotations
@@ -68,9 +71,10 @@ def pad(size: int, to: int = BLOCK) -> bytes:
 
 
 def _needs_record(value: bytes) -> bool:
-    """Say whether a name does not fit the plain header, or would depend on the reader's locale there.
+    """Say whether a name does not fit the plain header, or depends on the reader's locale there.
 
-    One that is no UTF-8 is better off in the plain header, byte for byte: libarchive complains about such a record.
+    A name that is no UTF-8 is better off in the plain header, byte for byte: libarchive complains
+    about such a record.
     """
     if len(value) > 100:
         return True
@@ -82,7 +86,10 @@ def _needs_record(value: bytes) -> bool:
 
 
 def header(entry: Entry) -> bytes:
-    """Return the header blocks of an entry. Names that are no UTF-8 are stored byte for byte, as GNU tar does."""
+    """Return the header blocks of an entry.
+
+    Names that are no UTF-8 are stored byte for byte, as GNU tar does.
+    """
     name = os.fsencode(entry.path) + (b"/" if entry.type == DIRECTORY else b"")
     target = os.fsencode(entry.target)
     records = []

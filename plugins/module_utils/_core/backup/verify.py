@@ -27,7 +27,9 @@ def full(
     tell: Tell,
     what: str,
 ) -> Scan:
-    """Read a whole archive back: every file is unpacked and hashed. Problems are in the result, each names its file.
+    """Read a whole archive back: every file is unpacked and hashed.
+
+    Problems are in the result, each names its file.
 
     An archive that holds no file, or fewer than the manifest says, has a problem too.
     """
@@ -46,7 +48,10 @@ def full(
 
 
 def quick(stream: BinaryIO, sha256: str | None, size: int, tell: Tell) -> list[Problem]:
-    """Compare an archive's SHA-256 only; detects any change since it was made, but not which file is hit."""
+    """Compare an archive's SHA-256 only.
+
+    Detects any change since it was made, but not which file is hit.
+    """
     if sha256 is None:
         return [Problem("there is no checksum to compare with")]
     digest, done = hashlib.sha256(), 0
@@ -79,7 +84,8 @@ def check(
 ) -> Description:
     """Return ``backup.to_dict()`` with what a check of that depth (``none quick full``) detected.
 
-    With ``full``, ``verified`` is the result of this check; otherwise what is on record, and false when there is any problem.
+    With ``full``, ``verified`` is the result of this check; otherwise what is on record, and false
+    when there is any problem.
 
     :param opener: opens the archive's stream; by default the local file.
     """
@@ -117,7 +123,10 @@ def check(
 
 
 def at(path: str) -> Backup:
-    """Return the backup whose archive is the file ``path``, whatever its name. :raises NotUsable: there is no such file."""
+    """Return the backup whose archive is the file ``path``, whatever its name.
+
+    :raises NotUsable: there is no such file.
+    """
     directory, name = os.path.split(os.path.abspath(path))
     backup = catalogue.inspect(directory, name)
     if backup is None:
@@ -130,7 +139,10 @@ def at(path: str) -> Backup:
 
 
 def verify_file(path: str, tell: Tell = silent) -> Description:
-    """Verify one archive in full and return its description. :raises VerificationFailed: it has a problem, which the message names."""
+    """Verify one archive in full and return its description.
+
+    :raises VerificationFailed: it has a problem, which the message names.
+    """
     description = check(at(path), "full", tell)
     if not description["verified"]:
         problems = description["problems"] or ["there is no checksum to compare with"]

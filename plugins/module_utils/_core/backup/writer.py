@@ -19,7 +19,8 @@ from .manifest import ManifestEntry
 from .source import DIRECTORY, LINK
 
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Files that are synchronised together, each of which holds a descriptor until then, and their bytes.
+#: Files that are synchronised together, each of which holds a descriptor until then, and their
+#: bytes.
 _BATCH = 64
 _BATCH_BYTES = 64 << 20
 #: So many zeros at once become a hole.
@@ -27,7 +28,10 @@ _HOLE = 64 << 10
 
 
 def permissions(entry: ManifestEntry) -> int:
-    """Return the permissions a restored entry gets: never set-user-id or set-group-id, which no model needs."""
+    """Return the permissions a restored entry gets.
+
+    Never set-user-id or set-group-id, which no model needs.
+    """
     return int(entry["mode"], 8) & 0o1777
 
 
@@ -41,7 +45,8 @@ def check_links(entries: Iterable[ManifestEntry], destination: str, allowed: boo
             entry["path"], entry["target"], destination, links
         ):
             raise Refused(
-                f"The backup holds the link {display_path(entry['path'])} to {display_path(entry['target'])}, which is outside of the directory.",
+                f"The backup holds the link {display_path(entry['path'])} to "
+                f"{display_path(entry['target'])}, which is outside of the directory.",
                 "Set allow_outside_links to restore such links as they are.",
                 display_path(entry["path"]),
             )
@@ -50,9 +55,11 @@ def check_links(entries: Iterable[ManifestEntry], destination: str, allowed: boo
 class Writer:
     """The sink that writes what an archive holds below an open directory.
 
-    :param root: the open directory, empty and nobody else's. :param destination: its later path, for the test of links.
-    :param chosen: paths to write, None where ``patterns`` decide (all without any). :param outside: write links that lead out, too.
-    ``restored`` are the paths that were written, ``files`` and ``bytes`` count the files and their content.
+    :param root: the open directory, empty and nobody else's.
+    :param destination: its later path, for the test of links.
+    :param chosen: paths to write, None where ``patterns`` decide (all without any).
+    :param outside: write links that lead out, too. ``restored`` are the paths that were written,
+        ``files`` and ``bytes`` count the files and their content.
     """
 
     def __init__(
@@ -89,7 +96,10 @@ class Writer:
         return not self._patterns or source.selected(path, self._patterns)
 
     def _parent(self, path: str) -> tuple[int, str]:
-        """Return the directory that holds ``path``, made where the archive has no entry for it, and the last part of the path."""
+        """Return the directory that holds ``path``, and the last part of the path.
+
+        The directory is made where the archive has no entry for it.
+        """
         directory, dummy, base = path.rpartition("/")
         missing = []
         while directory and directory not in self._directories:
@@ -122,10 +132,14 @@ class Writer:
             self._fd, self._unfinished = os.open(base, _FILE_FLAGS, 0o600, dir_fd=directory), path
 
     def _hard_link(self, entry: ManifestEntry) -> None:
-        """Link to a file of this restore (old archives only); both names lie below the tree and no link is on the way."""
+        """Link to a file of this restore (old archives only).
+
+        Both names lie below the tree and no link is on the way.
+        """
         if entry["target"] not in self.restored or entry["target"] in self._directories:
             raise VerificationFailed(
-                f"The archive links {display_path(entry['path'])} to {display_path(entry['target'])}, which was not restored before it.",
+                f"The archive links {display_path(entry['path'])} to "
+                f"{display_path(entry['target'])}, which was not restored before it.",
                 "Restore all files, or don't trust this archive.",
                 display_path(entry["path"]),
             )
@@ -177,7 +191,10 @@ class Writer:
         self.bytes += entry["size"]
 
     def _synchronise(self) -> None:
-        """Make the files of a batch durable. Together it costs a fraction: the file system commits once for all of them."""
+        """Make the files of a batch durable.
+
+        Together it costs a fraction: the file system commits once for all of them.
+        """
         while self._written:
             fd = self._written.pop(0)
             try:
@@ -204,7 +221,10 @@ class Writer:
             os.close(self._written.pop())
 
     def finish(self, mode: int) -> None:
-        """Make the links, then give directories their permissions and times, innermost first; make it all durable."""
+        """Make the links, then give directories their permissions and times, innermost first.
+
+        Make it all durable.
+        """
         self._synchronise()
         check_links(
             self._links, self._destination, self._outside

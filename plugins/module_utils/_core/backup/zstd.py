@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""zstd through the system's libzstd, which dpkg, rpm and systemd bring along: no Python package is needed.
+"""zstd through the system's libzstd, which dpkg, rpm and systemd bring along.
+
+No Python package is needed.
 
 Only the stable interface of libzstd 1.4 and later is used (ZSTD_compress2, ZSTD_decompressStream).
 """

@@ -25,7 +25,7 @@ from .plan import PUT_BACK, Kept, NamedRemoval, Plan, Recovery, Removal, UnitRem
 from .quarantine import Aside, Quarantine
 from .root import Root
 from .scan import Look, Survey, survey, survey_again
-from .targets import Target
+from .targets import Target, cutoff
 from .tools import TOOLS
 
 #: Units, and files in them, that are moved before the process table is read again. Those that must stay are back before
@@ -58,6 +58,8 @@ class Done:
     freed: dict[str, int] = field(default_factory=dict)
     filesystems: list[dict[str, Any]] = field(default_factory=list)
     links: dict[Identity, int] = field(default_factory=dict)
+    #: Called for everything that was removed, at once.
+    record: Callable[[Removal], None] | None = None
 
     def gone(self, removal: Removal) -> None:
         """Count what was removed; a file with several links when its last one was."""
@@ -71,6 +73,8 @@ class Done:
         target = removal.target
         self.freed[target] = self.freed.get(target, 0) + size
         self.removed.append(removal)
+        if self.record is not None:
+            self.record(removal)
 
     def keep(self, removal: Removal, reason: str) -> None:
         """Note that something stays after all."""
@@ -93,10 +97,14 @@ class Work:
     now: float
     busy: Callable[[], InUse | None]
 
+    @property
+    def limit(self) -> int | None:
+        """The newest time at which a unit is still due."""
+        return cutoff(self.target, self.now)
+
     def decide(self, planned: Survey, unit: Survey, protected: dict[str, str]) -> str:
         """Return why a unit that was looked at again must stay, empty when it does not."""
-        reason = protected.get(planned.name, "")
-        return why_put_back(planned, unit, self.target, reason, self.now)
+        return why_put_back(planned, unit, self.limit, protected.get(planned.name, ""))
 
 
 def predict(plan: Plan, done: Done) -> None:
@@ -323,11 +331,7 @@ class _Batch:
                 if unit is not None:
                     approved.append((removal, unit))
             approved.reverse()
-            while approved:
-                if len(approved) % _STEP == 0:
-                    finished = self.before + len(units) - len(approved)
-                    self.tell(Progress("remove", finished, self.total, "files", work.target.name))
-                self._destroy(*approved.pop())
+            self._destroy(approved, self.before + len(units))
         except BaseException as error:
             reason = f"the cleanup was stopped: {error}"
             for removal in [*waiting, *(removal for removal, dummy in approved)]:
@@ -372,6 +376,8 @@ class _Batch:
         ):  # otherwise it is not even looked at: it may hold a mount that does not answer
             try:
                 unit = survey_again(self.quarantine.new, planned, look)
+                if unit is planned:  # the same facts, so the same decision
+                    return unit
                 reason = self.work.decide(planned, unit, protected)
             except FileNotFoundError:
                 why = "it vanished from the quarantine directory"
@@ -386,18 +392,25 @@ class _Batch:
             return None
         return unit
 
-    def _destroy(self, removal: UnitRemoval, unit: Survey) -> None:
-        updated = _updated(removal, unit)
-        if unit.kind == "dir":
-            _remove_directory(self.quarantine, unit.name, updated, self.done)
-            return
-        try:
-            os.unlink(unit.name, dir_fd=self.quarantine.new)
-        except OSError as error:
-            path = self.quarantine.place("new", unit.name)
-            self.done.fail(removal.target, path, error)
-        else:
-            self.done.gone(updated)
+    def _destroy(self, approved: list[tuple[UnitRemoval, Survey]], end: int) -> None:
+        """Remove units, the last of the list first; ``end`` units are finished afterwards."""
+        quarantine, done, unlink = self.quarantine, self.done, os.unlink
+        while approved:
+            if len(approved) % _STEP == 0:
+                finished = end - len(approved)
+                target = self.work.target.name
+                self.tell(Progress("remove", finished, self.total, "files", target))
+            removal, unit = approved.pop()
+            if unit.directories:
+                updated = _updated(removal, unit)
+                _remove_directory(quarantine, unit.name, updated, done)
+                continue
+            try:
+                unlink(unit.name, dir_fd=quarantine.new)
+            except OSError as error:
+                done.fail(removal.target, quarantine.place("new", unit.name), error)
+            else:
+                done.gone(_updated(removal, unit))
 
 
 def _remove_directory(quarantine: Quarantine, name: str, removal: Removal, done: Done) -> None:

@@ -186,7 +186,7 @@ def _survey(place: TargetFacts, root: Root, names: list[str], facts: Facts, tell
     # In a sticky directory only root and the owners of the directory and of the entry may remove the entry.
     foreign = bool(here.st_mode & stat.S_ISVTX) and uid not in (0, here.st_uid)
     ask_locks = busy is not None and not root.knows_locks(busy)
-    matching = sorted(name for name in names if target.matches(name))
+    matching = target.select(names)
     for number, name in enumerate(matching):
         if number % _STEP == 0:
             tell(Progress("scan", number, len(matching), "files", target.name))

@@ -15,7 +15,7 @@ from ..verdict import isoformat
 from .facts import BackupFacts, Facts, LeftoverFacts, TargetFacts
 from .options import BrakeOptions, CleanupOptions, RequireBackupOptions
 from .scan import Survey
-from .targets import DAY, Target, nanoseconds
+from .targets import DAY, Target, cutoff
 from .tools import CACHE, TOOLS, Item, ToolFacts
 
 #: Seconds by which the clock that dated a backup may be ahead of ours.
@@ -159,9 +159,12 @@ class Plan:
 # --- one unit -------------------------------------------------------------------------------------------------------------
 
 
-def due(unit: Survey, target: Target, now: float) -> bool:
-    """Return whether a unit is as old as its target's retention, to the nanosecond; with a retention of 0 every unit is."""
-    return target.retention == 0 or nanoseconds(now) - unit.newest >= nanoseconds(target.retention)
+def due(unit: Survey, limit: int | None) -> bool:
+    """Return whether a unit is as old as its target's retention, to the nanosecond.
+
+    :param limit: the target's cutoff(): the newest time at which a unit is still due, None when every unit is.
+    """
+    return limit is None or (unit.own <= limit and unit.content <= limit)
 
 
 def vetoed(unit: Survey) -> str:
@@ -169,17 +172,19 @@ def vetoed(unit: Survey) -> str:
     return "" if unit.stopped else unit.veto or ""
 
 
-def why_kept(unit: Survey, target: Target, protected: str, rank: int, now: float) -> str:
+def why_kept(
+    unit: Survey, target: Target, limit: int | None, protected: str, rank: int, now: float
+) -> str:
     """Return why a unit stays, empty when it is removed.
 
-    :param protected: why its name must stay whatever its age, or empty.
+    :param limit: the target's cutoff(). :param protected: why its name must stay whatever its age, or empty.
     :param rank: its place among the target's units, 0 for the newest.
     """
     if protected:
         return protected
-    if vetoed(unit):
+    if unit.veto is not None and vetoed(unit):
         return vetoed(unit)
-    if not due(unit, target, now):
+    if not due(unit, limit):
         where = f" ({display_path(unit.newest_path)[-_PATH_LENGTH:]})" if unit.newest_path else ""
         age = now - unit.newest / 10**9
         when = f"{_days(age)} ago" if age >= 0 else f"is dated {_days(-age)} in the future"
@@ -189,7 +194,7 @@ def why_kept(unit: Survey, target: Target, protected: str, rank: int, now: float
     return ""
 
 
-def why_put_back(planned: Survey, unit: Survey, target: Target, protected: str, now: float) -> str:
+def why_put_back(planned: Survey, unit: Survey, limit: int | None, protected: str) -> str:
     """Return why a unit that was looked at again must stay, empty when it is still what was planned."""
     if protected:
         return protected
@@ -197,7 +202,7 @@ def why_put_back(planned: Survey, unit: Survey, target: Target, protected: str, 
         return "it was replaced by something else after the plan was made"
     if vetoed(unit):
         return vetoed(unit)
-    if not due(unit, target, now) or unit.mtime_ns != planned.mtime_ns:
+    if not due(unit, limit) or unit.mtime_ns != planned.mtime_ns:
         return "it was changed after the plan was made"
     return ""
 
@@ -245,7 +250,8 @@ def _repeated(paths: Iterable[str]) -> set[str]:
 
 
 def _decide_target(plan: Plan, place: TargetFacts, taken: set[str] | None, now: float) -> None:
-    target = place.target
+    target, protected = place.target, place.protected
+    limit = cutoff(target, now)
     units = place.units
     if taken is not None:
         units = [unit for unit in units if unit.name not in taken]
@@ -259,7 +265,7 @@ def _decide_target(plan: Plan, place: TargetFacts, taken: set[str] | None, now: 
     units.sort(key=lambda unit: (unit.content, unit.name), reverse=True)
     removals = []
     for rank, unit in enumerate(units):
-        reason = why_kept(unit, target, place.protected.get(unit.name, ""), rank, now)
+        reason = why_kept(unit, target, limit, protected.get(unit.name, ""), rank, now)
         if reason:
             plan.keep.append(Kept(target.name, f"{base}/{unit.name}", reason))
         else:
@@ -333,7 +339,7 @@ def may_finish(unit: Survey, target: Target, now: float) -> bool:
     """Return whether a unit that a stopped run had only moved may be removed."""
     if target.keep_last > 0 or not target.fits(unit.kind):
         return False
-    return not vetoed(unit) and due(unit, target, now)
+    return not vetoed(unit) and due(unit, cutoff(target, now))
 
 
 def _left(target: str, path: str, unit: Survey | None, reason: str) -> NamedRemoval:

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
+from collections.abc import Iterator
 
 from ..errors import NotUsable, WriteFailed
 from ..ports import Tell, World, silent
@@ -17,13 +20,20 @@ from .execute import Done, carry_out, predict
 from .facts import Facts, backups, observe
 from .options import CleanupOptions
 from .plan import Braked, decide, refuse_without_backup
+from .record import Recorder
 from .result import CleanupResult
 
 
 def run(
-    options: CleanupOptions, world: World, check: bool = False, tell: Tell = silent
+    options: CleanupOptions,
+    world: World,
+    check: bool = False,
+    tell: Tell = silent,
+    recorder: Recorder | None = None,
 ) -> CleanupResult:
     """Clean up; with ``check`` say what would be done and touch nothing.
+
+    Everything that is removed is given to ``recorder`` at once; what could not be recorded is among the result's notes.
 
     Nothing was removed when one of these is raised; units that can't be removed later are in ``failures``.
 
@@ -42,13 +52,33 @@ def run(
             "Name a file in it.",
             options.report_path,
         )
-    if check:
-        return _run(options, world, True, tell)
-    with lock(os.path.join(lock_folder(), "cleanup.lock"), "cleanup"):
-        return _run(options, world, False, tell)
+    with _without_collector():
+        if check:
+            return _run(options, world, True, tell, None)
+        with lock(os.path.join(lock_folder(), "cleanup.lock"), "cleanup"):
+            if recorder is None:
+                return _run(options, world, False, tell, None)
+            with recorder:
+                result = _run(options, world, False, tell, recorder)
+    result.plan.notes.extend(f"Not recorded in {problem}." for problem in recorder.problems)
+    return result
 
 
-def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> CleanupResult:
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep Python from looking for reference cycles among hundreds of thousands of units again and again; there are none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _run(
+    options: CleanupOptions, world: World, check: bool, tell: Tell, recorder: Recorder | None
+) -> CleanupResult:
     facts, tidy = Facts(now=world.clock.now()), False
     required = options.require_backup
     if required is not None:
@@ -71,6 +101,7 @@ def _run(options: CleanupOptions, world: World, check: bool, tell: Tell) -> Clea
             predict(plan, result.done)
             return result
         tidy = True
+        result.done.record = recorder
         carry_out(options, world, facts, plan, result.done, tell)
         if options.report_path:
             text = json.dumps(result.report(), indent=1) + "\n"

@@ -287,7 +287,13 @@ def survey(parent: int, name: str, look: Look) -> Survey:
         unit.keep("excluded")
     if name[:14] == "models_backup_" and is_backup_file(name):
         unit.keep("a backup; the retention of model_backup removes it")
-    if plain(state, look):
+    if (
+        state.st_nlink == 1
+        and stat.S_ISREG(mode)
+        and device == look.device
+        and state.st_ino not in look.inodes
+        and look.hidden is None
+    ):
         size = state.st_blocks * _BLOCK
         unit.size = _common.setdefault(size, size)
         unit.files = 1
@@ -299,17 +305,6 @@ def survey(parent: int, name: str, look: Look) -> Survey:
     return unit
 
 
-def plain(state: os.stat_result, look: Look) -> bool:
-    """Return whether an entry is a file of which only name and times matter: no further links, on the root's device, not in use."""
-    return (
-        state.st_nlink == 1
-        and stat.S_ISREG(state.st_mode)
-        and state.st_dev == look.device
-        and state.st_ino not in look.inodes
-        and look.hidden is None
-    )
-
-
 def survey_again(parent: int, planned: Survey, look: Look) -> Survey:
     """Look at a unit that was moved since. Returns the same survey when it is a plain file in which nothing changed.
 
@@ -317,22 +312,22 @@ def survey_again(parent: int, planned: Survey, look: Look) -> Survey:
     """
     if planned.directories == 0 and planned.veto is None and look.stamp is not _atime:
         state = os.lstat(planned.name, dir_fd=parent)
-        if unchanged(planned, state) and plain(state, look):
+        # Every field that a decision depends on, cheapest difference first.
+        if (
+            state.st_mtime_ns == planned.mtime_ns
+            and state.st_ino == planned.inode
+            and state.st_dev == planned.device == look.device
+            and state.st_mode == planned.mode
+            and stat.S_ISREG(planned.mode)
+            and state.st_uid == planned.uid
+            and state.st_blocks * _BLOCK == planned.size
+            and state.st_nlink == 1
+            and planned.linked is None
+            and planned.inode not in look.inodes
+            and look.hidden is None
+        ):
             return planned
     return survey(parent, planned.name, look)
-
-
-def unchanged(planned: Survey, state: os.stat_result) -> bool:
-    """Return whether a file is still the one that was surveyed: same identity, type, permissions, owner, mtime and size on disk."""
-    return (
-        state.st_ino == planned.inode
-        and state.st_dev == planned.device
-        and state.st_mode == planned.mode
-        and state.st_uid == planned.uid
-        and state.st_mtime_ns == planned.mtime_ns
-        and state.st_blocks * _BLOCK == planned.size
-        and planned.linked is None
-    )
 
 
 def _is_fresh(unit: Survey, look: Look) -> bool:

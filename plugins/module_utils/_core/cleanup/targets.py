@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,9 +42,15 @@ class Target:
 
     def matches(self, name: str) -> bool:
         """Return whether an entry of this name can be a unit; as in a shell, ``*`` does not match a leading dot."""
-        if never_a_unit(name) or (name.startswith(".") and not self.pattern.startswith(".")):
-            return False
-        return fnmatch.fnmatchcase(name, shell_pattern(self.pattern))
+        return bool(self.select((name,)))
+
+    def select(self, names: Iterable[str]) -> list[str]:
+        """Return those names that can be units, sorted."""
+        if self.pattern != "*":
+            names = fnmatch.filter(names, shell_pattern(self.pattern))
+        if not self.pattern.startswith("."):
+            names = [name for name in names if not name.startswith(".")]
+        return sorted(name for name in names if not never_a_unit(name))
 
     def fits(self, kind: str) -> bool:
         """Return whether an entry of this kind can be a unit; everything but a directory counts as a file."""

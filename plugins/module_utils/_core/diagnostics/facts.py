@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..errors import NotUsable
+from ..gpu.api import gpus_and_checks
+from ..gpu.reading import Gpu
 from ..ports import World
 from ..verdict import Check
 from .options import DiagnosticsOptions
@@ -86,7 +87,8 @@ def observe(options: DiagnosticsOptions, world: World) -> Facts:
     :raises MissingLibrary: neither nvidia-ml-py nor nvidia-smi is there.
     :raises NotUsable: C(options.gpus) names a GPU that does not exist.
     """
-    checks, gpus = _passive(world)
+    gpus, checks = gpus_and_checks(world)
+    problems = tuple(check for check in checks if check.status not in ("pass", "skipped"))
     facts = tuple(_gpu(gpu) for gpu in gpus)
     missing = sorted(set(options.gpus or ()) - {gpu.number for gpu in facts})
     if missing:
@@ -96,30 +98,21 @@ def observe(options: DiagnosticsOptions, world: World) -> Facts:
             "Count from 0, or leave the option out to test all.",
             "gpus",
         )
-    return Facts(facts, tuple(checks), world.clock.now())
+    return Facts(facts, problems, world.clock.now())
 
 
-def _passive(world: World) -> tuple[list[Check], list[dict[str, Any]]]:
-    from ..gpu import health
-    from ..gpu.options import GpuOptions
-
-    checks, gpus = health.checks(GpuOptions.from_mapping({}), world)
-    return [check for check in checks if check.status not in ("pass", "skipped")], gpus
-
-
-def _gpu(gpu: Mapping[str, Any]) -> GpuFacts:
-    pcie, ecc, processes = gpu.get("pcie") or {}, gpu.get("ecc") or {}, gpu.get("processes")
+def _gpu(gpu: Gpu) -> GpuFacts:
     return GpuFacts(
-        number=int(gpu["id"]),
-        name=gpu.get("name") or "unknown GPU",
-        uuid=gpu.get("uuid") or "",
-        bus_id=gpu.get("bus_id") or "",
-        mig=bool(gpu.get("mig")),
-        processes=None if processes is None else tuple(int(entry["pid"]) for entry in processes),
-        memory_used=gpu.get("mem_used") or 0,
-        utilization=gpu.get("util_gpu") or 0,
-        pcie_generation=pcie.get("gen_max"),
-        pcie_width=pcie.get("width_max"),
-        uncorrected=ecc.get("volatile_uncorrected") or 0,
-        corrected=ecc.get("volatile_corrected") or 0,
+        number=gpu.id,
+        name=gpu.name or "unknown GPU",
+        uuid=gpu.uuid or "",
+        bus_id=gpu.bus_id or "",
+        mig=bool(gpu.mig),
+        processes=None if gpu.processes is None else tuple(entry.pid for entry in gpu.processes),
+        memory_used=gpu.mem_used or 0,
+        utilization=gpu.util_gpu or 0,
+        pcie_generation=gpu.pcie.gen_max,
+        pcie_width=gpu.pcie.width_max,
+        uncorrected=gpu.ecc.volatile_uncorrected or 0,
+        corrected=gpu.ecc.volatile_corrected or 0,
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import verdict
 from ..errors import Refused
-from ..system.text import human_count
+from ..system.text import human_count, human_size
 from ..verdict import Check
 from . import kernels, models
 from .facts import Facts, Failure, GpuFacts, Outcome
@@ -110,20 +110,18 @@ def _failed(gpu: GpuFacts, failure: Failure) -> Check:
 
 
 def _memory(gpu: GpuFacts, figures: Mapping[str, Any], *_unused: Any) -> list[Check]:
-    size = figures["bytes"] / (1 << 30)
+    size = human_size(figures["bytes"])
     if not figures["bytes"]:
         message = f"GPU {gpu.number}: no free memory to test"
         return [
             _check("gpu_test_memory", verdict.UNKNOWN, gpu, message, unknown_as=verdict.CRITICAL)
         ]
     if not figures["mismatches"]:
-        message = (
-            f"GPU {gpu.number}: {size:.1f} GiB read back as written, {figures['patterns']} patterns"
-        )
+        message = f"GPU {gpu.number}: {size} read back as written, {figures['patterns']} patterns"
         return [_check("gpu_test_memory", verdict.PASS, gpu, message, value=0)]
     offset, written, read = figures["samples"][0]
     message = (
-        f"GPU {gpu.number}: {human_count(figures['mismatches'], 'word')} of {size:.1f} GiB read back wrong, the first at offset"
+        f"GPU {gpu.number}: {human_count(figures['mismatches'], 'word')} of {size} read back wrong, the first at offset"
         f" {offset:#x}: written {written:#010x}, read {read:#010x}, bits {written ^ read:#010x} differ"
     )
     details = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import MissingLibrary
+from ..gpu.api import nvml
 from ..ports import Tell, World, silent
 from ..verdict import Check, Document, isoformat
 from . import execute, plan
@@ -36,10 +37,8 @@ def run(
 
 def _nvml() -> Any:
     """Return NVML's library for the sensors, None without it: the tests run without readings then."""
-    from ..gpu.driver import import_pynvml
-
     try:
-        return import_pynvml()
+        return nvml()
     except MissingLibrary:
         return None
 

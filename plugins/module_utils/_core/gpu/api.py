@@ -9,9 +9,11 @@ from typing import Any
 
 from ..ports import World
 from ..verdict import Check
+from .driver import import_pynvml
 from .facts import observe
 from .options import GpuOptions
 from .plan import decide
+from .reading import Gpu
 
 
 def gpu_checks(
@@ -38,3 +40,19 @@ def gpu_checks(
     }
     options = GpuOptions.from_mapping(given)
     return list(decide(options, observe(options, world), default_temperatures).checks)
+
+
+def gpus_and_checks(world: World) -> tuple[list[Gpu], list[Check]]:
+    """Return what the driver says of each GPU, and the checks with all limits at their defaults.
+
+    :raises MissingLibrary: this node shows GPUs and nothing can ask them.
+    """
+    options = GpuOptions.from_mapping({})
+    facts = observe(options, world)
+    gpus = [] if facts.reading is None else list(facts.reading.gpus)
+    return gpus, list(decide(options, facts).checks)
+
+
+def nvml() -> Any:
+    """Return NVML's library. :raises MissingLibrary: nvidia-ml-py is not installed."""
+    return import_pynvml()

@@ -106,7 +106,7 @@ class _Asker:
         except getattr(self.pynvml, "NVMLLibraryMismatchError", ()):
             # Called by its plain name; this driver has an older form only.
             return _FUNCTION_NOT_FOUND, "Function Not Found", None
-        except Exception as error:  # noqa: BLE001  # a binding that does not fit must not end the round
+        except Exception as error:  # noqa: BLE001  # a binding that does not fit
             return UNREADABLE, f"{type(error).__name__}: {error}", None
 
     def ask(

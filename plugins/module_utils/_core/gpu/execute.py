@@ -10,8 +10,10 @@ from typing import NamedTuple, Optional
 
 from .. import verdict
 from ..errors import WriteFailed
+from ..output import prometheus
 from ..registry import Registry
 from ..verdict import Check
+from . import metrics
 from .plan import Plan
 
 
@@ -26,15 +28,10 @@ class Writer(NamedTuple):
 
 
 def _append_csv(path: str, plan: Plan) -> None:
-    from . import metrics  # most runs write nothing
-
     metrics.append_csv(path, plan.gpus, plan.now)
 
 
 def _write_textfile(path: str, plan: Plan) -> None:
-    from ..output import prometheus
-    from . import metrics
-
     prometheus.write(path, metrics.samples(plan))
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional
 
 from ..errors import CommandFailed, MissingLibrary
 from ..ports import World
-from ..system import boot, isolate, kernel_log, procfs
+from ..system import boot, isolate, procfs
 from ..system.containers import in_container
 from . import driver, reading, xid
 from .options import GpuOptions
@@ -335,6 +335,8 @@ def read_errors(source: str, window: float, timeout: float, world: World) -> Dri
 
     :param source: as of kernel_log.read(). :param timeout: seconds.
     """
+    from ..system import kernel_log  # only the child reads it
+
     since = max(boot.boot_time(world) or 0.0, world.clock.now() - window)
     log = kernel_log.read(source, since, xid.PATTERN, timeout, world)
     return DriverErrors(log.source, tuple(xid.find(log.records)), log.problem)

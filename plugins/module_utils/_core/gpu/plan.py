@@ -328,7 +328,7 @@ def _count(case: NodeCase) -> Finding:
 
 
 def _vbios(case: NodeCase) -> Finding:
-    """GPUs of one model must have one VBIOS version; others behave differently under the same job."""
+    """Compare the VBIOS versions of one model: GPUs with others behave differently in one job."""
     models: dict[str, dict[str, list[str]]] = {}
     for gpu in (case.answers or Reading()).gpus:
         if gpu.name and gpu.vbios:

@@ -81,7 +81,7 @@ class Pcie(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Temperatures in °C: absolute, or (T.Limit) as the margin that is left when each is reached."""
+    """Temperatures in °C: absolute, or (T.Limit) as the margin left when each is reached."""
 
     shutdown: Optional[int] = None
     slowdown: Optional[int] = None
@@ -133,7 +133,7 @@ class Process(NamedTuple):
 _NO_LIMITS, _NO_ECC, _NO_PCIE = Limits(), Ecc(), Pcie()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)  # a third of the cost of loading it
 class Gpu:
     """All that is known of one GPU; units: °C, %, MiB, W, MHz."""
 
@@ -191,7 +191,7 @@ class Gpu:
         return any(fault.query == query for fault in self.faults)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Reading:
     """All that one round of queries gave.
 

@@ -12,7 +12,7 @@ from ..verdict import CRITICAL, PASS, WARNING
 
 
 class Recovery(NamedTuple):
-    """One action: its number in branch 615 (nvmlDeviceGpuRecoveryAction_t), and what it means here."""
+    """One action: its number in branch 615 (nvmlDeviceGpuRecoveryAction_t), and its meaning."""
 
     name: str
     number: int

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 from .. import verdict
 from ..ports import World
-from ..verdict import Document
-from .execute import carry_out
+from ..verdict import Check, Document
 from .facts import observe
 from .options import GpuOptions
 from .plan import decide
 
 
-def run(options: GpuOptions, world: World, write: bool = True) -> Document:
+def run(options: GpuOptions, world: World, check: bool = False) -> Document:
     """Check all GPUs of this node and return the report with ``gpus`` and ``driver``.
 
-    :param write: write the CSV and metrics files that the options name; a file that can't be
-        written becomes a check.
+    The CSV and metrics files that the options name are written; one that can't be becomes a check.
+
+    :param check: write nothing.
     :raises MissingLibrary: as observe().
     """
     plan = decide(options, observe(options, world))
-    problems = carry_out(plan) if write else []
+    problems: list[Check] = []
+    if not check and (plan.metrics_csv or plan.textfile):
+        from .execute import carry_out  # most runs write nothing
+
+        problems = carry_out(plan)
     return Document(
         verdict.isoformat(plan.now),
         world.hostname,

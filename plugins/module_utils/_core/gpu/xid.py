@@ -14,13 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 from ..registry import Registry
-from ..system.kernel_log import Record
 from ..verdict import CRITICAL, PASS, WARNING, isoformat
 from .reading import ADDRESS, BusId
 from .recovery import recovery
+
+if TYPE_CHECKING:
+    from ..system.kernel_log import Record
 
 #: From this number of application errors on one GPU within the window on, the GPU itself is
 #: suspected and not the program: a warning.
@@ -178,13 +180,13 @@ class Unnumbered(NamedTuple):
     """A failure that the driver logs without an Xid, and how its message reads."""
 
     name: str
-    pattern: re.Pattern[str]
+    pattern: str
     meaning: Xid
 
 
 def _unnumbered(name: str, pattern: str, text: str) -> Unnumbered:
     meaning = Xid(name, None, CRITICAL, "reset_gpu", text, cured_by_reset=True)
-    return Unnumbered(name, re.compile(pattern, re.IGNORECASE), meaning)
+    return Unnumbered(name, pattern, meaning)
 
 
 UNNUMBERED = Registry(
@@ -207,7 +209,7 @@ UNNUMBERED = Registry(
 
 
 class Incident(NamedTuple):
-    """One logged error: when, on which GPU, by its number or name, the rest of the line, the process."""
+    """One logged error: when, on which GPU, its number or name, the rest of the line, the process."""
 
     time: Optional[float]
     bus: Optional[BusId]
@@ -263,7 +265,7 @@ class Event:
         return f"Xid {self.meaning.number} ({self.text})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the event as it is returned to the user; ``last`` is None without a readable time."""
+        """Return the event for the user; ``last`` is None without a readable time."""
         return {
             "code": self.meaning.number,
             "count": self.count,
@@ -276,16 +278,17 @@ class Event:
 
 # --- finding ----------------------------------------------------------------------------------
 
+# Patterns are compiled when a message of the driver is there to match, which is seldom.
 # The parenthesis may hold more (a MIG instance). NVSwitch errors read "SXid (" and are not ours.
 _NVRM = r"^NVRM(?:\[\d+\])?: *"
-_XID = re.compile(_NVRM + r"Xid \(" + ADDRESS + r"[^)]*\): *(\d+)\b(.*)", re.DOTALL)
-_PID = re.compile(r"\bpid='?(\d+|<unknown>)")
-_GPU = re.compile(r"\bGPU (?:at )?" + ADDRESS)
-_LOST = re.compile(r"\bfallen off the bus\b")
-_LOADED = re.compile(_NVRM + r"loading NVIDIA UNIX\b")
-_NONFATAL = re.compile(r"\bnon[-_ ]?fatal\b", re.IGNORECASE)
-_FATAL = re.compile(r"\bfatal\b", re.IGNORECASE)
-_TARGET = re.compile(r"\bto 0x([0-9a-fA-F]+)")
+_XID = _NVRM + r"Xid \(" + ADDRESS + r"[^)]*\): *(\d+)\b(.*)"
+_PID = r"\bpid='?(\d+|<unknown>)"
+_GPU = r"\bGPU (?:at )?" + ADDRESS
+_LOST = r"\bfallen off the bus\b"
+_LOADED = _NVRM + r"loading NVIDIA UNIX\b"
+_NONFATAL = r"\bnon[-_ ]?fatal\b"
+_FATAL = r"\bfatal\b"
+_TARGET = r"\bto 0x([0-9a-fA-F]+)"
 
 
 def _bus(match: re.Match[str]) -> BusId:
@@ -306,40 +309,40 @@ def find(records: Iterable[Record]) -> Iterator[Entry]:
         when, message = record.time, record.message
         if not message.startswith("NVRM") or "SXid" in message:
             continue
-        match = _XID.match(message)
+        match = re.match(_XID, message, re.DOTALL)
         if match:
             bus, number, rest = _bus(match), match[4], match[5]
             if int(number) == OFF_THE_BUS:
                 fallen[bus] = when
-            process = _PID.search(rest)
+            process = re.search(_PID, rest)
             yield Incident(when, bus, str(int(number)), rest, process[1] if process else "")
             if int(number) == RECOVERY_CHANGED and _target(rest) == 0:
                 yield Recovered(when, bus)
             continue
-        if _LOADED.match(message):
+        if re.match(_LOADED, message):
             yield Recovered(when, None)
             continue
-        gpu = _GPU.search(message)
+        gpu = re.search(_GPU, message)
         if gpu:
             subject, age = _bus(gpu), 0
         elif subject is not None:
             age += 1
             if age > 2:
                 subject = None
-        if _LOST.search(message):
+        if re.search(_LOST, message):
             if subject not in fallen or (when or 0.0) - (fallen[subject] or 0.0) > SAME_FAULT:
                 yield Incident(when, subject, str(OFF_THE_BUS), " GPU has fallen off the bus")
             fallen[subject] = when
             subject = None
             continue
         for failure in UNNUMBERED:
-            if failure.pattern.search(message):
+            if re.search(failure.pattern, message, re.IGNORECASE):
                 yield Incident(when, subject, failure.name, message)
                 break
 
 
 def _target(text: str) -> int | None:
-    match = _TARGET.search(text)
+    match = re.search(_TARGET, text)
     return int(match[1], 16) if match else None
 
 
@@ -433,9 +436,9 @@ def _meaning(entry: Incident, driver_version: str | None) -> Xid:
     unlisted = Xid(entry.name, number, WARNING, "inspect", "not in the catalog", False)
     meaning = CATALOG.get(entry.name) or unlisted
     if number in _NVLINK5:
-        if _NONFATAL.search(entry.text):
+        if re.search(_NONFATAL, entry.text, re.IGNORECASE):
             return meaning._replace(text="nonfatal NVLink5 error")
-        if _FATAL.search(entry.text):
+        if re.search(_FATAL, entry.text, re.IGNORECASE):
             return meaning._replace(level=CRITICAL, action="reset_gpu", text="fatal NVLink5 error")
     target = _target(entry.text) if number == RECOVERY_CHANGED else None
     if target is not None:

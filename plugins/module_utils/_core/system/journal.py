@@ -23,7 +23,7 @@ _ERROR = 3  # syslog priority of an entry that has none
 
 
 class Entry(NamedTuple):
-    """One entry; ``time`` in seconds since the epoch, ``source`` a unit, a program or ``kernel``."""
+    """One entry; ``time`` in seconds since the epoch, ``source`` unit, program or ``kernel``."""
 
     time: float
     message: str
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
 
 def readable(world: World) -> bool:
-    """Return whether there is a journal, persistent or volatile, whose system part this user may read.
+    """Return whether there is a journal whose system part this user may read.
 
     Anybody can read their own part of it, and journalctl then keeps quiet about what it leaves
     out: no errors there means nothing.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
@@ -20,14 +19,11 @@ from typing import NamedTuple, Optional
 from ..errors import CommandFailed
 from ..ports import World
 from . import boot
-from .text import field_text
 
 #: How much of the end of a log file is read, bytes.
 TAIL = 16 << 20
 #: A longer record of the ring buffer is truncated by the kernel.
 _RECORD = 1 << 16
-#: From here on a time stamp is garbage (the year 5138), and soon no date any more.
-_NO_TIME = 1e11
 
 
 class Record(NamedTuple):
@@ -98,8 +94,26 @@ def journal(since: float, pattern: str, timeout: float, world: World) -> KernelL
             return KernelLog("journal", problem=failure)
     except CommandFailed as error:
         return KernelLog("journal", problem=error.message.rstrip("."))
-    records = dated(result.stdout.splitlines(), since, world, kernel_only=True)
-    return KernelLog("journal", tuple(records))
+    return KernelLog("journal", tuple(_short_unix(result.stdout.splitlines(), since)))
+
+
+def _short_unix(lines: Iterable[str], since: float) -> Iterator[Record]:
+    """Yield the messages of ``journalctl --dmesg --output=short-unix``, all of them the kernel's.
+
+    A line is ``1800000000.123456 HOST IDENTIFIER: MESSAGE``; what it continues with is indented.
+    """
+    when: float | None = None
+    for line in lines:
+        if line[:1] in (" ", "\t"):
+            message = line.strip()
+        else:
+            stamp, dummy, rest = line.partition(" ")
+            message = rest.partition(" ")[2]
+            when = _seconds(stamp, 1.0, 0.0)
+            if message.startswith("kernel: "):
+                message = message[len("kernel: ") :]
+        if when is None or when >= since:
+            yield Record(when, _unescape(message))
 
 
 def _last_line(text: str) -> str:
@@ -143,7 +157,7 @@ def ring_buffer(since: float, world: World, cleared: bool = True) -> KernelLog:
         # Lines with a leading space are further fields of the record before.
         if line[:1] == " " or not separator or len(fields) < 3 or not fields[0].isdigit():
             continue
-        when = _number(fields[2], 1e-6, zero)
+        when = _seconds(fields[2], 1e-6, zero)
         if when is None or when >= since:
             parsed.append(Record(when, _unescape(message), int(fields[0]) & 7))
     return KernelLog("dmesg", tuple(parsed))
@@ -180,36 +194,23 @@ def _tail(path: str) -> str:
         return stream.read(TAIL).decode("utf-8", "replace")
 
 
-# --- lines ------------------------------------------------------------------------------------
-
-
-class _Line(NamedTuple):
-    """A line taken apart; ``kernel`` is None where the format does not say who wrote it."""
-
-    time: Optional[float]
-    kernel: Optional[bool]
-    message: str
-
-
-def dated(
-    lines: Iterable[str], since: float, world: World, kernel_only: bool = False
-) -> Iterator[Record]:
+def dated(lines: Iterable[str], since: float, world: World) -> Iterator[Record]:
     """Yield the kernel's messages among log lines, those older than ``since`` left out.
 
     A line without a readable time is kept with None. An indented line continues the one before.
-
-    :param kernel_only: the lines come from a source that holds only the kernel's messages.
     """
+    from . import kernel_lines  # neither the journal nor the ring buffer needs it
+
     now, zero = world.clock.now(), kernel_start(world)
-    previous = _Line(None, True, "")
-    for line in _entries(lines):
-        if isinstance(line, _Line):
+    previous = kernel_lines.Line(None, True, "")
+    for line in kernel_lines.entries(lines):
+        if isinstance(line, kernel_lines.Line):
             parsed = line
         elif line[:1] in (" ", "\t"):
             parsed = previous._replace(message=line.strip())
         else:
-            parsed = previous = parse_line(line, now, zero)
-        if not (kernel_only or parsed.kernel is not False):
+            parsed = previous = kernel_lines.parse_line(line, now, zero)
+        if parsed.kernel is False:
             continue
         if parsed.time is None or parsed.time >= since:
             yield Record(parsed.time, _unescape(parsed.message))
@@ -220,218 +221,8 @@ def _unescape(message: str) -> str:
     return message.replace("\\x0a", "\n").replace("#012", "\n")
 
 
-_LEVEL = re.compile(r"^<(\d{1,3})>(?:1 )?")  # RFC 3164 and RFC 5424; dmesg -r
-_DECODED = re.compile(r"^([a-z0-9]+) *:([a-z]+) *: ")  # dmesg -x
-_EPOCH = re.compile(r"^(\d{9,11}\.\d+) ")  # journalctl -o short-unix
-_UPTIME = re.compile(r"^\[ *(\d+\.\d+)(?:\] ?|, *[^\]]*\] ?)")  # dmesg
-_KMSG = re.compile(r"^\d+,\d+,(\d+),[^;]*;")
-_ISO = re.compile(
-    r"^\[?(?:[^\W\d_]{2,4}\.? )?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,]\d+)?"
-    r" ?(Z|UTC|[+-]\d\d:?\d\d)?\]? "
-)
-_CTIME = re.compile(
-    r"^\[\S{1,6} +(\S+) +(\d{1,2}) (\d\d:\d\d:\d\d) (\d{4})\] ?"
-)  # dmesg -T in any language
-_SYSLOG = re.compile(r"^([^\W\d_]{3,5}\.?|\d{1,2}月) +(\d{1,2}) (\d\d:\d\d:\d\d)(?:\.\d+)? ")
-_CRI = re.compile(r"^(?:stdout|stderr) [FP] ")
-_RFC5424 = re.compile(r"^\S+ (\S+) \S+ \S+ (?:-|\[.*?[^\\]\]) ?")
-_TAG = re.compile(r"^(?:(\S*[^\s:]) )?([^\s:\[\]]+)(?:\[[^\]]*\])?: ?")
-_AFTER_TAG = re.compile(r"^(?:\[ *\d+\.\d+\] ?)?(?:\[ *[TC]\d+\] ?)?")
-_ANY_TAG = re.compile(r"(?:^|\s)([^\s:\[\]]+)(?:\[\d+\])?: ")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_MONTHS = {
-    name: number
-    for number, names in enumerate(
-        (
-            "jan january januar jän janv ene gen sty янв",
-            "feb february februar févr fev feb lut фев",
-            "mar march mär mrz mars mrt maa marzec мар märz",
-            "apr april avr abr kwi апр",
-            "may mai mag maj mei май мая",
-            "jun june juin giu cze июн juni",
-            "jul july juil lug lip июл juli",
-            "aug août aou ago sie авг",
-            "sep sept sept set wrz сен",
-            "oct okt out ott paź окт",
-            "nov lis ноя",
-            "dec dez déc dic gru дек des",
-        ),
-        1,
-    )
-    for name in names.split()
-}
-
-
-def parse_line(line: str, now: float, zero: float) -> _Line:
-    """Take a log line apart: journal (short forms, JSON), dmesg, syslog, RFC 5424, CRI, docker.
-
-    :param now: seconds since the epoch, for formats without a year.
-    :param zero: what the kernel's own time stamps count from.
-    """
-    line = _COLOUR.sub("", line) if "\x1b" in line else line
-    if line[:1] == "{":
-        return _json(line, now, zero)
-    kernel: bool | None = None
-    level = _LEVEL.match(line)
-    if level:
-        kernel = int(level[1]) < 8
-        line = line[level.end() :]
-    decoded = _DECODED.match(line)
-    if decoded:
-        return _stamped(line[decoded.end() :], now, zero, decoded[1] == "kern")
-    return _stamped(line, now, zero, kernel)
-
-
-def _stamped(line: str, now: float, zero: float, kernel: bool | None) -> _Line:
-    for pattern, factor, offset in ((_EPOCH, 1.0, 0.0), (_UPTIME, 1.0, zero), (_KMSG, 1e-6, zero)):
-        match = pattern.match(line)
-        if match:
-            rest = line[match.end() :]
-            when = _number(match[1], factor, offset)
-            if pattern is _EPOCH:
-                return _tagged(rest, when, kernel)
-            return _Line(when, kernel is not False, _AFTER_TAG.sub("", rest, count=1))
-    match = _ISO.match(line)
-    if match:
-        rest = line[match.end() :]
-        when = _iso(match[1].replace("T", " "), match[2] or "")
-        cri = _CRI.match(rest)
-        if cri:
-            inner = _stamped(rest[cri.end() :], now, zero, None)
-            return inner if inner.time is not None else inner._replace(time=when)
-        return _tagged(rest, when, kernel)
-    match = _CTIME.match(line)
-    if match:
-        when = _calendar(match[1], match[2], match[3], int(match[4]))
-        return _Line(when, kernel is not False, line[match.end() :])
-    match = _SYSLOG.match(line)
-    if match:
-        year = time.localtime(now).tm_year
-        when = _calendar(match[1], match[2], match[3], year)
-        if when is None or when > now + 86400:  # 29 February exists only together with its year
-            when = _calendar(match[1], match[2], match[3], year - 1)
-        return _tagged(line[match.end() :], when, kernel)
-    return _without_stamp(line, kernel)
-
-
-def _tagged(rest: str, when: float | None, kernel: bool | None) -> _Line:
-    """Take apart what follows the time: ``HOST TAG[PID]: MESSAGE``, RFC 5424's fields, or a message.
-
-    dmesg writes no host; there the first field ends with the colon of the message itself.
-    """
-    tag = _TAG.match(rest)
-    if tag and tag[2] == "kernel":
-        return _Line(when, True, _AFTER_TAG.sub("", rest[tag.end() :], count=1))
-    structured = None if tag else _RFC5424.match(rest)
-    if structured:
-        message = _AFTER_TAG.sub("", rest[structured.end() :], count=1)
-        return _Line(when, structured[1] == "kernel", message)
-    if tag and tag[1] and kernel is not True:
-        return _Line(when, False, rest[tag.start(2) :])
-    return _Line(when, kernel is not False, rest)
-
-
-def _without_stamp(line: str, kernel: bool | None) -> _Line:
-    """Look for the writer in a line of unknown format: the first ``tag:`` decides."""
-    tag = _ANY_TAG.search(line)
-    if tag and tag[1] == "kernel":
-        return _Line(None, True, _AFTER_TAG.sub("", line[tag.end() :], count=1))
-    if tag and tag.start(1) == 0 and "[" not in tag[0]:
-        return _Line(None, kernel, line)  # a bare message, like "NVRM: ..."
-    if tag and "[" not in tag[0] and "=" not in line[: tag.start()]:
-        return _Line(None, kernel, line[tag.start(1) :])
-    return _Line(None, False if tag and "[" in tag[0] else kernel, line)
-
-
-def _number(text: str, factor: float, offset: float) -> float | None:
+def _seconds(text: str, factor: float, offset: float) -> float | None:
     try:
-        when = offset + float(text) * factor
+        return offset + float(text) * factor
     except ValueError:
         return None
-    return when if when < _NO_TIME else None
-
-
-def _iso(text: str, zone: str) -> float | None:
-    import calendar  # only where a log has such stamps
-
-    try:
-        moment = time.strptime(text, "%Y-%m-%d %H:%M:%S")
-        if not zone:
-            return _sane(time.mktime(moment))
-        offset = 0
-        if zone[0] in "+-":
-            digits = zone[1:].replace(":", "")
-            offset = (int(digits[:2]) * 60 + int(digits[2:])) * 60 * (-1 if zone[0] == "-" else 1)
-        return _sane(float(calendar.timegm(moment) - offset))
-    except (ValueError, OverflowError):
-        return None
-
-
-def _calendar(month: str, day: str, clock: str, year: int) -> float | None:
-    number = month[:-1] if month.endswith("月") else _MONTHS.get(month.rstrip(".").lower())
-    try:
-        return _sane(
-            time.mktime(time.strptime(f"{year} {number} {day} {clock}", "%Y %m %d %H:%M:%S"))
-        )
-    except (ValueError, OverflowError):
-        return None
-
-
-def _sane(when: float) -> float | None:
-    return when if when < _NO_TIME else None
-
-
-def _json(line: str, now: float, zero: float) -> _Line:
-    """Read a line of ``journalctl -o json`` or of docker's json-file log."""
-    import json  # only where a log is written so
-
-    try:
-        fields = json.loads(line)
-    except ValueError:
-        return _Line(None, None, line)
-    if not isinstance(fields, dict):
-        return _Line(None, None, line)
-    if "log" in fields:
-        inner = parse_line(str(fields["log"]).rstrip("\n"), now, zero)
-        stamp = _ISO.match(str(fields.get("time", "")) + " ")
-        if inner.time is None and stamp:
-            return inner._replace(time=_iso(stamp[1].replace("T", " "), stamp[2] or ""))
-        return inner
-    return _journal_fields({key: field_text(value) for key, value in fields.items()})
-
-
-def _journal_fields(fields: dict[str, str]) -> _Line:
-    when = _number(fields.get("__REALTIME_TIMESTAMP", "none"), 1e-6, 0.0)
-    return _Line(when, fields.get("_TRANSPORT") == "kernel", fields.get("MESSAGE", ""))
-
-
-_EXPORT = re.compile(r"^(_*[A-Z][A-Z0-9_]*)=(.*)$")
-
-
-def _entries(lines: Iterable[str]) -> Iterator[str | _Line]:
-    """Yield the lines, with entries of the journal's export format put together.
-
-    A field with line breaks has its name on a line of its own and its length in 8 bytes.
-    """
-    fields: dict[str, str] = {}
-    long_field = ""
-    for line in lines:
-        match = _EXPORT.match(line)
-        if match and (fields or match[1] in ("__CURSOR", "__REALTIME_TIMESTAMP")):
-            long_field = ""
-            fields[match[1]] = match[2]
-        elif fields and not line:
-            yield _journal_fields(fields)
-            fields, long_field = {}, ""
-        elif fields and not long_field and line.isupper():
-            long_field = line
-        elif fields and long_field:
-            known = fields.get(long_field)
-            fields[long_field] = line[8:] if known is None else f"{known}\n{line}"
-        else:
-            if fields:
-                yield _journal_fields(fields)
-                fields = {}
-            yield line
-    if fields:
-        yield _journal_fields(fields)

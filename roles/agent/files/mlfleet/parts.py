@@ -41,14 +41,24 @@ def check_node(context: Context, flags: Flags | None = None, write: bool = True)
 
 def check_gpus(context: Context, flags: Flags | None = None, write: bool = True) -> dict[str, Any]:
     """Return the document of the GPU check; ``write`` its metrics files."""
-    from .._core.gpu import health
+    from .._core.gpu import run as gpu
     from .._core.gpu.options import GpuOptions
 
     forced = {}
     if "metrics_csv" not in context.merged("gpu", flags).values:
         forced["metrics_csv"] = METRICS if _writable(METRICS) else None
     options = context.options("gpu", GpuOptions, flags, **forced)
-    return health.run(options, context.world, write=write).to_dict()
+    return gpu.run(options, context.world, check=not write).to_dict()
+
+
+def test_gpus(context: Context) -> dict[str, Any]:
+    """Return the document of the GPU diagnostics; with ``--dry-run`` nothing is tested."""
+    from .._core.diagnostics import run as diagnostics
+    from .._core.diagnostics.options import DiagnosticsOptions
+
+    options = context.options("diagnostics", DiagnosticsOptions)
+    tell = context.terminal.progress
+    return diagnostics.run(options, context.world, context.arguments.dry_run, tell).to_dict()
 
 
 def make_backup(
@@ -67,10 +77,13 @@ def clean_up(context: Context, flags: Flags | None = None, check: bool = False) 
     """Return the result of a cleanup; ``check``: of its rehearsal."""
     from .._core.cleanup import run as cleanup
     from .._core.cleanup.options import CleanupOptions
+    from .._core.cleanup.record import LOG, Recorder
 
     options = context.options("cleanup", CleanupOptions, flags)
-    tell = context.terminal.progress
-    return dict(cleanup.run(options, context.world, check=check, tell=tell).to_dict())
+    terminal = context.terminal
+    log = terminal.log_file if context.command.name == "cleanup" else LOG
+    result = cleanup.run(options, context.world, check, terminal.progress, Recorder(log))
+    return dict(result.to_dict())
 
 
 def backup_directory(context: Context) -> str:

@@ -10,14 +10,19 @@ import argparse
 from .._core.output import formats
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a command that reports a verdict."""
+def format_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that chooses what a verdict is printed as."""
     parser.add_argument(
         "--format",
         choices=formats.FORMATS.names,
         default=formats.DEFAULT,
         help="what to print: for people, plugin output, or JUnit XML",
     )
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a command that reports a verdict and sends alerts."""
+    format_argument(parser)
     parser.add_argument(
         "--no-alert", action="store_true", help="send no alert, whatever the verdict"
     )

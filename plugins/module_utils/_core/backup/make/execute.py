@@ -1,11 +1,14 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What making a backup writes. Nothing is decided here: what is done, and under which name, stands in the plan.
+"""What making a backup writes.
 
-Order, and why: the archive is written under a temporary name, synchronised, read back and compared; then the checksum file,
-then the archive's rename to its final name, then the manifest, which says that the backup is complete. Killed at any moment,
-no half archive ever has a final name and nothing old is lost.
+Nothing is decided here: what is done, and under which name, stands in the plan.
+
+Order, and why: the archive is written under a temporary name, synchronised, read back and compared;
+then the checksum file, then the archive's rename to its final name, then the manifest, which says
+that the backup is complete. Killed at any moment, no half archive ever has a final name and nothing
+old is lost.
 """
 
 from __future__ import annotations
@@ -82,7 +85,10 @@ def _make_directory(path: str) -> None:
 
 
 def discard(directory: int, temporaries: Iterable[str]) -> None:
-    """Remove temporary files of dead runs; before each, the checksum file of an archive that never got its name."""
+    """Remove temporary files of dead runs.
+
+    Before each, the checksum file of an archive that never got its name.
+    """
     for temporary in temporaries:
         archived = names.archive_of(temporary)
         if archived is not None and not os.path.lexists(f"/proc/self/fd/{directory}/{archived}"):
@@ -96,7 +102,9 @@ def make(plan: Plan, world: World, tell: Tell, directory: int) -> Made:
     """Write, prove and publish one archive.
 
     :param directory: the destination, open and locked.
-    :raises VerificationFailed: the archive is not what was written. :raises WriteFailed: :raises NotUsable: see the message.
+    :raises VerificationFailed: the archive is not what was written.
+    :raises WriteFailed:
+    :raises NotUsable: see the message.
     """
     options, name = plan.options, plan.current.name
     temporary = f".{name}.{os.urandom(6).hex()}.tmp"
@@ -157,7 +165,10 @@ def _create(directory: int, temporary: str, destination: str) -> int:
 
 
 def _published(destination: str, name: str) -> Backup:
-    """Return the backup as it is listed now. :raises WriteFailed: it is not there or not complete."""
+    """Return the backup as it is listed now.
+
+    :raises WriteFailed: it is not there or not complete.
+    """
     backup = catalogue.inspect(destination, name)
     if backup is None or not backup.complete:
         raise WriteFailed(
@@ -169,7 +180,10 @@ def _published(destination: str, name: str) -> Backup:
 
 
 def _write(plan: Plan, fd: int, tell: Tell) -> tuple[Tree, archive.Written]:
-    """Write the archive to ``fd`` and synchronise it; start over when a file changed while it was read."""
+    """Write the archive to ``fd`` and synchronise it.
+
+    Start over when a file changed while it was read.
+    """
     options, tree = plan.options, plan.facts.tree
     packer = codecs.make(options.compression, options.compression_level)
     path = ""
@@ -200,7 +214,10 @@ def _write(plan: Plan, fd: int, tell: Tell) -> tuple[Tree, archive.Written]:
 def _prove(
     fd: int, name: str, written: archive.Written, document: Manifest, tell: Tell
 ) -> reading.Scan:
-    """Read the synchronised archive back and compare everything. :raises VerificationFailed: it is not what was written."""
+    """Read the synchronised archive back and compare everything.
+
+    :raises VerificationFailed: it is not what was written.
+    """
     # Drop it from memory first, so that what is compared comes from the disk.
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.lseek(fd, 0, os.SEEK_SET)
@@ -211,7 +228,10 @@ def _prove(
 
 
 def _publish(destination: str, directory: int, temporary: str, document: Manifest) -> None:
-    """Give the archive its name. The checksum comes before and the manifest after, each synchronised on its own."""
+    """Give the archive its name.
+
+    The checksum comes before and the manifest after, each synchronised on its own.
+    """
     name = document["name"]
     checksum = os.path.join(destination, name + names.CHECKSUM)
     atomic_write(checksum, f"{document['archive']['sha256']}  {name}\n", _FILE_MODE)
@@ -227,7 +247,10 @@ def _publish(destination: str, directory: int, temporary: str, document: Manifes
 
 
 def remove(directory: int, backups: Iterable[str]) -> None:
-    """Remove backups by their names and make that durable. :raises WriteFailed: one can't be removed."""
+    """Remove backups by their names and make that durable.
+
+    :raises WriteFailed: one can't be removed.
+    """
     removed = False
     for name in backups:
         _remove(directory, name)
@@ -237,7 +260,10 @@ def remove(directory: int, backups: Iterable[str]) -> None:
 
 
 def _remove(directory: int, name: str) -> None:
-    """Remove a backup: first the manifest that calls it complete, last the archive, so that a killed run leaves nothing unseen.
+    """Remove a backup.
+
+    First the manifest that calls it complete, last the archive, so that a killed run leaves nothing
+    unseen.
 
     Only plain files are ever unlinked.
     """

@@ -31,8 +31,8 @@ OTHER = "other"
 class Place:
     """What source and destination are before anything in them is read.
 
-    ``source`` and ``destination`` are each ``missing``, ``denied``, ``directory`` or ``other``. ``dangling`` is what a link on the way to the
-    destination leads to and does not exist.
+    ``source`` and ``destination`` are each ``missing``, ``denied``, ``directory`` or ``other``.
+    ``dangling`` is what a link on the way to the destination leads to and does not exist.
     """
 
     source: str
@@ -47,8 +47,9 @@ class Place:
 class Facts:
     """What was read.
 
-    ``tree`` is the source; ``names`` are all names in the destination and ``backups`` the backups among them; ``free`` are the
-    bytes that are left there for this user; ``now`` is in seconds since the epoch.
+    ``tree`` is the source; ``names`` are all names in the destination and ``backups`` the backups
+    among them; ``free`` are the bytes that are left there for this user; ``now`` is in seconds
+    since the epoch.
     """
 
     tree: Tree
@@ -63,7 +64,8 @@ class Facts:
 class CopyFacts:
     """What was read about one place for copies.
 
-    ``present`` is the copy of the current backup; ``backups`` are all copies there, None while they were not listed.
+    ``present`` is the copy of the current backup; ``backups`` are all copies there, None while they
+    were not listed.
     """
 
     present: StoredCopy | None = None
@@ -73,7 +75,8 @@ class CopyFacts:
 def observe(options: BackupOptions, world: World) -> Facts:
     """Read source and destination.
 
-    :raises NotUsable: the source is unreadable or without a file. :raises Refused: the destination is mounted in it.
+    :raises NotUsable: the source is unreadable or without a file.
+    :raises Refused: the destination is mounted in it.
     """
     codecs.make(options.compression, options.compression_level)  # its library may be missing
     with opened_source(options.source) as root:
@@ -89,7 +92,10 @@ def observe(options: BackupOptions, world: World) -> Facts:
 
 
 def observe_again(options: BackupOptions, earlier: Facts) -> Facts:
-    """Read the destination once more, under its lock: another run may have been there since. The source is not read again."""
+    """Read the destination once more, under its lock: another run may have been there since.
+
+    The source is not read again.
+    """
     return replace(
         earlier,
         names=tuple(catalogue.directory_names(options.destination)),
@@ -99,9 +105,11 @@ def observe_again(options: BackupOptions, earlier: Facts) -> Facts:
 
 
 def observe_copies(store: CopyStore, backup: Backup | None, listed: bool) -> CopyFacts:
-    """Read what a place holds. :raises StoreError: it can't be read, or another host's backup has the name of ours.
+    """Read what a place holds.
 
-    :param backup: the local backup whose copy is looked up. :param listed: list all copies, too.
+    :raises StoreError: it can't be read, or another host's backup has the name of ours.
+    :param backup: the local backup whose copy is looked up.
+    :param listed: list all copies, too.
     """
     return CopyFacts(
         present=None if backup is None else store.present(backup),
@@ -126,7 +134,10 @@ def observe_place(options: BackupOptions) -> Place:
 
 
 def kind_of(path: str) -> str:
-    """Return what is at a path, after links: ``missing``, ``denied``, ``directory`` or ``other``."""
+    """Return what is at a path, after links.
+
+    ``missing``, ``denied``, ``directory`` or ``other``.
+    """
     try:
         mode = os.stat(path).st_mode
     except PermissionError:
@@ -137,7 +148,10 @@ def kind_of(path: str) -> str:
 
 
 def _is_inside(path: str, directory: str) -> bool:
-    """Say whether ``path`` is the directory or in it, by identity, so that bind mounts and other spellings count."""
+    """Say whether ``path`` is the directory or in it.
+
+    By identity, so that bind mounts and other spellings count.
+    """
     try:
         wanted = os.stat(directory)
     except OSError:
@@ -153,7 +167,10 @@ def _is_inside(path: str, directory: str) -> bool:
 
 @contextlib.contextmanager
 def opened_source(path: str) -> Iterator[int]:
-    """Give the descriptor of the source directory, closed in the end. :raises NotUsable: it can't be opened."""
+    """Give the descriptor of the source directory, closed in the end.
+
+    :raises NotUsable: it can't be opened.
+    """
     fd = source.open_root(path)
     try:
         yield fd
@@ -162,7 +179,11 @@ def opened_source(path: str) -> Iterator[int]:
 
 
 def walk(root: int, options: BackupOptions) -> Tree:
-    """Return the source tree open as ``root``. :raises NotUsable: it can't be read, or holds no file. :raises Refused:"""
+    """Return the source tree open as ``root``.
+
+    :raises NotUsable: it can't be read, or holds no file.
+    :raises Refused:
+    """
     never = None
     with contextlib.suppress(OSError):
         never = os.stat(options.destination)

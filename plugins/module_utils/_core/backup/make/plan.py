@@ -29,7 +29,8 @@ class Plan:
     """What is to be done.
 
     :param reason: why a backup is made, or why not.
-    :param current: the backup that counts afterwards: the one to be made, as it will be listed, or the present one.
+    :param current: the backup that counts afterwards: the one to be made, as it will be listed, or
+        the present one.
     :param estimate: expected size of a new archive in bytes, 0 when none is made.
     :param removals: backups that no rule keeps then.
     """
@@ -71,7 +72,8 @@ def check_place(options: BackupOptions, place: Place) -> None:
             f"The source {origin} {what}.", "Name the directory that holds the models.", origin
         )
     if place.dangling is not None:
-        # The link usually leads to a disk. Made below its mount point, backups would vanish once it is mounted.
+        # The link usually leads to a disk. Made below its mount point, backups would vanish once it
+        # is mounted.
         raise NotUsable(
             f"The destination {destination} leads to {place.dangling}, which does not exist.",
             "Mount its disk, or make the directory.",
@@ -104,7 +106,10 @@ def check_place(options: BackupOptions, place: Place) -> None:
 
 
 def decide(options: BackupOptions, facts: Facts) -> Plan:
-    """Say whether a backup is needed and which ones are to be removed afterwards. :raises WriteFailed: it would not fit."""
+    """Say whether a backup is needed and which ones are to be removed afterwards.
+
+    :raises WriteFailed: it would not fit.
+    """
     own = catalogue.of_source(facts.backups, options.source)
     newest = catalogue.newest(own, facts.now)
     reason = why_needed(options, facts, newest)
@@ -193,7 +198,8 @@ def why_needed(options: BackupOptions, facts: Facts, newest: Backup | None) -> s
 def estimate(options: BackupOptions, facts: Facts, newest: Backup | None) -> int:
     """Return the expected size of the archive in bytes.
 
-    By the ratio of the newest backup with the same compression; without one as if nothing could be compressed.
+    By the ratio of the newest backup with the same compression; without one as if nothing could be
+    compressed.
     """
     overhead = 2048 * len(facts.tree.entries) + 65536
     if options.compression == "none":
@@ -223,7 +229,10 @@ def _coming(options: BackupOptions, facts: Facts) -> Backup:
 
 
 def creation_time(facts: Facts) -> float:
-    """Return the time of a new backup, so that the order holds: now, or after the newest one when the clock was set back a little."""
+    """Return the time of a new backup, so that the order holds.
+
+    Now, or after the newest one when the clock was set back a little.
+    """
     later = [
         int(backup.created) + 1.0
         for backup in facts.backups
@@ -233,7 +242,10 @@ def creation_time(facts: Facts) -> float:
 
 
 def free_name(present: Iterable[str], now: float, suffix: str) -> tuple[str, float]:
-    """Return a name that none of ``present`` has and its time: when this second is taken, the next free one."""
+    """Return a name that none of ``present`` has and its time.
+
+    When this second is taken, the next free one.
+    """
     present = tuple(present)
     created = float(int(now))
     while any(name.startswith(names.stem(created) + ".") for name in present):

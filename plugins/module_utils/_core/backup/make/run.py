@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Making a backup: observe, decide, carry out. ``run`` does all three and is what the shells call.
 
-The copies are made once the local backup is complete; only then are the backups removed that no retention rule keeps.
+The copies are made once the local backup is complete; only then are the backups removed that no
+retention rule keeps.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ class PlanResult(TypedDict):
 
 
 class Stats(TypedDict):
-    """What it took: seconds per phase, bytes of files read, bytes of archive written, and their ratio."""
+    """What it took.
+
+    Seconds per phase, bytes of files read, bytes of archive written, and their ratio.
+    """
 
     durations: dict[str, float]
     bytes_read: int
@@ -88,8 +92,8 @@ class ResultData(TypedDict):
 class Result:
     """What was done, or in check mode would be.
 
-    ``backup`` is None when there is none yet; ``tree`` is the source as it was read last; ``before`` and ``after`` are the
-    names of the backups in the destination.
+    ``backup`` is None when there is none yet; ``tree`` is the source as it was read last;
+    ``before`` and ``after`` are the names of the backups in the destination.
     """
 
     plan: Plan
@@ -132,12 +136,14 @@ class Result:
 
 
 def run(options: BackupOptions, world: World, check: bool = False, tell: Tell = silent) -> Result:
-    """Make a backup unless the newest one still matches the source, copy it, remove what no retention rule keeps.
+    """Make a backup unless the newest one still matches the source, copy it, apply retention.
 
     :param check: only say what would be done.
-    :raises FleetError: whatever kept it from succeeding; then nothing was removed. VerificationFailed: the archive was not good.
+    :raises VerificationFailed: the new archive is not what was written.
+    :raises FleetError: whatever kept it from succeeding; then nothing was removed.
     """
-    # A missing library or a setting that can't be used must come out before hours of work, not after.
+    # A missing library or a setting that can't be used must come out before hours of work, not
+    # after.
     copy_stores = stores.copy_stores(options)
     plan.check_place(options, facts.observe_place(options))
     observed = facts.observe(options, world)

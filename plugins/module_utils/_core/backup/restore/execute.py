@@ -1,10 +1,14 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a restore writes: a temporary tree beside the destination, every file compared while it is written, then one atomic step.
+"""What a restore writes.
 
-What comes out of an archive is trusted in nothing: names stay below the tree (descriptors, no link is ever followed), links are
-made last, devices and pipes are refused, and until everything has matched the destination is untouched.
+A temporary tree beside the destination, every file compared while it is written, then one atomic
+step.
+
+What comes out of an archive is trusted in nothing: names stay below the tree (descriptors, no link
+is ever followed), links are made last, devices and pipes are refused, and until everything has
+matched the destination is untouched.
 """
 
 from __future__ import annotations
@@ -36,7 +40,11 @@ _MOST_NOTES = 20
 
 @dataclass(frozen=True)
 class Restored:
-    """What was restored: paths before and after, counts (bytes), and what was wrong with the backup or could not be removed."""
+    """What was restored.
+
+    Paths before and after, counts (bytes), and what was wrong with the backup or could not be
+    removed.
+    """
 
     before: list[str]
     after: list[str]
@@ -47,7 +55,10 @@ class Restored:
 
 @contextlib.contextmanager
 def locked(destination: str) -> Iterator[None]:
-    """Hold the lock of the restores to this destination. :raises LockBusy: another one is running."""
+    """Hold the lock of the restores to this destination.
+
+    :raises LockBusy: another one is running.
+    """
     parent, name = os.path.split(destination)
     key = hashlib.sha256(os.fsencode(os.path.join(os.path.realpath(parent), name))).hexdigest()[:16]
     path = os.path.join(lock_folder(), f"mlops-fleet-restore-{key}.lock")
@@ -57,7 +68,9 @@ def locked(destination: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened_parent(destination: str, failure: str, todo: str) -> Iterator[int]:
-    """Give the descriptor of the destination's parent; what goes wrong in the body becomes a WriteFailed.
+    """Give the descriptor of the destination's parent.
+
+    What goes wrong in the body becomes a WriteFailed.
 
     :param failure: the beginning of its message.
     """
@@ -84,7 +97,10 @@ def make_parents(destination: str) -> None:
 
 
 def recover(recovery: Recovery, directory: int) -> list[str]:
-    """Put back and remove what the plan says, in the open parent directory; return what to note. :raises OSError: it failed."""
+    """Put back and remove what the plan says, in the open parent directory; return what to note.
+
+    :raises OSError: it failed.
+    """
     notes = []
     if recovery.put_back is not None:
         name = os.path.basename(recovery.destination)
@@ -102,7 +118,8 @@ def carry_out(plan: Plan, directory: int, tell: Tell) -> Restored:
     """Restore, under the lock.
 
     :param directory: the destination's parent, open.
-    :raises VerificationFailed: the archive is not what was backed up; nothing is left of it. :raises OSError: writing failed.
+    :raises VerificationFailed: the archive is not what was backed up; nothing is left of it.
+    :raises OSError: writing failed.
     """
     facts, options = plan.facts, plan.options
     name = os.path.basename(facts.destination)
@@ -145,7 +162,10 @@ def _root_mode(directory: int, name: str) -> int:
 
 
 def _discard(directory: int, name: str) -> list[str]:
-    """Remove a tree of ours below an open directory; return what could not be removed. Links and mounts in it are never entered."""
+    """Remove a tree of ours below an open directory; return what could not be removed.
+
+    Links and mounts in it are never entered.
+    """
     try:
         device = os.stat(name, dir_fd=directory, follow_symlinks=False).st_dev
     except FileNotFoundError:
@@ -157,7 +177,10 @@ def _discard(directory: int, name: str) -> list[str]:
 
 
 def _open_up(directory: int, name: str) -> None:
-    """Make the directories of a tree of ours accessible to us, their owner; root needs no such thing."""
+    """Make the directories of a tree of ours accessible to us, their owner.
+
+    Root needs no such thing.
+    """
     mount, pending = mount_id(directory), [name]
     with source.below(directory) as directories:
         while pending:
@@ -181,7 +204,10 @@ def _writer(root: int, plan: Plan) -> Writer:
 
 
 def _fill(tree: Writer, plan: Plan, tell: Tell) -> list[str]:
-    """Read the archive into the tree; return what is wrong with it, which without ``verify`` does not end the restore."""
+    """Read the archive into the tree.
+
+    Return what is wrong with it, which without ``verify`` does not end the restore.
+    """
     options, backup = plan.options, plan.facts.origin.backup
     with contextlib.closing(plan.facts.origin.open()) as stream:
         scan = reading.scan(
@@ -221,7 +247,9 @@ def _damage_notes(scan: reading.Scan, tree: Writer) -> list[str]:
 
 
 def _swap(directory: int, temporary: str, name: str, destination: str) -> None:
-    """Put the finished tree in place in one step; afterwards ``temporary`` is the replaced tree, or gone.
+    """Put the finished tree in place in one step.
+
+    Afterwards ``temporary`` is the replaced tree, or gone.
 
     :raises OSError: it could not; the destination is as before.
     """
@@ -256,7 +284,9 @@ def _swap(directory: int, temporary: str, name: str, destination: str) -> None:
 
 
 def exchange(directory: int, first: str, second: str) -> bool:
-    """Swap two names in an open directory in one step (renameat2); False where kernel, C library or filesystem can't.
+    """Swap two names in an open directory in one step (renameat2).
+
+    False where kernel, C library or filesystem can't.
 
     :raises OSError: it could, but failed.
     """

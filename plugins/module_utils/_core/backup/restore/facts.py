@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a restore reads: the backup, the destination, and what interrupted restores have left beside it."""
+"""What a restore reads.
+
+The backup, the destination, and what interrupted restores have left beside it.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +47,8 @@ class Leftovers:
 class Place:
     """What is known about source and destination before the destination's content is read.
 
-    ``backups`` are those to choose from at ``where``. ``link`` means that the destination is a symbolic link; ``mount_point`` is
-    the destination itself or the first mount point in it.
+    ``backups`` are those to choose from at ``where``. ``link`` means that the destination is a
+    symbolic link; ``mount_point`` is the destination itself or the first mount point in it.
     """
 
     destination: str
@@ -58,7 +61,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the chosen backup is read from: a function that opens its stream, and its path or URL."""
+    """Where the chosen backup is read from.
+
+    A function that opens its stream, and its path or URL.
+    """
 
     backup: Backup
     open: Callable[[], BinaryIO]
@@ -67,9 +73,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was read. ``wanted`` are the entries to restore (None: an archive of the old scripts, known only when read).
+    """What was read.
 
-    ``state`` of the destination: ``missing empty same other``; ``reason`` says what is different. ``free`` in bytes.
+    ``wanted`` are the entries to restore (None: an archive of the old scripts, known only when
+    read).
+
+    ``state`` of the destination: ``missing empty same other``; ``reason`` says what is different.
+    ``free`` in bytes.
     """
 
     origin: Origin
@@ -130,7 +140,11 @@ def observe(
     store: stores.Store,
     tell: Tell = silent,
 ) -> Facts:
-    """Compare the destination with the backup. :raises NotUsable: it can't be read. :raises Refused: it is no directory."""
+    """Compare the destination with the backup.
+
+    :raises NotUsable: it can't be read.
+    :raises Refused: it is no directory.
+    """
     local = store.local_path(backup)
     origin = Origin(backup, lambda: store.open(backup), local or store.url(backup.name))
     state, reason = _compare(place.destination, wanted, tell)
@@ -139,9 +153,12 @@ def observe(
 
 
 def observe_again(directory: int, name: str, earlier: Facts) -> Facts:
-    """Look at the destination once more, under its lock: what was put there meanwhile must not be lost.
+    """Look at the destination once more, under its lock.
 
-    :param directory: the destination's parent, open. :param name: the destination in it. The contents are not compared again.
+    What was put there meanwhile must not be lost.
+
+    :param directory: the destination's parent, open.
+    :param name: the destination in it. The contents are not compared again.
     """
     state, reason = earlier.state, earlier.reason
     if not holds_something(directory, name):
@@ -168,7 +185,10 @@ def exists(directory: int, name: str) -> bool:
 
 
 def holds_something(directory: int, name: str) -> bool:
-    """Say whether an open directory has a directory of this name that is not empty. :raises OSError: it is no directory."""
+    """Say whether an open directory has a directory of this name that is not empty.
+
+    :raises OSError: it is no directory.
+    """
     return exists(directory, name) and bool(os.listdir(f"/proc/self/fd/{directory}/{name}"))
 
 
@@ -210,7 +230,10 @@ def _compare(
 
 
 def difference(destination: str, wanted: Sequence[ManifestEntry], tell: Tell = silent) -> str:
-    """Return how the directory differs from the entries, "" when it equals them: names, kinds, modes, times and contents."""
+    """Return how the directory differs from the entries, "" when it equals them.
+
+    Names, kinds, modes, times and contents.
+    """
     root = source.open_root(destination)
     try:
         tree = source.walk(root, destination)

@@ -30,7 +30,10 @@ _PREFERENCE: tuple[Callable[[Backup], bool], ...] = (
 
 @dataclass(frozen=True)
 class Recovery:
-    """What is to be done with what interrupted restores have left: a tree to put back in place, trees to remove."""
+    """What is to be done with what interrupted restores have left.
+
+    A tree to put back in place, trees to remove.
+    """
 
     destination: str
     put_back: str | None
@@ -39,7 +42,10 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Choice:
-    """The backup to restore and its entries (None: an archive of the old scripts), and what to note about the choice."""
+    """The backup to restore and its entries (None.
+
+    An archive of the old scripts), and what to note about the choice.
+    """
 
     backup: Backup
     wanted: tuple[ManifestEntry, ...] | None
@@ -48,7 +54,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done. ``restore`` is False where the destination already equals the backup; ``size`` in bytes."""
+    """What is to be done.
+
+    ``restore`` is False where the destination already equals the backup; ``size`` in bytes.
+    """
 
     options: RestoreOptions
     facts: Facts
@@ -61,7 +70,8 @@ class Plan:
 def decide_recovery(leftovers: Leftovers) -> Recovery:
     """Say what is to be done with leftovers.
 
-    A run that died between two renames has left the only copy of what was there under a temporary name.
+    A run that died between two renames has left the only copy of what was there under a temporary
+    name.
     """
     name = os.path.basename(leftovers.destination)
     pattern = re.compile(re.escape(f".{name}.mlops-") + "(restore|old)[.][0-9a-f]{12}")
@@ -83,8 +93,10 @@ def choose(options: RestoreOptions, place: Place) -> Choice:
 
     ``latest`` is the newest complete one, a verified one first.
 
-    :raises Refused: the destination can't be replaced in one step, or a link in the backup leads out of it.
-    :raises NotUsable: there is no such backup, or nothing in it matches. :raises VerificationFailed: it is damaged.
+    :raises Refused: the destination can't be replaced in one step, or a link in the backup leads
+        out of it.
+    :raises NotUsable: there is no such backup, or nothing in it matches.
+    :raises VerificationFailed: it is damaged.
     """
     _refuse_destination(place)
     backup = _chosen(options, place)
@@ -109,7 +121,10 @@ def choose(options: RestoreOptions, place: Place) -> Choice:
 
 
 def _refuse_destination(place: Place) -> None:
-    """Refuse a link, a mount point and what holds one: it could not be swapped, or what is mounted would go with it."""
+    """Refuse a link, a mount point and what holds one.
+
+    It could not be swapped, or what is mounted would go with it.
+    """
     destination = place.destination
     if place.link:
         raise Refused(
@@ -183,7 +198,10 @@ def _note(options: RestoreOptions, backups: Sequence[Backup], chosen: Backup) ->
 
 
 def select(backup: Backup, patterns: Sequence[str]) -> tuple[ManifestEntry, ...] | None:
-    """Return the manifest's entries that match a pattern, with the directories they lie in; None without a manifest."""
+    """Return the manifest's entries that match a pattern, with the directories they lie in.
+
+    None without a manifest.
+    """
     if backup.manifest is None:
         return None
     entries = backup.manifest["entries"]
@@ -203,7 +221,9 @@ def select(backup: Backup, patterns: Sequence[str]) -> tuple[ManifestEntry, ...]
 
 
 def refuse_own_backup(destination: str, real_destination: str, archive: str | None) -> None:
-    """:raises Refused: the archive lies inside the destination. :param archive: its real path, None when it is elsewhere."""
+    """:raises Refused: the archive lies inside the destination.
+    :param archive: its real path, None when it is elsewhere.
+    """
     if archive is not None and archive.startswith(real_destination + "/"):
         raise Refused(
             f"The backup {archive} lies inside the restore destination {destination}.",
@@ -215,7 +235,8 @@ def refuse_own_backup(destination: str, real_destination: str, archive: str | No
 def decide(options: RestoreOptions, facts: Facts) -> Plan:
     """Say what would be done.
 
-    :raises Refused: the destination holds something and may not be replaced. :raises WriteFailed: the backup does not fit.
+    :raises Refused: the destination holds something and may not be replaced.
+    :raises WriteFailed: the backup does not fit.
     """
     wanted = facts.wanted or ()
     files = [entry for entry in wanted if entry["type"] == FILE]

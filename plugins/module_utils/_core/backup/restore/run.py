@@ -41,7 +41,10 @@ class ResultData(TypedDict):
 
 @dataclass
 class Result:
-    """What was restored, or in check mode would be. ``before`` and ``after`` are the paths in the destination."""
+    """What was restored, or in check mode would be.
+
+    ``before`` and ``after`` are the paths in the destination.
+    """
 
     plan: Plan
     changed: bool
@@ -76,10 +79,13 @@ class Result:
 def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell = silent) -> Result:
     """Restore a backup unless the destination already equals it.
 
-    :param check: only say what would be done. :raises VerificationFailed: the archive is not what was backed up; nothing is left.
-    :raises Refused: the destination or something in the archive is dangerous. :raises FleetError: anything else.
+    :param check: only say what would be done.
+    :raises VerificationFailed: the archive is not what was backed up; nothing is left.
+    :raises Refused: the destination or something in the archive is dangerous.
+    :raises FleetError: anything else.
     """
-    # First of all: it may be the only copy of what was there, and what is there decides about the rest.
+    # First of all: it may be the only copy of what was there, and what is there decides about the
+    # rest.
     put_back, notes = (False, []) if check else recover(options.destination)
     path = options.backup if "/" in options.backup else options.path
     store = stores.to_read(options, path)
@@ -96,9 +102,12 @@ def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell =
 
 
 def recover(destination: str) -> tuple[bool, list[str]]:
-    """Clear up after restores to this destination that were killed; return whether a tree was put back, and what to note.
+    """Clear up after restores to this destination that were killed.
 
-    :raises LockBusy: another restore to it is running. :raises WriteFailed: it can't be done.
+    Return whether a tree was put back, and what to note.
+
+    :raises LockBusy: another restore to it is running.
+    :raises WriteFailed: it can't be done.
     """
     recovery = plan.decide_recovery(facts.observe_leftovers(destination))
     if recovery.put_back is None and not recovery.remove:
@@ -115,7 +124,10 @@ def recover(destination: str) -> tuple[bool, list[str]]:
 
 
 def _planned_result(planned: Plan, changed: bool, notes: list[str]) -> Result:
-    """Return the result where nothing is written: in check mode, or because nothing is to be done."""
+    """Return the result where nothing is written.
+
+    In check mode, or because nothing is to be done.
+    """
     paths = list(planned.paths)
     same = not planned.restore
     return Result(

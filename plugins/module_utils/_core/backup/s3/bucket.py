@@ -16,7 +16,8 @@ from .connection import TODO, asking, base64_text, connect, http_status
 class Bucket:
     """A bucket and the prefix in it below which our objects are.
 
-    :raises MissingLibrary: boto3 is not installed or too old. :raises StoreError: a setting can't be used.
+    :raises MissingLibrary: boto3 is not installed or too old.
+    :raises StoreError: a setting can't be used.
     """
 
     def __init__(self, options: S3Connection) -> None:
@@ -37,7 +38,10 @@ class Bucket:
         return f"s3://{self.bucket}/{self.prefix}{name}"
 
     def require(self) -> None:
-        """:raises StoreError: the bucket does not exist, which a request for an object does not tell, or is unreachable."""
+        """Make sure that the bucket exists, which a request for an object does not tell.
+
+        :raises StoreError: it does not, or the server can't be reached.
+        """
         from botocore.exceptions import ClientError
 
         with asking("Looking at", self.url("")):

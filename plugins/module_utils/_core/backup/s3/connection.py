@@ -63,9 +63,11 @@ def base64_text(digest: bytes) -> str:
 
 
 def connect(options: S3Connection, url: str) -> Any:
-    """Return boto3's client. :param url: the place, for messages.
+    """Return boto3's client.
 
-    :raises MissingLibrary: boto3 is not installed or too old. :raises StoreError: a setting can't be used.
+    :param url: the place, for messages.
+    :raises MissingLibrary: boto3 is not installed or too old.
+    :raises StoreError: a setting can't be used.
     """
     try:
         import boto3
@@ -117,7 +119,8 @@ def connect(options: S3Connection, url: str) -> Any:
 def is_amazon(client: Any) -> bool:
     """Say whether the client talks to Amazon, whose servers are known to refuse wrong checksums.
 
-    The address that counts is the client's: the environment and the library's own configuration can name another one, too.
+    The address that counts is the client's: the environment and the library's own configuration can
+    name another one, too.
     """
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))

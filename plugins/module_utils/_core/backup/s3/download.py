@@ -16,7 +16,10 @@ _RESUMES = 5
 
 
 class Download(io.RawIOBase):
-    """An object read from the beginning to its end; a broken connection is resumed where it broke, on the same version."""
+    """An object read from the beginning to its end.
+
+    A broken connection is resumed where it broke, on the same version.
+    """
 
     def __init__(self, client: Any, bucket: str, key: str, url: str) -> None:
         self._client, self._bucket, self._key, self._url = client, bucket, key, url

@@ -1,11 +1,14 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Copies of backups in S3: sent with checksums that the server has to confirm, the manifest last, read back for a restore.
+"""Copies of backups in S3.
 
-Every part is read from the archive in full and sent with its SHA-256; S3 has no SHA-256 over an object sent in parts, only one
-over the parts' digests, so that is what gets compared with the server's answer afterwards. A server that accepts a wrong
-checksum proves nothing by repeating one, so servers other than Amazon's are asked to take a wrong one first.
+Sent with checksums that the server has to confirm, the manifest last, read back for a restore.
+
+Every part is read from the archive in full and sent with its SHA-256; S3 has no SHA-256 over an
+object sent in parts, only one over the parts' digests, so that is what gets compared with the
+server's answer afterwards. A server that accepts a wrong checksum proves nothing by repeating one,
+so servers other than Amazon's are asked to take a wrong one first.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ SIZE_ONLY = "size_only"
 class S3Store:
     """A bucket and prefix that hold copies; implements CopyStore.
 
-    :raises MissingLibrary: boto3 is not installed or too old. :raises StoreError: bad region or the like.
+    :raises MissingLibrary: boto3 is not installed or too old.
+    :raises StoreError: bad region or the like.
     """
 
     def __init__(self, options: S3Connection) -> None:
@@ -60,7 +64,10 @@ class S3Store:
         self._bucket.require()
 
     def listing(self) -> list[Backup]:
-        """Return the backups directly under the prefix, newest first; their ``path`` is a URL. :raises StoreError:"""
+        """Return the backups directly under the prefix, newest first; their ``path`` is a URL.
+
+        :raises StoreError:
+        """
         sizes = self._bucket.sizes()
         return catalogue.newest_first(
             self._describe(name, sizes) for name in sizes if is_archive(name)
@@ -141,7 +148,9 @@ class S3Store:
         }
 
     def upload(self, backup: Backup, tell: Tell = silent) -> StoredCopy:
-        """Copy a local backup: the archive, what the server reports about it compared, then checksum and manifest.
+        """Copy a local backup.
+
+        The archive, what the server reports about it compared, then checksum and manifest.
 
         :raises StoreError: the server refused, or what it stores is not what was sent.
         :raises VerificationFailed: the local archive is not what it was when it was made.
@@ -158,7 +167,8 @@ class S3Store:
                 backup, f"the server then has {size} instead of {backup.size} bytes"
             )
         reported = stored.get("ChecksumSHA256")
-        # Some servers leave out the number of parts, others report the whole object's checksum also where it was sent in parts.
+        # Some servers leave out the number of parts, others report the whole object's checksum also
+        # where it was sent in parts.
         if reported is not None and reported not in (
             checksum,
             checksum.partition("-")[0],
@@ -178,7 +188,10 @@ class S3Store:
         return self._copy(backup, confirmed, self._class, uploaded=True)
 
     def _withdrawn(self, backup: Backup, why: str) -> StoreError:
-        """Remove an upload that went wrong, so that nobody takes it for a copy; return the error to raise."""
+        """Remove an upload that went wrong, so that nobody takes it for a copy.
+
+        Return the error to raise.
+        """
         with contextlib.suppress(StoreError):
             self._bucket.delete(backup.name)
         return StoreError(
@@ -188,14 +201,20 @@ class S3Store:
         )
 
     def remove(self, name: str) -> None:
-        """Remove a copy, its manifest first. :raises StoreError: the server refused (an object lock, say)."""
+        """Remove a copy, its manifest first.
+
+        :raises StoreError: the server refused (an object lock, say).
+        """
         if not is_archive(name):
             raise StoreError(f"{self.url(name)} is no backup of ours.", "", self.url(name))
         for item in (name + MANIFEST, name, name + CHECKSUM):
             self._bucket.delete(item)
 
     def open(self, backup: Backup) -> BinaryIO:
-        """Return the archive as a stream that survives broken connections. :raises StoreError: it can't be read."""
+        """Return the archive as a stream that survives broken connections.
+
+        :raises StoreError: it can't be read.
+        """
         bucket = self._bucket
         raw = Download(bucket.client, bucket.bucket, bucket.key(backup.name), self.url(backup.name))
         return cast(BinaryIO, io.BufferedReader(raw, 1 << 20))

@@ -67,7 +67,8 @@ def refuses_wrong_checksums(bucket: Bucket, name: str) -> bool:
 def send(bucket: Bucket, backup: Backup, storage_class: str, tell: Tell) -> str:
     """Upload the archive; return the checksum that the server must report for it.
 
-    :raises VerificationFailed: the archive is not what it was when it was made. :raises StoreError: the server refused.
+    :raises VerificationFailed: the archive is not what it was when it was made.
+    :raises StoreError: the server refused.
     """
     with reading.open_archive(backup.path) as stream:
         size = part_size(backup.size)
@@ -103,7 +104,10 @@ def _send_at_once(
 def _send_in_parts(
     bucket: Bucket, backup: Backup, stream: BinaryIO, size: int, target: dict[str, Any], tell: Tell
 ) -> str:
-    """Upload parts of ``size`` bytes; return the checksum over the parts' digests, with their number."""
+    """Upload parts of ``size`` bytes.
+
+    Return the checksum over the parts' digests, with their number.
+    """
     _abort_older(bucket, target["Key"])
     with asking("Uploading", bucket.url(backup.name)):
         begun = bucket.client.create_multipart_upload(**target)
@@ -143,7 +147,10 @@ def _send_parts(
 
 
 def _abort_older(bucket: Bucket, key: str) -> None:
-    """Drop uploads of this very object that a killed run has left: they cost money, and nobody else sends it."""
+    """Drop uploads of this very object that a killed run has left.
+
+    They cost money, and nobody else sends it.
+    """
     with contextlib.suppress(Exception):  # not every key may do that, and not every server can
         uploads = bucket.client.list_multipart_uploads(Bucket=bucket.bucket, Prefix=key)
         for upload in uploads.get("Uploads", ()):

@@ -43,6 +43,7 @@ class Command(NamedTuple):
 NAMES = (
     "health",
     "gpu",
+    "gpu-test",
     "backup",
     "verify",
     "restore",
@@ -57,7 +58,7 @@ NAMES = (
 
 def load(name: str) -> Command:
     """Return a subcommand. :raises TypeError: its module is incomplete."""
-    command = importlib.import_module("." + name, __name__).COMMAND
+    command = importlib.import_module("." + name.replace("-", "_"), __name__).COMMAND
     if not isinstance(command, Command) or command.name != name:
         raise TypeError(f"The module of the command {name} has no COMMAND of that name")
     if not command.help or not (command.hidden or command.examples):

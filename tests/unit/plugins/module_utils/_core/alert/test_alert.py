@@ -262,7 +262,9 @@ def test_undelivered_messages_expire_and_are_bounded(
     assert any("given up" in one for one in warnings)
     clock.time += plan.QUEUE_SECONDS + 60
     tell(document=document(make_check("x", "pass")), webhooks=hook(web))
-    assert len(web.requests) == 2, "a day later nobody wants them any more"
+    assert len(web.requests) == 3
+    assert len(web.bodies[-1]["alerts"]) == plan.QUEUE_LENGTH, "problems that last are still sent"
+    assert "unrelated" not in json.dumps(web.bodies[-1]), "nobody wants a message of yesterday"
 
 
 GPU, NODE = {"gpus": []}, {"recommendation": "none"}
@@ -395,34 +397,130 @@ def test_channels_of_one_name_are_kept_apart(tell, web, web2, answer, tmp_path):
 
 
 def test_a_refusal_for_good_is_failed_and_not_kept(tell, web, answer, document, make_check, clock):
-    web.answers = [answer(status=404), answer(status=404)]
+    web.answers = [answer(status=410), answer(status=410)]
     verdict = document(make_check("disk_space", "critical"))
     first = tell(document=verdict, webhooks=hook(web))
     assert first.channels[0]["status"] == "failed"
     assert not first.changed
-    # Nobody was told, so the next run tries again instead of keeping quiet for an hour.
+    # No channel took it, so the next run tries again instead of staying silent for an hour.
     second = tell(document=verdict, webhooks=hook(web))
     assert second.events[0]["decision"] == "send"
+    assert len(web.requests) == 2
 
 
 def test_a_failing_channel_does_not_stop_the_others(tell, web, web2, answer, document, make_check):
     web.answers = [answer(status=403)]
-    result = tell(
-        document=document(make_check("disk_space", "critical")),
-        webhooks=hook(web, name="first") + hook(web2, name="second"),
-    )
-    assert [(one["name"], one["status"]) for one in result.channels] == [
+    hooks = hook(web, name="first") + hook(web2, name="second")
+    result = tell(document=document(make_check("disk_space", "critical")), webhooks=hooks)
+    assert [(report["name"], report["status"]) for report in result.channels] == [
         ("first", "failed"),
         ("second", "sent"),
     ]
-    # Somebody was told: the cooldown holds.
-    assert (
-        tell(
-            document=document(make_check("disk_space", "critical")),
-            webhooks=hook(web, name="first"),
-        ).channels[0]["status"]
-        == "skipped"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 302])
+def test_what_a_repair_can_cure_is_sent_to_that_channel_after_the_repair(
+    tell, web, web2, answer, document, make_check, clock, status
+):
+    """The pager is broken and the chat works: the pager gets the problem once it is repaired, the chat not again."""
+    web.answers = [answer(status=status)] * 2
+    hooks = hook(web, name="pager") + hook(web2, name="chat")
+    verdict = document(make_check("disk_space", "critical", "Disk usage: 95%"))
+    statuses = []
+    for dummy in range(4):
+        result = tell(document=verdict, webhooks=hooks, cooldown=10 * 86400)
+        statuses.append([report["status"] for report in result.channels])
+        clock.time += 2 * 86400  # longer than a queued message without a problem is kept
+    assert statuses == [
+        ["failed", "sent"],
+        ["failed", "skipped"],
+        ["sent", "skipped"],
+        ["skipped", "skipped"],
+    ]
+    assert messages(web)[-1] == ("firing", "Disk usage: 95%")
+    assert len(web2.requests) == 1
+
+
+def test_a_problem_that_ended_before_the_repair_is_sent_as_that(
+    tell, web, web2, answer, document, make_check
+):
+    web.answers = [answer(status=401)]
+    hooks = hook(web, name="pager") + hook(web2, name="chat")
+    for status in ("critical", "pass"):
+        tell(document=document(make_check("disk_space", status)), webhooks=hooks)
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
+    assert len(web.bodies[-1]["alerts"]) == 1
+
+
+def test_a_channel_that_moved_gets_what_its_old_address_refused(
+    tell, web, web2, answer, document, make_check
+):
+    web.answers = [answer(status=404)]
+    verdict = document(make_check("disk_space", "critical", "Disk usage: 95%"))
+    assert tell(document=verdict, webhooks=hook(web)).channels[0]["status"] == "failed"
+    assert tell(document=verdict, webhooks=hook(web2)).channels[0]["status"] == "sent"
+    assert messages(web2) == [("firing", "Disk usage: 95%")]
+
+
+def test_what_was_refused_for_good_is_reported_until_somebody_sends_a_test(
+    tell, web, web2, answer, document, make_check
+):
+    web.answers = [answer(status=400, body="malformed")]
+    hooks = hook(web, name="pager") + hook(web2, name="chat")
+    ill = document(make_check("disk_space", "critical"))
+    well = document(make_check("load", "pass"))
+    assert tell(document=ill, webhooks=hooks).channels[0]["detail"] == (
+        "HTTP 400 Bad Request: malformed"
     )
+    for dummy in range(2):
+        report = tell(document=well, webhooks=hooks).channels[0]
+        assert report["status"] == "failed"
+        assert (
+            "1 event refused for good before (HTTP 400 Bad Request: malformed)"
+            in (report["detail"])
+        )
+    assert tell(test=True, webhooks=hooks).channels[0]["status"] == "sent"
+    assert [report["status"] for report in tell(document=well, webhooks=hooks).channels] == [
+        "skipped",
+        "skipped",
+    ]
+
+
+@pytest.mark.parametrize("step", [50 * 365 * 86400, 2 * 86400, -2 * 86400])
+def test_a_clock_that_steps_does_not_make_a_queued_message_old(tell, web, answer, world, step):
+    class Stepped:
+        def __init__(self):
+            self.time, self.uptime = 1_000_000.0, 500.0
+
+        def now(self):
+            return self.time
+
+        def monotonic(self):
+            return self.uptime
+
+    world.clock = Stepped()
+    web.answers = [answer(status=503)]
+    assert tell(message="backup failed", webhooks=hook(web)).channels[0]["status"] == "queued"
+    world.clock.time += step
+    world.clock.uptime += 60
+    assert tell(document={"checks": []}, webhooks=hook(web)).channels[0]["status"] == "sent"
+    assert messages(web)[-1][1] == "backup failed"
+
+
+@pytest.mark.parametrize(("uptime", "sent"), [(3600.0, True), (2 * 86400.0, False)])
+def test_after_a_reboot_a_queued_message_is_as_old_as_the_system_is_up(
+    tell, web, answer, world, clock, tmp_path, uptime, sent
+):
+    boot = tmp_path / "root/proc/sys/kernel/random/boot_id"
+    boot.parent.mkdir(parents=True)
+    boot.write_text("first\n")
+    world.root = str(tmp_path / "root")
+    web.answers = [answer(status=503)]
+    tell(message="backup failed", webhooks=hook(web))
+    boot.write_text("second\n")
+    clock.time = uptime
+    tell(document={"checks": []}, webhooks=hook(web))
+    assert (len(web.requests) == 2) is sent
 
 
 def test_a_silent_server_does_not_hold_up_the_others(tell, web, web2, answer, document, make_check):

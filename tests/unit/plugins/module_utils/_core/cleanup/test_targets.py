@@ -118,3 +118,9 @@ def test_an_incomplete_tool_fails_at_import(field):
 )
 def test_the_cutoff_is_exact(retention, now, cutoff):
     assert targets.cutoff(Target("t", "/x", retention), now) == cutoff
+
+
+def test_a_target_is_careful_by_default():
+    target = Target("t", "/x", 1.0)
+    assert (target.keep_last, target.shared_ok, target.exclude) == (0, False, ())
+    assert (COMPLETE.aggressive, COMPLETE.shared_ok, COMPLETE.exclude) == (False, False, ())

@@ -72,7 +72,7 @@ def answer(request):
     )
     if request["what"] == "run":
         started = time.monotonic()
-        document = run.run(options, world, write=request.get("write", True)).to_dict()
+        document = run.run(options, world, check=not request.get("write", True)).to_dict()
         return {**document, "wall": time.monotonic() - started}
     # Without fork: many rounds in a short time.
     answers = driver.session()

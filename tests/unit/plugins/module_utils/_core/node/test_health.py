@@ -193,16 +193,14 @@ def test_gpus_are_absent_expected_or_hinted_at(machine, options):
 def test_own_gpu_temperatures_go_before_the_devices(options, machine, monkeypatch):
     import importlib
 
-    gpu = importlib.import_module(facts.__package__.rpartition(".")[0] + ".gpu.health")
+    door = importlib.import_module(facts.__package__.rpartition(".")[0] + ".gpu.api")
     seen = []
-    monkeypatch.setattr(
-        gpu,
-        "checks",
-        lambda given, world, fixed: (
-            seen.append((given.temperature_warning, given.temperature_critical, fixed)),
-            ([], []),
-        )[1],
-    )
+
+    def gpu_checks(world, timeout, count, warning, critical, defaults):
+        seen.append((warning, critical, defaults))
+        return []
+
+    monkeypatch.setattr(door, "gpu_checks", gpu_checks)
     for given in ({}, {"gpu_temperature_warning": 60}, {"gpu_temperature_critical": 95}):
         facts.gpu_checks(options(gpu_expected_count=2, **given), machine.world)
     # The default of the other limit does not become the user's word.

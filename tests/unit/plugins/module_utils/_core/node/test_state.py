@@ -385,3 +385,23 @@ def test_oom_kills_are_counted_from_run_to_run(tmp_path, machine, options):
     machine.put("/proc/sys/kernel/random/boot_id", "two\n")
     machine.put("/proc/vmstat", "oom_kill 0\n")
     assert first()["status"] == "pass"
+
+
+def test_times_beyond_any_date_are_garbage(tmp_path):
+    entry = {"status": "critical", "since": NOW, "seen": NOW}
+    path = tmp_path / "state.json"
+    for since, accepted in ((99_999_999_999, True), (1e11, False), (-1e11, False), (True, False)):
+        content = {"version": 1, "checks": {"a|": {**entry, "since": since}}, "counters": {}}
+        path.write_text(json.dumps(content))
+        assert (state.load(str(path), NOW)[1] is None) == accepted, since
+
+
+def test_the_grace_and_the_week_end_on_the_second(options):
+    given = options(boot_grace=600)
+    fault = Check("dns", "critical", "x")
+    for age, status in ((599.9, "pass"), (600.0, "critical"), (None, "critical")):
+        assert state.steady([fault], {}, NOW, age, given)[0][0].status == status
+    skipped = options(skip=["dns"])
+    old = {"dns|": state.Remembered("critical", NOW, NOW)}
+    assert state.steady([], old, NOW + state.FORGET - 1, None, skipped)[1] == old
+    assert state.steady([], old, NOW + state.FORGET, None, skipped)[1] == {}

@@ -11,7 +11,10 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
-from ansible_collections.mlops.fleet.plugins.module_utils._core.system import kernel_log
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import (
+    kernel_lines,
+    kernel_log,
+)
 
 NOW = 1_800_000_000.0
 XID = "NVRM: Xid (PCI:0000:41:00): 79, pid=1, GPU has fallen off the bus."
@@ -32,8 +35,8 @@ def world(tmp_path):
     return World(run=None, clock=Clock(), root=str(tmp_path), hostname="node", environ={})
 
 
-def records(world, *lines, since=0.0, **options):
-    return list(kernel_log.dated(lines, since, world, **options))
+def records(world, *lines, since=0.0):
+    return list(kernel_log.dated(lines, since, world))
 
 
 def stamped(when):
@@ -187,6 +190,6 @@ def test_the_ring_buffer_gives_time_level_and_window(world, tmp_path):
 def test_months_of_other_languages(names):
     for number, name in enumerate(names.split(), 1):
         line = f"[Sa. {name} 5 10:00:00 2020] {XID}"
-        assert kernel_log.parse_line(line, NOW, 0.0).time == time.mktime(
+        assert kernel_lines.parse_line(line, NOW, 0.0).time == time.mktime(
             (2020, number, 5, 10, 0, 0, 0, 0, -1)
         ), name
