@@ -118,6 +118,22 @@ def test_limits(check, gpu, expected):
     assert finding(check, **gpu) == expected
 
 
+def test_memory_of_processes_that_are_gone():
+    processes = [Process(7, 5), Process(8, None), Process(9, 100)]
+    result = checks.CHECKS["gpu_processes"].evaluate(case(processes=processes, orphans={7, 8}))
+    assert (result.value, result.message) == (
+        2,
+        "5 MiB held by processes that no longer exist: 7, 8",
+    )
+    assert (
+        checks.CHECKS["gpu_processes"].evaluate(case(processes=processes)).message == "3 processes"
+    )
+    assert (
+        checks.CHECKS["gpu_processes"].evaluate(case(processes=processes[:1])).message
+        == "1 process"
+    )
+
+
 @pytest.mark.parametrize(
     ("gpu", "expected"),
     [
@@ -218,6 +234,22 @@ def test_busy(gpu, expected):
 )
 def test_boards_whose_links_are_not_optional(model, fabric, expected):
     assert checks.on_sxm_board(Gpu(0, name=model, fabric=fabric)) is expected
+
+
+def test_links_that_are_all_down():
+    down, up = NvLink(2, [0, 1]), NvLink(2, [])
+    board, card = "NVIDIA H200", "NVIDIA L40S"
+
+    def result(model, *others):
+        peers = [Gpu(1 + n, name=model, nvlink=nvlink) for n, nvlink in enumerate(others)]
+        return finding("gpu_nvlink", name=model, nvlink=down, others=peers)
+
+    assert result(card) is result(board) is result(card, down) is result(board, None) is None
+    assert (
+        result(board, down) == result(card, up) == result(card, down, up) == ("critical", "inspect")
+    )
+    stranger = Gpu(1, name="NVIDIA H100 PCIe", nvlink=up)
+    assert finding("gpu_nvlink", name=card, nvlink=down, others=[stranger]) is None
 
 
 @pytest.mark.parametrize(("what", "limit"), [("memory", 90), ("power", 95)])

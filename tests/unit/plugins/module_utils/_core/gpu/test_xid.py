@@ -254,6 +254,30 @@ def test_switch_errors_and_other_lines_are_not_counted():
 # --- faults that real logs have shown ---------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("times", "overrides", "level", "text"),
+    [
+        ([None], None, "warning", "GPU has fallen off the bus, at an unknown time"),
+        ([None, None], None, "warning", "GPU has fallen off the bus, at an unknown time"),
+        ([None, 1.0], None, "critical", "GPU has fallen off the bus"),
+        ([1.0, None], None, "critical", "GPU has fallen off the bus"),
+        ([None], {"79": "critical"}, "critical", "GPU has fallen off the bus"),
+    ],
+)
+def test_an_error_of_unknown_age_is_less_than_critical(times, overrides, level, text):
+    records = [kernel_log.Record(when, line(79)) for when in times]
+    (event,) = xid.events(xid.find(records), overrides)
+    assert (event.level, event.text, event.action) == (level, text, "reboot")
+
+
+def test_an_address_counts_for_the_two_messages_after_it():
+    named, other = f"NVRM: GPU {BUS}.0: something", "NVRM: something else"
+    lost = "NVRM: fallen off the bus and is not responding to commands."
+    assert [event.bus for event in events(named, other, lost)] == [(0, 0x41, 0)]
+    assert [event.bus for event in events(named, other, other, lost)] == [None]
+    assert [event.bus for event in events(other, lost)] == [None]
+
+
 def test_lines_of_one_crash_are_one_incident():
     crash = [
         line(13, "pid=77, name=python3, Graphics SM Warp Exception on (GPC 7, TPC 7, SM 0)"),
@@ -366,7 +390,21 @@ def test_recovery_action_5_depends_on_the_branch(driver, text, action):
     assert (event.level, event.action, text in event.text) == ("critical", action, True)
 
 
-def test_every_other_recovery_action_is_the_same_in_all_branches():
-    for number in (0, 1, 2, 3, 4, 6, 7):
-        assert recovery(number, "580.1") == recovery(number, "615.1") == recovery(number, None)
-    assert recovery(8, "615.1").level == "critical"
+@pytest.mark.parametrize(
+    ("number", "level", "action"),
+    [
+        (0, "pass", "none"),
+        (1, "critical", "reset_gpu"),
+        (2, "critical", "reboot"),
+        (3, "warning", "drain"),
+        (4, "critical", "drain"),
+        (6, "critical", "reboot"),
+        (7, "critical", "reboot"),
+        (8, "critical", "inspect"),
+    ],
+)
+def test_every_other_recovery_action_is_the_same_in_all_branches(number, level, action):
+    wanted = recovery(number, "580.1")
+    assert (wanted.level, wanted.action) == (level, action)
+    assert wanted == recovery(number, "615.1") == recovery(number, None)
+    assert ("unknown" in wanted.text) == (number == 8)
