@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from ..errors import NotUsable, WriteFailed
 from ..ports import Tell, World, silent
 from ..system.files import atomic_write
-from ..system.locks import lock, lock_folder
+from ..system.locks import lock, lock_directory
 from ..verdict import isoformat
 from .execute import Outcome, carry_out, predict
 from .facts import Facts, backups, observe
@@ -55,7 +55,7 @@ def run(
     with _without_collector():
         if check:
             return _run(options, world, True, tell, None)
-        with lock(os.path.join(lock_folder(), "cleanup.lock"), "cleanup"):
+        with lock(os.path.join(lock_directory(), "cleanup.lock"), "cleanup"):
             if recorder is None:
                 return _run(options, world, False, tell, None)
             with recorder:

@@ -203,7 +203,7 @@ def test_the_report_of_a_gpu():
     (report,) = decide(answers(busy), errors=DriverErrors("journal", (error(31),))).gpus
     values = report.to_dict()
     assert (values["status"], values["recovery_action"]) == ("critical", "reset the GPU")
-    assert (values["process_count"], len(values["processes"])) == (40, plan.PROCESSES_SHOWN)
+    assert (values["process_count"], len(values["processes"])) == (40, plan.MAX_PROCESSES)
     assert values["processes"][0] == {"pid": 1, "mem_used": 5}
     assert values["clock_reasons"] == ["idle", "sw_power_cap"]
     assert [entry["code"] for entry in values["xids"]] == [31]
