@@ -68,7 +68,7 @@ class JobOptions(OptionSet):
     calendar: str = option(default="", help="When it runs, as OnCalendar= takes it.")
     random_delay: str = option(default="0", help="Random delay of the start.")
     cron: str = option(default="", help="When it runs, for cron.")
-    write_paths: list[str] = option(
+    write_paths: list[Any] = option(
         type="list", elements="raw", default=[], help="Directories it writes to."
     )
     directives: dict[str, Any] = option(

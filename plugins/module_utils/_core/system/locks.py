@@ -112,7 +112,3 @@ def lock_directory() -> str:
             directory,
         )
     return directory
-
-
-#: The former name, until its users have followed.
-lock_folder = lock_directory
