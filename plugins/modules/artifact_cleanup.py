@@ -367,7 +367,7 @@ def main() -> None:
     def work() -> dict:
         options = CleanupOptions.from_mapping(module.params)
         try:
-            done = run.run(
+            cleanup = run.run(
                 options,
                 _shell.world(module),
                 check=module.check_mode,
@@ -375,9 +375,9 @@ def main() -> None:
             )
         except Braked as stopped:
             module.fail_json(msg=str(stopped), error=stopped.to_dict(), **stopped.result)
-        result = done.to_dict()
+        result = cleanup.to_dict()
         if module._diff:
-            result["diff"] = done.diff()
+            result["diff"] = cleanup.diff()
         if result.pop("failed", False):
             module.fail_json(**result)
         return result

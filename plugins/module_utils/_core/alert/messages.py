@@ -32,7 +32,9 @@ class Message:
 
     @property
     def only(self) -> tuple[str, ...]:
-        """Marks of the recipients who still have to get it, the same for all its events; empty: all."""
+        """Marks of the recipients who still have to get it, the same for all its events; empty:
+        all.
+        """
         return self.events[0].only
 
     @property
