@@ -3,54 +3,43 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 PYTHON ?= python3
-TEST := $(PYTHON) scripts/test.py
+# Sets up what is missing, then runs sessions of noxfile.py. Arguments for a session's tool: make unit ARGS="-k verdict"
+CHECKS := $(PYTHON) scripts/checks.py
+ARGS ?=
+SESSIONS := lint typing docs unit system mutation sanity readers integration importer molecule bench build
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint sanity unit readers integration artifact importer molecule bench build setup clean
+.PHONY: help run test setup clean $(SESSIONS)
 
 help: ## show the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-run: ## run the whole maintenance on a small sample (folder: MLOPS_RUN_DIR, ./mlops-fleet-run)
+run: ## run the whole maintenance on a small sample (directory: MLOPS_RUN_DIR, ./mlops-fleet-run)
 	@$(PYTHON) scripts/run.py
 
-test: ## everything below, one after the other, with a table at the end
-	@$(TEST)
+test: ## lint to molecule, side by side where that is safe, with a table at the end
+	@$(CHECKS)
 
-lint: ## ruff, mypy on _core, ansible-lint, yamllint, shellcheck
-	@$(TEST) lint
-
+lint: ## ruff, yamllint, ansible-lint, shellcheck, generated files
+typing: ## mypy, strict
+docs: ## antsibull-docs, changelog fragments
+unit: ## fast tests on both ansible-core lines; those of _core on each Python found
+system: ## tests with servers, kill points and hangs, on the oldest and newest Python
+mutation: ## change plans, guards and limits, and see whether tests notice
 sanity: ## ansible-test sanity on both ansible-core lines
-	@$(TEST) sanity
-
-unit: ## unit tests, and those of _core on each Python found
-	@$(TEST) unit
-
-readers: ## other people's GPU readers on the simulated GPUs
-	@$(TEST) readers
-
-integration: ## the integration targets, against real things
-	@$(TEST) integration
-
+readers: ## other projects' GPU readers on the simulated GPUs
+integration: ## playbooks over several hosts, and the integration targets
 importer: ## build, install into an empty path, and Galaxy's own checks
-	@$(TEST) artifact
-
 molecule: ## booted nodes over SSH
-	@$(TEST) molecule
-
 bench: ## every benchmark in tests/benchmarks, against an empty module and other tools
-	@$(PYTHON) scripts/setup.py dev
-	@.build/dev/bin/python tests/benchmarks/bench.py
-
 build: ## the collection's artifact, in .build/artifact
-	@$(PYTHON) scripts/test.py --build-only
+
+$(SESSIONS):
+	@$(CHECKS) $@ $(if $(ARGS),-- $(ARGS))
 
 setup: ## only install what the tests need
 	@$(PYTHON) scripts/setup.py test
 
 clean: ## remove .build (virtual environments, logs) and the sample; node images stay in podman
-	@$(PYTHON) scripts/nodes.py down --group molecule || true
-	@$(PYTHON) scripts/nodes.py down --group molecule-schedule || true
-	@$(PYTHON) scripts/nodes.py down --group molecule-health || true
-	@$(PYTHON) scripts/nodes.py down --group molecule-agent || true
+	@for group in molecule molecule-schedule molecule-health molecule-agent; do $(PYTHON) scripts/nodes.py down --group $$group || true; done
 	rm -rf .build mlops-fleet-run mlops-fleet-*.tar.gz

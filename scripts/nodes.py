@@ -30,7 +30,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from house import (
+from common import (
     BUILD,
     Problem,
     ask,

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 import setup
-from house import ROOT, Problem, main_wrapper, say
+from common import ROOT, Problem, main_wrapper, say
 
 MARK = ".mlops-fleet-run"
 

@@ -22,7 +22,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from house import (
+from common import (
     BUILD,
     PYTHONS,
     ROOT,
@@ -298,6 +298,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if importlib.util.find_spec("house") is None:
+    if importlib.util.find_spec("common") is None:
         sys.path.insert(0, str(Path(__file__).resolve().parent))
     main_wrapper(main)

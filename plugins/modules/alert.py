@@ -14,8 +14,8 @@ description:
     and delivers what is new in it by e-mail, webhook, journal and a command of yours.
   - An alert is sent when a problem is new, at once when it gets worse, and again each time O(cooldown) has passed. Its end is sent once.
   - More than O(digest_after) messages at once become one digest.
-  - All channels send at the same time and independently. What can't be delivered now is kept in O(state_dir) for up to 24 hours and sent by
-    the next run.
+  - All channels send at the same time and independently. What a channel can't deliver now is queued in O(state_dir) for that channel and sent by
+    the next run. A problem stays queued until it is sent or ends; a message that is no problem, or whose problem is over, for 24 hours.
   - Secrets come from options that are never logged, from files of mode 0600, or from environment variables. They are sent by the module's own
     process and appear in no result, file or process list.
 options:
@@ -208,7 +208,8 @@ options:
     type: path
   test:
     description:
-      - Send one marked test message through every channel. The cooldown is ignored, the state neither read nor written.
+      - Send one marked test message through every channel. Cooldown and queued messages are ignored.
+      - When it is sent, messages that the channel refused for good before are not reported any more.
     type: bool
     default: false
   fail_on_undelivered:
@@ -287,7 +288,8 @@ channels:
       description:
         - V(sent) all messages were accepted. When only some recipients of an e-mail were refused for good, RV(channels[].detail) and a warning say so.
         - V(queued) some could not be delivered now and are sent by the next run.
-        - V(failed) some were refused for good.
+        - V(failed) somebody has to look. Either something has to be repaired (certificate, credentials, address), and the messages stay queued
+          until then. Or some were refused for good, which later runs report too until a test message (O(test)) is sent.
         - V(skipped) there was nothing to send, or this host has no journal.
         - V(would_send) in check mode.
       type: str

@@ -28,7 +28,7 @@ for _folder in (HERE.parent / "nvml_double", HERE.parents[1] / "scripts"):
         sys.path.insert(0, str(_folder))
 
 import setup
-from house import BUILD, EXTRA_PATH, Problem, install_command, main_wrapper, run, say
+from common import BUILD, EXTRA_PATH, Problem, install_command, main_wrapper, run, say
 
 EMPTY = """#!/usr/bin/python
 from ansible.module_utils.basic import AnsibleModule

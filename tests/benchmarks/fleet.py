@@ -23,7 +23,7 @@ from typing import Any
 
 import bench
 import setup
-from house import BUILD, Problem, main_wrapper, say
+from common import BUILD, Problem, main_wrapper, say
 
 TARGET = 1.3
 MODULES = ("node_health", "gpu_health", "model_backup", "artifact_cleanup")

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import bench
 import setup
-from house import Problem, ask, main_wrapper, say
+from common import Problem, ask, main_wrapper, say
 
 WALL_MS = 200
 ENTRIES = int(os.environ.get("MLOPS_JOURNAL_ENTRIES", "600000"))

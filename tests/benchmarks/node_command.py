@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "nvml_double")]
 
 import bench
 import setup
-from house import Problem, main_wrapper, say
+from common import Problem, main_wrapper, say
 
 CHECKS = {
     "gpu": ("mlops.fleet.gpu_health", {"log_source": "none"}),

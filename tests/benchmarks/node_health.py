@@ -26,7 +26,7 @@ from pathlib import Path
 import bench
 import node_command
 import setup
-from house import Problem, main_wrapper, say
+from common import Problem, main_wrapper, say
 
 CPU_OVER_EMPTY_MS, WALL_MS = 200, 1000
 # Plugins and NHC end with other codes where a limit is passed; that is a run all the same.

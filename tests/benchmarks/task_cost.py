@@ -16,7 +16,7 @@ from pathlib import Path
 
 import bench
 import setup
-from house import main_wrapper, say
+from common import main_wrapper, say
 
 # What is measured: module -> arguments
 MODULES = {"empty": {}, "mlops.fleet.gpu_health": {}, "mlops.fleet.node_health": {"network": False}}

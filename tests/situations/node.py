@@ -24,10 +24,12 @@ ROOT = HERE.parents[1]
 DAY = 86400
 #: What differs between two runs of the same program: replaced in every text, in this order.
 _VARYING = (
+    (re.compile(r"for another [\w .]+$"), "for another $DURATION"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?"), "$TIME"),
     (re.compile(r"\d{8}_\d{6}"), "$TIME"),
     (re.compile(r"\d{8}T\d{6}Z"), "$TIME"),
     (re.compile(r"\b\d+(?:\.\d+)? (?:ms|s) ago\b"), "$DURATION ago"),
+    (re.compile(r"(?<=for another )(?:1 h 00 min|59 min \d\d s)"), "$DURATION"),
     (re.compile(r"\b\d+(?:\.\d+)? (?:ms|s)(?= *(?:$|  |ok\b|skipped\b|failed\b|-))"), "$DURATION"),
     (re.compile(r"\b1[789]\d{8}\b"), "$TIME"),  # seconds since the epoch
     (re.compile(r"\b\d+\.\d+\.\d+(?:-dev\d*)?-[0-9a-f]{12}\b"), "$VERSION"),

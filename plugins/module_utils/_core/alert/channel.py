@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all channels share: how a delivery ends, repeated attempts within a time budget, and the loop over messages."""
+"""What all channels share: how a delivery ends, repeated attempts within a time budget, and the
+loop over messages.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..errors import FleetError
@@ -36,27 +39,40 @@ _LATE = 1.0
 _T = TypeVar("_T")
 
 
+class Outlook(Enum):
+    """What becomes of a message that did not arrive."""
+
+    #: It may work soon, without anybody's help: repeat it now, then queue it.
+    PASSING = "passing"
+    #: Somebody has to repair something (certificate, credentials, address): it has failed, and is
+    #: queued.
+    CURABLE = "curable"
+    #: It will never be accepted like this: drop it, and say so until somebody looks.
+    PERMANENT = "permanent"
+
+
 class Undelivered(Exception):
     """A message did not arrive.
 
     :param detail: why, for people; never holds a secret.
-    :param passing: it may work later (queue it), as opposed to: it never will like this.
+    :param outlook: whether it can still arrive.
     :param wait: seconds the other side asks us to wait, if it did.
-    :param alone: only this message was refused: the other side is up, and the next message deserves an attempt.
+    :param alone: only this message was refused: the other side is up, and the next message deserves
+        an attempt.
     :param remaining: marks of the recipients who still have to get it, when others have it already.
     """
 
     def __init__(
         self,
         detail: str,
-        passing: bool,
+        outlook: Outlook = Outlook.PASSING,
         wait: float | None = None,
         alone: bool = False,
         remaining: Sequence[str] = (),
     ) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.passing = passing
+        self.outlook = outlook
         self.wait = wait
         self.alone = alone
         self.remaining = tuple(remaining)
@@ -73,6 +89,7 @@ class Receipt(NamedTuple):
     :param keys: of the events in the message.
     :param remaining: marks of the recipients who still have to get it, when others have it already.
     :param incomplete: which recipients will never get it, empty when all did.
+    :param kept: it failed, but stays queued, because a repair can cure that.
     """
 
     status: str
@@ -80,10 +97,24 @@ class Receipt(NamedTuple):
     keys: tuple[str, ...]
     remaining: tuple[str, ...] = ()
     incomplete: str = ""
+    kept: bool = False
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the message is sent again by the next run."""
+        return self.status == QUEUED or self.kept
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the message was refused for good."""
+        return self.status == FAILED and not self.kept
 
 
 class Channel:
-    """One way to reach people or a service. Subclasses say how events become messages and send one message."""
+    """One way to reach people or a service.
+
+    Subclasses say how events become messages and send one message.
+    """
 
     kind = ""
 
@@ -96,6 +127,8 @@ class Channel:
         self.target = target
         #: The channel's queue is filed under its hash, because it may be secret.
         self.identity = identity
+        #: Stays the same when the channel's address is corrected; set where channels are made.
+        self.label = ""
         self.digest_after = digest_after
         #: Further attempts for each message.
         self.retries = 0
@@ -116,7 +149,10 @@ class Channel:
         return True
 
     def messages(self, events: Sequence[Event], still_open: Iterable[str]) -> list[Message]:  # noqa: ARG002  # pylint: disable=unused-argument
-        """Return the messages for these events. :param still_open: the incidents that are not closed."""
+        """Return the messages for these events.
+
+        :param still_open: the incidents that are not closed.
+        """
         return separate(events, self.digest_after)
 
     def open(self) -> None:
@@ -132,46 +168,53 @@ class Channel:
     def deliver(self, messages: Sequence[Message], arrived: mmap.mmap) -> list[Receipt]:
         """Send all messages; runs in a child process of its own.
 
-        When the other side is down, the rest is queued without an attempt, which would only add more time-outs. When it is
-        up and refused one message, each of the next ones gets one attempt: a message that is always refused must not
-        hold up all others.
+        When the other side is down, the rest is queued without an attempt, which would only add
+        more time-outs. When it is up and refused one message, each of the next ones gets one
+        attempt: a message that is always refused must not hold up all others.
 
-        :param arrived: shared with the parent, which kills a child that hangs: set to 1 for each message that is sent.
+        :param arrived: shared with the parent, which kills a child that hangs: set to 1 for each
+            message that is sent.
         """
         deadline = time.monotonic() + self.budget
         receipts: list[Receipt] = []
-        down = ""
+        down: Receipt | None = None
         try:
             self.open()
         except FleetError as error:
             detail = hide(str(error), self.secrets)
-            return [Receipt(FAILED, detail, message.keys) for message in messages]
+            return [Receipt(FAILED, detail, message.keys, kept=True) for message in messages]
         for place, message in enumerate(messages):
-            if down:
-                receipts.append(Receipt(QUEUED, hide(down, self.secrets), message.keys))
+            if down is not None:
+                receipts.append(down._replace(keys=message.keys))
                 continue
-            self.incomplete = ""
-            status = SENT
-            remaining: tuple[str, ...] = ()
+            self.incomplete, alone = "", False
+            receipt = Receipt(SENT, "", message.keys)
             try:
                 with _alarm(deadline + _LATE):
-                    detail = self.send(message, deadline)
+                    receipt = receipt._replace(detail=self.send(message, deadline))
                 arrived[place] = 1
             except Absent as error:
-                status, detail = SKIPPED, str(error)
+                receipt = receipt._replace(status=SKIPPED, detail=str(error))
             except Undelivered as error:
-                detail, remaining = error.detail, error.remaining
-                status = QUEUED if error.passing else FAILED
-                if error.passing:
-                    self.retries = 0
-                    down = "" if error.alone else detail
-            except Exception as error:  # noqa: BLE001  # a channel must never stop others; foreign texts may hold secrets
-                status, detail = FAILED, f"unexpected {type(error).__name__} while sending"
-            receipts.append(
-                Receipt(
-                    status, hide(detail, self.secrets), message.keys, remaining, self.incomplete
+                alone = error.alone
+                receipt = Receipt(
+                    QUEUED if error.outlook is Outlook.PASSING else FAILED,
+                    error.detail,
+                    message.keys,
+                    error.remaining,
+                    kept=error.outlook is Outlook.CURABLE,
                 )
+            except Exception as error:  # noqa: BLE001  # a channel must never stop others; foreign texts may hold secrets
+                detail = f"unexpected {type(error).__name__} while sending"
+                receipt = receipt._replace(status=FAILED, detail=detail)
+            receipt = receipt._replace(
+                detail=hide(receipt.detail, self.secrets), incomplete=self.incomplete
             )
+            receipts.append(receipt)
+            if receipt.is_queued:
+                self.retries = 0
+                if not alone:
+                    down = receipt._replace(remaining=(), incomplete="")
         return receipts
 
 
@@ -185,7 +228,7 @@ def _alarm(end: float) -> Iterator[None]:
     """
 
     def ring(*_given: object) -> None:
-        raise Undelivered("no complete answer in time", passing=True)
+        raise Undelivered("no complete answer in time")
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
@@ -200,10 +243,12 @@ def _alarm(end: float) -> Iterator[None]:
 def attempts(action: Callable[[], _T], retries: int, deadline: float) -> _T:
     """Call ``action`` until it works, up to ``retries`` further times after temporary failures.
 
-    The pauses are 0.5, 1, 2... s and up to half as much more at random, so that a thousand nodes do not return in step.
-    A wait that the other side asks for is honoured when it fits into the budget.
+    The pauses are 0.5, 1, 2... s and up to half as much more at random, so that a thousand nodes do
+    not return in step. A wait that the other side asks for is honoured when it fits into the
+    budget.
 
-    :raises Undelivered: the last failure, or the first that can't pass or does not fit into the budget.
+    :raises Undelivered: the last failure, or the first that can't pass or does not fit into the
+        budget.
     """
     for attempt in range(retries + 1):
         try:
@@ -212,7 +257,11 @@ def attempts(action: Callable[[], _T], retries: int, deadline: float) -> _T:
             pause = _FIRST_PAUSE * 2**attempt * (1 + random.random() / 2)  # noqa: S311  # not for secrecy
             if error.wait is not None:
                 pause = error.wait + min(1.0, pause - _FIRST_PAUSE * 2**attempt)
-            if not error.passing or attempt == retries or time.monotonic() + pause >= deadline:
+            if (
+                error.outlook is not Outlook.PASSING
+                or attempt == retries
+                or time.monotonic() + pause >= deadline
+            ):
                 raise
             time.sleep(pause)
-    raise Undelivered("no attempt was made", passing=True)
+    raise Undelivered("no attempt was made")

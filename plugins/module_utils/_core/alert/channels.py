@@ -84,7 +84,11 @@ CHANNELS: Registry[ChannelKind] = Registry(
 
 def channels_of(options: AlertOptions, world: World) -> list[Channel]:
     """Return the channels that the options set up, each with a name of its own."""
-    channels = [channel for kind in CHANNELS for channel in kind.make(options, world)]
+    channels = []
+    for kind in CHANNELS:
+        for place, channel in enumerate(kind.make(options, world), 1):
+            channel.label = f"{kind.name} {place}"
+            channels.append(channel)
     taken: set[str] = set()
     for channel in channels:
         name, place = channel.name, 1
@@ -98,7 +102,9 @@ def channels_of(options: AlertOptions, world: World) -> list[Channel]:
 
 
 def _secret_variables(options: AlertOptions) -> set[str]:
-    """Return the environment variables that hold secrets: those that options name, and that of the old scripts."""
+    """Return the environment variables that hold secrets: those that options name, and that of the
+    old scripts.
+    """
     hooks = options.webhooks or []
     sources = [source for hook in hooks for source in hook.sources.values()]
     if options.email:

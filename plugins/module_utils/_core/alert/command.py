@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ..errors import CommandFailed
 from ..ports import World
-from .channel import Channel, Undelivered
+from .channel import Channel, Outlook, Undelivered
 from .events import one_line
 from .messages import Message, listing
 from .template import placeholders
@@ -52,15 +52,16 @@ class Command(Channel):
             environment[f"MLOPS_{name.upper()}"] = value[:_LONGEST]
         timeout = min(self.timeout, deadline - time.monotonic())
         if timeout <= 0:
-            raise Undelivered("no time left", passing=True)
+            raise Undelivered("no time left")
         argv = [*self.argv, message.severity, text[:_LONGEST]]
         try:
             result = self.world.run(argv, timeout=timeout, env=environment, stdin="")
         except CommandFailed as error:
-            passing = error.code != CommandFailed.MISSING
-            raise Undelivered(error.message, passing=passing) from None
+            missing = error.code == CommandFailed.MISSING
+            outlook = Outlook.CURABLE if missing else Outlook.PASSING
+            raise Undelivered(error.message, outlook) from None
         output = one_line(result.stdout[:2000].strip() + " " + result.stderr[:2000], 300)
         detail = f"ended with {result.returncode}" + (f": {output}" if output else "")
         if result.returncode != 0:
-            raise Undelivered(detail, passing=True, alone=True)
+            raise Undelivered(detail, alone=True)
         return detail

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from ..ports import World
 from ..system import isolate
 from .channel import FAILED, QUEUED, SENT, Receipt
+from .memory import Memory
 from .plan import Delivery, Plan, settle
 from .store import Store
 
@@ -21,11 +23,22 @@ _GRACE = 5.0
 Receipts = dict[str, list[Receipt]]
 
 
-def carry_out(plan: Plan, world: World, store: Store) -> Receipts:
-    """Send, and remember what was sent. Failures are reported to ``world.warn``."""
+class Outcome(NamedTuple):
+    """What became of the messages, and what is remembered of it."""
+
+    receipts: Receipts
+    memory: Memory
+
+
+def carry_out(plan: Plan, world: World, store: Store) -> Outcome:
+    """Send, and remember what was sent.
+
+    Recipients that were left out are reported to ``world.warn``.
+    """
     if plan.given_up:
         world.warn(
-            f"{plan.given_up} message(s) could not be delivered for a day, or were too many, and are given up."
+            f"{plan.given_up} message(s) could not be delivered for a day, or were too many,"
+            " and are given up."
         )
     busy = [delivery for delivery in plan.deliveries if delivery.messages]
     if busy or plan.memory.entries or plan.entries:
@@ -35,13 +48,14 @@ def carry_out(plan: Plan, world: World, store: Store) -> Receipts:
         for receipt in receipts[delivery.channel.name]:
             if receipt.incomplete:
                 world.warn(f"Alert by {delivery.channel.name}: {receipt.incomplete}")
+    memory = settle(plan, receipts)
     if busy:
-        store.save(settle(plan, receipts))
-    return receipts
+        store.save(memory)
+    return Outcome(receipts, memory)
 
 
 def carry_out_test(plan: Plan) -> Receipts:
-    """Send a test message; nothing is remembered, so what is not delivered now has failed."""
+    """Send a test message; it is not queued, so what is not delivered now has failed."""
     return {
         name: [
             receipt._replace(status=FAILED) if receipt.status == QUEUED else receipt
@@ -56,7 +70,8 @@ def deliver(deliveries: Sequence[Delivery]) -> Receipts:
 
     So neither a dead server nor a dead resolver holds up the other channels.
     """
-    # Memory that parent and child share: what arrived is known even of a child that had to be killed.
+    # Memory that parent and child share: what arrived is known even of a child that had to be
+    # killed.
     arrived = {
         delivery.channel.name: mmap.mmap(-1, max(1, len(delivery.messages)))
         for delivery in deliveries

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..ports import World
+from ..system import boot
 from . import events
 from .channel import Channel
 from .channels import channels_of
 from .events import Event
-from .memory import Memory
+from .memory import Memory, Steady
 from .options import AlertOptions
 
 
@@ -21,8 +22,10 @@ class Facts(NamedTuple):
 
     :param now: seconds since the epoch. :param channels: where to send.
     :param events: what the document and the message report.
-    :param ran: host and check of all checks in the document; of these, a subject that it leaves out is gone.
+    :param ran: host and check of all checks in the document; of these, a subject that it leaves out
+        is gone.
     :param problems: what in the document could not be used.
+    :param steady: the time by the clock that never steps.
     """
 
     now: float
@@ -31,6 +34,7 @@ class Facts(NamedTuple):
     ran: frozenset[tuple[str, str]] = frozenset()
     problems: tuple[str, ...] = ()
     memory: Memory = Memory()
+    steady: Steady = Steady()
 
 
 def observe(options: AlertOptions, world: World) -> Facts:
@@ -53,7 +57,8 @@ def observe(options: AlertOptions, world: World) -> Facts:
                 options.msg, options.severity, options.check, options.subject, world.hostname, now
             )
         )
-    return Facts(now, channels, tuple(seen), ran, tuple(problems))
+    steady = Steady(boot.boot_id(world) or "", world.clock.monotonic())
+    return Facts(now, channels, tuple(seen), ran, tuple(problems), steady=steady)
 
 
 def _test_event(options: AlertOptions, world: World, now: float) -> Event:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import CommandFailed
 from ..ports import World
 from . import secret
-from .channel import Channel, Undelivered, attempts
+from .channel import Channel, Outlook, Undelivered, attempts
 from .events import Event, one_line
 from .messages import Message, separate, text_body
 from .options import EmailOptions
@@ -26,10 +26,22 @@ if TYPE_CHECKING:
 
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _SUBJECT = 200
+#: Authentication required, mechanism too weak, credentials invalid, encryption required (RFC 4954):
+#: the options or the server's accounts can be corrected.
+_AUTHENTICATION = (530, 534, 535, 538)
+
+
+def _outlook(code: int) -> Outlook:
+    """Return what a server's code means for the message; below 0, the connection broke."""
+    if code < 0 or 400 <= code < 500:
+        return Outlook.PASSING
+    return Outlook.CURABLE if code in _AUTHENTICATION else Outlook.PERMANENT
 
 
 def _plain(address: str) -> str:
-    """Return an address with its domain in ASCII, which every server takes; only the local part needs SMTPUTF8."""
+    """Return an address with its domain in ASCII, which every server takes; only the local part
+    needs SMTPUTF8.
+    """
     local, mark, domain = address.rpartition("@")
     if not mark or domain.isascii():
         return address
@@ -62,7 +74,9 @@ class Email(Channel):
         self.retries = email.retries
 
     def messages(self, events: Sequence[Event], still_open: Iterable[str]) -> list[Message]:  # noqa: ARG002
-        """Return the messages; what some recipients have already is apart from what all have to get."""
+        """Return the messages; what some recipients have already is apart from what all have to
+        get.
+        """
         groups: dict[tuple[str, ...], list[Event]] = {}
         for event in events:
             groups.setdefault(event.only, []).append(event)
@@ -93,13 +107,15 @@ class Email(Channel):
         mail["From"] = self.sender
         mail["To"] = ", ".join(self.to)
         mail["Date"] = utils.formatdate(self.world.clock.now())
-        # A mail that is sent again, because its answer was lost or the run was killed, has the same identifier.
+        # A mail that is sent again, because its answer was lost or the run was killed, has the same
+        # identifier.
         identity = "\0".join(
             f"{event.key} {event.kind} {event.severity} {event.time}" for event in message.events
         )
         digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
         mail["Message-ID"] = f"<{digest}@{self.domain}>"
-        # All mails of one incident form one thread. Only the end of its key: a folded identifier would be garbled.
+        # All mails of one incident form one thread. Only the end of its key: a folded identifier
+        # would be garbled.
         mail["References"] = f"<{message.incident.rpartition('.')[2]}@mlops-fleet.invalid>"
         mail["Auto-Submitted"] = "auto-generated"
         mail["X-MLOps-Severity"] = message.severity
@@ -123,7 +139,7 @@ class Email(Channel):
             if len(remaining) == len(self.to):
                 raise
             # Some have it: they must not get it again, and the others must not be forgotten.
-            if error.passing:
+            if error.outlook is not Outlook.PERMANENT:
                 error.remaining = tuple(self.mark(address) for address in remaining)
                 raise
             self.incomplete = (
@@ -145,7 +161,8 @@ class Email(Channel):
         sender = ["-r", self.given_sender] if self.given_sender else []
         program = "mail"
         try:
-            # In the plain C locale s-nail refuses a text with umlauts, and bsd-mailx declares it as ASCII.
+            # In the plain C locale s-nail refuses a text with umlauts, and bsd-mailx declares it as
+            # ASCII.
             result = self.world.run(
                 [program, *sender, "-s", subject, *self.to],
                 timeout=timeout,
@@ -154,7 +171,7 @@ class Email(Channel):
             )
         except CommandFailed as first:
             if first.code == CommandFailed.TIMED_OUT:
-                raise Undelivered(first.message, passing=True) from None
+                raise Undelivered(first.message) from None
             program = "sendmail"
             try:
                 result = self.world.run(
@@ -166,31 +183,32 @@ class Email(Channel):
                 raise Undelivered(
                     "neither mail nor sendmail can be run here;"
                     " install one, or name an SMTP server in email.host",
-                    passing=False,
+                    Outlook.CURABLE,
                 ) from None
         if result.returncode != 0:
             output = one_line(result.stderr or result.stdout, 200)
-            raise Undelivered(
-                f"{program} ended with {result.returncode}: {output}", passing=True, alone=True
-            )
+            raise Undelivered(f"{program} ended with {result.returncode}: {output}", alone=True)
         return f"given to {program}"
 
     def _smtp(self, mail: EmailMessage, remaining: list[str], deadline: float) -> str:
-        """Send once to the ``remaining`` recipients, and keep in it only those whom a further attempt may reach.
+        """Send once to the ``remaining`` recipients, and keep in it only those whom a further
+        attempt may reach.
 
-        :raises Undelivered: with the server's code; its text only where it can't hold what we sent it.
+        :raises Undelivered: with the server's code; its text only where it can't hold what we sent
+            it.
         """
         import smtplib
 
         timeout = min(self.email.timeout, deadline - time.monotonic())
         if timeout <= 0:
-            raise Undelivered("no time left", passing=True)
+            raise Undelivered("no time left")
         try:
             with contextlib.closing(self._connect(timeout)) as server:
                 if self.email.user:
                     self._login(server, self.email.user)
                 refused = server.send_message(mail, self.sender, remaining)
-                # The server has accepted the mail: after an error in the good-bye it would only be sent again.
+                # The server has accepted the mail: after an error in the good-bye it would only be
+                # sent again.
                 with contextlib.suppress(smtplib.SMTPException, OSError):
                     server.putcmd("quit")
         except smtplib.SMTPRecipientsRefused as error:
@@ -198,7 +216,7 @@ class Email(Channel):
                 codes = {code for code, dummy in error.recipients.values()}
                 raise Undelivered(
                     f"all recipients were refused ({', '.join(map(str, sorted(codes)))})",
-                    any(400 <= code < 500 for code in codes),
+                    _outlook(max(codes, key=lambda code: 400 <= code < 500, default=550)),
                 ) from None
             # After 421 the server has said nothing about the rest.
             refused = {address: error.recipients.get(address, (421, b"")) for address in remaining}
@@ -239,54 +257,52 @@ class Email(Channel):
 
         if isinstance(error, ssl.SSLCertVerificationError):
             return Undelivered(
-                f"the server's certificate is not trusted: {error.verify_message}", passing=False
+                f"the server's certificate is not trusted: {error.verify_message}", Outlook.CURABLE
             )
         if isinstance(error, smtplib.SMTPNotSupportedError):
             return Undelivered(
                 "the server does not offer what was asked for"
                 " (STARTTLS, authentication, or UTF-8 addresses)",
-                passing=False,
+                Outlook.CURABLE,
             )
         if isinstance(error, smtplib.SMTPAuthenticationError):
             return Undelivered(
                 f"{error.smtp_code}: the server refused user or password",
-                passing=400 <= error.smtp_code < 500,
+                Outlook.PASSING if 400 <= error.smtp_code < 500 else Outlook.CURABLE,
             )
         if isinstance(error, smtplib.SMTPResponseException):
             return self._response(error)
         if isinstance(error, ssl.SSLError):
             reason = error.reason or "connection broken"
-            return Undelivered(
-                f"TLS failed: {reason}; check email.security and email.port", passing=True
-            )
+            return Undelivered(f"TLS failed: {reason}; check email.security and email.port")
         if isinstance(error, UnicodeError):
             return Undelivered(
-                "an address or the server's name has characters that can't be sent", passing=False
+                "an address or the server's name has characters that can't be sent", Outlook.CURABLE
             )
         if isinstance(error, smtplib.SMTPException) and not isinstance(
             error, smtplib.SMTPServerDisconnected
         ):
             return Undelivered(
                 "the server offers no way to log in that is known here (PLAIN, LOGIN, CRAM-MD5)",
-                passing=False,
+                Outlook.CURABLE,
             )
-        # smtplib reports a time-out as a closed connection, with the time-out as its cause. socket.timeout is another
-        # class before Python 3.10.
+        # smtplib reports a time-out as a closed connection, with the time-out as its cause.
+        # socket.timeout is another class before Python 3.10.
         if any(isinstance(cause, socket.timeout) for cause in (error, error.__context__)):
-            return Undelivered("no answer in time", passing=True)
+            return Undelivered("no answer in time")
         why = "the server closed the connection"
         if isinstance(error, OSError) and error.strerror:
             why = error.strerror
-        return Undelivered(f"no connection: {one_line(why, 200)}", passing=True)
+        return Undelivered(f"no connection: {one_line(why, 200)}")
 
     def _response(self, error: smtplib.SMTPResponseException) -> Undelivered:
         text = error.smtp_error
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
         quoted = "" if secret.touches(text, self.secrets) else f": {one_line(text, 200)}"
-        passing = 400 <= error.smtp_code < 500 or error.smtp_code < 0
-        alone = passing and error.smtp_code not in (421, -1)
-        return Undelivered(f"{error.smtp_code}{quoted}", passing, alone=alone)
+        outlook = _outlook(error.smtp_code)
+        alone = outlook is Outlook.PASSING and error.smtp_code not in (421, -1)
+        return Undelivered(f"{error.smtp_code}{quoted}", outlook, alone=alone)
 
     def _login(self, server: smtplib.SMTP, user: str) -> None:
         """Log in. smtplib knows only ASCII; other characters go by AUTH PLAIN in UTF-8 (RFC 4616)."""
@@ -296,7 +312,8 @@ class Email(Channel):
         server.ehlo_or_helo_if_needed()
         mechanisms = server.esmtp_features.get("auth", "").upper().split()
         if "PLAIN" in mechanisms or "LOGIN" in mechanisms:
-            # smtplib would begin with CRAM-MD5, which fails on a host in FIPS mode; inside TLS it protects nothing.
+            # smtplib would begin with CRAM-MD5, which fails on a host in FIPS mode; inside TLS it
+            # protects nothing.
             server.esmtp_features["auth"] = " ".join(
                 mechanism for mechanism in mechanisms if mechanism != "CRAM-MD5"
             )
@@ -311,7 +328,8 @@ class Email(Channel):
             raise smtplib.SMTPAuthenticationError(code, text)
 
     def _check_refused(self, refused: Mapping[str, tuple[int, bytes]], remaining: list[str]) -> str:
-        """Return the detail of a mail that some recipient has; keep in ``remaining`` who may get it later.
+        """Return the detail of a mail that some recipient has; keep in ``remaining`` who may get it
+        later.
 
         :raises Undelivered: somebody may.
         """
@@ -328,7 +346,6 @@ class Email(Channel):
         if remaining:
             raise Undelivered(
                 f"{len(remaining)} of {len(self.to)} recipients were refused for now ({codes})",
-                passing=True,
                 alone=True,
             )
         if self.incomplete:

@@ -26,8 +26,9 @@ class Opinion(NamedTuple):
 class Entry(NamedTuple):
     """What is known about one deduplication key; times are seconds since the epoch.
 
-    ``sent`` is the severity last sent and ``sent_at`` its time, 0 for never. ``open``: an alert was sent and its end
-    was not. ``bad``: the problem exists, whether or not that was sent. ``opinions`` are by part.
+    ``sent`` is the severity last sent and ``sent_at`` its time, 0 for never. ``open``: an alert was
+    sent and its end was not. ``bad``: the problem exists, whether or not that was sent.
+    ``opinions`` are by part.
     """
 
     host: str
@@ -54,10 +55,42 @@ class Entry(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """An event that a channel has not delivered yet, and when it was queued (seconds since the epoch)."""
+    """An event that a channel has not delivered yet.
+
+    :param queued_at: seconds since the epoch, for people only: a clock may have been wrong then.
+    :param age: seconds in the queue by a clock that never steps, without the time in which the host
+        was off.
+    """
 
     queued_at: float
     event: Event
+    age: float = 0.0
+
+
+class Refusal(NamedTuple):
+    """What a channel refused for good and nobody has looked at yet: keys of events, and why the
+    last was refused.
+    """
+
+    keys: tuple[str, ...]
+    detail: str
+
+
+class Steady(NamedTuple):
+    """A reading of the clock that never steps: seconds since the boot with this identifier."""
+
+    boot: str = ""
+    seconds: float = 0.0
+
+    def since(self, earlier: Steady) -> float:
+        """Return the seconds that passed at least since an earlier reading; 0 when nothing is known
+        of it.
+        """
+        if not earlier.boot and not earlier.seconds:
+            return 0.0
+        if self.boot != earlier.boot:
+            return self.seconds
+        return max(0.0, self.seconds - earlier.seconds)
 
 
 #: By channel (see Memory.identity) and deduplication key.
@@ -65,15 +98,26 @@ Pending = dict[str, dict[str, Waiting]]
 
 
 class Memory(NamedTuple):
-    """The content of the state file. ``saved`` counts its versions; ``salt`` keys the names of channels in it."""
+    """The content of the state file.
+
+    :param saved: counts its versions. :param salt: keys the names of channels in it.
+    :param refused: by channel, like ``pending``. :param steady: when it was saved.
+    :param broken: label of each channel that somebody has to repair, which may change its address
+        and so its name here.
+    """
 
     saved: int = 0
     salt: str = ""
     entries: Mapping[str, Entry] = {}
     pending: Mapping[str, Mapping[str, Waiting]] = {}
+    refused: Mapping[str, Refusal] = {}
+    steady: Steady = Steady()
+    broken: Mapping[str, str] = {}
 
     def identity(self, secret: str) -> str:
-        """Return a short name for a channel or recipient from which it can't be read back (keyed hash, 48 bits)."""
+        """Return a short name for a channel or recipient from which it can't be read back (keyed
+        hash, 48 bits).
+        """
         import hmac
 
         key = self.salt.encode()
@@ -82,9 +126,10 @@ class Memory(NamedTuple):
     def waiting(self, channel: str) -> list[Event]:
         """Return what a channel has not delivered yet, oldest first, of one run the worst first."""
 
-        def order(waiting: Waiting) -> tuple[float, int, str, str, str]:
-            event = waiting.event
-            return waiting.queued_at, -event.level, event.host, event.check, event.subject
+        def order(item: Waiting) -> tuple[float, float, int, str, str, str]:
+            event = item.event
+            worst_first = (-event.level, event.host, event.check, event.subject)
+            return (-item.age, item.queued_at, *worst_first)
 
         return [item.event for item in sorted(self.pending.get(channel, {}).values(), key=order)]
 
@@ -97,11 +142,21 @@ class Memory(NamedTuple):
             "entries": {key: _entry_to_dict(entry) for key, entry in self.entries.items()},
             "pending": {
                 channel: {
-                    key: {"queued_at": item.queued_at, "event": item.event.to_dict()}
+                    key: {
+                        "queued_at": item.queued_at,
+                        "age": item.age,
+                        "event": item.event.to_dict(),
+                    }
                     for key, item in queue.items()
                 }
                 for channel, queue in self.pending.items()
             },
+            "refused": {
+                channel: {"keys": list(refusal.keys), "detail": refusal.detail}
+                for channel, refusal in self.refused.items()
+            },
+            "steady": {"boot": self.steady.boot, "seconds": self.steady.seconds},
+            "broken": dict(self.broken),
         }
 
     @classmethod
@@ -113,6 +168,9 @@ class Memory(NamedTuple):
             salt if isinstance(salt, str) else "",
             _read_entries(content.get("entries")),
             _read_pending(content.get("pending")),
+            _read_refused(content.get("refused")),
+            _read_steady(content.get("steady")),
+            _read_texts(content.get("broken")),
         )
 
 
@@ -205,5 +263,29 @@ def _read_pending(content: Any) -> Pending:
                 event = Event.from_dict(item["event"])
             except ValueError:
                 continue
-            pending.setdefault(channel, {})[key] = Waiting(_number(item.get("queued_at")), event)
+            pending.setdefault(channel, {})[key] = Waiting(
+                _number(item.get("queued_at")), event, _number(item.get("age"))
+            )
     return pending
+
+
+def _read_refused(content: Any) -> dict[str, Refusal]:
+    refused = {}
+    for channel, fields in content.items() if isinstance(content, dict) else ():
+        if not isinstance(fields, dict) or not isinstance(fields.get("keys"), list):
+            continue
+        keys = tuple(key for key in fields["keys"] if isinstance(key, str))
+        if keys:
+            refused[channel] = Refusal(keys, str(fields.get("detail") or ""))
+    return refused
+
+
+def _read_steady(content: Any) -> Steady:
+    if not isinstance(content, dict) or not isinstance(content.get("boot"), str):
+        return Steady()
+    return Steady(content["boot"], _number(content.get("seconds")))
+
+
+def _read_texts(content: Any) -> dict[str, str]:
+    items = content.items() if isinstance(content, dict) else ()
+    return {key: text for key, text in items if isinstance(text, str)}

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The registry of webhook payloads: the form in which each service takes messages.
 
-A payload that lacks its body, grouping, limit or documentation is an error at import: it must never go out in the form
-of another service. CONTRIBUTING shows how to add a payload.
+A payload that lacks its body, grouping, limit or documentation is an error at import: it must never
+go out in the form of another service. CONTRIBUTING shows how to add a payload.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .bodies import Context, Request, encode
 from .events import Event
 from .messages import Message, by_incident, separate, together
 
-#: Bytes for receivers that document no limit: a quarter of what nginx, the usual proxy before them, accepts by default.
+#: Bytes for receivers that document no limit: a quarter of what nginx, the usual proxy before them,
+#: accepts by default.
 _UNDOCUMENTED = 256 * 1024
 
 
@@ -29,9 +30,11 @@ class Payload(NamedTuple):
     :param service: name of the service, for messages.
     :param documentation: where the service documents the form and its limits.
     :param body: makes the content of a message.
-    :param grouping: makes messages of events; arguments are the events, ``digest_after`` and the open incidents.
+    :param grouping: makes messages of events; arguments are the events, ``digest_after`` and the
+        open incidents.
     :param limit: most bytes of a body, as documented, or a value that common receivers accept.
-    :param hosts: hosts that payload ``auto`` recognises; with a leading dot, all hosts of that domain.
+    :param hosts: hosts that payload ``auto`` recognises; with a leading dot, all hosts of that
+        domain.
     :param default_url: address to use when none is given.
     :param path: appended to the address unless it is there already.
     :param required_option: secret that must be given.
@@ -66,21 +69,24 @@ class Payload(NamedTuple):
     def messages(
         self, events: Sequence[Event], digest_after: int, still_open: Iterable[str]
     ) -> list[Message]:
-        """Return the messages for these events, split where the body would be larger than the limit."""
+        """Return the messages for these events, split where the body would be larger than the
+        limit.
+        """
         messages = self.grouping(events, digest_after, still_open)
-        if self.grouping is not _as_list:  # the other forms list only a few events
-            return messages
         return [part for message in messages for part in self._split(message)]
 
     def _split(self, message: Message) -> list[Message]:
-        count = len(message.events)
-        if count == 1 or len(encode(self.body(message, Context()).content)) <= self.limit:
+        halves = self.halves(message)
+        if not halves or len(encode(self.body(message, Context()).content)) <= self.limit:
             return [message]
-        parts = []
-        for half in (message.events[: count // 2], message.events[count // 2 :]):
-            for whole in together(half):
-                parts += self._split(whole)
-        return parts
+        return [part for half in halves for part in self._split(half)]
+
+    def halves(self, message: Message) -> list[Message]:
+        """Return a list of events as two messages; nothing for a form that lists only a few events."""
+        count = len(message.events)
+        if count == 1 or self.grouping is not _as_list:
+            return []
+        return together(message.events[: count // 2]) + together(message.events[count // 2 :])
 
 
 def _individually(

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What to send, to whom, and what to remember afterwards. Pure: no file, no clock, no network.
 
-A problem is sent when it is new, when it is worse than what was sent last, and again when the cooldown has passed. The
-cooldown counts from the last alert and outlives a recovery, so that a flapping check is sent once per cooldown and not
-each time. A recovery is sent once, and only when its problem was.
+A problem is sent when it is new, when it is worse than what was sent last, and again when the
+cooldown has passed. The cooldown counts from the last alert and outlives a recovery, so that a
+flapping check is sent once per cooldown and not each time. A recovery is sent once, and only when
+its problem was.
 
-Two parts may check the same thing with limits of their own: then the worse opinion counts until the part that has it
-takes it back.
+Two parts may check the same thing with limits of their own: then the worse opinion counts until the
+part that has it takes it back.
 """
 
 from __future__ import annotations
@@ -19,17 +20,30 @@ from typing import NamedTuple
 
 from .. import verdict
 from ..system.text import human_duration
-from .channel import QUEUED, SENT, Channel, Receipt
+from .channel import SENT, Channel, Receipt
 from .events import LEVELS, RECOVERY, Event, digest_key
 from .facts import Facts
-from .memory import Entry, Memory, Opinion, Pending, dequeued, enqueued, narrowed
+from .memory import (
+    Entry,
+    Memory,
+    Opinion,
+    Pending,
+    Refusal,
+    Steady,
+    Waiting,
+    dequeued,
+    enqueued,
+    narrowed,
+)
 from .messages import Message
 from .options import AlertOptions
 
-#: Queued events are tried for a day, and at most this many per channel are kept (the newest).
+#: A queued event is kept as long as its problem lasts. One that is over, or is no problem, is tried
+#: for a day. At most this many per channel are kept (the newest).
 QUEUE_SECONDS = 86400.0
 QUEUE_LENGTH = 200
-#: Entries of which nothing was heard for so long are forgotten: those whose end was not sent, and others.
+#: Entries of which nothing was heard for so long are forgotten: those whose end was not sent, and
+#: others.
 FORGET_OPEN_SECONDS = 30 * 86400.0
 FORGET_CLOSED_SECONDS = 86400.0
 #: One part's opinion counts for so long against another part that calls the same less severe.
@@ -55,7 +69,8 @@ class Delivery(NamedTuple):
 class Plan(NamedTuple):
     """What to do.
 
-    :param memory: to save before sending: with the new events queued, and entries as they are once all is sent.
+    :param memory: to save before sending: with the new events queued, and entries as they are once
+        all is sent.
     :param entries: as they were before, for events that no channel takes.
     :param given_up: queued events that were dropped because they were too old or too many.
     """
@@ -82,6 +97,7 @@ def decide(options: AlertOptions, facts: Facts) -> Plan:
         options.cooldown,
         {event.key for event in facts.events},
         facts.ran,
+        facts.steady,
     )
     decisions, entries = decide_events(
         known.entries, facts.events, facts.ran, facts.now, options.cooldown, options.digest_after
@@ -89,9 +105,11 @@ def decide(options: AlertOptions, facts: Facts) -> Plan:
     to_send = [decision.event for decision in decisions if decision.send]
     still_open = {entry.incident for entry in entries.values() if entry.open}
     pending = _copied(known.pending)
+    queues = [known.identity(channel.identity) for channel in facts.channels]
+    labels = {queue: channel.label for queue, channel in zip(queues, facts.channels)}
+    inherit(pending, known.broken, labels)
     deliveries = []
-    for channel in facts.channels:
-        queue = known.identity(channel.identity)
+    for queue, channel in zip(queues, facts.channels):
         enqueued(pending, queue, [event for event in to_send if channel.wants(event)], facts.now)
         waiting = known._replace(pending=pending).waiting(queue)
         messages = channel.messages(waiting, still_open)
@@ -105,6 +123,18 @@ def decide(options: AlertOptions, facts: Facts) -> Plan:
     )
 
 
+def inherit(pending: Pending, broken: Mapping[str, str], labels: Mapping[str, str]) -> None:
+    """Pass on the queues of broken channels that are no longer set up to those that were set up in
+    their place.
+
+    :param labels: of the channels that are set up.
+    """
+    for orphan in [queue for queue in pending if queue in broken and queue not in labels]:
+        heirs = [queue for queue, label in labels.items() if label == broken[orphan]]
+        for heir in heirs[:1]:
+            pending[heir] = {**pending.pop(orphan), **pending.get(heir, {})}
+
+
 def _test_plan(facts: Facts) -> Plan:
     decisions = tuple(Decision(event, True) for event in facts.events)
     incidents = [event.incident for event in facts.events]
@@ -116,13 +146,16 @@ def _test_plan(facts: Facts) -> Plan:
 
 
 def settle(plan: Plan, receipts: Mapping[str, Sequence[Receipt]]) -> Memory:
-    """Return what to remember after the deliveries: without what arrived, and without what no channel took.
+    """Return what to remember after the deliveries: without what arrived, and without what no
+    channel took.
 
     The next run must see an event that no channel took as it was.
 
     :param receipts: by the channels' names.
     """
     pending = _copied(plan.memory.pending)
+    refused = dict(plan.memory.refused)
+    broken = {queue: label for queue, label in plan.memory.broken.items() if queue in pending}
     # An event that no channel wants needs no delivery.
     channels = [delivery.channel for delivery in plan.deliveries]
     taken = {
@@ -130,12 +163,17 @@ def settle(plan: Plan, receipts: Mapping[str, Sequence[Receipt]]) -> Memory:
     }
     for delivery in plan.deliveries:
         for receipt in receipts.get(delivery.channel.name, ()):
-            if receipt.status != QUEUED:
+            if not receipt.is_queued:
                 dequeued(pending, delivery.queue, receipt.keys)
             elif receipt.remaining:
                 narrowed(pending, delivery.queue, receipt.keys, receipt.remaining)
-            if receipt.status in (SENT, QUEUED):
+            if receipt.is_queued or receipt.status == SENT:
                 taken.update(receipt.keys)
+            _note_refusal(refused, delivery.queue, receipt)
+            if receipt.kept:
+                broken[delivery.queue] = delivery.channel.label
+            elif receipt.status == SENT:
+                broken.pop(delivery.queue, None)
     entries = dict(plan.memory.entries)
     for event in plan.to_send:
         if event.key in taken:
@@ -143,7 +181,28 @@ def settle(plan: Plan, receipts: Mapping[str, Sequence[Receipt]]) -> Memory:
         entries.pop(event.key, None)
         if event.key in plan.entries:
             entries[event.key] = plan.entries[event.key]
-    return plan.memory._replace(entries=entries, pending=pending)
+    return plan.memory._replace(entries=entries, pending=pending, refused=refused, broken=broken)
+
+
+def _note_refusal(refused: dict[str, Refusal], queue: str, receipt: Receipt) -> None:
+    """Note what was refused for good; what was refused earlier and is sent now needs no attention
+    any more.
+    """
+    known = refused.get(queue, Refusal((), ""))
+    if receipt.is_refused:
+        keys = dict.fromkeys((*known.keys, *receipt.keys))
+        refused[queue] = Refusal(tuple(keys)[-QUEUE_LENGTH:], receipt.detail)
+    elif receipt.status == SENT and known.keys:
+        remaining = tuple(key for key in known.keys if key not in receipt.keys)
+        refused.pop(queue)
+        if remaining:
+            refused[queue] = known._replace(keys=remaining)
+
+
+def acknowledge(memory: Memory, queues: Collection[str]) -> Memory:
+    """Forget what these channels refused: somebody has looked, and sent a test message."""
+    refused = {queue: refusal for queue, refusal in memory.refused.items() if queue not in queues}
+    return memory._replace(refused=refused)
 
 
 def _copied(pending: Mapping[str, Mapping[str, object]]) -> Pending:
@@ -156,10 +215,12 @@ def expire(
     cooldown: float,
     seen: Collection[str] = (),
     ran: Collection[tuple[str, str]] = (),
+    steady: Steady = Steady(),  # noqa: B008  # it can't be changed
 ) -> tuple[Memory, int]:
     """Forget old entries and queued events; return the rest and how many queued ones were given up.
 
-    What this run reports (``seen`` keys, ``ran`` as in Facts) is kept: after weeks of repair its end is still to be sent.
+    What this run reports (``seen`` keys, ``ran`` as in Facts) is kept: after weeks of repair its
+    end is still to be sent.
     """
     entries: dict[str, Entry] = {}
     for key, entry in memory.entries.items():
@@ -172,17 +233,28 @@ def expire(
     oldest_first = sorted(entries, key=lambda key: entries[key].seen_at)
     for key in oldest_first[: max(0, len(entries) - ENTRIES)]:
         del entries[key]
+    pending, given_up = _expire_queues(memory, entries, steady.since(memory.steady))
+    return memory._replace(entries=entries, pending=pending, steady=steady), given_up
+
+
+def _expire_queues(
+    memory: Memory, entries: Mapping[str, Entry], passed: float
+) -> tuple[Pending, int]:
+    """Return the queues after ``passed`` seconds, and how many events were given up."""
     pending: Pending = {}
     given_up = 0
     for channel, queue in memory.pending.items():
-        newest_first = sorted(queue.items(), key=lambda pair: pair[1].queued_at, reverse=True)
-        for place, (key, item) in enumerate(newest_first):
-            queued_at = min(item.queued_at, now)
-            if place >= QUEUE_LENGTH or now - queued_at > QUEUE_SECONDS:
-                given_up += 1
-            else:
-                pending.setdefault(channel, {})[key] = item._replace(queued_at=queued_at)
-    return memory._replace(entries=entries, pending=pending), given_up
+        kept: dict[str, Waiting] = {}
+        newest_first = sorted(queue.items(), key=lambda pair: (pair[1].age, -pair[1].queued_at))
+        for key, item in newest_first:
+            aged = item._replace(age=item.age + passed)
+            lasts = key in entries and entries[key].open
+            if len(kept) < QUEUE_LENGTH and (lasts or aged.age <= QUEUE_SECONDS):
+                kept[key] = aged
+        given_up += len(queue) - len(kept)
+        if kept:
+            pending[channel] = kept
+    return pending, given_up
 
 
 def decide_events(
@@ -268,8 +340,9 @@ def _decide_event(event: Event, entry: Entry | None, now: float, cooldown: float
 def _at(entry: Entry, source: str, now: float) -> Entry:
     """Return an entry as the event of a part meets it now: without the part's former opinion.
 
-    A time in the future is that of a clock that was set back: it counts from now, or nothing would be sent until the
-    clock is there again. Nobody knows whose opinion an event without a source is, so it replaces all.
+    A time in the future is that of a clock that was set back: it counts from now, or nothing would
+    be sent until the clock is there again. Nobody knows whose opinion an event without a source is,
+    so it replaces all.
     """
     opinions: dict[str, Opinion] = {}
     if source:
@@ -332,9 +405,11 @@ def _with_vanished(
     ran: frozenset[tuple[str, str]],
     now: float,
 ) -> list[Event]:
-    """Add a ``pass`` for subjects that a check no longer reports (a mount or GPU that is gone), so that they end.
+    """Add a ``pass`` for subjects that a check no longer reports (a mount or GPU that is gone), so
+    that they end.
 
-    Only where the check itself ran: a document without that check says nothing, nor does a check that failed as a whole.
+    Only where the check itself ran: a document without that check says nothing, nor does a check
+    that failed as a whole.
     """
     keys = {event.key for event in seen}
     sources = {(event.host, event.check): event.source for event in seen}

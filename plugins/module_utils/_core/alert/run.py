@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from ..errors import WriteFailed
 from ..ports import World
+from ..system.text import human_count
 from .channel import FAILED, QUEUED, SENT, SKIPPED, WOULD_SEND, Receipt
 from .execute import carry_out, carry_out_test
 from .facts import Facts, observe
+from .memory import Memory, Refusal
 from .options import AlertOptions
-from .plan import Decision, Delivery, Plan, decide
+from .plan import Decision, Delivery, Plan, acknowledge, decide
 from .store import Store, default_directory
 
 
@@ -76,9 +78,11 @@ def _event_to_dict(decision: Decision) -> dict[str, Any]:
 
 
 def run(options: AlertOptions, world: World, check: bool = False) -> Result:
-    """Send what has to be sent. In check mode nothing is sent or written, and the result says what would be.
+    """Send what has to be sent. In check mode nothing is sent or written, and the result says what
+    would be.
 
-    :raises OptionError: the document is no verdict. :raises Refused: the state directory is not safe.
+    :raises OptionError: the document is no verdict. :raises Refused: the state directory is not
+        safe.
     :raises LockBusy: another run holds the state directory for too long.
     """
     facts = observe(options, world)
@@ -96,19 +100,40 @@ def run(options: AlertOptions, world: World, check: bool = False) -> Result:
     try:
         store.prepare()
     except WriteFailed as error:
-        # A read-only disk is a reason to send an alert, not to stay silent: the runtime file system keeps the state.
+        # A read-only disk is a reason to send an alert, not to stay silent: the runtime file system
+        # keeps the state.
         world.warn(str(error))
     with store.locked():
         plan = decide(options, _with_memory(facts, store))
-        return _reported(plan, carry_out(plan, world, store), world)
+        outcome = carry_out(plan, world, store)
+        return _reported(plan, outcome.receipts, outcome.memory, world)
 
 
 def _run_test(options: AlertOptions, facts: Facts, world: World, check: bool) -> Result:
-    """Send one marked message through every channel; state and cooldown are neither read nor written."""
+    """Send one marked message through every channel; cooldown and queues are neither read nor
+    written.
+
+    Whoever sends a test looks at its result, so what a channel refused before is not reported any
+    more.
+    """
     plan = decide(options, facts)
     if check:
         return preview(plan, "would send a test message")
-    return _reported(plan, carry_out_test(plan), world)
+    result = _reported(plan, carry_out_test(plan), Memory(), world)
+    store = Store(options.state_dir or default_directory(world), world)
+    sent = {report.name for report in result.channels if report.status == SENT}
+    if sent and store.exists:
+        with store.locked():
+            memory = store.load()
+            queues = {
+                memory.identity(channel.identity)
+                for channel in facts.channels
+                if channel.name in sent
+            }
+            acknowledged = acknowledge(memory, queues)
+            if acknowledged != memory:
+                store.save(acknowledged)
+    return result
 
 
 def _with_memory(facts: Facts, store: Store, repair: bool = True) -> Facts:
@@ -129,9 +154,16 @@ def preview(plan: Plan, detail: str = "") -> Result:
     return Result(changed, tuple(reports), plan.decisions)
 
 
-def _reported(plan: Plan, receipts: dict[str, list[Receipt]], world: World) -> Result:
+def _reported(
+    plan: Plan, receipts: dict[str, list[Receipt]], memory: Memory, world: World
+) -> Result:
     reports = tuple(
-        summarise(delivery, receipts.get(delivery.channel.name, ())) for delivery in plan.deliveries
+        summarise(
+            delivery,
+            receipts.get(delivery.channel.name, ()),
+            memory.refused.get(delivery.queue),
+        )
+        for delivery in plan.deliveries
     )
     changed = any(report.status == SENT for report in reports)
     result = Result(changed, reports, plan.decisions)
@@ -140,8 +172,13 @@ def _reported(plan: Plan, receipts: dict[str, list[Receipt]], world: World) -> R
     return result
 
 
-def summarise(delivery: Delivery, receipts: Sequence[Receipt]) -> ChannelReport:
-    """Return the worst that happened to a channel's messages, with how many of them ended how."""
+def summarise(
+    delivery: Delivery, receipts: Sequence[Receipt], refusal: Refusal | None = None
+) -> ChannelReport:
+    """Return the worst that happened to a channel's messages, with how many of them ended how.
+
+    :param refusal: what the channel refused for good, now or earlier.
+    """
     counts = {
         status: sum(receipt.status == status for receipt in receipts)
         for status in (FAILED, QUEUED, SENT, SKIPPED)
@@ -151,7 +188,14 @@ def summarise(delivery: Delivery, receipts: Sequence[Receipt]) -> ChannelReport:
     if len(receipts) > 1:
         numbers = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         detail = f"{numbers}; {detail}"
-    return _report(delivery, worst, detail, sum(len(receipt.keys) for receipt in receipts))
+    report = _report(delivery, worst, detail, sum(len(receipt.keys) for receipt in receipts))
+    if refusal is None or any(receipt.is_refused for receipt in receipts):
+        return report
+    earlier = (
+        f"{human_count(len(refusal.keys), 'event')} refused for good before ({refusal.detail}),"
+        " until a test message is sent"
+    )
+    return report._replace(status=FAILED, detail=f"{earlier}; {report.detail}")
 
 
 def _report(delivery: Delivery, status: str, detail: str, count: int) -> ChannelReport:

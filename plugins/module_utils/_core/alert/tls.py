@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .channel import Undelivered
+from .channel import Outlook, Undelivered
 
 if TYPE_CHECKING:
     import ssl
@@ -24,7 +24,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
         raise Undelivered(
-            f"ca_file {ca_file} can't be used ({type(error).__name__})", passing=False
+            f"ca_file {ca_file} can't be used ({type(error).__name__})", Outlook.CURABLE
         ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

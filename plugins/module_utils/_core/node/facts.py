@@ -122,13 +122,25 @@ def _by_subject(answers: Mapping[Probe, Any], kind: str) -> dict[str, Any]:
 
 def _disk(world: World, options: NodeOptions) -> filesystems.DiskFacts:
     table = filesystems.read(world)
+    fstab = filesystems.fstab(world)
     return filesystems.DiskFacts(
         mounts=filesystems.relevant(table, options.disk_exclude),
-        mount_points=frozenset(mount.point for mount in table),
-        fstab=filesystems.fstab(world),
+        mount_points=filesystems.mount_points(table),
+        fstab=fstab,
         answers={},
         links={},
+        automounted=dict.fromkeys(_automounts(table, fstab, options), False),
     )
+
+
+def _automounts(
+    table: list[Mount], fstab: dict[str, filesystems.FstabEntry], options: NodeOptions
+) -> list[str]:
+    """Return the wanted mount points where only an automount waits."""
+    if not options.wants("mount_present"):
+        return []
+    wanted = set(filesystems.wanted(fstab, options)) - filesystems.mount_points(table)
+    return filesystems.automounts(sorted(wanted), table)
 
 
 def _with_answers(
@@ -151,7 +163,11 @@ def _with_answers(
         else:
             by_point.update(answer)
     links = answers.get(Probe("links of mount points"))
-    return disk._replace(answers=by_point, links=links if isinstance(links, dict) else {})
+    return disk._replace(
+        answers=by_point,
+        links=links if isinstance(links, dict) else {},
+        automounted={**disk.automounted, **_by_subject(answers, "automount")},
+    )
 
 
 def _with_tools(own: system.SystemFacts, answers: Mapping[Probe, Any]) -> system.SystemFacts:
@@ -246,9 +262,12 @@ def _disk_jobs(disk: filesystems.DiskFacts, options: NodeOptions, world: World) 
     if local:
         jobs[Probe("mounts")] = lambda: filesystems.probe(local)
     if options.wants("mount_present"):
-        missing = sorted(set(filesystems.wanted(disk.fstab, options)) - disk.mount_points)
+        wanted = set(filesystems.wanted(disk.fstab, options))
+        missing = sorted(wanted - disk.mount_points - set(disk.automounted))
         if missing:
             jobs[Probe("links of mount points")] = lambda: filesystems.resolve(world, missing)
+    for path in disk.automounted:
+        jobs[Probe("automount", path)] = partial(filesystems.automount, world, path)
     remote = [mount for mount in disk.mounts if filesystems.is_remote(mount)]
     return {**jobs, **_mount_jobs(remote)}
 

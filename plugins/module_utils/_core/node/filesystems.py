@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import os
@@ -25,14 +26,17 @@ from .thresholds import fault, passed, skipped
 
 #: File systems that hold nothing a person could fill, or show what another mount shows.
 PSEUDO = frozenset(
-    "autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs fuse.fuse-overlayfs fuse.gvfsd-fuse fuse.lxcfs fuse.portal"
-    " fusectl hugetlbfs mqueue nfsd nsfs overlay proc pstore ramfs rootfs rpc_pipefs securityfs selinuxfs sysfs tracefs".split()
+    "autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs"
+    " fuse.fuse-overlayfs fuse.gvfsd-fuse fuse.lxcfs fuse.portal fusectl hugetlbfs mqueue nfsd"
+    " nsfs overlay proc pstore ramfs rootfs rpc_pipefs securityfs selinuxfs sysfs tracefs".split()
 )
 #: Always full and read-only by nature.
 IMAGES = frozenset({"squashfs", "iso9660", "erofs", "cramfs", "udf"})
-#: Served by something that may die: each is asked in a process of its own. Every ``fuse`` type counts as one of them.
+#: Served by something that may die: each is asked in a process of its own. Every ``fuse`` type
+#: counts as well.
 NETWORK = frozenset(
-    "nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs 9p afs ocfs2 gfs2 ncpfs orangefs pvfs2 virtiofs weka wekafs".split()
+    "nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs 9p afs ocfs2 gfs2 ncpfs orangefs"
+    " pvfs2 virtiofs weka wekafs".split()
 )
 #: Small file systems that the system keeps for itself, and those of sessions and containers.
 _OWN_TMPFS = frozenset({"/dev", "/run/lock"})
@@ -65,6 +69,7 @@ _TURN_READ_ONLY = (
 )
 #: fstab entries that are not missed when they are not mounted: by type, by option.
 _NOT_WANTED = frozenset({"swap", "none", "proc", "sysfs", "devpts", "tmpfs"})
+_BIND = frozenset({"bind", "rbind"})  # their type is ``none`` by convention
 _ON_DEMAND = frozenset({"noauto", "x-systemd.automount", "comment=systemd.automount"})
 #: Where a directory may be read-only on purpose, whatever its file system.
 _READ_ONLY_BY_NATURE = ("/boot", "/snap/", "/sysroot", "/usr")
@@ -106,7 +111,8 @@ class DiskFacts(NamedTuple):
     """What is known about the mounted file systems.
 
     ``mounts`` are those to check, ``mount_points`` all there are; ``links`` says where a
-    wanted mount point with a link in its path leads to.
+    wanted mount point with a link in its path leads to; ``automounted`` whether something is
+    mounted where an automount waits, after it was used.
     """
 
     mounts: list[Mount]
@@ -114,6 +120,7 @@ class DiskFacts(NamedTuple):
     fstab: dict[str, FstabEntry]
     answers: dict[str, MountAnswer]
     links: dict[str, str]
+    automounted: dict[str, bool | Problem]
 
 
 def is_remote(mount: Mount) -> bool:
@@ -170,13 +177,21 @@ def _left_out(mount: Mount) -> bool:
         return True
     if mount.point.startswith(_OF_CONTAINERS):
         return True
-    return mount.root != "/" and mount.point.startswith(_BOUND_FILES)
+    return _is_bound(mount) and mount.point.startswith(_BOUND_FILES)
+
+
+def _is_bound(mount: Mount) -> bool:
+    """Return whether it shows a part of a file system, other than a btrfs subvolume."""
+    if mount.root == "/":
+        return False
+    subvolume = f"subvol={mount.root}" in mount.super_options.split(",")
+    return not (mount.fstype == "btrfs" and subvolume)
 
 
 def fstab(world: World) -> dict[str, FstabEntry]:
     """Return what ``/etc/fstab`` wants, by mount point."""
     table = {}
-    for line in procfs.lines(world, "/etc/fstab"):
+    for line in procfs.lines(world, "/etc/fstab", errors="surrogateescape"):
         fields = line.split()
         if len(fields) < 3 or fields[0].startswith("#"):
             continue
@@ -193,7 +208,7 @@ def wanted(table: Mapping[str, FstabEntry], options: NodeOptions) -> list[str]:
         path
         for path, entry in table.items()
         if path.startswith("/")
-        and entry.fstype not in _NOT_WANTED
+        and (entry.fstype not in _NOT_WANTED or entry.options & _BIND)
         and not entry.options & _ON_DEMAND
         and not any(fnmatch.fnmatchcase(path, pattern) for pattern in options.disk_exclude)
     }
@@ -207,6 +222,27 @@ def resolve(world: World, paths: list[str]) -> dict[str, str]:
     """
     cut = 0 if world.root == "/" else len(os.path.realpath(world.root))
     return {path: os.path.realpath(world.path(path))[cut:] or "/" for path in paths}
+
+
+def mount_points(table: list[Mount]) -> frozenset[str]:
+    """Return where something is mounted; an automount that waits there is nothing yet."""
+    return frozenset(mount.point for mount in table if mount.fstype != "autofs")
+
+
+def automounts(paths: list[str], table: list[Mount]) -> list[str]:
+    """Return those of the paths that an automount would mount when they are used."""
+    nearest = {path: mounts.mount_of(path, table) for path in paths}
+    return [path for path, mount in nearest.items() if mount and mount.fstype == "autofs"]
+
+
+def automount(world: World, path: str) -> bool:
+    """Use a path that an automount waits for; return whether something is mounted there then.
+
+    May hang: only in a child.
+    """
+    with contextlib.suppress(OSError):
+        os.stat(f"{world.path(path)}/.")
+    return path in mount_points(read(world))
 
 
 def usage(path: str) -> Usage:
@@ -296,7 +332,8 @@ def _missing(facts: DiskFacts, options: NodeOptions) -> list[Check]:
     expected = {os.path.normpath(path) for path in options.expected_mounts}
     for path in wanted(facts.fstab, options):
         asked = path in expected
-        if path in mounted or facts.links.get(path) in mounted:
+        automounted = facts.automounted.get(path, False)
+        if path in mounted or facts.links.get(path) in mounted or automounted is True:
             if asked:
                 checks.append(
                     passed("mount_present", f"{display_path(path)} is mounted", display_path(path))
@@ -307,6 +344,10 @@ def _missing(facts: DiskFacts, options: NodeOptions) -> list[Check]:
         if not asked and "nofail" in facts.fstab[path].options:
             status = verdict.WARNING
         text = f"{display_path(path)} is not mounted, though {origin} names it"
+        if isinstance(automounted, Problem):
+            text += f" (its automount: {automounted})"
+        elif path in facts.automounted:
+            text += " (its automount mounts nothing)"
         checks.append(fault("mount_present", status, text, display_path(path)))
     return checks
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from typing import Any, NamedTuple
@@ -22,6 +23,10 @@ MOST = 1000
 #: systemd's catalogue id of "a unit's restart was scheduled"
 #: (sd-messages.h, SD_MESSAGE_UNIT_RESTART_SCHEDULED).
 RESTARTED = "5eb03494b6584870a536b337290809b3"
+#: systemd's catalogue id of "systemd-oomd killed processes of a unit"
+#: (sd-messages.h, SD_MESSAGE_UNIT_OOMD_KILL).
+OOMD_KILLED = "d989611b15e44c9dbf31e3c81256e4ed"
+_OOMD = re.compile(r"systemd-oomd killed (\d+) process")
 _OOM = re.compile(
     r"(?P<cgroup>Memory cgroup out of memory|Out of memory)"
     r"(?:: Killed process|: Kill process|.*Killed process) (?P<pid>\d+),? \((?P<name>[^)]*)\)"
@@ -144,7 +149,7 @@ class LogFacts(NamedTuple):
     ``source`` is JOURNAL, KERNEL or None (no log can be read). ``entries`` are those of priority
     err and worse, and warnings of the kernel, newest last. ``restarts`` counts by unit what
     systemd restarted within the flapping window, None where no journal counts it. ``limited``:
-    older entries were left out.
+    older entries were left out. ``oomd_kills`` counts by unit what systemd-oomd killed.
     """
 
     source: str | None
@@ -152,6 +157,7 @@ class LogFacts(NamedTuple):
     restarts: dict[str, int] | None
     limited: bool
     window: int
+    oomd_kills: dict[str, int] = {}  # noqa: RUF012  # never changed
 
 
 class OomCounter(NamedTuple):
@@ -170,12 +176,15 @@ def observe(world: World, options: NodeOptions, timeout: float) -> LogFacts:
         log = _journal(world, options, timeout)
         if log is not None:
             return log
-    from ..system import kernel_log  # only where there is no journal
+    nothing = LogFacts(None, [], None, False, options.error_window)
+    if not os.access(world.path("/dev/kmsg"), os.R_OK):
+        return nothing
+    from ..system import kernel_log  # costly, and needed only where there is no journal
 
     since = world.clock.now() - options.error_window
     buffer = kernel_log.ring_buffer(since, world, cleared=False)
     if buffer.problem:
-        return LogFacts(None, [], None, False, options.error_window)
+        return nothing
     entries = [
         LogEntry(record.message, record.time or 0.0, True, record.level, "kernel")
         for record in buffer.records
@@ -188,10 +197,11 @@ def _journal(world: World, options: NodeOptions, timeout: float) -> LogFacts | N
     """Ask the journal; None when this user may not read it."""
     errors = [f"PRIORITY={level}" for level in range(_ERROR + 1)]
     kernel = ["_TRANSPORT=kernel", f"PRIORITY={_WARNING}"]
-    restarted = f"MESSAGE_ID={RESTARTED}"
+    # Two values of one field are alternatives.
+    restarted = [f"MESSAGE_ID={RESTARTED}", f"MESSAGE_ID={OOMD_KILLED}"]
     window = max(options.error_window, options.flapping_window)
     begun = time.monotonic()
-    entries = journal.query(world, [*errors, "+", *kernel, "+", restarted], window, MOST, timeout)
+    entries = journal.query(world, [*errors, "+", *kernel, "+", *restarted], window, MOST, timeout)
     if entries is None:
         return None
     log = _sort(entries, options, world.clock.now())
@@ -199,19 +209,26 @@ def _journal(world: World, options: NodeOptions, timeout: float) -> LogFacts | N
         return log
     # One that complains a thousand times must not hide what the kernel and systemd say.
     rest_of_time = max(0.1, timeout - (time.monotonic() - begun))
-    matches = ["_TRANSPORT=kernel", *errors, "+", restarted]
+    matches = ["_TRANSPORT=kernel", *errors, "+", *restarted]
     more = journal.query(world, matches, window, MOST, rest_of_time)
     rest = _sort(more or [], options, world.clock.now())
     others = [entry for entry in log.entries if not entry.kernel or entry.priority > _ERROR]
     both = sorted([*others, *rest.entries], key=lambda entry: entry.time)
-    return log._replace(entries=both, restarts=rest.restarts)
+    return log._replace(entries=both, restarts=rest.restarts, oomd_kills=rest.oomd_kills)
 
 
 def _sort(entries: list[journal.Entry], options: NodeOptions, now: float) -> LogFacts:
     """Return the entries of the journal as facts: restarts counted, the others as they are."""
     restarts: dict[str, int] = {}
+    oomd_kills: dict[str, int] = {}
     kept = []
     for entry in entries:
+        if OOMD_KILLED in entry.message_id:
+            if entry.time >= now - options.error_window:
+                match = _OOMD.search(entry.message)
+                count = int(match[1]) if match else 1
+                oomd_kills[entry.unit] = oomd_kills.get(entry.unit, 0) + count
+            continue
         if RESTARTED in entry.message_id:
             if entry.unit and entry.time >= now - options.flapping_window:
                 restarts[entry.unit] = restarts.get(entry.unit, 0) + 1
@@ -227,7 +244,7 @@ def _sort(entries: list[journal.Entry], options: NodeOptions, now: float) -> Log
                 )
             )
     limited = len(entries) >= MOST
-    return LogFacts(JOURNAL, kept, restarts, limited, options.error_window)
+    return LogFacts(JOURNAL, kept, restarts, limited, options.error_window, oomd_kills)
 
 
 def _excerpt(message: str) -> str:
@@ -287,7 +304,8 @@ def _oom(
             return thresholds.evaluate(limits, "oom_kills", 0, "OOM kills: 0 since boot")
         text = "OOM kills: no log to read, and no state file to compare the kernel's counter with"
         return skipped("oom_kills", text)
-    count = max(len(kills), counter.delta or 0)
+    by_oomd = sum(log.oomd_kills.values())
+    count = max(len(kills), counter.delta or 0) + by_oomd
     in_log = counter.delta is None or len(kills) >= counter.delta
     text = f"OOM kills: {count} " + (f"in {span}" if in_log else "since the last check")
     details: dict[str, Any] | None = None
@@ -296,6 +314,10 @@ def _oom(
         text += ": " + ", ".join(dict.fromkeys(victims[-5:]))
         whole_node = any(match["cgroup"] == "Out of memory" for match in kills)
         details = {"victims": victims[-20:], "whole_node": whole_node}
+    if by_oomd:
+        units = ", ".join(log.oomd_kills)
+        text += f"; {by_oomd} of them by systemd-oomd ({units})"
+        details = {**(details or {}), "oomd": dict(log.oomd_kills)}
     return thresholds.evaluate(limits, "oom_kills", count, text, details=details)
 
 

@@ -33,28 +33,37 @@ RESOLVED, NO_SUCH_NAME, SILENT = "ok", "unknown", "silent"
 _IFF_UP = 1
 _ATF_COM = 2  # linux/if_arp.h
 _RTF_UP = 1
+_RTF_REJECT = 0x200
+#: Sources of host names that ask no server.
+_LOCAL_SOURCES = frozenset({"files", "myhostname", "mymachines", "altfiles", "compat", "db"})
 #: IPv6 metrics are compared after all of IPv4.
 _AFTER_IPV4 = 1 << 32
 
 
 class Route(NamedTuple):
-    """A default route; ``gateway`` is None for a point-to-point link."""
+    """A default route; ``gateway`` is None for a point-to-point link.
+
+    ``rejects``: packets are not forwarded (types unreachable, prohibit and blackhole).
+    """
 
     metric: int
     device: str
     gateway: str | None
+    rejects: bool = False
 
 
 class RouteFacts(NamedTuple):
     """What the kernel knows: default routes, best first, and whether a neighbour has an address.
 
-    ``alone``: the loopback is the only interface. ``nameservers``: the resolver is configured.
+    ``alone``: the loopback is the only interface. ``sources`` are those of host names
+    (``hosts`` of nsswitch.conf), ``nameservers`` whether resolv.conf names any.
     """
 
     routes: list[Route]
     neighbours: dict[str, bool]
     alone: bool
     nameservers: bool
+    sources: tuple[str, ...]
 
 
 class NameAnswer(NamedTuple):
@@ -127,7 +136,9 @@ def _ipv4_route(fields: list[str]) -> Route | None:
         return None
     raw = bytes.fromhex(fields[2])[::-1]
     gateway = socket.inet_ntop(socket.AF_INET, raw) if any(raw) else None
-    return Route(int(fields[6]), fields[0], gateway)
+    # A blackhole has no device, and unlike unreachable and prohibit it has no flag either.
+    rejects = bool(int(fields[3], 16) & _RTF_REJECT) or fields[0] == "*"
+    return Route(int(fields[6]), fields[0], gateway, rejects)
 
 
 def _ipv6_route(fields: list[str]) -> Route | None:
@@ -202,7 +213,24 @@ def _nameservers(world: World) -> bool:
 
 def observe(world: World) -> RouteFacts:
     """Read what the kernel itself knows, at once: routes, neighbours, name servers."""
-    return RouteFacts(routes(world), neighbours(world), alone(world), _nameservers(world))
+    table = routes(world)
+    known = neighbours(world)
+    # IPv6 neighbours are not in /proc, so the kernel has to be asked for them.
+    if table and ":" in (table[0].gateway or "") and world.root == "/":
+        from . import netlink
+
+        with contextlib.suppress(OSError):
+            known.update(netlink.ipv6_neighbours())
+    return RouteFacts(table, known, alone(world), _nameservers(world), _sources(world))
+
+
+def _sources(world: World) -> tuple[str, ...]:
+    """Return where host names are looked up, in the order of nsswitch.conf(5)."""
+    for line in procfs.lines(world, "/etc/nsswitch.conf"):
+        key, _colon, value = line.partition("#")[0].partition(":")
+        if key.strip() == "hosts":
+            return tuple(field for field in value.split() if not field.startswith("["))
+    return ("files", "dns")
 
 
 def resolve(name: str) -> NameAnswer:
@@ -237,7 +265,9 @@ def names_to_resolve(options: NodeOptions, facts: RouteFacts) -> list[str]:
     """Return the names to look up: the user's, else one that proves that the resolver works."""
     if options.dns_names:
         return list(dict.fromkeys(options.dns_names))
-    return [PROBE_NAME] if facts.nameservers else []
+    if facts.alone or not set(facts.sources) - _LOCAL_SOURCES:
+        return []
+    return [PROBE_NAME]
 
 
 def decide(facts: NetworkFacts, options: NodeOptions) -> list[Check]:
@@ -246,7 +276,7 @@ def decide(facts: NetworkFacts, options: NodeOptions) -> list[Check]:
     if options.wants("network_gateway"):
         checks.append(decide_gateway(facts.kernel))
     if options.wants("dns"):
-        checks += decide_dns(facts.names, options)
+        checks += decide_dns(facts.names, facts.kernel, options)
     if options.wants("network_target"):
         for target in dict.fromkeys(options.network_targets):
             checks.append(_target(target, facts.targets[target]))
@@ -277,7 +307,10 @@ def decide_gateway(facts: RouteFacts) -> Check:
         if facts.alone:
             return skipped("network_gateway", "Network: no interface but the loopback")
         return fault("network_gateway", verdict.WARNING, "Network: no default route")
-    _metric, device, gateway = facts.routes[0]
+    _metric, device, gateway, rejects = facts.routes[0]
+    if rejects:
+        text = "Network: the default route rejects packets (unreachable or blackhole)"
+        return fault("network_gateway", verdict.WARNING, text)
     if gateway is None:
         return passed("network_gateway", f"Network: default route through {device}", device)
     if facts.neighbours.get(gateway) is False:
@@ -288,21 +321,31 @@ def decide_gateway(facts: RouteFacts) -> Check:
     return passed("network_gateway", text, gateway)
 
 
-def decide_dns(names: Mapping[str, NameAnswer], options: NodeOptions) -> list[Check]:
+def decide_dns(
+    names: Mapping[str, NameAnswer], facts: RouteFacts, options: NodeOptions
+) -> list[Check]:
     """Return dns for each name that was looked up."""
     if not names:
-        return [skipped("dns", "DNS: no name server is configured")]
-    return [_dns(name, answer, bool(options.dns_names)) for name, answer in names.items()]
+        if facts.alone:
+            return [skipped("dns", "DNS: no interface but the loopback")]
+        sources = " ".join(facts.sources)
+        text = f"DNS: no server is asked (hosts: {sources} in /etc/nsswitch.conf)"
+        return [fault("dns", verdict.WARNING, text)]
+    return [_dns(name, answer, facts, options) for name, answer in names.items()]
 
 
-def _dns(name: str, answer: NameAnswer, given: bool) -> Check:
-    """Return dns for one name, ``given`` by the user or our own."""
+def _dns(name: str, answer: NameAnswer, facts: RouteFacts, options: NodeOptions) -> Check:
+    """Return dns for one name, the user's or our own."""
+    given = bool(options.dns_names)
     if answer.kind == RESOLVED:
         return passed("dns", f"DNS: {name} resolves", name, details={"address": answer.text})
     if answer.kind == NO_SUCH_NAME and not given:
         return passed("dns", "DNS: the resolver answers", name)
     status = verdict.CRITICAL if given else verdict.WARNING
-    return fault("dns", status, f"DNS: {name} does not resolve: {answer.text}", name)
+    text = f"DNS: {name} does not resolve: {answer.text}"
+    if not facts.nameservers:
+        text += " (/etc/resolv.conf names no server)"
+    return fault("dns", status, text, name)
 
 
 def _target(target: str, answer: float | Problem) -> Check:

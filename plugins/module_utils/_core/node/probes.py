@@ -47,6 +47,7 @@ KINDS = Registry(
         Kind("mounts", "all local file systems"),
         Kind("mount", "one file system"),
         Kind("links of mount points", "the paths of mount points that seem to be missing"),
+        Kind("automount", "one automount, by using it"),
         Kind("systemd", "the units", ("systemctl",)),
         Kind("journal", "the log", ("journalctl",)),
         Kind("gpu", "the GPUs", ("nvidia-smi",)),

@@ -29,13 +29,31 @@ GPU_TOOLS = frozenset(
 )
 
 
+#: By version of the control groups: where they are, the files of limit and use, and the
+#: statistic of what can be taken back.
+_GROUP_FILES = {
+    1: (
+        "/sys/fs/cgroup/memory",
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        "total_inactive_file",
+    ),
+    2: ("/sys/fs/cgroup", ("memory.max", "memory.current"), "inactive_file"),
+}
+
+
 class Memory(NamedTuple):
-    """Bytes of main memory and swap."""
+    """Bytes of main memory and swap.
+
+    Huge pages are not part of it: they are set aside, whether in use or not. ``limit`` is that
+    of the control group this check runs in, ``limit_used`` what the group uses; None = no limit.
+    """
 
     total: int
     available: int
     swap_total: int
     swap_used: int
+    limit: int | None = None
+    limit_used: int = 0
 
 
 class Pressure(NamedTuple):
@@ -53,7 +71,10 @@ class Fill(NamedTuple):
 
 
 class ResourceFacts(NamedTuple):
-    """What ``/proc`` says; ``memory`` is None when it is not asked for, ``load`` when unreadable."""
+    """What ``/proc`` says.
+
+    ``memory`` is None when it is not asked for, ``load`` when it can't be read.
+    """
 
     memory: Memory | Problem | None
     memory_pressure: Pressure
@@ -67,7 +88,7 @@ class ResourceFacts(NamedTuple):
 
 
 class ProcessFacts(NamedTuple):
-    """The process table, and those of it that did not run for a while in an uninterruptible call."""
+    """All processes, and those that did not run for a while in an uninterruptible call."""
 
     table: list[Process]
     stuck: list[Process]
@@ -115,8 +136,58 @@ def _memory(world: World) -> Memory | Problem:
             memory, swap = library.virtual_memory(), library.swap_memory()
     except (OSError, LookupError, ValueError) as error:
         return Problem(error)
-    available = min(memory.total, memory.available + _zfs_cache(world))
-    return Memory(memory.total, available, swap.total, swap.used)
+    total = max(0, memory.total - _huge_pages(world))
+    available = min(total, memory.available + _zfs_cache(world))
+    limit, used = _group_limit(world)
+    if limit is not None and limit >= memory.total:
+        limit = None
+    return Memory(total, available, swap.total, swap.used, limit, used)
+
+
+def _huge_pages(world: World) -> int:
+    """Return the bytes that are set aside for huge pages of all sizes, in use or not."""
+    fields: dict[str, int] = {}
+    for line in procfs.lines(world, "/proc/meminfo"):
+        name, _colon, value = line.partition(":")
+        number = value.split()[:1]
+        if number and number[0].isdigit():
+            fields[name] = int(number[0])
+    default = fields.get("HugePages_Total", 0) * fields.get("Hugepagesize", 0)
+    return fields.get("Hugetlb", default) * 1024  # Hugetlb: since Linux 4.16
+
+
+def _group_limit(world: World) -> tuple[int | None, int]:
+    """Return the smallest memory limit of our control group and those above, and its use.
+
+    What the kernel can take back at once (inactive file pages) is not counted as used.
+    """
+    rows = [line.split(":", 2) for line in procfs.lines(world, "/proc/self/cgroup")]
+    groups = {
+        1 if "memory" in row[1].split(",") else 2: row[2].strip("/")
+        for row in rows
+        if len(row) == 3 and (row[0] == "0" or "memory" in row[1].split(","))
+    }
+    version = min(groups, default=2)
+    group = groups.get(version, "")
+    base, names, cache = _GROUP_FILES[version]
+    best: tuple[int | None, int] = (None, 0)
+    while True:
+        directory = f"{base}/{group}".rstrip("/")
+        limit = procfs.number(world, f"{directory}/{names[0]}")
+        used = procfs.number(world, f"{directory}/{names[1]}")
+        if limit and used is not None and (best[0] is None or limit < best[0]):
+            best = limit, max(0, used - _statistic(world, f"{directory}/memory.stat", cache))
+        if not group:
+            return best
+        group = group.rpartition("/")[0]
+
+
+def _statistic(world: World, path: str, key: str) -> int:
+    for line in procfs.lines(world, path):
+        name, _space, value = line.partition(" ")
+        if name == key and value.isdigit():
+            return int(value)
+    return 0
 
 
 def _load(world: World) -> tuple[tuple[float, float, float] | None, int | None]:
@@ -191,6 +262,10 @@ def decide_memory(facts: ResourceFacts, options: NodeOptions) -> list[Check]:
 
 
 def _memory_usage(memory: Memory, options: NodeOptions) -> Check:
+    """Return memory_usage: of the host, and of the control group's limit where there is one.
+
+    The fuller of the two decides.
+    """
     used = memory.total - memory.available
     value = 100.0 * used / memory.total if memory.total else 0.0
     limits = options.limits_in_force["memory_usage"]
@@ -198,7 +273,15 @@ def _memory_usage(memory: Memory, options: NodeOptions) -> Check:
         f"Memory usage: {thresholds.percent(value, limits)}"
         f" ({human_size(memory.available)} of {human_size(memory.total)} available)"
     )
-    return thresholds.evaluate(limits, "memory_usage", value, text)
+    if not memory.limit:
+        return thresholds.evaluate(limits, "memory_usage", value, text)
+    of_limit = 100.0 * memory.limit_used / memory.limit
+    text += (
+        f", {thresholds.percent(of_limit, limits)} of the limit of this control group"
+        f" ({human_size(memory.limit)})"
+    )
+    details = {"host_percent": round(value, 2), "limit_percent": round(of_limit, 2)}
+    return thresholds.evaluate(limits, "memory_usage", max(value, of_limit), text, details=details)
 
 
 def _swap_usage(memory: Memory, options: NodeOptions) -> Check:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
+from ..system import procfs
 from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
@@ -35,13 +36,20 @@ _SUFFIXES = (
 )
 _PROPERTIES = (
     "Id,Names,LoadState,LoadError,ActiveState,SubState,Result,NRestarts,UnitFileState,Type"
+    ",TriggeredBy,InactiveExitTimestampMonotonic"
 )
+_USER_UNITS = ("/etc/systemd/user", "/run/systemd/user", "/usr/lib/systemd/user")
+_USERS = "/sys/fs/cgroup/user.slice"
 _RUNNING = frozenset({"active", "reloading", "refreshing"})
 _CHANGING = frozenset({"activating", "deactivating", "maintenance"})
 
 
 class Unit(NamedTuple):
-    """What systemd says about a unit; the names are those of its properties."""
+    """What systemd says about a unit; the names are those of its properties.
+
+    ``triggers`` are the units that start it (sockets, timers), ``started`` whether it was
+    started since boot, None when systemd does not say.
+    """
 
     id: str
     load: str = ""
@@ -50,6 +58,8 @@ class Unit(NamedTuple):
     result: str = "success"
     restarts: int = 0
     type: str = ""
+    triggers: tuple[str, ...] = ()
+    started: bool | None = None
 
     @property
     def restarting(self) -> bool:
@@ -58,11 +68,17 @@ class Unit(NamedTuple):
 
 
 class ServiceFacts(NamedTuple):
-    """``named`` are the units of the option services, ``bad`` those that failed or wait for a restart."""
+    """The units of the option services, and the bad ones, which failed or wait for a restart.
+
+    ``active`` are those triggers of named units that are active. ``of_users`` are the named
+    units that only user managers know, with the IDs of the users where they run.
+    """
 
     booted: bool
     named: dict[str, Unit]
     bad: list[Unit]
+    active: frozenset[str] = frozenset()
+    of_users: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # never changed
 
 
 def booted(world: World) -> bool:
@@ -94,7 +110,14 @@ def _unit(block: Mapping[str, str]) -> Unit:
         result=block.get("Result", "success"),
         restarts=int(restarts) if restarts.isdigit() else 0,
         type=block.get("Type", ""),
+        triggers=tuple(block.get("TriggeredBy", "").split()),
+        started=_started(block.get("InactiveExitTimestampMonotonic", "")),
     )
+
+
+def _started(stamp: str) -> bool | None:
+    """Return whether a time stamp of systemd is set, None when it is not reported."""
+    return stamp != "0" if stamp.isdigit() else None
 
 
 def _list_bad(world: World, timeout: float) -> list[str]:
@@ -122,22 +145,56 @@ def observe(world: World, options: NodeOptions, timeout: float) -> ServiceFacts:
         bad = _list_bad(world, half)
     wanted = {name: unit(name) for name in options.services} if options.wants("service") else {}
     names = list(dict.fromkeys([*wanted.values(), *bad]))
-    units: dict[str, Unit] = {}
-    if names:
-        answer = world.run(
-            ["systemctl", "show", "--no-pager", f"--property={_PROPERTIES}", "--", *names],
-            timeout=half,
-        )
-        described = parse_show(answer.stdout)
-        if len(described) < len(names):
-            reason = answer.stderr.strip()[:200] or "incomplete answer"
-            raise CommandFailed(f"systemctl show failed: {reason}.", "", "systemctl")
-        units = dict(zip(names, described))
+    units = _show(world, names, half)
+    named = {name: units[full] for name, full in wanted.items()}
+    idle = [entry for entry in named.values() if entry.active == "inactive"]
+    triggers = list(dict.fromkeys(trigger for entry in idle for trigger in entry.triggers))
+    shown = _show(world, triggers, half)
     return ServiceFacts(
         True,
-        {name: units[full] for name, full in wanted.items()},
+        named,
         [units[name] for name in bad if name in units],
+        frozenset(name for name, entry in shown.items() if entry.active == "active"),
+        {
+            name: _running_users(world, unit(name))
+            for name, entry in named.items()
+            if entry.load == "not-found" and _is_user_unit(world, unit(name))
+        },
     )
+
+
+def _show(world: World, names: list[str], timeout: float) -> dict[str, Unit]:
+    """Return the units of these names. :raises CommandFailed: systemctl failed."""
+    if not names:
+        return {}
+    argv = ["systemctl", "show", "--no-pager", f"--property={_PROPERTIES}", "--", *names]
+    answer = world.run(argv, timeout=timeout)
+    described = parse_show(answer.stdout)
+    if len(described) < len(names):
+        reason = answer.stderr.strip()[:200] or "incomplete answer"
+        raise CommandFailed(f"systemctl show failed: {reason}.", "", "systemctl")
+    return dict(zip(names, described))
+
+
+def _is_user_unit(world: World, name: str) -> bool:
+    """Return whether a unit is installed for the managers of users, or runs in one."""
+    paths = [f"{directory}/{name}" for directory in _USER_UNITS]
+    if any(os.path.exists(world.path(path)) for path in paths):
+        return True
+    return bool(_running_users(world, name))
+
+
+def _running_users(world: World, name: str) -> tuple[str, ...]:
+    """Return the IDs of the users in whose managers a unit has a control group."""
+    users = []
+    for slice_name in procfs.directory(world, _USERS):
+        user = slice_name[len("user-") : -len(".slice")]
+        manager = f"{_USERS}/{slice_name}/user@{user}.service"
+        for group in (manager, f"{manager}/app.slice", f"{manager}/background.slice"):
+            if os.path.isdir(world.path(f"{group}/{name}")):
+                users.append(user)
+                break
+    return tuple(users)
 
 
 def decide(
@@ -155,7 +212,7 @@ def decide(
         ]
     checks = []
     if options.wants("service"):
-        checks += [_service(name, entry, options) for name, entry in facts.named.items()]
+        checks += [_service(name, entry, facts, options) for name, entry in facts.named.items()]
     if options.wants("failed_units"):
         checks.append(_failed(facts, options))
     if options.wants("flapping_units"):
@@ -206,24 +263,55 @@ def _flapping(
     )
 
 
-def _service(name: str, entry: Unit, options: NodeOptions) -> Check:
+def _service(name: str, entry: Unit, facts: ServiceFacts, options: NodeOptions) -> Check:
+    if name in facts.of_users:
+        return _user_unit(name, facts.of_users[name])
     if entry.load != "loaded":
         return _not_loaded(name, entry.load, options)
     active, sub = entry.active, entry.sub
     if active in _RUNNING:
         return passed("service", f"Service {name}: {active} ({sub})", name, value=active)
-    job = entry.type == "oneshot"
-    if active == "activating" and job and not entry.restarting:
+    if active == "inactive" and entry.result == "success":
+        check = _idle(name, entry, facts)
+        if check is not None:
+            return check
+    if active == "activating" and entry.type == "oneshot" and not entry.restarting:
         return passed("service", f"Service {name}: a run is under way", name, value=active)
-    if active == "inactive" and job and entry.result == "success":
-        # A job that a timer starts: at rest is its normal state.
-        return passed("service", f"Service {name}: at rest, last run succeeded", name, value=active)
     if active in _CHANGING and not entry.restarting:
         text = f"Service {name}: {active} ({sub})"
         return fault("service", verdict.WARNING, text, name, value=active)
     reason = "" if entry.result in ("success", "") else f", {entry.result}"
     text = f"Service {name}: {active} ({sub}{reason})"
     return fault("service", verdict.CRITICAL, text, name, "restart_app", value=active)
+
+
+def _idle(name: str, entry: Unit, facts: ServiceFacts) -> Check | None:
+    """Return the check of a unit that is at rest by design, None when it should be active."""
+    triggers = [trigger for trigger in entry.triggers if trigger in facts.active]
+    if entry.type == "oneshot":
+        if entry.started is not False:
+            text = f"Service {name}: at rest, last run succeeded"
+            return passed("service", text, name, value=entry.active)
+        if triggers:
+            text = f"Service {name}: at rest, not run since boot, started by {triggers[0]}"
+            return passed("service", text, name, value=entry.active)
+        text = f"Service {name}: has not run since boot"
+        return fault("service", verdict.WARNING, text, name, value=entry.active)
+    # A timer or path starts what should end; a socket starts what ends when it is not used.
+    sockets = [trigger for trigger in triggers if trigger.endswith(".socket")]
+    if not sockets:
+        return None
+    text = f"Service {name}: idle, started by {sockets[0]} when it is used"
+    return passed("service", text, name, value=entry.active)
+
+
+def _user_unit(name: str, users: tuple[str, ...]) -> Check:
+    """Return the check of a unit that only the managers of users know."""
+    if users:
+        text = f"Service {name}: active in the user manager of {', '.join(users)}"
+        return passed("service", text, name, value="active")
+    text = f"Service {name}: a user unit, and no user manager runs it"
+    return fault("service", verdict.CRITICAL, text, name, "restart_app", value="inactive")
 
 
 def _not_loaded(name: str, load: str, options: NodeOptions) -> Check:

@@ -29,6 +29,13 @@ TAINTS = {
     7: "the kernel crashed in part (oops)",
     14: "a lock-up happened",
 }
+#: Of Debian and Ubuntu, and of SUSE (libzypp).
+_REBOOT_FLAGS = ("/run/reboot-required", "/var/run/reboot-required", "/run/reboot-needed")
+#: Kernels of RHEL and its relatives, Fedora and Amazon Linux.
+_RPM_KERNEL = re.compile(
+    r"(?P<version>[^-]+)-(?P<release>.*\.(?:el|fc|amzn)\d[\w.]*?)"
+    r"\.(?P<flavour>(?:x86_64|aarch64|ppc64le|s390x)(?:\+.*)?)"
+)
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5
 
@@ -49,7 +56,10 @@ class Reboot(NamedTuple):
 
 
 class SystemFacts(NamedTuple):
-    """What the kernel and the flag files say; ``boot`` and ``now`` are in seconds since the epoch."""
+    """What the kernel and the flag files say.
+
+    ``boot`` and ``now`` are in seconds since the epoch.
+    """
 
     container: bool
     boot: float | None
@@ -113,26 +123,70 @@ def _bootable(world: World, release: str) -> bool:
     return any(os.path.exists(world.path(path)) for path in paths)
 
 
+def compare_rpm(one: str, other: str) -> int:
+    """Compare two versions as rpm does (rpmvercmp); the result is below, equal to or above 0.
+
+    Separators only divide. Of two parts the number is newer than letters, numbers compare by
+    value, letters by their text; with all parts equal the version with more of them is newer.
+    ``~`` is older than anything, the end included; ``^`` is newer than the end, and older than
+    anything else.
+    """
+    parts = [re.findall(r"\d+|[A-Za-z]+|~|\^", version) for version in (one, other)]
+    ranks = [[_rpm_rank(part) for part in [*version, ""]] for version in parts]
+    if ranks[0] == ranks[1]:
+        return 0
+    return -1 if ranks[0] < ranks[1] else 1
+
+
+def _rpm_rank(part: str) -> tuple[int, int, str]:
+    """Return a sort key: tilde, end, caret, letters, numbers."""
+    if part.isdigit():
+        return 4, int(part), ""
+    return {"~": 0, "": 1, "^": 2}.get(part, 3), 0, part
+
+
+def _rpm_release(release: str) -> tuple[str, str, str] | None:
+    """Return version, release and flavour of a kernel that rpm installed, else None.
+
+    ``5.14.0-427.13.1.el9_4.x86_64+debug``: the architecture and the variant are the flavour.
+    """
+    match = _RPM_KERNEL.fullmatch(release)
+    if match is None:
+        return None
+    # Oracle installs its own kernel beside the one of RHEL.
+    own = "uek" if "uek" in match["release"] else ""
+    return match["version"], match["release"], match["flavour"] + own
+
+
+def _newer(release: str, other: str) -> bool:
+    """Return whether a kernel release is of the same flavour as another one and newer."""
+    rpm, other_rpm = _rpm_release(release), _rpm_release(other)
+    if rpm and other_rpm:
+        order = compare_rpm(rpm[0], other_rpm[0]) or compare_rpm(rpm[1], other_rpm[1])
+        return rpm[2] == other_rpm[2] and order > 0
+    numbers, flavour = _release(release)
+    other_numbers, other_flavour = _release(other)
+    return flavour == other_flavour and numbers > other_numbers
+
+
 def newest_kernel(world: World, running: str) -> str | None:
     """Return the newest installed kernel of the running one's flavour.
 
     None when that is the running one, or when it is unknown.
     """
-    newest, flavour = _release(running)
-    name = None
+    newest = running
     for release in procfs.directory(world, "/lib/modules"):
-        numbers, other = _release(release)
-        if other == flavour and numbers > newest and _bootable(world, release):
-            newest, name = numbers, release
-    return name
+        if _newer(release, newest) and _bootable(world, release):
+            newest = release
+    return None if newest == running else newest
 
 
 def reboot_required(world: World) -> Reboot:
     """Return whether this system waits for a reboot.
 
-    Debian's flag file says so, or a newer kernel that is installed.
+    The flag file of Debian or SUSE says so, or a newer kernel that is installed.
     """
-    for path in ("/run/reboot-required", "/var/run/reboot-required"):
+    for path in _REBOOT_FLAGS:
         if os.path.exists(world.path(path)):
             packages = sorted(set(procfs.lines(world, path + ".pkgs")))
             if not packages:
@@ -165,7 +219,9 @@ def needs_restarting(world: World, timeout: float) -> Reboot:
 def security_updates(world: World, timeout: float) -> list[str] | None:
     """Return the packages with a pending security update by the package lists as they are.
 
-    None without apt and dnf. :raises CommandFailed: the package manager failed.
+    On SUSE they are patches. None without apt, dnf and zypper.
+
+    :raises CommandFailed: the package manager failed.
     """
     if hardware.tool(world, "apt-get"):
         argv = ["apt-get", "-s", "-o", "Debug::NoLocking=true", "dist-upgrade"]
@@ -180,6 +236,13 @@ def security_updates(world: World, timeout: float) -> list[str] | None:
         result = world.run(argv, timeout=timeout)
         rows = [line.split() for line in result.stdout.splitlines()]
         packages = [row[-1] for row in rows if len(row) >= 3]
+    elif hardware.tool(world, "zypper"):
+        argv = ["zypper", "--no-refresh", "-q", "list-patches", "--category", "security"]
+        result = world.run(argv, timeout=timeout)
+        columns = [
+            [field.strip() for field in line.split("|")] for line in result.stdout.splitlines()
+        ]
+        packages = [row[1] for row in columns if "needed" in row and len(row) > 2]
     else:
         return None
     if result.returncode != 0:
@@ -270,7 +333,7 @@ def _taint(taint: int | None) -> Check:
 def decide_updates(packages: list[str] | Problem | None, options: NodeOptions) -> Check:
     """Return security_updates. :param packages: None without a package manager."""
     if packages is None:
-        return skipped("security_updates", "Security updates: neither apt nor dnf here")
+        return skipped("security_updates", "Security updates: neither apt nor dnf nor zypper here")
     if isinstance(packages, Problem):
         return Check("security_updates", verdict.UNKNOWN, f"Security updates: {packages}")
     text = f"Security updates: {len(packages)} pending"

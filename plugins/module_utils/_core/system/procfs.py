@@ -18,18 +18,21 @@ _PF_KTHREAD = 0x00200000
 _HERTZ = os.sysconf("SC_CLK_TCK")
 
 
-def text(world: World, path: str) -> str | None:
-    """Return the content of a file below the world's root without surrounding white space."""
+def text(world: World, path: str, errors: str = "replace") -> str | None:
+    """Return the content of a file below the world's root without surrounding white space.
+
+    :param errors: what becomes of bytes that are not UTF-8 (``surrogateescape`` for file names).
+    """
     try:
-        with open(world.path(path), encoding="utf-8", errors="replace") as stream:
+        with open(world.path(path), encoding="utf-8", errors=errors) as stream:
             return stream.read().strip()
     except OSError:
         return None
 
 
-def lines(world: World, path: str) -> list[str]:
-    """Return the lines of a file."""
-    return (text(world, path) or "").splitlines()
+def lines(world: World, path: str, errors: str = "replace") -> list[str]:
+    """Return the lines of a file; ``errors`` as for text()."""
+    return (text(world, path, errors) or "").splitlines()
 
 
 def number(world: World, path: str) -> int | None:

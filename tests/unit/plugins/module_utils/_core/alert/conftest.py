@@ -37,6 +37,9 @@ class WebServer:
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.answers: list[Answer] = []
         self.requests: list[dict] = []
+        #: Status of each answer, and the largest body in bytes that is not answered with 413.
+        self.statuses: list[int] = []
+        self.largest = 1 << 30
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,6 +54,9 @@ class WebServer:
                     }
                 )
                 answer = outer.answers.pop(0) if outer.answers else Answer()
+                if len(data) > outer.largest:
+                    answer = Answer(413)
+                outer.statuses.append(answer.status)
                 if answer.reset:
                     self.connection.setsockopt(
                         socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"

@@ -95,7 +95,7 @@ def test_fstab_as_people_write_it(machine, options):
     (machine.root / "big" / "scratch").mkdir(parents=True)
     (machine.root / "short").symlink_to("big/scratch")
     mounted = "".join(
-        f"{number} 1 8:{number} / {path} rw - autofs x rw\n"
+        f"{number} 1 8:{number} / {path} rw - nsfs x rw\n"
         for number, path in enumerate(("/data", "/big/scratch", "/two"))
     )
     machine.put("/proc/self/mountinfo", mounted)
@@ -153,7 +153,7 @@ def _judge(options, answer, mount=None, fstab=None):
     mount = mount or _mount()
     table = {point: fs.FstabEntry(*entry) for point, entry in (fstab or {}).items()}
     facts = fs.DiskFacts(
-        [mount], frozenset({mount.point, "/", "/boot"}), table, {mount.point: answer}, {}
+        [mount], frozenset({mount.point, "/", "/boot"}), table, {mount.point: answer}, {}, {}
     )
     return {check.check: check for check in fs.decide(facts, options)}
 
@@ -246,6 +246,71 @@ def test_errors_and_silence_are_critical_and_denied_access_is_not(options):
     )
 
 
+AUTOMOUNT = "70 27 0:60 / /data/far rw,relatime - autofs systemd-1 rw,fd=41,direct\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "status", "message"),
+    [
+        (AUTOMOUNT, "critical", "(its automount mounts nothing)"),
+        ("70 27 0:60 / /data rw - autofs auto.data rw,indirect\n", "critical", "mounts nothing)"),
+        (AUTOMOUNT + "71 70 0:61 / /data/far rw - nsfs x rw\n", "pass", "is mounted"),
+        ("71 27 0:61 / /data/far rw - nsfs x rw\n", "pass", "is mounted"),
+        ("70 27 0:60 / /other rw - autofs x rw\n", "critical", "though expected_mounts names it"),
+    ],
+)
+def test_an_automount_that_waits_is_no_mount(machine, options, table, status, message):
+    machine.put("/proc/self/mountinfo", table)
+    given = options(checks=["mount_present"], expected_mounts=["/data/far"])
+    (check,) = run(given, machine.world).checks
+    assert check.status == status and check.message.endswith(message)
+
+
+def test_after_its_use_an_automount_may_have_mounted(machine):
+    machine.put("/proc/self/mountinfo", AUTOMOUNT)
+    assert fs.automount(machine.world, "/data/far") is False
+    machine.put("/proc/self/mountinfo", AUTOMOUNT + "71 70 0:61 / /data/far rw - nfs x:/ rw\n")
+    assert fs.automount(machine.world, "/data/far") is True
+
+
+@pytest.mark.parametrize("how", ["bind", "rbind,nofail", "defaults,bind"])
+def test_a_bind_mount_in_fstab_is_wanted(machine, options, how):
+    machine.put("/proc/self/mountinfo", "27 1 254:0 / / rw - nsfs x rw\n")
+    machine.put("/etc/fstab", f"/data/docker /var/lib/docker none {how} 0 0\n/swap none swap sw\n")
+    (check,) = run(options(checks=["mount_present"]), machine.world).checks
+    expected = "warning" if "nofail" in how else "critical"
+    assert (check.subject, check.status) == ("/var/lib/docker", expected)
+
+
+SUBVOLUME = "60 27 0:90 /@lib /usr/lib/big rw - btrfs /dev/sdb rw,subvolid=5,subvol=/@lib\n"
+FILE_OF_ONE = "60 27 0:90 /@lib/a.so /usr/lib/a.so rw - btrfs /dev/sdb rw,subvol=/@lib\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "points"),
+    [
+        (SUBVOLUME, ["/usr/lib/big"]),
+        (FILE_OF_ONE, []),
+        ("60 27 8:1 /lib/big /usr/lib/big rw - ext4 /dev/sda1 rw\n", []),
+    ],
+)
+def test_a_subvolume_alone_below_usr_lib_counts(line, points):
+    assert [mount.point for mount in fs.relevant(mounts.parse(line), [])] == points
+
+
+def test_a_mount_point_of_any_bytes_is_checked(machine, options, tmp_path):
+    directory = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(directory)
+    table = machine.root / "proc/self/mountinfo"
+    table.parent.mkdir(parents=True)
+    table.write_bytes(b"60 27 8:1 / " + directory + b" rw - ext4 /dev/sda1 rw\n")
+    document = run(options(checks=["disk"]), machine.world).to_dict()
+    subjects = {check["subject"] for check in document["checks"]}
+    assert subjects == {str(tmp_path) + "/caf\\udce9"}
+    assert "disk_usage" in {check["check"] for check in document["checks"]}
+    str(document).encode("utf-8")
+
+
 def test_mounts_that_are_missing(options):
     fstab = {
         "/scratch": ("xfs", frozenset({"defaults"})),
@@ -254,7 +319,7 @@ def test_mounts_that_are_missing(options):
         "none": ("swap", frozenset({"sw"})),
     }
     table = {point: fs.FstabEntry(*entry) for point, entry in fstab.items()}
-    facts = fs.DiskFacts([], frozenset({"/there"}), table, {}, {})
+    facts = fs.DiskFacts([], frozenset({"/there"}), table, {}, {}, {})
     found = {
         check.subject: check.status
         for check in fs.decide(facts, options(expected_mounts=["/there", "/gone/"]))
@@ -293,7 +358,7 @@ def _observed(folder):
     every = mounts.parse(open("/proc/self/mountinfo", encoding="utf-8").read())
     own = [mount for mount in fs.relevant(every, []) if mount.point == str(folder)]
     points = frozenset(mount.point for mount in every)
-    return fs.DiskFacts(own, points, {}, fs.probe([str(folder)]), {})
+    return fs.DiskFacts(own, points, {}, fs.probe([str(folder)]), {}, {})
 
 
 def test_a_real_disk_fills_up_and_turns_read_only(loop_mount, options):

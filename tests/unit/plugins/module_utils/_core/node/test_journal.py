@@ -447,3 +447,33 @@ def test_the_id_of_restarts_is_systemds():
         f"-- {journal.RESTARTED}\nSubject: Automatic restarting of a unit has been scheduled\n"
         in catalog
     )
+
+
+def test_kills_by_systemd_oomd_count_beside_the_kernels(machine, options):
+    machine.put("/var/log/journal/0123/system.journal", "")
+    now = machine.world.clock.now()
+
+    def line(age, **more):
+        return {"__REALTIME_TIMESTAMP": str(int((now - age) * 1e6)), "PRIORITY": "5", **more}
+
+    killed = {
+        "MESSAGE_ID": journal.OOMD_KILLED,
+        "UNIT": "train.scope",
+        "MESSAGE": "train.scope: systemd-oomd killed 3 process(es) in this unit.",
+    }
+    seen = []
+    lines = [
+        line(4000, **killed),  # before the window
+        line(60, **killed),
+        line(50, **{**killed, "UNIT": "b.service", "MESSAGE": "in another language"}),
+        line(40, MESSAGE=OOM, _TRANSPORT="kernel", PRIORITY="3"),
+    ]
+    world = World(run=_journalctl(lines, seen), clock=machine.world.clock, root=str(machine.root))
+    log = journal.observe(world, options(), 4)
+    assert log.oomd_kills == {"train.scope": 3, "b.service": 1}
+    assert f"MESSAGE_ID={journal.OOMD_KILLED}" in seen[0][0]
+    check = _judge(options(), log)[("oom_kills", None)]
+    assert (check.status, check.value) == ("warning", 5)
+    assert "4 of them by systemd-oomd (train.scope, b.service)" in check.message
+    assert check.details["oomd"] == {"train.scope": 3, "b.service": 1}
+    assert _judge(options(), log)[("journal_errors", None)].value == 1

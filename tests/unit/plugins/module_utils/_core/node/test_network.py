@@ -6,17 +6,25 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import infiniband, network
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import (
+    infiniband,
+    netlink,
+    network,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 
 ROUTE = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 DEFAULT = "eth0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
 ARP = "IP address   HW type  Flags    HW address          Mask  Device\n10.0.0.1     0x1      {flags}      02:fc:00:00:00:05   *     eth0\n"
+
+
+KERNEL = network.RouteFacts([], {}, False, True, ("files", "dns"))
 
 
 def _run(machine, given):
@@ -113,11 +121,95 @@ def test_real_names():
 def test_what_the_resolver_says(options, names, answer, status):
     given = options(checks=["dns"], dns_names=names)
     looked_up = {(names or [network.PROBE_NAME])[0]: network.NameAnswer(*answer)}
-    assert [check.status for check in network.decide_dns(looked_up, given)] == [status]
+    assert [check.status for check in network.decide_dns(looked_up, KERNEL, given)] == [status]
 
 
-def test_no_name_server_is_no_fault(wired, options):
-    assert _run(wired, options(checks=["dns"]))[("dns", None)]["status"] == "skipped"
+@pytest.mark.parametrize("content", [None, "", "# written by nobody\nsearch example.org\n"])
+def test_a_resolver_without_a_server_is_asked_and_reported(wired, options, monkeypatch, content):
+    """The C library then asks 127.0.0.1, and a resolver of nsswitch.conf may need no file."""
+    answers = [
+        network.NameAnswer(network.SILENT, "Temporary failure in name resolution"),
+        network.NameAnswer(network.RESOLVED, "192.0.0.170"),
+    ]
+    if content is not None:
+        wired.put("/etc/resolv.conf", content)
+    given = options(checks=["dns"])
+    monkeypatch.setattr(network, "resolve", lambda name: answers[0])
+    check = _run(wired, given)[("dns", network.PROBE_NAME)]
+    assert check["status"] == "warning"
+    assert check["message"].endswith("(/etc/resolv.conf names no server)")
+    monkeypatch.setattr(network, "resolve", lambda name: answers[1])
+    assert _run(wired, given)[("dns", network.PROBE_NAME)]["status"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "asked"),
+    [
+        ("hosts: files", False),
+        ("hosts:\tfiles myhostname # dns", False),
+        ("hosts: files mdns4_minimal [NOTFOUND=return] dns", True),
+        ("hosts: mymachines resolve [!UNAVAIL=return] files", True),
+        ("passwd: files", True),
+    ],
+)
+def test_names_from_files_only_prove_no_resolver(wired, options, monkeypatch, hosts, asked):
+    wired.put("/etc/nsswitch.conf", hosts + "\n")
+    wired.put("/etc/resolv.conf", "nameserver 10.0.0.2\n")
+    unknown = network.NameAnswer(network.NO_SUCH_NAME, "Name or service not known")
+    monkeypatch.setattr(network, "resolve", lambda name: unknown)
+    (check,) = _run(wired, options(checks=["dns"])).values()
+    assert check["status"] == ("pass" if asked else "warning")
+    if not asked:
+        assert "in /etc/nsswitch.conf" in check["message"]
+
+
+REJECTED = "*\t00000000\t00000000\t{flags}\t0\t0\t{metric}\t00000000\t0\t0\t0\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (REJECTED.format(flags="0201", metric=0), "warning"),  # unreachable, prohibit
+        (REJECTED.format(flags="0001", metric=0), "warning"),  # blackhole
+        (DEFAULT + REJECTED.format(flags="0201", metric=4278198272), "pass"),  # the last resort
+        (DEFAULT + REJECTED.format(flags="0201", metric=0), "warning"),
+    ],
+)
+def test_a_default_route_that_rejects_is_no_way_out(wired, options, lines, status):
+    wired.put("/proc/net/route", ROUTE + lines)
+    (check,) = _run(wired, options(checks=["network_gateway"])).values()
+    assert check["status"] == status
+    assert ("rejects packets" in check["message"]) == (status == "warning")
+
+
+def test_an_ipv6_gateway_that_does_not_answer():
+    route = network.Route(1 << 32, "eth0", "fe80::1")
+    for known, status in (
+        ({}, "pass"),
+        ({"fe80::1": True}, "pass"),
+        ({"fe80::1": False}, "warning"),
+    ):
+        facts = network.RouteFacts([route], known, False, True, ("dns",))
+        assert network.decide_gateway(facts).status == status
+
+
+@pytest.mark.parametrize(
+    ("state", "answered"), [(0x01, False), (0x20, False), (0x02, True), (0x04, True), (0x80, True)]
+)
+def test_neighbours_of_the_kernel(state, answered):
+    address = socket.inet_pton(socket.AF_INET6, "fe80::1")
+    body = struct.pack("=BBHiHBB", 10, 0, 0, 2, state, 0, 1)
+    body += struct.pack("=HH", 10, 2) + b"\x02" * 6 + b"\0\0"  # the hardware address, padded
+    body += struct.pack("=HH", 20, 1) + address
+    data = struct.pack("=IHHII", 16 + len(body), 28, 2, 1, 0) + body
+    data += struct.pack("=IHHII", 20, 3, 2, 1, 0) + b"\0" * 4
+    (first, second) = netlink.messages(data)
+    assert (first[0], second[0]) == (28, 3)
+    assert netlink.neighbour(first[1]) == ("fe80::1", answered)
+
+
+def test_the_kernel_answers_about_its_neighbours():
+    assert all(":" in address for address in netlink.ipv6_neighbours())
 
 
 def test_a_resolver_that_did_not_write_its_file_is_asked_all_the_same(wired, options, monkeypatch):

@@ -67,7 +67,7 @@ HEALTHY = NodeFacts(
     durations={},
     disks={"sda": DiskHealth(True, 3)},
     certificates={"/c.pem": Validity(NOW - DAY, NOW + 90 * DAY)},
-    disk=filesystems.DiskFacts([ROOT], frozenset({"/"}), {}, {"/": USAGE}, {}),
+    disk=filesystems.DiskFacts([ROOT], frozenset({"/"}), {}, {"/": USAGE}, {}, {}),
     services=services.ServiceFacts(
         True, {"ssh": services.Unit("ssh.service", "loaded", "active", "running")}, []
     ),
@@ -75,7 +75,11 @@ HEALTHY = NodeFacts(
     gpu=[Check("gpu_count", "pass", "GPUs: 8"), Check("gpu_ecc", "pass", "no errors", "0")],
     network=network.NetworkFacts(
         kernel=network.RouteFacts(
-            [network.Route(0, "eth0", "10.0.0.1")], {"10.0.0.1": True}, False, True
+            [network.Route(0, "eth0", "10.0.0.1")],
+            {"10.0.0.1": True},
+            False,
+            True,
+            ("files", "dns"),
         ),
         names={"a.example": network.NameAnswer(network.RESOLVED, "10.0.0.9")},
         targets={"a:1": 0.01},
@@ -165,7 +169,7 @@ def test_durations_are_those_of_the_probes(options):
         Probe("updates"): 0.012,
     }
     disk = filesystems.DiskFacts(
-        [ROOT, FAR], frozenset({"/", "/far"}), {}, {"/": USAGE, "/far": USAGE}, {}
+        [ROOT, FAR], frozenset({"/", "/far"}), {}, {"/": USAGE, "/far": USAGE}, {}, {}
     )
     checks = _decide(HEALTHY._replace(durations=durations, disk=disk), options)
     timed = {key: check.duration_ms for key, check in checks.items()}
@@ -248,3 +252,20 @@ def test_the_conclusion_counts_what_could_not_be_written():
     assert checks == [passed, problem]
     assert advice == ("inspect", ["full"], "node")
     assert plan.conclude([passed], [])[1] == ("none", [], "none")
+
+
+def test_memory_errors_are_counted_per_day_since_boot(options):
+    edac = [hardware.MemoryController("mc0", 1000, 0)]
+    facts = HEALTHY._replace(hardware=HEALTHY.hardware._replace(edac=edac))
+    check = _decide(facts, options)[("memory_errors", "mc0")]
+    assert (check.status, check.value) == ("warning", 100.0)
+    unknown = facts._replace(system=facts.system._replace(boot=None))
+    assert _decide(unknown, options)[("memory_errors", "mc0")].value == 1000.0
+
+
+def test_durations_are_rounded_and_those_of_the_gpu_part_stay(options):
+    own = Check("gpu_ecc", "pass", "no errors", "0", duration_ms=7.0)
+    facts = HEALTHY._replace(gpu=[own], durations={Probe("gpu"): 1.0, Probe("journal"): 0.0012345})
+    checks = _decide(facts, options)
+    assert checks[("gpu_ecc", "0")].duration_ms == 7.0
+    assert checks[("oom_kills", None)].duration_ms == 1.2

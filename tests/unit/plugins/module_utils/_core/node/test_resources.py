@@ -211,3 +211,109 @@ def test_age_in_a_container_with_an_uptime_of_its_own(machine):
         "/proc/1/stat", f"1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {863000 * 100} 0"
     )
     assert boot.system_age(machine.world) == 1000
+
+
+MEMINFO = """MemTotal: 1000000 kB
+MemFree: 10000 kB
+MemAvailable: {available} kB
+Buffers: 0 kB
+Cached: 0 kB
+SwapTotal: 0 kB
+SwapFree: 0 kB
+"""
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        "HugePages_Total: 400\nHugepagesize: 2048 kB\nHugetlb: 900000 kB\n",
+        "HugePages_Total: 900\nHugePages_Free: 900\nHugepagesize: 1000 kB\n",
+    ],
+)
+def test_huge_pages_are_not_memory_in_use(machine, options, pages):
+    pytest.importorskip("psutil")
+    machine.put("/proc/meminfo", MEMINFO.format(available=70_000) + pages)
+    machine.put("/proc/vmstat", "pswpin 0\npswpout 0\n")
+    given = options(checks=["memory_usage"])
+    facts = resources.observe(machine.world, given)
+    assert facts.memory.total == 100_000 * 1024
+    (check,) = resources.decide_memory(facts, given)
+    assert (check.status, check.value) == ("pass", 30.0), "it was 93 %"
+
+
+GIB = 2**30
+
+
+def _limited(machine, options, files, group):
+    pytest.importorskip("psutil")
+    machine.put("/proc/meminfo", MEMINFO.format(available=970_000))
+    machine.put("/proc/vmstat", "pswpin 0\npswpout 0\n")
+    machine.put("/proc/self/cgroup", group)
+    for path, content in files.items():
+        machine.put(path, content)
+    given = options(checks=["memory_usage"])
+    (check,) = resources.decide_memory(resources.observe(machine.world, given), given)
+    return check
+
+
+V2, V1 = "/sys/fs/cgroup", "/sys/fs/cgroup/memory"
+MB = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("files", "group", "status", "value"),
+    [
+        ({}, "0::/\n", "pass", 3.0),
+        ({f"{V2}/memory.max": "max\n", f"{V2}/memory.current": "5\n"}, "0::/\n", "pass", 3.0),
+        (
+            {f"{V2}/memory.max": f"{100 * MB}\n", f"{V2}/memory.current": f"{96 * MB}\n"},
+            "0::/\n",
+            "critical",
+            96.0,
+        ),
+        (
+            {
+                f"{V2}/memory.max": f"{100 * MB}\n",
+                f"{V2}/memory.current": f"{96 * MB}\n",
+                f"{V2}/memory.stat": f"anon 1\ninactive_file {20 * MB}\n",
+            },
+            "0::/\n",
+            "pass",
+            76.0,
+        ),
+        (  # the slice above has the limit
+            {
+                f"{V2}/a.slice/b.service/memory.max": "max\n",
+                f"{V2}/a.slice/b.service/memory.current": "1\n",
+                f"{V2}/a.slice/memory.max": f"{100 * MB}\n",
+                f"{V2}/a.slice/memory.current": f"{88 * MB}\n",
+            },
+            "0::/a.slice/b.service\n",
+            "warning",
+            88.0,
+        ),
+        (
+            {
+                f"{V1}/docker/x/memory.limit_in_bytes": f"{100 * MB}\n",
+                f"{V1}/docker/x/memory.usage_in_bytes": f"{97 * MB}\n",
+                f"{V1}/memory.limit_in_bytes": "9223372036854771712\n",
+                f"{V1}/memory.usage_in_bytes": "1\n",
+            },
+            "5:cpu:/\n4:memory:/docker/x\n0::/\n",
+            "critical",
+            97.0,
+        ),
+        (  # more than there is: no limit
+            {f"{V2}/memory.max": f"{9 * GIB}\n", f"{V2}/memory.current": f"{9 * GIB}\n"},
+            "0::/\n",
+            "pass",
+            3.0,
+        ),
+    ],
+)
+def test_the_limit_of_the_control_group_counts(machine, options, files, group, status, value):
+    check = _limited(machine, options, files, group)
+    assert (check.status, check.value) == (status, value)
+    assert ("of the limit of this control group" in check.message) == (value != 3.0)
+    if value != 3.0:
+        assert check.details == {"host_percent": 3.0, "limit_percent": value}

@@ -157,3 +157,91 @@ def test_an_incomplete_answer_is_no_verdict(booted, options):
     booted.run = half
     with pytest.raises(CommandFailed, match="Connection refused"):
         services.observe(booted, options(), 5)
+
+
+def _decided(options, entry, active=(), of_users=None, name="x"):
+    facts = services.ServiceFacts(True, {name: entry}, [], frozenset(active), of_users or {})
+    (check,) = services.decide(facts, options(services=[name], checks=["service"]), None)
+    return check.status, check.message
+
+
+IDLE = services.Unit("x.service", "loaded", "inactive", "dead")
+
+
+@pytest.mark.parametrize(
+    ("entry", "active", "expected"),
+    [
+        (
+            IDLE._replace(type="oneshot", started=True),
+            (),
+            ("pass", "Service x: at rest, last run succeeded"),
+        ),
+        (
+            IDLE._replace(type="oneshot", started=False, triggers=("x.timer",)),
+            ("x.timer",),
+            ("pass", "Service x: at rest, not run since boot, started by x.timer"),
+        ),
+        (
+            IDLE._replace(type="oneshot", started=False, triggers=("x.timer",)),
+            (),
+            ("warning", "Service x: has not run since boot"),
+        ),
+        (
+            IDLE._replace(type="oneshot", started=False),
+            (),
+            ("warning", "Service x: has not run since boot"),
+        ),
+        (
+            IDLE._replace(triggers=("x.socket",)),
+            ("x.socket",),
+            ("pass", "Service x: idle, started by x.socket when it is used"),
+        ),
+        (IDLE._replace(triggers=("x.socket",)), (), ("critical", "Service x: inactive (dead)")),
+        (
+            IDLE._replace(triggers=("x.path",)),
+            ("x.path",),
+            ("critical", "Service x: inactive (dead)"),
+        ),
+        (
+            IDLE._replace(result="exit-code", triggers=("x.socket",)),
+            ("x.socket",),
+            ("critical", "Service x: inactive (dead, exit-code)"),
+        ),
+    ],
+)
+def test_units_at_rest(options, entry, active, expected):
+    assert _decided(options, entry, active) == expected
+
+
+def test_triggers_are_asked_for_when_a_unit_is_idle(booted, options, monkeypatch):
+    idle = _block("web.service") + "TriggeredBy=web.socket\nInactiveExitTimestampMonotonic=0\n"
+    monkeypatch.setitem(SHOW, "web.service", idle)
+    monkeypatch.setitem(SHOW, "web.socket", _block("web.socket", active="active", sub="listening"))
+    facts = services.observe(booted, options(services=["web"]), 5)
+    assert facts.active == {"web.socket"}
+    assert facts.named["web"].triggers == ("web.socket",) and facts.named["web"].started is False
+    (check, *_rest) = services.decide(facts, options(services=["web"]), None)
+    assert check.status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("path", "users", "status"),
+    [
+        (None, None, "critical"),
+        ("/usr/lib/systemd/user/web.service", (), "critical"),
+        (
+            "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/web.service/x",
+            ("1000",),
+            "pass",
+        ),
+    ],
+)
+def test_units_of_users(booted, machine, options, monkeypatch, path, users, status):
+    monkeypatch.setitem(SHOW, "web.service", _block("web.service", load="not-found"))
+    if path:
+        machine.put(path, "")
+    facts = services.observe(booted, options(services=["web"]), 5)
+    assert facts.of_users.get("web") == users
+    (check, *_rest) = services.decide(facts, options(services=["web"]), None)
+    assert check.status == status
+    assert ("user" in check.message) == (users is not None)

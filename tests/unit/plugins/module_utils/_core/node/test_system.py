@@ -271,6 +271,96 @@ def test_a_newer_kernel_waits_for_a_reboot(machine, running, installed, newer):
     assert system.newest_kernel(machine.world, running) == newer
 
 
+#: /lib/modules of RHEL-like systems, Amazon Linux and SUSE: running, installed, newest.
+RELEASES = [
+    ("4.18.0-553.5.1.el8_10.x86_64", ["4.18.0-553.el8_10.x86_64"], None),
+    (
+        "4.18.0-553.el8_10.x86_64",
+        ["4.18.0-553.5.1.el8_10.x86_64"],
+        "4.18.0-553.5.1.el8_10.x86_64",
+    ),
+    ("5.14.0-427.el9.x86_64", ["5.14.0-427.13.1.el9_4.x86_64"], "5.14.0-427.13.1.el9_4.x86_64"),
+    ("5.14.0-427.13.1.el9_4.x86_64", ["5.14.0-427.el9.x86_64"], None),
+    ("5.14.0-427.el9.aarch64", ["5.14.0-503.el9.aarch64+64k", "5.14.0-503.el9.x86_64"], None),
+    (
+        "5.14.0-427.el9.x86_64+rt",
+        ["5.14.0-503.el9.x86_64", "5.14.0-430.el9.x86_64+rt"],
+        "5.14.0-430.el9.x86_64+rt",
+    ),
+    ("5.15.0-200.131.27.el9uek.x86_64", ["5.14.0-503.el9.x86_64"], None),
+    ("5.14.0-427.el9.x86_64", ["5.15.0-200.131.27.el9uek.x86_64"], None),
+    (
+        "6.1.79-99.164.amzn2023.x86_64",
+        ["6.1.79-99.167.amzn2023.x86_64", "6.1.8-200.1.amzn2023.x86_64"],
+        "6.1.79-99.167.amzn2023.x86_64",
+    ),
+    ("6.8.5-301.fc40.x86_64", ["6.10.3-200.fc40.x86_64"], "6.10.3-200.fc40.x86_64"),
+    (
+        "6.4.0-150600.21-default",
+        ["6.4.0-150600.23.17-default", "6.4.0-150600.99-rt"],
+        "6.4.0-150600.23.17-default",
+    ),
+]
+
+
+@pytest.mark.parametrize(("running", "installed", "newest"), RELEASES)
+def test_kernels_of_rpm_systems_compare_as_rpm_does(machine, options, running, installed, newest):
+    machine.put("/proc/sys/kernel/osrelease", running + "\n")
+    for release in [running, *installed]:
+        machine.put(f"/lib/modules/{release}/vmlinuz", "")
+    check = _run(machine.world, options(checks=["reboot_required"]))[("reboot_required", None)]
+    assert check["status"] == ("warning" if newest else "pass")
+    assert newest is None or newest in check["message"]
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("1.0", "1.1"),
+        ("1.9", "1.10"),
+        ("1.0~rc1", "1.0"),
+        ("1.0", "1.0^git1"),
+        ("1.0^git1", "1.0.1"),
+        ("1.0a", "1.0b"),
+        ("1.0", "1.0a"),
+        ("1.0a", "1.0.1"),
+        ("553.el8", "553.5.1.el8"),
+    ],
+)
+def test_versions_compare_as_rpmvercmp_says(older, newer):
+    assert system.compare_rpm(older, newer) < 0 < system.compare_rpm(newer, older)
+    assert system.compare_rpm(newer, newer) == 0 == system.compare_rpm("1.05", "1_5")
+
+
+def test_the_flag_file_of_suse(machine, options):
+    machine.put("/run/reboot-needed", "")
+    given = options(checks=["reboot_required"])
+    assert _run(machine.world, given)[("reboot_required", None)]["status"] == "warning"
+
+
+ZYPPER = """Repository | Name                 | Category | Severity  | Interactive | Status | Summary
+-----------+----------------------+----------+-----------+-------------+--------+--------
+SLE-15-SP6 | SUSE-15-2024-1       | security | important | ---         | needed | openssl
+SLE-15-SP6 | SUSE-15-2024-2       | security | moderate  | reboot      | needed | kernel
+"""
+
+
+def test_security_patches_of_suse_are_counted(machine, options):
+    os.chmod(machine.put("/usr/bin/zypper", "#!/bin/sh\n"), 0o755)
+    world = World(
+        run=lambda argv, **more: CommandResult(0, ZYPPER, ""),
+        clock=machine.world.clock,
+        root=str(machine.root),
+        environ={},
+    )
+    given = options(checks=["updates"], security_updates=True)
+    check = _run(world, given)[("security_updates", None)]
+    assert (check["value"], check["details"]["packages"]) == (
+        2,
+        ["SUSE-15-2024-1", "SUSE-15-2024-2"],
+    )
+
+
 @pytest.mark.parametrize(
     ("taint", "status"),
     [

@@ -89,3 +89,62 @@ def test_source_says_who_set_the_limit():
 )
 def test_a_percentage_is_not_rounded_across_a_limit(value, text):
     assert thresholds.percent(value, thresholds.resolve(RULES, {})["disk_usage"]) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "accepted"),
+    [
+        ("cpu_load", {"warning": 2, "critical": 2}, True),
+        ("cpu_load", {"warning": 2.1, "critical": 2}, False),
+        ("certificate", {"warning": 7, "critical": 7}, True),
+        ("certificate", {"warning": 6, "critical": 7}, False),
+        ("cpu_load", {"warning": "0:9", "critical": 2}, True),  # ranges are not compared
+        ("cpu_load", {"warning": 9, "critical": "0:2"}, True),
+        ("disk_usage", {"warning": 0, "critical": 100}, True),
+        ("disk_usage", {"critical": 100.1}, False),
+        ("disk_usage", {"warning": -0.1}, False),
+        ("cpu_load", {"warning": -1, "critical": 200}, True),  # no percentage
+        ("cpu_load", {"warning": "5:5"}, True),
+        ("cpu_load", {"warning": "5:4"}, False),
+    ],
+)
+def test_what_limits_are_accepted(name, given, accepted):
+    if accepted:
+        assert name in thresholds.resolve(RULES, {name: given})
+    else:
+        with pytest.raises(OptionError):
+            thresholds.resolve(RULES, {name: given})
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded"), [(0.1234567, 0.123457), (1.0, 1.0), (1.2345, 1.23), (-3.456, -3.46)]
+)
+def test_values_are_rounded_for_people(value, rounded):
+    limits = thresholds.resolve(RULES, {})["uptime"]
+    assert thresholds.evaluate(limits, "uptime", value, "x").value == rounded
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "action", "domain"),
+    [
+        (1.4, "pass", "none", None),
+        (1.5, "warning", "inspect", "user"),
+        (9.0, "warning", "inspect", "user"),
+    ],
+)
+def test_only_what_hits_a_limit_asks_for_an_action(value, status, action, domain):
+    limits = thresholds.resolve(RULES, {})["cpu_load"]
+    check = thresholds.evaluate(limits, "cpu_load", value, "x")
+    assert (check.status, check.action, check.domain) == (status, action, domain)
+    assert (check.warn, check.crit, check.unit) == (1.5, None, None)
+    forced = thresholds.evaluate(limits, "cpu_load", value, "x", "critical")
+    assert (forced.status, forced.action) == ("critical", "inspect")
+
+
+def test_a_whole_number_stays_one_and_limits_keep_their_source():
+    limits = thresholds.resolve(RULES, {"oom_kills": {"warning": 3}})
+    check = thresholds.evaluate(limits["oom_kills"], "oom_kills", 3, "x")
+    assert (check.status, check.threshold_source) == ("warning", "user")
+    assert check.value == 3 and isinstance(check.value, int)
+    assert limits["uptime"].source == "default"
+    assert thresholds.parse("@5").hit(5) and not thresholds.parse("@5").hit(6)

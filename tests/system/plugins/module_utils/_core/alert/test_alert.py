@@ -262,7 +262,9 @@ def test_undelivered_messages_expire_and_are_bounded(
     assert any("given up" in one for one in warnings)
     clock.time += plan.QUEUE_SECONDS + 60
     tell(document=document(make_check("x", "pass")), webhooks=hook(web))
-    assert len(web.requests) == 2, "a day later nobody wants them any more"
+    assert len(web.requests) == 3
+    assert len(web.bodies[-1]["alerts"]) == plan.QUEUE_LENGTH, "problems that last are still sent"
+    assert "unrelated" not in json.dumps(web.bodies[-1]), "nobody wants a message of yesterday"
 
 
 GPU, NODE = {"gpus": []}, {"recommendation": "none"}
@@ -395,34 +397,130 @@ def test_channels_of_one_name_are_kept_apart(tell, web, web2, answer, tmp_path):
 
 
 def test_a_refusal_for_good_is_failed_and_not_kept(tell, web, answer, document, make_check, clock):
-    web.answers = [answer(status=404), answer(status=404)]
+    web.answers = [answer(status=410), answer(status=410)]
     verdict = document(make_check("disk_space", "critical"))
     first = tell(document=verdict, webhooks=hook(web))
     assert first.channels[0]["status"] == "failed"
     assert not first.changed
-    # Nobody was told, so the next run tries again instead of keeping quiet for an hour.
+    # No channel took it, so the next run tries again instead of staying silent for an hour.
     second = tell(document=verdict, webhooks=hook(web))
     assert second.events[0]["decision"] == "send"
+    assert len(web.requests) == 2
 
 
 def test_a_failing_channel_does_not_stop_the_others(tell, web, web2, answer, document, make_check):
     web.answers = [answer(status=403)]
-    result = tell(
-        document=document(make_check("disk_space", "critical")),
-        webhooks=hook(web, name="first") + hook(web2, name="second"),
-    )
-    assert [(one["name"], one["status"]) for one in result.channels] == [
+    hooks = hook(web, name="first") + hook(web2, name="second")
+    result = tell(document=document(make_check("disk_space", "critical")), webhooks=hooks)
+    assert [(report["name"], report["status"]) for report in result.channels] == [
         ("first", "failed"),
         ("second", "sent"),
     ]
-    # Somebody was told: the cooldown holds.
-    assert (
-        tell(
-            document=document(make_check("disk_space", "critical")),
-            webhooks=hook(web, name="first"),
-        ).channels[0]["status"]
-        == "skipped"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 302])
+def test_what_a_repair_can_cure_is_sent_to_that_channel_after_the_repair(
+    tell, web, web2, answer, document, make_check, clock, status
+):
+    """The pager is broken and the chat works: the pager gets the problem once it is repaired, the chat not again."""
+    web.answers = [answer(status=status)] * 2
+    hooks = hook(web, name="pager") + hook(web2, name="chat")
+    verdict = document(make_check("disk_space", "critical", "Disk usage: 95%"))
+    statuses = []
+    for dummy in range(4):
+        result = tell(document=verdict, webhooks=hooks, cooldown=10 * 86400)
+        statuses.append([report["status"] for report in result.channels])
+        clock.time += 2 * 86400  # longer than a queued message without a problem is kept
+    assert statuses == [
+        ["failed", "sent"],
+        ["failed", "skipped"],
+        ["sent", "skipped"],
+        ["skipped", "skipped"],
+    ]
+    assert messages(web)[-1] == ("firing", "Disk usage: 95%")
+    assert len(web2.requests) == 1
+
+
+def test_a_problem_that_ended_before_the_repair_is_sent_as_that(
+    tell, web, web2, answer, document, make_check
+):
+    web.answers = [answer(status=401)]
+    hooks = hook(web, name="pager") + hook(web2, name="chat")
+    for status in ("critical", "pass"):
+        tell(document=document(make_check("disk_space", status)), webhooks=hooks)
+    assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
+    assert len(web.bodies[-1]["alerts"]) == 1
+
+
+def test_a_channel_that_moved_gets_what_its_old_address_refused(
+    tell, web, web2, answer, document, make_check
+):
+    web.answers = [answer(status=404)]
+    verdict = document(make_check("disk_space", "critical", "Disk usage: 95%"))
+    assert tell(document=verdict, webhooks=hook(web)).channels[0]["status"] == "failed"
+    assert tell(document=verdict, webhooks=hook(web2)).channels[0]["status"] == "sent"
+    assert messages(web2) == [("firing", "Disk usage: 95%")]
+
+
+def test_what_was_refused_for_good_is_reported_until_somebody_sends_a_test(
+    tell, web, web2, answer, document, make_check
+):
+    web.answers = [answer(status=400, body="malformed")]
+    hooks = hook(web, name="pager") + hook(web2, name="chat")
+    ill = document(make_check("disk_space", "critical"))
+    well = document(make_check("load", "pass"))
+    assert tell(document=ill, webhooks=hooks).channels[0]["detail"] == (
+        "HTTP 400 Bad Request: malformed"
     )
+    for dummy in range(2):
+        report = tell(document=well, webhooks=hooks).channels[0]
+        assert report["status"] == "failed"
+        assert (
+            "1 event refused for good before (HTTP 400 Bad Request: malformed)"
+            in (report["detail"])
+        )
+    assert tell(test=True, webhooks=hooks).channels[0]["status"] == "sent"
+    assert [report["status"] for report in tell(document=well, webhooks=hooks).channels] == [
+        "skipped",
+        "skipped",
+    ]
+
+
+@pytest.mark.parametrize("step", [50 * 365 * 86400, 2 * 86400, -2 * 86400])
+def test_a_clock_that_steps_does_not_make_a_queued_message_old(tell, web, answer, world, step):
+    class Stepped:
+        def __init__(self):
+            self.time, self.uptime = 1_000_000.0, 500.0
+
+        def now(self):
+            return self.time
+
+        def monotonic(self):
+            return self.uptime
+
+    world.clock = Stepped()
+    web.answers = [answer(status=503)]
+    assert tell(message="backup failed", webhooks=hook(web)).channels[0]["status"] == "queued"
+    world.clock.time += step
+    world.clock.uptime += 60
+    assert tell(document={"checks": []}, webhooks=hook(web)).channels[0]["status"] == "sent"
+    assert messages(web)[-1][1] == "backup failed"
+
+
+@pytest.mark.parametrize(("uptime", "sent"), [(3600.0, True), (2 * 86400.0, False)])
+def test_after_a_reboot_a_queued_message_is_as_old_as_the_system_is_up(
+    tell, web, answer, world, clock, tmp_path, uptime, sent
+):
+    boot = tmp_path / "root/proc/sys/kernel/random/boot_id"
+    boot.parent.mkdir(parents=True)
+    boot.write_text("first\n")
+    world.root = str(tmp_path / "root")
+    web.answers = [answer(status=503)]
+    tell(message="backup failed", webhooks=hook(web))
+    boot.write_text("second\n")
+    clock.time = uptime
+    tell(document={"checks": []}, webhooks=hook(web))
+    assert (len(web.requests) == 2) is sent
 
 
 def test_a_silent_server_does_not_hold_up_the_others(tell, web, web2, answer, document, make_check):
@@ -590,10 +688,10 @@ def test_the_state_is_private_and_holds_no_secret(
     }
     hooks = [*hook(web, headers={"X-Auth": "h3aderSecret"}), pager]
     result = tell(document=document(make_check("disk_space", "critical")), webhooks=hooks)
-    folder = tmp_path / "state"
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    directory = tmp_path / "state"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     texts = [json.dumps(result.to_dict())]
-    for path in folder.iterdir():
+    for path in directory.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         texts.append(path.read_text())
     assert "disk_space" in "".join(texts)
@@ -606,19 +704,19 @@ def test_a_damaged_state_is_set_aside_and_the_alert_goes_out(
 ):
     warnings = []
     world.warn = warnings.append
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o700)
     for damaged in (
         "{",
         "[]",
         '{"version": 1, "entries": {"k": 5}, "pending": {"c": {"k": {"event": {"key": 1}}}}, "saved": "x"}',
     ):
-        (folder / "state.json").write_text(damaged)
+        (directory / "state.json").write_text(damaged)
         assert (
             tell(message=f"after {len(damaged)}", webhooks=hook(web)).channels[0]["status"]
             == "sent"
         )
-    assert (folder / "state.json.broken").read_text() == "[]"
+    assert (directory / "state.json.broken").read_text() == "[]"
     assert len(warnings) == 2
 
 
@@ -650,16 +748,16 @@ def test_whatever_the_state_file_holds_the_alert_goes_out_once(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 def test_a_full_disk_neither_silences_nor_storms(tell, web, document, make_check, tmp_path, world):
-    folder = tmp_path / "state"
-    folder.mkdir()
-    if os.system(f"mount -t tmpfs -o size=16k,mode=0700 tmpfs {folder}") != 0:
+    directory = tmp_path / "state"
+    directory.mkdir()
+    if os.system(f"mount -t tmpfs -o size=16k,mode=0700 tmpfs {directory}") != 0:
         pytest.skip("mounting is not allowed here")
     world.root = str(tmp_path)
     (tmp_path / "run").mkdir()
     try:
-        (folder / "lock").touch()
+        (directory / "lock").touch()
         try:
-            (folder / "filler").write_bytes(b"x" * 100_000)
+            (directory / "filler").write_bytes(b"x" * 100_000)
         except OSError:
             pass
         for dummy in range(3):
@@ -668,17 +766,17 @@ def test_a_full_disk_neither_silences_nor_storms(tell, web, document, make_check
             )
         assert len(web.requests) == 1
         assert result.events[0]["decision"] == "hold"
-        (folder / "filler").unlink()
+        (directory / "filler").unlink()
         tell(document=document(make_check("disk_space", "pass")), webhooks=hook(web))
         assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
         assert list((tmp_path / "run").iterdir()) == [], (
-            "the spare copy is gone once the folder works again"
+            "the spare copy is gone once the directory works again"
         )
     finally:
-        os.system(f"umount {folder}")
+        os.system(f"umount {directory}")
 
 
-def test_a_folder_that_can_not_be_made_silences_nobody(
+def test_a_directory_that_can_not_be_made_silences_nobody(
     tell, web, document, make_check, tmp_path, world
 ):
     warnings = []
@@ -698,10 +796,10 @@ def test_a_folder_that_can_not_be_made_silences_nobody(
     assert any("Can't make the state directory" in one for one in warnings)
 
 
-def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
-    folder = tmp_path / "state"
-    folder.mkdir()
-    folder.chmod(0o777)
+def test_a_directory_others_may_write_to_is_refused(tell, web, tmp_path):
+    directory = tmp_path / "state"
+    directory.mkdir()
+    directory.chmod(0o777)
     with pytest.raises(Refused):
         tell(message="x", webhooks=hook(web))
     with pytest.raises(Refused, match="is not a directory"):
@@ -710,17 +808,17 @@ def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
     assert not web.requests
 
 
-def test_a_system_folder_is_no_state_folder(tell):
+def test_a_system_directory_is_no_state_directory(tell):
     with pytest.raises(Refused):
         tell(message="x", state_dir="/tmp", syslog=True)
 
 
 def test_a_link_planted_as_state_file_is_not_followed(tell, web, tmp_path):
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o700)
     victim = tmp_path / "victim"
     victim.write_text("{}")
-    (folder / "state.json").symlink_to(victim)
+    (directory / "state.json").symlink_to(victim)
     tell(message="x", webhooks=hook(web))
     assert victim.read_text() == "{}"
 

@@ -396,3 +396,52 @@ def test_a_proxy_that_refuses_is_named(tell, web, monkeypatch):
         "queued",
         "the proxy (https_proxy) refused the connection: HTTP 501",
     )
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "direct"),
+    [("", False), ("10.0.0.0/8,example.com", False), ("10.0.0.0/8, 127.0.0.0/8", True)],
+)
+def test_a_network_in_no_proxy_is_reached_without_the_proxy(
+    tell, web, web2, monkeypatch, no_proxy, direct
+):
+    for name in ("NO_PROXY", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", web2.url())
+    monkeypatch.setenv("no_proxy", no_proxy)
+    assert send(tell, one(web))["status"] == "sent"
+    assert (len(web.requests), len(web2.requests)) == ((1, 0) if direct else (0, 1))
+
+
+@pytest.mark.parametrize("payload", ["plain", "alertmanager"])
+def test_a_list_that_a_server_calls_too_large_is_sent_in_parts(
+    tell, web, document, make_check, payload
+):
+    web.largest = 20_000
+    checks = [make_check("unit", "critical", "x" * 900, f"u{n}") for n in range(40)]
+    result = tell(document=document(*checks), webhooks=[{"url": web.url(), "payload": payload}])
+    assert result.channels[0]["status"] == "sent"
+    taken = [body for body, status in zip(web.bodies, web.statuses) if status == 200]
+    alerts = [alert for body in taken for alert in (body["alerts"] if payload == "plain" else body)]
+    assert sorted(alert["labels"]["subject"] for alert in alerts) == sorted(
+        check["subject"] for check in checks
+    )
+
+
+def test_hundreds_of_events_reach_a_server_that_takes_half_a_megabyte(
+    tell, web, document, make_check
+):
+    web.largest = 512 * 1024
+    checks = [make_check("unit", "critical", "x" * 990, f"u{n}") for n in range(300)]
+    result = tell(document=document(*checks), webhooks=[{"url": web.url(), "payload": "plain"}])
+    assert result.channels[0]["status"] == "sent"
+    assert set(web.statuses) == {200}
+    assert sum(len(body["alerts"]) for body in web.bodies) == 300
+
+
+def test_a_single_event_that_is_too_large_is_reported(tell, web, document, make_check):
+    web.largest = 2_000
+    checks = [make_check("unit", "critical", "x" * (990 if n == 1 else 9), f"u{n}") for n in (1, 2)]
+    warned = tell(document=document(*checks), webhooks=[{"url": web.url(), "payload": "plain"}])
+    assert warned.channels[0]["status"] == "sent"
+    assert "too large for the server: HTTP 413" in warned.channels[0]["detail"]

@@ -20,10 +20,12 @@ import sys
 import time
 from pathlib import Path
 
+from versions import CONTROLLER_PYTHON, TARGET_PYTHONS
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("MLOPS_BUILD_DIR") or ROOT / ".build").absolute()
-OLDEST = (3, 11)  # what ansible-core 2.19 needs on the controller
-PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")  # what targets run
+OLDEST = tuple(map(int, CONTROLLER_PYTHON.split(".")))
+PYTHONS = TARGET_PYTHONS
 
 # Tool -> the Debian/Ubuntu packages that bring it.
 PACKAGES = {
