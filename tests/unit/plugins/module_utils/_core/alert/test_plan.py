@@ -445,3 +445,45 @@ def test_a_test_message_goes_to_every_channel_and_changes_nothing():
     assert [len(delivery.messages) for delivery in made.deliveries] == [1, 1]
     assert [decision.send for decision in made.decisions] == [True]
     assert made.memory == memory
+
+
+@pytest.mark.parametrize(
+    ("known", "began", "since"),
+    [({}, NOW, NOW - 600), ({}, NOW - 900, NOW - 900), ({"bad": False}, NOW, NOW)],
+)
+@pytest.mark.parametrize("opinions", [{}, {"gpu": Opinion("critical", NOW)}])
+def test_a_problem_began_when_it_was_first_seen(known, began, since, opinions):
+    seen = replace(event("warning", source="node"), since=began)
+    if opinions:  # held back: nothing is known of an earlier end
+        since = min(began, NOW - 600)
+    decided, dummy = decide([seen], entry(opinions=opinions, **known))
+    assert decided[0].event.since == since
+
+
+def test_without_a_cooldown_the_reason_names_none():
+    assert decide([event()], entry(), cooldown=0)[0][0].event.reason == "still critical"
+
+
+def test_problems_that_are_open_already_are_no_flood():
+    known = {f"k{n}": entry(sent_at=NOW - 2 * HOUR, incident=f"k{n}") for n in range(6)}
+    seen = [event(key=key, subject=key) for key in known]
+    decided, dummy = decide(seen, known)
+    assert {decision.event.incident for decision in decided} == set(known)
+
+
+@pytest.mark.parametrize(("status", "known"), [(SENT, False), (QUEUED, True), (FAILED, False)])
+def test_a_channel_that_sends_again_is_not_broken(status, known):
+    made = planned(event())
+    queue_name = made.deliveries[0].queue
+    made = made._replace(memory=made.memory._replace(broken={queue_name: "chat 1", "x": "y"}))
+    after = plan.settle(made, {"chat": [receipt(status)]})
+    assert ("x" in after.broken, queue_name in after.broken) == (False, known or status == FAILED)
+
+
+def test_who_has_a_mail_already_does_not_get_it_again():
+    waiting = Waiting(NOW, replace(event(key="old"), only=("m1",)))
+    memory = Memory(salt="s")
+    name = memory.identity("chat")
+    made = planned(event(), memory=memory._replace(pending={name: {"old": waiting}}))
+    after = plan.settle(made, {"chat": [receipt(QUEUED)._replace(keys=("old",))]})
+    assert after.pending[name]["old"].event.only == ("m1",)

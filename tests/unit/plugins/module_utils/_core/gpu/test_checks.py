@@ -178,6 +178,17 @@ def test_readings(faults, mig, status, value):
         assert result.unknown_as == "critical"
 
 
+@pytest.mark.parametrize("code", [1, 9, 10, 11, 12, 18])
+def test_a_code_that_puts_the_whole_driver_in_doubt_makes_the_gpu_unknown(code):
+    assert finding("gpu_readings", faults=[Fault("anything", code, "")]) == ("unknown", "inspect")
+
+
+def test_a_gpu_that_asks_for_nothing_says_so():
+    message = checks.CHECKS["gpu_state"].evaluate(case(recovery=0)).message
+    assert message == "NVIDIA L40S answers and asks for no recovery action"
+    assert checks.CHECKS["gpu_state"].evaluate(case(name=None)).message == "the GPU answers"
+
+
 @pytest.mark.parametrize(
     ("faults", "temp", "expected"),
     [

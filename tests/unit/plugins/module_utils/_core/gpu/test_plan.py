@@ -91,7 +91,7 @@ def test_driver_messages():
     assert "2 NVIDIA GPUs on the PCI bus (held by nouveau)" in first(decide(pci=held)).message
     stuck = first(decide(Reading(hung="x", stuck=(7, 0.0)), duration=None))
     assert (stuck.since, stuck.duration_ms) == ("1970-01-01T00:00:00+00:00", None)
-    assert first(decide(answers(gpu()), duration=0.0421)).duration_ms == 42.1
+    assert first(decide(answers(gpu()), duration=0.04213)).duration_ms == 42.1
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,21 @@ def test_an_error_of_unknown_age_is_less_than_critical(times, overrides, level, 
     assert (event.level, event.text, event.action) == (level, text, "reboot")
 
 
+@pytest.mark.parametrize(
+    ("code", "chosen", "level", "action"),
+    [
+        (79, "ignore", "pass", "none"),
+        (79, "warning", "warning", "reboot"),
+        (43, "warning", "warning", "inspect"),
+        (43, "critical", "critical", "inspect"),
+        (31, "critical", "critical", "restart_app"),
+    ],
+)
+def test_an_override_has_an_action(code, chosen, level, action):
+    (event,) = events(line(code), overrides={str(code): chosen})
+    assert (event.level, event.action, event.source) == (level, action, "user")
+
+
 def test_an_address_counts_for_the_two_messages_after_it():
     named, other = f"NVRM: GPU {BUS}.0: something", "NVRM: something else"
     lost = "NVRM: fallen off the bus and is not responding to commands."
