@@ -302,6 +302,7 @@ def test_what_a_stopped_run_left():
     assert _paths(recovery.begun) == ["/q/doomed/half", "/q/doomed/unread"]
     assert _paths(decided.remove) == ["/q/new/due", "/q/doomed/half", "/q/doomed/unread"]
     assert decided.matched == {"t": 1}
+    assert [removal.size for removal in recovery.begun] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -381,10 +382,10 @@ def test_a_note_about_processes_that_could_not_be_examined(busy, note):
         ([(1, False, ())], "holds no verified backup (b0: it was not verified)"),
         ([(1, False, ("no manifest", "x"))], "(b0: no manifest; x)"),
         ([(24, True, ())], ""),
-        ([(24.01, True, ())], "is 24 h 00 min old, 24 h are allowed"),
+        ([(24 + 0.5 / 3600, True, ())], "is 24 h 00 min old, 24 h are allowed"),
         ([(1, False, ()), (2, True, ())], ""),
         ([(-1, True, ())], ""),
-        ([(-1.01, True, ())], "is dated in the future"),
+        ([(-1 - 0.5 / 3600, True, ())], "is dated in the future"),
         ([(-2, True, ()), (30, True, ())], "is 30 h 00 min old"),
         ([(-2, True, ()), (3, True, ())], ""),
         ([(1, False, ()), (99, True, ())], "is 99 h 00 min old"),
