@@ -191,10 +191,7 @@ class Writer:
         self.bytes += entry["size"]
 
     def _synchronise(self) -> None:
-        """Make the files of a batch durable.
-
-        Together it costs a fraction: the file system commits once for all of them.
-        """
+        """Make the files of a batch durable; many file systems commit once for all of them."""
         while self._written:
             fd = self._written.pop(0)
             try:
