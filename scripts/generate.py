@@ -29,7 +29,8 @@ import setup  # noqa: E402
 
 sys.path.insert(0, str(setup.link_collection()))
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import config  # noqa: E402
+from ansible_collections.mlops.fleet.plugins.module_utils._core import config, schedule  # noqa: E402
+from ansible_collections.mlops.fleet.plugins.module_utils._core.jobs import JOBS  # noqa: E402
 from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance import plan  # noqa: E402
 from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance.options import (  # noqa: E402
     MaintenanceOptions,
@@ -227,6 +228,19 @@ def module_with_choices(module: str) -> str:
     return _with_choices(head, getattr(source, name).TABLE) + mark + rest
 
 
+# --- the schedule role ------------------------------------------------------------------------------------------------
+
+
+def schedule_settings() -> str:
+    lines = ["__schedule_settings:"]
+    for job in JOBS:
+        lines += [f"  {job.name}:", f"    name: {job.name}"]
+        for entry in schedule.JobOptions.TABLE:
+            if entry.name != "name":
+                lines.append(f'    {entry.name}: "{{{{ schedule_{job.name}_{entry.name} }}}}"')
+    return "\n".join(lines) + "\n"
+
+
 # --- what is generated ------------------------------------------------------------------------------------------------
 
 FILES: dict[str, Callable[[], str]] = {
@@ -240,6 +254,7 @@ FILES: dict[str, Callable[[], str]] = {
 BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
     ("roles/maintenance/README.md", "options"): role_table,
     ("meta/runtime.yml", "action groups"): action_groups,
+    ("roles/schedule/vars/main.yml", "settings"): schedule_settings,
 }
 
 

@@ -84,7 +84,11 @@ NAMES = (
     Rule("name settled", r"(?:\w*_)?settled", "stable"),
 )
 #: Released names and quotations, per file pattern: these texts are removed before the rules apply.
-ALLOWED: dict[str, tuple[str, ...]] = {}
+ALLOWED: dict[str, tuple[str, ...]] = {
+    # A directory of the quarantine on disk, which a later version must find.
+    "plugins/module_utils/_core/cleanup/*": ("doomed",),
+    "tests/*cleanup*": ("doomed",),
+}
 
 
 class Finding(NamedTuple):

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of mlops.fleet.alert: accepts short forms that Ansible's argument spec can't express."""
+"""Controller side of mlops.fleet.alert: accepts short forms that Ansible's argument spec can't
+express.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from ansible.plugins.action import ActionBase
 class ActionModule(ActionBase):
     """Replaces short forms by the module's own options and runs it.
 
-    Ansible keeps modules from using the name ``message``. A plain address is valid in the node's configuration too; the
-    argument spec would read it as key=value, and Ansible prints unknown options at -vvv.
+    Ansible keeps modules from using the name ``message``. A plain address is valid in the node's
+    configuration too; the argument spec would read it as key=value, and Ansible prints unknown
+    options at -vvv.
     """
 
     _supports_check_mode = True

@@ -10,7 +10,7 @@ module: agent_install
 short_description: Install the node command mlfleet
 version_added: "0.1.0"
 description:
-  - Copies this collection's core and the command C(mlfleet) to the node as one bundle, into a folder of their own version, and
+  - Copies this collection's core and the command C(mlfleet) to the node as one bundle, into a directory of their own version, and
     points the link C(current) to it. The version before is kept for a rollback.
   - The switch is atomic, and a job that is running meanwhile stays on the version it started with.
   - The role P(mlops.fleet.agent#role) uses it and sets up the rest.
@@ -24,11 +24,11 @@ options:
     choices: [present, absent, rolled_back]
     default: present
   install_dir:
-    description: Folder of the versions on the node.
+    description: Directory of the versions on the node.
     type: path
     default: /opt/mlops-fleet
   bin_dir:
-    description: Folder in which the command is put.
+    description: Directory in which the command is put.
     type: path
     default: /usr/local/bin
   interpreter:
@@ -36,7 +36,7 @@ options:
     type: path
     default: /usr/bin/python3
   config:
-    description: Configuration that the command reads when it is told no other (C(--config), C(MLFLEET_CONFIG)).
+    description: Configuration that the command reads unless another is named (C(--config), C(MLFLEET_CONFIG)).
     type: path
     default: /etc/mlops-fleet/config.json
   bundle:
@@ -90,19 +90,27 @@ import typing as t
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core import agent
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
-from ansible_collections.mlops.fleet.plugins.module_utils._core.options import Option, OptionSet
+from ansible_collections.mlops.fleet.plugins.module_utils._core.options import OptionSet, option
 
 
 class AgentOptions(OptionSet):
-    TABLE = (
-        Option("state", choices=("present", "absent", "rolled_back"), default="present"),
-        Option("install_dir", type="path", default="/opt/mlops-fleet"),
-        Option("bin_dir", type="path", default="/usr/local/bin"),
-        Option("interpreter", type="path", default="/usr/bin/python3"),
-        Option("config", type="path", default="/etc/mlops-fleet/config.json"),
-        Option("bundle"),
-        Option("version"),
+    """Options of the module."""
+
+    state: str = option(
+        choices=("present", "absent", "rolled_back"), default="present", help="What is wanted."
     )
+    install_dir: str = option(
+        type="path", default="/opt/mlops-fleet", help="Directory of the versions."
+    )
+    bin_dir: str = option(type="path", default="/usr/local/bin", help="Directory of the command.")
+    interpreter: str = option(
+        type="path", default="/usr/bin/python3", help="Python that runs the command."
+    )
+    config: str = option(
+        type="path", default="/etc/mlops-fleet/config.json", help="Configuration of the command."
+    )
+    bundle: str | None = option(help="The package as base64 text.")
+    version: str | None = option(help="Name of the version.")
 
 
 def main() -> None:
@@ -134,10 +142,10 @@ def main() -> None:
                 module.check_mode,
                 options.config,
             )
-        found = {"changed": result["changed"], **result["after"]}
+        returned = {"changed": result["changed"], **result["after"]}
         if module._diff:
-            found["diff"] = {"before": result["before"], "after": result["after"]}
-        return found
+            returned["diff"] = {"before": result["before"], "after": result["after"]}
+        return returned
 
     _shell.execute(module, work)
 

@@ -11,21 +11,23 @@ short_description: Free disk space without deleting what is needed
 version_added: "0.1.0"
 description:
   - Removes old experiments, checkpoints, logs and temporary files. Without O(targets) it cleans the four usual places of a machine learning node.
-  - The unit that goes or stays is an entry of a target's folder as a whole, for example one run. Its age is that of the newest entry
+  - A unit, which is removed or kept as a whole, is an entry of a target's directory, for example one run. Its age is that of the newest entry
     anywhere inside it.
-  - Kept whatever their age are units in use (open, mapped or locked files, working folders, live sockets, volumes of containers), units that hold
-    a mount point, units that a symbolic link in the same folder names (V(latest)), home folders, backups of M(mlops.fleet.model_backup), and what
+  - Kept whatever their age are units in use (open, mapped or locked files, working directories, live sockets, volumes of containers), units that hold
+    a mount point, units that a symbolic link in the same directory names (V(latest)), home directories, backups of M(mlops.fleet.model_backup), and what
     this task itself needs. In C(/var/log) the logs of this collection's own jobs stay, rotated ones too; log rotation removes them.
   - Safe against users who change the tree meanwhile. Nothing is reached through a path twice, symbolic links are never followed, and no other
     filesystem or mount is entered.
-  - A unit is first renamed into a quarantine folder beside it (V(.mlops-fleet-trash-) and 16 digits), looked at again and removed there, so that
+  - A unit is first renamed into a quarantine directory beside it (V(.mlops-fleet-trash-) and 16 digits), looked at again and removed there, so that
     a crash never leaves half of it in its place. The next run finishes what a stopped run left.
   - One cleanup runs at a time on a host.
+  - Every removal is recorded in the journal (C(journalctl -t mlops-cleanup)) and, where it exists, in C(/var/log/ml-cleanup.log), with
+    target, size, age and reason.
 options:
   targets:
     description:
       - What to clean, instead of the four usual places V(/opt/ml/experiments/*), V(/opt/ml/checkpoints/*), V(/var/log/ml-*) and V(/tmp/ml-*).
-      - A target whose folder does not exist on the host is reported as V(missing) and is no error.
+      - A target whose directory does not exist on the host is reported as V(missing) and is no error.
       - A path that several targets match belongs to the first of them.
     type: list
     elements: dict
@@ -35,10 +37,10 @@ options:
         type: str
       path:
         description:
-          - Folder whose entries are the units. V(/) and what lies directly below it, system folders, folders of databases and container engines,
-            users' home folders and those of this collection are refused.
+          - Directory whose entries are the units. V(/) and what lies directly below it, system directories, directories of databases and container engines,
+            users' home directories and those of this collection are refused.
           - V(/tmp), V(/var/tmp) and V(/var/log) need a O(targets[].pattern) with a literal beginning of at least two characters.
-          - Refused, too, when anybody may replace one of the folders above it, or when it leads through a symbolic link of another user.
+          - Refused, too, when anybody may replace one of the directories above it, or when it leads through a symbolic link of another user.
         type: path
         required: true
         aliases: [root]
@@ -47,7 +49,8 @@ options:
         type: str
         default: "*"
       unit:
-        description: Kind of entry that is a unit. Everything that is no folder counts as V(file), symbolic links, too, which are removed and never followed.
+        description: Kind of entry that is a unit. Everything that is not a directory counts as V(file), symbolic
+          links, too, which are removed and never followed.
         type: str
         choices: [dir, file, any]
         default: any
@@ -81,11 +84,11 @@ options:
     type: list
     elements: str
   experiments_dir:
-    description: Folder of the target V(experiments) when O(targets) is not given.
+    description: Directory of the target V(experiments) when O(targets) is not given.
     type: path
     default: /opt/ml/experiments
   checkpoints_dir:
-    description: Folder of the target V(checkpoints) when O(targets) is not given.
+    description: Directory of the target V(checkpoints) when O(targets) is not given.
     type: path
     default: /opt/ml/checkpoints
   experiments_retention:
@@ -105,7 +108,7 @@ options:
       - What ages count from, for the targets that do not say.
       - V(newest) is the later one of mtime (content) and ctime (content, name, owner, mode). A file that C(tar), C(rsync) or C(touch) gave an
         old mtime is new by it, since no program can set a ctime back.
-      - V(atime) counts the last reading of files where the mount records it; folders count by their mtime.
+      - V(atime) counts the last reading of files where the mount records it; directories count by their mtime.
     type: str
     choices: [newest, mtime, ctime, atime]
     default: newest
@@ -136,7 +139,7 @@ options:
     type: dict
     suboptions:
       path:
-        description: Backup folder, or the manifest or archive of one backup.
+        description: Backup directory, or the manifest or archive of one backup.
         type: path
         required: true
       max_age_hours:
@@ -145,7 +148,7 @@ options:
         default: 24.0
   report_path:
     description:
-      - File for the whole report as JSON, written at once and with mode 0640. Its folder must exist.
+      - File for the whole report as JSON, written at once and with mode 0640. Its directory must exist.
       - Not written in check mode.
     type: path
 extends_documentation_fragment:
@@ -317,10 +320,10 @@ targets:
       description: Name of the target.
       type: str
     root:
-      description: Its folder, symbolic links resolved.
+      description: Its directory, symbolic links resolved.
       type: str
     status:
-      description: V(ok), V(missing) (no such folder), V(skipped) (the program is not here) or V(failed).
+      description: V(ok), V(missing) (no such directory), V(skipped) (the program is not here) or V(failed).
       type: str
     note:
       description: Why, or what to know about the numbers.
@@ -364,7 +367,7 @@ def main() -> None:
     def work() -> dict:
         options = CleanupOptions.from_mapping(module.params)
         try:
-            done = run.run(
+            cleanup = run.run(
                 options,
                 _shell.world(module),
                 check=module.check_mode,
@@ -372,9 +375,9 @@ def main() -> None:
             )
         except Braked as stopped:
             module.fail_json(msg=str(stopped), error=stopped.to_dict(), **stopped.result)
-        result = done.to_dict()
+        result = cleanup.to_dict()
         if module._diff:
-            result["diff"] = done.diff()
+            result["diff"] = cleanup.diff()
         if result.pop("failed", False):
             module.fail_json(**result)
         return result

@@ -19,7 +19,7 @@ description:
 options:
   dest:
     description:
-      - Folder on the controller for the report. Made when it does not exist.
+      - Directory on the controller for the report. Made when it does not exist.
       - Each run writes C(maintenance-TIMESTAMP.json) and C(.html), mode 0640, and points C(latest.json) and C(latest.html) to them.
       - Without it nothing is written. In check mode nothing is written either.
     type: path
@@ -38,7 +38,7 @@ options:
     type: str
     default: maintenance_result_
   fail_on:
-    description: From which verdict on a host is listed in RV(failed_hosts). A phase that did not do its job always counts.
+    description: Minimum verdict with which a host is listed in RV(failed_hosts). A phase that did not do its job always counts.
     type: str
     choices: [critical, warning, never]
     default: critical
@@ -69,7 +69,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Judge the nodes
+- name: Check the nodes
   hosts: gpu_nodes
   gather_facts: false
   ignore_unreachable: true

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_health
-short_description: Judge the health of the NVIDIA GPUs of a node
+short_description: Check the health of the NVIDIA GPUs of a node
 version_added: "0.1.0"
 description:
-  - Asks the driver once for everything, looks for driver errors (Xid) in the kernel log and for GPUs on the PCI bus, and gives one
+  - Asks the driver once for everything, looks for driver errors (Xid) in the kernel log and for GPUs on the PCI bus, and returns one
     verdict with its reasons.
-  - What the device says of itself decides. The recovery action that the driver asks for, lost GPUs, failed or pending row remapping,
-    uncorrected memory errors, Xids, the distance to the slowdown temperature and slowdown by the hardware come before fixed numbers.
+  - What the device reports of itself comes first. The recovery action that the driver asks for, lost GPUs, failed or pending row remapping,
+    uncorrected memory errors, Xids, the distance to the slowdown temperature and slowdown by the hardware count before fixed numbers.
   - A node without a GPU is no error. Without driver library and without an NVIDIA device on the PCI bus the status is V(skipped) and
     the exit code 0, unless O(expected_count) says otherwise. A GPU without a working driver is critical.
-  - The driver is asked in a process of its own, so that a driver that hangs cannot hang the task.
+  - The driver is asked in a process of its own, so that a driver that hangs cannot hang the task. When one GPU does not answer, the
+    others are asked in processes of their own.
   - A value that a device does not have is null in RV(gpus), never 0.
-  - The module changes nothing on the node but the files named by O(metrics_csv) and O(textfile), and always reports C(changed=false).
+  - The module changes nothing on the node except the files named by O(metrics_csv) and O(textfile), and always reports C(changed=false).
 extends_documentation_fragment:
   - mlops.fleet.attributes
   - mlops.fleet.verdict
@@ -26,7 +27,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - Judges as always and writes no file.
+      - Checks as always and writes no file.
   diff_mode:
     support: none
   platform:
@@ -72,7 +73,7 @@ options:
     type: path
   timeout:
     description:
-      - Seconds for all questions to the driver together. A driver that has not answered by then is critical.
+      - Seconds for all queries to the driver together. A driver that has not answered by then is critical.
       - While a process of an earlier check waits in the kernel and cannot be killed, the driver is not asked again.
     type: float
     default: 30
@@ -82,14 +83,15 @@ options:
     default: 86400
   xid_overrides:
     description:
-      - Your own levels for single Xid numbers, over those of NVIDIA's catalog. Each value is V(ignore), V(warning) or V(critical).
-      - V(ignore) keeps the Xid in the result and takes it out of the verdict.
+      - Your own levels for single Xid numbers, instead of those of NVIDIA's catalog. Each value is V(ignore), V(warning) or V(critical).
+      - V(ignore) keeps the Xid in the result and excludes it from the verdict.
     type: dict
   log_source:
     description:
       - Where to look for Xids. V(auto) takes the journal, else the kernel's own buffer.
       - V(journal), V(dmesg), or the absolute path of a log file, of which the last 16 MiB are read, and of the one with C(.1) at its
         end that log rotation put aside within the window.
+      - Only the kernel's own messages count. An Xid without a readable time is at most a warning.
       - V(none) does not look.
       - Where the log cannot be read (not root, container), the check says that nothing was checked. It is V(skipped) with V(auto),
         V(unknown) with a source you named.
@@ -115,7 +117,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at the GPUs
+- name: Check the GPUs
   mlops.fleet.gpu_health:
   register: gpu
 
@@ -130,7 +132,7 @@ EXAMPLES = r"""
       memory_warning: 0
       power_warning: 0
   block:
-    - name: Judge the hardware only
+    - name: Check the hardware only
       mlops.fleet.gpu_health:
         xid_overrides:
           "63": warning
@@ -138,14 +140,14 @@ EXAMPLES = r"""
         metrics_csv: /var/log/gpu-metrics.csv
         textfile: /var/lib/prometheus/node-exporter/mlops_gpu.prom
 
-- name: Name the hot GPUs
+- name: List the hot GPUs
   ansible.builtin.debug:
     msg: "{{ gpu.gpus | selectattr('temp', 'defined') | rejectattr('temp', 'none') | selectattr('temp', '>', 75) | map(attribute='id') }}"
 """
 
 RETURN = r"""
 timestamp:
-  description: When the GPUs were looked at, ISO 8601 in UTC.
+  description: When the GPUs were checked, ISO 8601 in UTC.
   returned: always
   type: str
   sample: "2025-01-31T14:30:00+00:00"
@@ -175,7 +177,7 @@ summary:
   type: dict
   sample: {exit_code: 1, failed: 0, health_score: 93.75, passed: 15, skipped: 0, status: warning, total: 16, warnings: 1}
 checks:
-  description: What was looked at, in the order in which faults explain each other.
+  description: The checks, in the order in which faults explain each other.
   returned: always
   type: list
   elements: dict
@@ -191,7 +193,7 @@ checks:
       returned: always
       sample: warning
     message:
-      description: One line for people.
+      description: One line that explains the status.
       type: str
       returned: always
       sample: "GPU 0: temperature 86 °C, above 80 °C"
@@ -414,7 +416,11 @@ gpus:
       returned: always
       sample: 1
     xids:
-      description: Driver errors of this GPU in the kernel log, with code, count, time of the last one, level and action.
+      description:
+        - Driver errors of this GPU in the kernel log, with code, count, time of the last one, level and action.
+        - The count is of incidents. Lines of one error from one process at most five minutes apart are one incident.
+        - What a reset of the GPU or a reload of the driver has cured has the level V(pass).
+        - The code is null for failures that the driver logs without a number.
       type: list
       elements: dict
       returned: always

@@ -219,7 +219,7 @@ options:
   state_file:
     description:
       - File in which verdicts are remembered, so that they become steady. Without it every run stands for itself.
-      - The last folder of the path is made when it is missing. The file has mode 0640.
+      - The last directory of the path is created when it is missing. The file has mode 0640.
       - With it, checks carry RV(checks[].since), and OOM kills are counted since the last run too.
     type: path
   raise_after:

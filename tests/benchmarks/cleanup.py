@@ -120,8 +120,8 @@ def cleanup(root: Path, units: int, check: bool) -> Callable[[], object]:
 
     def clean() -> None:
         result = run.run(options, world, check=check)
-        if result.failures or len(result.done.removed) != units:
-            raise Problem(f"{len(result.done.removed)} of {units} units were removed")
+        if result.failures or len(result.outcome.removed) != units:
+            raise Problem(f"{len(result.outcome.removed)} of {units} units were removed")
 
     return clean
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fleet of several names of this machine, each with folders of its own, and the playbooks run on it as users do."""
+"""A fleet of several names of this machine, each with directories of its own, and the playbooks run on it as users do."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def _recap(out: str) -> dict[str, dict[str, int]]:
 class Fleet:
     """Hosts n1, n2, ... are this machine (local connection); C(gone) answers to nobody."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.directory = directory
         self.hosts: dict[str, dict] = {}
-        self.reports = folder / "reports"
+        self.reports = directory / "reports"
 
     def host(self, name: str, models: bool = True, **variables) -> pathlib.Path:
-        """Add a host with models, an old and a new experiment; return its folder."""
-        home = self.folder / name
+        """Add a host with models, an old and a new experiment; return its directory."""
+        home = self.directory / name
         if models:
             (home / "models").mkdir(parents=True)
             (home / "models" / "weights.bin").write_bytes(os.urandom(100_000))
@@ -95,7 +95,7 @@ class Fleet:
 
     def run(self, playbook: str = "maintenance", *arguments: str) -> Run:
         """Run one of the collection's playbooks by its name, or one of the test's own by its path."""
-        inventory = self.folder / "inventory.json"
+        inventory = self.directory / "inventory.json"
         inventory.write_text(json.dumps({"all": {"children": {"fleet": {"hosts": self.hosts}}}}))
         command = [
             str(pathlib.Path(sys.executable).parent / "ansible-playbook"),
@@ -107,12 +107,12 @@ class Fleet:
         env.update(
             ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
             ANSIBLE_NOCOLOR="1",
-            ANSIBLE_HOME=str(self.folder / "ansible"),
+            ANSIBLE_HOME=str(self.directory / "ansible"),
             ANSIBLE_FORKS="1",
         )  # the hosts share this machine, and so its locks
         done = subprocess.run(
             [*command, *arguments],
-            cwd=self.folder,
+            cwd=self.directory,
             env=env,
             capture_output=True,
             text=True,

@@ -14,8 +14,8 @@ def archives(home: pathlib.Path) -> list[pathlib.Path]:
     return sorted((home / "backups").glob("models_backup_*.tar.gz"))
 
 
-def listing(folder: pathlib.Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+def listing(directory: pathlib.Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
 def test_two_good_hosts_and_one_that_is_gone(fleet):
@@ -129,7 +129,7 @@ def test_check_mode_on_a_virgin_node_is_clean_and_changes_nothing(fleet):
     assert (
         listing(home) == before
         and not fleet.reports.exists()
-        and not (fleet.folder / "empty").exists()
+        and not (fleet.directory / "empty").exists()
     )
     assert "would fail" in run.out  # the host without models is told what a real run would say
 
@@ -171,7 +171,7 @@ def test_one_phase_playbooks(fleet):
     assert list(fleet.phases("n1")) == ["backup"]
     run = fleet.run("verify_backups")
     assert run.rc == 0 and "1 backup verified" in run.out, run
-    restored = fleet.folder / "restored"
+    restored = fleet.directory / "restored"
     run = fleet.run("restore", "-e", json.dumps({"restore_destination": str(restored)}))
     assert run.rc == 0, run
     assert subprocess.run(["diff", "-r", home / "models", restored], check=False).returncode == 0
@@ -187,7 +187,9 @@ def test_one_phase_playbooks(fleet):
             }
         }
         run = fleet.run(
-            playbook, "-e", json.dumps({"restore_destination": str(fleet.folder / "new"), **away})
+            playbook,
+            "-e",
+            json.dumps({"restore_destination": str(fleet.directory / "new"), **away}),
         )
         assert run.rc != 0 and "s3://models/" in run.out, run
 
@@ -217,7 +219,7 @@ def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):
 
 def play(fleet, *tasks, **keywords):
     """Write a playbook of the test's own; return its path."""
-    path = fleet.folder / "mine.yml"
+    path = fleet.directory / "mine.yml"
     common = {"hosts": "fleet", "gather_facts": False, "ignore_unreachable": True}
     path.write_text(json.dumps([{**common, "tasks": list(tasks), **keywords}]))
     return str(path)

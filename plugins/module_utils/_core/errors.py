@@ -1,9 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Typed errors. Each says what was tried, on what, why it failed and what to do; shells only format them.
+"""Typed errors. Each says what was tried, on what, why it failed and what to do; shells only format
+them.
 
-Whoever has to tell failures apart reads the type, ``code`` or another field, never the message: it may be reworded.
+Whoever has to tell failures apart reads the type, ``code`` or another field, never the message: it
+may be reworded.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class FleetError(Exception):
         return _restore, (type(self), self.args, self.__dict__)
 
     def to_dict(self) -> dict[str, str]:
-        """Return kind, message, todo, and subject and code where they are set (messages never hold secrets)."""
+        """Return kind, message, todo, and subject and code where they are set (messages never hold
+        secrets).
+        """
         fields = {"kind": type(self).__name__, "message": self.message, "todo": self.todo}
         if self.subject is not None:
             fields["subject"] = self.subject
@@ -67,7 +71,8 @@ _PACKAGES = {"psutil": "python3-psutil", "boto3": "python3-boto3"}
 def install_command(library: str) -> str:
     """Return the command that installs a Python library for this interpreter.
 
-    The distribution's own Python gets the distribution's package: newer releases refuse pip there (PEP 668).
+    The distribution's own Python gets the distribution's package: newer releases refuse pip there
+    (PEP 668).
     """
     if sys.prefix == sys.base_prefix == "/usr" and library in _PACKAGES:
         for tool in ("apt-get", "dnf", "zypper"):
@@ -121,7 +126,9 @@ class NotUsable(FleetError):
 
 
 class NotPermitted(NotUsable):
-    """A path that was named can't be read by this user, so nothing is known about what is there: it is not absent."""
+    """A path that was named can't be read by this user, so nothing is known about what is there: it
+    is not absent.
+    """
 
 
 class Refused(FleetError):

@@ -32,12 +32,13 @@ class CommandRunner(Protocol):
         env: Mapping[str, str] | None = None,
         stdin: str | None = None,
     ) -> CommandResult:
-        """Run ``argv``; its first item is an absolute path, or a name to find in PATH and the sbin directories.
+        """Run ``argv``; its first item is an absolute path, or a name to find in PATH and the sbin
+        directories.
 
         :param timeout: seconds; then the process group is killed.
         :param env: variables added to the environment (``LC_ALL=C`` is always set).
-        :raises CommandFailed: the program does not exist (code MISSING), the deadline passed (TIMED_OUT),
-            or it could not be started (FAILED). An exit status is no error here.
+        :raises CommandFailed: the program does not exist (code MISSING), the deadline passed
+            (TIMED_OUT), or it could not be started (FAILED). An exit status is no error here.
         """
         ...  # pylint: disable=unnecessary-ellipsis
 
@@ -66,7 +67,10 @@ class SystemClock:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a long operation. ``done`` and ``total`` are in ``unit`` (``bytes`` or ``files``); total 0 = unknown."""
+    """Progress of a long operation.
+
+    ``done`` and ``total`` are in ``unit`` (``bytes`` or ``files``); total 0 = unknown.
+    """
 
     phase: str
     done: int = 0
@@ -92,7 +96,8 @@ class World:
     """The bundle of ports that observe() and carry_out() get.
 
     :param run: runs external programs.
-    :param root: directory below which ``/proc``, ``/sys``, ``/etc``, ``/run`` and ``/var`` are read (``/`` except in tests).
+    :param root: directory below which ``/proc``, ``/sys``, ``/etc``, ``/run`` and ``/var`` are read
+        (``/`` except in tests).
     :param warn: receives what went wrong without stopping the run.
     """
 

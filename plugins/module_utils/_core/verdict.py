@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The shape in which every part reports: checks, their summary, and the document around them.
 
-Status order, counting rules and the score are fixed. ``skipped`` means that the thing does not exist here; it is not in
-``total``. ``unknown`` means that it exists and could not be checked; it counts as a warning, or as critical where a check
-says so (GPU, storage).
+Status order, counting rules and the score are fixed. ``skipped`` means that the thing does not
+exist here; it is not in ``total``. ``unknown`` means that it exists and could not be checked; it
+counts as a warning, or as critical where a check says so (GPU, storage).
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ EXIT_CODES = {SKIPPED: 0, PASS: 0, WARNING: 1, CRITICAL: 2}
 class Check:
     """The result of one check.
 
-    ``check`` is a stable name; ``subject`` says which GPU, mount or unit. ``value``, ``warn`` and ``crit`` are numbers in
-    ``unit``, or text. ``unknown_as`` says what ``unknown`` counts as. ``domain`` is ``node`` (the machine is at fault) or
-    ``user`` (a workload is). ``since`` is when the state began (ISO 8601).
+    ``check`` is a stable name; ``subject`` says which GPU, mount or unit. ``value``, ``warn`` and
+    ``crit`` are numbers in ``unit``, or text. ``unknown_as`` says what ``unknown`` counts as.
+    ``domain`` is ``node`` (the machine is at fault) or ``user`` (a workload is). ``since`` is when
+    the state began (ISO 8601).
     """
 
     check: str
@@ -82,8 +83,9 @@ class Check:
 def score(passed: int, warnings: int, failed: int) -> float | None:
     """Return the health score, 0 to 100 with two decimals; None without any check.
 
-    Any critical: 50 (P + W/2) / N. Only warnings: max(50, 100 P / N). Else 100. Rounding never crosses a band: 100 means
-    that all passed, [50, 100) that there are warnings only, and below 50 that something is critical.
+    Any critical: 50 (P + W/2) / N. Only warnings: max(50, 100 P / N). Else 100. Rounding never
+    crosses a band: 100 means that all passed, [50, 100) that there are warnings only, and below 50
+    that something is critical.
     """
     total = passed + warnings + failed
     if total == 0:
@@ -137,7 +139,9 @@ def worst(statuses: Iterable[str]) -> str:
 
 
 def isoformat(epoch: float) -> str:
-    """Return seconds since the epoch as ISO 8601 in UTC, whole seconds: ``2025-01-31T14:30:00+00:00``."""
+    """Return seconds since the epoch as ISO 8601 in UTC, whole seconds:
+    ``2025-01-31T14:30:00+00:00``.
+    """
     return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).isoformat()
 
 

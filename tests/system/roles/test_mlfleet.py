@@ -321,7 +321,7 @@ def test_maintenance_never_cleans_after_a_failed_backup(node):
     "words", [["maintenance"], ["backup"], ["cleanup"], ["restore", "/nowhere/new"]]
 )
 def test_jobs_never_overlap_and_say_so(node, words):
-    with locks.lock(os.path.join(locks.lock_folder(), "jobs.lock"), "job"):
+    with locks.lock(os.path.join(locks.lock_directory(), "jobs.lock"), "job"):
         done = node.run(*words)
         assert (
             done.returncode == 3
@@ -332,7 +332,7 @@ def test_jobs_never_overlap_and_say_so(node, words):
 
 
 def test_a_job_can_wait_for_another(node):
-    with locks.lock(os.path.join(locks.lock_folder(), "jobs.lock"), "job"):
+    with locks.lock(os.path.join(locks.lock_directory(), "jobs.lock"), "job"):
         waiting = threading.Thread(target=node.run, args=("backup", "--wait", "30"))
         waiting.start()
         time.sleep(1)

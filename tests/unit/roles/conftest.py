@@ -63,7 +63,7 @@ def node(command, tmp_path):
             environment = {
                 "PATH": os.environ["PATH"],
                 "HOME": str(tmp_path),
-                "MLOPS_FLEET_LOCK_DIR": locks.lock_folder(),
+                "MLOPS_FLEET_LOCK_DIR": locks.lock_directory(),
                 **(env or {}),
             }
             argv = [str(command), words[0], "--config", str(self.config), *words[1:]]

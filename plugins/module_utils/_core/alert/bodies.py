@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The bodies that each webhook service wants, one function per service. ``payloads`` registers them."""
+"""The bodies that each webhook service wants, one function per service.
+
+``payloads`` registers them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from .messages import LISTED, Message, details, listing, shorten, text_body
 from .template import filled_body
 
 _SOURCE = "mlops-fleet"
-#: Alertmanager drops an alert when nobody repeats it; ours must outlast the time until the next reminder.
+#: Alertmanager drops an alert when nobody repeats it; ours must outlast the time until the next
+#: reminder.
 _ALERTMANAGER_SECONDS = 86400.0
 #: Seconds by which a node's clock may be ahead of Alertmanager's.
 _CLOCKS_DIFFER = 60.0
@@ -26,7 +30,8 @@ _COLOURS = {"critical": "#c62828", "warning": "#f9a825", "info": "#1565c0", "pas
 class Context(NamedTuple):
     """What a body needs beside the message.
 
-    :param template: the user's own body. :param lifetime: seconds an alert stays when nobody repeats it.
+    :param template: the user's own body. :param lifetime: seconds an alert stays when nobody
+        repeats it.
     """
 
     routing_key: str = ""
@@ -102,12 +107,16 @@ def slack(message: Message, _context: Context) -> Request:
 
 
 def _mattermost_text(text: str) -> str:
-    # A zero-width space keeps @channel, @all and @here from notifying everybody; the rest is Markdown.
+    # A zero-width space keeps @channel, @all and @here from notifying everybody; the rest is
+    # Markdown.
     return re.sub(r"([\\`*_\[\]|~<>#])", r"\\\1", text.replace("@", "@\u200b"))
 
 
 def mattermost(message: Message, _context: Context) -> Request:
-    """Mattermost incoming webhook with one message attachment. Limit: 16,383 characters in a post."""
+    """Mattermost incoming webhook with one message attachment.
+
+    Limit: 16,383 characters in a post.
+    """
     attachment: dict[str, Any] = {
         "fallback": shorten(message.title, 1000),
         "color": _COLOURS[message.severity],
@@ -292,7 +301,8 @@ def _zulu(epoch: float) -> str:
 def alertmanager(message: Message, context: Context) -> Request:
     """Alertmanager v2 ``POST /api/v2/alerts``.
 
-    The severity is one of the labels that identify an alert, so a change of it ends the former alert.
+    The severity is one of the labels that identify an alert, so a change of it ends the former
+    alert.
     """
     alerts: list[dict[str, Any]] = []
     for event in message.events:
@@ -300,7 +310,8 @@ def alertmanager(message: Message, context: Context) -> Request:
         for severity in event.previous:
             if severity == event.severity:
                 continue
-            # An end in the future of Alertmanager's clock would keep the alert for its whole lifetime.
+            # An end in the future of Alertmanager's clock would keep the alert for its whole
+            # lifetime.
             end = event.time - _CLOCKS_DIFFER
             alerts.append(
                 {
@@ -340,7 +351,9 @@ def _plain_alert(event: Event) -> dict[str, Any]:
 
 
 def plain(message: Message, _context: Context) -> Request:
-    """Our plain form: Alertmanager's webhook version 4 (so that its receivers work) plus ``hostname severity message``."""
+    """Our plain form: Alertmanager's webhook version 4 (so that its receivers work) plus ``hostname
+    severity message``.
+    """
     alerts = [_plain_alert(event) for event in message.events]
     shared = {
         label: value
@@ -367,6 +380,9 @@ def plain(message: Message, _context: Context) -> Request:
 
 
 def from_user_template(message: Message, context: Context) -> Request:
-    """The user's own body. :raises ValueError: filled in, it is not JSON. :raises TypeError: likewise."""
+    """The user's own body.
+
+    :raises ValueError: filled in, it is not JSON. :raises TypeError: likewise.
+    """
     secrets = {"api_key": context.api_key, "routing_key": context.routing_key}
     return Request(filled_body(context.template, message, secrets))

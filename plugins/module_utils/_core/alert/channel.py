@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all channels share: how a delivery ends, repeated attempts within a time budget, and the loop over messages."""
+"""What all channels share: how a delivery ends, repeated attempts within a time budget, and the
+loop over messages.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ class Outlook(Enum):
 
     #: It may work soon, without anybody's help: repeat it now, then queue it.
     PASSING = "passing"
-    #: Somebody has to repair something (certificate, credentials, address): it has failed, and is queued.
+    #: Somebody has to repair something (certificate, credentials, address): it has failed, and is
+    #: queued.
     CURABLE = "curable"
     #: It will never be accepted like this: drop it, and say so until somebody looks.
     PERMANENT = "permanent"
@@ -54,7 +57,8 @@ class Undelivered(Exception):
     :param detail: why, for people; never holds a secret.
     :param outlook: whether it can still arrive.
     :param wait: seconds the other side asks us to wait, if it did.
-    :param alone: only this message was refused: the other side is up, and the next message deserves an attempt.
+    :param alone: only this message was refused: the other side is up, and the next message deserves
+        an attempt.
     :param remaining: marks of the recipients who still have to get it, when others have it already.
     """
 
@@ -107,7 +111,10 @@ class Receipt(NamedTuple):
 
 
 class Channel:
-    """One way to reach people or a service. Subclasses say how events become messages and send one message."""
+    """One way to reach people or a service.
+
+    Subclasses say how events become messages and send one message.
+    """
 
     kind = ""
 
@@ -142,7 +149,10 @@ class Channel:
         return True
 
     def messages(self, events: Sequence[Event], still_open: Iterable[str]) -> list[Message]:  # noqa: ARG002  # pylint: disable=unused-argument
-        """Return the messages for these events. :param still_open: the incidents that are not closed."""
+        """Return the messages for these events.
+
+        :param still_open: the incidents that are not closed.
+        """
         return separate(events, self.digest_after)
 
     def open(self) -> None:
@@ -158,11 +168,12 @@ class Channel:
     def deliver(self, messages: Sequence[Message], arrived: mmap.mmap) -> list[Receipt]:
         """Send all messages; runs in a child process of its own.
 
-        When the other side is down, the rest is queued without an attempt, which would only add more time-outs. When it is
-        up and refused one message, each of the next ones gets one attempt: a message that is always refused must not
-        hold up all others.
+        When the other side is down, the rest is queued without an attempt, which would only add
+        more time-outs. When it is up and refused one message, each of the next ones gets one
+        attempt: a message that is always refused must not hold up all others.
 
-        :param arrived: shared with the parent, which kills a child that hangs: set to 1 for each message that is sent.
+        :param arrived: shared with the parent, which kills a child that hangs: set to 1 for each
+            message that is sent.
         """
         deadline = time.monotonic() + self.budget
         receipts: list[Receipt] = []
@@ -232,10 +243,12 @@ def _alarm(end: float) -> Iterator[None]:
 def attempts(action: Callable[[], _T], retries: int, deadline: float) -> _T:
     """Call ``action`` until it works, up to ``retries`` further times after temporary failures.
 
-    The pauses are 0.5, 1, 2... s and up to half as much more at random, so that a thousand nodes do not return in step.
-    A wait that the other side asks for is honoured when it fits into the budget.
+    The pauses are 0.5, 1, 2... s and up to half as much more at random, so that a thousand nodes do
+    not return in step. A wait that the other side asks for is honoured when it fits into the
+    budget.
 
-    :raises Undelivered: the last failure, or the first that can't pass or does not fit into the budget.
+    :raises Undelivered: the last failure, or the first that can't pass or does not fit into the
+        budget.
     """
     for attempt in range(retries + 1):
         try:

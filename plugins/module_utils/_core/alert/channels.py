@@ -102,7 +102,9 @@ def channels_of(options: AlertOptions, world: World) -> list[Channel]:
 
 
 def _secret_variables(options: AlertOptions) -> set[str]:
-    """Return the environment variables that hold secrets: those that options name, and that of the old scripts."""
+    """Return the environment variables that hold secrets: those that options name, and that of the
+    old scripts.
+    """
     hooks = options.webhooks or []
     sources = [source for hook in hooks for source in hook.sources.values()]
     if options.email:

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Events: what a verdict document or a plain message reports, one event per host, check and subject."""
+"""Events: what a verdict document or a plain message reports, one event per host, check and
+subject.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,12 @@ _PARTS = {"gpus": "gpu", "recommendation": "node"}
 class Event:
     """The state of one check and subject on one host.
 
-    ``status`` is the check's own status, ``severity`` what it counts as (``critical`` ``warning`` ``info``, ``pass``
-    for a recovery). ``since`` and ``time`` are seconds since the epoch: when the state began, when it was checked.
-    ``key`` is the deduplication key, ``incident`` the key of the incident it belongs to at PagerDuty and similar
-    services (its own, or that of a digest). ``previous`` are the severities sent before, which services that count the
-    severity as part of an alert's identity must close. ``only`` are the marks of the recipients who still have to get
+    ``status`` is the check's own status, ``severity`` what it counts as (``critical`` ``warning``
+    ``info``, ``pass`` for a recovery). ``since`` and ``time`` are seconds since the epoch: when the
+    state began, when it was checked. ``key`` is the deduplication key, ``incident`` the key of the
+    incident it belongs to at PagerDuty and similar services (its own, or that of a digest).
+    ``previous`` are the severities sent before, which services that count the severity as part of
+    an alert's identity must close. ``only`` are the marks of the recipients who still have to get
     it; empty: all. ``source`` is the part that checked it, where the document shows it.
     """
 
@@ -63,7 +66,9 @@ class Event:
 
     @property
     def has_end(self) -> bool:
-        """Whether a recovery can follow: never for information, nor for a text without the name of a check."""
+        """Whether a recovery can follow: never for information, nor for a text without the name of
+        a check.
+        """
         return self.severity != "info" and self.check != MESSAGE
 
     @property
@@ -127,7 +132,9 @@ def one_line(text: Any, longest: int = _LONGEST) -> str:
 
 
 def key_of(host: str, check: str, subject: str) -> str:
-    """Return the stable deduplication key: readable, without reserved characters of URLs, at most 140 long."""
+    """Return the stable deduplication key: readable, without reserved characters of URLs, at most
+    140 long.
+    """
     import hashlib
 
     digest = hashlib.sha256(
@@ -154,7 +161,8 @@ def from_message(
 ) -> Event:
     """Return the event of a plain message.
 
-    Without ``check`` the text is its own subject: the same text is the same event, another text another.
+    Without ``check`` the text is its own subject: the same text is the same event, another text
+    another.
     """
     text = one_line(message) or "(empty message)"
     about = one_line(subject or "", 200)
@@ -189,9 +197,10 @@ def from_document(
 ) -> tuple[list[Event], list[str]]:
     """Return the events of a verdict document and what in it could not be used.
 
-    An event with severity ``pass`` says that the check passed or was skipped. Unknown keys are ignored. ``unknown``
-    counts as critical where the document's summary counted it so; a status that does not exist counts as ``unknown``.
-    Several checks of one name and subject become one event, the worst.
+    An event with severity ``pass`` says that the check passed or was skipped. Unknown keys are
+    ignored. ``unknown`` counts as critical where the document's summary counted it so; a status
+    that does not exist counts as ``unknown``. Several checks of one name and subject become one
+    event, the worst.
 
     :raises OptionError: it is no verdict document.
     """
@@ -227,7 +236,9 @@ def _no_verdict(document: Mapping[str, Any]) -> OptionError:
 
 
 def _usable_checks(checks: Sequence[Any]) -> tuple[list[Mapping[str, Any]], list[str]]:
-    """Return the checks that have a name, each with a status that exists, and what was wrong with others."""
+    """Return the checks that have a name, each with a status that exists, and what was wrong with
+    others.
+    """
     usable = [
         check
         for check in checks
@@ -275,7 +286,9 @@ def _from_check(
 
 
 def _unknown_as(document: Mapping[str, Any], checks: Iterable[Mapping[str, Any]]) -> str:
-    """Return what ``unknown`` counts as: critical where the summary has more criticals than the checks."""
+    """Return what ``unknown`` counts as: critical where the summary has more criticals than the
+    checks.
+    """
     summary = document.get("summary")
     failed = summary.get("failed") if isinstance(summary, Mapping) else None
     critical = sum(check["status"] == verdict.CRITICAL for check in checks)

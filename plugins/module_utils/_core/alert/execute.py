@@ -31,7 +31,10 @@ class Outcome(NamedTuple):
 
 
 def carry_out(plan: Plan, world: World, store: Store) -> Outcome:
-    """Send, and remember what was sent. Recipients that were left out are reported to ``world.warn``."""
+    """Send, and remember what was sent.
+
+    Recipients that were left out are reported to ``world.warn``.
+    """
     if plan.given_up:
         world.warn(
             f"{plan.given_up} message(s) could not be delivered for a day, or were too many,"
@@ -67,7 +70,8 @@ def deliver(deliveries: Sequence[Delivery]) -> Receipts:
 
     So neither a dead server nor a dead resolver holds up the other channels.
     """
-    # Memory that parent and child share: what arrived is known even of a child that had to be killed.
+    # Memory that parent and child share: what arrived is known even of a child that had to be
+    # killed.
     arrived = {
         delivery.channel.name: mmap.mmap(-1, max(1, len(delivery.messages)))
         for delivery in deliveries

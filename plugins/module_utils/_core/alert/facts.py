@@ -22,7 +22,8 @@ class Facts(NamedTuple):
 
     :param now: seconds since the epoch. :param channels: where to send.
     :param events: what the document and the message report.
-    :param ran: host and check of all checks in the document; of these, a subject that it leaves out is gone.
+    :param ran: host and check of all checks in the document; of these, a subject that it leaves out
+        is gone.
     :param problems: what in the document could not be used.
     :param steady: the time by the clock that never steps.
     """

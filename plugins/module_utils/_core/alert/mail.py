@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _SUBJECT = 200
-#: Authentication required, mechanism too weak, credentials invalid, encryption required (RFC 4954): the options or the
-#: server's accounts can be corrected.
+#: Authentication required, mechanism too weak, credentials invalid, encryption required (RFC 4954):
+#: the options or the server's accounts can be corrected.
 _AUTHENTICATION = (530, 534, 535, 538)
 
 
@@ -39,7 +39,9 @@ def _outlook(code: int) -> Outlook:
 
 
 def _plain(address: str) -> str:
-    """Return an address with its domain in ASCII, which every server takes; only the local part needs SMTPUTF8."""
+    """Return an address with its domain in ASCII, which every server takes; only the local part
+    needs SMTPUTF8.
+    """
     local, mark, domain = address.rpartition("@")
     if not mark or domain.isascii():
         return address
@@ -72,7 +74,9 @@ class Email(Channel):
         self.retries = email.retries
 
     def messages(self, events: Sequence[Event], still_open: Iterable[str]) -> list[Message]:  # noqa: ARG002
-        """Return the messages; what some recipients have already is apart from what all have to get."""
+        """Return the messages; what some recipients have already is apart from what all have to
+        get.
+        """
         groups: dict[tuple[str, ...], list[Event]] = {}
         for event in events:
             groups.setdefault(event.only, []).append(event)
@@ -103,13 +107,15 @@ class Email(Channel):
         mail["From"] = self.sender
         mail["To"] = ", ".join(self.to)
         mail["Date"] = utils.formatdate(self.world.clock.now())
-        # A mail that is sent again, because its answer was lost or the run was killed, has the same identifier.
+        # A mail that is sent again, because its answer was lost or the run was killed, has the same
+        # identifier.
         identity = "\0".join(
             f"{event.key} {event.kind} {event.severity} {event.time}" for event in message.events
         )
         digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
         mail["Message-ID"] = f"<{digest}@{self.domain}>"
-        # All mails of one incident form one thread. Only the end of its key: a folded identifier would be garbled.
+        # All mails of one incident form one thread. Only the end of its key: a folded identifier
+        # would be garbled.
         mail["References"] = f"<{message.incident.rpartition('.')[2]}@mlops-fleet.invalid>"
         mail["Auto-Submitted"] = "auto-generated"
         mail["X-MLOps-Severity"] = message.severity
@@ -155,7 +161,8 @@ class Email(Channel):
         sender = ["-r", self.given_sender] if self.given_sender else []
         program = "mail"
         try:
-            # In the plain C locale s-nail refuses a text with umlauts, and bsd-mailx declares it as ASCII.
+            # In the plain C locale s-nail refuses a text with umlauts, and bsd-mailx declares it as
+            # ASCII.
             result = self.world.run(
                 [program, *sender, "-s", subject, *self.to],
                 timeout=timeout,
@@ -184,9 +191,11 @@ class Email(Channel):
         return f"given to {program}"
 
     def _smtp(self, mail: EmailMessage, remaining: list[str], deadline: float) -> str:
-        """Send once to the ``remaining`` recipients, and keep in it only those whom a further attempt may reach.
+        """Send once to the ``remaining`` recipients, and keep in it only those whom a further
+        attempt may reach.
 
-        :raises Undelivered: with the server's code; its text only where it can't hold what we sent it.
+        :raises Undelivered: with the server's code; its text only where it can't hold what we sent
+            it.
         """
         import smtplib
 
@@ -198,7 +207,8 @@ class Email(Channel):
                 if self.email.user:
                     self._login(server, self.email.user)
                 refused = server.send_message(mail, self.sender, remaining)
-                # The server has accepted the mail: after an error in the good-bye it would only be sent again.
+                # The server has accepted the mail: after an error in the good-bye it would only be
+                # sent again.
                 with contextlib.suppress(smtplib.SMTPException, OSError):
                     server.putcmd("quit")
         except smtplib.SMTPRecipientsRefused as error:
@@ -276,8 +286,8 @@ class Email(Channel):
                 "the server offers no way to log in that is known here (PLAIN, LOGIN, CRAM-MD5)",
                 Outlook.CURABLE,
             )
-        # smtplib reports a time-out as a closed connection, with the time-out as its cause. socket.timeout is another
-        # class before Python 3.10.
+        # smtplib reports a time-out as a closed connection, with the time-out as its cause.
+        # socket.timeout is another class before Python 3.10.
         if any(isinstance(cause, socket.timeout) for cause in (error, error.__context__)):
             return Undelivered("no answer in time")
         why = "the server closed the connection"
@@ -302,7 +312,8 @@ class Email(Channel):
         server.ehlo_or_helo_if_needed()
         mechanisms = server.esmtp_features.get("auth", "").upper().split()
         if "PLAIN" in mechanisms or "LOGIN" in mechanisms:
-            # smtplib would begin with CRAM-MD5, which fails on a host in FIPS mode; inside TLS it protects nothing.
+            # smtplib would begin with CRAM-MD5, which fails on a host in FIPS mode; inside TLS it
+            # protects nothing.
             server.esmtp_features["auth"] = " ".join(
                 mechanism for mechanism in mechanisms if mechanism != "CRAM-MD5"
             )
@@ -317,7 +328,8 @@ class Email(Channel):
             raise smtplib.SMTPAuthenticationError(code, text)
 
     def _check_refused(self, refused: Mapping[str, tuple[int, bytes]], remaining: list[str]) -> str:
-        """Return the detail of a mail that some recipient has; keep in ``remaining`` who may get it later.
+        """Return the detail of a mail that some recipient has; keep in ``remaining`` who may get it
+        later.
 
         :raises Undelivered: somebody may.
         """

@@ -26,8 +26,9 @@ class Opinion(NamedTuple):
 class Entry(NamedTuple):
     """What is known about one deduplication key; times are seconds since the epoch.
 
-    ``sent`` is the severity last sent and ``sent_at`` its time, 0 for never. ``open``: an alert was sent and its end
-    was not. ``bad``: the problem exists, whether or not that was sent. ``opinions`` are by part.
+    ``sent`` is the severity last sent and ``sent_at`` its time, 0 for never. ``open``: an alert was
+    sent and its end was not. ``bad``: the problem exists, whether or not that was sent.
+    ``opinions`` are by part.
     """
 
     host: str
@@ -57,7 +58,8 @@ class Waiting(NamedTuple):
     """An event that a channel has not delivered yet.
 
     :param queued_at: seconds since the epoch, for people only: a clock may have been wrong then.
-    :param age: seconds in the queue by a clock that never steps, without the time in which the host was off.
+    :param age: seconds in the queue by a clock that never steps, without the time in which the host
+        was off.
     """
 
     queued_at: float
@@ -66,7 +68,9 @@ class Waiting(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """What a channel refused for good and nobody has looked at yet: keys of events, and why the last was refused."""
+    """What a channel refused for good and nobody has looked at yet: keys of events, and why the
+    last was refused.
+    """
 
     keys: tuple[str, ...]
     detail: str
@@ -79,7 +83,9 @@ class Steady(NamedTuple):
     seconds: float = 0.0
 
     def since(self, earlier: Steady) -> float:
-        """Return the seconds that passed at least since an earlier reading; 0 when nothing is known of it."""
+        """Return the seconds that passed at least since an earlier reading; 0 when nothing is known
+        of it.
+        """
         if not earlier.boot and not earlier.seconds:
             return 0.0
         if self.boot != earlier.boot:
@@ -96,7 +102,8 @@ class Memory(NamedTuple):
 
     :param saved: counts its versions. :param salt: keys the names of channels in it.
     :param refused: by channel, like ``pending``. :param steady: when it was saved.
-    :param broken: label of each channel that somebody has to repair, which may change its address and so its name here.
+    :param broken: label of each channel that somebody has to repair, which may change its address
+        and so its name here.
     """
 
     saved: int = 0
@@ -108,7 +115,9 @@ class Memory(NamedTuple):
     broken: Mapping[str, str] = {}
 
     def identity(self, secret: str) -> str:
-        """Return a short name for a channel or recipient from which it can't be read back (keyed hash, 48 bits)."""
+        """Return a short name for a channel or recipient from which it can't be read back (keyed
+        hash, 48 bits).
+        """
         import hmac
 
         key = self.salt.encode()

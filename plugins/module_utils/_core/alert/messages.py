@@ -13,6 +13,8 @@ from .events import ALERT, RECOVERY, Event, digest_key
 
 #: Further lines of a digest are counted, not listed.
 LISTED = 20
+#: Characters of the lines in a plain text.
+LONGEST_TEXT = 100_000
 #: Room for the line that counts what is not listed.
 _REST = 20
 
@@ -30,7 +32,9 @@ class Message:
 
     @property
     def only(self) -> tuple[str, ...]:
-        """Marks of the recipients who still have to get it, the same for all its events; empty: all."""
+        """Marks of the recipients who still have to get it, the same for all its events; empty:
+        all.
+        """
         return self.events[0].only
 
     @property
@@ -139,7 +143,8 @@ def text_body(message: Message) -> str:
         event = message.events[0]
         facts = "\n".join(f"{label + ':':<9} {value}" for label, value in details(event))
         return f"{event.title}\n\n{facts}\nKey:      {event.key}\n"
-    return message.title + "\n\n" + "\n".join(message.lines) + "\n"
+    lines = listing(message, LONGEST_TEXT, str, len(message.events))
+    return f"{message.title}\n\n{lines}\n"
 
 
 def shorten(text: str, longest: int) -> str:

@@ -65,7 +65,10 @@ def _host_problem(host: str) -> str | None:
 
 
 def _check_source(source: SecretSource, where: str, required: bool = False) -> None:
-    """Check that a secret comes from one place. :raises OptionError: from several, or from none though required."""
+    """Check that a secret comes from one place.
+
+    :raises OptionError: from several, or from none though required.
+    """
     if len(source.given) > 1:
         raise OptionError(
             f"Options {where}.{source.given[0]} and {where}.{source.given[1]} exclude each other.",
@@ -146,7 +149,10 @@ class EmailOptions(OptionSet):
         return SecretSource("password", self.password, self.password_file, self.password_env)
 
     def check_together(self) -> None:
-        """Check addresses, the source of the password, and what needs a server. :raises OptionError:"""
+        """Check addresses, the source of the password, and what needs a server.
+
+        :raises OptionError:
+        """
         if not self.to:
             raise OptionError("Option email.to is empty.", "Name at least one address.", "email.to")
         for address in [*self.to, self.sender or ""]:
@@ -285,7 +291,10 @@ class WebhookOptions(OptionSet):
         }
 
     def verify(self, where: str) -> None:
-        """Check the sources of secrets, the template and the headers. :raises OptionError: see ``where`` (``webhooks[0]``)."""
+        """Check the sources of secrets, the template and the headers.
+
+        :raises OptionError: see ``where`` (``webhooks[0]``).
+        """
         payload = payloads.PAYLOADS.get(self.payload)  # None: auto
         for name, source in self.sources.items():
             required = payload is not None and name == payload.required_option
@@ -390,7 +399,8 @@ class AlertOptions(OptionSet):
 
     @classmethod
     def from_mapping(cls: type[_Set], given: Mapping[str, Any]) -> _Set:
-        """Read the options; a plain text stands for an address (``ALERT_EMAIL``) or an URL (``ALERT_WEBHOOK``).
+        """Read the options; a plain text stands for an address (``ALERT_EMAIL``) or an URL
+        (``ALERT_WEBHOOK``).
 
         :raises OptionError: see read_table; no message ever contains an URL.
         """
@@ -417,7 +427,9 @@ class AlertOptions(OptionSet):
         return options
 
     def check_together(self) -> None:
-        """Check what a single option can't: sources of secrets, addresses, headers, and that there is something to send."""
+        """Check what a single option can't: sources of secrets, addresses, headers, and that there
+        is something to send.
+        """
         if self.document is None and self.msg is None and not self.test:
             raise OptionError(
                 "There is nothing to send.",

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The registry of webhook payloads: the form in which each service takes messages.
 
-A payload that lacks its body, grouping, limit or documentation is an error at import: it must never go out in the form
-of another service. CONTRIBUTING shows how to add a payload.
+A payload that lacks its body, grouping, limit or documentation is an error at import: it must never
+go out in the form of another service. CONTRIBUTING shows how to add a payload.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .bodies import Context, Request, encode
 from .events import Event
 from .messages import Message, by_incident, separate, together
 
-#: Bytes for receivers that document no limit: a quarter of what nginx, the usual proxy before them, accepts by default.
+#: Bytes for receivers that document no limit: a quarter of what nginx, the usual proxy before them,
+#: accepts by default.
 _UNDOCUMENTED = 256 * 1024
 
 
@@ -29,9 +30,11 @@ class Payload(NamedTuple):
     :param service: name of the service, for messages.
     :param documentation: where the service documents the form and its limits.
     :param body: makes the content of a message.
-    :param grouping: makes messages of events; arguments are the events, ``digest_after`` and the open incidents.
+    :param grouping: makes messages of events; arguments are the events, ``digest_after`` and the
+        open incidents.
     :param limit: most bytes of a body, as documented, or a value that common receivers accept.
-    :param hosts: hosts that payload ``auto`` recognises; with a leading dot, all hosts of that domain.
+    :param hosts: hosts that payload ``auto`` recognises; with a leading dot, all hosts of that
+        domain.
     :param default_url: address to use when none is given.
     :param path: appended to the address unless it is there already.
     :param required_option: secret that must be given.
@@ -66,7 +69,9 @@ class Payload(NamedTuple):
     def messages(
         self, events: Sequence[Event], digest_after: int, still_open: Iterable[str]
     ) -> list[Message]:
-        """Return the messages for these events, split where the body would be larger than the limit."""
+        """Return the messages for these events, split where the body would be larger than the
+        limit.
+        """
         messages = self.grouping(events, digest_after, still_open)
         return [part for message in messages for part in self._split(message)]
 

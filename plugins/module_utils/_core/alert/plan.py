@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What to send, to whom, and what to remember afterwards. Pure: no file, no clock, no network.
 
-A problem is sent when it is new, when it is worse than what was sent last, and again when the cooldown has passed. The
-cooldown counts from the last alert and outlives a recovery, so that a flapping check is sent once per cooldown and not
-each time. A recovery is sent once, and only when its problem was.
+A problem is sent when it is new, when it is worse than what was sent last, and again when the
+cooldown has passed. The cooldown counts from the last alert and outlives a recovery, so that a
+flapping check is sent once per cooldown and not each time. A recovery is sent once, and only when
+its problem was.
 
-Two parts may check the same thing with limits of their own: then the worse opinion counts until the part that has it
-takes it back.
+Two parts may check the same thing with limits of their own: then the worse opinion counts until the
+part that has it takes it back.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ from .memory import (
 from .messages import Message
 from .options import AlertOptions
 
-#: A queued event is kept as long as its problem lasts. One that is over, or is no problem, is tried for a day. At most
-#: this many per channel are kept (the newest).
+#: A queued event is kept as long as its problem lasts. One that is over, or is no problem, is tried
+#: for a day. At most this many per channel are kept (the newest).
 QUEUE_SECONDS = 86400.0
 QUEUE_LENGTH = 200
-#: Entries of which nothing was heard for so long are forgotten: those whose end was not sent, and others.
+#: Entries of which nothing was heard for so long are forgotten: those whose end was not sent, and
+#: others.
 FORGET_OPEN_SECONDS = 30 * 86400.0
 FORGET_CLOSED_SECONDS = 86400.0
 #: One part's opinion counts for so long against another part that calls the same less severe.
@@ -67,7 +69,8 @@ class Delivery(NamedTuple):
 class Plan(NamedTuple):
     """What to do.
 
-    :param memory: to save before sending: with the new events queued, and entries as they are once all is sent.
+    :param memory: to save before sending: with the new events queued, and entries as they are once
+        all is sent.
     :param entries: as they were before, for events that no channel takes.
     :param given_up: queued events that were dropped because they were too old or too many.
     """
@@ -121,7 +124,8 @@ def decide(options: AlertOptions, facts: Facts) -> Plan:
 
 
 def inherit(pending: Pending, broken: Mapping[str, str], labels: Mapping[str, str]) -> None:
-    """Pass on the queues of broken channels that are no longer set up to those that were set up in their place.
+    """Pass on the queues of broken channels that are no longer set up to those that were set up in
+    their place.
 
     :param labels: of the channels that are set up.
     """
@@ -142,7 +146,8 @@ def _test_plan(facts: Facts) -> Plan:
 
 
 def settle(plan: Plan, receipts: Mapping[str, Sequence[Receipt]]) -> Memory:
-    """Return what to remember after the deliveries: without what arrived, and without what no channel took.
+    """Return what to remember after the deliveries: without what arrived, and without what no
+    channel took.
 
     The next run must see an event that no channel took as it was.
 
@@ -180,7 +185,9 @@ def settle(plan: Plan, receipts: Mapping[str, Sequence[Receipt]]) -> Memory:
 
 
 def _note_refusal(refused: dict[str, Refusal], queue: str, receipt: Receipt) -> None:
-    """Note what was refused for good; what was refused earlier and is sent now needs no attention any more."""
+    """Note what was refused for good; what was refused earlier and is sent now needs no attention
+    any more.
+    """
     known = refused.get(queue, Refusal((), ""))
     if receipt.is_refused:
         keys = dict.fromkeys((*known.keys, *receipt.keys))
@@ -212,7 +219,8 @@ def expire(
 ) -> tuple[Memory, int]:
     """Forget old entries and queued events; return the rest and how many queued ones were given up.
 
-    What this run reports (``seen`` keys, ``ran`` as in Facts) is kept: after weeks of repair its end is still to be sent.
+    What this run reports (``seen`` keys, ``ran`` as in Facts) is kept: after weeks of repair its
+    end is still to be sent.
     """
     entries: dict[str, Entry] = {}
     for key, entry in memory.entries.items():
@@ -332,8 +340,9 @@ def _decide_event(event: Event, entry: Entry | None, now: float, cooldown: float
 def _at(entry: Entry, source: str, now: float) -> Entry:
     """Return an entry as the event of a part meets it now: without the part's former opinion.
 
-    A time in the future is that of a clock that was set back: it counts from now, or nothing would be sent until the
-    clock is there again. Nobody knows whose opinion an event without a source is, so it replaces all.
+    A time in the future is that of a clock that was set back: it counts from now, or nothing would
+    be sent until the clock is there again. Nobody knows whose opinion an event without a source is,
+    so it replaces all.
     """
     opinions: dict[str, Opinion] = {}
     if source:
@@ -396,9 +405,11 @@ def _with_vanished(
     ran: frozenset[tuple[str, str]],
     now: float,
 ) -> list[Event]:
-    """Add a ``pass`` for subjects that a check no longer reports (a mount or GPU that is gone), so that they end.
+    """Add a ``pass`` for subjects that a check no longer reports (a mount or GPU that is gone), so
+    that they end.
 
-    Only where the check itself ran: a document without that check says nothing, nor does a check that failed as a whole.
+    Only where the check itself ran: a document without that check says nothing, nor does a check
+    that failed as a whole.
     """
     keys = {event.key for event in seen}
     sources = {(event.host, event.check): event.source for event in seen}

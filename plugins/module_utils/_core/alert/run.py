@@ -78,9 +78,11 @@ def _event_to_dict(decision: Decision) -> dict[str, Any]:
 
 
 def run(options: AlertOptions, world: World, check: bool = False) -> Result:
-    """Send what has to be sent. In check mode nothing is sent or written, and the result says what would be.
+    """Send what has to be sent. In check mode nothing is sent or written, and the result says what
+    would be.
 
-    :raises OptionError: the document is no verdict. :raises Refused: the state directory is not safe.
+    :raises OptionError: the document is no verdict. :raises Refused: the state directory is not
+        safe.
     :raises LockBusy: another run holds the state directory for too long.
     """
     facts = observe(options, world)
@@ -98,7 +100,8 @@ def run(options: AlertOptions, world: World, check: bool = False) -> Result:
     try:
         store.prepare()
     except WriteFailed as error:
-        # A read-only disk is a reason to send an alert, not to stay silent: the runtime file system keeps the state.
+        # A read-only disk is a reason to send an alert, not to stay silent: the runtime file system
+        # keeps the state.
         world.warn(str(error))
     with store.locked():
         plan = decide(options, _with_memory(facts, store))
@@ -107,9 +110,11 @@ def run(options: AlertOptions, world: World, check: bool = False) -> Result:
 
 
 def _run_test(options: AlertOptions, facts: Facts, world: World, check: bool) -> Result:
-    """Send one marked message through every channel; cooldown and queues are neither read nor written.
+    """Send one marked message through every channel; cooldown and queues are neither read nor
+    written.
 
-    Whoever sends a test looks at its result, so what a channel refused before is not reported any more.
+    Whoever sends a test looks at its result, so what a channel refused before is not reported any
+    more.
     """
     plan = decide(options, facts)
     if check:

@@ -26,7 +26,8 @@ _SHORTEST = 6
 class SecretSource(NamedTuple):
     """The three places that an option's secret can come from; at most one is set.
 
-    :param name: the option. :param value: the secret itself. :param file: a path. :param variable: of the environment.
+    :param name: the option. :param value: the secret itself. :param file: a path. :param variable:
+        of the environment.
     """
 
     name: str
@@ -48,8 +49,8 @@ class SecretSource(NamedTuple):
 def read(source: SecretSource, world: World) -> str | None:
     """Return the secret, None when no source is given.
 
-    :raises NotUsable: the file is missing, empty, no regular file, another user's or readable by others; the
-        variable is unset; the content is not one line of UTF-8 text.
+    :raises NotUsable: the file is missing, empty, no regular file, another user's or readable by
+        others; the variable is unset; the content is not one line of UTF-8 text.
     """
     if source.value:
         return source.value
@@ -118,13 +119,17 @@ def _from_file(path: str, name: str, world: World) -> str:
 
 
 def _check_permissions(status: os.stat_result, path: str, name: str, world: World) -> None:
-    """Check that only root or this user can read and write a secret's file. :raises NotUsable: others can."""
+    """Check that only root or this user can read and write a secret's file.
+
+    :raises NotUsable: others can.
+    """
     if not stat.S_ISREG(status.st_mode):
         raise NotUsable(f"{path} ({name}_file) is not a regular file.", "", path)
     allowed = 0
     credentials = world.environ.get("CREDENTIALS_DIRECTORY", "")
     if credentials and os.path.dirname(os.path.abspath(path)) == os.path.normpath(credentials):
-        # systemd makes credentials readable for the group where an access list names the service's user.
+        # systemd makes credentials readable for the group where an access list names the service's
+        # user.
         allowed = 0o440
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077 & ~allowed:
@@ -144,7 +149,8 @@ def _check_permissions(status: os.stat_result, path: str, name: str, world: Worl
 def of_url(url: str) -> set[str]:
     """Return the parts of an URL that give access, as they are and decoded.
 
-    These are its path, segments of it that look like tokens, user, password, and the values of its query.
+    These are its path, segments of it that look like tokens, user, password, and the values of its
+    query.
     """
     from urllib.parse import unquote, urlsplit
 
@@ -191,7 +197,8 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 
 
 def touches(text: str, secrets: Iterable[str], length: int = 8) -> bool:
-    """Return whether ``text`` has any ``length`` consecutive characters of a secret (a server may echo only a part).
+    """Return whether ``text`` has any ``length`` consecutive characters of a secret (a server may
+    echo only a part).
 
     Of an URL only what comes after the host counts, or no answer with a link in it could be shown.
     """
@@ -207,7 +214,9 @@ def touches(text: str, secrets: Iterable[str], length: int = 8) -> bool:
 
 
 def all_forms(options: AlertOptions, world: World) -> set[str]:
-    """Return every secret of the options with its derived forms; the channels report sources that can't be read."""
+    """Return every secret of the options with its derived forms; the channels report sources that
+    can't be read.
+    """
     secrets: set[str] = set()
     for hook in options.webhooks or []:
         for header in (hook.headers or {}).values():

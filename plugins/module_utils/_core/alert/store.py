@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The state file: where it is, its lock, and a copy for when its directory takes no more.
 
-The file (``state.json``, mode 0600) is written twice per run that has something to send: before sending, with the new
-events queued, and after, without those that arrived. A crash in between therefore loses nothing and repeats at most what
-that run sent.
+The file (``state.json``, mode 0600) is written twice per run that has something to send: before
+sending, with the new events queued, and after, without those that arrived. A crash in between
+therefore loses nothing and repeats at most what that run sent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ LOCK_SECONDS = 150.0
 
 
 def default_directory(world: World) -> str:
-    """Return the state directory of this user: in ``/var/lib`` for root, else in the user's own state directory."""
+    """Return the state directory of this user: in ``/var/lib`` for root, else in the user's own
+    state directory.
+    """
     if os.geteuid() == 0:
         return world.path("/var/lib/mlops-fleet/alert")
     home = world.environ.get("XDG_STATE_HOME") or os.path.join(
@@ -38,7 +40,8 @@ def default_directory(world: World) -> str:
 
 
 class Store:
-    """The state file in its directory, or a spare copy on the runtime file system when that is full or read-only.
+    """The state file in its directory, or a spare copy on the runtime file system when that is full
+    or read-only.
 
     :param directory: made with mode 0700 by ``prepare``.
     :param world: its ``warn`` receives what went wrong without stopping the run.
@@ -61,7 +64,10 @@ class Store:
         return any(os.path.exists(path) for path in (self.path, self.spare) if path)
 
     def prepare(self) -> None:
-        """Make the directory (0700). :raises Refused: others may write to it. :raises WriteFailed: it can't be made."""
+        """Make the directory (0700).
+
+        :raises Refused: others may write to it. :raises WriteFailed: it can't be made.
+        """
         try:
             os.makedirs(os.path.dirname(self.directory), mode=0o755, exist_ok=True)
             with contextlib.suppress(FileExistsError):
@@ -143,7 +149,10 @@ class Store:
         return None
 
     def save(self, memory: Memory) -> bool:
-        """Write the state whole or not at all; False (and a warning) when neither place takes it."""
+        """Write the state whole or not at all;
+
+        False (and a warning) when neither place takes it.
+        """
         self._saved += 1
         content = memory._replace(saved=self._saved).to_dict()
         text = json.dumps(content, ensure_ascii=True, sort_keys=True) + "\n"

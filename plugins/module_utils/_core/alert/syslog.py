@@ -48,7 +48,8 @@ class Syslog(Channel):
 def journal_entry(event: Event) -> bytes:
     """Return the datagram of the journal's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 
-    Its fields are ``NAME=value`` lines, or a name, the length and the bytes where these hold a line break.
+    Its fields are ``NAME=value`` lines, or a name, the length and the bytes where these hold a line
+    break.
     """
     fields = {
         "MESSAGE": event.title,
@@ -86,7 +87,10 @@ def syslog_line(event: Event) -> bytes:
 
 
 def _post(path: str, data: bytes) -> bool:
-    """Send to a local socket; False when there is none. :raises Undelivered: it does not take the data."""
+    """Send to a local socket;
+
+    False when there is none. :raises Undelivered: it does not take the data.
+    """
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         with socket.socket(socket.AF_UNIX, kind) as line:
             line.settimeout(_SECONDS)

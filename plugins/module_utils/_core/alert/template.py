@@ -58,7 +58,8 @@ def filled_body(template: Any, message: Message, secrets: Mapping[str, str]) -> 
 def fill(template: Any, values: Mapping[str, str]) -> Any:
     """Fill a template; unknown placeholders stay as they are, ``$$`` is a dollar sign.
 
-    A structure is walked and its texts are filled. A text is JSON in which the values are escaped for use between quotes.
+    A structure is walked and its texts are filled. A text is JSON in which the values are escaped
+    for use between quotes.
 
     :raises ValueError: the filled text is not JSON.
     """

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Webhooks: HTTP POST of JSON with verified TLS; redirects stay on the host, and no text shows more of the URL than that."""
+"""Webhooks: HTTP POST of JSON with verified TLS; redirects stay on the host, and no text shows more
+of the URL than that.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +32,30 @@ _LONGEST_WAIT = 30.0
 _LARGEST_ANSWER = 4096
 #: docs.slack.dev, "Handling errors" of incoming webhooks.
 _SLACK_ERRORS = frozenset(
-    "action_prohibited channel_is_archived channel_not_found invalid_payload invalid_token no_active_hooks no_service no_service_id no_team no_text"
-    " posting_to_general_channel_denied rollup_error team_disabled too_many_attachments user_not_found".split()
+    (
+        "action_prohibited channel_is_archived channel_not_found invalid_payload "
+        "invalid_token no_active_hooks no_service no_service_id no_team no_text "
+        "posting_to_general_channel_denied rollup_error team_disabled too_many_attachments "
+        "user_not_found"
+    ).split()
 )
 #: Seconds for reading the text of an answer.
 _READING = 2.0
 _REDIRECTS = 3
 
-#: About this very message: malformed, too large, of a kind that is not accepted (RFC 9110), or the receiver is gone (410).
+#: About this very message: malformed, too large, of a kind that is not accepted (RFC 9110), or the
+#: receiver is gone (410).
 _PERMANENT = frozenset({400, 406, 410, 411, 413, 414, 415, 422, 431})
-#: Services that answer a wrong key with 400 or 422 as they do a malformed message: PagerDuty and Opsgenie.
+#: Services that answer a wrong key with 400 or 422 as they do a malformed message: PagerDuty and
+#: Opsgenie.
 _CREDENTIALS = re.compile(r"routing.?key|integration.?key|service.?key|api.?key|key format", re.I)
 
 
 def _outlook(status: int, text: str = "") -> Outlook:
-    """Return what an HTTP status other than 2xx means for the message. :param text: of the answer."""
+    """Return what an HTTP status other than 2xx means for the message.
+
+    :param text: of the answer.
+    """
     if status in (408, 425, 429) or status >= 500:
         return Outlook.PASSING
     if status in _PERMANENT and not _CREDENTIALS.search(text):
@@ -59,8 +70,8 @@ class TooLarge(Undelivered):
 class Webhook(Channel):
     """One address to POST to.
 
-    Its address is read when the channel is made, because its name depends on it; a problem with it is reported when there
-    is something to send.
+    Its address is read when the channel is made, because its name depends on it; a problem with it
+    is reported when there is something to send.
     """
 
     kind = "webhook"
@@ -86,7 +97,10 @@ class Webhook(Channel):
             self.secrets |= secret.of_url(self.url)
 
     def _read_url(self, world: World) -> None:
-        """Set the address and, where it depends on that, the payload. :raises NotUsable: the address can't be used."""
+        """Set the address and, where it depends on that, the payload.
+
+        :raises NotUsable: the address can't be used.
+        """
         url = secret.read(self.hook.url_source, world) or self.payload.default_url
         problem = url_problem(url)
         if problem:
@@ -175,7 +189,10 @@ class Webhook(Channel):
         return status
 
     def _request(self, message: Message) -> tuple[str, bytes]:
-        """Return where to post a message, and its bytes. :raises Undelivered: the user's template does not give JSON."""
+        """Return where to post a message, and its bytes.
+
+        :raises Undelivered: the user's template does not give JSON.
+        """
         try:
             request = self.payload.body(message, self.context)
             data = encode(request.content)
@@ -191,7 +208,10 @@ class Webhook(Channel):
     def _post(
         self, url: str, data: bytes, headers: Mapping[str, str], context: Any, deadline: float
     ) -> int:
-        """POST once; follow a redirect that keeps the method and stays on the same host. Return the HTTP status (2xx)."""
+        """POST once; follow a redirect that keeps the method and stays on the same host.
+
+        Return the HTTP status (2xx).
+        """
         import http.client
         import urllib.error
         import urllib.request
@@ -236,7 +256,10 @@ class Webhook(Channel):
         raise Undelivered("too many redirects", Outlook.CURABLE)
 
     def _check_text(self, answer: Any) -> None:
-        """Read an answer with status 2xx: chat services may report an error only in its text. :raises Undelivered: it does."""
+        """Read an answer with status 2xx: chat services may report an error only in its text.
+
+        :raises Undelivered: it does.
+        """
         if not self.payload.answers_in_text:
             return
         try:
@@ -251,19 +274,24 @@ class Webhook(Channel):
             raise Undelivered(detail, _outlook(code or 400, text), alone=code >= 500)
 
     def _quoted(self, text: str) -> str:
-        """Return the server's text for a detail, nothing when it is no plain text or may hold our secrets."""
+        """Return the server's text for a detail, nothing when it is no plain text or may hold our
+        secrets.
+        """
         if not text or not text.isprintable() or text.startswith("<"):
             return ""
         return "" if secret.touches(text, self.secrets) else f": {text[:200]}"
 
     def _refusal(self, error: Any) -> Undelivered:
-        """Return what an HTTP error means, with the server's text only where it is free of our secrets."""
+        """Return what an HTTP error means, with the server's text only where it is free of our
+        secrets.
+        """
         import http.client
 
         name = f"HTTP {error.code} {http.client.responses.get(error.code, '')}".strip()
         if 300 <= error.code < 400:
             return Undelivered(
-                f"{name}: the address redirects, which is not followed for a POST; give the final address",
+                f"{name}: the address redirects, which is not followed for a POST;"
+                " give the final address",
                 Outlook.CURABLE,
             )
         if _outlook(error.code) is Outlook.PASSING:
@@ -288,7 +316,9 @@ def _target(url: str) -> str:
 
 
 def _text(answer: Any) -> str:
-    """Return the text of an answer in one line, as far as it comes soon: it may be endless, or a byte now and then."""
+    """Return the text of an answer in one line, as far as it comes soon: it may be endless, or a
+    byte now and then.
+    """
     import http.client
 
     data, end = b"", time.monotonic() + _READING
@@ -316,7 +346,9 @@ def _denies(text: str) -> bool:
 
 
 def _trouble(error: Any) -> Undelivered:
-    """Return what a failed connection means, without the HTTP library's texts: those hold URLs and header values."""
+    """Return what a failed connection means, without the HTTP library's texts: those hold URLs and
+    header values.
+    """
     import http.client
     import socket
     import ssl
@@ -362,7 +394,9 @@ def _retry_after(value: str | None) -> float | None:
 
 
 def _without_login(url: str) -> tuple[str, dict[str, str]]:
-    """Move ``user:password@`` of an URL into an Authorization header: urllib would take it for a part of the host."""
+    """Move ``user:password@`` of an URL into an Authorization header: urllib would take it for a
+    part of the host.
+    """
     parts = urlsplit(url)
     if "@" not in parts.netloc:
         return url, {}

@@ -49,7 +49,7 @@ class Failure(NamedTuple):
 
 
 @dataclass
-class Done:
+class Outcome:
     """What was done. ``freed`` is in bytes, by target name."""
 
     removed: list[Removal] = field(default_factory=list)
@@ -107,32 +107,32 @@ class Work:
         return why_put_back(planned, unit, self.limit, protected.get(planned.name, ""))
 
 
-def predict(plan: Plan, done: Done) -> None:
+def predict(plan: Plan, outcome: Outcome) -> None:
     """Fill in what carry_out() would do, as far as is known before."""
     for recovery in plan.recoveries:
         directory = recovery.facts.quarantine.root.path
         for target, name in recovery.back:
-            done.kept.append(Kept(target, f"{directory}/{name}", PUT_BACK))
+            outcome.kept.append(Kept(target, f"{directory}/{name}", PUT_BACK))
     for removal in plan.remove:
-        done.gone(removal)
+        outcome.gone(removal)
 
 
 def carry_out(
-    options: CleanupOptions, world: World, facts: Facts, plan: Plan, done: Done, tell: Tell
+    options: CleanupOptions, world: World, facts: Facts, plan: Plan, outcome: Outcome, tell: Tell
 ) -> None:
     """Do what the plan says. What can't be removed is recorded, and the rest goes on."""
     before = _space(facts)
     for recovery in plan.recoveries:
-        _recover(recovery, done)
+        _recover(recovery, outcome)
     for place in facts.targets:
         target, units = place.target, plan.units.get(place.target.name, [])
         root = facts.roots.get(target.name)
         if root is None or not units:
             continue
         try:
-            _clean(_work(options, world, root, place, facts.now), units, done, tell)
+            _clean(_work(options, world, root, place, facts.now), units, outcome, tell)
         except (FleetError, OSError) as error:
-            done.fail(target.name, place.path, error)
+            outcome.fail(target.name, place.path, error)
     for tool in facts.tools:
         chosen = plan.tools.get(tool.name)
         if not chosen:
@@ -141,10 +141,10 @@ def carry_out(
         problems = TOOLS[tool.name].clean(world, tool, [item for item, dummy in chosen])
         for item, removal in chosen:
             if item.path in problems:
-                done.fail(tool.name, item.path, problems[item.path])
+                outcome.fail(tool.name, item.path, problems[item.path])
             else:
-                done.gone(removal)
-    done.filesystems = _compare(before, _space(facts))
+                outcome.gone(removal)
+    outcome.filesystems = _compare(before, _space(facts))
 
 
 def _work(
@@ -178,7 +178,7 @@ def _compare(
 # --- the units of one target ----------------------------------------------------------------------------------------------
 
 
-def _clean(work: Work, units: Sequence[UnitRemoval], done: Done, tell: Tell) -> None:
+def _clean(work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tell) -> None:
     root = work.root
     units = list(units)
     try:
@@ -186,20 +186,20 @@ def _clean(work: Work, units: Sequence[UnitRemoval], done: Done, tell: Tell) -> 
     except OSError as error:
         if error.errno in _FULL:
             # No room for a directory: files need none, since unlinking one is atomic. Afterwards there is room.
-            units = _unlink_files(work, units, done)
+            units = _unlink_files(work, units, outcome)
             if not units:
                 return
         try:
-            quarantine = _make_room(work, units, done)
+            quarantine = _make_room(work, units, outcome)
         except OSError as second:
             why = f"no quarantine directory could be made in {root.path}: {second.strerror}"
             for removal in units:
-                done.fail(removal.target, removal.path, why)
+                outcome.fail(removal.target, removal.path, why)
             return
     try:
         finished = 0
         for batch in _batches(units):
-            _Batch(quarantine, work, done, tell, len(units), finished).run(batch)
+            _Batch(quarantine, work, outcome, tell, len(units), finished).run(batch)
             finished += len(batch)
         tell(Progress("remove", finished, len(units), "files", work.target.name))
     finally:
@@ -219,7 +219,7 @@ def _batches(units: Sequence[UnitRemoval]) -> Iterator[list[UnitRemoval]]:
         yield batch
 
 
-def _unlink_files(work: Work, units: Sequence[UnitRemoval], done: Done) -> list[UnitRemoval]:
+def _unlink_files(work: Work, units: Sequence[UnitRemoval], outcome: Outcome) -> list[UnitRemoval]:
     """Remove files where they are; return the units that remain."""
     root = work.root
     busy = work.busy()
@@ -238,13 +238,13 @@ def _unlink_files(work: Work, units: Sequence[UnitRemoval], done: Done) -> list[
                 continue
             os.unlink(planned.name, dir_fd=root.fd)
         except (OSError, Changed) as error:
-            done.fail(removal.target, removal.path, error)
+            outcome.fail(removal.target, removal.path, error)
         else:
-            done.gone(_updated(removal, unit))
+            outcome.gone(_updated(removal, unit))
     return remaining
 
 
-def _make_room(work: Work, units: list[UnitRemoval], done: Done) -> Quarantine:
+def _make_room(work: Work, units: list[UnitRemoval], outcome: Outcome) -> Quarantine:
     """Make a quarantine directory, if need be by removing directories where they are, the smallest first.
 
     :raises OSError: there is no room even so.
@@ -259,16 +259,16 @@ def _make_room(work: Work, units: list[UnitRemoval], done: Done) -> Quarantine:
             smallest = min(directories, key=lambda removal: (removal.survey.files, removal.path))
             units.remove(smallest)
             try:
-                _remove_aside(work, smallest, done)
+                _remove_aside(work, smallest, outcome)
             except (OSError, Changed) as why:
-                done.fail(smallest.target, smallest.path, why)
+                outcome.fail(smallest.target, smallest.path, why)
 
 
-def _remove_aside(work: Work, removal: UnitRemoval, done: Done) -> None:
+def _remove_aside(work: Work, removal: UnitRemoval, outcome: Outcome) -> None:
     root, planned = work.root, removal.survey
     protected = root.protected(None)
     if planned.name in protected:
-        done.keep(removal, protected[planned.name])
+        outcome.keep(removal, protected[planned.name])
         return
     aside = Aside(root, Aside.name_for(planned.name), planned.name)
     os.rename(planned.name, aside.name, src_dir_fd=root.fd, dst_dir_fd=root.fd)
@@ -286,14 +286,14 @@ def _remove_aside(work: Work, removal: UnitRemoval, done: Done) -> None:
             if not reason:
                 aside.begin(unit.identity)
     except BaseException as error:
-        _return(aside, planned.name, removal, f"the cleanup was stopped: {error}", done)
+        _return(aside, planned.name, removal, f"the cleanup was stopped: {error}", outcome)
         if isinstance(error, (OSError, Changed)):
             return
         raise
     if reason or unit is None:
-        _return(aside, planned.name, removal, reason, done)
+        _return(aside, planned.name, removal, reason, outcome)
         return
-    _finish(aside, aside.name, _updated(removal, unit), done)
+    _finish(aside, aside.name, _updated(removal, unit), outcome)
 
 
 def _updated(removal: UnitRemoval, unit: Survey) -> Removal:
@@ -309,9 +309,15 @@ class _Batch:
     """Units that are moved, decided about again, and removed together. ``before`` of ``total`` units were finished before."""
 
     def __init__(
-        self, quarantine: Quarantine, work: Work, done: Done, tell: Tell, total: int, before: int
+        self,
+        quarantine: Quarantine,
+        work: Work,
+        outcome: Outcome,
+        tell: Tell,
+        total: int,
+        before: int,
     ) -> None:
-        self.quarantine, self.work, self.done = quarantine, work, done
+        self.quarantine, self.work, self.outcome = quarantine, work, outcome
         self.tell, self.total, self.before = tell, total, before
 
     def run(self, units: Sequence[UnitRemoval]) -> None:
@@ -335,19 +341,19 @@ class _Batch:
         except BaseException as error:
             reason = f"the cleanup was stopped: {error}"
             for removal in [*waiting, *(removal for removal, dummy in approved)]:
-                _return(quarantine, removal.survey.name, removal, reason, self.done)
+                _return(quarantine, removal.survey.name, removal, reason, self.outcome)
             raise
 
     def _move(self, units: Sequence[UnitRemoval]) -> list[UnitRemoval]:
         """Move units to quarantine; return those that were moved."""
-        root, done = self.work.root, self.done
+        root, outcome = self.work.root, self.outcome
         protected = root.protected(None)
         source, destination, rename = root.fd, self.quarantine.new, os.rename
         moved = []
         for removal in units:
             name = removal.survey.name
             if name in protected:
-                done.keep(removal, protected[name])
+                outcome.keep(removal, protected[name])
                 continue
             try:
                 rename(name, name, src_dir_fd=source, dst_dir_fd=destination)
@@ -359,7 +365,7 @@ class _Batch:
                     problem = (
                         "it is in a lower layer of an overlay, where no directory can be renamed"
                     )
-                done.fail(removal.target, removal.path, problem)
+                outcome.fail(removal.target, removal.path, problem)
                 continue
             moved.append(removal)
         return moved
@@ -381,20 +387,20 @@ class _Batch:
                 reason = self.work.decide(planned, unit, protected)
             except FileNotFoundError:
                 why = "it vanished from the quarantine directory"
-                self.done.fail(removal.target, removal.path, why)
+                self.outcome.fail(removal.target, removal.path, why)
                 return None
             except Changed as error:
                 reason = str(error)
             except OSError as error:
                 reason = f"it can't be read: {error.strerror}"
         if reason:
-            _return(self.quarantine, planned.name, removal, reason, self.done)
+            _return(self.quarantine, planned.name, removal, reason, self.outcome)
             return None
         return unit
 
     def _destroy(self, approved: list[tuple[UnitRemoval, Survey]], end: int) -> None:
         """Remove units, the last of the list first; ``end`` units are finished afterwards."""
-        quarantine, done, unlink = self.quarantine, self.done, os.unlink
+        quarantine, outcome, unlink = self.quarantine, self.outcome, os.unlink
         while approved:
             if len(approved) % _STEP == 0:
                 finished = end - len(approved)
@@ -403,53 +409,57 @@ class _Batch:
             removal, unit = approved.pop()
             if unit.directories:
                 updated = _updated(removal, unit)
-                _remove_directory(quarantine, unit.name, updated, done)
+                _remove_directory(quarantine, unit.name, updated, outcome)
                 continue
             try:
                 unlink(unit.name, dir_fd=quarantine.new)
             except OSError as error:
-                done.fail(removal.target, quarantine.place("new", unit.name), error)
+                outcome.fail(removal.target, quarantine.place("new", unit.name), error)
             else:
-                done.gone(_updated(removal, unit))
+                outcome.gone(_updated(removal, unit))
 
 
-def _remove_directory(quarantine: Quarantine, name: str, removal: Removal, done: Done) -> None:
+def _remove_directory(
+    quarantine: Quarantine, name: str, removal: Removal, outcome: Outcome
+) -> None:
     """Remove a unit that is in ``new``."""
     try:
         os.rename(name, name, src_dir_fd=quarantine.new, dst_dir_fd=quarantine.doomed)
     except OSError as error:
-        done.fail(removal.target, removal.path, error)
+        outcome.fail(removal.target, removal.path, error)
         return
-    _finish(quarantine, name, removal, done)
+    _finish(quarantine, name, removal, outcome)
 
 
-def _finish(quarantine: Quarantine, name: str, removal: Removal, done: Done) -> None:
+def _finish(quarantine: Quarantine, name: str, removal: Removal, outcome: Outcome) -> None:
     """Remove a unit that is in ``doomed``."""
     root = quarantine.root
     problems = remove(quarantine.doomed, name, root.device, root.mount)
     if problems:
-        done.fail(removal.target, quarantine.place("doomed", name), "; ".join(problems))
+        outcome.fail(removal.target, quarantine.place("doomed", name), "; ".join(problems))
     else:
-        done.gone(removal)
+        outcome.gone(removal)
 
 
-def _return(quarantine: Quarantine, name: str, removal: Removal, reason: str, done: Done) -> None:
+def _return(
+    quarantine: Quarantine, name: str, removal: Removal, reason: str, outcome: Outcome
+) -> None:
     try:
         quarantine.put_back(name)
     except OSError as error:
-        done.fail(
+        outcome.fail(
             removal.target,
             quarantine.place("new", name),
             f"{reason}; and it could not be put back: {error.strerror}",
         )
     else:
-        done.keep(removal, reason)
+        outcome.keep(removal, reason)
 
 
 # --- what a stopped run left ----------------------------------------------------------------------------------------------
 
 
-def _recover(recovery: Recovery, done: Done) -> None:
+def _recover(recovery: Recovery, outcome: Outcome) -> None:
     """Finish what a stopped run began."""
     leftover: LeftoverFacts = recovery.facts
     quarantine = leftover.quarantine
@@ -457,13 +467,13 @@ def _recover(recovery: Recovery, done: Done) -> None:
         try:
             quarantine.complete()
         except OSError as error:
-            done.fail(recovery.due[0].target, quarantine.path, error)
+            outcome.fail(recovery.due[0].target, quarantine.path, error)
             return
     directory = quarantine.root.path.rstrip("/")
     for target, name in recovery.back:
         removal = NamedRemoval(target, f"{directory}/{name}", "", 0, None, "")
-        _return(quarantine, name, removal, PUT_BACK, done)
+        _return(quarantine, name, removal, PUT_BACK, outcome)
     for removal in recovery.begun:
-        _finish(quarantine, os.path.basename(removal.path), removal, done)
+        _finish(quarantine, os.path.basename(removal.path), removal, outcome)
     for removal in recovery.due:
-        _remove_directory(quarantine, os.path.basename(removal.path), removal, done)
+        _remove_directory(quarantine, os.path.basename(removal.path), removal, outcome)

@@ -163,7 +163,7 @@ def in_use(options: CleanupOptions, world: World, roots: Iterable[Root]) -> InUs
 
 
 def _own_paths(options: CleanupOptions, roots: Iterable[Root]) -> dict[str, str]:
-    # Not asked of locks.lock_folder(), which makes the directory: a check touches nothing.
+    # Not asked of locks.lock_directory(), which makes the directory: a check touches nothing.
     locks = [f"/tmp/mlops-fleet-{os.geteuid()}"]
     configured = os.environ.get("MLOPS_FLEET_LOCK_DIR")
     if configured:

@@ -182,8 +182,9 @@ def why_kept(
     """
     if protected:
         return protected
-    if unit.veto is not None and vetoed(unit):
-        return vetoed(unit)
+    veto = vetoed(unit)
+    if veto:
+        return veto
     if not due(unit, limit):
         where = f" ({display_path(unit.newest_path)[-_PATH_LENGTH:]})" if unit.newest_path else ""
         age = now - unit.newest / 10**9

@@ -70,7 +70,7 @@ class Quarantine:
 
     @classmethod
     def take(cls, root: Root, name: str) -> Quarantine | None:
-        """Open one that a stopped run of this user left; None for anything that is not exactly that, or that a run holds."""
+        """Open what a stopped run of this user left; None for anything that is not exactly that, or that a run holds."""
         if not _NAME.fullmatch(name):
             return None
         fds: list[int] = []
@@ -164,7 +164,7 @@ class Aside(Quarantine):
 
     @classmethod
     def take(cls, root: Root, name: str) -> Aside | None:
-        """Open one that a stopped run left; None for anything else. One cleanup runs at a time, and it has only one."""
+        """Open what a stopped run left; None for anything else. One cleanup runs at a time, and it has only one."""
         match = _ASIDE.fullmatch(name)
         try:
             return (

@@ -51,7 +51,7 @@ class Recorder:
     A record that can't be written never stops a cleanup; ``problems`` says why one is missing.
 
     :param create: whether the log file is made when it does not exist.
-    :param journal: socket of the journal; one that does not exist is no problem.
+    :param journal: socket of the journal; a missing one is no problem.
     """
 
     def __init__(self, log: str | None, create: bool = False, journal: str = JOURNAL) -> None:

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from ..system.text import display_path
-from .execute import Done, Failure
+from .execute import Failure, Outcome
 from .facts import Facts
 from .options import CleanupOptions
 from .plan import Plan
@@ -29,13 +29,13 @@ class CleanupResult:
     hostname: str
     facts: Facts
     plan: Plan
-    done: Done
+    outcome: Outcome
     check: bool
 
     @property
     def changed(self) -> bool:
         """Whether something was removed or put back, or would be."""
-        return bool(self.done.removed or any(recovery.back for recovery in self.plan.recoveries))
+        return bool(self.outcome.removed or any(recovery.back for recovery in self.plan.recoveries))
 
     @property
     def failures(self) -> list[Failure]:
@@ -45,23 +45,23 @@ class CleanupResult:
             for place in self.facts.targets
             if place.state == "failed"
         ]
-        return failures + self.done.failures
+        return failures + self.outcome.failures
 
     def to_dict(self, limit: int | None = LISTED) -> dict[str, Any]:
         """Return the module's result; lists end after ``limit`` entries, their lengths are in ``*_count``."""
-        kept = self.plan.keep + self.done.kept
+        kept = self.plan.keep + self.outcome.kept
         failures = self.failures
         result: dict[str, Any] = {
             "changed": self.changed,
             "plan": [removal.to_dict() for removal in self.plan.remove[:limit]],
             "plan_count": len(self.plan.remove),
-            "removed": [removal.to_dict() for removal in self.done.removed[:limit]],
-            "removed_count": len(self.done.removed),
+            "removed": [removal.to_dict() for removal in self.outcome.removed[:limit]],
+            "removed_count": len(self.outcome.removed),
             "kept": [unit.to_dict() for unit in kept[:limit]],
             "kept_count": len(kept),
             "failures": [failure.to_dict() for failure in failures[:limit]],
-            "freed_bytes": sum(self.done.freed.values()),
-            "filesystems": self.done.filesystems,
+            "freed_bytes": sum(self.outcome.freed.values()),
+            "filesystems": self.outcome.filesystems,
             "targets": self._targets(),
             "notes": self.plan.notes,
         }
@@ -78,7 +78,7 @@ class CleanupResult:
 
     def diff(self) -> dict[str, str]:
         """Return the removed units as lines that disappear."""
-        lines = "".join(f"{display_path(removal.path)}\n" for removal in self.done.removed)
+        lines = "".join(f"{display_path(removal.path)}\n" for removal in self.outcome.removed)
         return {
             "before_header": "units to remove",
             "after_header": "units to remove",
@@ -97,8 +97,8 @@ class CleanupResult:
 
     def _targets(self) -> list[dict[str, Any]]:
         failed = {failure.target for failure in self.failures}
-        removed = Counter(removal.target for removal in self.done.removed)
-        kept = Counter(unit.target for unit in chain(self.plan.keep, self.done.kept))
+        removed = Counter(removal.target for removal in self.outcome.removed)
+        kept = Counter(unit.target for unit in chain(self.plan.keep, self.outcome.kept))
         planned = Counter(removal.target for removal in self.plan.remove)
         sizes: Counter[str] = Counter()
         for removal in self.plan.remove:
@@ -119,7 +119,7 @@ class CleanupResult:
                 "planned_bytes": sizes[name],
                 "removed_count": removed[name],
                 "kept_count": kept[name],
-                "freed_bytes": self.done.freed.get(name, 0),
+                "freed_bytes": self.outcome.freed.get(name, 0),
             }
             for name, root, state, note in rows
         ]

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from ..errors import NotUsable, WriteFailed
 from ..ports import Tell, World, silent
 from ..system.files import atomic_write
-from ..system.locks import lock, lock_folder
+from ..system.locks import lock, lock_directory
 from ..verdict import isoformat
-from .execute import Done, carry_out, predict
+from .execute import Outcome, carry_out, predict
 from .facts import Facts, backups, observe
 from .options import CleanupOptions
 from .plan import Braked, decide, refuse_without_backup
@@ -55,7 +55,7 @@ def run(
     with _without_collector():
         if check:
             return _run(options, world, True, tell, None)
-        with lock(os.path.join(lock_folder(), "cleanup.lock"), "cleanup"):
+        with lock(os.path.join(lock_directory(), "cleanup.lock"), "cleanup"):
             if recorder is None:
                 return _run(options, world, False, tell, None)
             with recorder:
@@ -87,7 +87,7 @@ def _run(
         observe(options, world, facts, tell)
         plan = decide(options, facts)
         result = CleanupResult(
-            options, isoformat(facts.now), world.hostname, facts, plan, Done(), check
+            options, isoformat(facts.now), world.hostname, facts, plan, Outcome(), check
         )
         if plan.braked:
             braked = Braked(
@@ -98,17 +98,17 @@ def _run(
             braked.result = result.to_dict()
             raise braked
         if check:
-            predict(plan, result.done)
+            predict(plan, result.outcome)
             return result
         tidy = True
-        result.done.record = recorder
-        carry_out(options, world, facts, plan, result.done, tell)
+        result.outcome.record = recorder
+        carry_out(options, world, facts, plan, result.outcome, tell)
         if options.report_path:
             text = json.dumps(result.report(), indent=1) + "\n"
             try:
                 atomic_write(options.report_path, text, mode=0o640)
             except WriteFailed as error:
-                result.done.fail("", options.report_path, error)
+                result.outcome.fail("", options.report_path, error)
     finally:
         facts.close(tidy)
     return result

@@ -26,7 +26,7 @@ def shell_pattern(pattern: str) -> str:
 class Target:
     """One directory and the rule for what in it is removed.
 
-    ``retention`` is in seconds. ``shared_ok`` says that the directory may be one that many programs share: a pattern or our own
+    ``retention`` is in seconds. ``shared_ok`` says that many programs may share the directory: a pattern or our own
     exclusions limit what is meant.
     """
 

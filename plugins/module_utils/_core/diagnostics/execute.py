@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import FleetError
 from ..ports import Progress, Tell
 from ..system import isolate
-from ..system.locks import lock, lock_folder
+from ..system.locks import lock, lock_directory
 from . import kernels, measure
 from .board import Board
 from .cuda import CudaError, Driver
@@ -37,7 +37,7 @@ def carry_out(plan: Plan, pynvml: Any, tell: Tell) -> Outcome:
     """
     if not plan.gpus:
         return Outcome((), (), None)
-    with lock(os.path.join(lock_folder(), "gpu-diagnostics.lock"), "GPU diagnostics"):
+    with lock(os.path.join(lock_directory(), "gpu-diagnostics.lock"), "GPU diagnostics"):
         started = time.monotonic()
         reserve = min(_LAST_SECONDS, plan.level.timeout * _LAST_SHARE)
         until = started + plan.level.timeout - reserve
@@ -112,7 +112,7 @@ def _test_one(
             board.write(document)
             if name == "host_bandwidth":
                 # GPUs share the way to the host's memory: one at a time.
-                gate = os.path.join(lock_folder(), "gpu-diagnostics-bus.lock")
+                gate = os.path.join(lock_directory(), "gpu-diagnostics-bus.lock")
                 with lock(gate, "measurement", wait=max(1.0, until - time.monotonic())):
                     figures = measure.SINGLE[name](context, plan.level, until)
             else:

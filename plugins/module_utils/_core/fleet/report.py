@@ -81,7 +81,7 @@ def _cleanup_message(result: Result) -> str:
     return f"{count} removed, {human_size(float(result.get('freed_bytes') or 0))} freed"
 
 
-def _judged_message(result: Result) -> str:
+def _verdict_message(result: Result) -> str:
     summary = result.get("summary") or {}
     bad = problems_of(result)
     if bad:
@@ -144,7 +144,7 @@ def phase_entry(
         skip = _skip_reason(phase, result, earlier, held)
         state = HELD if skip.code == plan.HELD else verdict.SKIPPED
         return {**entry, "duration": None, "status": state, "message": skip.text}
-    message = _MESSAGES.get(phase, _judged_message)(result)
+    message = _MESSAGES.get(phase, _verdict_message)(result)
     status = result.get("status")
     return {
         **entry,
@@ -229,16 +229,16 @@ def _recommendation(health: Result, gpu: Result) -> str:
 
 
 def _unfit(entry: Mapping[str, Any]) -> bool:
-    """Say whether a host should get no work: unreachable, or critically sick in a way that asks for more than a look.
+    """Return whether a host should get no work: unreachable, or critical and more than an inspection is recommended.
 
     A pending kernel update recommends a reboot, too, but as a warning; that host can go on working.
     """
-    sick = any(
+    is_critical = any(
         phase["phase"] in ("health", "gpu") and phase["status"] == verdict.CRITICAL
         for phase in entry["phases"]
     )
     return entry["status"] == UNREACHABLE or (
-        sick and entry["recommendation"] in ("drain", "reboot", "reset_gpu")
+        is_critical and entry["recommendation"] in ("drain", "reboot", "reset_gpu")
     )
 
 

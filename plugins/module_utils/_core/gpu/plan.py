@@ -23,7 +23,7 @@ from .reading import Gpu, Reading, bus_id, display_bus
 from .recovery import recovery
 
 #: How many processes of a GPU are in the result.
-PROCESSES_SHOWN = 32
+MAX_PROCESSES = 32
 #: NVML codes after which only a reboot helps: time-out, interrupts, lost, unknown.
 _NEEDS_REBOOT = frozenset({10, 11, reading.GPU_IS_LOST, reading.UNKNOWN_ERROR})
 _PUBLIC = tuple(
@@ -52,7 +52,7 @@ class GpuReport(NamedTuple):
         values["recovery_action"] = self.recovery_action
         values["processes"] = values["process_count"] = None
         if gpu.processes is not None:
-            values["processes"] = [item._asdict() for item in gpu.processes[:PROCESSES_SHOWN]]
+            values["processes"] = [item._asdict() for item in gpu.processes[:MAX_PROCESSES]]
             values["process_count"] = len(gpu.processes)
         values["xids"] = [event.to_dict() for event in self.events]
         values["status"] = self.status

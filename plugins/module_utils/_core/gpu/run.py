@@ -16,7 +16,7 @@ from .plan import decide
 def run(options: GpuOptions, world: World, check: bool = False) -> Document:
     """Check all GPUs of this node and return the report with ``gpus`` and ``driver``.
 
-    The CSV and metrics files that the options name are written; one that can't be becomes a check.
+    The CSV and metrics files that the options name are written; a failure becomes a check.
 
     :param check: write nothing.
     :raises MissingLibrary: as observe().

@@ -23,7 +23,8 @@ from .probes import Problem
 from .thresholds import fault
 
 _PEM = re.compile(
-    rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----(.+?)-----END (?:TRUSTED |X509 )?CERTIFICATE-----",
+    rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----(.+?)"
+    rb"-----END (?:TRUSTED |X509 )?CERTIFICATE-----",
     re.DOTALL,
 )
 

@@ -26,14 +26,17 @@ from .thresholds import fault, passed, skipped
 
 #: File systems that hold nothing a person could fill, or show what another mount shows.
 PSEUDO = frozenset(
-    "autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs fuse.fuse-overlayfs fuse.gvfsd-fuse fuse.lxcfs fuse.portal"
-    " fusectl hugetlbfs mqueue nfsd nsfs overlay proc pstore ramfs rootfs rpc_pipefs securityfs selinuxfs sysfs tracefs".split()
+    "autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs"
+    " fuse.fuse-overlayfs fuse.gvfsd-fuse fuse.lxcfs fuse.portal fusectl hugetlbfs mqueue nfsd"
+    " nsfs overlay proc pstore ramfs rootfs rpc_pipefs securityfs selinuxfs sysfs tracefs".split()
 )
 #: Always full and read-only by nature.
 IMAGES = frozenset({"squashfs", "iso9660", "erofs", "cramfs", "udf"})
-#: Served by something that may die: each is asked in a process of its own. Every ``fuse`` type counts as one of them.
+#: Served by something that may die: each is asked in a process of its own. Every ``fuse`` type
+#: counts as well.
 NETWORK = frozenset(
-    "nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs 9p afs ocfs2 gfs2 ncpfs orangefs pvfs2 virtiofs weka wekafs".split()
+    "nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs glusterfs 9p afs ocfs2 gfs2 ncpfs orangefs"
+    " pvfs2 virtiofs weka wekafs".split()
 )
 #: Small file systems that the system keeps for itself, and those of sessions and containers.
 _OWN_TMPFS = frozenset({"/dev", "/run/lock"})

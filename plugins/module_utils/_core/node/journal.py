@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from typing import Any, NamedTuple
@@ -175,12 +176,15 @@ def observe(world: World, options: NodeOptions, timeout: float) -> LogFacts:
         log = _journal(world, options, timeout)
         if log is not None:
             return log
-    from ..system import kernel_log  # only where there is no journal
+    nothing = LogFacts(None, [], None, False, options.error_window)
+    if not os.access(world.path("/dev/kmsg"), os.R_OK):
+        return nothing
+    from ..system import kernel_log  # costly, and needed only where there is no journal
 
     since = world.clock.now() - options.error_window
     buffer = kernel_log.ring_buffer(since, world, cleared=False)
     if buffer.problem:
-        return LogFacts(None, [], None, False, options.error_window)
+        return nothing
     entries = [
         LogEntry(record.message, record.time or 0.0, True, record.level, "kernel")
         for record in buffer.records

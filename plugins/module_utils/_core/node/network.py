@@ -136,7 +136,7 @@ def _ipv4_route(fields: list[str]) -> Route | None:
         return None
     raw = bytes.fromhex(fields[2])[::-1]
     gateway = socket.inet_ntop(socket.AF_INET, raw) if any(raw) else None
-    # A route of type blackhole has no device, and the flag only since Linux 5.10.
+    # A blackhole has no device, and unlike unreachable and prohibit it has no flag either.
     rejects = bool(int(fields[3], 16) & _RTF_REJECT) or fields[0] == "*"
     return Route(int(fields[6]), fields[0], gateway, rejects)
 

@@ -44,7 +44,11 @@ def _units(given: list[str]) -> str | None:
         if not _UNIT.fullmatch(name) or name.startswith((".", "-")):
             return f"{name!r} can't be the name of a systemd unit"
         if name.partition(".")[0].endswith("@"):
-            return f"{name!r} is a template and runs as its instances only: name one, such as {name.partition('.')[0]}1"
+            example = name.partition(".")[0] + "1"
+            return (
+                f"{name!r} is a template and runs as its instances only:"
+                f" name one, such as {example}"
+            )
     return None
 
 

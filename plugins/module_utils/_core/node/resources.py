@@ -71,7 +71,10 @@ class Fill(NamedTuple):
 
 
 class ResourceFacts(NamedTuple):
-    """What ``/proc`` says; ``memory`` is None when it is not asked for, ``load`` when unreadable."""
+    """What ``/proc`` says.
+
+    ``memory`` is None when it is not asked for, ``load`` when it can't be read.
+    """
 
     memory: Memory | Problem | None
     memory_pressure: Pressure
@@ -85,7 +88,7 @@ class ResourceFacts(NamedTuple):
 
 
 class ProcessFacts(NamedTuple):
-    """The process table, and those of it that did not run for a while in an uninterruptible call."""
+    """All processes, and those that did not run for a while in an uninterruptible call."""
 
     table: list[Process]
     stuck: list[Process]

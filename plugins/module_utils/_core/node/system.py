@@ -56,7 +56,10 @@ class Reboot(NamedTuple):
 
 
 class SystemFacts(NamedTuple):
-    """What the kernel and the flag files say; ``boot`` and ``now`` are in seconds since the epoch."""
+    """What the kernel and the flag files say.
+
+    ``boot`` and ``now`` are in seconds since the epoch.
+    """
 
     container: bool
     boot: float | None
@@ -216,7 +219,9 @@ def needs_restarting(world: World, timeout: float) -> Reboot:
 def security_updates(world: World, timeout: float) -> list[str] | None:
     """Return the packages with a pending security update by the package lists as they are.
 
-    On SUSE they are patches. None without apt, dnf and zypper. :raises CommandFailed: the package manager failed.
+    On SUSE they are patches. None without apt, dnf and zypper.
+
+    :raises CommandFailed: the package manager failed.
     """
     if hardware.tool(world, "apt-get"):
         argv = ["apt-get", "-s", "-o", "Debug::NoLocking=true", "dist-upgrade"]

@@ -132,7 +132,8 @@ def _crossed(warning: Limit, critical: Limit, below: bool) -> bool:
 def resolve(rules: Mapping[str, Rule], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Limits]:
     """Return the limits in force of every check that has any: the given ones, else the defaults.
 
-    :raises OptionError: a limit that can't be read, a percentage beyond 100, or a warning limit beyond the critical one.
+    :raises OptionError: a limit that can't be read, a percentage beyond 100, or a warning limit
+        beyond the critical one.
     """
     return {name: _limits(name, rule, given.get(name, {})) for name, rule in rules.items()}
 

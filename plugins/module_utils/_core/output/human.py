@@ -25,7 +25,9 @@ def paint(text: str, status: str, colour: bool) -> str:
 
 
 def document(result: Mapping[str, Any], colour: bool = False, verbose: bool = False) -> list[str]:
-    """Return a verdict document as lines: its problems, or every check when ``verbose``, and the summary."""
+    """Return a verdict document as lines: its problems, or every check when ``verbose``, and the
+    summary.
+    """
     checks = [
         check
         for check in result["checks"]
@@ -54,7 +56,9 @@ def document(result: Mapping[str, Any], colour: bool = False, verbose: bool = Fa
 
 
 def table(rows: Iterable[Iterable[Any]], rule: bool = False) -> list[str]:
-    """Return rows of cells as lines with aligned columns; the first row is the header, underlined when ``rule``."""
+    """Return rows of cells as lines with aligned columns; the first row is the header, underlined
+    when ``rule``.
+    """
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     if not cells:
         return []

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A verdict document as JUnit XML, for CI systems: one test suite, one test case per check.
 
-Form: the schema that Jenkins' JUnit plugin and Ant's task share (testsuites, testsuite, testcase with failure, error or
-skipped). Critical is a failure, ``unknown`` an error, ``skipped`` skipped; a warning passes with its message in system-out
-unless ``warnings_fail``.
+Form: the schema that Jenkins' JUnit plugin and Ant's task share (testsuites, testsuite, testcase
+with failure, error or skipped). Critical is a failure, ``unknown`` an error, ``skipped`` skipped; a
+warning passes with its message in system-out unless ``warnings_fail``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def _attribute(value: Any) -> str:
 def render(
     result: Mapping[str, Any], suite: str = "node_health", warnings_fail: bool = False
 ) -> str:
-    """Return a verdict document (``Document.to_dict()``, or a module's result) as JUnit XML, with a final line break.
+    """Return a verdict document (``Document.to_dict()``, or a module's result) as JUnit XML, with a
+    final line break.
 
     :param suite: name of the test suite. :param warnings_fail: count warnings as failures too.
     """

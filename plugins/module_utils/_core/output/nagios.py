@@ -1,10 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A verdict document as the output of a Nagios plugin: for Nagios, Icinga, Naemon, Checkmk and whatever reads the same.
+"""A verdict document as the output of a Nagios plugin: for Nagios, Icinga, Naemon, Checkmk and
+whatever reads the same.
 
-Form: https://www.monitoring-plugins.org/doc/guidelines.html (plugin output, performance data, return codes). The first
-line has the verdict, the problems and the performance data, the further lines all checks that were not skipped.
+Form: https://www.monitoring-plugins.org/doc/guidelines.html (plugin output, performance data,
+return codes). The first line has the verdict, the problems and the performance data, the further
+lines all checks that were not skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _MOST = 4
 
 
 def render(result: Mapping[str, Any], name: str = "NODE") -> str:
-    """Return a verdict document (``Document.to_dict()``, or a module's result) as plugin output, with a final line break.
+    """Return a verdict document (``Document.to_dict()``, or a module's result) as plugin output,
+    with a final line break.
 
     :param name: name of the service, in front. Its exit code is the document's ``exit_code``.
     """
@@ -78,7 +81,9 @@ def _perfdata(checks: list[Mapping[str, Any]], summary: Mapping[str, Any]) -> st
 
 
 def _label(text: str) -> str:
-    """Return a quoted label without quote, equals sign or bar (a doubled quote is legal, but few programs read it)."""
+    """Return a quoted label without quote, equals sign or bar (a doubled quote is legal, but few
+    programs read it).
+    """
     clean = " ".join(verdict.one_line(text).split())
     for character in "'=|":
         clean = clean.replace(character, "_")
@@ -86,7 +91,9 @@ def _label(text: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Return digits, sign and point only, as the guidelines demand: no exponent, enough digits for microseconds."""
+    """Return digits, sign and point only, as the guidelines demand: no exponent, enough digits for
+    microseconds.
+    """
     return str(value) if isinstance(value, int) else f"{value:.9f}".rstrip("0").rstrip(".")
 
 

@@ -1,11 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Metrics files for the textfile collector of the Prometheus node exporter (text exposition format 0.0.4).
+"""Metrics files for the textfile collector of the Prometheus node exporter (text exposition format
+0.0.4).
 
-Format: https://prometheus.io/docs/instrumenting/exposition_formats/. The node exporter reads all ``*.prom`` files
-of a directory as one exposition, so no two of our files share a metric family: every part has its own prefix
-(``mlops_gpu_``, ``mlops_node_``).
+Format: https://prometheus.io/docs/instrumenting/exposition_formats/. The node exporter reads all
+``*.prom`` files of a directory as one exposition, so no two of our files share a metric family:
+every part has its own prefix (``mlops_gpu_``, ``mlops_node_``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from ..system import files
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample of the metric ``name``. A ``value`` of None means unknown and is left out, never written as 0."""
+    """One sample of the metric ``name``.
+
+    A ``value`` of None means unknown and is left out, never written as 0.
+    """
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -124,7 +128,8 @@ METRICS: Registry[Metric] = Registry(
 
 
 def of_checks(part: str, checks: Iterable[verdict.Check], now: float) -> list[Sample]:
-    """Return the samples of every part with checks: status of each check, score, exit code and time.
+    """Return the samples of every part with checks: status of each check, score, exit code and
+    time.
 
     Checks of the same name and subject become one sample, the worst.
 
@@ -163,10 +168,11 @@ def _number(value: float) -> str:
 
 
 def render(samples: Iterable[Sample]) -> str:
-    """Return the exposition text: families in the order of their first sample, samples in the order given.
+    """Return the exposition text: families in the order of their first sample, samples in the order
+    given.
 
-    :raises ValueError: a name that is not in METRICS, or the same name and labels twice (the node exporter would
-        reject the file).
+    :raises ValueError: a name that is not in METRICS, or the same name and labels twice (the node
+        exporter would reject the file).
     """
     families: dict[str, dict[str, str]] = {}
     for sample in samples:
@@ -195,6 +201,7 @@ def render(samples: Iterable[Sample]) -> str:
 def write(path: str, samples: Iterable[Sample]) -> None:
     """Replace the metrics file ``path``, readable for everybody, whole or not at all.
 
-    :raises WriteFailed: the directory is missing or not writable, or the disk is full; the old file is untouched.
+    :raises WriteFailed: the directory is missing or not writable, or the disk is full; the old file
+        is untouched.
     """
     files.atomic_write(path, render(samples).encode("utf-8", "replace"), mode=0o644)

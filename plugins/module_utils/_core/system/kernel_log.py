@@ -175,7 +175,7 @@ def kernel_start(world: World) -> float:
 
 
 def log_file(path: str, since: float, world: World) -> KernelLog:
-    """Read the end of a log file, and of the one that was rotated away since ``since``."""
+    """Read the end of a log file, and of its predecessor if rotated away since ``since``."""
     text = ""
     with contextlib.suppress(OSError):
         if os.stat(path + ".1").st_mtime >= since:

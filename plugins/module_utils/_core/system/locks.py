@@ -23,8 +23,8 @@ _PAUSE = 0.05
 def lock(path: str, purpose: str, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock file ``path`` (flock) while the body runs.
 
-    The file is never removed: a removed one would let two processes hold locks of the same name. It contains the
-    holder's process ID. A crash releases the lock.
+    The file is never removed: a removed one would let two processes hold locks of the same name. It
+    contains the holder's process ID. A crash releases the lock.
 
     :param purpose: what is locked, for the message of another run (``backup``).
     :param wait: seconds to wait for another holder to release it.
@@ -81,11 +81,13 @@ def _holder(fd: int) -> int | None:
 def lock_directory() -> str:
     """Return the directory of this user's lock files, made when missing.
 
-    It is ``/run/lock/mlops-fleet`` for root and is in the runtime directory for others, never directly in a directory that
-    everybody can write to: there anybody could hold our locks. The environment variable ``MLOPS_FLEET_LOCK_DIR`` names
-    another directory (read-only systems, tests); all jobs of a node must use the same one.
+    It is ``/run/lock/mlops-fleet`` for root and is in the runtime directory for others, never
+    directly in a directory that everybody can write to: there anybody could hold our locks. The
+    environment variable ``MLOPS_FLEET_LOCK_DIR`` names another directory (read-only systems,
+    tests); all jobs of a node must use the same one.
 
-    :raises Refused: it belongs to another user, or others may write to it. :raises WriteFailed: it can't be made.
+    :raises Refused: it belongs to another user, or others may write to it. :raises WriteFailed: it
+        can't be made.
     """
     uid = os.getuid()
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
@@ -110,7 +112,3 @@ def lock_directory() -> str:
             directory,
         )
     return directory
-
-
-#: The former name, until its users have followed.
-lock_folder = lock_directory

@@ -43,7 +43,9 @@ def display_path(path: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` as one line that a terminal displays as it is: process names and kernel messages hold anything."""
+    """Return ``text`` as one line that a terminal displays as it is: process names and kernel
+    messages hold anything.
+    """
     if text.isprintable():
         return text
     return "".join(

@@ -18,7 +18,7 @@ from .. import catalogue, codecs, source
 from ..catalogue import Backup
 from ..options import BackupOptions
 from ..source import Tree
-from ..stores import CopyStore, StoredCopy
+from ..store import CopyStore, StoredCopy
 
 #: What can be at a path.
 MISSING = "missing"

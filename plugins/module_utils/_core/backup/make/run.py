@@ -20,7 +20,7 @@ from ..catalogue import Backup, Description
 from ..options import BackupOptions
 from ..retention import Decision
 from ..source import Tree
-from ..stores import CopyStore, StoredCopy
+from ..store import CopyStore, StoredCopy
 from . import execute, facts, plan
 from .facts import CopyFacts
 from .plan import Plan

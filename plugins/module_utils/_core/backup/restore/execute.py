@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from ...errors import Refused, VerificationFailed, WriteFailed
 from ...ports import Tell
-from ...system.locks import lock, lock_folder
+from ...system.locks import lock, lock_directory
 from ...system.removal import mount_id, remove
 from ...system.roots import open_folder
 from ...system.text import display_path
@@ -61,7 +61,7 @@ def locked(destination: str) -> Iterator[None]:
     """
     parent, name = os.path.split(destination)
     key = hashlib.sha256(os.fsencode(os.path.join(os.path.realpath(parent), name))).hexdigest()[:16]
-    path = os.path.join(lock_folder(), f"mlops-fleet-restore-{key}.lock")
+    path = os.path.join(lock_directory(), f"mlops-fleet-restore-{key}.lock")
     with lock(path, f"restore to {destination}"):
         yield
 

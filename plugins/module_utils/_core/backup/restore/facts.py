@@ -20,12 +20,13 @@ from ...ports import Progress, Tell, World, silent
 from ...system import mounts
 from ...system.roots import refuse_dangerous
 from ...system.text import display_path
-from .. import source, stores, writer
+from .. import source, writer
 from ..catalogue import Backup
 from ..codec import BLOCK
 from ..manifest import ManifestEntry
 from ..options import RestoreOptions
 from ..source import FILE, LINK, Directories, Entry
+from ..store import Store
 
 #: States of a destination.
 MISSING = "missing"
@@ -98,7 +99,7 @@ def observe_leftovers(destination: str) -> Leftovers:
     return Leftovers(destination, names, not os.path.lexists(destination))
 
 
-def observe_place(options: RestoreOptions, store: stores.Store, world: World) -> Place:
+def observe_place(options: RestoreOptions, store: Store, world: World) -> Place:
     """Read which backups there are and what kind of destination it is.
 
     :raises Refused: the destination is dangerous. :raises FleetError: the backups can't be listed.
@@ -127,7 +128,7 @@ def _mount_point(destination: str) -> str | None:
     return None
 
 
-def local_copy(store: stores.Store, backup: Backup) -> str | None:
+def local_copy(store: Store, backup: Backup) -> str | None:
     """Return where the archive really is on this machine, None when it is elsewhere."""
     path = store.local_path(backup)
     return None if path is None else os.path.realpath(path)
@@ -137,7 +138,7 @@ def observe(
     place: Place,
     backup: Backup,
     wanted: tuple[ManifestEntry, ...] | None,
-    store: stores.Store,
+    store: Store,
     tell: Tell = silent,
 ) -> Facts:
     """Compare the destination with the backup.

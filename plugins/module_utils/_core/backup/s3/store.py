@@ -24,7 +24,7 @@ from ..catalogue import Backup
 from ..manifest import Manifest
 from ..names import CHECKSUM, MANIFEST, is_archive, stamp_time
 from ..options import S3Connection, S3Copies
-from ..stores import StoredCopy
+from ..store import StoredCopy
 from . import upload
 from .bucket import Bucket
 from .connection import base64_text, is_amazon

@@ -34,12 +34,12 @@ DAY = 86400
 ROOT = pathlib.Path(__file__).resolve().parents[6]
 
 
-def content(folder):
-    return sorted(name for name in os.listdir(folder) if name != names.LOCK)
+def content(directory):
+    return sorted(name for name in os.listdir(directory) if name != names.LOCK)
 
 
 def in_child(function):
-    """Run C(function) in a forked child; return its exit status (its FleetError's exit code + 10, 99 for anything else)."""
+    """Run ``function`` in a forked child; return its exit status (its FleetError's exit code + 10, 99 for anything else)."""
     pid = os.fork()
     if pid == 0:
         status = 99
@@ -66,7 +66,7 @@ def test_check_apply_check_apply(back_up, destination):
     assert (
         preview["changed"] and preview["backup"] is None and preview["plan"]["action"] == "create"
     )
-    assert not destination.exists(), "check mode writes nothing, not even the folder"
+    assert not destination.exists(), "check mode writes nothing, not even the directory"
     first = back_up().to_dict()
     assert first["changed"] and first["backup"]["verified"]
     before = {name: os.stat(destination / name).st_mtime_ns for name in content(destination)}
@@ -78,7 +78,7 @@ def test_check_apply_check_apply(back_up, destination):
     }
 
 
-def test_what_is_written_and_told(back_up, source, destination, clock):
+def test_what_is_written_and_returned(back_up, source, destination, clock):
     result = back_up().to_dict()
     stem = time.strftime("models_backup_%Y%m%d_%H%M%S.tar.gz", time.localtime(clock.now()))
     assert content(destination) == [stem, stem + ".manifest.json", stem + ".sha256"]
@@ -113,7 +113,7 @@ def test_what_is_written_and_told(back_up, source, destination, clock):
             (root / "bert" / "latest").unlink() or (root / "bert" / "latest").symlink_to("v2")
         ),
         lambda root: os.utime(root / "run.sh"),
-        lambda root: (root / "empty folder").rmdir(),
+        lambda root: (root / "empty directory").rmdir(),
     ],
 )
 def test_any_change_of_the_source_makes_a_new_backup(back_up, source, change):
@@ -141,7 +141,7 @@ def test_another_spelling_of_the_source_is_no_change(back_up, source, destinatio
     assert not back_up(source=f"/{source}/", destination=f"{destination}/.").changed
 
 
-def test_progress_is_told_within_a_file_and_ends_at_the_total(world, source, destination):
+def test_progress_is_reported_within_a_file_and_ends_at_the_total(world, source, destination):
     told: list = []
     job.run(
         BackupOptions.from_mapping({"source": str(source), "destination": str(destination)}),
@@ -275,7 +275,7 @@ def test_retention_removes_with_manifest_and_checksum_and_only_ours(
     assert target.read_text() == "precious"
 
 
-def test_two_sources_in_one_folder(back_up, bring_back, source, few, destination, clock):
+def test_two_sources_in_one_directory(back_up, bring_back, source, few, destination, clock):
     """Each is compared with its own backups, and no run removes the other's."""
     rules = {"retention_days": 0, "keep_last": 1}
     first = back_up(**rules)
@@ -362,7 +362,7 @@ def test_a_storage_class_alone_asks_for_no_object_storage():
     assert BackupOptions.from_mapping({"s3": {"storage_class": "GLACIER"}}).s3 is None
 
 
-def test_nested_folders_are_refused_also_through_links(back_up, source, tmp_path):
+def test_nested_directories_are_refused_also_through_links(back_up, source, tmp_path):
     link = tmp_path / "elsewhere"
     link.symlink_to(source)
     for given in (
@@ -380,7 +380,7 @@ def test_an_empty_source_is_an_error_and_removes_nothing(back_up, tmp_path, dest
     clock.time += 90 * DAY
     before = content(destination)
     empty = tmp_path / "empty"
-    (empty / "folder").mkdir(parents=True)
+    (empty / "directory").mkdir(parents=True)
     with pytest.raises(errors.NotUsable, match="holds no file"):
         back_up(source=str(empty))
     assert content(destination) == before
@@ -540,7 +540,7 @@ def test_a_file_that_never_stands_still_fails_by_name(world, source, destination
     assert content(destination) == []
 
 
-@pytest.mark.parametrize("kind", ["gone", "link", "folder", "pipe"])
+@pytest.mark.parametrize("kind", ["gone", "link", "directory", "pipe"])
 def test_a_file_that_is_replaced_before_it_is_read_makes_it_start_over(
     back_up, source, monkeypatch, tmp_path, kind
 ):
@@ -553,7 +553,7 @@ def test_a_file_that_is_replaced_before_it_is_read_makes_it_start_over(
             if kind != "gone":
                 {
                     "link": lambda: path.symlink_to(elsewhere),
-                    "folder": path.mkdir,
+                    "directory": path.mkdir,
                     "pipe": lambda: os.mkfifo(path),
                 }[kind]()
         return real(*arguments)
@@ -563,32 +563,37 @@ def test_a_file_that_is_replaced_before_it_is_read_makes_it_start_over(
     listed = subprocess.run(
         ["tar", "-tvzf", result.backup["path"]], capture_output=True, text=True, check=False
     ).stdout
-    shown = {"gone": False, "link": f"run.sh -> {elsewhere}", "folder": "run.sh/", "pipe": False}[
-        kind
-    ]
+    shown = {
+        "gone": False,
+        "link": f"run.sh -> {elsewhere}",
+        "directory": "run.sh/",
+        "pipe": False,
+    }[kind]
     assert shown in listed if shown else "run.sh" not in listed
     assert result.backup["verified"]
 
 
-def test_a_folder_that_goes_while_its_parent_is_walked_is_not_part_of_it(
+def test_a_directory_that_goes_while_its_parent_is_walked_is_not_part_of_it(
     back_up, source, monkeypatch
 ):
     real, times = os.listdir, []
 
     def listdir(where):
         found = real(where)
-        if "empty folder" in found and not times:
+        if "empty directory" in found and not times:
             times.append(1)
-            (source / "empty folder").rmdir()
-            (source / "empty folder").symlink_to("/etc")
+            (source / "empty directory").rmdir()
+            (source / "empty directory").symlink_to("/etc")
         return found
 
     monkeypatch.setattr(os, "listdir", listdir)
     assert back_up().backup["verified"] and times
 
 
-def test_the_walk_never_follows_a_folder_swapped_for_a_link(source, tmp_path, back_up, monkeypatch):
-    """Between walk and read a folder becomes a link to /etc: the run fails or starts over, but never reads through it."""
+def test_the_walk_never_follows_a_directory_swapped_for_a_link(
+    source, tmp_path, back_up, monkeypatch
+):
+    """Between walk and read a directory becomes a link to /etc: the run fails or starts over, but never reads through it."""
     real = archive.write
 
     def write(tree, *arguments):
@@ -701,12 +706,12 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
-def peak_memory(folder, size):
-    """The most memory, in MB, that backing up one file of C(size) MiB takes: first half noise, which stays as large, then a hole.
+def peak_memory(directory, size):
+    """The most memory, in MB, that backing up one file of ``size`` MiB takes: first half noise, which stays as large, then a hole.
 
     Not ru_maxrss: that begins with what the process had which started this one, here pytest with all its plugins.
     """
-    models = folder / "models"
+    models = directory / "models"
     models.mkdir(parents=True)
     noise = os.urandom(1 << 20)
     with open(models / "weights", "wb") as stream:
@@ -716,7 +721,7 @@ def peak_memory(folder, size):
     code = PEAK.format(
         path=str(ROOT / ".build" / "collections"),
         source=str(models),
-        destination=str(folder / "backups"),
+        destination=str(directory / "backups"),
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

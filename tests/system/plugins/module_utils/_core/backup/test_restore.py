@@ -93,7 +93,7 @@ def test_holes_stay_holes(back_up, bring_back, few, restored):
     )
 
 
-def test_into_an_empty_folder(back_up, bring_back, source, restored):
+def test_into_an_empty_directory(back_up, bring_back, source, restored):
     back_up()
     restored.mkdir(parents=True)
     restored.chmod(0o711)
@@ -132,18 +132,18 @@ def test_replace(back_up, bring_back, source, restored, monkeypatch, exchange):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_as_another_user(back_up, bring_back, few, restored, tmp_path, monkeypatch):
-    """Files and folders that not even their owner may read are restored, replaced and removed all the same."""
+    """Files and directories that not even their owner may read are restored, replaced and removed all the same."""
     (few / "bert" / "weights").chmod(0)
     (few / "bert").chmod(0)
     path = back_up(source=str(few)).backup["path"]
     for one in (path, path + ".manifest.json", path + ".sha256"):
         os.chmod(one, 0o644)
-    for folder in (*tmp_path.parents, tmp_path, tmp_path / "backups"):
-        if folder.stat().st_uid == 0 and folder != pathlib.Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    for folder in (restored.parent, tmp_path / "locks"):
-        folder.mkdir(mode=0o700)
-        os.chown(folder, 65534, 65534)
+    for directory in (*tmp_path.parents, tmp_path, tmp_path / "backups"):
+        if directory.stat().st_uid == 0 and directory != pathlib.Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o055)
+    for directory in (restored.parent, tmp_path / "locks"):
+        directory.mkdir(mode=0o700)
+        os.chown(directory, 65534, 65534)
     monkeypatch.setenv("MLOPS_FLEET_LOCK_DIR", str(tmp_path / "locks"))
     pid = os.fork()
     if pid == 0:
@@ -249,19 +249,19 @@ def test_choosing(back_up, bring_back, source, restored, clock):
 
 
 @pytest.mark.parametrize(
-    "folder", ["/", "/etc/models", "/home", "/usr", "/opt", "relative", "/tmp/../etc"]
+    "directory", ["/", "/etc/models", "/home", "/usr", "/opt", "relative", "/tmp/../etc"]
 )
-def test_dangerous_destinations(back_up, bring_back, folder):
+def test_dangerous_destinations(back_up, bring_back, directory):
     back_up()
     with pytest.raises((errors.Refused, errors.OptionError)):
-        bring_back(destination=folder)
+        bring_back(destination=directory)
 
 
 def test_a_restore_never_replaces_its_own_backups(back_up, bring_back, destination, tmp_path):
     back_up()
-    for folder in (destination, tmp_path):
+    for directory in (destination, tmp_path):
         with pytest.raises(errors.Refused, match="inside"):
-            bring_back(destination=str(folder), mode="replace")
+            bring_back(destination=str(directory), mode="replace")
 
 
 def test_a_link_as_destination_is_refused(back_up, bring_back, restored, tmp_path):
@@ -311,7 +311,7 @@ def test_a_mount_point_as_destination_is_refused_before_anything_is_read(
     mounted([(b"tmpfs", restored, "tmpfs", "size=3m")], run)
 
 
-def test_folders_deeper_than_the_limits(back_up, bring_back, source, restored):
+def test_directories_deeper_than_the_limits(back_up, bring_back, source, restored):
     """1500 levels: deeper than Python recurses, than a path may be long, and than files may be open."""
     top = os.open(source, os.O_RDONLY)
     fd = top
@@ -461,7 +461,7 @@ def test_an_old_archive_with_a_wrong_checksum(bring_back, destination, restored)
     assert bring_back(verify=False).changed, "what can be saved without checks"
 
 
-def test_links_that_leave_the_folder(back_up, bring_back, source, restored):
+def test_links_that_leave_the_directory(back_up, bring_back, source, restored):
     (source / "shared").symlink_to("/mnt/shared/tokenizer")
     result = back_up()
     assert any("allow_outside_links" in note for note in result.notes)
@@ -519,7 +519,7 @@ def test_every_flipped_bit_keeps_the_destination_as_it_was(back_up, bring_back, 
 def test_what_can_be_saved_from_a_damaged_backup(
     back_up, bring_back, few, restored, compression, damage
 ):
-    """Without C(verify): all files but those that are hit, and the notes name these."""
+    """Without ``verify``: all files but those that are hit, and the notes name these."""
     for number in range(20):
         (few / f"{number:02d}").write_bytes(os.urandom(500_000))
     path = back_up(source=str(few), compression=compression).backup["path"]

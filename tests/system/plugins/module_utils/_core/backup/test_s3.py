@@ -103,9 +103,9 @@ def client(endpoint, keys=None):
 
 
 @contextlib.contextmanager
-def running(folder):
-    """Start a server with its data in C(folder); give its URL, None when it ended at once (a port was taken meanwhile)."""
-    config = folder / "s3.json"
+def running(directory):
+    """Start a server with its data in ``directory``; give its URL, None when it ended at once (a port was taken meanwhile)."""
+    config = directory / "s3.json"
     rights = (
         ("admin", KEYS, ["Admin", "Read", "Write", "List", "Tagging"]),
         ("reader", READER, ["Read", "List"]),
@@ -119,7 +119,7 @@ def running(folder):
         for name, k, may in rights
     ]
     config.write_text(json.dumps({"identities": identities}))
-    (folder / "data").mkdir()
+    (directory / "data").mkdir()
     ports = free_ports(4)
     command = [
         weed(),
@@ -127,7 +127,7 @@ def running(folder):
         "server",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
-        f"-dir={folder / 'data'}",
+        f"-dir={directory / 'data'}",
     ]
     command += [
         f"-master.port={ports[0]}",
@@ -147,7 +147,7 @@ def running(folder):
         "-master.volumeSizeLimitMB=64",
     ]
     command += ["-volume.max=500", "-volume.preStopSeconds=0", "-volume.minFreeSpace=1GiB"]
-    with open(folder / "log", "wb") as log:
+    with open(directory / "log", "wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
@@ -165,7 +165,7 @@ def running(folder):
             except Exception as error:
                 if time.monotonic() > end:
                     raise RuntimeError(
-                        f"SeaweedFS does not work: {error}\n{(folder / 'log').read_text()[-2000:]}"
+                        f"SeaweedFS does not work: {error}\n{(directory / 'log').read_text()[-2000:]}"
                     ) from error
                 time.sleep(0.3)
         yield url if ready else None
@@ -179,12 +179,12 @@ def running(folder):
 def endpoint(tmp_path_factory):
     """The URL of a running server; ready means that an object could be stored."""
     for turn in range(3):
-        folder = tmp_path_factory.mktemp("seaweedfs")
-        with running(folder) as url:
+        directory = tmp_path_factory.mktemp("seaweedfs")
+        with running(directory) as url:
             if url is not None:
                 yield url
                 return
-            log = (folder / "log").read_text()[-2000:]
+            log = (directory / "log").read_text()[-2000:]
     raise RuntimeError(f"SeaweedFS does not start, {turn + 1} times:\n{log}")
 
 
@@ -289,7 +289,7 @@ def test_a_lost_copy_is_sent_again(back_up, s3):
     assert not back_up(s3=s3).changed
 
 
-def test_damage_in_the_store_is_found(back_up, look, bring_back, s3, restored):
+def test_damage_in_the_store_is_detected(back_up, look, bring_back, s3, restored):
     result = back_up(s3=s3)
     key = "node1/" + result.backup["name"]
     data = bytearray(fetch(s3, key))
@@ -357,7 +357,7 @@ def test_storage_class(back_up, s3):
     assert head["StorageClass"] == "STANDARD_IA" == result.copies[0]["storage_class"]
 
 
-def test_pruning_with_a_new_backup_is_foretold(back_up, s3, clock):
+def test_check_mode_counts_the_new_backup_for_pruning(back_up, s3, clock):
     """The copy that is to be made counts for the rules of check mode as it will count then."""
     pruned, rules = {**s3, "prune": True}, {"retention_days": 0, "keep_last": 1}
     first = back_up(s3=pruned, **rules).backup["name"]
@@ -373,7 +373,7 @@ def test_pruning_with_a_new_backup_is_foretold(back_up, s3, clock):
     assert foretold == done == [f"s3://{s3['bucket']}/node1/{first}"]
 
 
-def test_a_missing_bucket_is_told_in_check_mode_too(back_up, s3):
+def test_a_missing_bucket_is_an_error_in_check_mode_too(back_up, s3):
     with pytest.raises(errors.StoreError, match="no such bucket"):
         back_up(check=True, s3={**s3, "bucket": "no-such-bucket"})
 
@@ -450,7 +450,9 @@ def test_a_library_without_checksums_is_named_with_the_version_that_is_needed(ba
         ({"ca_bundle": "/nonexistent.pem", "endpoint_url": "https://127.0.0.1:9"}, "."),
     ],
 )
-def test_refusals_are_told_and_keep_the_local_backup(back_up, s3, destination, clock, change, text):
+def test_refusals_are_reported_and_keep_the_local_backup(
+    back_up, s3, destination, clock, change, text
+):
     first = back_up().backup["name"]
     clock.time += 40 * DAY
     with pytest.raises(errors.StoreError, match=text) as error:
@@ -465,7 +467,7 @@ def test_refusals_are_told_and_keep_the_local_backup(back_up, s3, destination, c
 
 
 class Proxy:
-    """Forwards to the store; C(alter) may change or refuse what comes back. Signatures hold: the Host header is kept."""
+    """Forwards to the store; ``alter`` may change or refuse what comes back. Signatures hold: the Host header is kept."""
 
     def __init__(self, target, alter):
         outer = self

@@ -26,7 +26,7 @@ def spoil(path, change):
         change(stream)
 
 
-def test_a_good_one(back_up, look):
+def test_a_good_backup(back_up, look):
     back_up()
     for depth in ("none", "quick", "full"):
         found = look(verify=depth)
@@ -37,7 +37,7 @@ def test_a_good_one(back_up, look):
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
-def test_every_flipped_bit_is_found(back_up, look, compression):
+def test_every_flipped_bit_is_detected(back_up, look, compression):
     """40 random single bits, one at a time; in an uncompressed archive the file that was hit must be named."""
     path = back_up(compression=compression).backup["path"]
     size, rng = os.path.getsize(path), random.Random(5)
@@ -160,7 +160,7 @@ def test_checksum_files_as_scripts_write_them(look, source, destination, text):
     assert "no SHA-256 of" in only(look())["problems"][0]
 
 
-def test_a_manifest_without_its_archive_is_told(back_up, look):
+def test_a_manifest_without_its_archive_is_reported(back_up, look):
     os.unlink(back_up().backup["path"])
     found = look(verify="full")
     assert (

@@ -13,6 +13,11 @@ import pytest
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.bodies import Context, encode
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.channels import CHANNELS
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.events import Event, key_of
+from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.messages import (
+    LONGEST_TEXT,
+    separate,
+    text_body,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.payloads import (
     PAYLOADS,
@@ -95,6 +100,16 @@ def test_no_body_is_larger_than_its_limit_and_what_it_leaves_out_is_counted(name
         more = [int(number) for number in re.findall(r"… and (\d+) more", text)]
         assert listed >= 1
         assert listed + min(more, default=0) == len(message.events)
+
+
+@pytest.mark.parametrize(("count", "more"), [(50, 0), (300, 1)])
+def test_the_text_of_a_mail_is_bounded_and_counts_what_it_leaves_out(count, more):
+    (message,) = separate(_events(count, "x"), 5)
+    text = text_body(message)
+    assert len(text) < LONGEST_TEXT + 200
+    left_out = [int(number) for number in re.findall(r"… and (\d+) more", text)]
+    assert len(left_out) == more
+    assert text.count("CRITICAL node1 unit") + sum(left_out) == count
 
 
 def test_a_list_is_split_only_where_it_has_to_be():

@@ -31,7 +31,7 @@ DAY = 86400
 
 @pytest.fixture
 def source(tmp_path) -> pathlib.Path:
-    """Weights that can't be compressed, text, an empty file, a sparse one, links, deep folders, names of all kinds, a socket."""
+    """Weights that can't be compressed, text, an empty file, a sparse one, links, deep directories, names of all kinds, a socket."""
     root = tmp_path / "models"
     (root / "bert" / "v1").mkdir(parents=True)
     (root / "bert" / "v1" / "model.safetensors").write_bytes(os.urandom(4_300_000))
@@ -40,7 +40,7 @@ def source(tmp_path) -> pathlib.Path:
     )
     (root / "bert" / "latest").symlink_to("v1")
     (root / "empty").write_bytes(b"")
-    (root / "empty folder").mkdir()
+    (root / "empty directory").mkdir()
     with open(root / "sparse", "wb") as stream:
         stream.truncate(2_000_000)
     deep = root.joinpath(*["d" * 30] * 12)
@@ -82,7 +82,7 @@ def back_up(world, source, destination):
 
 @pytest.fixture
 def look(destination):
-    """List the backups with C(verify) as depth."""
+    """List the backups with ``verify`` as depth."""
 
     def run(verify="none", path=None, **given):
         return info.run(
@@ -187,7 +187,7 @@ def dies() -> Dies:
 
 @pytest.fixture
 def mounted(tmp_path):
-    """Run a function in a child with a mount namespace of its own; C(mounts) are (source, target, type, options), type None binds.
+    """Run a function in a child with a mount namespace of its own; ``mounts`` are (source, target, type, options), type None binds.
 
     Skips where that can't be done; the child's assertion errors fail the test.
     """

@@ -96,8 +96,8 @@ def test_streaming_readers_see_every_member(back_up, source):
         names = {member.name for member in tar}
     wanted = {
         os.path.relpath(os.path.join(where, name), source)
-        for where, folders, files in os.walk(source)
-        for name in folders + files
+        for where, directories, files in os.walk(source)
+        for name in directories + files
         if name != "socket"
     }
     assert names == wanted

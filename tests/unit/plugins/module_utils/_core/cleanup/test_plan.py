@@ -97,6 +97,14 @@ def test_vetoed(unit, why):
         ({"veto": "excluded"}, {"retention": 0}, "", 9, "excluded"),
         ({"age": DAY}, {}, "", 9, "newest change 1.0 days ago, kept 30.0 days"),
         (
+            {"age": DAY, "veto": "in use", "stopped": True},
+            {},
+            "",
+            9,
+            "newest change 1.0 days ago, kept 30.0 days",
+        ),
+        ({"age": 0}, {}, "", 9, "newest change 0 ms ago, kept 30.0 days"),
+        (
             {"content_age": DAY, "content_path": "logs/x"},
             {},
             "",
@@ -184,6 +192,22 @@ def test_what_a_stopped_run_moved_may_be_removed(unit, target, may):
 def test_items_of_tools(item, retention, why):
     given = {"path": "p", "kind": "image", "size": 1, **item}
     assert plan.decide_item(Item(**given), retention, NOW)[1] == why
+
+
+def test_entries_of_the_result():
+    (removal,) = _decide(_place(_target(), _unit("a", age=40.0004 * DAY, size=7))).remove
+    assert removal.to_dict() == {
+        "target": "t",
+        "path": "/r/a",
+        "kind": "file",
+        "size": 7,
+        "files": 1,
+        "age_days": 40.0,
+        "reason": "40.0 days old, kept 30.0 days",
+    }
+    cache = Item("/cache", "cache", 5, files=3)
+    (removal,) = _decide(tools=[ToolFacts("pip", items=(cache,))]).remove
+    assert (removal.to_dict()["files"], removal.to_dict()["age_days"]) == (None, None)
 
 
 # --- the whole plan -------------------------------------------------------------------------------------------------------
@@ -278,6 +302,7 @@ def test_what_a_stopped_run_left():
     assert _paths(recovery.begun) == ["/q/doomed/half", "/q/doomed/unread"]
     assert _paths(decided.remove) == ["/q/new/due", "/q/doomed/half", "/q/doomed/unread"]
     assert decided.matched == {"t": 1}
+    assert [removal.size for removal in recovery.begun] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -357,10 +382,10 @@ def test_a_note_about_processes_that_could_not_be_examined(busy, note):
         ([(1, False, ())], "holds no verified backup (b0: it was not verified)"),
         ([(1, False, ("no manifest", "x"))], "(b0: no manifest; x)"),
         ([(24, True, ())], ""),
-        ([(24.01, True, ())], "is 24 h 00 min old, 24 h are allowed"),
+        ([(24 + 0.5 / 3600, True, ())], "is 24 h 00 min old, 24 h are allowed"),
         ([(1, False, ()), (2, True, ())], ""),
         ([(-1, True, ())], ""),
-        ([(-1.01, True, ())], "is dated in the future"),
+        ([(-1 - 0.5 / 3600, True, ())], "is dated in the future"),
         ([(-2, True, ()), (30, True, ())], "is 30 h 00 min old"),
         ([(-2, True, ()), (3, True, ())], ""),
         ([(1, False, ()), (99, True, ())], "is 99 h 00 min old"),

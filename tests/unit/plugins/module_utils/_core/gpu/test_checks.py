@@ -118,6 +118,22 @@ def test_limits(check, gpu, expected):
     assert finding(check, **gpu) == expected
 
 
+def test_memory_of_processes_that_are_gone():
+    processes = [Process(7, 5), Process(8, None), Process(9, 100)]
+    result = checks.CHECKS["gpu_processes"].evaluate(case(processes=processes, orphans={7, 8}))
+    assert (result.value, result.message) == (
+        2,
+        "5 MiB held by processes that no longer exist: 7, 8",
+    )
+    assert (
+        checks.CHECKS["gpu_processes"].evaluate(case(processes=processes)).message == "3 processes"
+    )
+    assert (
+        checks.CHECKS["gpu_processes"].evaluate(case(processes=processes[:1])).message
+        == "1 process"
+    )
+
+
 @pytest.mark.parametrize(
     ("gpu", "expected"),
     [
@@ -160,6 +176,17 @@ def test_readings(faults, mig, status, value):
         assert result.message.endswith("q2 (unknown) and 2 more")
     if status == "unknown":
         assert result.unknown_as == "critical"
+
+
+@pytest.mark.parametrize("code", [1, 9, 10, 11, 12, 18])
+def test_a_code_that_puts_the_whole_driver_in_doubt_makes_the_gpu_unknown(code):
+    assert finding("gpu_readings", faults=[Fault("anything", code, "")]) == ("unknown", "inspect")
+
+
+def test_a_gpu_that_asks_for_nothing_says_so():
+    message = checks.CHECKS["gpu_state"].evaluate(case(recovery=0)).message
+    assert message == "NVIDIA L40S answers and asks for no recovery action"
+    assert checks.CHECKS["gpu_state"].evaluate(case(name=None)).message == "the GPU answers"
 
 
 @pytest.mark.parametrize(
@@ -218,6 +245,22 @@ def test_busy(gpu, expected):
 )
 def test_boards_whose_links_are_not_optional(model, fabric, expected):
     assert checks.on_sxm_board(Gpu(0, name=model, fabric=fabric)) is expected
+
+
+def test_links_that_are_all_down():
+    down, up = NvLink(2, [0, 1]), NvLink(2, [])
+    board, card = "NVIDIA H200", "NVIDIA L40S"
+
+    def result(model, *others):
+        peers = [Gpu(1 + n, name=model, nvlink=nvlink) for n, nvlink in enumerate(others)]
+        return finding("gpu_nvlink", name=model, nvlink=down, others=peers)
+
+    assert result(card) is result(board) is result(card, down) is result(board, None) is None
+    assert (
+        result(board, down) == result(card, up) == result(card, down, up) == ("critical", "inspect")
+    )
+    stranger = Gpu(1, name="NVIDIA H100 PCIe", nvlink=up)
+    assert finding("gpu_nvlink", name=card, nvlink=down, others=[stranger]) is None
 
 
 @pytest.mark.parametrize(("what", "limit"), [("memory", 90), ("power", 95)])

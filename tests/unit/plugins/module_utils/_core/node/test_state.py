@@ -405,3 +405,57 @@ def test_the_grace_and_the_week_end_on_the_second(options):
     old = {"dns|": state.Remembered("critical", NOW, NOW)}
     assert state.steady([], old, NOW + state.FORGET - 1, None, skipped)[1] == old
     assert state.steady([], old, NOW + state.FORGET, None, skipped)[1] == {}
+
+
+def test_a_week_is_a_week():
+    assert state.FORGET == 7 * 24 * 3600
+
+
+def test_a_dead_mount_keeps_what_is_known_about_disks(options):
+    """Only a mount that is silent keeps the group: a critical disk does not, a passed mount neither."""
+    old = {"disk_usage|/far": state.Remembered("critical", NOW, NOW)}
+    for check, kept in (
+        (Check("mount_responds", "critical", "x", "/far"), True),
+        (Check("mount_responds", "pass", "x", "/far"), False),
+        (Check("disk_usage", "critical", "x", "/"), False),
+        (Check("disk_usage", "unknown", "x", "/"), True),
+    ):
+        memory = state.steady([check], old, NOW, None, options())[1]
+        assert ("disk_usage|/far" in memory) == kept, check
+
+
+def test_counts_begin_again(options):
+    given = options(raise_after=2, clear_after=2)
+    key, bad, good = "dns|", Check("dns", "critical", "x"), Check("dns", "pass", "x")
+    memory, counts = {}, []
+    for check, age in ((bad, 1), (bad, 1), (bad, 1e6), (bad, 1e6), (good, 1e6), (bad, 1e6)):
+        memory = state.steady([check], memory, NOW, age, given)[1]
+        counts.append((memory[key].status, memory[key].repeats))
+    assert counts == [
+        ("pass", 0),  # within the grace nothing is counted
+        ("pass", 0),
+        ("pass", 1),
+        ("critical", 0),
+        ("critical", 1),
+        ("critical", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("checks", "counters", "accepted"),
+    [
+        ({}, {}, True),
+        ([], {}, False),
+        ({}, [], False),
+        ({"a|": {"status": "pass", "since": 1}}, {}, True),
+        ({"a|": {"status": "pass", "since": 1, "count": 1e11}}, {}, False),
+        ({"a|": {"status": "pass", "since": 1, "seen": 1e11}}, {}, False),
+    ],
+)
+def test_what_content_is_accepted(tmp_path, checks, counters, accepted):
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"version": 1, "checks": checks, "counters": counters}))
+    memory, problem = state.load(str(path), NOW)
+    assert (problem is None) == accepted
+    if checks and accepted:
+        assert memory.checks == {"a|": state.Remembered("pass", 1.0, NOW, 0)}

@@ -437,8 +437,8 @@ def test_a_long_name_leaves_the_thread_identifier_whole(tell):
     ] == [True]
 
 
-def program(folder, name, text):
-    path = folder / name
+def program(directory, name, text):
+    path = directory / name
     path.write_text("#!/bin/sh\n" + text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
@@ -446,20 +446,20 @@ def program(folder, name, text):
 
 @pytest.fixture
 def local(world, tmp_path):
-    """Only programs of this folder exist."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+    """Only programs of this directory exist."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
     original = world.run
 
     def run(argv, **more):
         if not argv[0].startswith("/"):
-            if not (folder / argv[0]).exists():
+            if not (directory / argv[0]).exists():
                 raise CommandFailed.missing(argv[0])
-            argv = [str(folder / argv[0]), *argv[1:]]
+            argv = [str(directory / argv[0]), *argv[1:]]
         return original(argv, **more)
 
     world.run = run
-    return folder
+    return directory
 
 
 def test_the_local_mail_command(tell, local, tmp_path):

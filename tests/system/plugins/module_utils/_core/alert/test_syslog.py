@@ -21,10 +21,10 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import sys
 
 @pytest.fixture
 def root(world):
-    """A root folder with a short path: socket names hold 107 bytes at most."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="al") as folder:
-        world.root = folder
-        yield folder
+    """A root directory with a short path: socket names hold 107 bytes at most."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="al") as directory:
+        world.root = directory
+        yield directory
 
 
 def listen(path, kind=socket.SOCK_DGRAM):

@@ -688,10 +688,10 @@ def test_the_state_is_private_and_holds_no_secret(
     }
     hooks = [*hook(web, headers={"X-Auth": "h3aderSecret"}), pager]
     result = tell(document=document(make_check("disk_space", "critical")), webhooks=hooks)
-    folder = tmp_path / "state"
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    directory = tmp_path / "state"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     texts = [json.dumps(result.to_dict())]
-    for path in folder.iterdir():
+    for path in directory.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         texts.append(path.read_text())
     assert "disk_space" in "".join(texts)
@@ -704,19 +704,19 @@ def test_a_damaged_state_is_set_aside_and_the_alert_goes_out(
 ):
     warnings = []
     world.warn = warnings.append
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o700)
     for damaged in (
         "{",
         "[]",
         '{"version": 1, "entries": {"k": 5}, "pending": {"c": {"k": {"event": {"key": 1}}}}, "saved": "x"}',
     ):
-        (folder / "state.json").write_text(damaged)
+        (directory / "state.json").write_text(damaged)
         assert (
             tell(message=f"after {len(damaged)}", webhooks=hook(web)).channels[0]["status"]
             == "sent"
         )
-    assert (folder / "state.json.broken").read_text() == "[]"
+    assert (directory / "state.json.broken").read_text() == "[]"
     assert len(warnings) == 2
 
 
@@ -748,16 +748,16 @@ def test_whatever_the_state_file_holds_the_alert_goes_out_once(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 def test_a_full_disk_neither_silences_nor_storms(tell, web, document, make_check, tmp_path, world):
-    folder = tmp_path / "state"
-    folder.mkdir()
-    if os.system(f"mount -t tmpfs -o size=16k,mode=0700 tmpfs {folder}") != 0:
+    directory = tmp_path / "state"
+    directory.mkdir()
+    if os.system(f"mount -t tmpfs -o size=16k,mode=0700 tmpfs {directory}") != 0:
         pytest.skip("mounting is not allowed here")
     world.root = str(tmp_path)
     (tmp_path / "run").mkdir()
     try:
-        (folder / "lock").touch()
+        (directory / "lock").touch()
         try:
-            (folder / "filler").write_bytes(b"x" * 100_000)
+            (directory / "filler").write_bytes(b"x" * 100_000)
         except OSError:
             pass
         for dummy in range(3):
@@ -766,17 +766,17 @@ def test_a_full_disk_neither_silences_nor_storms(tell, web, document, make_check
             )
         assert len(web.requests) == 1
         assert result.events[0]["decision"] == "hold"
-        (folder / "filler").unlink()
+        (directory / "filler").unlink()
         tell(document=document(make_check("disk_space", "pass")), webhooks=hook(web))
         assert [status for status, dummy in messages(web)] == ["firing", "resolved"]
         assert list((tmp_path / "run").iterdir()) == [], (
-            "the spare copy is gone once the folder works again"
+            "the spare copy is gone once the directory works again"
         )
     finally:
-        os.system(f"umount {folder}")
+        os.system(f"umount {directory}")
 
 
-def test_a_folder_that_can_not_be_made_silences_nobody(
+def test_a_directory_that_can_not_be_made_silences_nobody(
     tell, web, document, make_check, tmp_path, world
 ):
     warnings = []
@@ -796,10 +796,10 @@ def test_a_folder_that_can_not_be_made_silences_nobody(
     assert any("Can't make the state directory" in one for one in warnings)
 
 
-def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
-    folder = tmp_path / "state"
-    folder.mkdir()
-    folder.chmod(0o777)
+def test_a_directory_others_may_write_to_is_refused(tell, web, tmp_path):
+    directory = tmp_path / "state"
+    directory.mkdir()
+    directory.chmod(0o777)
     with pytest.raises(Refused):
         tell(message="x", webhooks=hook(web))
     with pytest.raises(Refused, match="is not a directory"):
@@ -808,17 +808,17 @@ def test_a_folder_others_may_write_to_is_refused(tell, web, tmp_path):
     assert not web.requests
 
 
-def test_a_system_folder_is_no_state_folder(tell):
+def test_a_system_directory_is_no_state_directory(tell):
     with pytest.raises(Refused):
         tell(message="x", state_dir="/tmp", syslog=True)
 
 
 def test_a_link_planted_as_state_file_is_not_followed(tell, web, tmp_path):
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o700)
     victim = tmp_path / "victim"
     victim.write_text("{}")
-    (folder / "state.json").symlink_to(victim)
+    (directory / "state.json").symlink_to(victim)
     tell(message="x", webhooks=hook(web))
     assert victim.read_text() == "{}"
 

@@ -864,7 +864,7 @@ def test_the_brake_leaves_the_tree_as_it_was_and_returns_the_plan(world, root, l
 def test_two_at_once_one_of_them_is_told(world, root, lab):
     lab.unit(root, "a")
     before = lab.image(root)
-    with locks.lock(os.path.join(locks.lock_folder(), "cleanup.lock"), "cleanup"):
+    with locks.lock(os.path.join(locks.lock_directory(), "cleanup.lock"), "cleanup"):
         with pytest.raises(LockBusy):
             lab.clean(world, root)
         assert lab.image(root) == before

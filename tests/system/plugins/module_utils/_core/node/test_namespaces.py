@@ -1,0 +1,87 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Faults made for real in namespaces of their own: routes, neighbours, full file systems."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[6]
+RUN = f"""
+import json, sys
+sys.path.insert(0, {str(ROOT / ".build" / "collections")!r})
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
+def none(argv, **more):
+    raise CommandFailed(argv[0] + " is not installed")
+print(json.dumps(run(NodeOptions.from_mapping(json.loads(sys.argv[1])), World(run=none)).to_dict()))
+"""
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"),
+    reason="needs root, unshare and ip",
+)
+
+
+def _checks(script, **given):
+    """Run the check in new namespaces after a shell script; return the checks by name and subject."""
+    line = f'set -e; {script}\nexec "$0" -c "$1" "$2"'
+    argv = ["unshare", "--net", "--mount", "sh", "-c", line, sys.executable, RUN, json.dumps(given)]
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if result.returncode and "not permitted" in result.stderr + result.stdout:
+        pytest.skip("namespaces are not allowed here")
+    assert result.returncode == 0, result.stderr
+    checks = json.loads(result.stdout)["checks"]
+    return {(check["check"], check.get("subject")): check for check in checks}
+
+
+PAIR = "ip link add veth0 type veth peer name veth1; ip link set veth0 up; ip link set veth1 up; "
+
+
+@pytest.mark.parametrize("kind", ["unreachable", "prohibit", "blackhole"])
+def test_a_default_route_that_rejects(kind):
+    checks = _checks(PAIR + f"ip route add {kind} default", checks=["network_gateway"])
+    ((_name, _subject), check) = checks.popitem()
+    assert check["status"] == "warning" and "rejects packets" in check["message"]
+
+
+def test_an_ipv6_gateway_that_nobody_is():
+    """The kernel asks for the neighbour in vain, and keeps it as INCOMPLETE, then FAILED."""
+    script = (
+        PAIR + "sysctl -qw net.ipv6.conf.veth0.accept_dad=0 || exit 77;"
+        "ip -6 addr add fd00::1/64 dev veth0 nodad; ip -6 route add default via fd00::99 dev veth0;"
+        "python3 -c 'import socket; socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)"
+        '.sendto(b"x", ("2001:db8::1", 9))\' || true; sleep 0.2'
+    )
+    check = _checks(script, checks=["network_gateway"])[("network_gateway", "fd00::99")]
+    assert check["status"] == "warning" and "does not answer" in check["message"]
+
+
+def test_a_full_mount_whose_name_is_not_utf8(tmp_path):
+    point = f"{tmp_path}/caf$(printf '\\351')"
+    script = (
+        f'mkdir "{point}"; mount -t tmpfs -o size=1m none "{point}";'
+        f'head -c 1000000 /dev/zero > "{point}/full"'
+    )
+    checks = _checks(script, checks=["disk_usage"], disk_floor_warning=0, disk_floor_critical=0)
+    check = checks[("disk_usage", f"{tmp_path}/caf\\udce9")]
+    assert check["status"] == "critical"
+
+
+def test_a_bind_mount_of_fstab_that_is_missing(tmp_path):
+    fstab = tmp_path / "fstab"
+    fstab.write_text(f"{tmp_path} /srv none bind 0 0\n")
+    script = f"mount --bind {fstab} /etc/fstab"
+    check = _checks(script, checks=["mount_present"])[("mount_present", "/srv")]
+    assert check["status"] == "critical"
+    mounted = script + f"; mount --bind {tmp_path} /srv"
+    assert _checks(mounted, checks=["mount_present"]) == {}
