@@ -28,6 +28,7 @@ ARROWS = {
     "outcome": {"errors"},
     "output": {"registry", "system", "verdict"},
     "registry": {"errors"},
+    "schedule": {"errors", "ports"},
     "system": {"errors", "ports"},
     "trial": {"errors", "jobs", "outcome", "ports", "system", "verdict"},
     "verdict": {"system"},
