@@ -28,7 +28,7 @@ ARROWS = {
     "outcome": {"errors"},
     "output": {"registry", "system", "verdict"},
     "registry": {"errors"},
-    "schedule": {"errors", "ports"},
+    "schedule": {"errors", "options", "ports"},
     "system": {"errors", "ports"},
     "trial": {"errors", "jobs", "outcome", "ports", "system", "verdict"},
     "verdict": {"system"},
