@@ -118,7 +118,7 @@ notes:
   - Permissions, owners (as numbers) and times are stored. Access control lists and extended attributes are not.
   - Two runs to the same O(destination) never overlap. The second fails and changes nothing.
 requirements:
-  - boto3 1.21 or later (for O(s3) only)
+  - boto3 1.28 or later (for O(s3) only)
 seealso:
   - module: mlops.fleet.model_backup_info
   - module: mlops.fleet.model_restore

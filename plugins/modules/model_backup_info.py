@@ -36,7 +36,7 @@ options:
     choices: [none, quick, full]
     default: none
 requirements:
-  - boto3 1.21 or later (for O(s3) only)
+  - boto3 1.28 or later (for O(s3) only)
 seealso:
   - module: mlops.fleet.model_backup
   - module: mlops.fleet.model_restore

@@ -75,7 +75,7 @@ options:
 notes:
   - Owners are restored when the task runs as root.
 requirements:
-  - boto3 1.21 or later (for O(s3) only)
+  - boto3 1.28 or later (for O(s3) only)
 seealso:
   - module: mlops.fleet.model_backup
   - module: mlops.fleet.model_backup_info
