@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import verdict
+from ..system.text import one_line
 
 _STATES = {
     verdict.SKIPPED: "OK",
@@ -57,7 +58,7 @@ def render(result: Mapping[str, Any], name: str = "NODE") -> str:
 
 def _plain(text: str) -> str:
     """Return one line without the bar, which begins performance data."""
-    return " ".join(verdict.one_line(text).split()).replace("|", "/")
+    return " ".join(one_line(text).split()).replace("|", "/")
 
 
 def _perfdata(checks: list[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
@@ -84,7 +85,7 @@ def _label(text: str) -> str:
     """Return a quoted label without quote, equals sign or bar (a doubled quote is legal, but few
     programs read it).
     """
-    clean = " ".join(verdict.one_line(text).split())
+    clean = " ".join(one_line(text).split())
     for character in "'=|":
         clean = clean.replace(character, "_")
     return f"'{clean}'"

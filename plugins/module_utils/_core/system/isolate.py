@@ -106,12 +106,12 @@ def _child(function: Callable[[], Any], write_fd: int) -> None:
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         try:
-            answer: tuple[str, Any] = ("value", function())
+            reply: tuple[str, Any] = ("value", function())
         except FleetError as error:
-            answer = ("error", error)
+            reply = ("error", error)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the parent must hear of it
-            answer = ("error", FleetError(f"{type(error).__name__}: {error}"))
-        whole = pickle.dumps(answer)
+            reply = ("error", FleetError(f"{type(error).__name__}: {error}"))
+        whole = pickle.dumps(reply)
         data = memoryview(len(whole).to_bytes(_HEADER, "big") + whole)
         while data:
             data = data[os.write(write_fd, data) :]

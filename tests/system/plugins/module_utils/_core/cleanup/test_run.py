@@ -390,7 +390,7 @@ def test_the_layers_of_an_overlay_stay(world, root, tmp_path, lab):
         folder.mkdir()
 
     def inner():
-        # Where the machine's own root is an overlay or a container's, an overlay may not lie on it.
+        # Where the machine's own root is an overlay or a container's, an overlay may not be stacked on it.
         options = f"lowerdir={root}/lower/logs,upperdir={root}/upper/up,workdir={root}/upper/work"
         if subprocess.run(
             ["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"],
@@ -994,7 +994,7 @@ def test_a_unit_that_resists_is_reported_and_the_others_go(world, root, lab):
             and "model.bin" in result["failures"][0]["error"]
         )
         assert "b" not in os.listdir(root)
-        # What is left lies in quarantine, where nobody takes it for a whole unit, and is tried again by the next run.
+        # What is left stays in quarantine, where nobody takes it for a whole unit, and is tried again by the next run.
         assert (
             os.path.exists(result["failures"][0]["path"]) and TRASH in result["failures"][0]["path"]
         )
