@@ -81,12 +81,10 @@ def newer():
     (place / "galaxy.yml").write_text(
         re.sub(r"(?m)^version:.*$", "version: 0.2.0", text), encoding="utf-8"
     )
-    job = place / "plugins" / "module_utils" / "_core" / "backup" / "job.py"
-    old = job.read_text(encoding="utf-8")
-    assert 'return True, "forced"' in old
-    job.write_text(
-        old.replace('return True, "forced"', 'return True, "forced by 0.2.0"'), encoding="utf-8"
-    )
+    plan = place / "plugins" / "module_utils" / "_core" / "backup" / "make" / "plan.py"
+    old = plan.read_text(encoding="utf-8")
+    assert old.count('"forced"') == 1
+    plan.write_text(old.replace('"forced"', '"forced by 0.2.0"'), encoding="utf-8")
     return EPHEMERAL / "newer"
 
 
