@@ -19,7 +19,7 @@ options:
   textfile:
     description:
       - Absolute path of a metrics file to write for the textfile collector of the Prometheus node exporter.
-      - Written to a temporary file, synchronised and renamed, mode 0644. Its directory must exist.
-      - Not written in check mode.
+      - The file is replaced atomically and has mode 0644. Its directory must exist.
+      - The file is not written in check mode.
     type: path
 """

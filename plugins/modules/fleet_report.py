@@ -10,17 +10,18 @@ module: fleet_report
 short_description: One report of a maintenance run over all targeted hosts
 version_added: "0.1.0"
 description:
-  - Reads the registered results of the phases from every host the play targets and makes one JSON document, one self-contained
-    HTML page, a table on the screen and job artifacts of them.
-  - Hosts that failed, were unreachable or gave no result are part of the report.
-  - Runs on the controller only, whatever the connection of the hosts is. Use it with C(run_once).
-  - The role P(mlops.fleet.fleet_report#role) and the playbooks of this collection use it; it is useful directly when you write
-    your own.
+  - Reads the registered results of the phases from every host that the play targets and writes one
+    JSON document, one self-contained HTML page, a table on the screen and job artifacts.
+  - Hosts that failed, were unreachable or returned no result are part of the report.
+  - Runs only on the controller, whatever the connection of the hosts is. Use it with C(run_once).
+  - The role P(mlops.fleet.fleet_report#role) and the playbooks of this collection use this module.
+    Use it directly in your own playbooks.
 options:
   dest:
     description:
-      - Directory on the controller for the report. Made when it does not exist.
-      - Each run writes C(maintenance-TIMESTAMP.json) and C(.html), mode 0640, and points C(latest.json) and C(latest.html) to them.
+      - Directory on the controller for the report. It is created when it does not exist.
+      - Each run writes C(maintenance-TIMESTAMP.json) and C(.html), mode 0640, and points the links
+        C(latest.json) and C(latest.html) to them.
       - Without it nothing is written. In check mode nothing is written either.
     type: path
   title:
@@ -34,21 +35,24 @@ options:
     choices: [health, gpu, backup, cleanup]
     default: [health, gpu, backup, cleanup]
   prefix:
-    description: What the variables that hold the registered results begin with; the phase's name follows.
+    description: Prefix of the variables with the registered results; the name of the phase follows.
     type: str
     default: maintenance_result_
   fail_on:
-    description: Minimum verdict with which a host is listed in RV(failed_hosts). A phase that did not do its job always counts.
+    description:
+      - Minimum verdict with which a host is listed in RV(failed_hosts). A phase that could not do its
+        job always counts.
     type: str
     choices: [critical, warning, never]
     default: critical
   keep:
-    description: Number of earlier reports that stay in O(dest), this one included.
+    description: Number of reports to keep in O(dest), this one included.
     type: int
     default: 30
   max_fail_percentage:
     description:
-      - When given, no report is made. Instead RV(held) says whether more than this share of the hosts started so far failed.
+      - When set, no report is written. Instead RV(held) says whether more than this share of the hosts
+        started so far failed.
       - Unlike the play keyword of this name, it stops the rollout without losing the report.
     type: float
   show:
@@ -100,23 +104,23 @@ msg:
   type: str
   sample: "Fleet maintenance: CRITICAL - 3 hosts (1 pass, 1 critical, 1 unreachable), 2 verified backups, 1.2 GiB freed"
 status:
-  description: Worst state of the fleet. A phase that did not do its job makes it V(critical).
+  description: Worst state of the fleet. A phase that could not do its job makes it V(critical).
   returned: when a report was made
   type: str
 exit_code:
-  description: The same as a number, 0 for all passed, 1 for warnings, 2 for critical.
+  description: RV(status) as a number, 0 for all passed, 1 for warnings, 2 for critical.
   returned: when a report was made
   type: int
 failed_hosts:
-  description: Hosts whose phases did not all do their job, or whose verdict is at least O(fail_on).
+  description: Hosts where a phase could not do its job, or whose verdict is at least O(fail_on).
   returned: when a report was made
   type: list
   elements: str
 attention:
-  description: Why each of RV(failed_hosts) needs attention, by host, in one line.
+  description: Why each host of RV(failed_hosts) needs attention, one line per host.
   returned: when a report was made
   type: dict
-  sample: {"gpu7": "backup failed: The source /opt/ml/models does not exist. Name the folder that holds the models."}
+  sample: {"gpu7": "backup failed: The source /opt/ml/models does not exist. Name the directory that holds the models."}
 errors:
   description: What is wrong with the run as a whole, such as no host reachable.
   returned: when a report was made
@@ -140,13 +144,13 @@ summary:
       description: Fifth percentile of the health scores.
       type: float
     backups_verified:
-      description: Hosts that have a verified backup.
+      description: Number of hosts that have a verified backup.
       type: int
     freed_bytes:
       description: Bytes freed by all cleanups.
       type: int
     do_not_schedule:
-      description: Hosts that should get no work now.
+      description: Hosts on which no jobs should be scheduled now.
       type: list
       elements: str
 table:
@@ -156,14 +160,14 @@ table:
   elements: str
 json:
   description: Path of the JSON report.
-  returned: when O(dest) is given and not in check mode
+  returned: when O(dest) is set and not in check mode
   type: str
 html:
   description: Path of the HTML report.
-  returned: when O(dest) is given and not in check mode
+  returned: when O(dest) is set and not in check mode
   type: str
 held:
-  description: Why no further host may be started; empty when all is well.
-  returned: when O(max_fail_percentage) is given
+  description: Why no further host may be started; empty when the rollout may continue.
+  returned: when O(max_fail_percentage) is set
   type: str
 """

@@ -10,14 +10,17 @@ module: gpu_health
 short_description: Check the health of the NVIDIA GPUs of a node
 version_added: "0.1.0"
 description:
-  - Asks the driver once for everything, looks for driver errors (Xid) in the kernel log and for GPUs on the PCI bus, and returns one
-    verdict with its reasons.
-  - What the device reports of itself comes first. The recovery action that the driver asks for, lost GPUs, failed or pending row remapping,
-    uncorrected memory errors, Xids, the distance to the slowdown temperature and slowdown by the hardware count before fixed numbers.
-  - A node without a GPU is no error. Without driver library and without an NVIDIA device on the PCI bus the status is V(skipped) and
-    the exit code 0, unless O(expected_count) says otherwise. A GPU without a working driver is critical.
-  - The driver is asked in a process of its own, so that a driver that hangs cannot hang the task. When one GPU does not answer, the
-    others are asked in processes of their own.
+  - Queries the driver once, looks for driver errors (Xid) in the kernel log and for GPUs on the PCI
+    bus, and returns one verdict with its reasons.
+  - Limits and faults that the device reports take precedence over fixed numbers. These are the
+    recovery action that the driver asks for, lost GPUs, failed or pending row remapping,
+    uncorrected memory errors, Xids, the distance to the slowdown temperature and slowdown by the
+    hardware.
+  - A node without a GPU is not an error. Without a driver library and without an NVIDIA device on
+    the PCI bus the status is V(skipped) and the exit code 0, unless O(expected_count) requires
+    GPUs. A GPU without a working driver is critical.
+  - The driver is queried in a separate process, so that a driver that hangs cannot hang the task.
+    When one GPU does not answer, the others are queried in separate processes.
   - A value that a device does not have is null in RV(gpus), never 0.
   - The module changes nothing on the node except the files named by O(metrics_csv) and O(textfile), and always reports C(changed=false).
 extends_documentation_fragment:
@@ -27,7 +30,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - Checks as always and writes no file.
+      - In check mode the GPUs are checked as usual, and no file is written.
   diff_mode:
     support: none
   platform:
@@ -36,78 +39,92 @@ options:
   expected_count:
     description:
       - Number of GPUs that this node must have. Fewer is critical, more is a warning.
-      - Without it, GPUs that are on the PCI bus but not in the driver are found all the same, except in containers.
-      - Set it to V(0) on nodes that have the driver installed but no GPU.
+      - Without it, GPUs that are on the PCI bus but not in the driver are still detected, except in
+        containers.
+      - Set it to V(0) on nodes with a driver but without a GPU.
     type: int
   temperature_warning:
     description:
       - Warn above this core temperature in degrees Celsius.
-      - It stands in for the device's own warning (5 degrees before slowdown, or above its maximum for operation).
-      - Without it, and where the device has no limit of its own, V(80).
+      - It replaces the device's own warning limit (5 degrees before the slowdown, or above its
+        maximum for operation).
+      - The default is V(80) where the device has no limit of its own.
     type: float
   temperature_critical:
     description:
-      - Critical above this core temperature in degrees Celsius. The device's own critical limit holds beside it.
-      - Without it, and where the device has no limit of its own, V(90).
+      - Critical above this core temperature in degrees Celsius. The device's own critical limit
+        still applies.
+      - The default is V(90) where the device has no limit of its own.
     type: float
   memory_warning:
     description:
-      - Warn above this share of GPU memory in use, in percent. V(0) switches it off.
-      - A full memory is normal on a node that trains and says nothing about its health. The default is the one of the scripts that
-        this module replaces. On training nodes set it to V(0), once for all through C(module_defaults).
-      - The check's C(domain) is V(user).
+      - Warn above this share of GPU memory in use, in percent. V(0) disables the check.
+      - Full memory is normal on a training node and says nothing about its health. The default is
+        that of the scripts that this module replaces. On training nodes set it to V(0), for all
+        tasks through C(module_defaults).
+      - The C(domain) of the check is V(user).
     type: float
     default: 90
   power_warning:
     description:
-      - Warn above this share of the power limit in use, in percent. V(0) switches it off.
-      - A GPU under full load draws what its limit allows. Set it to V(0) where that is the normal state, as with O(memory_warning).
+      - Warn above this share of the power limit in use, in percent. V(0) disables the check.
+      - A GPU under full load draws as much as its limit allows. Set it to V(0) where that is normal,
+        as with O(memory_warning).
     type: float
     default: 95
   metrics_csv:
     description:
-      - Absolute path of a CSV file. One row per GPU is appended to it, under a lock and in one write. A new file gets the header
+      - Absolute path of a CSV file. One row per GPU is appended, under a lock and in one write. A new
+        file begins with the header
         C(timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit) first.
-      - Time is local, memory in MiB, power in W, all numbers are whole. What a GPU does not have is an empty field.
-      - A symbolic link is refused. A file that cannot be written is a warning among the checks and does not hide the verdict.
+      - Times are local, memory is in MiB, power in W, and all numbers are integers. A field is empty
+        if the GPU does not have the value.
+      - A symbolic link is refused. If the file cannot be written, a check warns about it, and the
+        other checks are not affected.
     type: path
   timeout:
     description:
-      - Seconds for all queries to the driver together. A driver that has not answered by then is critical.
-      - While a process of an earlier check waits in the kernel and cannot be killed, the driver is not asked again.
+      - Time limit for all queries to the driver together, in seconds. No answer within it is
+        critical.
+      - While a process of an earlier check is blocked in the kernel and cannot be killed, the driver
+        is not queried again.
     type: float
     default: 30
   xid_window:
-    description: Seconds to look back in the kernel log, never beyond the last boot.
+    description: How far back the kernel log is searched, in seconds, but not beyond the last boot.
     type: int
     default: 86400
   xid_overrides:
     description:
-      - Your own levels for single Xid numbers, instead of those of NVIDIA's catalog. Each value is V(ignore), V(warning) or V(critical).
+      - Levels of single Xid numbers, instead of those of NVIDIA's catalog. Each value is V(ignore),
+        V(warning) or V(critical).
       - V(ignore) keeps the Xid in the result and excludes it from the verdict.
     type: dict
   log_source:
     description:
-      - Where to look for Xids. V(auto) takes the journal, else the kernel's own buffer.
-      - V(journal), V(dmesg), or the absolute path of a log file, of which the last 16 MiB are read, and of the one with C(.1) at its
-        end that log rotation put aside within the window.
+      - Where to look for Xids. V(auto) uses the journal, or the kernel's ring buffer where there is
+        no journal.
+      - V(journal), V(dmesg), or the absolute path of a log file. The last 16 MiB of the file are read,
+        and those of the rotated file with the suffix C(.1) if it was written within the window.
       - Only the kernel's own messages count. An Xid without a readable time is at most a warning.
-      - V(none) does not look.
-      - Where the log cannot be read (not root, container), the check says that nothing was checked. It is V(skipped) with V(auto),
-        V(unknown) with a source you named.
+      - V(none) disables the check.
+      - Where the log cannot be read (not root, container), the message says that nothing was
+        checked. The status is V(skipped) with V(auto) and V(unknown) with a source that you named.
     type: str
     default: auto
   backend:
     description:
-      - How to ask the driver. V(auto) takes NVML through the Python library C(nvidia-ml-py), else the program C(nvidia-smi).
-      - V(nvidia_smi) does not see NVLink, fabric state, processes and the margin of some drivers.
+      - How to query the driver. V(auto) uses NVML through the Python library C(nvidia-ml-py), or the
+        program C(nvidia-smi) without it.
+      - V(nvidia_smi) does not report NVLink, fabric state and processes, nor the margin with some
+        drivers.
     type: str
     choices: [auto, nvml, nvidia_smi]
     default: auto
 requirements:
   - NVIDIA driver
   - nvidia-ml-py or the program nvidia-smi
-  - root, where only root may read the kernel log
+  - root, where only root can read the kernel log
 author:
   - mlops.fleet contributors (@mlops-fleet)
 seealso:
@@ -126,7 +143,7 @@ EXAMPLES = r"""
     expected_count: 8
     fail_on: critical
 
-- name: On nodes that train, full memory and full power are normal
+- name: Ignore full memory and full power on training nodes
   module_defaults:
     mlops.fleet.gpu_health:
       memory_warning: 0
@@ -162,7 +179,7 @@ duration:
   type: float
   sample: 0.21
 status:
-  description: Verdict over all checks. V(skipped) means that there is no GPU.
+  description: Verdict of all checks. V(skipped) means that there is no GPU.
   returned: always
   type: str
   sample: warning
@@ -177,7 +194,7 @@ summary:
   type: dict
   sample: {exit_code: 1, failed: 0, health_score: 93.75, passed: 15, skipped: 0, status: warning, total: 16, warnings: 1}
 checks:
-  description: The checks, in the order in which faults explain each other.
+  description: The checks. Causes come before their effects.
   returned: always
   type: list
   elements: dict
@@ -198,12 +215,14 @@ checks:
       returned: always
       sample: "GPU 0: temperature 86 °C, above 80 °C"
     subject:
-      description: The GPU, the PCI address of one that the driver no longer lists, or the file that could not be written.
+      description:
+        - The GPU, the PCI address of a GPU that the driver no longer lists, or the file that could
+          not be written.
       type: str
       returned: when the check is about one GPU or file
       sample: GPU 0
     value:
-      description: What was measured.
+      description: The measured value.
       type: raw
       returned: when there is one
       sample: 86
@@ -213,19 +232,19 @@ checks:
       returned: when there is one
       sample: °C
     warn:
-      description: Limit of the warning.
+      description: Warning limit.
       type: raw
       returned: when there is one
       sample: 80
     crit:
-      description: Limit of the critical status.
+      description: Critical limit.
       type: raw
       returned: when there is one
       sample: 90
     threshold_source:
-      description: Whose limit decided, V(device), V(default) or V(user).
+      description: Source of the limit, V(device), V(default) or V(user).
       type: str
-      returned: when a limit decided
+      returned: when there is a limit
       sample: user
     action:
       description: What to do, V(none), V(restart_app), V(inspect), V(reset_gpu), V(drain) or V(reboot).
@@ -233,22 +252,22 @@ checks:
       returned: always
       sample: inspect
     domain:
-      description: V(node) when the machine is at fault, V(user) when it is what runs on it.
+      description: V(node) when the cause is the machine, V(user) when it is the workload.
       type: str
       returned: when the check did not pass
       sample: node
     since:
-      description: Since when the driver does not answer, ISO 8601 in UTC.
+      description: When the driver stopped answering, ISO 8601 in UTC.
       type: str
-      returned: with C(gpu_driver), when an earlier check still waits for an answer
+      returned: with C(gpu_driver), while an earlier check still waits for an answer
       sample: "2025-01-31T14:25:00+00:00"
     duration_ms:
-      description: How long the driver took to answer everything, in milliseconds.
+      description: How long the driver took to answer all queries, in milliseconds.
       type: float
-      returned: with C(gpu_driver), when something was asked
+      returned: with C(gpu_driver), when the driver was queried
       sample: 42.5
 gpus:
-  description: The GPUs in the order of the driver. What a GPU does not have is null.
+  description: The GPUs in the order of the driver. A value that a GPU does not have is null.
   returned: always
   type: list
   elements: dict
@@ -264,7 +283,7 @@ gpus:
       returned: always
       sample: NVIDIA H100 80GB HBM3
     uuid:
-      description: The GPU's own identity, which does not change with its index.
+      description: Unique ID of the GPU, which does not change with its index.
       type: str
       returned: always
       sample: GPU-4f2a9c10-0000-4d3e-9b1a-012345678900
@@ -304,17 +323,17 @@ gpus:
       returned: always
       sample: 30
     util_gpu:
-      description: Share of time with a running kernel, in percent.
+      description: Share of time in which a kernel ran, in percent.
       type: int
       returned: always
       sample: 85
     util_mem:
-      description: Share of time with a busy memory controller, in percent.
+      description: Share of time in which the memory controller was busy, in percent.
       type: int
       returned: always
       sample: 90
     mem_used:
-      description: Memory in use in MiB, without what the driver reserves.
+      description: Memory in use in MiB, without the memory that the driver reserves.
       type: int
       returned: always
       sample: 15000
@@ -349,13 +368,15 @@ gpus:
       returned: always
       sample: 2619
     clock_reasons:
-      description: What holds the clocks down.
+      description: Why the clocks are below their maximum.
       type: list
       elements: str
       returned: always
       sample: [idle]
     ecc:
-      description: Error correction mode and error counts, volatile since the driver was loaded and aggregate over the GPU's life.
+      description:
+        - Error correction mode and error counts. Volatile counts are since the driver was loaded,
+          aggregate counts over the GPU's lifetime.
       type: dict
       returned: always
       sample: {aggregate_corrected: 2, aggregate_uncorrected: 0, mode: true, volatile_corrected: 0, volatile_uncorrected: 0}
@@ -375,7 +396,7 @@ gpus:
       returned: always
       sample: {double_bit: 0, pending: false, single_bit: 2}
     recovery_action:
-      description: What the driver asks for to recover the GPU.
+      description: Recovery action that the driver asks for.
       type: str
       returned: always
       sample: none
@@ -385,7 +406,7 @@ gpus:
       returned: always
       sample: {down: [], links: 18}
     pcie:
-      description: Generation and width of the PCIe link, now and at most, and replays.
+      description: Current and maximum generation and width of the PCIe link, and replays.
       type: dict
       returned: always
       sample: {gen: 5, gen_max: 5, replays: 0, width: 16, width_max: 16}
@@ -400,7 +421,7 @@ gpus:
       returned: always
       sample: false
     persistence:
-      description: Whether the driver stays loaded when nothing uses the GPU.
+      description: Whether the driver stays loaded while no process uses the GPU.
       type: bool
       returned: always
       sample: true
@@ -417,21 +438,23 @@ gpus:
       sample: 1
     xids:
       description:
-        - Driver errors of this GPU in the kernel log, with code, count, time of the last one, level and action.
-        - The count is of incidents. Lines of one error from one process at most five minutes apart are one incident.
-        - What a reset of the GPU or a reload of the driver has cured has the level V(pass).
+        - Driver errors of this GPU in the kernel log, with code, count, time of the last incident,
+          level and action.
+        - The count is that of incidents. Lines of one error from one process at most five minutes
+          apart are one incident.
+        - An error that a reset of the GPU or a reload of the driver cured has the level V(pass).
         - The code is null for failures that the driver logs without a number.
       type: list
       elements: dict
       returned: always
       sample: [{action: reboot, code: 79, count: 1, last: "2025-01-31T14:29:12+00:00", level: critical, text: GPU has fallen off the bus}]
     status:
-      description: The worst check of this GPU.
+      description: Worst status of the checks of this GPU.
       type: str
       returned: always
       sample: pass
 driver:
-  description: What answered. Null where there is none.
+  description: The driver and how it was queried. Values are null where there is no driver.
   returned: always
   type: dict
   contains:
@@ -451,7 +474,7 @@ driver:
       returned: always
       sample: 13.590.48.01
     cuda_version:
-      description: Newest CUDA version the driver supports.
+      description: Newest CUDA version that the driver supports.
       type: str
       returned: always
       sample: "13.1"

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node_health
-short_description: Judge the health of a node without hanging on it
+short_description: Check the health of a node, with a time limit on every probe
 version_added: "0.1.0"
 description:
-  - Judges file systems, memory, load, services, GPUs, network, logs, processes, kernel limits, hardware and the system as a whole,
-    and says in one document what is wrong, how bad it is and what to do.
-  - Whatever may hang (a dead mount, a wedged driver, a resolver, a program) is asked in a process of its own with a deadline. One that
-    hangs fails its own check only. While its process still hangs, later runs report that and start no new one.
-  - What does not exist on a node (systemd, a journal, GPUs, RAID) is V(skipped) and does not count. What exists and can't be judged is
-    V(unknown) and counts as a warning, or as critical where storage or GPUs are concerned.
-  - It only judges. It never restarts, drains or reboots anything.
-  - All checks with their limits and reasons are listed in C(docs/docsite/rst/node_health.rst) of this collection, what to do about each in
-    C(docs/docsite/rst/runbook.rst).
+  - Checks file systems, memory, load, services, GPUs, network, logs, processes, kernel limits,
+    hardware and the system as a whole, and returns one document that says what is wrong, how
+    severe it is and what to do.
+  - Everything that may hang (a dead mount, a hung driver, a resolver, a program) is queried in a
+    separate process with a time limit. If it hangs, only its own check fails. As long as its
+    process hangs, later runs report that and do not start a second process.
+  - A check of something that does not exist on the node (systemd, a journal, GPUs, RAID) is
+    V(skipped) and does not count. A check that could not be made is V(unknown) and counts as a
+    warning, or as critical for GPUs and disks.
+  - The module only checks. It never restarts, drains or reboots anything.
+  - C(docs/docsite/rst/node_health.rst) of this collection lists all checks with their limits and
+    reasons, C(docs/docsite/rst/runbook.rst) what to do about each.
 notes:
-  - Limits are plain numbers (bad from that value on) or ranges in the syntax of the Nagios plugins, C([@]start:end). V(10:20) is bad
-    outside 10 to 20, V(~:5) is bad above 5, V(@5:10) is bad inside, and V(~:) switches the limit off.
+  - A limit is a plain number, reached at that value and above, or a range in the syntax of the
+    Nagios plugins, C([@]start:end). V(10:20) alerts outside 10 to 20, V(~:5) above 5, V(@5:10)
+    inside the range, and V(~:) disables the limit.
 extends_documentation_fragment:
   - mlops.fleet.attributes.info_module
   - mlops.fleet.attributes
@@ -30,7 +34,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - In check mode the files of O(state_file) and O(textfile) are not written.
+      - In check mode O(state_file) and O(textfile) are not written.
   diff_mode:
     support: N/A
     details:
@@ -42,82 +46,92 @@ requirements:
 options:
   disk_warning:
     description:
-      - Limit of the space in use of every file system, in percent, as C(df) counts it.
-      - It counts only while less than O(disk_floor_warning) is free.
+      - Warning limit for the used space of each file system, in percent, as C(df) counts it.
+      - It applies only while less than O(disk_floor_warning) is free.
     type: str
     default: "80"
   disk_critical:
     description:
-      - As O(disk_warning), for a critical verdict. It counts only while less than O(disk_floor_critical) is free.
+      - As O(disk_warning), for a critical verdict. It applies only while less than
+        O(disk_floor_critical) is free.
     type: str
     default: "90"
   disk_floor_warning:
     description:
-      - Free space in GiB from which on O(disk_warning) does not count, so that ten percent of a very big disk are no alarm.
-      - V(0) makes the percentage always count.
+      - With at least this much free space, in GiB, O(disk_warning) does not apply, so that ten
+        percent of a very large disk cause no alert.
+      - With V(0) the percentage always applies.
     type: float
     default: 500.0
   disk_floor_critical:
     description:
-      - Free space in GiB from which on O(disk_critical) does not count. V(0) makes it always count.
+      - With at least this much free space, in GiB, O(disk_critical) does not apply. With V(0) it
+        always applies.
     type: float
     default: 200.0
   disk_exclude:
-    description: Mount points that are not judged, as shell patterns such as V(/mnt/scratch*).
+    description: Mount points that are not checked, as shell patterns such as V(/mnt/scratch*).
     type: list
     elements: str
     default: []
   expected_mounts:
-    description: Mount points that must be mounted, beside those of C(/etc/fstab).
+    description:
+      - Mount points that must be mounted, in addition to those of C(/etc/fstab).
+      - A waiting automount is used first; only what it then mounts counts.
     type: list
     elements: path
     default: []
   memory_warning:
-    description: Limit of the memory that is not available to new programs, in percent.
+    description:
+      - Warning limit for the memory that is not available to new programs, in percent. Huge pages
+        do not count.
+      - Under the memory limit of a control group, the fuller of host and limit decides.
     type: str
     default: "85"
   memory_critical:
-    description: As O(memory_warning), for a critical verdict. Its default makes way for a higher O(memory_warning).
+    description: As O(memory_warning), for a critical verdict. A higher O(memory_warning) overrides the default.
     type: str
     default: "95"
   limits:
     description:
-      - Limits of single checks, by the check's name. Each is a mapping of V(warning), V(critical) and V(clear).
-      - V(clear) is the limit that must not be hit any more before a raised state clears. It needs O(state_file).
+      - Limits of single checks, by name of the check. Each is a mapping of V(warning), V(critical)
+        and V(clear).
+      - A raised state clears only when the limit V(clear) is not reached. It needs O(state_file).
       - Checks with limits are V(disk_usage), V(inode_usage), V(memory_usage), V(swap_usage), V(memory_pressure), V(io_pressure),
         V(cpu_pressure), V(cpu_load), V(failed_units), V(flapping_units), V(oom_kills), V(journal_errors), V(stuck_processes),
         V(zombie_processes), V(file_descriptors), V(process_ids), V(conntrack), V(time_sync), V(memory_errors), V(disk_wear), V(uptime),
         V(certificate) and V(security_updates).
-      - What is given here for V(disk_usage) and V(memory_usage) goes before O(disk_warning), O(disk_critical), O(memory_warning) and
-        O(memory_critical).
+      - Limits of V(disk_usage) and V(memory_usage) override O(disk_warning), O(disk_critical),
+        O(memory_warning) and O(memory_critical).
     type: dict
     default: {}
   services:
     description:
       - systemd units that must be active. A name without suffix is a service.
-      - A unit that systemd does not know is critical, unless this option was left at its default.
+      - A unit that systemd does not know is critical, except with the default of this option.
     type: list
     elements: str
     default: [docker]
   flapping_restarts:
-    description: Automatic restarts within O(flapping_window) from which on a unit counts as flapping.
+    description: Minimum number of automatic restarts within O(flapping_window) for a flapping unit.
     type: int
     default: 3
   flapping_window:
-    description: Time in seconds that is searched for restarts.
+    description: How far back restarts are counted, in seconds.
     type: int
     default: 600
   gpu:
-    description: Whether to judge GPUs, as M(mlops.fleet.gpu_health) does.
+    description: Whether to check GPUs, as M(mlops.fleet.gpu_health) does.
     type: bool
     default: true
   gpu_expected_count:
-    description: Number of GPUs this node must have. Without it a node without GPUs is healthy.
+    description: Number of GPUs that this node must have. By default a node without GPUs is healthy.
     type: int
   gpu_temperature_warning:
     description:
-      - Limit of the GPU temperature in degrees Celsius.
-      - As long as this and O(gpu_temperature_critical) have their defaults, the limits that a device reports itself go before them.
+      - Warning limit for the GPU temperature in degrees Celsius.
+      - While this option and O(gpu_temperature_critical) have their defaults, limits that the
+        device reports take precedence.
     type: float
     default: 75.0
   gpu_temperature_critical:
@@ -125,7 +139,7 @@ options:
     type: float
     default: 85.0
   network:
-    description: Whether to judge connectivity.
+    description: Whether to check connectivity.
     type: bool
     default: true
   network_targets:
@@ -136,12 +150,15 @@ options:
   dns_names:
     description:
       - Names that must resolve.
-      - When empty, C(ipv4only.arpa) is asked for and any answer will do, so that closed networks pass as long as their resolver works.
+      - When empty, C(ipv4only.arpa) is looked up and any answer passes, so that closed networks
+        pass as long as their resolver works.
     type: list
     elements: str
     default: []
   network_links:
-    description: Network interfaces that must be up. Others are judged when they have hardware and are switched on.
+    description:
+      - Network interfaces that must be up. Others are checked when they have hardware and are
+        switched on.
     type: list
     elements: dict
     default: []
@@ -151,20 +168,20 @@ options:
         type: str
         required: true
       speed:
-        description: Least speed in Mbit/s.
+        description: Minimum speed in Mbit/s.
         type: int
   infiniband_ports:
     description: Number of InfiniBand or RoCE ports that must be active.
     type: int
   infiniband_rate:
-    description: Least rate of an active port in Gbit/s.
+    description: Minimum rate of an active port in Gbit/s.
     type: float
   error_window:
-    description: Time in seconds of journal or kernel log that is searched for errors and OOM kills.
+    description: How far back the journal or kernel log is searched for errors and OOM kills, in seconds.
     type: int
     default: 3600
   error_patterns:
-    description: Kernel messages to look for beside the ones that are built in.
+    description: Kernel messages to look for in addition to the built-in rules.
     type: list
     elements: dict
     default: []
@@ -174,66 +191,75 @@ options:
         type: str
         required: true
       pattern:
-        description: Regular expression that is searched in messages of priority V(err) and worse.
+        description: Regular expression to search for in messages of priority V(err) or higher.
         type: str
         required: true
       status:
-        description: Verdict when it is found.
+        description: Verdict when a message matches.
         type: str
         choices: [warning, critical]
         default: warning
   disk_health:
-    description: Whether to ask the disks for their health through C(smartctl) or C(nvme) where these are installed. Needs root.
+    description:
+      - Whether to query the health of disks through C(smartctl) or C(nvme), where they are
+        installed. Needs root.
     type: bool
     default: true
   certificates:
-    description: Files with certificates in PEM or DER format whose expiry is judged, by the certificate that ends first.
+    description:
+      - Files with certificates in PEM or DER format whose expiry is checked. Of several
+        certificates in a file, the first to expire counts.
     type: list
     elements: path
     default: []
   security_updates:
-    description: Whether to count pending security updates by the package lists as they are. This takes a second or two.
+    description:
+      - Whether to count pending security updates (apt, dnf, zypper). Package lists are not
+        refreshed. This takes a second or two.
     type: bool
     default: false
   checks:
     description:
-      - Only these checks or groups of checks.
+      - Run only these checks or groups of checks.
       - Groups are V(disk), V(memory), V(load), V(services), V(gpu), V(network), V(errors), V(processes), V(limits), V(hardware), V(system),
         V(certificates) and V(updates).
     type: list
     elements: str
     default: []
   skip:
-    description: Checks or groups of checks that are left out.
+    description: Checks or groups of checks to leave out.
     type: list
     elements: str
     default: []
   timeout:
-    description: Time in seconds that each probe has.
+    description: Time limit for each probe, in seconds.
     type: float
     default: 5.0
   total_timeout:
-    description: Time in seconds that all probes have together.
+    description: Time limit for all probes together, in seconds.
     type: float
     default: 30.0
   state_file:
     description:
-      - File in which verdicts are remembered, so that they become steady. Without it every run stands for itself.
+      - File that stores the verdicts of earlier runs, so that the state of flapping checks is
+        stable. Without it each run is independent.
       - The last directory of the path is created when it is missing. The file has mode 0640.
-      - With it, checks carry RV(checks[].since), and OOM kills are counted since the last run too.
+      - With it, checks have RV(checks[].since), and OOM kills are also counted since the last run.
     type: path
   raise_after:
-    description: Observations in a row until a state gets worse. Needs O(state_file).
+    description: Number of observations in a row after which a state gets worse. Needs O(state_file).
     type: int
     default: 1
   clear_after:
-    description: Observations in a row until a state gets better. Needs O(state_file).
+    description: Number of observations in a row after which a state gets better. Needs O(state_file).
     type: int
     default: 2
   boot_grace:
     description:
-      - Time in seconds after boot in which nothing new is raised, because services, network and GPUs still settle. Needs O(state_file).
-      - Faults that do not go away by themselves (full disks, memory errors, RAID, certificates and the like) are raised all the same.
+      - For this many seconds after boot nothing new is raised, because services, network and GPUs
+        are still starting. Needs O(state_file).
+      - Persistent faults (full disks, memory errors, RAID, certificates and others) are raised
+        nevertheless.
     type: int
     default: 600
 seealso:
@@ -244,7 +270,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Judge the node
+- name: Check the node
   mlops.fleet.node_health:
   register: node
 
@@ -252,7 +278,7 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ node.status }}, recommended: {{ node.recommendation }} {{ node.reasons }}"
 
-- name: Own limits, and the services of an inference node
+- name: Check an inference node with custom limits and services
   mlops.fleet.node_health:
     disk_warning: 70
     disk_critical: 85
@@ -264,21 +290,21 @@ EXAMPLES = r"""
     network_targets: ["registry.example.org:443", "10.0.0.5:2049"]
     gpu_expected_count: 8
 
-- name: Steady verdicts from a timer, with metrics for Prometheus
+- name: Check with stable verdicts and write metrics for Prometheus
   mlops.fleet.node_health:
     state_file: /var/lib/mlops-fleet/node-health.json
     raise_after: 3
     clear_after: 2
     textfile: /var/lib/prometheus/node-exporter/mlops_node.prom
 
-- name: Only what storage needs, and stop here when it is bad
+- name: Check only storage, and stop here when it is critical
   mlops.fleet.node_health:
     checks: [disk, raid, zfs_pool, nvme_state, disk_health]
     expected_mounts: [/data]
     fail_on: critical
 
 # Options that several tasks share are set once, for the whole collection:
-- name: Judge all nodes
+- name: Check all nodes
   hosts: gpu_nodes
   gather_facts: false
   module_defaults:
@@ -288,10 +314,10 @@ EXAMPLES = r"""
       services: [docker, nvidia-persistenced]
       network: false
   tasks:
-    - name: Judge the node
+    - name: Check the node
       mlops.fleet.node_health:
 
-    - name: Judge the GPUs
+    - name: Check the GPUs
       mlops.fleet.gpu_health:
 """
 
@@ -302,7 +328,7 @@ timestamp:
   type: str
   sample: "2026-01-31T14:30:00+00:00"
 hostname:
-  description: The node's own name.
+  description: Host name of the node.
   returned: always
   type: str
 checks:
@@ -319,15 +345,15 @@ checks:
       description: V(pass), V(warning), V(critical), V(unknown) or V(skipped).
       type: str
     message:
-      description: One line for people, with the value.
+      description: One line that explains the status, with the value.
       type: str
       sample: "Disk usage: 65% on / (34.1 GiB free)"
     subject:
-      description: Which one of several, such as the mount point, the unit or the interface.
+      description: What was checked, such as the mount point, the unit or the interface.
       type: str
       returned: when there are several
     value:
-      description: What was measured.
+      description: The measured value.
       type: raw
       returned: when something was measured
     unit:
@@ -343,26 +369,28 @@ checks:
       type: raw
       returned: when there is one
     threshold_source:
-      description: Who set the limits, V(default), V(user) or V(device).
+      description: Source of the limits, V(default), V(user) or V(device).
       type: str
       returned: when there are limits
     action:
-      description: What the check calls for, such as V(none), V(inspect), V(free_space), V(restart_app), V(reset_gpu), V(drain) or V(reboot).
+      description:
+        - What to do, such as V(none), V(inspect), V(free_space), V(restart_app), V(reset_gpu),
+          V(drain) or V(reboot).
       type: str
     domain:
-      description: Whether the machine (V(node)) or a workload (V(user)) is at fault.
+      description: Whether the cause is the machine (V(node)) or the workload (V(user)).
       type: str
       returned: when the check did not pass
     since:
-      description: Since when the status holds, ISO 8601.
+      description: When the check got this status, ISO 8601.
       type: str
       returned: with O(state_file)
     duration_ms:
-      description: How long the probe behind the check took.
+      description: How long the probe of the check took, in milliseconds.
       type: float
-      returned: when it ran in a process of its own
+      returned: when it ran in a separate process
     details:
-      description: More for programs, such as victims of OOM kills or names of failed units.
+      description: More data for programs, such as victims of OOM kills or names of failed units.
       type: dict
       returned: when there is more
 summary:
@@ -371,19 +399,19 @@ summary:
   type: dict
   contains:
     total:
-      description: Checks that were judged; skipped ones are not among them.
+      description: Number of checks without skipped checks.
       type: int
     passed:
-      description: Checks that passed.
+      description: Number of checks that passed.
       type: int
     warnings:
-      description: Checks with a warning, unknown ones included.
+      description: Number of checks that count as a warning, V(unknown) included where it does.
       type: int
     failed:
-      description: Critical checks.
+      description: Number of checks that count as critical.
       type: int
     skipped:
-      description: Checks of what does not exist here.
+      description: Number of skipped checks.
       type: int
     health_score:
       description: V(100) when all passed, from 50 up to below 100 with warnings only, below 50 with a critical check.
@@ -404,16 +432,18 @@ exit_code:
   returned: always
   type: int
 recommendation:
-  description: What to do with the node, V(none), V(inspect), V(drain) or V(reboot). The module never does it.
+  description:
+    - What to do with the node, V(none), V(inspect), V(drain) or V(reboot). The module never does
+      it.
   returned: always
   type: str
 reasons:
-  description: Messages of the checks behind RV(recommendation).
+  description: Messages of the checks that RV(recommendation) is based on.
   returned: always
   type: list
   elements: str
 domain:
-  description: V(node) when the machine is at fault, V(user) when only workloads are, else V(none).
+  description: V(node) when the cause is the machine, V(user) when it is only the workload, else V(none).
   returned: always
   type: str
 agent_version:
