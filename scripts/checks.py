@@ -46,8 +46,11 @@ LEFTOVERS_EXPECTED = (  # in the temporary directory of a session
     "containers-*",  # podman's, which keeps it between calls
     "podman-run-*",
     "storage-run-*",
+    "api_load.tar*",  # podman's, of an image that was loaded through its socket
     "pyright-*",
     "node-compile-cache",
+    "pytest-of-*",  # pytest's own, which keeps the last three
+    "*cacert.pem",  # certifi's, where a library is imported from an archive
 )
 NOT_OURS = (
     "tmp*",
@@ -57,6 +60,9 @@ NOT_OURS = (
     "ssh-*",
     ".*",
     "pip-*",
+    "ansible*",
+    "seaweedfs-filer-*.sock",  # the S3 server's, which puts its socket there whatever TMPDIR says
+    "mlops-fleet-[0-9]*",  # the lock directory of a user without a runtime directory: never removed, by design
     *LEFTOVERS_EXPECTED,
 )  # in /tmp itself
 
