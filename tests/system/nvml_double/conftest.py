@@ -5,4 +5,4 @@
 
 from __future__ import annotations
 
-from ansible_collections.mlops.fleet.tests.unit.nvml_double.conftest import *
+from ansible_collections.mlops.fleet.tests.unit.nvml_double.conftest import *  # pylint: disable=wildcard-import,unused-wildcard-import

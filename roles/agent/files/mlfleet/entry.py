@@ -46,7 +46,7 @@ def _prepare() -> None:
             setattr(sys, stream_name, stream)
     for output in (sys.stdout, sys.stderr):
         # A file name may hold any bytes.
-        cast("TextIO", output).reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+        cast(TextIO, output).reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and so do we then
             signal.signal(number, _stop)

@@ -5,4 +5,4 @@
 
 from __future__ import annotations
 
-from ansible_collections.mlops.fleet.tests.unit.plugins.module_utils._core.cleanup.conftest import *
+from ansible_collections.mlops.fleet.tests.unit.plugins.module_utils._core.cleanup.conftest import *  # pylint: disable=wildcard-import,unused-wildcard-import

@@ -5,4 +5,4 @@
 
 from __future__ import annotations
 
-from ansible_collections.mlops.fleet.tests.unit.plugins.module_utils._core.gpu.conftest import *
+from ansible_collections.mlops.fleet.tests.unit.plugins.module_utils._core.gpu.conftest import *  # pylint: disable=wildcard-import,unused-wildcard-import

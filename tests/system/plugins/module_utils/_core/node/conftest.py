@@ -5,4 +5,4 @@
 
 from __future__ import annotations
 
-from ansible_collections.mlops.fleet.tests.unit.plugins.module_utils._core.node.conftest import *
+from ansible_collections.mlops.fleet.tests.unit.plugins.module_utils._core.node.conftest import *  # pylint: disable=wildcard-import,unused-wildcard-import

@@ -124,7 +124,7 @@ def test_where_backups_are_read_from(tmp_path):
         ("pipe", stores.ArchiveStore),
         ("link", stores.ArchiveStore),
     ):
-        assert type(stores.to_read(none, str(tmp_path / name))) is kind
+        assert isinstance(stores.to_read(none, str(tmp_path / name)), kind)
     assert stores.copy_stores(none) == ()
 
 

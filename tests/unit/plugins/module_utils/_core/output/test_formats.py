@@ -49,7 +49,7 @@ def test_what_a_gpu_does_not_report_is_a_dash():
 def test_a_format_that_does_not_exist_is_an_error():
     with pytest.raises(OptionError, match="Unknown output format 'yaml'"):
         FORMATS["yaml"]
-    assert formats.DEFAULT in FORMATS.names == ("text", "nagios", "junit")
+    assert FORMATS.names == ("text", "nagios", "junit") and formats.DEFAULT in FORMATS.names
 
 
 @pytest.mark.parametrize("field", ["help", "documentation", "render"])
