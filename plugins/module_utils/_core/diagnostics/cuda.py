@@ -17,9 +17,9 @@ from typing import Any
 from ..errors import FleetError
 
 #: cuda.h, CUdevice_attribute.
-_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
+_MULTIPROCESSORS = 16
 #: cuda.h, CUresult: the codes that mean something of their own here.
-OUT_OF_MEMORY, NO_DEVICE, ECC_UNCORRECTABLE, ALREADY_ENABLED = 2, 100, 214, 704
+OUT_OF_MEMORY, ALREADY_ENABLED = 2, 704
 
 Pointer = ctypes.c_uint64
 
@@ -113,10 +113,6 @@ class Context:
     @property
     def multiprocessors(self) -> int:
         return self.attribute(_MULTIPROCESSORS)
-
-    @property
-    def capability(self) -> tuple[int, int]:
-        return self.attribute(_MAJOR), self.attribute(_MINOR)
 
     def memory(self) -> tuple[int, int]:
         """Return free and total memory of the device."""
