@@ -61,7 +61,7 @@ NOT_OURS = (
     ".*",
     "pip-*",
     "ansible*",
-    "seaweedfs-filer-*.sock",  # the S3 server's, which puts its socket there whatever TMPDIR says
+    "seaweedfs-*.sock",  # the S3 server's, which puts its socket there whatever TMPDIR says
     "mlops-fleet-[0-9]*",  # the lock directory of a user without a runtime directory: never removed, by design
     *LEFTOVERS_EXPECTED,
 )  # in /tmp itself

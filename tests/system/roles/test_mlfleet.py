@@ -305,7 +305,6 @@ def test_maintenance_order_skips_and_exit_status(node):
     assert [line.split()[-2] for line in done.stderr.splitlines() if line.endswith("started")] == [
         "health",
         "gpu",
-        "gpu-test",
         "backup",
         "cleanup",
     ]
