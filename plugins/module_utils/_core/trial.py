@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from . import outcome
-from .errors import CommandFailed, FleetError, NotUsable
+from .errors import CommandFailed, FleetError, LockBusy, NotUsable
 from .jobs import JOBS
 from .outcome import Outcome
 from .ports import World
@@ -126,6 +126,8 @@ def ended(unit: str, found: Mapping[str, str]) -> Ended | None:
     ):
         return None
     job = next(job for job in JOBS if unit == job.unit + ".service")
+    if result == "success" and number == outcome.GAVE_WAY:
+        return Ended(WARNING, "did not run: another job was running for too long", number)
     if result == "success" or (result == "exit-code" and number in job.reports):
         return Ended(PASS, "did its work", number)
     # 0 with another result than success: what comes before the command failed already.
@@ -149,6 +151,9 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
         result = world.run([RUNNER, job], timeout=_LONG, env=env)
         reported, text = outcome.read(result.stdout + result.stderr)
         number = result.returncode
+        if reported is not None and reported.error == LockBusy.code:
+            text_of_end = "did not run: another job was running for too long"
+            return Ended(WARNING, text_of_end, number, text, reported)
         if number == 0 or number in entry.reports or _only_unhealthy(job, number, reported):
             return Ended(PASS, "did its work", number, text, reported)
         status = CRITICAL if number > 3 else WARNING

@@ -613,3 +613,15 @@ def test_a_file_that_this_user_may_not_read_is_not_absent(tmp_path, command):
         check=False,
     )
     assert f"{conf} can't be read by root (Permission denied)" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["backup"], ["cleanup"], ["maintenance"]])
+def test_a_scheduled_job_waits_and_then_gives_way_with_a_warning(node, words):
+    scheduled = {"MLFLEET_SCHEDULED": "1"}
+    with locks.lock(os.path.join(locks.lock_directory(), "jobs.lock"), "job"):
+        done = node.run(*words, "--wait", "0.3", env=scheduled, check=75)
+        assert f"waiting up to 0.3 s for {pathlib.Path(sys.executable).parent}"[:24] in done.stderr
+        assert f"warning: Another job of mlfleet is running (process {os.getpid()}" in done.stderr
+        assert ", since 20" in done.stderr and "[WARNING] Another job" in node.log
+        assert not archives(node)
+    node.run(*words, env=scheduled, check=0)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from .._core import config, environment
 from .._core.options import OptionSet
-from .._core.outcome import REPORT_OUTCOME, Outcome
+from .._core.outcome import PATIENCE, REPORT_OUTCOME, SCHEDULED, Outcome
 from .._core.ports import World
 from . import parser
 from .commands import Command
@@ -108,13 +108,42 @@ class Context:
         if self.arguments.dry_run:
             yield
             return
-        from .._core.system import locks
+        from .._core.system import job_lock
 
-        path = os.path.join(locks.lock_directory(), "jobs.lock")
-        with locks.lock(path, "job of mlfleet", self.arguments.wait):
+        wait = self.arguments.wait
+        if wait is None:
+            wait = PATIENCE if self.scheduled else 0.0
+
+        def waiting(holder: job_lock.Holder) -> None:
+            text = f"waiting up to {wait:g} s for {holder.text()}"
+            self.terminal.note(text)
+            self.terminal.log("INFO", text)
+
+        with job_lock.hold(f"mlfleet {self.command.name}", wait, _agents_group(), waiting):
             yield
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a timer or cron of the schedule role started this run."""
+        if self.environ.get(SCHEDULED):
+            return True
+        if "INVOCATION_ID" not in self.environ:
+            return False
+        from .._core.jobs import JOBS
+        from .._core.system.unit import current_unit
+
+        return current_unit(self.world) in [f"{job.unit}.service" for job in JOBS]
 
     def report_outcome(self) -> None:
         """Tell a trial run how this one ended; nothing unless it asks."""
         if self.environ.get(REPORT_OUTCOME):
             tell(self.outcome.line() + "\n")
+
+
+def _agents_group() -> int | None:
+    """Return the group that the agent role gave the configuration's directory to: its members run jobs too."""
+    with contextlib.suppress(OSError):
+        status = os.stat(os.path.dirname(parser.CONFIG))
+        if status.st_uid == 0 and status.st_mode & 0o050:
+            return status.st_gid
+    return None

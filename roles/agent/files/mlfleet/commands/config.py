@@ -97,7 +97,7 @@ COMMAND = Command(
     examples=(
         "mlfleet config --check",
         "mlfleet config --json | jq .options.backup",
-        'eval "$(mlfleet config --export)"',
+        "mlfleet config --export",
     ),
     arguments=arguments,
     run=run,

@@ -30,7 +30,7 @@ ARROWS = {
     },
     "fleet": {"installed", "maintenance", "output", "system", "verdict"},
     "gpu": BASE | {"output"},
-    "jobs": {"registry"},
+    "jobs": {"outcome", "registry"},
     "maintenance": {"errors", "options", "ports", "registry", "verdict"},
     "node": BASE | {"gpu", "output"},
     "options": {"errors"},
