@@ -32,12 +32,15 @@ class Context(NamedTuple):
 
     :param template: the user's own body. :param lifetime: seconds an alert stays when nobody
         repeats it.
+    :param now: when it is sent, seconds since the epoch: the event may have waited in a queue, or
+        its clock was wrong then.
     """
 
     routing_key: str = ""
     api_key: str = ""
     template: Any = None
     lifetime: float = 0.0
+    now: float = 0.0
 
 
 class Request(NamedTuple):
@@ -312,7 +315,7 @@ def alertmanager(message: Message, context: Context) -> Request:
                 continue
             # An end in the future of Alertmanager's clock would keep the alert for its whole
             # lifetime.
-            end = event.time - _CLOCKS_DIFFER
+            end = min(event.time, context.now or event.time) - _CLOCKS_DIFFER
             alerts.append(
                 {
                     "labels": _labels(event, severity),
@@ -325,12 +328,14 @@ def alertmanager(message: Message, context: Context) -> Request:
             seconds = max(_ALERTMANAGER_SECONDS, context.lifetime)
             if event.kind == TEST:
                 seconds = 300.0
+            # An end in the past would be taken for that of a problem that is over.
+            now = context.now or event.time
             alerts.append(
                 {
                     "labels": _labels(event, event.severity),
                     "annotations": annotations,
-                    "startsAt": _zulu(event.since),
-                    "endsAt": _zulu(event.time + seconds),
+                    "startsAt": _zulu(min(event.since, now)),
+                    "endsAt": _zulu(now + seconds),
                 }
             )
     return Request(alerts)

@@ -39,7 +39,7 @@ from .messages import Message
 from .options import AlertOptions
 
 #: A queued event is kept as long as its problem lasts. One that is over, or is no problem, is tried
-#: for a day. At most this many per channel are kept (the newest).
+#: for a day, and of these at most this many per channel are kept (the newest).
 QUEUE_SECONDS = 86400.0
 QUEUE_LENGTH = 200
 #: Entries of which nothing was heard for so long are forgotten: those whose end was not sent, and
@@ -48,6 +48,7 @@ FORGET_OPEN_SECONDS = 30 * 86400.0
 FORGET_CLOSED_SECONDS = 86400.0
 #: One part's opinion counts for so long against another part that calls the same less severe.
 OPINION_SECONDS = 6 * 3600.0
+#: At most this many keys are remembered, those of refused events for each channel included.
 ENTRIES = 5000
 
 
@@ -191,7 +192,7 @@ def _note_refusal(refused: dict[str, Refusal], queue: str, receipt: Receipt) -> 
     known = refused.get(queue, Refusal((), ""))
     if receipt.is_refused:
         keys = dict.fromkeys((*known.keys, *receipt.keys))
-        refused[queue] = Refusal(tuple(keys)[-QUEUE_LENGTH:], receipt.detail)
+        refused[queue] = Refusal(tuple(keys)[-ENTRIES:], receipt.detail)
     elif receipt.status == SENT and known.keys:
         remaining = tuple(key for key in known.keys if key not in receipt.keys)
         refused.pop(queue)
@@ -245,12 +246,15 @@ def _expire_queues(
     given_up = 0
     for channel, queue in memory.pending.items():
         kept: dict[str, Waiting] = {}
+        others = 0
         newest_first = sorted(queue.items(), key=lambda pair: (pair[1].age, -pair[1].queued_at))
         for key, item in newest_first:
             aged = item._replace(age=item.age + passed)
-            lasts = key in entries and entries[key].open
-            if len(kept) < QUEUE_LENGTH and (lasts or aged.age <= QUEUE_SECONDS):
+            if key in entries and entries[key].open:
                 kept[key] = aged
+            elif others < QUEUE_LENGTH and aged.age <= QUEUE_SECONDS:
+                kept[key] = aged
+                others += 1
         given_up += len(queue) - len(kept)
         if kept:
             pending[channel] = kept

@@ -128,6 +128,7 @@ class Webhook(Channel):
         self.context = self.context._replace(
             routing_key=secret.read(self.hook.routing_key_source, self.world) or "",
             api_key=secret.read(self.hook.api_key_source, self.world) or "",
+            now=self.world.clock.now(),
         )
         required = self.payload.required_option
         if required and not getattr(self.context, required):

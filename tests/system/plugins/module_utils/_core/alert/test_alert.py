@@ -240,31 +240,29 @@ def test_an_end_replaces_the_undelivered_beginning(tell, web, answer, document, 
     assert messages(web)[1:] == [("resolved", "Disk usage: 50%")]
 
 
-def test_undelivered_messages_expire_and_are_bounded(
-    tell, web, answer, document, make_check, clock, world, tmp_path
+def test_undelivered_messages_expire_and_problems_that_last_do_not(
+    tell, web, answer, document, make_check, clock, world
 ):
     warnings = []
     world.warn = warnings.append
-    web.answers = [answer(status=500)] * 2
-    tell(
-        document=document(
-            *[
-                make_check("unit", "critical", subject=f"u{n}")
-                for n in range(plan.QUEUE_LENGTH + 50)
-            ]
-        ),
-        webhooks=hook(web),
-    )
-    clock.time += 60
-    tell(message="unrelated", webhooks=hook(web))
-    kept = json.loads((tmp_path / "state" / "state.json").read_text())["pending"]
-    assert sum(len(one) for one in kept.values()) <= plan.QUEUE_LENGTH + 1
-    assert any("given up" in one for one in warnings)
+    web.answers = [answer(status=401)] * 2
+    count = plan.QUEUE_LENGTH + 100
+    units = [make_check("unit", "critical", subject=f"u{n}") for n in range(count)]
+    hooks = hook(web, payload="alertmanager")
+    for report in (
+        tell(document=document(*units), webhooks=hooks),
+        tell(message="unrelated", webhooks=hooks),
+    ):
+        assert report.channels[0]["status"] == "failed"
+        clock.time += 60
     clock.time += plan.QUEUE_SECONDS + 60
-    tell(document=document(make_check("x", "pass")), webhooks=hook(web))
-    assert len(web.requests) == 3
-    assert len(web.bodies[-1]["alerts"]) == plan.QUEUE_LENGTH, "problems that last are still sent"
-    assert "unrelated" not in json.dumps(web.bodies[-1]), "nobody wants a message of yesterday"
+    tell(document=document(make_check("x", "pass")), webhooks=hooks)
+    sent = [alert for body in web.bodies[2:] for alert in body]
+    assert len(sent) == count, "problems that last are still sent, all of them"
+    assert "unrelated" not in json.dumps(sent), "nobody wants a message of yesterday"
+    assert [text for text in warnings if "given up" in text] == [
+        "1 message(s) could not be delivered for a day, or were too many, and are given up."
+    ]
 
 
 GPU, NODE = {"gpus": []}, {"recommendation": "none"}

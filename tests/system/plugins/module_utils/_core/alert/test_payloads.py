@@ -471,6 +471,22 @@ def test_a_real_alertmanager_closes_it_whatever_the_clocks_say(
         assert json.load(answer) == []
 
 
+@pytest.mark.parametrize("wrong", [1000.0, 4e9], ids=["1970", "2096"])
+def test_a_real_alertmanager_takes_what_was_queued_with_a_wrong_clock(
+    tell, alertmanager, clock, wrong, monkeypatch
+):
+    """It ignores an alert whose end is in the past."""
+    monkeypatch.setattr(clock, "monotonic", lambda: 500.0, raising=False)
+    dead = {"url": f"http://127.0.0.1:{free_port()}", "payload": "alertmanager", "name": "am"}
+    clock.time = wrong
+    assert tell(message="backup failed", webhooks=[dead]).channels[0]["status"] == "queued"
+    clock.time = time.time()
+    hook = {**dead, "url": alertmanager}
+    assert tell(document={"checks": []}, webhooks=[hook]).channels[0]["status"] == "sent"
+    with urllib.request.urlopen(f"{alertmanager}/api/v2/alerts?active=true", timeout=5) as answer:
+        assert [alert["labels"]["check"] for alert in json.load(answer)] == ["message"]
+
+
 def test_a_secret_in_a_template(tell, web, tmp_path):
     (tmp_path / "key").write_text("t0ken-In-The-Body\n")
     (tmp_path / "key").chmod(0o600)

@@ -284,6 +284,23 @@ def test_the_oldest_of_too_many_queued_events_are_given_up():
     assert list(after.pending["c"]) == [f"k{number}" for number in range(plan.QUEUE_LENGTH)]
 
 
+def test_problems_that_last_are_never_too_many():
+    """A channel that was broken while hundreds of problems began gets all of them."""
+    lasting = {f"p{number}": event(key=f"p{number}") for number in range(3000)}
+    memory = Memory(
+        entries={key: entry(seen_at=NOW, open=True) for key in lasting},
+        pending={"c": {key: Waiting(NOW, known) for key, known in lasting.items()}},
+    )
+    memory = memory._replace(
+        pending={
+            "c": {**queue(**{f"k{n}": float(n + 1) for n in range(201)}), **memory.pending["c"]}
+        }
+    )
+    after, given_up = plan.expire(memory, NOW, COOLDOWN)
+    assert given_up == 1
+    assert set(after.pending["c"]) == {*lasting, *(f"k{number}" for number in range(200))}
+
+
 @pytest.mark.parametrize(
     ("earlier", "later", "passed"),
     [
