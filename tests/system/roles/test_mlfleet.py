@@ -418,7 +418,9 @@ def test_secrets_are_no_flags_and_never_shown(node, command):
         assert "hush" not in (done.stdout + done.stderr).lower()
 
 
-def test_alerts_of_the_old_variables_reach_a_webhook_once(node, gpus):
+@pytest.fixture
+def webhook():
+    """A webhook's address, and what it received."""
     seen = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -432,18 +434,37 @@ def test_alerts_of_the_old_variables_reach_a_webhook_once(node, gpus):
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    env = {
-        **gpus("faulty"),
-        "ALERT_WEBHOOK": f"http://127.0.0.1:{server.server_port}/hook",
-        "METRICS_FILE": str(node.folder / "m.csv"),
-    }
-    try:
-        for dummy in range(2):
-            assert node.run("gpu", env=env).returncode == 2
-    finally:
-        server.shutdown()
-        server.server_close()
+    yield f"http://127.0.0.1:{server.server_port}/hook", seen
+    server.shutdown()
+    server.server_close()
+
+
+def test_alerts_of_the_old_variables_reach_a_webhook_once(node, gpus, webhook):
+    address, seen = webhook
+    metrics = str(node.folder / "m.csv")
+    env = {**gpus("faulty"), "ALERT_WEBHOOK": address, "METRICS_FILE": metrics}
+    for dummy in range(2):
+        assert node.run("gpu", env=env).returncode == 2
     assert len(seen) == 1
+
+
+def test_a_call_at_a_terminal_sends_alerts_only_when_asked_to(node, webhook):
+    address, seen = webhook
+    node.settings["health"].update(memory_warning=0.01, memory_critical=0.02)
+    main, other = pty.openpty()
+    env = {"ALERT_WEBHOOK": address}
+    try:
+        done = node.run("health", env=env, stdin=other)
+        assert "no alert was sent: this call was made by hand" in done.stderr and seen == []
+        node.run("health", env={**env, "MLFLEET_SCHEDULED": "1"}, stdin=other)
+        assert len(seen) == 1
+        node.settings["alert"]["cooldown"] = 0
+        node.run("health", "--alert", env=env, stdin=other)
+        assert len(seen) == 2
+        assert node.run("health", "--alert", "--no-alert", env=env).returncode == 3
+    finally:
+        os.close(main)
+        os.close(other)
 
 
 def test_no_boto3_and_no_ansible_is_imported_for_gpu(command, node):
@@ -559,3 +580,69 @@ def test_another_user_can_run_what_needs_no_root():
         and "nothing to check" in done.stdout
         and "no log is written" in done.stderr
     )
+
+
+def test_a_call_by_hand_uses_the_environment_file_as_the_timer_does(node, tmp_path):
+    del node.settings["backup"]["destination"]
+    conf, other = tmp_path / "ml-automation.conf", tmp_path / "other"
+    conf.write_text(f'# by hand\nexport BACKUP_DIR="{other}"\nset -a\nRETENTION_DAYS=7 # a week\n')
+    env = {"MLFLEET_ENVIRONMENT_FILE": str(conf)}
+    shown = node.run("config", env=env, check=3)
+    (line,) = re.findall(r"^backup: .*$|^wrong: backup: .*$", shown.stdout, re.M)
+    assert f"{conf}, line 4 (RETENTION_DAYS)" in line
+    assert f"{conf}, line 3: not understood" in shown.stderr + shown.stdout
+
+    conf.write_text(f'export BACKUP_DIR="{other}"\n')
+    node.run("backup", env=env, check=0)
+    assert len(list(other.glob("models_backup_*.tar.gz"))) == 1
+    document = node.json("config", env=env)
+    assert document["options"]["backup"]["destination"] == {"value": str(other), "from": str(conf)}
+    mine = node.json("config", env={**env, "BACKUP_DIR": "/mine"})["options"]["backup"]
+    assert mine["destination"] == {"value": "/mine", "from": "environment BACKUP_DIR"}
+    # As a unit whose systemd has read the file.
+    unit = {**env, "INVOCATION_ID": "0123", "BACKUP_DIR": str(other)}
+    conf.write_text(f"BACKUP_DIR={other}\n")
+    unit_options = node.json("config", env=unit)["options"]["backup"]
+    assert unit_options["destination"] == {"value": str(other), "from": str(conf)}
+
+
+def test_the_exported_variables_are_those_of_the_file(node, tmp_path):
+    conf = tmp_path / "ml-automation.conf"
+    conf.write_text("MODEL_DIR=\"/srv/it's mine\"\nPATH=/nowhere\nexport LOG_FILE='$x'\n")
+    script = node.run("config", "--export", env={"MLFLEET_ENVIRONMENT_FILE": str(conf)}, check=0)
+    done = subprocess.run(
+        ["bash", "-c", script.stdout + 'printf "%s|%s" "$MODEL_DIR" "$LOG_FILE"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "/srv/it's mine|$x" and "PATH" not in script.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_that_this_user_may_not_read_is_not_absent(tmp_path, command):
+    conf = tmp_path / "ml-automation.conf"
+    conf.write_text("BACKUP_DIR=/other\n")
+    conf.chmod(0o600)
+    os.chown(conf, 65534, 65534)
+    no_override = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    done = subprocess.run(
+        [*no_override, str(command), "config", "--config", str(tmp_path / "config.json")],
+        env={"PATH": os.environ["PATH"], "MLFLEET_ENVIRONMENT_FILE": str(conf)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{conf} can't be read by root (Permission denied)" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["backup"], ["cleanup"], ["maintenance"]])
+def test_a_scheduled_job_waits_and_then_gives_way_with_a_warning(node, words):
+    scheduled = {"MLFLEET_SCHEDULED": "1"}
+    with locks.lock(os.path.join(locks.lock_directory(), "jobs.lock"), "job"):
+        done = node.run(*words, "--wait", "0.3", env=scheduled, check=75)
+        assert f"waiting up to 0.3 s for {pathlib.Path(sys.executable).parent}"[:24] in done.stderr
+        assert f"warning: Another job of mlfleet is running (process {os.getpid()}" in done.stderr
+        assert ", since 20" in done.stderr and "[WARNING] Another job" in node.log
+        assert not archives(node)
+    node.run(*words, env=scheduled, check=0)
