@@ -30,6 +30,7 @@ ARROWS = {
     "registry": {"errors"},
     "schedule": {"errors", "options", "ports"},
     "system": {"errors", "ports"},
+    "timers": {"errors", "options", "ports"},
     "trial": {"errors", "jobs", "outcome", "ports", "system", "verdict"},
     "verdict": {"system"},
 }
