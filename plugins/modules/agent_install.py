@@ -39,6 +39,12 @@ options:
     description: Configuration that the command reads unless another is named (C(--config), C(MLFLEET_CONFIG)).
     type: path
     default: /etc/mlops-fleet/config.json
+  environment_file:
+    description:
+      - File with the old scripts' variables that the command reads unless another is named (C(MLFLEET_ENVIRONMENT_FILE)).
+    type: path
+    default: /etc/ml-automation.conf
+    version_added: "0.2.0"
   bundle:
     description: The package as base64 text. Made on the controller; do not set it.
     type: str
@@ -109,6 +115,11 @@ class AgentOptions(OptionSet):
     config: str = option(
         type="path", default="/etc/mlops-fleet/config.json", help="Configuration of the command."
     )
+    environment_file: str = option(
+        type="path",
+        default="/etc/ml-automation.conf",
+        help="File with the old scripts' variables that the command reads.",
+    )
     bundle: str | None = option(help="The package as base64 text.")
     version: str | None = option(help="Name of the version.")
 
@@ -141,6 +152,7 @@ def main() -> None:
                 bundle,
                 module.check_mode,
                 options.config,
+                options.environment_file,
             )
         returned = {"changed": result["changed"], **result["after"]}
         if module._diff:

@@ -94,6 +94,11 @@ options:
     description: Who gets the jobs' output by mail.
     type: str
     default: ""
+  config:
+    description: The node's configuration.
+    type: path
+    default: /etc/mlops-fleet/config.json
+    version_added: "0.2.0"
   occupied:
     description: Files in the place of the role's that somebody else wrote.
     type: list
@@ -125,6 +130,15 @@ problems:
   returned: always
   type: list
   elements: str
+write_paths:
+  description:
+    - The directories that each job writes to because the node's configuration, or the file with the old scripts' variables,
+      names them. The key is the name of the job.
+  returned: success
+  type: dict
+  sample:
+    backup: [/backup/other]
+  version_added: "0.2.0"
 """
 
 import typing as t
@@ -138,12 +152,14 @@ def main() -> None:
 
     def work() -> dict[str, t.Any]:
         options = schedule.ScheduleOptions.from_mapping(module.params)
+        world = _shell.world(module)
         problems = schedule.problems_of_variables(options)
         if not problems:
-            problems = schedule.problems_of_node(options, _shell.world(module), module.check_mode)
+            problems = schedule.problems_of_node(options, world, module.check_mode)
         if problems:
             module.fail_json(msg="Nothing was changed. " + " ".join(problems), problems=problems)
-        return {"changed": False, "problems": []}
+        write_paths = schedule.configured_paths(options, world)
+        return {"changed": False, "problems": [], "write_paths": write_paths}
 
     _shell.execute(module, work)
 

@@ -40,6 +40,7 @@ import sys
 
 sys.path.insert(0, os.path.realpath({current!r}))
 os.environ.setdefault("MLFLEET_CONFIG", {config!r})
+os.environ.setdefault("MLFLEET_ENVIRONMENT_FILE", {environment_file!r})
 from {package}.mlfleet import main
 
 sys.exit(main())
@@ -138,11 +139,13 @@ def install(
     bundle: bytes,
     check: bool = False,
     config: str = "/etc/mlops-fleet/config.json",
+    environment_file: str = "/etc/ml-automation.conf",
 ) -> dict[str, Any]:
     """Install C(version) (C(RELEASE-DIGEST)) from the bundle (gzipped tar of the package's files) and make it current.
 
     :param interpreter: absolute path for the command's first line; at most 120 characters, no blanks.
-    :param config: the configuration that the command reads when it is told no other.
+    :param config: the configuration that the command reads when no other is named.
+    :param environment_file: the file with the old scripts' variables, likewise.
     :return: C(changed), C(before) and C(after) as of C(installed). With C(check) nothing is written.
     :raises Refused: dangerous folder or unusable interpreter. :raises VerificationFailed: the bundle holds foreign files.
     """
@@ -166,6 +169,7 @@ def install(
         current=os.path.join(folder, "current"),
         package=PACKAGE,
         config=config,
+        environment_file=environment_file,
     )
     current = before["current"] == version and version in before["versions"]
     written = _read(command) == script and os.access(command, os.X_OK)

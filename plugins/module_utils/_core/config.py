@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Node configuration: one JSON document whose sections are the parts and whose keys are the module options.
 
-Precedence, highest first: flags, environment (the old scripts' variables), the file, defaults.
+Precedence, highest first: flags, environment (the old scripts' variables), the file of these variables
+(see environment), the configuration file, defaults.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from .environment import Environment
 from .errors import FleetError, NotUsable, OptionError
 from .options import OptionSet, from_environment
 from .system.files import read_json
@@ -33,6 +35,7 @@ PARTS = {
 }
 
 _Set = TypeVar("_Set", bound=OptionSet)
+_NO_ENVIRONMENT = Environment()
 
 
 def option_set(part: str) -> type[OptionSet]:
@@ -83,9 +86,11 @@ def merge(
     section: Mapping[str, Any],
     environ: Mapping[str, str],
     flags: Mapping[str, Any],
+    from_file: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Merge file section, environment and flags by precedence.
 
+    :param from_file: variables of the environment that come from a file, and the origin that they get.
     :return: the merged mapping (input of ``from_mapping``) and where each option came from
         (``flag``, ``environment VARIABLE``, ``file``, ``default``).
     """
@@ -93,7 +98,7 @@ def merge(
     origin = dict.fromkeys(values, "file")
     for option, (value, variable) in from_environment(table.TABLE, environ).items():
         _set(values, option, value)
-        origin[option] = f"environment {variable}"
+        origin[option] = _origin(variable, from_file or {})
     for option, value in flags.items():
         if value is not None:
             _set(values, option, value)
@@ -101,6 +106,13 @@ def merge(
     for entry in table.TABLE:
         origin.setdefault(entry.name, "default")
     return values, origin
+
+
+def _origin(variables: str, from_file: Mapping[str, str]) -> str:
+    """Return where variables (separated by commas) come from: the file when all of them come from it."""
+    if all(variable in from_file for variable in variables.split(", ")):
+        return from_file[variables.partition(",")[0]]
+    return f"environment {variables}"
 
 
 def validate(document: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -140,11 +152,18 @@ class Configuration:
     """The effective configuration of a node: file, environment and flags. The file is read when it is first needed.
 
     :param environ: may change until the configuration is first used.
+    :param environment: the file of the old scripts' variables, whose variables ``environ`` lacks.
     """
 
-    def __init__(self, path: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: str,
+        environ: Mapping[str, str],
+        environment: Environment = _NO_ENVIRONMENT,
+    ) -> None:
         self.path = path
-        self.environ = environ
+        self.environment = environment
+        self.environ, self._lines = environment.complete(environ)
         self._file: dict[str, dict[str, Any]] | None = None
 
     @property
@@ -165,7 +184,9 @@ class Configuration:
 
     def merged(self, part: str, flags: Mapping[str, Any]) -> Merged:
         """Return the values of a part by precedence."""
-        return Merged(*merge(option_set(part), self.file.get(part, {}), self.environ, flags))
+        from_file = dict.fromkeys(self._lines, self.environment.path)
+        section = self.file.get(part, {})
+        return Merged(*merge(option_set(part), section, self.environ, flags, from_file))
 
     def checked(self, kind: type[_Set], merged: Merged, section: bool = False) -> _Set:
         """Return the option set of merged values.
@@ -180,11 +201,21 @@ class Configuration:
             origin = merged.origin.get(option, "default")
             places = {"file": self.path, "flag": "the command line", "default": ""}
             place = places.get(origin, origin)
+            if origin == self.environment.path:
+                place += self._line_of(kind, option)
             raise OptionError(
                 error.message + (f" It comes from {place}." if place else ""),
                 error.todo,
                 error.subject,
             ) from error
+
+    def _line_of(self, kind: type[OptionSet], option: str) -> str:
+        """Return which line of the environment file sets an option, empty when it is not one line."""
+        table = [entry for entry in kind.TABLE if entry.name == option]
+        variables = from_environment(table, self.environ).get(option, ("", ""))[1]
+        if variables not in self._lines:
+            return ""
+        return f", line {self._lines[variables]} ({variables})"
 
     def effective(self) -> tuple[dict[str, dict[str, Setting]], list[str]]:
         """Return the options in force by part, and what is wrong with the configuration, a line per problem."""
@@ -203,6 +234,16 @@ class Configuration:
         return settings, problems
 
 
+def unreadable(environment: Environment) -> str:
+    """Return the sentence that says that the file of variables can't be read, and what to do; empty when it can."""
+    if not environment.unreadable:
+        return ""
+    return (
+        f"{environment.path} can't be read by {_user_name()} ({environment.unreadable}): its variables are not in "
+        f"force. Run this as root{_or_as_member(environment.path)}."
+    )
+
+
 def _user_name() -> str:
     """Return the name of the user this runs as, or the number where there is no name."""
     import pwd
@@ -218,7 +259,9 @@ def _or_as_member(path: str) -> str:
     import grp
 
     with contextlib.suppress(OSError, KeyError):
-        group = grp.getgrgid(os.stat(os.path.dirname(os.path.abspath(path))).st_gid)
+        # Where even the file's status is closed to this user, its directory is: whoever may enter it may read it.
+        status = os.stat(path if os.path.exists(path) else os.path.dirname(os.path.abspath(path)))
+        group = grp.getgrgid(status.st_gid)
         if group.gr_gid:
             return f" or as a member of the group {group.gr_name}"
     return ""

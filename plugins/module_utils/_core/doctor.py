@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from . import trial
+from .environment import Environment
 from .errors import CommandFailed, FleetError, LockBusy
 from .jobs import JOBS
 from .maintenance.options import MaintenanceOptions
 from .ports import World
 from .system import locks
-from .system.text import human_size
+from .system.text import human_count, human_size
 from .verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
 
 
@@ -71,6 +72,21 @@ def configuration(path: str, problems: Sequence[str]) -> list[Check]:
             value=f"{mode:04o}",
         ),
     ]
+
+
+def environment_file(environment: Environment, unreadable: str = "") -> Check:
+    """Check the file with the old scripts' variables: lines that are not understood set nothing.
+
+    :param unreadable: why this user does not know what is in it.
+    """
+    path, label = environment.path, "environment file"
+    if not path or not (environment.exists or unreadable):
+        return Check(label, SKIPPED, f"There is no {path or 'file of variables'}", subject=path)
+    lines = [unreadable] if unreadable else environment.lines()
+    if lines:
+        return Check(label, WARNING, "; ".join(lines), subject=path, action="inspect")
+    text = f"{path} sets {human_count(len(environment.variables), 'variable')}"
+    return Check(label, PASS, text, subject=path, value=len(environment.variables))
 
 
 def job(
@@ -357,6 +373,10 @@ class Node(Protocol):
         """Return what is wrong with the configuration."""
         ...  # pylint: disable=unnecessary-ellipsis
 
+    def environment(self) -> tuple[Environment, str]:
+        """Return the file with the old scripts' variables, and why it can't be read."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
     def maintenance_options(self) -> MaintenanceOptions:
         """Return which phases a maintenance runs."""
         ...  # pylint: disable=unnecessary-ellipsis
@@ -398,6 +418,7 @@ class _Examination:
     def rehearse(self) -> None:
         """Check the configuration, and what each job would do."""
         self.checks += configuration(self.request.config_path, self.node.problems())
+        self.checks.append(environment_file(*self.node.environment()))
         with contextlib.suppress(FleetError):  # reported by the check before
             options = self.node.maintenance_options()
             if "maintenance" in self.wanted:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 
@@ -105,19 +106,31 @@ class LockBusy(FleetError):
     :param purpose: what the holder does (``backup``).
     :param path: the lock file.
     :param holder: process ID of the holder, None when it is unknown.
+    :param command: what the holder runs, empty when it is unknown.
+    :param since: since when it holds the lock, in seconds since the epoch.
     """
 
     code = "lock_busy"
 
-    def __init__(self, purpose: str, path: str, holder: int | None = None) -> None:
+    def __init__(
+        self,
+        purpose: str,
+        path: str,
+        holder: int | None = None,
+        command: str = "",
+        since: float | None = None,
+    ) -> None:
         process = "unknown" if holder is None else holder
-        super().__init__(
-            f"Another {purpose} is running (process {process} holds {path}).",
-            "Wait for it to end, then run again.",
-            path,
-        )
+        message = f"Another {purpose} is running (process {process} holds {path})"
+        if command:
+            message += f": {command}"
+        if since is not None:
+            message += time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(since))
+        super().__init__(f"{message}.", "Wait for it to end, then run again.", path)
         self.purpose = purpose
         self.path = path
+        self.command = command
+        self.since = since
         self.holder = holder
 
 

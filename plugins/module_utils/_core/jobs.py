@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .outcome import GAVE_WAY
 from .registry import Registry
 
 
@@ -19,7 +20,8 @@ class Job(NamedTuple):
     :param name: also the subcommand of mlfleet that does the work.
     :param unit: systemd unit, without ``.service`` and ``.timer``.
     :param log: file that the command appends to.
-    :param fine: exit codes beside 0 with which the unit counts as successful (1 of a check is a warning).
+    :param fine: exit codes beside 0 with which the unit counts as successful (1 of a check is a warning,
+        75 of the others means that another job was running).
     :param reports: exit codes beside 0 with which the job did its work, although it reports something critical.
     :param removes: whether the job deletes anything, so that a trial only rehearses that.
     :param calendar: default time, as ``OnCalendar=`` takes it. :param cron: the same for cron.
@@ -67,7 +69,7 @@ JOBS: Registry[Job] = Registry(
             "ml-backup",
             "Back up the ML models",
             "/var/log/ml-backup.log",
-            (),
+            (GAVE_WAY,),
             (),
             False,
             "*-*-* 02:00:00",
@@ -78,7 +80,7 @@ JOBS: Registry[Job] = Registry(
             "ml-cleanup",
             "Clean up old ML artifacts",
             "/var/log/ml-cleanup.log",
-            (),
+            (GAVE_WAY,),
             (),
             True,
             "Sun *-*-* 03:00:00",
@@ -89,7 +91,7 @@ JOBS: Registry[Job] = Registry(
             "ml-maintenance",
             "Health, GPU check, backup and cleanup of this ML node",
             "/var/log/ml-maintenance.log",
-            (),
+            (GAVE_WAY,),
             (),
             True,
             "*-*-* 04:00:00",

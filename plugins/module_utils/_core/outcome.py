@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How a run of the node command ended: its exit code, and the same in a form that other programs read.
 
-Exit codes: 0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 critical (a backup is damaged), 3 could not run.
+Exit codes: 0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 critical (a backup is damaged), 3 could not run,
+75 a scheduled job gave way to another job that held the lock for too long.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from typing import Any, NamedTuple
 from .errors import FleetError, LockBusy, MissingLibrary, OptionError, VerificationFailed
 
 OK, FAILED, BAD_BACKUP, NOT_RUN = 0, 1, 2, 3
+#: A scheduled job gave way to another one: a warning, no failure (EX_TEMPFAIL of sysexits.h).
+GAVE_WAY = 75
+#: Set by what starts jobs without systemd: the run is a scheduled one.
+SCHEDULED = "MLFLEET_SCHEDULED"
+#: Seconds that a scheduled job waits for another one, unless it is told otherwise.
+PATIENCE = 3600.0
 
 #: Jobs whose own failure is 1, so that 3 is left for a job that could not even begin.
 _WORKERS = frozenset({"backup", "restore", "cleanup"})
@@ -23,8 +30,10 @@ REPORT_OUTCOME = "MLFLEET_REPORT_OUTCOME"
 _MARK = "mlfleet-outcome: "
 
 
-def exit_code(command: str, error: FleetError) -> int:
-    """Return the exit code of a command that ended with an error."""
+def exit_code(command: str, error: FleetError, scheduled: bool = False) -> int:
+    """Return the exit code of a command that ended with an error; ``scheduled``: a timer or cron started it."""
+    if scheduled and isinstance(error, LockBusy):
+        return GAVE_WAY
     if isinstance(error, VerificationFailed):
         return BAD_BACKUP
     could_not_begin = isinstance(error, (OptionError, MissingLibrary, LockBusy))

@@ -95,6 +95,9 @@ class ScheduleOptions(OptionSet):
         type="dict", default={}, help="Credentials: name to the file that holds it."
     )
     cron_mailto: str = option(default="", help="Who gets the jobs' output by mail.")
+    config: str = option(
+        type="path", default="/etc/mlops-fleet/config.json", help="The node's configuration."
+    )
     occupied: list[str] = option(
         type="list", elements="str", default=[], help="Files that the role did not write."
     )
@@ -178,6 +181,57 @@ def _systemd_problems(options: ScheduleOptions) -> Iterator[str]:
                     f"schedule_{job.name}_directives: '{directive}' must be a name like MemoryMax with values of one line "
                     "(a list for several)."
                 )
+
+
+def configured_paths(options: ScheduleOptions, world: World) -> dict[str, list[str]]:
+    """Return the directories that each job writes to because the node's configuration names them.
+
+    They come from the configuration file and the file with the old scripts' variables, by precedence. A path
+    with a pattern counts up to the pattern.
+
+    :raises FleetError: the configuration can't be read.
+    """
+    from . import config, environment
+    from .alert.options import AlertOptions
+    from .backup.options import BackupOptions
+    from .cleanup.options import CleanupOptions
+    from .gpu.options import GpuOptions
+    from .node.options import NodeOptions
+
+    variables = environment.read(world.path(options.environment_file))
+    node = config.Configuration(world.path(options.config), {}, variables)
+
+    def values(part: str, table: type[OptionSet]) -> dict[str, Any]:
+        return config.merge(table, node.file.get(part, {}), node.environ, {})[0]
+
+    backup, cleanup = values("backup", BackupOptions), values("cleanup", CleanupOptions)
+    gpu, health = values("gpu", GpuOptions), values("health", NodeOptions)
+    state = values("alert", AlertOptions).get("state_dir")
+    targets = cleanup.get("targets")
+    roots = [
+        re.sub(r"/[^/]*[*?\[].*$", "", str(target.get("path") or target.get("root") or ""))
+        for target in (targets if isinstance(targets, list) else ())
+        if isinstance(target, dict)
+    ]
+    cleaned = [cleanup.get("experiments_dir"), cleanup.get("checkpoints_dir")]
+    paths = {
+        "health": [_parent(health.get("state_file")), _parent(health.get("textfile")), state],
+        "gpu": [_parent(gpu.get("metrics_csv")), _parent(gpu.get("textfile")), state],
+        "backup": [backup.get("destination")],
+        "cleanup": [*roots, _parent(cleanup.get("report_path")), *cleaned],
+    }
+    return {
+        job: _unique(path for path in named if _is_directory(path)) for job, named in paths.items()
+    }
+
+
+def _parent(path: Any) -> str:
+    return os.path.dirname(path) if isinstance(path, str) else ""
+
+
+def _is_directory(path: Any) -> bool:
+    """Return whether this can be the full path of a directory other than /."""
+    return isinstance(path, str) and path.startswith("/") and path.strip("/") != ""
 
 
 def problems_of_node(options: ScheduleOptions, world: World, check: bool) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from . import outcome
-from .errors import CommandFailed, FleetError, NotUsable
+from .errors import CommandFailed, FleetError, LockBusy, NotUsable
 from .jobs import JOBS
 from .outcome import Outcome
 from .ports import World
@@ -84,9 +84,8 @@ def scheduled(world: World) -> Schedule:
     return Schedule("cron", tuple(job for job in UNITS if job in lines))
 
 
-def variables(world: World, schedule: Schedule) -> dict[str, str]:
-    """Return the old scripts' variables that the scheduled jobs get from their file: who checks them must know them too."""
-    path = ""
+def environment_file(world: World, schedule: Schedule) -> str:
+    """Return the path of the file from which the scheduled jobs get the old scripts' variables, empty when it is unknown."""
     with contextlib.suppress(CommandFailed, OSError, ValueError):
         if schedule.backend == "systemd":
             shown = world.run(
@@ -98,35 +97,15 @@ def variables(world: World, schedule: Schedule) -> dict[str, str]:
                 ],
                 timeout=10,
             ).stdout
-            path = "".join(
-                re.findall(r"^EnvironmentFiles=(.*) \(ignore_errors=\w+\)$", shown, re.MULTILINE)[
-                    :1
-                ]
+            files = re.findall(
+                r"^EnvironmentFiles=(.*) \(ignore_errors=\w+\)$", shown, re.MULTILINE
             )
-        elif schedule.backend == "cron":
+            return "".join(files[:1])
+        if schedule.backend == "cron":
             with open(world.path(RUNNER), encoding="utf-8") as stream:
-                path = "".join(
-                    shlex.split(
-                        "".join(re.findall(r"^variables=(.*)$", stream.read(), re.MULTILINE)[:1])
-                    )
-                )
-        if path:
-            with open(world.path(path), encoding="utf-8", errors="replace") as stream:
-                return dict(_assignments(stream.read()))
-    return {}
-
-
-def _assignments(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the NAME=value lines as systemd's EnvironmentFile= reads them: nothing in a value is expanded."""
-    for line in text.replace("\\\n", "").splitlines():
-        name, sign, value = (part.strip() for part in line.partition("="))
-        if sign and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            yield (
-                name,
-                value[1:-1]
-                if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-                else value,
-            )
+                assigned = re.findall(r"^variables=(.*)$", stream.read(), re.MULTILINE)
+            return "".join(shlex.split("".join(assigned[:1])))
+    return ""
 
 
 def state(world: World, unit: str) -> dict[str, str]:
@@ -147,6 +126,8 @@ def ended(unit: str, found: Mapping[str, str]) -> Ended | None:
     ):
         return None
     job = next(job for job in JOBS if unit == job.unit + ".service")
+    if result == "success" and number == outcome.GAVE_WAY:
+        return Ended(WARNING, "did not run: another job was running for too long", number)
     if result == "success" or (result == "exit-code" and number in job.reports):
         return Ended(PASS, "did its work", number)
     # 0 with another result than success: what comes before the command failed already.
@@ -170,6 +151,9 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
         result = world.run([RUNNER, job], timeout=_LONG, env=env)
         reported, text = outcome.read(result.stdout + result.stderr)
         number = result.returncode
+        if reported is not None and reported.error == LockBusy.code:
+            text_of_end = "did not run: another job was running for too long"
+            return Ended(WARNING, text_of_end, number, text, reported)
         if number == 0 or number in entry.reports or _only_unhealthy(job, number, reported):
             return Ended(PASS, "did its work", number, text, reported)
         status = CRITICAL if number > 3 else WARNING

@@ -559,3 +559,69 @@ def test_another_user_can_run_what_needs_no_root():
         and "nothing to check" in done.stdout
         and "no log is written" in done.stderr
     )
+
+
+def test_a_call_by_hand_uses_the_environment_file_as_the_timer_does(node, tmp_path):
+    del node.settings["backup"]["destination"]
+    conf, other = tmp_path / "ml-automation.conf", tmp_path / "other"
+    conf.write_text(f'# by hand\nexport BACKUP_DIR="{other}"\nset -a\nRETENTION_DAYS=7 # a week\n')
+    env = {"MLFLEET_ENVIRONMENT_FILE": str(conf)}
+    shown = node.run("config", env=env, check=3)
+    (line,) = re.findall(r"^backup: .*$|^wrong: backup: .*$", shown.stdout, re.M)
+    assert f"{conf}, line 4 (RETENTION_DAYS)" in line
+    assert f"{conf}, line 3: not understood" in shown.stderr + shown.stdout
+
+    conf.write_text(f'export BACKUP_DIR="{other}"\n')
+    node.run("backup", env=env, check=0)
+    assert len(list(other.glob("models_backup_*.tar.gz"))) == 1
+    document = node.json("config", env=env)
+    assert document["options"]["backup"]["destination"] == {"value": str(other), "from": str(conf)}
+    mine = node.json("config", env={**env, "BACKUP_DIR": "/mine"})["options"]["backup"]
+    assert mine["destination"] == {"value": "/mine", "from": "environment BACKUP_DIR"}
+    # As a unit whose systemd has read the file.
+    unit = {**env, "INVOCATION_ID": "0123", "BACKUP_DIR": str(other)}
+    conf.write_text(f"BACKUP_DIR={other}\n")
+    unit_options = node.json("config", env=unit)["options"]["backup"]
+    assert unit_options["destination"] == {"value": str(other), "from": str(conf)}
+
+
+def test_the_exported_variables_are_those_of_the_file(node, tmp_path):
+    conf = tmp_path / "ml-automation.conf"
+    conf.write_text("MODEL_DIR=\"/srv/it's mine\"\nPATH=/nowhere\nexport LOG_FILE='$x'\n")
+    script = node.run("config", "--export", env={"MLFLEET_ENVIRONMENT_FILE": str(conf)}, check=0)
+    done = subprocess.run(
+        ["bash", "-c", script.stdout + 'printf "%s|%s" "$MODEL_DIR" "$LOG_FILE"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "/srv/it's mine|$x" and "PATH" not in script.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_that_this_user_may_not_read_is_not_absent(tmp_path, command):
+    conf = tmp_path / "ml-automation.conf"
+    conf.write_text("BACKUP_DIR=/other\n")
+    conf.chmod(0o600)
+    os.chown(conf, 65534, 65534)
+    no_override = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    done = subprocess.run(
+        [*no_override, str(command), "config", "--config", str(tmp_path / "config.json")],
+        env={"PATH": os.environ["PATH"], "MLFLEET_ENVIRONMENT_FILE": str(conf)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{conf} can't be read by root (Permission denied)" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["backup"], ["cleanup"], ["maintenance"]])
+def test_a_scheduled_job_waits_and_then_gives_way_with_a_warning(node, words):
+    scheduled = {"MLFLEET_SCHEDULED": "1"}
+    with locks.lock(os.path.join(locks.lock_directory(), "jobs.lock"), "job"):
+        done = node.run(*words, "--wait", "0.3", env=scheduled, check=75)
+        assert f"waiting up to 0.3 s for {pathlib.Path(sys.executable).parent}"[:24] in done.stderr
+        assert f"warning: Another job of mlfleet is running (process {os.getpid()}" in done.stderr
+        assert ", since 20" in done.stderr and "[WARNING] Another job" in node.log
+        assert not archives(node)
+    node.run(*words, env=scheduled, check=0)

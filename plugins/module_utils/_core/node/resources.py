@@ -138,9 +138,7 @@ def _memory(world: World) -> Memory | Problem:
         return Problem(error)
     total = max(0, memory.total - _huge_pages(world))
     available = min(total, memory.available + _zfs_cache(world))
-    limit, used = _group_limit(world)
-    if limit is not None and limit >= memory.total:
-        limit = None
+    limit, used = _group_limit(world, memory.total)
     return Memory(total, available, swap.total, swap.used, limit, used)
 
 
@@ -156,10 +154,10 @@ def _huge_pages(world: World) -> int:
     return fields.get("Hugetlb", default) * 1024  # Hugetlb: since Linux 4.16
 
 
-def _group_limit(world: World) -> tuple[int | None, int]:
-    """Return the smallest memory limit of our control group and those above, and its use.
+def _group_limit(world: World, total: int) -> tuple[int | None, int]:
+    """Return the memory limit of our control group, or of one above, that is nearest, and its use.
 
-    What the kernel can take back at once (inactive file pages) is not counted as used.
+    A limit from ``total`` bytes on is none. What the kernel can take back at once (inactive file pages) is not counted as used.
     """
     rows = [line.split(":", 2) for line in procfs.lines(world, "/proc/self/cgroup")]
     groups = {
@@ -175,8 +173,10 @@ def _group_limit(world: World) -> tuple[int | None, int]:
         directory = f"{base}/{group}".rstrip("/")
         limit = procfs.number(world, f"{directory}/{names[0]}")
         used = procfs.number(world, f"{directory}/{names[1]}")
-        if limit and used is not None and (best[0] is None or limit < best[0]):
-            best = limit, max(0, used - _statistic(world, f"{directory}/memory.stat", cache))
+        if limit and limit < total and used is not None:
+            used = max(0, used - _statistic(world, f"{directory}/memory.stat", cache))
+            if best[0] is None or used / limit > best[1] / best[0]:
+                best = limit, used
         if not group:
             return best
         group = group.rpartition("/")[0]

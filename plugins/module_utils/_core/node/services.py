@@ -15,7 +15,7 @@ from typing import NamedTuple
 from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
-from ..system import procfs
+from ..system import boot, journal, procfs
 from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
@@ -36,8 +36,10 @@ _SUFFIXES = (
 )
 _PROPERTIES = (
     "Id,Names,LoadState,LoadError,ActiveState,SubState,Result,NRestarts,UnitFileState,Type"
-    ",TriggeredBy,InactiveExitTimestampMonotonic"
+    ",TriggeredBy,InactiveExitTimestampMonotonic,ConditionResult,ConditionTimestampMonotonic"
 )
+#: systemd's catalogue id of "a start job finished" (sd-messages.h, SD_MESSAGE_UNIT_STARTED).
+_STARTED = "39f53479d3a045ac8e11786248231fbf"
 _USER_UNITS = ("/etc/systemd/user", "/run/systemd/user", "/usr/lib/systemd/user")
 _USERS = "/sys/fs/cgroup/user.slice"
 _RUNNING = frozenset({"active", "reloading", "refreshing"})
@@ -48,7 +50,8 @@ class Unit(NamedTuple):
     """What systemd says about a unit; the names are those of its properties.
 
     ``triggers`` are the units that start it (sockets, timers), ``started`` whether it was
-    started since boot, None when systemd does not say.
+    started since boot, None when systemd does not say. ``unmet``: its last start was given up
+    because a condition was not met.
     """
 
     id: str
@@ -60,6 +63,7 @@ class Unit(NamedTuple):
     type: str = ""
     triggers: tuple[str, ...] = ()
     started: bool | None = None
+    unmet: bool = False
 
     @property
     def restarting(self) -> bool:
@@ -71,7 +75,8 @@ class ServiceFacts(NamedTuple):
     """The units of the option services, and the bad ones, which failed or wait for a restart.
 
     ``active`` are those triggers of named units that are active. ``of_users`` are the named
-    units that only user managers know, with the IDs of the users where they run.
+    units that only user managers know, with the IDs of the users where they run. ``ran`` are
+    the units that ran since boot by the journal.
     """
 
     booted: bool
@@ -79,6 +84,7 @@ class ServiceFacts(NamedTuple):
     bad: list[Unit]
     active: frozenset[str] = frozenset()
     of_users: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # never changed
+    ran: frozenset[str] = frozenset()
 
 
 def booted(world: World) -> bool:
@@ -112,6 +118,8 @@ def _unit(block: Mapping[str, str]) -> Unit:
         type=block.get("Type", ""),
         triggers=tuple(block.get("TriggeredBy", "").split()),
         started=_started(block.get("InactiveExitTimestampMonotonic", "")),
+        unmet=block.get("ConditionResult") == "no"
+        and _started(block.get("ConditionTimestampMonotonic", "")) is True,
     )
 
 
@@ -160,7 +168,29 @@ def observe(world: World, options: NodeOptions, timeout: float) -> ServiceFacts:
             for name, entry in named.items()
             if entry.load == "not-found" and _is_user_unit(world, unit(name))
         },
+        _ran(world, [entry.id for entry in idle if _may_be_forgotten(entry)], half),
     )
+
+
+def _may_be_forgotten(entry: Unit) -> bool:
+    """Return whether a unit may have run since boot although systemd does not know of it.
+
+    systemd unloads a unit that is at rest and that no other one refers to, with its history.
+    """
+    return entry.type == "oneshot" and entry.started is False and not entry.unmet
+
+
+def _ran(world: World, units: list[str], timeout: float) -> frozenset[str]:
+    """Return those of the units whose start finished since boot, by the journal."""
+    if not units or not journal.readable(world):
+        return frozenset()
+    window = boot.system_age(world) or 0.0
+    ran = []
+    for name in units:
+        matches = [f"UNIT={name}", f"MESSAGE_ID={_STARTED}"]
+        if journal.query(world, matches, window, 1, timeout / len(units)):
+            ran.append(name)
+    return frozenset(ran)
 
 
 def _show(world: World, names: list[str], timeout: float) -> dict[str, Unit]:
@@ -281,6 +311,8 @@ def _service(name: str, entry: Unit, facts: ServiceFacts, options: NodeOptions) 
         text = f"Service {name}: {active} ({sub})"
         return fault("service", verdict.WARNING, text, name, value=active)
     reason = "" if entry.result in ("success", "") else f", {entry.result}"
+    if active == "inactive" and entry.unmet:
+        reason += ", a condition of its unit is not met"
     text = f"Service {name}: {active} ({sub}{reason})"
     return fault("service", verdict.CRITICAL, text, name, "restart_app", value=active)
 
@@ -289,19 +321,20 @@ def _idle(name: str, entry: Unit, facts: ServiceFacts) -> Check | None:
     """Return the check of a unit that is at rest by design, None when it should be active."""
     triggers = [trigger for trigger in entry.triggers if trigger in facts.active]
     if entry.type == "oneshot":
-        if entry.started is not False:
+        if entry.unmet:
+            text = f"Service {name}: at rest, a condition of its unit is not met"
+        elif entry.started is not False or entry.id in facts.ran:
             text = f"Service {name}: at rest, last run succeeded"
-            return passed("service", text, name, value=entry.active)
-        if triggers:
+        elif triggers:
             text = f"Service {name}: at rest, not run since boot, started by {triggers[0]}"
-            return passed("service", text, name, value=entry.active)
-        text = f"Service {name}: has not run since boot"
-        return fault("service", verdict.WARNING, text, name, value=entry.active)
-    # A timer or path starts what should end; a socket starts what ends when it is not used.
-    sockets = [trigger for trigger in triggers if trigger.endswith(".socket")]
-    if not sockets:
+        else:
+            text = f"Service {name}: has not run since boot"
+            return fault("service", verdict.WARNING, text, name, value=entry.active)
+        return passed("service", text, name, value=entry.active)
+    if not triggers:
         return None
-    text = f"Service {name}: idle, started by {sockets[0]} when it is used"
+    when = "when it is used" if triggers[0].endswith(".socket") else "when it is due"
+    text = f"Service {name}: idle, started by {triggers[0]} {when}"
     return passed("service", text, name, value=entry.active)
 
 

@@ -36,6 +36,8 @@ _RPM_KERNEL = re.compile(
     r"(?P<version>[^-]+)-(?P<release>.*\.(?:el|fc|amzn)\d[\w.]*?)"
     r"\.(?P<flavour>(?:x86_64|aarch64|ppc64le|s390x)(?:\+.*)?)"
 )
+#: Name, version, release and architecture of a package.
+_RPM_PACKAGE = re.compile(r"\S+-[^-\s]+-[^-\s]+\.\w+")
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5
 
@@ -234,8 +236,9 @@ def security_updates(world: World, timeout: float) -> list[str] | None:
     elif hardware.tool(world, "dnf"):
         argv = ["dnf", "-q", "-C", "updateinfo", "list", "--security"]
         result = world.run(argv, timeout=timeout)
-        rows = [line.split() for line in result.stdout.splitlines()]
-        packages = [row[-1] for row in rows if len(row) >= 3]
+        # dnf: advisory, severity, package. dnf5: a heading; advisory, type, severity, package, time.
+        fields = [field for line in result.stdout.splitlines() for field in line.split()[2:]]
+        packages = [field for field in fields if _RPM_PACKAGE.fullmatch(field)]
     elif hardware.tool(world, "zypper"):
         argv = ["zypper", "--no-refresh", "-q", "list-patches", "--category", "security"]
         result = world.run(argv, timeout=timeout)

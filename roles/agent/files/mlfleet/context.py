@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from .._core import config
+from .._core import config, environment
 from .._core.options import OptionSet
-from .._core.outcome import REPORT_OUTCOME, Outcome
+from .._core.outcome import PATIENCE, REPORT_OUTCOME, SCHEDULED, Outcome
 from .._core.ports import World
 from . import parser
 from .commands import Command
@@ -34,11 +34,13 @@ class Context:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.command: Command = arguments.command
-        self.environ = dict(os.environ)
+        self.given_environ = dict(os.environ)
+        self.read_environment(environment.default_path(self.given_environ))
         log_file = getattr(arguments, "log_file", None)
         if not log_file and self.command.name == "maintenance":
             log_file = self.environ.get("LOG_FILE")
         self.terminal = Terminal(getattr(arguments, "json", False), log_file or self.command.log)
+        self.note_environment()
         self.world = World(run=run_command, warn=self.terminal.note)
         #: What a trial run gets to know about this one.
         self.outcome = Outcome()
@@ -47,12 +49,29 @@ class Context:
         self.rehearses_cleanup = until.isdigit() and int(until) > time.time()
         self._configuration: config.Configuration | None = None
 
+    def read_environment(self, path: str) -> None:
+        """Read the file of the old scripts' variables; it completes the environment of this process."""
+        self.environment = environment.read(path)
+        self.environ, lines = self.environment.complete(self.given_environ)
+        for variable in lines:
+            # As bytes: the locale may know fewer characters than the file holds.
+            os.environb[variable.encode()] = self.environ[variable].encode()
+        self._configuration = None
+
+    def note_environment(self) -> None:
+        """Note why the file of variables, or a line of it, is not in force."""
+        # In a unit, systemd has read the file for a user who may not.
+        if "INVOCATION_ID" not in self.environ and self.environment.unreadable:
+            self.terminal.note(config.unreadable(self.environment))
+        for line in self.environment.lines(ignored_only=True):
+            self.terminal.note(line)
+
     @property
     def configuration(self) -> config.Configuration:
         """The configuration of this call; it is noted when a file that was named does not exist."""
         if self._configuration is None:
             path = str(self.arguments.config)
-            self._configuration = config.Configuration(path, self.environ)
+            self._configuration = config.Configuration(path, self.given_environ, self.environment)
             if path != parser.CONFIG and not os.path.exists(path):
                 self.terminal.note(f"there is no configuration {path!r}: defaults are in force")
         return self._configuration
@@ -89,13 +108,42 @@ class Context:
         if self.arguments.dry_run:
             yield
             return
-        from .._core.system import locks
+        from .._core.system import job_lock
 
-        path = os.path.join(locks.lock_directory(), "jobs.lock")
-        with locks.lock(path, "job of mlfleet", self.arguments.wait):
+        wait = self.arguments.wait
+        if wait is None:
+            wait = PATIENCE if self.scheduled else 0.0
+
+        def waiting(holder: job_lock.Holder) -> None:
+            text = f"waiting up to {wait:g} s for {holder.text()}"
+            self.terminal.note(text)
+            self.terminal.log("INFO", text)
+
+        with job_lock.hold(f"mlfleet {self.command.name}", wait, _agents_group(), waiting):
             yield
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a timer or cron of the schedule role started this run."""
+        if self.environ.get(SCHEDULED):
+            return True
+        if "INVOCATION_ID" not in self.environ:
+            return False
+        from .._core.jobs import JOBS
+        from .._core.system.unit import current_unit
+
+        return current_unit(self.world) in [f"{job.unit}.service" for job in JOBS]
 
     def report_outcome(self) -> None:
         """Tell a trial run how this one ended; nothing unless it asks."""
         if self.environ.get(REPORT_OUTCOME):
             tell(self.outcome.line() + "\n")
+
+
+def _agents_group() -> int | None:
+    """Return the group that the agent role gave the configuration's directory to: its members run jobs too."""
+    with contextlib.suppress(OSError):
+        status = os.stat(os.path.dirname(parser.CONFIG))
+        if status.st_uid == 0 and status.st_mode & 0o050:
+            return status.st_gid
+    return None

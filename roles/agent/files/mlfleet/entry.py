@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TextIO, cast
 
 from .._core.errors import FleetError
-from .._core.outcome import NOT_RUN, exit_code, of_error
+from .._core.outcome import GAVE_WAY, NOT_RUN, exit_code, of_error
 from . import parser
 from .context import Context
 from .terminal import silence, tell
@@ -58,8 +58,9 @@ def run(context: Context) -> int:
     try:
         return context.command.run(context)
     except FleetError as error:
-        _report(context, error)
-        return exit_code(context.command.name, error)
+        status = exit_code(context.command.name, error, context.command.waits and context.scheduled)
+        _report(context, error, "WARNING" if status == GAVE_WAY else "ERROR")
+        return status
     except KeyboardInterrupt:
         terminal.note("interrupted")
         terminal.log("ERROR", f"{context.command.name} interrupted")
@@ -73,9 +74,9 @@ def run(context: Context) -> int:
         return NOT_RUN
 
 
-def _report(context: Context, error: FleetError) -> None:
-    context.terminal.note(str(error))
-    context.terminal.log("ERROR", str(error))
+def _report(context: Context, error: FleetError, level: str = "ERROR") -> None:
+    context.terminal.note(f"warning: {error}" if level == "WARNING" else str(error))
+    context.terminal.log(level, str(error))
     context.terminal.data({"error": error.to_dict()})
     context.outcome = of_error(error)
 

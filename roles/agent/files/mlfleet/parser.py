@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .._core import config
+from .._core import config, outcome
 from .._core.options import Option
 from . import commands
 from .commands import Command
@@ -93,10 +93,10 @@ def _add_command(
     if command.waits:
         sub.add_argument(
             "--wait",
-            type=float,
-            default=0,
+            type=_seconds,
             metavar="SECONDS",
-            help="wait this long for another job to end (default 0)",
+            help="wait this long for another job to end (default 0; in a scheduled run "
+            f"{outcome.PATIENCE:g}, then exit status {outcome.GAVE_WAY}: a warning)",
         )
     if command.part:
         add_options(sub, config.option_set(command.part).TABLE, command.leave_out)
@@ -145,6 +145,17 @@ def _add_option(group: argparse._ArgumentGroup, option: Option, prefix: str) -> 
     else:
         keywords["metavar"] = option.type.upper()
     group.add_argument(f"--{flag}", *option.flags, **keywords)
+
+
+def _seconds(text: str) -> float:
+    """Return a number of seconds, finite and not negative."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
 
 
 def full_path(text: str) -> str:

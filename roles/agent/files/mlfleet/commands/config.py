@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..._core import outcome
+from ..._core import config, outcome
+from ..._core.errors import NotUsable
 from ..context import Context
 from ..parser import version
 from . import Command
@@ -24,13 +25,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quiet", "-q", action="store_true", help="only say whether it can be used"
     )
+    parser.add_argument(
+        "--export",
+        action="store_true",
+        help="print the variables of the environment file as shell commands, for scripts that run mlfleet as "
+        "a user who can't read it; those that are set already are left out",
+    )
 
 
 def run(context: Context) -> int:
     """Print the options in force; fail when the configuration can't be used."""
     from ..._core.output import human
 
-    terminal = context.terminal
+    terminal, environment = context.terminal, context.environment
+    if context.arguments.export:
+        return _export(context)
     settings, problems = context.configuration.effective()
     rows = [["OPTION", "VALUE", "FROM"]]
     rows += [
@@ -41,6 +50,9 @@ def run(context: Context) -> int:
     if not context.arguments.quiet:
         terminal.say(*human.table(rows))
     terminal.say(*(f"wrong: {problem}" for problem in problems))
+    terminal.say(*(f"warning: {line}" for line in environment.lines()))
+    if environment.unreadable:
+        terminal.say(f"warning: {config.unreadable(environment)}")
     if not problems:
         empty = "" if context.configuration.file else ": empty or not there, so defaults"
         terminal.say(f"The configuration can be used ({context.arguments.config}{empty}).")
@@ -51,14 +63,42 @@ def run(context: Context) -> int:
         }
         for part, options in settings.items()
     }
-    terminal.data({"options": options_in_force, "problems": problems, "version": version()})
+    document = {
+        "options": options_in_force,
+        "problems": problems,
+        "environment_file": {
+            "path": environment.path,
+            "exists": environment.exists,
+            "unreadable": environment.unreadable,
+            "problems": [problem._asdict() for problem in environment.problems],
+        },
+        "version": version(),
+    }
+    terminal.data(document)
     return outcome.NOT_RUN if problems else outcome.OK
+
+
+def _export(context: Context) -> int:
+    """Print the variables of the environment file for a shell. :raises NotUsable: it can't be read."""
+    import shlex
+
+    environment = context.environment
+    if environment.unreadable:
+        raise NotUsable(config.unreadable(environment), "", environment.path)
+    for variable in environment.complete(context.given_environ)[1]:
+        value = environment.variables[variable].value
+        context.terminal.say(f"export {variable}={shlex.quote(value)}")
+    return outcome.OK
 
 
 COMMAND = Command(
     name="config",
     help="show the effective configuration and where it comes from",
-    examples=("mlfleet config --check", "mlfleet config --json | jq .options.backup"),
+    examples=(
+        "mlfleet config --check",
+        "mlfleet config --json | jq .options.backup",
+        "mlfleet config --export",
+    ),
     arguments=arguments,
     run=run,
     part="",

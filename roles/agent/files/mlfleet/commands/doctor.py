@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..._core import verdict
+from ..._core import config, verdict
 from ..._core.errors import NotUsable
 from ..._core.jobs import JOBS
 from .. import parts
@@ -21,6 +21,7 @@ from ..parser import version
 from . import Command
 
 if TYPE_CHECKING:
+    from ..._core.environment import Environment
     from ..._core.maintenance.options import MaintenanceOptions
 
 
@@ -56,6 +57,10 @@ class _Node:
 
     def problems(self) -> list[str]:
         return self._context.configuration.effective()[1]
+
+    def environment(self) -> tuple[Environment, str]:
+        environment = self._context.environment
+        return environment, config.unreadable(environment)
 
     def maintenance_options(self) -> MaintenanceOptions:
         from ..._core.maintenance.options import MaintenanceOptions
@@ -94,11 +99,12 @@ def run(context: Context) -> int:
             "--run",
         )
     schedule = trial.scheduled(world)
-    # The jobs get these variables, so what is checked here must get them too.
-    variables = trial.variables(world, schedule)
-    os.environ.update(variables)
-    context.environ.update(variables)
-    world.environ = {**world.environ, **variables}
+    # What is checked here must get the variables that the jobs get.
+    path = trial.environment_file(world, schedule)
+    if path and path != context.environment.path:
+        context.read_environment(path)
+        context.note_environment()
+        world.environ = dict(context.environ)
     request = doctor.Request(
         config_path=args.config,
         start=None if args.run is None else tuple(args.run),

@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import schedule
 from ansible_collections.mlops.fleet.plugins.module_utils._core.jobs import JOBS
-from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 
 ROOT = pathlib.Path(__file__).resolve().parents[5]
 JOB = {"name": "backup", "calendar": "daily", "cron": "0 2 * * *", "user": "root", "timeout": "6h"}
@@ -206,3 +206,27 @@ def test_the_role_has_the_jobs_of_the_catalogue():
         assert entry["logs"][0] == job.log
         assert defaults[f"schedule_{job.name}_calendar"] == job.calendar
         assert defaults[f"schedule_{job.name}_cron"] == job.cron
+
+
+def test_what_the_configuration_makes_the_jobs_write_to(tmp_path):
+    etc = tmp_path / "etc"
+    (etc / "mlops-fleet").mkdir(parents=True)
+    (etc / "mlops-fleet/config.json").write_text(
+        '{"backup": {"destination": "/from/json"}, "gpu": {"textfile": "/prom/gpu.prom"},'
+        ' "cleanup": {"targets": [{"path": "/scratch/run-*/tmp"}, {"root": "/data"}]},'
+        ' "alert": {"state_dir": "/state"}}'
+    )
+    (etc / "ml-automation.conf").write_text(
+        '# BACKUP_DIR=/no\nexport BACKUP_DIR="/from/conf"\nEXPERIMENTS_DIR=relative\nCHECKPOINTS_DIR=/ckpt\n'
+    )
+    assert schedule.configured_paths(options(), World(run=None, root=str(tmp_path))) == {
+        "health": ["/state"],
+        "gpu": ["/prom", "/state"],
+        "backup": ["/from/conf"],
+        "cleanup": ["/scratch", "/data", "/ckpt"],
+    }
+
+
+def test_no_configuration_names_no_directories(tmp_path):
+    paths = schedule.configured_paths(options(), World(run=None, root=str(tmp_path)))
+    assert set(paths) == {"health", "gpu", "backup", "cleanup"} and not any(paths.values())

@@ -97,36 +97,13 @@ def test_what_is_scheduled(world, systemd, tmp_path):
     assert trial.scheduled(world) == trial.Schedule("systemd", ("gpu", "backup"))
 
 
-VARIABLES = """# of the old scripts
-MODEL_DIR="/srv/my models"
-  RETENTION_DAYS = 7
-SERVICES_TO_CHECK='ssh cron'
-export X=1
-S3_BUCKET=bucket # no comment
-LONG=a\\
-b
-EMPTY=
-"""
-
-
-def test_the_old_variables_of_the_jobs_are_known(world, systemd, tmp_path):
-    """What systemd 257 makes of the same file."""
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/ml.conf").write_text(VARIABLES)
+def test_the_environment_file_of_the_jobs_is_known(world, systemd, tmp_path):
     systemd.after, systemd.started = {"EnvironmentFiles": "/etc/ml.conf (ignore_errors=yes)"}, True
-    expected = {
-        "MODEL_DIR": "/srv/my models",
-        "RETENTION_DAYS": "7",
-        "SERVICES_TO_CHECK": "ssh cron",
-        "S3_BUCKET": "bucket # no comment",
-        "LONG": "ab",
-        "EMPTY": "",
-    }
-    assert trial.variables(world, ON) == expected
+    assert trial.environment_file(world, ON) == "/etc/ml.conf"
     (tmp_path / "usr/local/sbin").mkdir(parents=True)
     (tmp_path / "usr/local/sbin/mlops-fleet-cron").write_text("#!/bin/sh\nvariables=/etc/ml.conf\n")
-    assert trial.variables(world, trial.Schedule("cron", ("gpu",)))["MODEL_DIR"] == "/srv/my models"
-    assert trial.variables(world, trial.Schedule("none", ())) == {}
+    assert trial.environment_file(world, trial.Schedule("cron", ("gpu",))) == "/etc/ml.conf"
+    assert trial.environment_file(world, trial.Schedule("none", ())) == ""
 
 
 @pytest.mark.parametrize("job", trial.UNITS)

@@ -292,6 +292,17 @@ MB = 1_000_000
             "warning",
             88.0,
         ),
+        (  # the wider limit of the slice above is nearer than its own
+            {
+                f"{V2}/a.slice/b.service/memory.max": f"{100 * MB}\n",
+                f"{V2}/a.slice/b.service/memory.current": f"{25 * MB}\n",
+                f"{V2}/a.slice/memory.max": f"{200 * MB}\n",
+                f"{V2}/a.slice/memory.current": f"{192 * MB}\n",
+            },
+            "0::/a.slice/b.service\n",
+            "critical",
+            96.0,
+        ),
         (
             {
                 f"{V1}/docker/x/memory.limit_in_bytes": f"{100 * MB}\n",

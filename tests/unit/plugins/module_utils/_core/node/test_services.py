@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
@@ -200,7 +202,18 @@ IDLE = services.Unit("x.service", "loaded", "inactive", "dead")
         (
             IDLE._replace(triggers=("x.path",)),
             ("x.path",),
-            ("critical", "Service x: inactive (dead)"),
+            ("pass", "Service x: idle, started by x.path when it is due"),
+        ),
+        (IDLE._replace(triggers=("x.timer",)), (), ("critical", "Service x: inactive (dead)")),
+        (
+            IDLE._replace(unmet=True),
+            (),
+            ("critical", "Service x: inactive (dead, a condition of its unit is not met)"),
+        ),
+        (
+            IDLE._replace(type="oneshot", started=False, unmet=True),
+            (),
+            ("pass", "Service x: at rest, a condition of its unit is not met"),
         ),
         (
             IDLE._replace(result="exit-code", triggers=("x.socket",)),
@@ -222,6 +235,41 @@ def test_triggers_are_asked_for_when_a_unit_is_idle(booted, options, monkeypatch
     assert facts.named["web"].triggers == ("web.socket",) and facts.named["web"].started is False
     (check, *_rest) = services.decide(facts, options(services=["web"]), None)
     assert check.status == "pass"
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_oneshot_that_systemd_forgot_is_asked_for_in_the_journal(
+    booted, machine, options, monkeypatch, logged
+):
+    """systemd unloads a unit at rest that no other one refers to, with its time stamps."""
+    job = _block("job.service", kind="oneshot") + "InactiveExitTimestampMonotonic=0\n"
+    monkeypatch.setitem(SHOW, "job.service", job)
+    machine.put("/var/log/journal/m/system.journal", "")
+    line = '{"__REALTIME_TIMESTAMP": "1", "MESSAGE": "Finished job.service."}\n'
+    asked = []
+
+    def journalctl(argv, **more):
+        if argv[0] == "systemctl":
+            return systemctl(argv, **more)
+        asked.append(argv[-2:])
+        return CommandResult(0, line if logged else "", "")
+
+    facts = services.observe(
+        dataclasses.replace(booted, run=journalctl), options(services=["job"]), 5
+    )
+    assert asked == [["UNIT=job.service", "MESSAGE_ID=39f53479d3a045ac8e11786248231fbf"]]
+    (check, *_rest) = services.decide(facts, options(services=["job"]), None)
+    assert check.status == ("pass" if logged else "warning")
+
+
+@pytest.mark.parametrize(
+    ("stamp", "met", "unmet"), [("0", "no", False), ("5", "no", True), ("5", "yes", False)]
+)
+def test_a_condition_that_is_not_met(stamp, met, unmet):
+    (unit,) = services.parse_show(
+        f"Id=x.service\nConditionResult={met}\nConditionTimestampMonotonic={stamp}\n"
+    )
+    assert unit.unmet is unmet
 
 
 @pytest.mark.parametrize(

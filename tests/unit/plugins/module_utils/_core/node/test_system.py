@@ -345,20 +345,37 @@ SLE-15-SP6 | SUSE-15-2024-2       | security | moderate  | reboot      | needed 
 """
 
 
-def test_security_patches_of_suse_are_counted(machine, options):
-    os.chmod(machine.put("/usr/bin/zypper", "#!/bin/sh\n"), 0o755)
+#: rpm-software-management/dnf5#1501.
+DNF5 = """Name                   Type Severity                                Package              Issued
+FEDORA-2024-635a54eb7e secu Importan            glib2-2.80.2-1.fc40.x86_64 2024-05-12 04:16:43
+FEDORA-2024-635a54eb7e secu Importan      glib2-devel-2.80.2-1.fc40.x86_64 2024-05-12 04:16:43
+"""
+DNF4 = """RHSA-2024:3513  Important/Sec. less-590-4.el9_4.x86_64
+RHSA-2024:3513  Important/Sec. tzdata-2024a-1.el9.noarch
+"""
+
+
+@pytest.mark.parametrize(
+    ("tool", "said", "packages"),
+    [
+        ("zypper", ZYPPER, ["SUSE-15-2024-1", "SUSE-15-2024-2"]),
+        ("dnf", DNF5, ["glib2-2.80.2-1.fc40.x86_64", "glib2-devel-2.80.2-1.fc40.x86_64"]),
+        ("dnf", DNF4, ["less-590-4.el9_4.x86_64", "tzdata-2024a-1.el9.noarch"]),
+        ("dnf", "", []),
+    ],
+)
+def test_security_updates_are_counted(machine, options, tool, said, packages):
+    os.chmod(machine.put(f"/usr/bin/{tool}", "#!/bin/sh\n"), 0o755)
     world = World(
-        run=lambda argv, **more: CommandResult(0, ZYPPER, ""),
+        run=lambda argv, **more: CommandResult(0, said, ""),
         clock=machine.world.clock,
         root=str(machine.root),
         environ={},
     )
     given = options(checks=["updates"], security_updates=True)
     check = _run(world, given)[("security_updates", None)]
-    assert (check["value"], check["details"]["packages"]) == (
-        2,
-        ["SUSE-15-2024-1", "SUSE-15-2024-2"],
-    )
+    assert check["value"] == len(packages)
+    assert (check.get("details") or {"packages": []})["packages"] == packages
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,192 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which settings of a bucket change, and which lifecycle is refused because retention still wants what it removes."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import names
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.bucket import plan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.bucket.facts import Facts
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.bucket.options import (
+    BucketOptions,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.catalogue import Backup
+
+NOW = 1_800_000_000.0
+DAY = 86400
+
+
+def options(**given):
+    return BucketOptions.from_mapping({"s3": {"bucket": "b", "prefix": "node1"}, **given})
+
+
+def rule(days=10, prefix="", status="Enabled", **more):
+    return {
+        "ID": "theirs",
+        "Status": status,
+        "Filter": {"Prefix": prefix},
+        "Expiration": {"Days": days},
+        **more,
+    }
+
+
+def old(*ages):
+    backups = []
+    for age in ages:
+        created = NOW - age * DAY
+        name = names.stem(created) + ".tar.gz"
+        backups.append(Backup(name, f"s3://b/node1/{name}", created, 1, legacy=True))
+    return (("node1", tuple(backups)),)
+
+
+def matching(given):
+    wanted = plan.decide(given, Facts(True, NOW))
+    return Facts(
+        True,
+        NOW,
+        wanted.lifecycle,
+        "Enabled",
+        "AES256",
+        None,
+        public_access_blocked=True,
+    )
+
+
+def test_a_missing_bucket_gets_everything():
+    planned = plan.decide(options(), Facts(False, NOW))
+    assert planned.create
+    assert planned.changes == ("block_public_access", "encryption", "versioning", "lifecycle")
+    moves, expires, versions, uploads = planned.lifecycle
+    assert moves["Transitions"] == [{"Days": 30, "StorageClass": "GLACIER"}]
+    assert moves["Filter"] == {
+        "And": {"Prefix": "node1/", "ObjectSizeGreaterThan": 16 * 1024 * 1024}
+    }
+    assert (expires["Expiration"], expires["Filter"]) == ({"Days": 90}, {"Prefix": "node1/"})
+    assert versions["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    assert uploads["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    assert "charges 90 days" in planned.notes[0]
+
+
+def test_nothing_changes_twice_and_one_difference_changes_one_setting():
+    given = options()
+    facts = matching(given)
+    assert plan.decide(given, facts).changes == ()
+    assert plan.decide(options(expire_days=120), facts).changes == ("lifecycle",)
+    assert plan.decide(options(encryption="aws:kms"), facts).changes == ("encryption",)
+
+
+def test_what_is_not_asked_for_stays():
+    given = options(
+        versioning=False,
+        encryption="keep",
+        block_public_access=False,
+        transition_days=0,
+        expire_days=0,
+        noncurrent_days=0,
+        abort_incomplete_days=0,
+    )
+    assert plan.decide(given, Facts(True, NOW)).changes == ()
+    ours_goes = Facts(True, NOW, lifecycle=(rule(ID="mlops.fleet expire node1/", prefix="node1/"),))
+    assert plan.decide(given, ours_goes).lifecycle == ()
+
+
+def test_rules_of_others_stay():
+    theirs = rule(prefix="logs/")
+    planned = plan.decide(options(), Facts(True, NOW, lifecycle=(theirs,)))
+    assert planned.lifecycle[0] == theirs
+    assert len(planned.lifecycle) == 5
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"expire_days": 29, "transition_days": 1},
+        {"keep_daily": 91},
+        {"keep_weekly": 13},
+        {"keep_monthly": 3},
+        {"keep_yearly": 1},
+    ],
+)
+def test_a_lifecycle_shorter_than_retention_is_refused(given):
+    with pytest.raises(
+        errors.Refused, match=r"keeps backups for up to \d+ days.*Raise expire_days"
+    ):
+        plan.decide(options(**given), Facts(True, NOW))
+
+
+@pytest.mark.parametrize(
+    "given", [{"expire_days": 30, "transition_days": 1}, {"keep_daily": 90}, {"keep_weekly": 12}]
+)
+def test_a_lifecycle_as_long_as_retention_is_accepted(given):
+    plan.decide(options(**given), Facts(True, NOW))
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "refused"),
+    [
+        (rule(), True),
+        (rule(prefix="node1/"), True),
+        (rule(prefix="node1/models"), True),
+        (rule(prefix="node2/"), False),
+        (rule(status="Disabled"), False),
+        (rule(days=30), False),
+        ({**rule(), "Filter": {"Tag": {"Key": "k", "Value": "v"}}}, False),
+        ({"ID": "old form", "Status": "Enabled", "Prefix": "", "Expiration": {"Days": 1}}, True),
+        ({**rule(), "Expiration": {"ExpiredObjectDeleteMarker": True}}, False),
+        (
+            {
+                **rule(),
+                "Expiration": {"Date": datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)},
+            },
+            True,
+        ),
+    ],
+)
+def test_rules_of_others_are_held_against_retention(lifecycle, refused):
+    facts = Facts(True, NOW, lifecycle=(lifecycle,))
+    if refused:
+        with pytest.raises(errors.Refused, match="Remove or change that rule of the bucket"):
+            plan.decide(options(), facts)
+    else:
+        plan.decide(options(), facts)
+
+
+def test_the_last_backups_are_not_left_to_expire():
+    with pytest.raises(errors.Refused, match="95 days old and kept: no newer backup is verified"):
+        plan.decide(options(), Facts(True, NOW, aged=old(95)))
+    plan.decide(options(expire_days=96), Facts(True, NOW, aged=old(95)))
+    plan.decide(options(expire_days=0), Facts(True, NOW, aged=old(95)))
+
+
+def test_a_setting_that_the_server_lacks_stops_before_anything_is_written():
+    for name, off in (
+        ("block_public_access", {"block_public_access": False}),
+        ("encryption", {"encryption": "keep"}),
+        ("versioning", {"versioning": False}),
+    ):
+        facts = Facts(True, NOW, unsupported=frozenset({name}))
+        with pytest.raises(errors.NotUsable, match=f"no setting {name}; nothing was changed"):
+            plan.decide(options(), facts)
+        assert name not in plan.decide(options(**off), facts).changes
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        ({"s3": {"bucket": ""}}, "s3.bucket"),
+        ({"kms_key_id": "k"}, "kms_key_id"),
+        ({"transition_days": 90}, "transition_days"),
+        ({"expire_days": -1}, "expire_days"),
+        ({"transition_class": "STANDARD"}, "transition_class"),
+    ],
+)
+def test_options_that_cannot_work(given, option):
+    with pytest.raises(errors.OptionError) as error:
+        options(**given)
+    assert error.value.subject == option
