@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: schedule_timers
 short_description: Load units into systemd and start their timers
-version_added: "0.1.0"
+version_added: "0.2.0"
 description:
   - Loads units whose files have changed, and enables and starts the timers among them. The role P(mlops.fleet.schedule#role)
     uses it after it has written the units.

@@ -112,7 +112,7 @@ def activate(options: TimerOptions, world: World, check: bool) -> dict[str, Any]
         _remove_drop_ins(options.units, world)
     # An instance stands for a template.
     names = [unit.replace("@.", "@check.") for unit in options.units]
-    units = _show(names, world)
+    units = _properties_of(names, world)
     timers = {unit: timer_of(units[unit]) for unit in names if unit.endswith(".timer")}
     load = any(("NeedDaemonReload", "yes") in properties for properties in units.values())
     restart = [unit for unit, timer in timers.items() if timer.stale or not timer.active]
@@ -134,7 +134,10 @@ def activate(options: TimerOptions, world: World, check: bool) -> dict[str, Any]
     if disabled:
         _systemctl(["enable", *disabled], world)
     if restart:
-        after = {unit: timer_of(properties) for unit, properties in _show(restart, world).items()}
+        after = {
+            unit: timer_of(properties)
+            for unit, properties in _properties_of(restart, world).items()
+        }
         result["counting_from_now"] = [
             unit for unit in restart if counts_from_now(timers[unit], after[unit], now)
         ]
@@ -194,7 +197,7 @@ def _remove_drop_ins(units: Iterable[str], world: World) -> None:
             os.rmdir(directory)
 
 
-def _show(units: Sequence[str], world: World) -> Mapping[str, list[tuple[str, str]]]:
+def _properties_of(units: Sequence[str], world: World) -> Mapping[str, list[tuple[str, str]]]:
     """Return the properties of units, in the order in which systemd gives them; some come several times."""
     if not units:
         return {}
@@ -214,12 +217,12 @@ def _show(units: Sequence[str], world: World) -> Mapping[str, list[tuple[str, st
 
 
 def _systemctl(arguments: Sequence[str], world: World) -> str:
-    answer = world.run(["systemctl", *arguments], timeout=120, env={"TZ": "UTC"})
-    if answer.returncode != 0:
-        reason = answer.stderr.strip() or f"exit status {answer.returncode}"
+    response = world.run(["systemctl", *arguments], timeout=120, env={"TZ": "UTC"})
+    if response.returncode != 0:
+        reason = response.stderr.strip() or f"exit status {response.returncode}"
         raise CommandFailed(
             f"systemctl {' '.join(arguments)} failed: {reason}.",
             "Correct the cause and run the role again; the timers that were stopped start then.",
             arguments[-1],
         )
-    return answer.stdout
+    return response.stdout
