@@ -200,7 +200,8 @@ def _load(world: World) -> tuple[tuple[float, float, float] | None, int | None]:
         return None, None
 
 
-def _cpus(world: World) -> int:
+def cpus(world: World) -> int:
+    """Return how many CPUs are online."""
     lines = procfs.lines(world, "/proc/stat")
     count = sum(1 for line in lines if line.startswith("cpu") and line[3:4].isdigit())
     return count or os.cpu_count() or 1
@@ -230,7 +231,7 @@ def observe(world: World, options: NodeOptions) -> ResourceFacts:
         io_pressure=pressure(world, "io"),
         cpu_pressure=pressure(world, "cpu"),
         load=load,
-        cpus=_cpus(world),
+        cpus=cpus(world),
         files=_files(world),
         tasks=Fill(tasks, _task_limit(world)),
         conntrack=Fill(
