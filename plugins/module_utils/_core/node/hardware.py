@@ -18,6 +18,17 @@ from . import thresholds
 from .options import NodeOptions
 from .thresholds import fault, passed, skipped
 
+#: The checks of this group; those of disks are made in ``disks``.
+DECIDES = (
+    "memory_errors",
+    "machine_checks",
+    "raid",
+    "zfs_pool",
+    "nvme_state",
+    "disk_health",
+    "disk_wear",
+)
+
 _EXTERNAL = re.compile(r"external:[^/-]")
 _DISK = re.compile(r"(nvme\d+n\d+|sd[a-z]+)")
 _EDAC = "/sys/devices/system/edac/mc"
