@@ -185,6 +185,12 @@ _BY_GROUP = (
         Rule("90", "100", "%", percent=True),
         lasting=True,
     ),
+    NodeCheck(
+        "expected_hardware",
+        "hardware",
+        "CPUs, memory, disks, links, modules and versions are as expected.",
+        "expected_hardware",
+    ),
     NodeCheck("uptime", "system", "Time since boot.", "uptime", Rule(unit="days")),
     NodeCheck("reboot_required", "system", "An update waits for a reboot.", "reboot_required"),
     NodeCheck(

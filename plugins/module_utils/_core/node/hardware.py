@@ -18,7 +18,7 @@ from . import thresholds
 from .options import NodeOptions
 from .thresholds import fault, passed, skipped
 
-#: The checks of this group; those of disks are made in ``disks``.
+#: The checks of this group. ``disks`` and ``expected`` make those of their subjects.
 DECIDES = (
     "memory_errors",
     "machine_checks",
@@ -27,6 +27,7 @@ DECIDES = (
     "nvme_state",
     "disk_health",
     "disk_wear",
+    "expected_hardware",
 )
 
 _EXTERNAL = re.compile(r"external:[^/-]")

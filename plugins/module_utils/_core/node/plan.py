@@ -202,6 +202,11 @@ def _hardware(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[C
         for check in disks.decide(facts.disks, options):
             probe = Probe("disk", check.subject or "")
             checks += _timed([check], facts.durations.get(probe))
+    if facts.expected is not None and options.wants("expected_hardware"):
+        from . import expected  # only where something is expected
+
+        seconds = facts.durations.get(Probe("expected"))
+        checks += _timed(expected.decide(facts.expected), seconds)
     return checks
 
 

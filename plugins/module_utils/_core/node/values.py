@@ -78,14 +78,19 @@ class Load(NamedTuple):
 # --- load and pressure --------------------------------------------------------------------------
 
 
-def _load(world: World) -> Load:
+def cpus(world: World) -> int:
+    """Return how many CPUs are online."""
     lines = procfs.lines(world, "/proc/stat")
-    cpus = sum(1 for line in lines if line.startswith("cpu") and line[3:4].isdigit())
+    count = sum(1 for line in lines if line.startswith("cpu") and line[3:4].isdigit())
+    return count or os.cpu_count() or 1
+
+
+def _load(world: World) -> Load:
     fields = (procfs.text(world, "/proc/loadavg") or "").split()
     averages = None
     with contextlib.suppress(ValueError, IndexError):
         averages = float(fields[0]), float(fields[1]), float(fields[2])
-    return Load(averages, cpus or os.cpu_count() or 1)
+    return Load(averages, cpus(world))
 
 
 def _evaluate_load(name: str, load: Load, limits: Limits) -> Check:
