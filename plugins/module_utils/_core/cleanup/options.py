@@ -12,7 +12,8 @@ from ..options import OptionSet, option
 from ..system.roots import refuse_dangerous
 from . import tools
 from .guards import may_share, refuse_owned
-from .targets import BUILT_IN, DAY, BuiltIn, Target
+from .layouts import CHOICES, GENERIC
+from .targets import BUILT_IN, DAY, BuiltIn, Target, period
 
 #: What a unit's age counts from; "newest" is the later one of mtime and ctime, and no tool can set a ctime back.
 AGES = ("newest", "mtime", "ctime", "atime")
@@ -57,6 +58,34 @@ class TargetOptions(OptionSet):
         default=[],
         help="Name patterns; a unit that has or holds such a name is kept.",
     )
+    layout: str = option(
+        default=GENERIC,
+        choices=CHOICES,
+        help="How checkpoints are laid out; generic takes every entry as a unit.",
+    )
+    keep_best: int = option(
+        type="int",
+        default=0,
+        minimum=0,
+        help="Keep this many best units by metric, whatever their age.",
+    )
+    metric: str | None = option(help="Metric for keep_best.")
+    mode: str = option(
+        default="min",
+        choices=("min", "max"),
+        help="Whether the smallest or the largest metric is the best.",
+    )
+    metric_file: str = option(
+        default="metrics.json",
+        help="JSON file with the metric, in each unit or beside the units.",
+    )
+    keep_every: str | None = option(
+        help="Keep units whose step is a multiple of this number, or the newest of each period (12h, 7d)."
+    )
+    group_by: str | None = option(
+        choices=("run", "target"),
+        help="What keep_last, keep_best and a period of keep_every count in.",
+    )
 
 
 class BrakeOptions(OptionSet):
@@ -86,6 +115,22 @@ class RequireBackupOptions(OptionSet):
         minimum=0,
         help="Oldest backup that counts, in hours.",
     )
+
+
+def _interval(text: str | None, where: str) -> tuple[int, float]:
+    """Return an interval as (steps, seconds), one of them 0. :raises OptionError: it is neither."""
+    if text is None:
+        return 0, 0.0
+    if text.isdecimal() and int(text) > 0:
+        return int(text), 0.0
+    seconds = period(text)
+    if not seconds:
+        raise OptionError(
+            f"Option {where} is {text!r}, but must be a number of steps or a period (30m, 12h, 7d).",
+            "",
+            where,
+        )
+    return 0, seconds
 
 
 def homes() -> dict[str, str]:
@@ -267,13 +312,18 @@ class CleanupOptions(OptionSet):
         # A number that nobody can change was meant for the built-in directory only.
         if days is None and built_in is not None and isinstance(built_in.retention, str):
             days = self._days(built_in)
+        if days is None and (given.keep_last or given.keep_best or given.keep_every):
+            days = 0.0  # the policies say what is kept
         if days is None:
             raise OptionError(
                 f"Option {where}.retention_days is required.",
                 "Say how many days to keep units; 0 removes all.",
                 f"{where}.retention_days",
             )
+        self._check_policies(where, given)
+        steps, seconds = _interval(given.keep_every, f"{where}.keep_every")
         shared_ok = may_share(given.pattern)
+        by_run = given.group_by == "run" or (given.group_by is None and given.layout != GENERIC)
         return Target(
             name,
             refuse_root(given.path, shared_ok),
@@ -284,7 +334,32 @@ class CleanupOptions(OptionSet):
             given.keep_last,
             tuple(given.exclude),
             shared_ok,
+            layout=given.layout,
+            keep_best=given.keep_best,
+            metric=given.metric or "",
+            mode=given.mode,
+            metric_file=given.metric_file,
+            every_steps=steps,
+            every_seconds=seconds,
+            by_run=by_run,
         )
+
+    @staticmethod
+    def _check_policies(where: str, given: TargetOptions) -> None:
+        """:raises OptionError: the policies of a target contradict each other."""
+        if given.keep_best and not given.metric:
+            raise OptionError(
+                f"Option {where}.keep_best needs {where}.metric.",
+                "Name the metric, for example val_loss.",
+                f"{where}.metric",
+            )
+        parts = given.metric_file.split("/")
+        if given.metric_file.startswith("/") or ".." in parts or "" in parts:
+            raise OptionError(
+                f"Option {where}.metric_file is {given.metric_file!r}, but must be a path below a unit.",
+                "",
+                f"{where}.metric_file",
+            )
 
 
 def check_built_in(entry: BuiltIn) -> None:

@@ -42,6 +42,7 @@ ARROWS = {
     "schedule": {"config", "environment", "errors", "options", "ports"}
     | {"alert", "backup", "cleanup", "gpu", "node"},
     "system": {"errors", "ports"},
+    "timers": {"errors", "options", "ports"},
     "trial": {"errors", "jobs", "outcome", "ports", "system", "verdict"},
     "verdict": {"system"},
 }
