@@ -44,7 +44,7 @@ HEADER = """# Copyright (c) 2026, mlops.fleet contributors
 # Made by scripts/generate.py from the option tables; changes are lost.
 """
 #: Modules that are parts of roles and take no options that users would set for several modules at once.
-INTERNAL = {"agent_install", "maintenance_phase", "schedule_check"}
+INTERNAL = {"agent_install", "maintenance_phase", "schedule_check", "schedule_timers"}
 
 
 # --- the maintenance role ---------------------------------------------------------------------------------------------

@@ -205,7 +205,8 @@ options:
   state_dir:
     description:
       - Directory of the state, which is what was sent and what could not be delivered. Made with mode 0700.
-      - By default C(/var/lib/mlops-fleet/alert) for root, C(~/.local/state/mlops-fleet/alert) for others.
+      - By default C(/var/lib/mlops-fleet/alert) for root and the agent's user, who share it,
+        C(~/.local/state/mlops-fleet/alert) for others.
     type: path
   test:
     description:

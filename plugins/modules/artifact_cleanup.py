@@ -57,7 +57,9 @@ options:
       retention_days:
         description:
           - Age in days from which on a unit goes, exact to the second. Fractions are fine. V(0) removes every unit.
-          - Required, unless the target is named V(experiments), V(checkpoints) or V(logs) and so has an option of its own.
+          - Required, unless the target is named V(experiments), V(checkpoints) or V(logs) and so has an option of its own. With
+            O(targets[].keep_last), O(targets[].keep_best) or O(targets[].keep_every) it is V(0) by default, so that these options alone
+            say what is kept.
         type: float
       age_by:
         description: What the age counts from, by default O(age_by).
@@ -72,6 +74,57 @@ options:
         type: list
         elements: str
         default: []
+      layout:
+        description:
+          - How checkpoints are laid out. With V(generic) every entry of the directory is a unit. With any other layout the units are the
+            checkpoints found in the directory and up to 8 levels below it; nothing else is removed.
+          - V(transformers) are C(checkpoint-N) directories with C(trainer_state.json), V(lightning) C(.ckpt) files or directories,
+            V(deepspeed) tags with the file C(latest), V(megatron) C(iter_N) directories with C(latest_checkpointed_iteration.txt),
+            V(torch_dcp) directories with C(.metadata), V(orbax) step directories with a commit marker. V(auto) recognises the layout of
+            each directory.
+          - The newest complete checkpoint of each run, its best one by O(targets[].metric), and those that the library resumes from (named
+            by a tracker, C(last.ckpt), C(best_model_checkpoint)) stay whatever the other options say.
+          - An incomplete checkpoint never counts as one of the newest or best. It stays while a process uses its run, and until nothing
+            in its run has changed for a day.
+        type: str
+        choices: [generic, transformers, megatron, deepspeed, orbax, torch_dcp, lightning, auto]
+        default: generic
+      keep_best:
+        description: Keep this many best complete units by O(targets[].metric), whatever their age.
+        type: int
+        default: 0
+      metric:
+        description:
+          - Name of the metric, for example V(val_loss). It is read from the state that the library writes (V(transformers)), from
+            O(targets[].metric_file), or from the unit's name (C(epoch=3-val_loss=0.12.ckpt)), in this order.
+          - Dots separate the keys of nested mappings. A unit whose metric is unknown is never one of the best.
+        type: str
+      mode:
+        description: Whether the smallest or the largest value is the best.
+        type: str
+        choices: [min, max]
+        default: min
+      metric_file:
+        description: JSON file with the metric, in each unit, or beside the units as a mapping by their names.
+        type: str
+        default: metrics.json
+      keep_every:
+        description: A number of steps, then units whose step is a multiple of it are kept; or a period (V(12h), V(7d)), then the newest unit
+          of each such period is kept.
+        type: str
+      group_by:
+        description:
+          - What O(targets[].keep_last), O(targets[].keep_best) and a period of O(targets[].keep_every) count in. By default V(run), with
+            the layout V(generic) V(target).
+          - A run is a directory that holds checkpoints, with the layout V(generic) the units whose names differ in the last number only.
+        type: str
+        choices: [run, target]
+      free_to:
+        description: As O(free_to), for this target.
+        type: str
+      when_below:
+        description: As O(when_below), for this target.
+        type: str
   aggressive:
     description:
       - Also clean V(docker) (images made, pulled or tagged 7 days ago or earlier that no container uses; docker keeps no time of last use), V(pip) and V(apt)
@@ -121,6 +174,19 @@ options:
     type: str
     choices: [skip, ignore]
     default: skip
+  free_to:
+    description:
+      - Remove only as much as is needed to have this much free space on the file system of each target, a share of it (V(20%)) or a size
+        (V(500G), or bytes), and nothing while more is free. Free space is what users may use, and shares are as in C(df).
+      - Removed are, across all targets on the file system that have a level, first incomplete checkpoints that nobody writes any more, then
+        the oldest of the units that no other option keeps. O(targets[].retention_days) is the age from which a unit may be removed; with a
+        O(targets[].layout) other than V(generic) it is V(0) by default.
+      - When that is not enough, RV(watermarks) and RV(notes) name what would be next.
+    type: str
+  when_below:
+    description: Remove only when less than this is free, by default O(free_to). With V(10%) and O(free_to=20%), a cleanup that runs often
+      removes rarely, and then more.
+    type: str
   brake:
     description: Fail and remove nothing at all when more than this would be removed. The plan is returned.
     type: dict
@@ -193,6 +259,25 @@ EXAMPLES = r"""
     brake:
       max_share: 0.5
     report_path: /var/lib/mlops-fleet/cleanup.json
+
+- name: Keep the three best checkpoints by val_loss, the two newest of each run, and one every 10000 steps
+  mlops.fleet.artifact_cleanup:
+    targets:
+      - path: /data/runs
+        layout: auto
+        keep_best: 3
+        metric: val_loss
+        keep_last: 2
+        keep_every: 10000
+        group_by: run
+
+- name: Free 20 percent when less than 10 percent is free, the oldest experiments first, but none of the last week
+  mlops.fleet.artifact_cleanup:
+    targets:
+      - path: /data/experiments
+        retention_days: 7
+    free_to: 20%
+    when_below: 10%
 
 - name: Remove old images and caches as well
   mlops.fleet.artifact_cleanup:
@@ -346,6 +431,37 @@ targets:
     freed_bytes:
       description: Bytes freed.
       type: int
+watermarks:
+  description: The levels of O(free_to), one entry for each file system.
+  returned: when a target has a level
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: A cleanup root on it.
+      type: str
+    available:
+      description: Bytes available to users before the cleanup.
+      type: int
+    free_to:
+      description: The level in bytes.
+      type: int
+    when_below:
+      description: Bytes below which units are removed.
+      type: int
+    needed:
+      description: Bytes to free.
+      type: int
+    freed:
+      description: Bytes that what is removed frees.
+      type: int
+    reached:
+      description: Whether that is enough.
+      type: bool
+    next:
+      description: The oldest units that only their age or a policy keeps, at most 10.
+      type: list
+      elements: dict
 notes:
   description: What limits the result.
   returned: always, unless options are wrong

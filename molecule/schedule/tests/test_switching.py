@@ -65,6 +65,13 @@ def state(host):
     )
 
 
+def starts_since(host, moment):
+    """Which jobs systemd has started since a moment (seconds since the epoch)."""
+    return host.run(
+        f"journalctl --sync; journalctl -o cat _PID=1 --since @{moment} | grep -E '^Starting (ml-|gpu-)'"
+    ).stdout.splitlines()
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
@@ -125,6 +132,33 @@ def test_a_competing_rotation_is_named():
         host.check_output(f"rm {path}")
 
 
+def test_a_changed_calendar_starts_no_job_that_was_not_due():
+    """The new time has passed today, after each job's last run: the next one is tomorrow's."""
+    moment = int(node("node1").check_output("date +%s"))
+    passed = time.strftime("*-*-* %H:%M:%S", time.gmtime(moment + 1))
+    variables = {
+        f"schedule_{job}_{option}": value
+        for job in ("backup", "gpu", "cleanup", "health")
+        for option, value in (("calendar", passed), ("random_delay", "0"))
+    }
+    stop = "systemctl stop ml-backup.timer; touch -d '2 days ago' /var/lib/systemd/timers/stamp-ml-backup.timer"
+    for name in NODES:
+        node(name).check_output(stop)
+    # A stopped timer, timers that make up for missed runs, and timers that do not.
+    done = role("mlops.fleet.schedule", **variables, schedule_cleanup_persistent=False)
+    assert done.returncode == 0, done.said
+    for name in NODES:
+        host = node(name)
+        assert int(host.check_output("date +%s")) > moment + 1
+        assert starts_since(host, moment + 2) == []
+        # Nor when systemd reads its units again, as the installation of any package may cause.
+        host.check_output("systemctl daemon-reload; sleep 1")
+        assert starts_since(host, moment + 2) == []
+        waiting = host.check_output("systemctl list-timers --no-legend 'ml-*' 'gpu-*' | wc -l")
+        assert int(waiting) == 4
+        assert host.run("find /run/systemd/system -name 'mlops-fleet-*'").stdout == ""
+
+
 def test_cron_runs_a_job_and_leaves_no_trace_of_timers():
     done = role("mlops.fleet.schedule", schedule_backend="cron", schedule_gpu_cron="* * * * *")
     assert done.returncode == 0, done.stdout
@@ -164,10 +198,17 @@ def test_a_job_of_cron_reads_the_old_variables_and_tells_failures():
     host.check_output("sed -i /MODEL_DIR/d /etc/ml-automation.conf")
 
 
-def test_back_to_timers_leaves_no_trace_of_cron():
-    assert role("mlops.fleet.schedule").returncode == 0
+def test_back_to_timers_leaves_no_trace_of_cron_and_starts_nothing():
+    moment = int(node("node1").check_output("date +%s"))
+    passed = time.strftime("*-*-* %H:%M:%S", time.gmtime(moment))
+    done = role(
+        "mlops.fleet.schedule", schedule_backup_calendar=passed, schedule_cleanup_calendar=passed
+    )
+    assert done.returncode == 0, done.said
     for name in NODES:
         host = node(name)
+        started = starts_since(host, moment)
+        assert not [line for line in started if "ml-backup" in line or "ml-cleanup" in line]
         assert (
             not host.file("/etc/cron.d/mlops-fleet").exists
             and not host.file("/usr/local/sbin/mlops-fleet-cron").exists

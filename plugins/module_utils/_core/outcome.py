@@ -20,7 +20,7 @@ OK, FAILED, BAD_BACKUP, NOT_RUN = 0, 1, 2, 3
 GAVE_WAY = 75
 #: Set by what starts jobs without systemd: the run is a scheduled one.
 SCHEDULED = "MLFLEET_SCHEDULED"
-#: Seconds that a scheduled job waits for another one, unless it is told otherwise.
+#: Seconds that a scheduled job waits for another one, unless --wait says otherwise.
 PATIENCE = 3600.0
 
 #: Jobs whose own failure is 1, so that 3 is left for a job that could not even begin.

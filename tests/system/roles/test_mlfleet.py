@@ -116,6 +116,23 @@ def test_health_prints_for_nagios_and_ci(node):
     )
 
 
+def test_what_health_learned_is_expected(node):
+    path = node.folder / "expected.json"
+    node.settings["health"] = {
+        "checks": ["expected_hardware"],
+        "expected_hardware_file": str(path),
+    }
+    learned = node.json("health", "--learn", check=0)
+    assert json.loads(path.read_text()) == learned
+    document = node.json("health", "--no-alert", check=0)
+    assert {check["status"] for check in document["checks"]} == {"pass"}
+    content = json.loads(path.read_text())
+    content["expected_hardware"]["cpus"] += 1
+    path.write_text(json.dumps(content))
+    done = node.run("health", "--no-alert", check=2)
+    assert re.search(r"CPUs: \d+ of \d+ expected", done.stdout)
+
+
 def test_gpu_json_csv_and_exit_codes(node, gpus):
     metrics = node.folder / "gpu.csv"
     env = {**gpus("h100x8"), "METRICS_FILE": str(metrics)}
@@ -418,7 +435,9 @@ def test_secrets_are_no_flags_and_never_shown(node, command):
         assert "hush" not in (done.stdout + done.stderr).lower()
 
 
-def test_alerts_of_the_old_variables_reach_a_webhook_once(node, gpus):
+@pytest.fixture
+def webhook():
+    """A webhook's address, and what it received."""
     seen = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -432,18 +451,37 @@ def test_alerts_of_the_old_variables_reach_a_webhook_once(node, gpus):
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    env = {
-        **gpus("faulty"),
-        "ALERT_WEBHOOK": f"http://127.0.0.1:{server.server_port}/hook",
-        "METRICS_FILE": str(node.folder / "m.csv"),
-    }
-    try:
-        for dummy in range(2):
-            assert node.run("gpu", env=env).returncode == 2
-    finally:
-        server.shutdown()
-        server.server_close()
+    yield f"http://127.0.0.1:{server.server_port}/hook", seen
+    server.shutdown()
+    server.server_close()
+
+
+def test_alerts_of_the_old_variables_reach_a_webhook_once(node, gpus, webhook):
+    address, seen = webhook
+    metrics = str(node.folder / "m.csv")
+    env = {**gpus("faulty"), "ALERT_WEBHOOK": address, "METRICS_FILE": metrics}
+    for dummy in range(2):
+        assert node.run("gpu", env=env).returncode == 2
     assert len(seen) == 1
+
+
+def test_a_call_at_a_terminal_sends_alerts_only_when_asked_to(node, webhook):
+    address, seen = webhook
+    node.settings["health"].update(memory_warning=0.01, memory_critical=0.02)
+    main, other = pty.openpty()
+    env = {"ALERT_WEBHOOK": address}
+    try:
+        done = node.run("health", env=env, stdin=other)
+        assert "no alert was sent: this call was made by hand" in done.stderr and seen == []
+        node.run("health", env={**env, "MLFLEET_SCHEDULED": "1"}, stdin=other)
+        assert len(seen) == 1
+        node.settings["alert"]["cooldown"] = 0
+        node.run("health", "--alert", env=env, stdin=other)
+        assert len(seen) == 2
+        assert node.run("health", "--alert", "--no-alert", env=env).returncode == 3
+    finally:
+        os.close(main)
+        os.close(other)
 
 
 def test_no_boto3_and_no_ansible_is_imported_for_gpu(command, node):

@@ -123,6 +123,7 @@ def _run_test(options: AlertOptions, facts: Facts, world: World, check: bool) ->
     store = Store(options.state_dir or default_directory(world), world)
     sent = {report.name for report in result.channels if report.status == SENT}
     if sent and store.exists:
+        store.prepare()
         with store.locked():
             memory = store.load()
             queues = {

@@ -23,16 +23,39 @@ from ..ports import World
 from ..system import files, locks
 from .memory import VERSION, Memory
 
+#: The state of the node, in the agent's state directory.
+NODE = "/var/lib/mlops-fleet/alert"
 #: Seconds that a run waits for another one to finish sending.
 LOCK_SECONDS = 150.0
 
 
 def default_directory(world: World) -> str:
-    """Return the state directory of this user: in ``/var/lib`` for root, else in the user's own
-    state directory.
+    """Return the node's state directory for root and the user that the agent's state belongs to;
+    other users have one in their own state directory.
     """
-    if os.geteuid() == 0:
-        return world.path("/var/lib/mlops-fleet/alert")
+    if os.geteuid() == 0 or _owner(world) == os.geteuid():
+        return world.path(NODE)
+    return _users_directory(world)
+
+
+def belongs_to_others(world: World) -> bool:
+    """Return whether the alerts of this node are another user's business: they keep its state."""
+    return os.geteuid() != 0 and _owner(world) not in (None, 0, os.geteuid())
+
+
+def _owner(world: World) -> int | None:
+    """Return who the node's state belongs to: the owner of its directory, or of the one it will be made in."""
+    for path in (world.path(NODE), os.path.dirname(world.path(NODE))):
+        try:
+            return os.lstat(path).st_uid
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+    return None
+
+
+def _users_directory(world: World) -> str:
     home = world.environ.get("XDG_STATE_HOME") or os.path.join(
         world.environ.get("HOME") or os.path.expanduser("~"), ".local", "state"
     )
@@ -51,12 +74,14 @@ class Store:
         self.directory = directory
         self.world = world
         self.path = os.path.join(directory, "state.json")
+        self._lock = os.path.join(directory, "lock")
         mark = hashlib.sha256(os.path.abspath(directory).encode()).hexdigest()[:12]
         runtime = world.environ.get("XDG_RUNTIME_DIR", "")
         if os.geteuid() == 0:
             runtime = world.path("/run")
         self.spare = os.path.join(runtime, f"mlops-fleet-alert-{mark}.json") if runtime else ""
         self._saved = 0
+        self._give_to = -1
 
     @property
     def exists(self) -> bool:
@@ -91,12 +116,68 @@ class Store:
                 f"Run: chmod 0700 {self.directory}",
                 self.directory,
             )
-        if status.st_uid not in (os.geteuid(), 0):
+        if os.geteuid() == 0:
+            self._share()
+        elif status.st_uid not in (os.geteuid(), 0):
             raise Refused(
                 f"The state directory {self.directory} belongs to another user.",
                 "Run as that user, or name another state_dir.",
                 self.directory,
             )
+
+        self._adopt_users_state()
+
+    def _share(self) -> None:
+        """Let root keep the state that belongs to the agent's user, so that a node has one state.
+
+        That user could exchange the directory for a link at any moment: root opens it once. A link where
+        only root may put one is root's own choice.
+        """
+        parent = os.stat(os.path.dirname(self.directory))
+        if os.path.islink(self.directory) and parent.st_uid == 0 and not parent.st_mode & 0o022:
+            return
+        try:
+            fd = os.open(
+                self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            )
+        except OSError as error:
+            raise Refused(
+                f"The state directory {self.directory} can't be opened: {error.strerror}.",
+                "Name the directory itself, not a link to it.",
+                self.directory,
+            ) from error
+        owner = os.fstat(fd).st_uid
+        if owner == 0 and self.directory == self.world.path(NODE):
+            # Made by root before the agent's user had anything to say.
+            owner = os.stat(os.path.dirname(self.directory)).st_uid
+        if owner == 0:
+            os.close(fd)
+            return
+        base = f"/proc/self/fd/{fd}"  # open until this process ends
+        self.path, self._lock = f"{base}/state.json", f"{base}/lock"
+        with contextlib.suppress(OSError):
+            os.fchown(fd, owner, -1)
+        for path in (self.path, self._lock):
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+            # Without the state file there is no state: only the lock is made.
+            flags |= os.O_CREAT if path == self._lock else 0
+            with contextlib.suppress(OSError):
+                file = os.open(path, flags, 0o600)
+                try:
+                    if os.fstat(file).st_nlink == 1:
+                        os.fchown(file, owner, -1)
+                finally:
+                    os.close(file)
+        self._give_to = owner
+
+    def _adopt_users_state(self) -> None:
+        """Take over what this user kept in a directory of its own before nodes had one state."""
+        earlier = os.path.join(_users_directory(self.world), "state.json")
+        if os.geteuid() == 0 or self.directory != self.world.path(NODE):
+            return
+        if os.path.exists(earlier) and not os.path.exists(self.path):
+            with contextlib.suppress(OSError):
+                os.rename(earlier, self.path)
 
     @contextlib.contextmanager
     def locked(self, wait: float = LOCK_SECONDS) -> Iterator[None]:
@@ -105,9 +186,8 @@ class Store:
         :raises LockBusy: it did not within ``wait`` seconds.
         """
         with contextlib.ExitStack() as stack:
-            path = os.path.join(self.directory, "lock")
             try:
-                stack.enter_context(locks.lock(path, "alert run", wait))
+                stack.enter_context(locks.lock(self._lock, "alert run", wait))
             except WriteFailed:
                 spare = os.path.basename(self.spare or "mlops-fleet-alert") + ".lock"
                 path = os.path.join(locks.lock_directory(), spare)
@@ -138,7 +218,7 @@ class Store:
                 return content
             problem = f"{path} is not an alert state file of this version."
         except NotUsable as error:
-            problem = error.message
+            problem = self._readable(error.message)
         except RecursionError:
             problem = f"{path} is nested too deeply."
         kept = f"; the file is kept as {path}.broken" if repair else ""
@@ -147,6 +227,9 @@ class Store:
             with contextlib.suppress(OSError):
                 os.replace(path, path + ".broken")
         return None
+
+    def _readable(self, message: str) -> str:
+        return message.replace(os.path.dirname(self.path), self.directory)
 
     def save(self, memory: Memory) -> bool:
         """Write the state whole or not at all;
@@ -158,8 +241,11 @@ class Store:
         text = json.dumps(content, ensure_ascii=True, sort_keys=True) + "\n"
         try:
             files.atomic_write(self.path, text, mode=0o600)
+            if self._give_to >= 0:
+                with contextlib.suppress(OSError):
+                    os.chown(self.path, self._give_to, -1, follow_symlinks=False)
         except FleetError as error:
-            return self._save_spare(text, error.message)
+            return self._save_spare(text, self._readable(error.message))
         if self.spare:
             with contextlib.suppress(OSError):
                 os.unlink(self.spare)

@@ -8,6 +8,7 @@ Directories are removed in the quarantine's second compartment, since their remo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +18,18 @@ from typing import Any, NamedTuple
 from ..errors import FleetError
 from ..ports import Progress, Tell, World
 from ..system import mounts
-from ..system.removal import Changed, Identity, remove
-from .facts import Facts, LeftoverFacts, TargetFacts, in_use
+from ..system.removal import Changed, remove
+from ..system.text import display_path
+from .facts import Facts, LeftoverFacts, TargetFacts, follow_trackers, in_use
 from .inuse import InUse
 from .options import CleanupOptions
 from .plan import PUT_BACK, Kept, NamedRemoval, Plan, Recovery, Removal, UnitRemoval, why_put_back
 from .quarantine import Aside, Quarantine
-from .root import Root
+from .root import Root, exists
 from .scan import Look, Survey, survey, survey_again
 from .targets import Target, cutoff
 from .tools import TOOLS
+from .watermark import Freed
 
 #: Units, and files in them, that are moved before the process table is read again. Those that must stay are back before
 #: the first of the others is removed, that is, after one look at so many files.
@@ -57,19 +60,14 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     freed: dict[str, int] = field(default_factory=dict)
     filesystems: list[dict[str, Any]] = field(default_factory=list)
-    links: dict[Identity, int] = field(default_factory=dict)
+    counted: Freed = field(default_factory=Freed)
     #: Called for everything that was removed, at once.
     record: Callable[[Removal], None] | None = None
 
     def gone(self, removal: Removal) -> None:
         """Count what was removed; a file with several links when its last one was."""
         unit = removal.survey
-        size = removal.size if unit is None else unit.size
-        if unit is not None and unit.linked is not None:
-            for key, (count, seen, allocated) in unit.linked.items():
-                self.links[key] = self.links.get(key, 0) + seen
-                if self.links[key] >= count:
-                    size += allocated
+        size = removal.size if unit is None else self.counted.add(unit)
         target = removal.target
         self.freed[target] = self.freed.get(target, 0) + size
         self.removed.append(removal)
@@ -90,12 +88,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """What removing the units of one root needs. ``busy`` reads the process table again (None: what is in use is not asked)."""
+    """What removing the units of one directory needs. ``busy`` reads the process table again (None: what is in use is not asked)."""
 
     root: Root
     target: Target
     now: float
     busy: Callable[[], InUse | None]
+    #: The unit of the root without which nothing in it may be removed, "" for none.
+    anchor: str = ""
 
     @property
     def limit(self) -> int | None:
@@ -104,6 +104,8 @@ class Work:
 
     def decide(self, planned: Survey, unit: Survey, protected: dict[str, str]) -> str:
         """Return why a unit that was looked at again must stay, empty when it does not."""
+        if self.anchor and not exists(self.anchor, self.root.fd):
+            return f"{display_path(self.anchor)}, which was to stay, is gone"
         return why_put_back(planned, unit, self.limit, protected.get(planned.name, ""))
 
 
@@ -124,14 +126,15 @@ def carry_out(
     before = _space(facts)
     for recovery in plan.recoveries:
         _recover(recovery, outcome)
-    for place in facts.targets:
-        target, units = place.target, plan.units.get(place.target.name, [])
+    for place, units in plan.units:
+        target = place.target
         root = facts.roots.get(target.name)
         if root is None or not units:
             continue
         try:
-            _clean(_work(options, world, root, place, facts.now), units, outcome, tell)
-        except (FleetError, OSError) as error:
+            with _directory(root, place) as directory:
+                _clean(_work(options, world, directory, place, facts.now), units, outcome, tell)
+        except (FleetError, OSError, Changed) as error:
             outcome.fail(target.name, place.path, error)
     for tool in facts.tools:
         chosen = plan.tools.get(tool.name)
@@ -147,10 +150,24 @@ def carry_out(
     outcome.filesystems = _compare(before, _space(facts))
 
 
+@contextlib.contextmanager
+def _directory(root: Root, place: TargetFacts) -> Iterator[Root]:
+    """Give the open directory that holds the units of a place: the target's root, or one below it."""
+    if place.container is None:
+        yield root
+        return
+    directory = root.inside(place.container.where, place.container.identity)
+    try:
+        follow_trackers(directory, place.container)
+        yield directory
+    finally:
+        directory.close()
+
+
 def _work(
     options: CleanupOptions, world: World, root: Root, place: TargetFacts, now: float
 ) -> Work:
-    return Work(root, place.target, now, lambda: in_use(options, world, [root]))
+    return Work(root, place.target, now, lambda: in_use(options, world, [root]), place.run.anchor)
 
 
 def _space(facts: Facts) -> dict[int, tuple[str, int]]:
@@ -382,7 +399,7 @@ class _Batch:
         ):  # otherwise it is not even looked at: it may hold a mount that does not answer
             try:
                 unit = survey_again(self.quarantine.new, planned, look)
-                if unit is planned:  # the same facts, so the same decision
+                if unit is planned and not self.work.anchor:  # the same facts, so the same decision
                     return unit
                 reason = self.work.decide(planned, unit, protected)
             except FileNotFoundError:

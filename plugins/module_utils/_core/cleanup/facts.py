@@ -15,16 +15,19 @@ from typing import NamedTuple
 from ..backup.api import backups_at
 from ..errors import NotUsable
 from ..ports import Progress, Tell, World
-from ..system.removal import Changed
-from . import inuse, tools
+from ..system.removal import Changed, open_directory
+from . import checkpoints, inuse, tools
+from .checkpoints import Checkpoint, Container, RunFacts
 from .guards import MOUNT, own_paths
 from .inuse import InUse
+from .layouts import GENERIC, candidates, parse_state
 from .options import CleanupOptions, RequireBackupOptions, homes, refuse_root
 from .quarantine import Aside, Quarantine
 from .root import Root, open_target
 from .scan import STAMPS, Look, Survey, survey
 from .targets import Target
 from .tools import ToolFacts
+from .watermark import Space, Watermark
 
 #: Units between two reports of progress.
 _STEP = 100
@@ -45,6 +48,12 @@ class TargetFacts:
     units: list[Survey] = field(default_factory=list)
     protected: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
+    #: The directory below the target's root that holds these units, None for the root itself; and what is known of their run.
+    container: Container | None = None
+    device: int = 0
+    run: RunFacts = field(default_factory=RunFacts)
+    #: For a target with a layout: the directories that hold checkpoints, instead of units of its own.
+    containers: list[TargetFacts] = field(default_factory=list)
 
 
 class MovedUnit(NamedTuple):
@@ -89,12 +98,46 @@ class Facts:
     roots: dict[str, Root] = field(default_factory=dict)
     leftovers: list[LeftoverFacts] = field(default_factory=list)
     busy: InUse | None = None
+    #: The file systems of the targets by st_dev.
+    space: dict[int, Space] = field(default_factory=dict)
+    #: Roots of containers in which stopped runs left something.
+    inner: list[Root] = field(default_factory=list)
+
+    def watermark(self, device: int) -> Watermark | None:
+        """Return the level of a file system, the largest of its targets; None when none has one."""
+        space = self.space.get(device)
+        levels = [
+            (
+                place.target.free_to.of(space.total),
+                (place.target.when_below or place.target.free_to).of(space.total),
+            )
+            for place in self.targets
+            if place.device == device and place.target.free_to is not None and space is not None
+        ]
+        if space is None or not levels:
+            return None
+        return Watermark(
+            space, max(goal for goal, dummy in levels), max(trigger for dummy, trigger in levels)
+        )
+
+    def idle(self, place: TargetFacts) -> bool:
+        """Return whether enough is free where a target is, so that it need not be looked at."""
+        level = None if place.target.free_to is None else self.watermark(place.device)
+        return level is not None and not level.below
+
+    @property
+    def places(self) -> list[TargetFacts]:
+        """The directories whose entries are units, in the order of the targets."""
+        places: list[TargetFacts] = []
+        for place in self.targets:
+            places.extend(place.containers if place.target.layout != GENERIC else (place,))
+        return places
 
     def close(self, tidy: bool) -> None:
         """Close every descriptor; ``tidy``: remove quarantine directories that are empty."""
         for leftover in self.leftovers:
             leftover.quarantine.close(tidy)
-        for root in self.roots.values():
+        for root in (*self.inner, *self.roots.values()):
             root.close()
 
 
@@ -111,29 +154,121 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
     for target in options.directories:
         facts.targets.append(_open(target, facts))
     roots = facts.roots
-    facts.busy = in_use(options, world, roots.values())
+    needed = [
+        roots[place.target.name]
+        for place in facts.targets
+        if place.target.name in roots and not facts.idle(place)
+    ]
+    facts.busy = in_use(options, world, needed)
     own = _own_paths(options, roots.values())
-    places: dict[tuple[int, int], list[TargetFacts]] = {}
+    places: dict[tuple[int, int], tuple[Root, list[Target]]] = {}
     for place in facts.targets:
         root = roots.get(place.target.name)
         if root is None:
             continue
         root.own = own
+        if facts.idle(place):
+            place.note = "enough space is free"
+            continue
         try:
+            if place.target.layout != GENERIC:
+                _find_checkpoints(place, root, facts, tell, places)
+                continue
             names = root.list()
             place.protected = root.protected(facts.busy)
             _survey(place, root, names, facts, tell)
+            if not place.target.plain:
+                _read_checkpoints(place, root, facts)
         except OSError as error:
             place.state, place.note = "failed", f"{place.path} can't be read: {error.strerror}"
             place.units, place.unread = [], {}
             continue
-        places.setdefault((root.device, os.fstat(root.fd).st_ino), []).append(place)
-    for same in places.values():
-        root = roots[same[0].target.name]
-        facts.leftovers.extend(
-            leftovers(root, [place.target for place in same], facts.busy, facts.now)
-        )
+        key = (root.device, os.fstat(root.fd).st_ino)
+        places.setdefault(key, (root, []))[1].append(place.target)
+    for root, same in places.values():
+        facts.leftovers.extend(leftovers(root, same, facts.busy, facts.now))
     facts.tools = [tools.observe(name, world) for name in options.tools]
+
+
+def _find_checkpoints(
+    place: TargetFacts,
+    root: Root,
+    facts: Facts,
+    tell: Tell,
+    places: dict[tuple[int, int], tuple[Root, list[Target]]],
+) -> None:
+    """Find the directories below a root that hold checkpoints, and look at these. Directories that can't be read are noted.
+
+    :raises OSError: the root can't be read.
+    """
+    target = place.target
+    problems = []
+    for container in checkpoints.containers(root.fd, root.path, target, root.mount):
+        inner = TargetFacts(target, container=container, device=root.device)
+        inner.run.name = container.run
+        try:
+            directory = root.inside(container.where, container.identity)
+        except (OSError, Changed):
+            continue  # it went meanwhile
+        inner.path = directory.path
+        kept_open = False
+        try:
+            follow_trackers(directory, container)
+            directory.list()
+            inner.protected = directory.protected(facts.busy)
+            _survey(inner, directory, container.names, facts, tell)
+            _read_checkpoints(inner, directory, facts)
+            if directory.leftovers:
+                key = (directory.device, os.fstat(directory.fd).st_ino)
+                kept_open = key not in places
+                if kept_open:
+                    facts.inner.append(directory)
+                places.setdefault(key, (directory, []))[1].append(target)
+        except OSError as error:
+            problems.append(f"{inner.path} can't be read: {error.strerror}")
+            continue
+        finally:
+            if not kept_open:
+                directory.close()
+        place.containers.append(inner)
+    if problems:
+        place.state, place.note = "failed", "; ".join(problems[:5])
+    elif not place.containers:
+        place.note = "no checkpoint of a known layout is here"
+
+
+def follow_trackers(root: Root, container: Container) -> None:
+    """Protect what the library of a container's checkpoints resumes from, read again whenever it is asked."""
+    layout, names = container.layout, container.names
+    root.trackers = lambda: checkpoints.tracked(root.fd, layout, names)
+
+
+def _read_checkpoints(place: TargetFacts, root: Root, facts: Facts) -> None:
+    """Read what the layout says about the units of a place, and whether their run is alive."""
+    target, container = place.target, place.container
+    layout = candidates(GENERIC)[0] if container is None else container.layout
+    beside = None
+    if target.metric:
+        beside = parse_state(checkpoints.read_text(root.fd, target.metric_file) or "")
+    for unit in place.units:
+        try:
+            known = checkpoints.read(root.fd, unit.name, layout, target, beside)
+        except OSError as error:
+            known = Checkpoint(missing=f"it can't be read: {error.strerror}")
+        place.run.checkpoints[unit.name] = known
+    checkpoints.committed(root.fd, layout, place.run.checkpoints)
+    if container is None:
+        return
+    run, busy = place.run, facts.busy
+    run.changed, run.in_use = checkpoints.activity(root.fd, container.names, busy)
+    if layout.run_above and container.where.rpartition("/")[2] == layout.run_above:
+        with contextlib.suppress(OSError):
+            above = open_directory("..", root.fd)
+            try:
+                changed, used = checkpoints.activity(above, (), busy)
+            finally:
+                os.close(above)
+            run.changed, run.in_use = max(run.changed, changed), run.in_use or used
 
 
 def _open(target: Target, facts: Facts) -> TargetFacts:
@@ -147,7 +282,13 @@ def _open(target: Target, facts: Facts) -> TargetFacts:
         place.state, place.note = "failed", str(error)
         return place
     facts.roots[target.name] = root
-    place.path = root.path
+    place.path, place.device = root.path, root.device
+    if root.device not in facts.space:
+        state = os.fstatvfs(root.fd)
+        unit = state.f_frsize
+        used = (state.f_blocks - state.f_bfree) * unit
+        available = state.f_bavail * unit
+        facts.space[root.device] = Space(root.path, available, used + available)
     refuse_root(root.path, target.shared_ok)  # once more, where the links lead now
     return place
 

@@ -26,6 +26,8 @@ FILE_SYSTEMS_OWN = frozenset(
 OWN_LOGS = re.compile(r"ml-(?:backup|cleanup|health-check|maintenance)\.log(?:[-.].*)?", re.S)
 #: Beginning of the names of our quarantine directories.
 TRASH = ".mlops-fleet-trash-"
+#: Beginning of the names of the directories that keep removed units until their time is over.
+HELD = ".mlops-fleet-quarantine-"
 #: Why a unit that holds a mount point stays.
 MOUNT = "holds a mount point or another filesystem"
 #: Characters that a pattern must begin with before it may be used in a directory that many programs share.
@@ -43,9 +45,14 @@ def may_share(pattern: str) -> bool:
     return len(literal_start(pattern)) >= LITERAL_START
 
 
+def own_directory(name: str) -> bool:
+    """Return whether an entry of this name is one of our directories."""
+    return name.startswith((TRASH, HELD))
+
+
 def never_a_unit(name: str) -> bool:
     """Return whether an entry of this name is never a unit, whatever the pattern."""
-    return name.startswith(TRASH) or name in FILE_SYSTEMS_OWN
+    return own_directory(name) or name in FILE_SYSTEMS_OWN
 
 
 def refuse_owned(path: str, candidates: Iterable[str], users: Mapping[str, str]) -> None:

@@ -41,6 +41,8 @@ class InUse:
     strangers: frozenset[int] | None = frozenset()
     #: Whether the kernel lists the locks of all processes, not only those of a container.
     locks_listed: bool = False
+    #: Those among the identities that are working directories: our own descriptors of directories say nothing about others.
+    directories: frozenset[Identity] = frozenset()
 
     @property
     def hidden(self) -> Container[int] | None:
@@ -81,6 +83,7 @@ def observe(proc: str, devices: Iterable[int] | None, directories: Iterable[str]
 
 def _collect(proc: str, devices: Container[int], directories: tuple[str, ...]) -> InUse:
     identities: set[Identity] = set()
+    working: set[Identity] = set()
     mounted: set[tuple[str, str]] = set()
     namespaces: set[Any] = set()
     unseen, strangers = 0, set()
@@ -95,7 +98,8 @@ def _collect(proc: str, devices: Container[int], directories: tuple[str, ...]) -
             base = f"{proc}/{pid}"
             try:
                 owner = os.stat(base).st_uid
-                hidden = _descriptors(base, devices, identities)
+                hidden = _add(f"{base}/cwd", devices, working)
+                hidden |= _descriptors(base, devices, identities)
                 hidden |= _maps(base, devices, directories, identities)
             except (FileNotFoundError, ProcessLookupError):
                 continue
@@ -117,6 +121,7 @@ def _collect(proc: str, devices: Container[int], directories: tuple[str, ...]) -
             for mount in mounts.read(f"{proc}/self/mountinfo")
             if mount.root != "/"
         )
+    identities |= working
     locks_listed = False
     with contextlib.suppress(OSError):
         _locks(f"{proc}/locks", devices, identities)
@@ -133,6 +138,7 @@ def _collect(proc: str, devices: Container[int], directories: tuple[str, ...]) -
         unseen,
         owners,
         locks_listed,
+        frozenset(working),
     )
 
 
@@ -185,7 +191,7 @@ def _add(path: str, devices: Container[int], identities: set[Identity]) -> bool:
 def _descriptors(base: str, devices: Container[int], identities: set[Identity]) -> bool:
     """Add open files and the process's directories; return whether something was hidden from us."""
     hidden = False
-    for name in ("cwd", "root", "exe"):
+    for name in ("root", "exe"):
         hidden |= _add(f"{base}/{name}", devices, identities)
     try:
         for fd in os.listdir(f"{base}/fd"):

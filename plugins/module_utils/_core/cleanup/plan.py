@@ -12,11 +12,15 @@ from typing import Any, NamedTuple, Union
 from ..errors import Refused
 from ..system.text import display_path, human_duration, human_size
 from ..verdict import isoformat
+from . import policies
+from .checkpoints import Checkpoint
 from .facts import BackupFacts, Facts, LeftoverFacts, TargetFacts
 from .options import BrakeOptions, CleanupOptions, RequireBackupOptions
+from .policies import Member, Reasons
 from .scan import Survey
 from .targets import DAY, Target, cutoff
 from .tools import CACHE, TOOLS, Item, ToolFacts
+from .watermark import NEXT, Freed, Watermark, needed_first
 
 #: Seconds by which the clock that dated a backup may be ahead of ours.
 SKEW = 3600.0
@@ -44,10 +48,10 @@ class UnitRemoval:
     There may be hundreds of thousands, so that everything but the survey is computed when it is asked for.
     """
 
-    __slots__ = ("now", "place", "survey")
+    __slots__ = ("now", "place", "survey", "why")
 
-    def __init__(self, place: TargetFacts, survey: Survey, now: float) -> None:
-        self.place, self.survey, self.now = place, survey, now
+    def __init__(self, place: TargetFacts, survey: Survey, now: float, why: str = "") -> None:
+        self.place, self.survey, self.now, self.why = place, survey, now, why
 
     @property
     def target(self) -> str:
@@ -78,9 +82,10 @@ class UnitRemoval:
     def reason(self) -> str:
         """Why it is removed."""
         retention = self.place.target.retention
+        reason = f"{_days(self.age)} old, kept {_days(retention)}"
         if retention == 0:
-            return "always removed"
-        return f"{_days(self.age)} old, kept {_days(retention)}"
+            reason = f"{_days(self.age)} old" if self.why else "always removed"
+        return f"{reason}; {self.why}" if self.why else reason
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of the result."""
@@ -138,18 +143,21 @@ class Recovery(NamedTuple):
 class Plan:
     """What is removed and what stays, in the order of the targets, oldest first.
 
-    ``matched`` counts units by target name. ``units`` are the removals by target name, ``tools`` the items by tool name.
+    ``matched`` counts units by target name. ``units`` are the removals of each directory, ``tools`` the items by tool name.
     ``braked`` says what exceeds the brake, empty when nothing does; then nothing may be removed.
     """
 
     remove: list[Removal] = field(default_factory=list)
     keep: list[Kept] = field(default_factory=list)
     matched: dict[str, int] = field(default_factory=dict)
-    units: dict[str, list[UnitRemoval]] = field(default_factory=dict)
+    units: list[tuple[TargetFacts, list[UnitRemoval]]] = field(default_factory=list)
     tools: dict[str, list[tuple[Item, NamedRemoval]]] = field(default_factory=dict)
     recoveries: list[Recovery] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     braked: str = ""
+    #: The levels of file systems, and by st_dev what only its age or a policy keeps, with the newest time in it.
+    watermarks: list[Watermark] = field(default_factory=list)
+    following: dict[int, list[tuple[int, Kept]]] = field(default_factory=dict)
 
     def of(self, target: str) -> list[Removal]:
         """Return what is removed from one target."""
@@ -170,6 +178,11 @@ def due(unit: Survey, limit: int | None) -> bool:
 def vetoed(unit: Survey) -> str:
     """Return what in a unit protects it; empty when nothing does, or when its survey ended early because it is not due anyway."""
     return "" if unit.stopped else unit.veto or ""
+
+
+def fixed(unit: Survey, protected: Mapping[str, str]) -> bool:
+    """Return whether something other than its age or a policy keeps a unit."""
+    return bool(protected.get(unit.name) or unit.veto)
 
 
 def why_kept(
@@ -219,14 +232,20 @@ def decide(options: CleanupOptions, facts: Facts) -> Plan:
     """Return the plan. A unit stays if anything protects it. A path that several targets match belongs to the first of them."""
     plan = Plan()
     taken: dict[str, set[str]] = {}
-    shared = _repeated(place.path for place in facts.targets)
-    for place in facts.targets:
+    places = facts.places
+    shared = _repeated(place.path for place in places)
+    kept = _policies(places, facts.now)
+    plan.matched.update((place.target.name, 0) for place in facts.targets)
+    for place in places:
         # Names are remembered only where a later target can match them again.
         names = taken.setdefault(place.path, set()) if place.path in shared else None
-        _decide_target(plan, place, names, facts.now)
+        _decide_target(plan, place, names, facts.now, kept)
+    plan.recoveries = [_decide_leftover(leftover, facts.now) for leftover in facts.leftovers]
+    _free_to_levels(plan, facts)
+    for dummy, removals in plan.units:
+        plan.remove.extend(removals)
     for tool in facts.tools:
         _decide_tool(plan, tool, facts.now)
-    plan.recoveries = [_decide_leftover(leftover, facts.now) for leftover in facts.leftovers]
     for recovery in plan.recoveries:
         plan.remove.extend(recovery.due)
         for removal in recovery.due:
@@ -244,13 +263,53 @@ def _repeated(paths: Iterable[str]) -> set[str]:
     seen: set[str] = set()
     repeated = set()
     for path in paths:
-        if path in seen:
+        if path in seen:  # mutant: equivalent because more names remembered only cost memory
             repeated.add(path)
         seen.add(path)
     return repeated
 
 
-def _decide_target(plan: Plan, place: TargetFacts, taken: set[str] | None, now: float) -> None:
+#: Why the policies keep units, by the place's number and the unit's name.
+_Policies = dict[tuple[int, str], Reasons]
+
+
+def _policies(places: Sequence[TargetFacts], now: float) -> _Policies:
+    """Return why the targets' policies keep units; those of plain targets are not in it."""
+    members: dict[str, list[Member]] = {}
+    targets = {}
+    for place in places:
+        if place.target.plain:
+            continue
+        targets[place.target.name] = place.target
+        members.setdefault(place.target.name, []).extend(
+            Member((id(place), unit.name), unit, place.run.checkpoints[unit.name], place.run)
+            for unit in place.units
+        )
+    kept: _Policies = {}
+    for name, target in targets.items():
+        kept.update(policies.reasons(target, members[name], now))
+    return kept
+
+
+def _surplus(target: Target, checkpoint: Checkpoint) -> str:
+    """Return why no policy keeps a unit."""
+    if not checkpoint.complete:
+        return f"incomplete ({checkpoint.missing}) and abandoned"
+    limits = []
+    if target.keep_last:
+        limits.append(f"the {target.keep_last} newest")
+    if target.keep_best:
+        value = "unknown" if checkpoint.metric is None else f"{checkpoint.metric:g}"
+        limits.append(f"the {target.keep_best} best ({target.metric} is {value})")
+    if target.every_steps or target.every_seconds:
+        limits.append("those kept at intervals")
+    what = "a checkpoint" if checkpoint.step is None else f"step {checkpoint.step}"
+    return f"{what} beyond {' and '.join(limits)}" if limits else what
+
+
+def _decide_target(
+    plan: Plan, place: TargetFacts, taken: set[str] | None, now: float, kept: _Policies
+) -> None:
     target, protected = place.target, place.protected
     limit = cutoff(target, now)
     units = place.units
@@ -258,22 +317,92 @@ def _decide_target(plan: Plan, place: TargetFacts, taken: set[str] | None, now: 
         units = [unit for unit in units if unit.name not in taken]
         taken.update(unit.name for unit in units)
     base = place.path.rstrip("/")
-    plan.matched[target.name] = len(units) + len(place.unread)
+    plan.matched[target.name] = plan.matched.get(target.name, 0) + len(units) + len(place.unread)
     plan.keep.extend(
         Kept(target.name, f"{base}/{name}", reason) for name, reason in place.unread.items()
     )
     # By what is in them: a unit that was only moved (or moved and put back) is not newer than the others.
     units.sort(key=lambda unit: (unit.content, unit.name), reverse=True)
     removals = []
+    run = place.run
     for rank, unit in enumerate(units):
-        reason = why_kept(unit, target, limit, protected.get(unit.name, ""), rank, now)
+        # Where there are policies, these have counted.
+        number = rank if target.plain else target.keep_last
+        reason = why_kept(unit, target, limit, protected.get(unit.name, ""), number, now)
+        why = kept.get((id(place), unit.name))
+        by_age = not fixed(unit, protected) and not (why and why.fixed)
+        if why and not reason:
+            reason = str(why)
         if reason:
             plan.keep.append(Kept(target.name, f"{base}/{unit.name}", reason))
-        else:
+            if target.free_to is not None and by_age:
+                plan.following.setdefault(place.device, []).append((unit.newest, plan.keep[-1]))
+            if place.container is not None and run.checkpoints[unit.name].complete:
+                run.anchor = run.anchor or unit.name
+        elif target.plain:
             removals.append(UnitRemoval(place, unit, now))
+        else:
+            surplus = _surplus(target, run.checkpoints[unit.name])
+            removals.append(UnitRemoval(place, unit, now, surplus))
     removals.reverse()
-    plan.units[target.name] = removals
-    plan.remove.extend(removals)
+    plan.units.append((place, removals))
+
+
+def _free_to_levels(plan: Plan, facts: Facts) -> None:
+    """Where a file system has a level, take from the plan what need not go to reach it."""
+    for device in facts.space:
+        level = facts.watermark(device)
+        if level is None:
+            continue
+        count = Freed()
+        recovered = [
+            removal
+            for recovery in plan.recoveries
+            if recovery.facts.quarantine.root.device == device
+            for removal in (*recovery.due, *recovery.begun)
+        ]
+        freed = sum(count.add(removal.survey) for removal in recovered if removal.survey)
+        limited: list[UnitRemoval] = []
+        for place, removals in plan.units:
+            if place.device == device and place.target.free_to is not None:
+                limited.extend(removals)
+            elif place.device == device:
+                freed += sum(count.add(removal.survey) for removal in removals)
+        chosen, more = needed_first(
+            (
+                (_complete(removal), removal.survey, number)
+                for number, removal in enumerate(limited)
+            ),
+            level.needed - freed,
+        )
+        spared = {id(removal) for removal in limited} - {id(limited[number]) for number in chosen}
+        _spare(plan, device, spared, level)
+        following = sorted(plan.following.get(device, ()))
+        level = level._replace(
+            freed=freed + more,
+            following=tuple((kept.path, kept.reason) for dummy, kept in following[:NEXT]),
+        )
+        plan.watermarks.append(level)
+        if level.note():
+            plan.notes.append(level.note())
+
+
+def _complete(removal: UnitRemoval) -> bool:
+    """Return whether a unit is a complete checkpoint, or no checkpoint at all."""
+    checkpoint = removal.place.run.checkpoints.get(removal.survey.name)
+    return checkpoint is None or checkpoint.complete
+
+
+def _spare(plan: Plan, device: int, spared: set[int], level: Watermark) -> None:
+    """Keep removals that are not needed to reach a level."""
+    why = f"not needed: {human_size(level.goal)} are free without its removal"
+    for number, (place, removals) in enumerate(plan.units):
+        if place.device != device or place.target.free_to is None:
+            continue
+        for removal in removals:
+            if id(removal) in spared:
+                plan.keep.append(Kept(removal.target, removal.path, why))
+        plan.units[number] = (place, [removal for removal in removals if id(removal) not in spared])
 
 
 def _decide_tool(plan: Plan, facts: ToolFacts, now: float) -> None:
@@ -338,7 +467,7 @@ def _decide_leftover(facts: LeftoverFacts, now: float) -> Recovery:
 
 def may_finish(unit: Survey, target: Target, now: float) -> bool:
     """Return whether a unit that a stopped run had only moved may be removed."""
-    if target.keep_last > 0 or not target.fits(unit.kind):
+    if target.keeps or not target.fits(unit.kind):
         return False
     return not vetoed(unit) and due(unit, cutoff(target, now))
 

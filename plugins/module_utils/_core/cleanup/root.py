@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..system import mounts
 from ..system.mounts import Mount
-from ..system.removal import mount_id
+from ..system.removal import Identity, mount_id
 from . import guards
+from .checkpoints import open_below
 from .inuse import InUse
 from .scan import STAMPS, Look, open_root
 from .targets import Target, cutoff
@@ -48,6 +49,8 @@ class Root:
     logs: set[str] = field(default_factory=set)
     #: Names of quarantine directories that stopped runs left in it.
     leftovers: list[str] = field(default_factory=list)
+    #: Returns the names in it that a tracker names, and why they stay.
+    trackers: Callable[[], dict[str, str]] | None = None
     _watch: NameWatch | None = None
 
     @property
@@ -78,6 +81,29 @@ class Root:
     def knows_locks(self, busy: InUse) -> bool:
         """Return whether every lock on a file in it is among what is in use, so that no file need be opened to ask."""
         return busy.locks_listed and self.fstype in _LOCKS_LISTED
+
+    def inside(self, where: str, expected: Identity) -> Root:
+        """Open a directory below this root as a root of its own.
+
+        :raises OSError: it is gone or can't be read. :raises Changed: it is another one than expected.
+        """
+        fd = open_below(self.fd, where, expected)
+        if not where:
+            return replace(self, fd=fd, links=set(), logs=set(), leftovers=[], _watch=None)
+        source = self.source
+        if source is not None:
+            source = (source[0], f"{source[1].rstrip('/')}/{where}")
+        return replace(
+            self,
+            fd=fd,
+            path=f"{self.path.rstrip('/')}/{where}",
+            given=f"{self.given.rstrip('/')}/{where}",
+            source=source,
+            links=set(),
+            logs=set(),
+            leftovers=[],
+            _watch=None,
+        )
 
     def list(self) -> list[str]:
         """Return the names in it. Lists it once: afterwards the kernel reports names that appear. :raises OSError: it can't be read."""
@@ -129,11 +155,11 @@ class Root:
             if unit and (
                 f"{self.path.rstrip('/')}/{unit}" in points
                 or f"{directory}/{unit}" in points
-                or _exists(unit, self.fd)
-                or _exists(unit, fd)
+                or exists(unit, self.fd)
+                or exists(unit, fd)
             ):
                 links.append((link, unit))
-        return guards.protected(
+        reasons = guards.protected(
             self.place,
             directory,
             self.own,
@@ -142,6 +168,10 @@ class Root:
             links,
             self.logs,
         )
+        if self.trackers is not None:
+            for name, reason in self.trackers().items():
+                reasons.setdefault(name, reason)
+        return reasons
 
     def _unit_named_by(self, link: str, table: Sequence[Mount]) -> str:
         """Return the name in the root that a link in the root (``latest``) leads to, empty when it leads elsewhere.
@@ -175,7 +205,8 @@ class Root:
         os.close(self.fd)
 
 
-def _exists(name: str, fd: int) -> bool:
+def exists(name: str, fd: int) -> bool:
+    """Return whether an open directory (not with -1) has an entry of this name."""
     if fd < 0:
         return False
     try:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from ..registry import Registry
 from .guards import never_a_unit
+from .layouts import GENERIC
+from .watermark import Level
 
 DAY = 86400.0
 
@@ -26,7 +28,7 @@ def shell_pattern(pattern: str) -> str:
 class Target:
     """One directory and the rule for what in it is removed.
 
-    ``retention`` is in seconds. ``shared_ok`` says that many programs may share the directory: a pattern or our own
+    ``retention`` is in seconds. ``layout`` is a layout of layouts.CHOICES. ``shared_ok`` says that many programs may share the directory: a pattern or our own
     exclusions limit what is meant.
     """
 
@@ -39,6 +41,30 @@ class Target:
     keep_last: int = 0
     exclude: tuple[str, ...] = ()
     shared_ok: bool = False
+    layout: str = GENERIC
+    keep_best: int = 0
+    metric: str = ""
+    mode: str = "min"
+    metric_file: str = "metrics.json"
+    #: Steps, and seconds, of which one checkpoint each is kept; 0: none.
+    every_steps: int = 0
+    every_seconds: float = 0.0
+    by_run: bool = False
+    #: Remove only what is needed to have so much free space, and only when less than ``when_below`` is free.
+    free_to: Level | None = None
+    when_below: Level | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether age, ``keep_last`` and ``exclude`` alone decide, so that no checkpoint is looked into."""
+        return self.layout == GENERIC and not (
+            self.metric or self.every_steps or self.every_seconds or self.by_run
+        )
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps units whatever their age: which those are depends on the other units."""
+        return bool(self.keep_last) or not self.plain
 
     def matches(self, name: str) -> bool:
         """Return whether an entry of this name can be a unit; as in a shell, ``*`` does not match a leading dot."""
@@ -70,6 +96,15 @@ def nanoseconds(seconds: float) -> int:
     """Return seconds as whole nanoseconds, exact for whole seconds of any size."""
     whole = int(seconds // 1)
     return whole * 10**9 + int((seconds - whole) * 10**9)
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
+
+
+def period(text: str) -> float | None:
+    """Return ``90s``, ``30m``, ``12h``, ``3d`` or ``2w`` as seconds, None when it is none of them."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip())
+    return float(match.group(1)) * _UNITS[match.group(2)] if match else None
 
 
 def cutoff(target: Target, now: float) -> int | None:

@@ -159,7 +159,7 @@ def _acquire(fd: int, path: str, deadline: float, waiting: Callable[[Holder], No
 
 def _wait_until_free(path: str, deadline: float, waiting: Callable[[Holder], None]) -> None:
     """Wait until nobody holds a lock that this user may not open."""
-    told = False
+    announced = False
     while True:
         try:
             holder = _holder(os.stat(path), "")
@@ -169,9 +169,9 @@ def _wait_until_free(path: str, deadline: float, waiting: Callable[[Holder], Non
             return
         if time.monotonic() >= deadline:
             raise _busy(path, holder)
-        if not told:
+        if not announced:
             waiting(holder)
-            told = True
+            announced = True
         time.sleep(_PAUSE)
 
 

@@ -29,6 +29,7 @@ def lock(path: str, purpose: str, wait: float = 0.0) -> Iterator[None]:
     :param purpose: what is locked, for the message of another run (``backup``).
     :param wait: seconds to wait for another holder to release it.
     :raises LockBusy: another process holds it. :raises WriteFailed: the file can't be made.
+    :raises Refused: it is a hard link to something else.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -39,6 +40,8 @@ def lock(path: str, purpose: str, wait: float = 0.0) -> Iterator[None]:
             path,
         ) from error
     try:
+        if os.fstat(fd).st_nlink > 1:
+            raise Refused(f"The lock file {path} has other names too.", "Remove it.", path)
         try:
             acquire(fd, wait)
         except BlockingIOError as error:

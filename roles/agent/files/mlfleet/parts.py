@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -128,6 +129,12 @@ def send_alerts(context: Context, document: Mapping[str, Any]) -> None:
     merged = context.merged("alert", {})
     if not any(merged.values.get(channel) for channel in _CHANNELS):
         return
+    if not context.arguments.alert and _is_by_hand(context, merged.values.get("state_dir")):
+        if document["status"] != verdict.PASS:
+            context.terminal.note(
+                "no alert was sent: this call was made by hand (--alert sends them)"
+            )
+        return
     from .._core.alert import run as alert
     from .._core.alert.options import AlertOptions
 
@@ -138,6 +145,19 @@ def send_alerts(context: Context, document: Mapping[str, Any]) -> None:
             text = f"alert by {channel['name']} {channel['status']}: {channel.get('detail', '')}"
             context.terminal.note(text)
             context.terminal.log("WARNING", text)
+
+
+def _is_by_hand(context: Context, state_dir: Any) -> bool:
+    """Return whether a person made this call: at a terminal, or as a user who does not keep the node's alerts."""
+    if context.scheduled:
+        return False
+    if any(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        return True
+    if state_dir:
+        return False
+    from .._core.alert import store
+
+    return store.belongs_to_others(context.world)
 
 
 def send_alerts_if_possible(context: Context, document: Mapping[str, Any], log: bool) -> None:

@@ -23,6 +23,17 @@ def format_argument(parser: argparse.ArgumentParser) -> None:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a command that reports a verdict and sends alerts."""
     format_argument(parser)
-    parser.add_argument(
+    alert_arguments(parser)
+
+
+def alert_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that decide whether alerts are sent."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--alert",
+        action="store_true",
+        help="send alerts although this is a call by hand; timers and cron jobs always do",
+    )
+    choice.add_argument(
         "--no-alert", action="store_true", help="send no alert, whatever the verdict"
     )

@@ -15,6 +15,7 @@ from ..._core.maintenance import plan
 from ..._core.maintenance.options import MaintenanceOptions
 from .. import parts
 from ..context import Context
+from ..reporting import alert_arguments
 from . import Command
 
 
@@ -27,9 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on after a phase that failed (cleanup never follows a failed backup)",
     )
-    parser.add_argument(
-        "--no-alert", action="store_true", help="send no alert, whatever the verdict"
-    )
+    alert_arguments(parser)
 
 
 def run(context: Context) -> int:

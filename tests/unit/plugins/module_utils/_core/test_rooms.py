@@ -37,10 +37,12 @@ ARROWS = {
     "outcome": {"errors"},
     "output": {"registry", "system", "verdict"},
     "registry": {"errors"},
+    "sandbox": {"errors", "jobs", "ports", "system"},
     # What the jobs write to is in the options of the parts.
     "schedule": {"config", "environment", "errors", "options", "ports"}
     | {"alert", "backup", "cleanup", "gpu", "node"},
     "system": {"errors", "ports"},
+    "timers": {"errors", "options", "ports"},
     "trial": {"errors", "jobs", "outcome", "ports", "system", "verdict"},
     "verdict": {"system"},
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
 import pathlib
 import stat
@@ -34,6 +35,61 @@ def unit(root, name, files=("model.bin", "logs/train.log"), size=5000):
         path.write_bytes(os.urandom(size))
     (pathlib.Path(root) / name).mkdir(parents=True, exist_ok=True)
     return pathlib.Path(root) / name
+
+
+def _put(path, data=b"x" * 64):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _archive(whole):
+    """The bytes that torch.save() writes, as far as a reader of both ends can see."""
+    return b"PK\x03\x04" + b"x" * 100 + (b"PK\x05\x06" + bytes(18) if whole else b"")
+
+
+def checkpoint(run, layout, step, whole=True, loss=None):
+    """Write a checkpoint as a library lays it out, shards first, and then what it writes last; return its path.
+
+    ``loss`` is written where the library writes metrics. An incomplete one has only its first shards.
+    """
+    run = pathlib.Path(run)
+    if layout == "transformers":
+        path = run / f"checkpoint-{step}"
+        _put(path / "model.safetensors")
+        if whole:
+            log = [] if loss is None else [{"step": step, "eval_loss": loss}]
+            _put(
+                path / "trainer_state.json",
+                json.dumps({"global_step": step, "log_history": log}).encode(),
+            )
+    elif layout == "megatron":
+        path = run / f"iter_{step:07}"
+        _put(path / "mp_rank_00/model_optim_rng.pt")
+        if whole:
+            _put(run / "latest_checkpointed_iteration.txt", str(step).encode())
+    elif layout == "deepspeed":
+        path = run / f"global_step{step}"
+        _put(path / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt")
+        _put(path / "mp_rank_00_model_states.pt")
+        if whole:
+            _put(run / "latest", path.name.encode())
+    elif layout == "orbax":
+        path = run / (str(step) if whole else f"{step}.orbax-checkpoint-tmp-17")
+        _put(path / "default/d/0")
+        if whole:
+            _put(path / "_CHECKPOINT_METADATA", b"{}")
+    elif layout == "torch_dcp":
+        path = run / f"step-{step}"
+        _put(path / "__0_0.distcp")
+        if whole:
+            _put(path / ".metadata")
+    else:
+        name = f"epoch={step // 100}-step={step}" + ("" if loss is None else f"-val_loss={loss}")
+        path = run / "checkpoints" / f"{name}.ckpt"
+        _put(path, _archive(whole))
+    if loss is not None and layout not in ("lightning", "transformers"):
+        _put(path / "metrics.json", json.dumps({"val_loss": loss}).encode())
+    return path
 
 
 def image(root):
