@@ -150,7 +150,9 @@ def lines(memory: Memory, now: float, local: Callable[[float], time.struct_time]
             )
         if record.samples:
             counters = record.samples[-1].counters
-            visible = {name: value for name, value in counters.items() if value and name != "energy"}
+            visible = {
+                name: value for name, value in counters.items() if value and name != "energy"
+            }
             if visible:
                 text.append("  counters: " + ", ".join(f"{k} {v}" for k, v in visible.items()))
     return text or ["No GPU is remembered yet."]
