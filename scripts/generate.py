@@ -25,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import reference  # noqa: E402
 import setup  # noqa: E402
 
 sys.path.insert(0, str(setup.link_collection()))
@@ -246,6 +247,7 @@ def schedule_settings() -> str:
 FILES: dict[str, Callable[[], str]] = {
     "roles/maintenance/meta/argument_specs.yml": argument_specs,
     "roles/maintenance/defaults/main.yml": role_defaults,
+    "docs/docsite/rst/reference.rst": reference.page,
     **{
         f"plugins/modules/{module}.py": functools.partial(module_with_choices, module)
         for module in MODULE_OPTIONS
