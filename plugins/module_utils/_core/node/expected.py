@@ -19,7 +19,7 @@ from ..system import files, procfs
 from ..system.containers import in_container
 from ..system.text import human_size
 from ..verdict import Check, isoformat
-from . import resources
+from . import values
 from .options import ExpectedHardware, NodeOptions, parse_size
 from .probes import Problem
 from .thresholds import fault, passed, skipped
@@ -116,7 +116,7 @@ def observe(world: World, expected: ExpectedHardware | None = None) -> Inventory
         libraries |= set(expected.libraries or ())
     memory = _meminfo(world)
     return Inventory(
-        cpus=resources.cpus(world),
+        cpus=values.cpus(world),
         memory=memory.get("MemTotal"),
         dimms=_dimms(world),
         swap=memory.get("SwapTotal"),

@@ -16,13 +16,14 @@ from ..system import boot, procfs
 from ..system.mounts import Mount
 from ..verdict import Check
 from . import filesystems, hardware, journal, network, resources, services, system
+from .checks import CHECKS
 from .filesystems import DiskFacts
 from .hardware import HardwareFacts, tool
 from .journal import LogFacts
 from .network import NetworkFacts
 from .options import ExpectedHardware, NodeOptions
 from .probes import Probe, Prober, Problem, Suspects
-from .resources import ProcessFacts, ResourceFacts
+from .resources import Memory, ProcessFacts
 from .services import ServiceFacts
 from .system import SystemFacts
 from .thresholds import skipped
@@ -51,13 +52,15 @@ class NodeFacts(NamedTuple):
     """What is known about a node; a group is None where it is not asked for.
 
     ``now`` is in seconds since the epoch, ``age`` seconds since this system started (None =
-    unknown). ``durations`` are the seconds that each probe took.
+    unknown). ``readings`` are what the checks of ``values`` read, by their names, ``durations`` the
+    seconds that each probe took.
     """
 
     now: float
     age: float | None
     counters: Counters
-    resources: ResourceFacts
+    readings: dict[str, Any]
+    memory: Memory | Problem | None
     system: SystemFacts
     processes: ProcessFacts
     durations: dict[Probe, float]
@@ -85,7 +88,12 @@ def observe(options: NodeOptions, world: World) -> NodeFacts:
         processes = procfs.processes(world)
     prober = Prober(world, options.timeout, options.total_timeout, processes)
     suspects = Suspects(world, processes if options.wants("stuck_processes") else [])
-    numbers = resources.observe(world, options)
+    readings = {
+        check.name: check.reading.observe(world)
+        for check in CHECKS
+        if check.reading is not None and options.wants(check.name)
+    }
+    memory = resources.observe(world, options)
     own = system.observe(world, options)
     routes = network.observe(world) if options.wants("network") else None
     counters = Counters(boot.boot_id(world), journal.oom_counter(world))
@@ -105,7 +113,8 @@ def observe(options: NodeOptions, world: World) -> NodeFacts:
         now=world.clock.now(),
         age=boot.system_age(world),
         counters=counters,
-        resources=numbers,
+        readings=readings,
+        memory=memory,
         system=_with_tools(own, answers),
         processes=resources.ProcessFacts(processes, suspects.stuck()),
         disk=disk,

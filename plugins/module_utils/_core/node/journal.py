@@ -20,6 +20,9 @@ from .thresholds import fault, passed, skipped
 if TYPE_CHECKING:
     from .kernel_rules import KernelRule
 
+#: The checks that are made of these facts.
+DECIDES = ("oom_kills", "kernel_errors", "journal_errors")
+
 #: Most entries one query may return; newest first, so what is left out is the oldest.
 MOST = 1000
 #: systemd's catalogue id of "a unit's restart was scheduled"
