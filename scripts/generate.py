@@ -232,6 +232,31 @@ def module_with_choices(module: str) -> str:
 # --- the schedule role ------------------------------------------------------------------------------------------------
 
 
+def kernel_rules() -> str:
+    """Return the table of the kernel messages that node_health recognises, for its page."""
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.node.kernel_rules import (
+        PATTERNS,
+    )
+
+    lines = [
+        "",
+        ".. list-table::",
+        "  :header-rows: 1",
+        "  :widths: 25 15 60",
+        "",
+        "  * - Kernel messages",
+        "    - Verdict, action",
+        "    - Where they are written",
+    ]
+    for rule in PATTERNS:
+        lines += [
+            f"  * - {rule.name}",
+            f"    - {rule.status}, {rule.action}",
+            f"    - {rule.source}",
+        ]
+    return "\n".join([*lines, "", ""])
+
+
 def schedule_settings() -> str:
     lines = ["__schedule_settings:"]
     for job in JOBS:
@@ -257,6 +282,7 @@ BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
     ("roles/maintenance/README.md", "options"): role_table,
     ("meta/runtime.yml", "action groups"): action_groups,
     ("roles/schedule/vars/main.yml", "settings"): schedule_settings,
+    ("docs/docsite/rst/node_health.rst", "kernel rules"): kernel_rules,
 }
 
 
