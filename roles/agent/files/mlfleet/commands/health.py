@@ -69,5 +69,4 @@ COMMAND = Command(
     log=JOBS["health"].log,
     dry_run=False,
     waits=False,
-    hidden=False,
 )
