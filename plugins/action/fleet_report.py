@@ -86,8 +86,8 @@ def results_of(
             seen[host] = hostvars.get(host) or {}
             fetched = plain(seen[host].get(prefix + "collected"))
             if fetched is not None:
-                found = collected.results(fetched, time.time(), ages)
-                seen[host] = {prefix + name: result for name, result in found.items()}
+                by_phase = collected.results(fetched, time.time(), ages)
+                seen[host] = {prefix + name: result for name, result in by_phase.items()}
         return plain(seen[host].get(prefix + phase))
 
     return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup

@@ -33,19 +33,19 @@ def results(
     if fetched.get("unreachable") or fetched.get("skipped"):
         return {phase: dict(fetched) for phase in plan.PHASES.names}
     lines = str(fetched.get("stdout") or "").splitlines()
-    found: dict[str, dict[str, Any]] = {}
+    by_phase: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines):
         if not line.startswith(MARK):
             continue
         state, dummy, phase = line[len(MARK) :].rpartition(" ")
         if state == "missing":
-            found[phase] = _failed(NOT_YET)
+            by_phase[phase] = _failed(NOT_YET)
         elif state == "unreadable":
-            found[phase] = _failed("this user may not read the last result: use become")
+            by_phase[phase] = _failed("this user may not read the last result: use become")
         elif number + 1 < len(lines):
-            found[phase] = _checked(lines[number + 1], phase, now, max_age)
+            by_phase[phase] = _checked(lines[number + 1], phase, now, max_age)
     nothing = _failed(str(fetched.get("msg") or "nothing was fetched").strip())
-    return {phase: found.get(phase, nothing) for phase in plan.PHASES.names}
+    return {phase: by_phase.get(phase, nothing) for phase in plan.PHASES.names}
 
 
 def _failed(message: str) -> dict[str, Any]:
