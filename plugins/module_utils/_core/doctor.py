@@ -225,13 +225,16 @@ def last_runs(world: World, but: Sequence[str] = ()) -> list[Check]:
     :param but: jobs that were checked already.
     """
     found = []
-    for unit in (unit + ".service" for job, unit in trial.UNITS.items() if job not in but):
+    for name, unit in ((name, unit + ".service") for name, unit in trial.UNITS.items()):
+        if name in but:
+            continue
         try:
             how = trial.ended(unit, trial.state(world, unit))
+            if how is None:
+                continue
+            how = trial.with_reason(world, name, how)
         except CommandFailed:
             return []
-        if how is None:
-            continue
         if how.status == PASS:
             found.append(Check("last run", PASS, f"{unit} {how.text}", subject=unit))
             continue
