@@ -49,6 +49,8 @@ MODULES = (
     "*/thresholds.py",
     "*/make/plan.py",
     "*/restore/plan.py",
+    "*/bucket/plan.py",
+    "*/bucket/options.py",
     "node/state.py",
     "system/roots.py",
     "options.py",
@@ -57,12 +59,15 @@ MODULES = (
 EXTRA_TESTS = {
     "backup/make/plan.py": ["backup/test_plan_make.py"],
     "backup/restore/plan.py": ["backup/test_plan_restore.py"],
+    "backup/bucket/plan.py": ["backup/test_plan_bucket.py"],
+    "backup/bucket/options.py": ["backup/test_plan_bucket.py"],
     "system/roots.py": ["cleanup/test_root.py", "cleanup/test_options.py", "system/test_roots.py"],
-    "gpu/options.py": ["gpu/test_health.py", "test_options.py"],
     "diagnostics/options.py": ["diagnostics/test_plan.py"],
     "maintenance/options.py": ["maintenance/test_plan.py"],
     "cleanup/options.py": ["cleanup/test_targets.py"],
 }
+#: Defaults and limits of every option table.
+CONTRACT = "test_option_contract.py"
 COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -168,6 +173,8 @@ def tests_of(module: str) -> list[str]:
         (ROOT / TESTS / inner.parent).glob(f"test_{stem}_*.py")
     )
     extra = [ROOT / TESTS / test for test in EXTRA_TESTS.get(str(inner), [])]
+    if stem == "options":
+        extra.append(ROOT / TESTS / CONTRACT)
     return list(
         dict.fromkeys(str(path.relative_to(ROOT)) for path in [*nearest, *extra] if path.exists())
     )

@@ -119,6 +119,12 @@ options:
           - A run is a directory that holds checkpoints, with the layout V(generic) the units whose names differ in the last number only.
         type: str
         choices: [run, target]
+      free_to:
+        description: As O(free_to), for this target.
+        type: str
+      when_below:
+        description: As O(when_below), for this target.
+        type: str
   aggressive:
     description:
       - Also clean V(docker) (images made, pulled or tagged 7 days ago or earlier that no container uses; docker keeps no time of last use), V(pip) and V(apt)
@@ -168,6 +174,19 @@ options:
     type: str
     choices: [skip, ignore]
     default: skip
+  free_to:
+    description:
+      - Remove only as much as is needed to have this much free space on the file system of each target, a share of it (V(20%)) or a size
+        (V(500G), or bytes), and nothing while more is free. Free space is what users may use, and shares are as in C(df).
+      - Removed are, across all targets on the file system that have a level, first incomplete checkpoints that nobody writes any more, then
+        the oldest of the units that no other option keeps. O(targets[].retention_days) is the age from which a unit may be removed; with a
+        O(targets[].layout) other than V(generic) it is V(0) by default.
+      - When that is not enough, RV(watermarks) and RV(notes) name what would be next.
+    type: str
+  when_below:
+    description: Remove only when less than this is free, by default O(free_to). With V(10%) and O(free_to=20%), a cleanup that runs often
+      removes rarely, and then more.
+    type: str
   brake:
     description: Fail and remove nothing at all when more than this would be removed. The plan is returned.
     type: dict
@@ -251,6 +270,14 @@ EXAMPLES = r"""
         keep_last: 2
         keep_every: 10000
         group_by: run
+
+- name: Free 20 percent when less than 10 percent is free, the oldest experiments first, but none of the last week
+  mlops.fleet.artifact_cleanup:
+    targets:
+      - path: /data/experiments
+        retention_days: 7
+    free_to: 20%
+    when_below: 10%
 
 - name: Remove old images and caches as well
   mlops.fleet.artifact_cleanup:
@@ -404,6 +431,37 @@ targets:
     freed_bytes:
       description: Bytes freed.
       type: int
+watermarks:
+  description: The levels of O(free_to), one entry for each file system.
+  returned: when a target has a level
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: A cleanup root on it.
+      type: str
+    available:
+      description: Bytes available to users before the cleanup.
+      type: int
+    free_to:
+      description: The level in bytes.
+      type: int
+    when_below:
+      description: Bytes below which units are removed.
+      type: int
+    needed:
+      description: Bytes to free.
+      type: int
+    freed:
+      description: Bytes that what is removed frees.
+      type: int
+    reached:
+      description: Whether that is enough.
+      type: bool
+    next:
+      description: The oldest units that only their age or a policy keeps, at most 10.
+      type: list
+      elements: dict
 notes:
   description: What limits the result.
   returned: always, unless options are wrong

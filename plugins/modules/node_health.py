@@ -176,6 +176,85 @@ options:
   infiniband_rate:
     description: Minimum rate of an active port in Gbit/s.
     type: float
+  expected_hardware:
+    description:
+      - What this node must have. Each thing that is expected gives a check V(expected_hardware)
+        with the thing as its subject. More than expected passes.
+      - Completes, and takes precedence over, what O(expected_hardware_file) says.
+    type: dict
+    suboptions:
+      cpus:
+        description: Number of CPUs that must be online.
+        type: int
+      memory:
+        description:
+          - Main memory, such as V(512G), or a number of bytes. Up to 3 percent may be missing,
+            which the kernel reserves; one of 32 memory modules is more.
+          - V(G) and V(GiB) are binary, V(GB) is decimal.
+        type: str
+      dimms:
+        description: Number of memory modules, where the kernel counts them (EDAC).
+        type: int
+      swap:
+        description: Swap space. Less is a warning.
+        type: str
+      disks:
+        description: Disks by size.
+        type: list
+        elements: dict
+        suboptions:
+          size:
+            description: Size of each disk, such as V(3.84TB). Disks within 2 percent count.
+            type: str
+            required: true
+          count:
+            description: Number of such disks.
+            type: int
+            default: 1
+      links:
+        description: Network interfaces by speed. Those with hardware and a carrier count.
+        type: list
+        elements: dict
+        suboptions:
+          speed:
+            description: Minimum speed in Mbit/s.
+            type: int
+            required: true
+          count:
+            description: Number of such interfaces.
+            type: int
+            default: 1
+      gpus:
+        description: Number of NVIDIA GPUs on the PCI bus, whatever their driver reports.
+        type: int
+      kernel_modules:
+        description: Kernel modules that must be loaded or built in, such as V(nvidia_peermem).
+        type: list
+        elements: str
+      libraries:
+        description: Libraries that the dynamic loader must find, such as V(libcuda.so.1), or paths.
+        type: list
+        elements: str
+      kernel:
+        description: Version of the running kernel, as a shell pattern. Another one is a warning.
+        type: str
+      driver:
+        description:
+          - Version of the NVIDIA driver, as a shell pattern. Another one is a warning, none is
+            critical.
+        type: str
+  expected_hardware_file:
+    description:
+      - File with what this node must have, as C(mlfleet health --learn) writes it. A mapping
+        C(expected_hardware) in JSON with the keys of O(expected_hardware).
+      - A file that does not exist expects nothing. One that can't be used is V(unknown).
+    type: path
+    default: /var/lib/mlops-fleet/expected-hardware.json
+  hardware_facts:
+    description:
+      - Whether to return RV(hardware), what this node has, in the form of O(expected_hardware).
+    type: bool
+    default: false
   error_window:
     description: How far back the journal or kernel log is searched for errors and OOM kills, in seconds.
     type: int
@@ -302,6 +381,21 @@ EXAMPLES = r"""
     checks: [disk, raid, zfs_pool, nvme_state, disk_health]
     expected_mounts: [/data]
     fail_on: critical
+
+- name: Expect eight GPUs and what belongs to them
+  mlops.fleet.node_health:
+    checks: [expected_hardware]
+    expected_hardware:
+      cpus: 224
+      memory: 2T
+      gpus: 8
+      disks:
+        - {size: 3.84TB, count: 8}
+      links:
+        - {speed: 200000, count: 2}
+      kernel_modules: [nvidia_peermem, ib_uverbs]
+      libraries: [libcuda.so.1]
+      driver: "570.*"
 
 # Options that several tasks share are set once, for the whole collection:
 - name: Check all nodes
@@ -446,6 +540,13 @@ domain:
   description: V(node) when the cause is the machine, V(user) when it is only the workload, else V(none).
   returned: always
   type: str
+hardware:
+  description:
+    - What this node has, in the form of O(expected_hardware). Of kernel modules and libraries those
+      of GPUs, fabric and parallel file systems, and the expected ones.
+  returned: with O(hardware_facts)
+  type: dict
+  sample: {cpus: 224, memory: 2163870044160, gpus: 8, disks: [{size: 3840755982336, count: 8}], kernel: 6.8.0-1013-nvidia}
 agent_version:
   description: Version of the agent (the command C(mlfleet)) on this node, V(null) where it is not installed in C(/opt/mlops-fleet).
   returned: always

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 
@@ -43,22 +44,46 @@ class FleetError(Exception):
         self.subject = subject
 
     def __str__(self) -> str:
-        return f"{self.message} {self.todo}".strip()
+        return f"{self.message} {self.advice()}".strip()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Subclasses take other arguments; an isolated child sends its error to the parent pickled.
-        return _restore, (type(self), self.args, self.__dict__)
+        # Subclasses take other arguments; an isolated child sends its error to the parent pickled, without its cause.
+        state, cause = dict(self.__dict__), self.os_error()
+        if cause is not None:
+            state["_os_error"] = cause
+        return _restore, (type(self), self.args, state)
+
+    def advice(self) -> str:
+        """Return what to do: what the shell knows about this place (advise_by), otherwise ``todo``."""
+        return (_adviser(self) if _adviser is not None else "") or self.todo
+
+    def os_error(self) -> OSError | None:
+        """Return the error of the operating system that caused this one, None when there was none."""
+        cause: BaseException | None = self
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        return cause or self.__dict__.get("_os_error")
 
     def to_dict(self) -> dict[str, str]:
         """Return kind, message, todo, and subject and code where they are set (messages never hold
         secrets).
         """
-        fields = {"kind": type(self).__name__, "message": self.message, "todo": self.todo}
+        fields = {"kind": type(self).__name__, "message": self.message, "todo": self.advice()}
         if self.subject is not None:
             fields["subject"] = self.subject
         if self.code:
             fields["code"] = self.code
         return fields
+
+
+#: Gives better advice about an error than its ``todo``, or the empty text.
+_adviser: Callable[[FleetError], str] | None = None
+
+
+def advise_by(adviser: Callable[[FleetError], str] | None) -> None:
+    """Let a shell that knows where this process runs advise what to do about errors."""
+    global _adviser  # noqa: PLW0603
+    _adviser = adviser
 
 
 class OptionError(FleetError):

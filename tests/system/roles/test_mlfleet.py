@@ -116,6 +116,23 @@ def test_health_prints_for_nagios_and_ci(node):
     )
 
 
+def test_what_health_learned_is_expected(node):
+    path = node.folder / "expected.json"
+    node.settings["health"] = {
+        "checks": ["expected_hardware"],
+        "expected_hardware_file": str(path),
+    }
+    learned = node.json("health", "--learn", check=0)
+    assert json.loads(path.read_text()) == learned
+    document = node.json("health", "--no-alert", check=0)
+    assert {check["status"] for check in document["checks"]} == {"pass"}
+    content = json.loads(path.read_text())
+    content["expected_hardware"]["cpus"] += 1
+    path.write_text(json.dumps(content))
+    done = node.run("health", "--no-alert", check=2)
+    assert re.search(r"CPUs: \d+ of \d+ expected", done.stdout)
+
+
 def test_gpu_json_csv_and_exit_codes(node, gpus):
     metrics = node.folder / "gpu.csv"
     env = {**gpus("h100x8"), "METRICS_FILE": str(metrics)}

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ..errors import FleetError
 from ..ports import Progress, Tell, World
 from ..system import mounts
-from ..system.removal import Changed, Identity, remove
+from ..system.removal import Changed, remove
 from ..system.text import display_path
 from .facts import Facts, LeftoverFacts, TargetFacts, follow_trackers, in_use
 from .inuse import InUse
@@ -29,6 +29,7 @@ from .root import Root, exists
 from .scan import Look, Survey, survey, survey_again
 from .targets import Target, cutoff
 from .tools import TOOLS
+from .watermark import Freed
 
 #: Units, and files in them, that are moved before the process table is read again. Those that must stay are back before
 #: the first of the others is removed, that is, after one look at so many files.
@@ -59,19 +60,14 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     freed: dict[str, int] = field(default_factory=dict)
     filesystems: list[dict[str, Any]] = field(default_factory=list)
-    links: dict[Identity, int] = field(default_factory=dict)
+    counted: Freed = field(default_factory=Freed)
     #: Called for everything that was removed, at once.
     record: Callable[[Removal], None] | None = None
 
     def gone(self, removal: Removal) -> None:
         """Count what was removed; a file with several links when its last one was."""
         unit = removal.survey
-        size = removal.size if unit is None else unit.size
-        if unit is not None and unit.linked is not None:
-            for key, (count, seen, allocated) in unit.linked.items():
-                self.links[key] = self.links.get(key, 0) + seen
-                if self.links[key] >= count:
-                    size += allocated
+        size = removal.size if unit is None else self.counted.add(unit)
         target = removal.target
         self.freed[target] = self.freed.get(target, 0) + size
         self.removed.append(removal)

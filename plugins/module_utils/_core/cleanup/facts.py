@@ -27,6 +27,7 @@ from .root import Root, open_target
 from .scan import STAMPS, Look, Survey, survey
 from .targets import Target
 from .tools import ToolFacts
+from .watermark import Space, Watermark
 
 #: Units between two reports of progress.
 _STEP = 100
@@ -49,6 +50,7 @@ class TargetFacts:
     unread: dict[str, str] = field(default_factory=dict)
     #: The directory below the target's root that holds these units, None for the root itself; and what is known of their run.
     container: Container | None = None
+    device: int = 0
     run: RunFacts = field(default_factory=RunFacts)
     #: For a target with a layout: the directories that hold checkpoints, instead of units of its own.
     containers: list[TargetFacts] = field(default_factory=list)
@@ -96,8 +98,32 @@ class Facts:
     roots: dict[str, Root] = field(default_factory=dict)
     leftovers: list[LeftoverFacts] = field(default_factory=list)
     busy: InUse | None = None
+    #: The file systems of the targets by st_dev.
+    space: dict[int, Space] = field(default_factory=dict)
     #: Roots of containers in which stopped runs left something.
     inner: list[Root] = field(default_factory=list)
+
+    def watermark(self, device: int) -> Watermark | None:
+        """Return the level of a file system, the largest of its targets; None when none has one."""
+        space = self.space.get(device)
+        levels = [
+            (
+                place.target.free_to.of(space.total),
+                (place.target.when_below or place.target.free_to).of(space.total),
+            )
+            for place in self.targets
+            if place.device == device and place.target.free_to is not None and space is not None
+        ]
+        if space is None or not levels:
+            return None
+        return Watermark(
+            space, max(goal for goal, dummy in levels), max(trigger for dummy, trigger in levels)
+        )
+
+    def idle(self, place: TargetFacts) -> bool:
+        """Return whether enough is free where a target is, so that it need not be looked at."""
+        level = None if place.target.free_to is None else self.watermark(place.device)
+        return level is not None and not level.below
 
     @property
     def places(self) -> list[TargetFacts]:
@@ -128,7 +154,12 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
     for target in options.directories:
         facts.targets.append(_open(target, facts))
     roots = facts.roots
-    facts.busy = in_use(options, world, roots.values())
+    needed = [
+        roots[place.target.name]
+        for place in facts.targets
+        if place.target.name in roots and not facts.idle(place)
+    ]
+    facts.busy = in_use(options, world, needed)
     own = _own_paths(options, roots.values())
     places: dict[tuple[int, int], tuple[Root, list[Target]]] = {}
     for place in facts.targets:
@@ -136,6 +167,9 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
         if root is None:
             continue
         root.own = own
+        if facts.idle(place):
+            place.note = "enough space is free"
+            continue
         try:
             if place.target.layout != GENERIC:
                 _find_checkpoints(place, root, facts, tell, places)
@@ -170,7 +204,7 @@ def _find_checkpoints(
     target = place.target
     problems = []
     for container in checkpoints.containers(root.fd, root.path, target, root.mount):
-        inner = TargetFacts(target, container=container)
+        inner = TargetFacts(target, container=container, device=root.device)
         inner.run.name = container.run
         try:
             directory = root.inside(container.where, container.identity)
@@ -248,7 +282,13 @@ def _open(target: Target, facts: Facts) -> TargetFacts:
         place.state, place.note = "failed", str(error)
         return place
     facts.roots[target.name] = root
-    place.path = root.path
+    place.path, place.device = root.path, root.device
+    if root.device not in facts.space:
+        state = os.fstatvfs(root.fd)
+        unit = state.f_frsize
+        used = (state.f_blocks - state.f_bfree) * unit
+        available = state.f_bavail * unit
+        facts.space[root.device] = Space(root.path, available, used + available)
     refuse_root(root.path, target.shared_ok)  # once more, where the links lead now
     return place
 

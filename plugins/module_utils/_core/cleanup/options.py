@@ -14,11 +14,18 @@ from . import tools
 from .guards import may_share, refuse_owned
 from .layouts import CHOICES, GENERIC
 from .targets import BUILT_IN, DAY, BuiltIn, Target, period
+from .watermark import Level, parse_level
 
 #: What a unit's age counts from; "newest" is the later one of mtime and ctime, and no tool can set a ctime back.
 AGES = ("newest", "mtime", "ctime", "atime")
 #: The node's own list of users.
 USERS = "/etc/passwd"
+
+
+def _level(text: str) -> str | None:
+    if parse_level(text) is None:
+        return "it must be a share of the file system (20%) or a size (500G, or bytes)"
+    return None
 
 
 class TargetOptions(OptionSet):
@@ -86,6 +93,8 @@ class TargetOptions(OptionSet):
         choices=("run", "target"),
         help="What keep_last, keep_best and a period of keep_every count in.",
     )
+    free_to: str | None = option(check=_level, help="As the option free_to, for this target.")
+    when_below: str | None = option(check=_level, help="As the option when_below, for this target.")
 
 
 class BrakeOptions(OptionSet):
@@ -131,6 +140,37 @@ def _interval(text: str | None, where: str) -> tuple[int, float]:
             where,
         )
     return 0, seconds
+
+
+def _parsed(text: str | None) -> Level | None:
+    return None if text is None else parse_level(text)
+
+
+def _check_levels(
+    free_to: str | None,
+    when_below: str | None,
+    where: str,
+    targets: list[TargetOptions] | None = None,
+) -> None:
+    """:raises OptionError: the levels contradict each other. ``targets``: may have a free_to of their own."""
+    if when_below is None:
+        return
+    if free_to is None and not any(target.free_to for target in targets or ()):
+        raise OptionError(
+            f"Option {where} needs free_to.", "Say how much is to be free afterwards.", where
+        )
+    goal, trigger = _parsed(free_to), _parsed(when_below)
+    if (
+        goal is not None
+        and trigger is not None
+        and bool(goal.size) == bool(trigger.size)
+        and trigger > goal
+    ):
+        raise OptionError(
+            f"Option {where} is {when_below}, but must not be larger than free_to ({free_to}).",
+            "",
+            where,
+        )
 
 
 def homes() -> dict[str, str]:
@@ -210,6 +250,14 @@ class CleanupOptions(OptionSet):
     in_use: str = option(
         default="skip", choices=("skip", "ignore"), help="Whether units in use are kept."
     )
+    free_to: str | None = option(
+        check=_level,
+        help="Remove only until this is free: a share of the file system, or a size (500G).",
+    )
+    when_below: str | None = option(
+        check=_level,
+        help="Remove only when less than this is free; by default free_to.",
+    )
     brake: BrakeOptions | None = option(
         type="dict",
         suboptions=BrakeOptions,
@@ -232,6 +280,7 @@ class CleanupOptions(OptionSet):
                 "Name what to clean, or leave the option out for the usual places.",
                 "targets",
             )
+        _check_levels(self.free_to, self.when_below, "when_below", self.targets)
         usual = self.targets is None
         directories = [
             self._built_in(entry) for entry in BUILT_IN if not entry.aggressive and usual
@@ -290,6 +339,8 @@ class CleanupOptions(OptionSet):
             age_by="newest" if entry.aggressive else self.age_by,
             exclude=entry.exclude,
             shared_ok=shared_ok,
+            free_to=None if entry.aggressive else _parsed(self.free_to),
+            when_below=None if entry.aggressive else _parsed(self.when_below or self.free_to),
         )
 
     def _configured(self, number: int, given: TargetOptions) -> Target:
@@ -312,7 +363,9 @@ class CleanupOptions(OptionSet):
         # A number that nobody can change was meant for the built-in directory only.
         if days is None and built_in is not None and isinstance(built_in.retention, str):
             days = self._days(built_in)
-        if days is None and (given.keep_last or given.keep_best or given.keep_every):
+        policies = given.keep_last or given.keep_best or given.keep_every
+        freeing = (given.free_to or self.free_to) and given.layout != GENERIC
+        if days is None and (policies or freeing):
             days = 0.0  # the policies say what is kept
         if days is None:
             raise OptionError(
@@ -321,6 +374,8 @@ class CleanupOptions(OptionSet):
                 f"{where}.retention_days",
             )
         self._check_policies(where, given)
+        free_to, when_below = given.free_to or self.free_to, given.when_below or self.when_below
+        _check_levels(free_to, when_below, f"{where}.when_below")
         steps, seconds = _interval(given.keep_every, f"{where}.keep_every")
         shared_ok = may_share(given.pattern)
         by_run = given.group_by == "run" or (given.group_by is None and given.layout != GENERIC)
@@ -342,6 +397,8 @@ class CleanupOptions(OptionSet):
             every_steps=steps,
             every_seconds=seconds,
             by_run=by_run,
+            free_to=_parsed(free_to),
+            when_below=_parsed(when_below or free_to),
         )
 
     @staticmethod

@@ -16,10 +16,11 @@ from . import policies
 from .checkpoints import Checkpoint
 from .facts import BackupFacts, Facts, LeftoverFacts, TargetFacts
 from .options import BrakeOptions, CleanupOptions, RequireBackupOptions
-from .policies import Member
+from .policies import Member, Reasons
 from .scan import Survey
 from .targets import DAY, Target, cutoff
 from .tools import CACHE, TOOLS, Item, ToolFacts
+from .watermark import NEXT, Freed, Watermark, needed_first
 
 #: Seconds by which the clock that dated a backup may be ahead of ours.
 SKEW = 3600.0
@@ -154,6 +155,9 @@ class Plan:
     recoveries: list[Recovery] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     braked: str = ""
+    #: The levels of file systems, and by st_dev what only its age or a policy keeps, with the newest time in it.
+    watermarks: list[Watermark] = field(default_factory=list)
+    following: dict[int, list[tuple[int, Kept]]] = field(default_factory=dict)
 
     def of(self, target: str) -> list[Removal]:
         """Return what is removed from one target."""
@@ -174,6 +178,11 @@ def due(unit: Survey, limit: int | None) -> bool:
 def vetoed(unit: Survey) -> str:
     """Return what in a unit protects it; empty when nothing does, or when its survey ended early because it is not due anyway."""
     return "" if unit.stopped else unit.veto or ""
+
+
+def fixed(unit: Survey, protected: Mapping[str, str]) -> bool:
+    """Return whether something other than its age or a policy keeps a unit."""
+    return bool(protected.get(unit.name) or unit.veto)
 
 
 def why_kept(
@@ -231,9 +240,12 @@ def decide(options: CleanupOptions, facts: Facts) -> Plan:
         # Names are remembered only where a later target can match them again.
         names = taken.setdefault(place.path, set()) if place.path in shared else None
         _decide_target(plan, place, names, facts.now, kept)
+    plan.recoveries = [_decide_leftover(leftover, facts.now) for leftover in facts.leftovers]
+    _free_to_levels(plan, facts)
+    for dummy, removals in plan.units:
+        plan.remove.extend(removals)
     for tool in facts.tools:
         _decide_tool(plan, tool, facts.now)
-    plan.recoveries = [_decide_leftover(leftover, facts.now) for leftover in facts.leftovers]
     for recovery in plan.recoveries:
         plan.remove.extend(recovery.due)
         for removal in recovery.due:
@@ -251,14 +263,14 @@ def _repeated(paths: Iterable[str]) -> set[str]:
     seen: set[str] = set()
     repeated = set()
     for path in paths:
-        if path in seen:
+        if path in seen:  # mutant: equivalent because more names remembered only cost memory
             repeated.add(path)
         seen.add(path)
     return repeated
 
 
 #: Why the policies keep units, by the place's number and the unit's name.
-_Policies = dict[tuple[int, str], list[str]]
+_Policies = dict[tuple[int, str], Reasons]
 
 
 def _policies(places: Sequence[TargetFacts], now: float) -> _Policies:
@@ -317,20 +329,80 @@ def _decide_target(
         # Where there are policies, these have counted.
         number = rank if target.plain else target.keep_last
         reason = why_kept(unit, target, limit, protected.get(unit.name, ""), number, now)
-        if not target.plain:
-            reason = reason or "; ".join(kept.get((id(place), unit.name), ()))
+        why = kept.get((id(place), unit.name))
+        by_age = not fixed(unit, protected) and not (why and why.fixed)
+        if why and not reason:
+            reason = str(why)
         if reason:
             plan.keep.append(Kept(target.name, f"{base}/{unit.name}", reason))
+            if target.free_to is not None and by_age:
+                plan.following.setdefault(place.device, []).append((unit.newest, plan.keep[-1]))
             if place.container is not None and run.checkpoints[unit.name].complete:
                 run.anchor = run.anchor or unit.name
         elif target.plain:
             removals.append(UnitRemoval(place, unit, now))
         else:
-            why = _surplus(target, run.checkpoints[unit.name])
-            removals.append(UnitRemoval(place, unit, now, why))
+            surplus = _surplus(target, run.checkpoints[unit.name])
+            removals.append(UnitRemoval(place, unit, now, surplus))
     removals.reverse()
     plan.units.append((place, removals))
-    plan.remove.extend(removals)
+
+
+def _free_to_levels(plan: Plan, facts: Facts) -> None:
+    """Where a file system has a level, take from the plan what need not go to reach it."""
+    for device in facts.space:
+        level = facts.watermark(device)
+        if level is None:
+            continue
+        count = Freed()
+        recovered = [
+            removal
+            for recovery in plan.recoveries
+            if recovery.facts.quarantine.root.device == device
+            for removal in (*recovery.due, *recovery.begun)
+        ]
+        freed = sum(count.add(removal.survey) for removal in recovered if removal.survey)
+        limited: list[UnitRemoval] = []
+        for place, removals in plan.units:
+            if place.device == device and place.target.free_to is not None:
+                limited.extend(removals)
+            elif place.device == device:
+                freed += sum(count.add(removal.survey) for removal in removals)
+        chosen, more = needed_first(
+            (
+                (_complete(removal), removal.survey, number)
+                for number, removal in enumerate(limited)
+            ),
+            level.needed - freed,
+        )
+        spared = {id(removal) for removal in limited} - {id(limited[number]) for number in chosen}
+        _spare(plan, device, spared, level)
+        following = sorted(plan.following.get(device, ()))
+        level = level._replace(
+            freed=freed + more,
+            following=tuple((kept.path, kept.reason) for dummy, kept in following[:NEXT]),
+        )
+        plan.watermarks.append(level)
+        if level.note():
+            plan.notes.append(level.note())
+
+
+def _complete(removal: UnitRemoval) -> bool:
+    """Return whether a unit is a complete checkpoint, or no checkpoint at all."""
+    checkpoint = removal.place.run.checkpoints.get(removal.survey.name)
+    return checkpoint is None or checkpoint.complete
+
+
+def _spare(plan: Plan, device: int, spared: set[int], level: Watermark) -> None:
+    """Keep removals that are not needed to reach a level."""
+    why = f"not needed: {human_size(level.goal)} are free without its removal"
+    for number, (place, removals) in enumerate(plan.units):
+        if place.device != device or place.target.free_to is None:
+            continue
+        for removal in removals:
+            if id(removal) in spared:
+                plan.keep.append(Kept(removal.target, removal.path, why))
+        plan.units[number] = (place, [removal for removal in removals if id(removal) not in spared])
 
 
 def _decide_tool(plan: Plan, facts: ToolFacts, now: float) -> None:

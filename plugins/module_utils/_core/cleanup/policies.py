@@ -57,21 +57,34 @@ def newest_first(members: Iterable[Member]) -> list[Member]:
     return members
 
 
+class Reasons(NamedTuple):
+    """Why a unit stays: ``fixed`` is what no option gives up, ``chosen`` what the policies say."""
+
+    fixed: list[str]
+    chosen: list[str]
+
+    def __str__(self) -> str:
+        return "; ".join((*self.fixed, *self.chosen))
+
+
 def reasons(
     target: Target, members: Sequence[Member], now: float
-) -> dict[tuple[int, str], list[str]]:
+) -> dict[tuple[int, str], Reasons]:
     """Return why the policies of a target keep units, by the key of the unit; those that are not in it may be removed."""
-    kept: dict[tuple[int, str], list[str]] = {}
+    kept: dict[tuple[int, str], Reasons] = {}
+
+    def fix(member: Member, reason: str) -> None:
+        kept.setdefault(member.key, Reasons([], [])).fixed.append(reason)
 
     def keep(member: Member, reason: str) -> None:
-        kept.setdefault(member.key, []).append(reason)
+        kept.setdefault(member.key, Reasons([], [])).chosen.append(reason)
 
     runs: dict[str, list[Member]] = {}
     for member in members:
         runs.setdefault(group_name(target, member.run, member.key[1]), []).append(member)
     if target.layout != GENERIC:
         for name, units in runs.items():
-            _keep_anchors(target, name, units, keep, now)
+            _keep_anchors(target, name, units, fix, now)
     groups = runs if target.by_run else {"": list(members)}
     for name, units in groups.items():
         where = f" of {name}" if name else ""

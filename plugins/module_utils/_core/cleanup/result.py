@@ -65,6 +65,8 @@ class CleanupResult:
             "targets": self._targets(),
             "notes": self.plan.notes,
         }
+        if self.plan.watermarks:
+            result["watermarks"] = [level.to_dict() for level in self.plan.watermarks]
         if failures:
             result["failed"] = True
             result["msg"] = self.message()

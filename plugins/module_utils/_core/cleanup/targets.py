@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..registry import Registry
 from .guards import never_a_unit
 from .layouts import GENERIC
+from .watermark import Level
 
 DAY = 86400.0
 
@@ -49,6 +50,9 @@ class Target:
     every_steps: int = 0
     every_seconds: float = 0.0
     by_run: bool = False
+    #: Remove only what is needed to have so much free space, and only when less than ``when_below`` is free.
+    free_to: Level | None = None
+    when_below: Level | None = None
 
     @property
     def plain(self) -> bool:

@@ -3,37 +3,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The checks of a node: one complete entry each, from which groups, names and limits are derived.
 
-``plan.DECIDERS`` names the function that makes each check; a check without one fails at import.
-The GPU checks are registered by the gpu part; here they are the group ``gpu``.
+A check that reads one value is an entry of ``values``, with the functions that read and evaluate
+it. The others are made by the function of their group, in the module that declares them in its
+DECIDES; a check that nothing makes fails at import. The GPU checks are registered by the gpu
+part; here they are the group ``gpu``.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
 
 from ..registry import Registry
 from .thresholds import OFF, Rule
-
-
-class NodeCheck(NamedTuple):
-    """One check.
-
-    :param group: one of GROUP_NAMES. :param documentation: what it means, for the reference.
-    :param runbook: the section of the runbook that says what to do.
-    :param limits: default limits, None where the check has none.
-    :param lasting: the fault does not go away while a node settles after its boot, so it is
-        raised at once, within the grace period as well.
-    :param metric: the metric that reports its status, with the labels check and subject.
-    """
-
-    name: str
-    group: str
-    documentation: str
-    runbook: str
-    limits: Rule | None = None
-    lasting: bool = False
-    metric: str = "mlops_node_check_status"
-
+from .values import VALUES, NodeCheck
 
 #: In the order of the report.
 GROUP_NAMES = (
@@ -52,253 +34,216 @@ GROUP_NAMES = (
     "updates",
 )
 
+_BY_GROUP = (
+    NodeCheck(
+        "mount_responds",
+        "disk",
+        "The file system answers within the timeout.",
+        "mount_responds",
+    ),
+    NodeCheck(
+        "mount_present",
+        "disk",
+        "What fstab or expected_mounts names is mounted.",
+        "mount_present",
+    ),
+    NodeCheck(
+        "disk_usage",
+        "disk",
+        "Space in use, as df counts it.",
+        "disk_usage",
+        Rule("80", "90", "%", action="free_space", percent=True),
+        lasting=True,
+    ),
+    NodeCheck(
+        "inode_usage",
+        "disk",
+        "Inodes in use.",
+        "disk_usage",
+        Rule("80", "90", "%", action="free_space", percent=True),
+        lasting=True,
+    ),
+    NodeCheck(
+        "read_only",
+        "disk",
+        "No file system turned read-only against its purpose.",
+        "read_only",
+        lasting=True,
+    ),
+    NodeCheck(
+        "memory_usage",
+        "memory",
+        "Memory that is neither free nor reclaimable.",
+        "memory_usage",
+        Rule("85", "95", "%", action="restart_app", domain="user", percent=True),
+    ),
+    NodeCheck(
+        "swap_usage",
+        "memory",
+        "Swap in use.",
+        "memory_usage",
+        Rule("80", OFF, "%", action="restart_app", domain="user", percent=True),
+    ),
+    NodeCheck("service", "services", "The named units are active.", "service"),
+    NodeCheck("failed_units", "services", "Units that failed.", "failed_units", Rule("1")),
+    NodeCheck(
+        "flapping_units",
+        "services",
+        "Units that systemd restarts again and again.",
+        "flapping_units",
+        Rule("1"),
+    ),
+    NodeCheck(
+        "network_gateway",
+        "network",
+        "There is a default route, and its gateway is reachable.",
+        "network_gateway",
+    ),
+    NodeCheck("dns", "network", "The resolver answers, names resolve.", "dns"),
+    NodeCheck(
+        "network_target",
+        "network",
+        "The targets accept TCP connections.",
+        "network_target",
+    ),
+    NodeCheck(
+        "network_link",
+        "network",
+        "Interfaces have their carrier and speed.",
+        "network_link",
+    ),
+    NodeCheck(
+        "infiniband_port",
+        "network",
+        "InfiniBand ports are active at their rate.",
+        "infiniband_port",
+    ),
+    NodeCheck(
+        "oom_kills",
+        "errors",
+        "Processes that were killed because memory ran out.",
+        "oom_kills",
+        Rule("1", "10", action="restart_app", domain="user"),
+    ),
+    NodeCheck(
+        "kernel_errors",
+        "errors",
+        "Kernel messages that indicate a known fault.",
+        "kernel_errors",
+    ),
+    NodeCheck(
+        "journal_errors",
+        "errors",
+        "Journal entries of priority err and worse.",
+        "journal_errors",
+        Rule("100"),
+    ),
+    NodeCheck(
+        "stuck_processes",
+        "processes",
+        "Processes that the kernel does not let run.",
+        "stuck_processes",
+        Rule("1", "10"),
+    ),
+    NodeCheck(
+        "zombie_processes",
+        "processes",
+        "Processes that ended and were not collected.",
+        "zombie_processes",
+        Rule("100", "1000", action="restart_app", domain="user"),
+    ),
+    NodeCheck(
+        "memory_errors",
+        "hardware",
+        "ECC errors of the main memory.",
+        "memory_errors",
+        Rule("100", OFF, "per day"),
+        lasting=True,
+    ),
+    NodeCheck(
+        "machine_checks",
+        "hardware",
+        "Machine check exceptions since boot.",
+        "memory_errors",
+        lasting=True,
+    ),
+    NodeCheck("raid", "hardware", "md arrays are complete.", "raid", lasting=True),
+    NodeCheck("zfs_pool", "hardware", "ZFS pools are online.", "raid", lasting=True),
+    NodeCheck("nvme_state", "hardware", "NVMe controllers are live.", "nvme_state", lasting=True),
+    NodeCheck(
+        "disk_health",
+        "hardware",
+        "What disks report about themselves.",
+        "nvme_state",
+        lasting=True,
+    ),
+    NodeCheck(
+        "disk_wear",
+        "hardware",
+        "Rated life of an SSD that is used up.",
+        "nvme_state",
+        Rule("90", "100", "%", percent=True),
+        lasting=True,
+    ),
+    NodeCheck(
+        "expected_hardware",
+        "hardware",
+        "CPUs, memory, disks, links, modules and versions are as expected.",
+        "expected_hardware",
+    ),
+    NodeCheck("uptime", "system", "Time since boot.", "uptime", Rule(unit="days")),
+    NodeCheck("reboot_required", "system", "An update waits for a reboot.", "reboot_required"),
+    NodeCheck(
+        "time_sync",
+        "system",
+        "The clock is synchronised.",
+        "time_sync",
+        Rule("0.1", "1", "s"),
+    ),
+    NodeCheck(
+        "kernel_taint",
+        "system",
+        "The kernel recorded no fault of its own.",
+        "kernel_taint",
+        lasting=True,
+    ),
+    NodeCheck(
+        "certificate",
+        "certificates",
+        "Certificates are valid for a while longer.",
+        "certificate",
+        Rule("21", "7", "days", below=True),
+        lasting=True,
+    ),
+    NodeCheck(
+        "security_updates",
+        "updates",
+        "Pending security updates.",
+        "security_updates",
+        Rule("1"),
+        lasting=True,
+    ),
+)
+
+
+def _in_order(checks: Iterable[NodeCheck]) -> list[NodeCheck]:
+    """Return checks in the order of their groups. :raises TypeError: a group is unknown."""
+    for check in checks:
+        if check.group not in GROUP_NAMES:
+            raise TypeError(f"The node check {check.name} is in an unknown group {check.group!r}")
+    return sorted(checks, key=lambda check: GROUP_NAMES.index(check.group))
+
+
 CHECKS = Registry(
     "node check",
-    (
-        NodeCheck(
-            "mount_responds",
-            "disk",
-            "The file system answers within the timeout.",
-            "mount_responds",
-        ),
-        NodeCheck(
-            "mount_present",
-            "disk",
-            "What fstab or expected_mounts names is mounted.",
-            "mount_present",
-        ),
-        NodeCheck(
-            "disk_usage",
-            "disk",
-            "Space in use, as df counts it.",
-            "disk_usage",
-            Rule("80", "90", "%", action="free_space", percent=True),
-            lasting=True,
-        ),
-        NodeCheck(
-            "inode_usage",
-            "disk",
-            "Inodes in use.",
-            "disk_usage",
-            Rule("80", "90", "%", action="free_space", percent=True),
-            lasting=True,
-        ),
-        NodeCheck(
-            "read_only",
-            "disk",
-            "No file system turned read-only against its purpose.",
-            "read_only",
-            lasting=True,
-        ),
-        NodeCheck(
-            "memory_usage",
-            "memory",
-            "Memory that is neither free nor reclaimable.",
-            "memory_usage",
-            Rule("85", "95", "%", action="restart_app", domain="user", percent=True),
-        ),
-        NodeCheck(
-            "swap_usage",
-            "memory",
-            "Swap in use.",
-            "memory_usage",
-            Rule("80", OFF, "%", action="restart_app", domain="user", percent=True),
-        ),
-        NodeCheck(
-            "memory_pressure",
-            "memory",
-            "Time in which all tasks waited for memory.",
-            "memory_usage",
-            Rule("5", "20", "%", action="restart_app", domain="user", percent=True),
-        ),
-        NodeCheck(
-            "cpu_load",
-            "load",
-            "Load of 15 minutes for each CPU.",
-            "cpu_load",
-            Rule("1.5", OFF, domain="user"),
-        ),
-        NodeCheck(
-            "cpu_pressure",
-            "load",
-            "Time in which some task waited for a CPU.",
-            "cpu_load",
-            Rule(OFF, OFF, "%", domain="user", percent=True),
-        ),
-        NodeCheck(
-            "io_pressure",
-            "load",
-            "Time in which all tasks waited for I/O.",
-            "cpu_load",
-            Rule("50", OFF, "%", domain="user", percent=True),
-        ),
-        NodeCheck("service", "services", "The named units are active.", "service"),
-        NodeCheck("failed_units", "services", "Units that failed.", "failed_units", Rule("1")),
-        NodeCheck(
-            "flapping_units",
-            "services",
-            "Units that systemd restarts again and again.",
-            "flapping_units",
-            Rule("1"),
-        ),
-        NodeCheck(
-            "network_gateway",
-            "network",
-            "There is a default route, and its gateway is reachable.",
-            "network_gateway",
-        ),
-        NodeCheck("dns", "network", "The resolver answers, names resolve.", "dns"),
-        NodeCheck(
-            "network_target",
-            "network",
-            "The targets accept TCP connections.",
-            "network_target",
-        ),
-        NodeCheck(
-            "network_link",
-            "network",
-            "Interfaces have their carrier and speed.",
-            "network_link",
-        ),
-        NodeCheck(
-            "infiniband_port",
-            "network",
-            "InfiniBand ports are active at their rate.",
-            "infiniband_port",
-        ),
-        NodeCheck(
-            "oom_kills",
-            "errors",
-            "Processes that were killed because memory ran out.",
-            "oom_kills",
-            Rule("1", "10", action="restart_app", domain="user"),
-        ),
-        NodeCheck(
-            "kernel_errors",
-            "errors",
-            "Kernel messages that indicate a known fault.",
-            "kernel_errors",
-        ),
-        NodeCheck(
-            "journal_errors",
-            "errors",
-            "Journal entries of priority err and worse.",
-            "journal_errors",
-            Rule("100"),
-        ),
-        NodeCheck(
-            "stuck_processes",
-            "processes",
-            "Processes that the kernel does not let run.",
-            "stuck_processes",
-            Rule("1", "10"),
-        ),
-        NodeCheck(
-            "zombie_processes",
-            "processes",
-            "Processes that ended and were not collected.",
-            "zombie_processes",
-            Rule("100", "1000", action="restart_app", domain="user"),
-        ),
-        NodeCheck(
-            "file_descriptors",
-            "limits",
-            "Open files against the kernel's limit.",
-            "file_descriptors",
-            Rule("80", "95", "%", action="restart_app", domain="user", percent=True),
-        ),
-        NodeCheck(
-            "process_ids",
-            "limits",
-            "Tasks against the kernel's limit.",
-            "file_descriptors",
-            Rule("80", "95", "%", action="restart_app", domain="user", percent=True),
-        ),
-        NodeCheck(
-            "conntrack",
-            "limits",
-            "Tracked connections against the kernel's limit.",
-            "file_descriptors",
-            Rule("80", "95", "%", domain="user", percent=True),
-        ),
-        NodeCheck(
-            "memory_errors",
-            "hardware",
-            "ECC errors of the main memory.",
-            "memory_errors",
-            Rule("100", OFF, "per day"),
-            lasting=True,
-        ),
-        NodeCheck(
-            "machine_checks",
-            "hardware",
-            "Machine check exceptions since boot.",
-            "memory_errors",
-            lasting=True,
-        ),
-        NodeCheck("raid", "hardware", "md arrays are complete.", "raid", lasting=True),
-        NodeCheck("zfs_pool", "hardware", "ZFS pools are online.", "raid", lasting=True),
-        NodeCheck(
-            "nvme_state", "hardware", "NVMe controllers are live.", "nvme_state", lasting=True
-        ),
-        NodeCheck(
-            "disk_health",
-            "hardware",
-            "What disks report about themselves.",
-            "nvme_state",
-            lasting=True,
-        ),
-        NodeCheck(
-            "disk_wear",
-            "hardware",
-            "Rated life of an SSD that is used up.",
-            "nvme_state",
-            Rule("90", "100", "%", percent=True),
-            lasting=True,
-        ),
-        NodeCheck("uptime", "system", "Time since boot.", "uptime", Rule(unit="days")),
-        NodeCheck("reboot_required", "system", "An update waits for a reboot.", "reboot_required"),
-        NodeCheck(
-            "time_sync",
-            "system",
-            "The clock is synchronised.",
-            "time_sync",
-            Rule("0.1", "1", "s"),
-        ),
-        NodeCheck(
-            "kernel_taint",
-            "system",
-            "The kernel recorded no fault of its own.",
-            "kernel_taint",
-            lasting=True,
-        ),
-        NodeCheck(
-            "certificate",
-            "certificates",
-            "Certificates are valid for a while longer.",
-            "certificate",
-            Rule("21", "7", "days", below=True),
-            lasting=True,
-        ),
-        NodeCheck(
-            "security_updates",
-            "updates",
-            "Pending security updates.",
-            "security_updates",
-            Rule("1"),
-            lasting=True,
-        ),
-    ),
+    _in_order((*_BY_GROUP, *VALUES)),
     required=("group", "documentation", "runbook", "metric"),
 )
 
 
 def _grouped() -> dict[str, tuple[str, ...]]:
-    """Return the checks of each group. :raises TypeError: a check is in an unknown group."""
     groups: dict[str, tuple[str, ...]] = dict.fromkeys(GROUP_NAMES, ())
     for check in CHECKS:
-        if check.group not in groups:
-            raise TypeError(f"The node check {check.name} is in an unknown group {check.group!r}")
         groups[check.group] += (check.name,)
     return groups
 

@@ -16,13 +16,14 @@ from ..system import boot, procfs
 from ..system.mounts import Mount
 from ..verdict import Check
 from . import filesystems, hardware, journal, network, resources, services, system
+from .checks import CHECKS
 from .filesystems import DiskFacts
 from .hardware import HardwareFacts, tool
 from .journal import LogFacts
 from .network import NetworkFacts
-from .options import NodeOptions
+from .options import ExpectedHardware, NodeOptions
 from .probes import Probe, Prober, Problem, Suspects
-from .resources import ProcessFacts, ResourceFacts
+from .resources import Memory, ProcessFacts
 from .services import ServiceFacts
 from .system import SystemFacts
 from .thresholds import skipped
@@ -30,6 +31,7 @@ from .thresholds import skipped
 if TYPE_CHECKING:
     from .certificates import CertificateAnswer
     from .disks import DiskHealth
+    from .expected import ExpectedFacts, Inventory
 
 #: Seconds that a child keeps for itself, to kill a program before its own deadline.
 _MARGIN = 0.5
@@ -50,13 +52,15 @@ class NodeFacts(NamedTuple):
     """What is known about a node; a group is None where it is not asked for.
 
     ``now`` is in seconds since the epoch, ``age`` seconds since this system started (None =
-    unknown). ``durations`` are the seconds that each probe took.
+    unknown). ``readings`` are what the checks of ``values`` read, by their names, ``durations`` the
+    seconds that each probe took.
     """
 
     now: float
     age: float | None
     counters: Counters
-    resources: ResourceFacts
+    readings: dict[str, Any]
+    memory: Memory | Problem | None
     system: SystemFacts
     processes: ProcessFacts
     durations: dict[Probe, float]
@@ -70,6 +74,8 @@ class NodeFacts(NamedTuple):
     hardware: HardwareFacts | Problem | None = None
     why_no_disk_asked: str | None = None
     updates: list[str] | Problem | None = None
+    expected: ExpectedFacts | None = None
+    inventory: Inventory | Problem | None = None
 
 
 def observe(options: NodeOptions, world: World) -> NodeFacts:
@@ -82,7 +88,12 @@ def observe(options: NodeOptions, world: World) -> NodeFacts:
         processes = procfs.processes(world)
     prober = Prober(world, options.timeout, options.total_timeout, processes)
     suspects = Suspects(world, processes if options.wants("stuck_processes") else [])
-    numbers = resources.observe(world, options)
+    readings = {
+        check.name: check.reading.observe(world)
+        for check in CHECKS
+        if check.reading is not None and options.wants(check.name)
+    }
+    memory = resources.observe(world, options)
     own = system.observe(world, options)
     routes = network.observe(world) if options.wants("network") else None
     counters = Counters(boot.boot_id(world), journal.oom_counter(world))
@@ -91,14 +102,19 @@ def observe(options: NodeOptions, world: World) -> NodeFacts:
     disks: list[str] = []
     if options.wants("hardware"):
         why_not_asked, disks = hardware.disks_to_ask(options, world)
-    answers = prober.run(_jobs(options, world, own, disk, routes, disks))
+    wanted = _wanted_hardware(world, options)
+    jobs = _jobs(options, world, own, disk, routes, disks)
+    if options.hardware_facts or (wanted is not None and not isinstance(wanted, Problem)):
+        jobs[Probe("expected")] = partial(_inventory, world, wanted)
+    answers = prober.run(jobs)
     if disk is not None:
         disk = _with_answers(disk, prober, answers)
     return NodeFacts(
         now=world.clock.now(),
         age=boot.system_age(world),
         counters=counters,
-        resources=numbers,
+        readings=readings,
+        memory=memory,
         system=_with_tools(own, answers),
         processes=resources.ProcessFacts(processes, suspects.stuck()),
         disk=disk,
@@ -111,8 +127,38 @@ def observe(options: NodeOptions, world: World) -> NodeFacts:
         disks=_by_subject(answers, "disk"),
         certificates=_by_subject(answers, "certificate"),
         updates=answers.get(Probe("updates")),
+        expected=_expected(wanted, answers.get(Probe("expected"))),
+        inventory=answers.get(Probe("expected")),
         durations=prober.durations,
     )
+
+
+def _wanted_hardware(world: World, options: NodeOptions) -> ExpectedHardware | Problem | None:
+    """Return what hardware is expected, None when nothing is."""
+    given = options.expected_hardware is not None
+    if not given and not os.path.exists(world.path(options.expected_hardware_file)):
+        return None
+    if not options.wants("expected_hardware"):
+        return None
+    from . import expected
+
+    return expected.load(world, options)
+
+
+def _inventory(world: World, wanted: ExpectedHardware | Problem | None) -> Inventory:
+    from . import expected
+
+    return expected.observe(world, None if isinstance(wanted, Problem) else wanted)
+
+
+def _expected(
+    wanted: ExpectedHardware | Problem | None, inventory: Inventory | Problem | None
+) -> ExpectedFacts | None:
+    if wanted is None:
+        return None
+    from .expected import ExpectedFacts
+
+    return ExpectedFacts(wanted, inventory if inventory is not None else Problem("not asked"))
 
 
 def _by_subject(answers: Mapping[Probe, Any], kind: str) -> dict[str, Any]:

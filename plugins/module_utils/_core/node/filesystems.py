@@ -24,6 +24,9 @@ from .options import NodeOptions
 from .probes import Problem
 from .thresholds import fault, passed, skipped
 
+#: The checks that are made of these facts.
+DECIDES = ("mount_responds", "mount_present", "disk_usage", "inode_usage", "read_only")
+
 #: File systems that hold nothing a person could fill, or show what another mount shows.
 PSEUDO = frozenset(
     "autofs binder binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs"

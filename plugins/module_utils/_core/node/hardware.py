@@ -18,6 +18,18 @@ from . import thresholds
 from .options import NodeOptions
 from .thresholds import fault, passed, skipped
 
+#: The checks of this group. ``disks`` and ``expected`` make those of their subjects.
+DECIDES = (
+    "memory_errors",
+    "machine_checks",
+    "raid",
+    "zfs_pool",
+    "nvme_state",
+    "disk_health",
+    "disk_wear",
+    "expected_hardware",
+)
+
 _EXTERNAL = re.compile(r"external:[^/-]")
 _DISK = re.compile(r"(nvme\d+n\d+|sd[a-z]+)")
 _EDAC = "/sys/devices/system/edac/mc"

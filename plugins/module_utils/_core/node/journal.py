@@ -18,6 +18,9 @@ from . import thresholds
 from .options import NodeOptions
 from .thresholds import fault, passed, skipped
 
+#: The checks that are made of these facts.
+DECIDES = ("oom_kills", "kernel_errors", "journal_errors")
+
 #: Most entries one query may return; newest first, so what is left out is the oldest.
 MOST = 1000
 #: systemd's catalogue id of "a unit's restart was scheduled"

@@ -25,6 +25,9 @@ from .thresholds import fault, passed, skipped
 if TYPE_CHECKING:
     from .infiniband import Port
 
+#: The checks that are made of these facts.
+DECIDES = ("network_gateway", "dns", "network_target", "network_link", "infiniband_port")
+
 #: Looked up when no name is given: every public resolver knows it (RFC 7050). Any answer, "no
 #: such name" included, proves that the resolver works, so closed networks pass too.
 PROBE_NAME = "ipv4only.arpa"

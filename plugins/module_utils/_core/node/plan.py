@@ -14,7 +14,7 @@ from ..registry import Registry
 from ..system.text import display_path
 from ..verdict import Check
 from . import filesystems, hardware, journal, network, resources, services, system
-from .checks import CHECKS, GROUP_NAMES
+from .checks import CHECKS, GROUPS
 from .facts import Counters, NodeFacts
 from .options import NodeOptions
 from .probes import Probe, Problem
@@ -50,9 +50,11 @@ def decide(facts: NodeFacts, options: NodeOptions, memory: Memory | None = None)
     if memory is not None and boot_id is not None and memory.counters.boot_id == boot_id:
         before = memory.counters
     checks: list[Check] = []
-    for decider in DECIDERS:
-        if options.wants(decider.name):
+    for group, names in GROUPS.items():
+        decider = DECIDERS.get(group)
+        if decider is not None and options.wants(group):
             checks += decider.function(facts, options, before)
+        checks += _values(names, facts, options)
     if memory is None:
         return Plan(checks, None)
     from .state import Memory, steady  # without a state file they are not loaded
@@ -68,6 +70,17 @@ def conclude(checks: list[Check], problems: list[Check]) -> tuple[list[Check], A
     """
     checks = [*checks, *problems]
     return checks, recommend(checks)
+
+
+def _values(names: tuple[str, ...], facts: NodeFacts, options: NodeOptions) -> list[Check]:
+    """Return the checks of what was read for them."""
+    checks = []
+    for name in names:
+        reading = CHECKS[name].reading
+        if reading is not None and name in facts.readings and options.wants(name):
+            limits = options.limits_in_force[name]
+            checks.append(reading.evaluate(name, facts.readings[name], limits))
+    return checks
 
 
 def _timed(checks: list[Check], seconds: float | None) -> list[Check]:
@@ -118,11 +131,7 @@ def _disk(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[Check
 
 
 def _memory(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[Check]:
-    return resources.decide_memory(facts.resources, options)
-
-
-def _load(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[Check]:
-    return resources.decide_load(facts.resources, options)
+    return resources.decide_memory(facts.memory, options)
 
 
 def _services(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[Check]:
@@ -130,8 +139,7 @@ def _services(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[C
     if facts.services is None:
         return []
     if isinstance(facts.services, Problem):
-        names = ("service", "failed_units", "flapping_units")
-        return _timed(_lost(names, options, "Services", facts.services), seconds)
+        return _timed(_lost(services.DECIDES, options, "Services", facts.services), seconds)
     restarts = facts.log.restarts if isinstance(facts.log, journal.LogFacts) else None
     return _timed(services.decide(facts.services, options, restarts), seconds)
 
@@ -176,10 +184,6 @@ def _processes(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[
     return resources.decide_processes(facts.processes, options)
 
 
-def _limits(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[Check]:
-    return resources.decide_limits(facts.resources, options)
-
-
 def _hardware(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[Check]:
     checks: list[Check] = []
     if isinstance(facts.hardware, Problem):
@@ -198,6 +202,11 @@ def _hardware(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[C
         for check in disks.decide(facts.disks, options):
             probe = Probe("disk", check.subject or "")
             checks += _timed([check], facts.durations.get(probe))
+    if facts.expected is not None and options.wants("expected_hardware"):
+        from . import expected  # only where something is expected
+
+        seconds = facts.durations.get(Probe("expected"))
+        checks += _timed(expected.decide(facts.expected), seconds)
     return checks
 
 
@@ -232,41 +241,18 @@ _NETWORK_PROBES = {
     "infiniband_port": Probe("infiniband"),
 }
 
-#: In the order of the report.
 DECIDERS = Registry(
     "decider",
     (
-        Decider(
-            "disk",
-            ("mount_responds", "mount_present", "disk_usage", "inode_usage", "read_only"),
-            _disk,
-        ),
-        Decider("memory", ("memory_usage", "swap_usage", "memory_pressure"), _memory),
-        Decider("load", ("cpu_load", "cpu_pressure", "io_pressure"), _load),
-        Decider("services", ("service", "failed_units", "flapping_units"), _services),
+        Decider("disk", filesystems.DECIDES, _disk),
+        Decider("memory", resources.MEMORY_DECIDES, _memory),
+        Decider("services", services.DECIDES, _services),
         Decider("gpu", ("gpu_",), _gpu),
-        Decider(
-            "network",
-            ("network_gateway", "dns", "network_target", "network_link", "infiniband_port"),
-            _network,
-        ),
-        Decider("errors", ("oom_kills", "kernel_errors", "journal_errors"), _errors),
-        Decider("processes", ("stuck_processes", "zombie_processes"), _processes),
-        Decider("limits", ("file_descriptors", "process_ids", "conntrack"), _limits),
-        Decider(
-            "hardware",
-            (
-                "memory_errors",
-                "machine_checks",
-                "raid",
-                "zfs_pool",
-                "nvme_state",
-                "disk_health",
-                "disk_wear",
-            ),
-            _hardware,
-        ),
-        Decider("system", ("uptime", "reboot_required", "time_sync", "kernel_taint"), _system),
+        Decider("network", network.DECIDES, _network),
+        Decider("errors", journal.DECIDES, _errors),
+        Decider("processes", resources.PROCESSES_DECIDES, _processes),
+        Decider("hardware", hardware.DECIDES, _hardware),
+        Decider("system", system.DECIDES, _system),
         Decider("certificates", ("certificate",), _certificates),
         Decider("updates", ("security_updates",), _updates),
     ),
@@ -277,13 +263,17 @@ DECIDERS = Registry(
 def check_deciders() -> None:
     """Compare the deciders with the registered checks.
 
-    :raises TypeError: a group, or a check, has no decider.
+    :raises TypeError: nothing makes a check, or a decider is of an unknown group.
     """
-    if DECIDERS.names != GROUP_NAMES:
-        raise TypeError("Each group of node checks needs a decider, in the order of GROUP_NAMES")
+    for decider in DECIDERS:
+        if decider.name not in GROUPS:
+            raise TypeError(f"There is no group {decider.name!r} of node checks to decide")
     for check in CHECKS:
-        if check.name not in DECIDERS[check.group].checks:
-            raise TypeError(f"The node check {check.name} is incomplete: it has no decider")
+        decider_of_group = DECIDERS.get(check.group)
+        decided = decider_of_group is not None and check.name in decider_of_group.checks
+        if decided is (check.reading is not None):
+            problem = "both a reading and a decider" if decided else "neither reading nor decider"
+            raise TypeError(f"The node check {check.name} has {problem}")
 
 
 check_deciders()

@@ -56,6 +56,7 @@ KINDS = Registry(
         Kind("links", "the network drivers"),
         Kind("infiniband", "the InfiniBand adapters"),
         Kind("hardware", "the kernel's counters of hardware errors"),
+        Kind("expected", "what hardware there is"),
         Kind("disk", "the health of one disk", ("smartctl", "nvme")),
         Kind("reboot", "the package manager, about a reboot", ("needs-restarting",)),
         Kind("chrony", "the time service", ("chronyc",)),

@@ -1,12 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Memory, swap, load, pressure, processes and kernel tables, from ``/proc``, which never hangs."""
+"""Memory, swap and processes, from ``/proc``, which never hangs."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import warnings
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -23,6 +21,9 @@ from .options import NodeOptions
 from .probes import Problem
 from .thresholds import skipped
 
+#: The checks that are made here.
+MEMORY_DECIDES = ("memory_usage", "swap_usage")
+PROCESSES_DECIDES = ("stuck_processes", "zombie_processes")
 #: A GPU tool that the kernel holds is a wedged driver.
 GPU_TOOLS = frozenset(
     {"nvidia-smi", "nvidia-persiste", "nvidia-powerd", "dcgmi", "nv-hostengine", "nv-fabricmanage"}
@@ -56,37 +57,6 @@ class Memory(NamedTuple):
     limit_used: int = 0
 
 
-class Pressure(NamedTuple):
-    """Percent of the last minute in which some task, and all tasks, waited; None = not reported."""
-
-    some: float | None = None
-    full: float | None = None
-
-
-class Fill(NamedTuple):
-    """How much of a kernel table is used; None = the kernel does not say."""
-
-    used: int | None
-    limit: int | None
-
-
-class ResourceFacts(NamedTuple):
-    """What ``/proc`` says.
-
-    ``memory`` is None when it is not asked for, ``load`` when it can't be read.
-    """
-
-    memory: Memory | Problem | None
-    memory_pressure: Pressure
-    io_pressure: Pressure
-    cpu_pressure: Pressure
-    load: tuple[float, float, float] | None
-    cpus: int
-    files: Fill
-    tasks: Fill
-    conntrack: Fill
-
-
 class ProcessFacts(NamedTuple):
     """All processes, and those that did not run for a while in an uninterruptible call."""
 
@@ -107,17 +77,6 @@ def psutil(world: World) -> Any:
         ) from error
     library.PROCFS_PATH = world.path("/proc")
     return library
-
-
-def pressure(world: World, resource: str) -> Pressure:
-    """Return the avg60 of a PSI file; all None where the kernel has none or it is switched off."""
-    shares: dict[str, float] = {}
-    for line in procfs.lines(world, f"/proc/pressure/{resource}"):
-        kind, *pairs = line.split() or [""]
-        fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-        with contextlib.suppress(KeyError, ValueError):
-            shares[kind] = float(fields["avg60"])
-    return Pressure(shares.get("some"), shares.get("full"))
 
 
 def _zfs_cache(world: World) -> int:
@@ -190,74 +149,24 @@ def _statistic(world: World, path: str, key: str) -> int:
     return 0
 
 
-def _load(world: World) -> tuple[tuple[float, float, float] | None, int | None]:
-    """Return the load of 1, 5 and 15 minutes and the number of tasks, each None when unreadable."""
-    fields = (procfs.text(world, "/proc/loadavg") or "").split()
-    try:
-        load = float(fields[0]), float(fields[1]), float(fields[2])
-        return load, int(fields[3].partition("/")[2])
-    except (ValueError, IndexError):
-        return None, None
+def observe(world: World, options: NodeOptions) -> Memory | Problem | None:
+    """Read memory and swap; None when they are not asked for. :raises MissingLibrary: no psutil."""
+    return _memory(world) if options.wants("memory") else None
 
 
-def _cpus(world: World) -> int:
-    lines = procfs.lines(world, "/proc/stat")
-    count = sum(1 for line in lines if line.startswith("cpu") and line[3:4].isdigit())
-    return count or os.cpu_count() or 1
-
-
-def _files(world: World) -> Fill:
-    fields = (procfs.text(world, "/proc/sys/fs/file-nr") or "").split()
-    if len(fields) != 3 or not all(field.isdigit() for field in fields):
-        return Fill(None, None)
-    return Fill(int(fields[0]), int(fields[2]))
-
-
-def _task_limit(world: World) -> int | None:
-    limits = (
-        procfs.number(world, "/proc/sys/kernel/pid_max"),
-        procfs.number(world, "/proc/sys/kernel/threads-max"),
-    )
-    return min((limit for limit in limits if limit), default=None)
-
-
-def observe(world: World, options: NodeOptions) -> ResourceFacts:
-    """Read memory, load, pressure and kernel tables. :raises MissingLibrary: no psutil."""
-    load, tasks = _load(world)
-    return ResourceFacts(
-        memory=_memory(world) if options.wants("memory") else None,
-        memory_pressure=pressure(world, "memory"),
-        io_pressure=pressure(world, "io"),
-        cpu_pressure=pressure(world, "cpu"),
-        load=load,
-        cpus=_cpus(world),
-        files=_files(world),
-        tasks=Fill(tasks, _task_limit(world)),
-        conntrack=Fill(
-            procfs.number(world, "/proc/sys/net/netfilter/nf_conntrack_count"),
-            procfs.number(world, "/proc/sys/net/netfilter/nf_conntrack_max"),
-        ),
-    )
-
-
-def decide_memory(facts: ResourceFacts, options: NodeOptions) -> list[Check]:
-    """Return the checks of memory, swap and memory pressure."""
-    checks = []
-    memory = facts.memory
+def decide_memory(memory: Memory | Problem | None, options: NodeOptions) -> list[Check]:
+    """Return the checks of memory and swap."""
+    if memory is None:
+        return []
     if isinstance(memory, Problem):
-        for name in ("memory_usage", "swap_usage"):
-            if options.wants(name):
-                text = f"Memory: can't be read ({memory})"
-                checks.append(Check(name, verdict.UNKNOWN, text))
-                break
-    elif memory is not None:
-        if options.wants("memory_usage"):
-            checks.append(_memory_usage(memory, options))
-        if options.wants("swap_usage"):
-            checks.append(_swap_usage(memory, options))
-    if options.wants("memory_pressure"):
-        share = facts.memory_pressure.full
-        checks.append(_pressure("memory_pressure", "Memory", share, "all tasks", options))
+        wanted = [name for name in MEMORY_DECIDES if options.wants(name)]
+        text = f"Memory: can't be read ({memory})"
+        return [Check(name, verdict.UNKNOWN, text) for name in wanted[:1]]
+    checks = []
+    if options.wants("memory_usage"):
+        checks.append(_memory_usage(memory, options))
+    if options.wants("swap_usage"):
+        checks.append(_swap_usage(memory, options))
     return checks
 
 
@@ -296,36 +205,6 @@ def _swap_usage(memory: Memory, options: NodeOptions) -> Check:
     return thresholds.evaluate(limits, "swap_usage", value, text)
 
 
-def decide_load(facts: ResourceFacts, options: NodeOptions) -> list[Check]:
-    """Return the checks of load against CPUs, and of CPU and I/O pressure."""
-    checks = []
-    if options.wants("cpu_load"):
-        checks.append(_cpu_load(facts, options))
-    if options.wants("cpu_pressure"):
-        share = facts.cpu_pressure.some
-        checks.append(_pressure("cpu_pressure", "CPU", share, "some task", options))
-    if options.wants("io_pressure"):
-        share = facts.io_pressure.full
-        checks.append(_pressure("io_pressure", "I/O", share, "all tasks", options))
-    return checks
-
-
-def _cpu_load(facts: ResourceFacts, options: NodeOptions) -> Check:
-    if facts.load is None:
-        return Check("cpu_load", verdict.UNKNOWN, "CPU load: /proc/loadavg can't be read")
-    value = facts.load[2] / facts.cpus
-    averages = " ".join(f"{average:.2f}" for average in facts.load)
-    text = f"CPU load: {averages} on {facts.cpus} CPUs ({value:.2f} per CPU over 15 minutes)"
-    return thresholds.evaluate(options.limits_in_force["cpu_load"], "cpu_load", value, text)
-
-
-def _pressure(check: str, label: str, share: float | None, who: str, options: NodeOptions) -> Check:
-    if share is None:
-        return skipped(check, f"{label} pressure: this kernel does not report it")
-    text = f"{label} pressure: {share:.1f}% of the last minute {who} waited"
-    return thresholds.evaluate(options.limits_in_force[check], check, share, text)
-
-
 def decide_processes(facts: ProcessFacts, options: NodeOptions) -> list[Check]:
     """Return the checks of stuck processes and zombies."""
     checks = []
@@ -355,29 +234,3 @@ def _stuck(stuck: list[Process], options: NodeOptions) -> Check:
         limits, "stuck_processes", len(stuck), text, status, details=details
     )
     return replace(check, action="reboot") if wedged else check
-
-
-def decide_limits(facts: ResourceFacts, options: NodeOptions) -> list[Check]:
-    """Return how full the kernel's tables of files, processes and connections are."""
-    return [
-        _fill(check, label, fill, options)
-        for check, label, fill in (
-            ("file_descriptors", "Open files", facts.files),
-            ("process_ids", "Tasks", facts.tasks),
-            ("conntrack", "Tracked connections", facts.conntrack),
-        )
-        if options.wants(check)
-    ]
-
-
-def _fill(check: str, label: str, fill: Fill, options: NodeOptions) -> Check:
-    if fill.used is None or not fill.limit:
-        if check == "conntrack":
-            return skipped(check, f"{label}: no connection tracking in this kernel")
-        text = f"{label}: the kernel's counters can't be read"
-        return Check(check, verdict.UNKNOWN, text)
-    value = 100.0 * fill.used / fill.limit
-    limit = f" of {fill.limit}" if fill.limit < 1 << 60 else ", no limit"
-    limits = options.limits_in_force[check]
-    text = f"{label}: {thresholds.percent(value, limits)} ({fill.used}{limit})"
-    return thresholds.evaluate(limits, check, value, text)

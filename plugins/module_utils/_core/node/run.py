@@ -14,6 +14,7 @@ from ..verdict import Check, Document, isoformat
 from .facts import NodeFacts, observe
 from .options import NodeOptions
 from .plan import conclude, decide
+from .probes import Problem
 from .thresholds import fault
 
 
@@ -21,7 +22,8 @@ def run(options: NodeOptions, world: World, check: bool = False) -> Document:
     """Check this node and return the report.
 
     ``extra`` holds the recommendation (``none``, ``inspect``, ``drain``, ``reboot``), its
-    reasons (texts) and the domain (``none``, ``user``, ``node``). A state or metrics file that
+    reasons (texts) and the domain (``none``, ``user``, ``node``), and with ``hardware_facts`` the
+    ``hardware``. A state or metrics file that
     can't be written becomes a check, so that a full disk does not hide the rest.
 
     :param check: write nothing. :raises MissingLibrary: see observe().
@@ -37,7 +39,12 @@ def run(options: NodeOptions, world: World, check: bool = False) -> Document:
         except WriteFailed as error:
             problems.append(fault("textfile", verdict.WARNING, str(error), options.textfile))
     checks, advice = conclude(checks, problems)
-    return Document(isoformat(facts.now), world.hostname, tuple(checks), extra=advice._asdict())
+    extra = advice._asdict()
+    if options.hardware_facts and not isinstance(facts.inventory, (Problem, type(None))):
+        from . import expected
+
+        extra["hardware"] = expected.to_dict(facts.inventory)
+    return Document(isoformat(facts.now), world.hostname, tuple(checks), extra=extra)
 
 
 def _remember(

@@ -21,6 +21,9 @@ from . import thresholds
 from .options import NodeOptions
 from .thresholds import fault, passed, skipped
 
+#: The checks that are made of these facts.
+DECIDES = ("service", "failed_units", "flapping_units")
+
 _SUFFIXES = (
     ".service",
     ".socket",

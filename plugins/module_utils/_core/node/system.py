@@ -20,6 +20,9 @@ from .options import NodeOptions
 from .probes import Problem
 from .thresholds import fault, passed, skipped
 
+#: The checks that are made of these facts.
+DECIDES = ("uptime", "reboot_required", "time_sync", "kernel_taint")
+
 #: Bits of /proc/sys/kernel/tainted that indicate a fault
 #: (Documentation/admin-guide/tainted-kernels.rst). Proprietary, out-of-tree and unsigned modules
 #: are normal on a GPU node.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from .._core import config, environment
+from .._core import config, environment, errors
 from .._core.options import OptionSet
 from .._core.outcome import PATIENCE, REPORT_OUTCOME, SCHEDULED, Outcome
 from .._core.ports import World
@@ -42,6 +42,8 @@ class Context:
         self.terminal = Terminal(getattr(arguments, "json", False), log_file or self.command.log)
         self.note_environment()
         self.world = World(run=run_command, warn=self.terminal.note)
+        if "INVOCATION_ID" in self.environ:
+            self._advise_about_sandbox()
         #: What a trial run gets to know about this one.
         self.outcome = Outcome()
         # Read once, at the start: a backup of hours may come before the cleanup.
@@ -121,6 +123,16 @@ class Context:
 
         with job_lock.hold(f"mlfleet {self.command.name}", wait, _agents_group(), waiting):
             yield
+
+    def _advise_about_sandbox(self) -> None:
+        """In a unit, let errors say when the sandbox is their reason, and which variable widens it."""
+
+        def advice(error: errors.FleetError) -> str:
+            from .._core import sandbox  # only an error needs it
+
+            return sandbox.advice(error, self.world)
+
+        errors.advise_by(advice)
 
     @property
     def scheduled(self) -> bool:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 from ..._core.jobs import JOBS
 from ..._core.outcome import Outcome
 from .. import parts
@@ -15,11 +17,40 @@ from . import Command
 
 def run(context: Context) -> int:
     """Check, print and send alerts; the exit status is that of the verdict."""
+    if context.arguments.learn:
+        return learn(context)
     document = parts.check_node(context)
     parts.show_document(context, document)
     context.outcome = Outcome(status=document["status"])
     parts.send_alerts_if_possible(context, document, log=True)
     return int(document["exit_code"])
+
+
+def learn(context: Context) -> int:
+    """Write what this node has into the file of expected hardware, and print it."""
+    import json
+
+    from ..._core.node import expected
+    from ..._core.node.options import NodeOptions
+
+    options = context.options("health", NodeOptions)
+    content = expected.learn(context.world, options)
+    context.terminal.say(
+        f"From now on this node must have (written to {options.expected_hardware_file}):",
+        json.dumps(content["expected_hardware"], indent=2),
+    )
+    context.terminal.data(content)
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this command."""
+    arguments(parser)
+    parser.add_argument(
+        "--learn",
+        action="store_true",
+        help="check nothing; write what this node has into the file of --expected-hardware-file",
+    )
 
 
 COMMAND = Command(
@@ -29,8 +60,9 @@ COMMAND = Command(
         "mlfleet health --verbose",
         'mlfleet health --disk-warn 70 --services "docker nginx" --no-network',
         "mlfleet health --json | jq .summary.health_score",
+        "mlfleet health --learn",
     ),
-    arguments=arguments,
+    arguments=add_arguments,
     run=run,
     part="health",
     leave_out=("fail_on",),

@@ -37,6 +37,7 @@ ARROWS = {
     "outcome": {"errors"},
     "output": {"registry", "system", "verdict"},
     "registry": {"errors"},
+    "sandbox": {"errors", "jobs", "ports", "system"},
     # What the jobs write to is in the options of the parts.
     "schedule": {"config", "environment", "errors", "options", "ports"}
     | {"alert", "backup", "cleanup", "gpu", "node"},

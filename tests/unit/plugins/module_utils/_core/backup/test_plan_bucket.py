@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 
 import pytest
@@ -94,6 +95,58 @@ def test_what_is_not_asked_for_stays():
     assert plan.decide(given, Facts(True, NOW)).changes == ()
     ours_goes = Facts(True, NOW, lifecycle=(rule(ID="mlops.fleet expire node1/", prefix="node1/"),))
     assert plan.decide(given, ours_goes).lifecycle == ()
+
+
+def test_without_a_prefix_the_rules_are_for_all_objects():
+    given = BucketOptions.from_mapping({"s3": {"bucket": "b"}})
+    expires = plan.rules(given)[1]
+    assert (expires["ID"], expires["Filter"]) == ("mlops.fleet expire", {"Prefix": ""})
+
+
+def test_two_spellings_of_a_rule_are_the_same():
+    given = options(transition_days=0, noncurrent_days=0, abort_incomplete_days=0)
+    (rule_of_ours,) = plan.rules(given)
+    old_form = {**rule_of_ours, "Prefix": "node1/", "Transitions": []}
+    del old_form["Filter"]
+    facts = Facts(True, NOW, (old_form,), "Enabled", "AES256", None, public_access_blocked=True)
+    assert plan.decide(given, facts).changes == ()
+
+
+@pytest.mark.parametrize(
+    ("encryption", "key", "stored", "changes"),
+    [
+        ("aws:kms", None, "any", ()),
+        ("aws:kms", "k1", "k1", ()),
+        ("aws:kms", "k1", "k2", ("encryption",)),
+        ("aws:kms", "k1", None, ("encryption",)),
+    ],
+)
+def test_keys_of_the_encryption(encryption, key, stored, changes):
+    given = options(encryption=encryption, kms_key_id=key)
+    facts = dataclasses.replace(matching(given), encryption=encryption, kms_key_id=stored)
+    assert plan.decide(given, facts).changes == changes
+
+
+@pytest.mark.parametrize(
+    ("given", "noted"),
+    [
+        ({}, True),
+        ({"expire_days": 119}, True),
+        ({"expire_days": 120}, False),
+        ({"expire_days": 0}, False),
+        ({"transition_days": 0}, False),
+        ({"transition_class": "INTELLIGENT_TIERING"}, False),
+        ({"transition_class": "STANDARD_IA", "expire_days": 60}, False),
+        ({"transition_class": "DEEP_ARCHIVE", "expire_days": 209}, True),
+    ],
+)
+def test_the_shortest_time_that_is_charged_is_noted(given, noted):
+    assert bool(plan.decide(options(**given), Facts(True, NOW)).notes) is noted
+
+
+def test_what_is_left_alone_is_not_among_the_settings():
+    given = options(versioning=False, encryption="keep", block_public_access=False)
+    assert set(plan.decide(given, Facts(True, NOW)).before) == {"exists", "lifecycle"}
 
 
 def test_rules_of_others_stay():

@@ -57,6 +57,11 @@ def test_the_newest_verified_stays_however_old():
     assert removed([backup(100, "plain"), backup(400), backup(500)], Rules(days=30)) == [500]
 
 
+def test_when_all_are_dated_ahead_the_newest_of_them_stays():
+    kept = retention.decide([backup(-2, "plain"), backup(-5, "plain")], Rules(days=30), NOW)
+    assert kept[0].reason == "newest backup"
+
+
 def test_without_any_verified_the_newest_complete_stays():
     assert removed([backup(n, "plain") for n in (1, 50, 60)], Rules(days=30)) == [50, 60]
     assert removed([backup(n, "plain") for n in (40, 50, 60)], Rules(days=30)) == [50, 60]

@@ -14,6 +14,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import o
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.watermark import (
+    parse_level,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     FleetError,
     OptionError,
@@ -271,3 +274,47 @@ def test_a_configured_target_named_temp_or_tmp_needs_a_retention():
     for name in ("temp", "tmp"):
         with pytest.raises(OptionError, match="retention_days is required"):
             _one({"targets": [{"name": name, "path": "/data/x"}]})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("20%", 200),
+        ("0.5%", 5),
+        ("300", 300),
+        ("2k", 2048),
+        ("1.5 KiB", 1536),
+        ("3KB", 3000),
+        ("1G", 1 << 30),
+        ("0%", None),
+        ("100%", None),
+        ("0", None),
+        ("-5G", None),
+        ("much", None),
+    ],
+)
+def test_parse_level(text, size):
+    level = parse_level(text)
+    assert (None if level is None else level.of(1000)) == size
+
+
+@pytest.mark.parametrize(
+    ("options", "subject"),
+    [
+        ({"when_below": "10%"}, "when_below"),
+        ({"free_to": "10%", "when_below": "20%"}, "when_below"),
+        ({"free_to": "much"}, "free_to"),
+        ({"targets": [{"path": "/opt/x", "free_to": "10%"}]}, "targets[0].retention_days"),
+        ({"targets": [{"path": "/opt/x", "keep_best": 2}]}, "targets[0].metric"),
+        ({"targets": [{"path": "/opt/x", "keep_every": "0"}]}, "targets[0].keep_every"),
+        ({"targets": [{"path": "/opt/x", "keep_every": "often"}]}, "targets[0].keep_every"),
+        (
+            {"targets": [{"path": "/opt/x", "keep_last": 1, "metric_file": "../x"}]},
+            "targets[0].metric_file",
+        ),
+    ],
+)
+def test_levels_and_policies_are_checked(options, subject):
+    with pytest.raises(OptionError) as refused:
+        CleanupOptions.from_mapping(options)
+    assert refused.value.subject == subject

@@ -11,7 +11,12 @@ import re
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import checks, journal, plan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import (
+    checks,
+    journal,
+    plan,
+    values,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.checks import (
     CHECKS,
     GROUPS,
@@ -86,28 +91,43 @@ def _with(monkeypatch, module, entry):
     monkeypatch.setattr(module, "CHECKS", table)
 
 
-def test_a_check_without_a_decider_is_refused(monkeypatch):
+def test_a_check_that_nothing_makes_is_refused(monkeypatch):
     plan.check_deciders()
     _with(monkeypatch, plan, NodeCheck("fan_speed", "hardware", "Fans turn.", "fan_speed"))
-    with pytest.raises(TypeError, match="fan_speed is incomplete: it has no decider"):
+    with pytest.raises(TypeError, match="fan_speed has neither reading nor decider"):
         plan.check_deciders()
 
 
-def test_a_group_without_a_decider_is_refused(monkeypatch):
-    monkeypatch.setattr(plan, "GROUP_NAMES", (*checks.GROUP_NAMES, "fans"))
-    with pytest.raises(TypeError, match="Each group of node checks needs a decider"):
+def test_a_check_that_is_made_twice_is_refused(monkeypatch):
+    raid = CHECKS["raid"]._replace(reading=CHECKS["cpu_load"].reading)
+    others = [check for check in CHECKS if check.name != "raid"]
+    monkeypatch.setattr(plan, "CHECKS", Registry("node check", (*others, raid)))
+    with pytest.raises(TypeError, match="raid has both a reading and a decider"):
         plan.check_deciders()
 
 
-def test_a_check_in_an_unknown_group_is_refused(monkeypatch):
-    _with(monkeypatch, checks, NodeCheck("fan_speed", "fans", "Fans turn.", "fan_speed"))
+def test_a_decider_of_an_unknown_group_is_refused(monkeypatch):
+    groups = {name: checks for name, checks in GROUPS.items() if name != "disk"}
+    monkeypatch.setattr(plan, "GROUPS", groups)
+    with pytest.raises(TypeError, match="no group 'disk'"):
+        plan.check_deciders()
+
+
+def test_a_check_in_an_unknown_group_is_refused():
     with pytest.raises(TypeError, match="unknown group 'fans'"):
-        checks._grouped()
+        checks._in_order([NodeCheck("fan_speed", "fans", "Fans turn.", "fan_speed")])
+
+
+@pytest.mark.parametrize("field", ["limits", "reading"])
+def test_a_check_of_a_value_needs_limits_and_a_reading(field):
+    table = Registry("node check", (), values.VALUES.required)
+    with pytest.raises(TypeError, match=f"cpu_load is incomplete: it has no {field}"):
+        table.add(CHECKS["cpu_load"]._replace(**{field: None}))
 
 
 def test_deciders_claim_no_check_that_is_not_registered():
     claimed = {name for decider in plan.DECIDERS for name in decider.checks}
-    assert claimed - {"gpu_"} == set(CHECKS.names)
+    assert claimed - {"gpu_"} == set(CHECKS.names) - set(values.VALUES.names)
 
 
 def test_groups_are_derived():

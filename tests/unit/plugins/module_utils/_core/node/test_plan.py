@@ -24,15 +24,13 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.node.facts impor
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.probes import Probe, Problem
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.resources import (
-    Fill,
     Memory,
-    Pressure,
     ProcessFacts,
-    ResourceFacts,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.state import (
     Memory as Remembered,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.values import Fill, Load
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system.mounts import Mount
 from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import Check
 
@@ -44,17 +42,16 @@ HEALTHY = NodeFacts(
     now=NOW,
     age=10 * DAY,
     counters=Counters("boot", 5),
-    resources=ResourceFacts(
-        memory=Memory(100 * GIB, 90 * GIB, 0, 0),
-        memory_pressure=Pressure(0.0, 0.0),
-        io_pressure=Pressure(0.0, 0.0),
-        cpu_pressure=Pressure(0.0, 0.0),
-        load=(1.0, 1.0, 1.0),
-        cpus=8,
-        files=Fill(10, 1000),
-        tasks=Fill(10, 1000),
-        conntrack=Fill(10, 1000),
-    ),
+    readings={
+        "memory_pressure": 0.0,
+        "cpu_load": Load((1.0, 1.0, 1.0), 8),
+        "cpu_pressure": 0.0,
+        "io_pressure": 0.0,
+        "file_descriptors": Fill(10, 1000),
+        "process_ids": Fill(10, 1000),
+        "conntrack": Fill(10, 1000),
+    },
+    memory=Memory(100 * GIB, 90 * GIB, 0, 0),
     system=system.SystemFacts(
         container=False,
         boot=NOW - 10 * DAY,

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Memory, load, processes and kernel tables: against the tools of this machine, real zombies, and machines made of files."""
+"""Memory and processes: against the tools of this machine, real zombies, and machines made of files."""
 
 from __future__ import annotations
 
@@ -13,29 +13,11 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import probes, resources
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.resources import (
-    Fill,
     Memory,
-    Pressure,
     ProcessFacts,
-    ResourceFacts,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import boot, procfs
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system.procfs import Process
-
-PSI = "some avg10=1.00 avg60={some} avg300=0.00 total=1\nfull avg10=0.00 avg60={full} avg300=0.00 total=1\n"
-
-
-FACTS = ResourceFacts(
-    memory=None,
-    memory_pressure=Pressure(),
-    io_pressure=Pressure(),
-    cpu_pressure=Pressure(),
-    load=None,
-    cpus=1,
-    files=Fill(None, None),
-    tasks=Fill(None, None),
-    conntrack=Fill(None, None),
-)
 
 
 def _statuses(checks):
@@ -44,16 +26,14 @@ def _statuses(checks):
 
 def test_memory_is_what_free_says(world, options):
     pytest.importorskip("psutil")
-    facts = resources.observe(world, options())
+    memory = resources.observe(world, options())
     words = (
         subprocess.run(["free", "-b"], capture_output=True, text=True, check=True)
         .stdout.splitlines()[1]
         .split()
     )
-    assert (
-        facts.memory.total == int(words[1]) and abs(facts.memory.available - int(words[6])) < 2**29
-    )
-    check = resources.decide_memory(facts, options())[0]
+    assert memory.total == int(words[1]) and abs(memory.available - int(words[6])) < 2**29
+    check = resources.decide_memory(memory, options())[0]
     assert check.message.startswith(f"Memory usage: {check.value:.0f}%")
 
 
@@ -68,63 +48,22 @@ def test_memory_is_what_free_says(world, options):
 )
 def test_memory_and_swap(options, available, swap, status):
     memory = Memory(1000, available * 10, 100 if swap else 0, swap)
-    facts = FACTS._replace(memory=memory)
-    found = _statuses(resources.decide_memory(facts, options()))
-    assert (found["memory_usage"], found["swap_usage"]) == status and found[
-        "memory_pressure"
-    ] == "skipped"
+    statuses = _statuses(resources.decide_memory(memory, options()))
+    assert (statuses["memory_usage"], statuses["swap_usage"]) == status
 
 
-def test_pressure_and_load_of_a_machine_made_of_files(machine, options):
-    given = options(checks=["load", "memory_pressure", "limits"])
-    machine.put("/proc/pressure/memory", PSI.format(some=9, full=20))
-    machine.put("/proc/pressure/io", PSI.format(some=80, full=49.9))
-    machine.put("/proc/pressure/cpu", PSI.format(some=99, full=0))
-    machine.put("/proc/loadavg", "90.0 70.0 48.0 3/950 12345\n")
-    machine.put(
-        "/proc/stat", "cpu  1 2\n" + "".join(f"cpu{n} 1 2\n" for n in range(32)) + "intr 1\n"
-    )
-    machine.put("/proc/sys/fs/file-nr", "960 0 1000\n")
-    machine.put("/proc/sys/kernel/pid_max", "1000\n")
-    machine.put("/proc/sys/kernel/threads-max", "5000\n")
-    machine.put("/proc/sys/net/netfilter/nf_conntrack_count", "85\n")
-    machine.put("/proc/sys/net/netfilter/nf_conntrack_max", "100\n")
-    facts = resources.observe(machine.world, options(checks=["load"]))
-    assert _statuses(resources.decide_memory(facts, given)) == {"memory_pressure": "critical"}
-    assert _statuses(resources.decide_load(facts, given)) == {
-        "cpu_load": "warning",
-        "cpu_pressure": "pass",
-        "io_pressure": "pass",
-    }
-    assert resources.decide_load(facts, given)[0].value == 1.5, "48 on 32 CPUs"
-    assert _statuses(resources.decide_limits(facts, given)) == {
-        "file_descriptors": "critical",
-        "process_ids": "critical",
-        "conntrack": "warning",
-    }
-
-
-def test_a_machine_without_any_of_it_skips(machine, options):
-    given = options(checks=["load", "limits"])
-    facts = resources.observe(machine.world, given)
-    assert _statuses(resources.decide_load(facts, given)) == {
-        "cpu_load": "unknown",
-        "cpu_pressure": "skipped",
-        "io_pressure": "skipped",
-    }
-    assert _statuses(resources.decide_limits(facts, given)) == {
-        "file_descriptors": "unknown",
-        "process_ids": "unknown",
-        "conntrack": "skipped",
-    }
+def test_unreadable_memory_counts_once(options):
+    problem = probes.Problem("no such file")
+    assert _statuses(resources.decide_memory(problem, options())) == {"memory_usage": "unknown"}
+    given = options(checks=["swap_usage"])
+    assert _statuses(resources.decide_memory(problem, given)) == {"swap_usage": "unknown"}
 
 
 def test_a_missing_psutil_has_its_own_error(world, options, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "psutil", None)
     with pytest.raises(resources.MissingLibrary, match="psutil"):
         resources.observe(world, options())
-    facts = resources.observe(world, options(checks=["load"]))
-    assert facts.load is not None and facts.memory is None, "only where it is needed"
+    assert resources.observe(world, options(checks=["load"])) is None, "only where it is needed"
 
 
 def test_stat_lines_with_odd_names():
@@ -195,9 +134,9 @@ def test_the_cache_of_zfs_is_memory_to_be_had(machine, options):
         f"MemTotal: {100 * 2**20} kB\nMemFree: {2**20} kB\nMemAvailable: {4 * 2**20} kB\nCached: 0 kB\nBuffers: 0 kB\n",
     )
     machine.put("/proc/vmstat", "pswpin 0\npswpout 0\n")
-    assert resources.observe(machine.world, options()).memory.available == 4 * gib
+    assert resources.observe(machine.world, options()).available == 4 * gib
     machine.put("/proc/spl/kstat/zfs/arcstats", ARC.format(keeps=3 * gib, size=63 * gib))
-    assert resources.observe(machine.world, options()).memory.available == 64 * gib
+    assert resources.observe(machine.world, options()).available == 64 * gib
 
 
 def test_age_in_a_container_with_an_uptime_of_its_own(machine):
@@ -235,9 +174,9 @@ def test_huge_pages_are_not_memory_in_use(machine, options, pages):
     machine.put("/proc/meminfo", MEMINFO.format(available=70_000) + pages)
     machine.put("/proc/vmstat", "pswpin 0\npswpout 0\n")
     given = options(checks=["memory_usage"])
-    facts = resources.observe(machine.world, given)
-    assert facts.memory.total == 100_000 * 1024
-    (check,) = resources.decide_memory(facts, given)
+    memory = resources.observe(machine.world, given)
+    assert memory.total == 100_000 * 1024
+    (check,) = resources.decide_memory(memory, given)
     assert (check.status, check.value) == ("pass", 30.0), "it was 93 %"
 
 

@@ -1,0 +1,97 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Guards of an open root: what mount points, logs of our own and other paths to the same directory protect."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import guards
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import root as roots
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.guards import Place
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.inuse import InUse
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.targets import Target
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import mounts
+
+HERE = ("8:1", "/runs")
+
+
+@pytest.mark.parametrize(
+    ("path", "located", "unit"),
+    [
+        ("/data/runs/a/x", None, "a"),
+        ("/given/b/x", None, "b"),
+        ("/elsewhere/x", None, ""),
+        ("/bind/c/x", ("8:1", "/runs/c/x"), "c"),
+        ("/bind/c/x", ("8:2", "/runs/c/x"), ""),
+        ("/bind/x", ("8:1", "/other/x"), ""),
+        # Named by its own path, it is that unit, wherever else the path leads.
+        ("/data/runs/a/x", ("8:1", "/runs/other/x"), "a"),
+    ],
+)
+def test_the_unit_that_a_path_leads_into(path, located, unit):
+    assert guards.unit_at(Place("/data/runs", "/given", HERE), path, located) == unit
+
+
+def test_without_a_known_source_only_paths_count():
+    assert guards.unit_at(Place("/data/runs", "/given", None), "/bind/c", ("8:1", "/runs/c")) == ""
+
+
+@pytest.fixture
+def opened(root):
+    with contextlib.closing(roots.open_target(Target("t", str(root), 0.0))) as opened:
+        yield opened
+
+
+def _mount(root, point, number=1, fstype="ext4"):
+    real = mounts.read()[0]
+    return real._replace(id=number, point=point, fstype=fstype)
+
+
+@pytest.mark.parametrize("where", ["root", "compartment", "neither"])
+def test_a_link_to_a_mount_point_protects_it_without_a_look(root, opened, monkeypatch, where):
+    (root / "latest").symlink_to("dead")
+    opened.list()
+    points = {"root": f"{root}/dead", "compartment": f"{root}/q/dead", "neither": "/mnt/x"}
+    table = [*mounts.read(), _mount(root, points[where])]
+    monkeypatch.setattr(mounts, "read", lambda: table)
+    protected = opened.protected(None, f"{root}/q", os.open(root, os.O_RDONLY))
+    assert ({"dead", "latest"} <= set(protected)) is (where != "neither")
+
+
+def test_our_own_logs_are_noted_in_their_directory_only(root, opened, monkeypatch):
+    (root / "ml-cleanup.log").write_text("x")
+    (root / "other.log").write_text("x")
+    opened.list()
+    assert opened.logs == set()
+    monkeypatch.setattr(roots, "_LOGS", opened.path)
+    opened.list()
+    assert opened.logs == {"ml-cleanup.log"}
+    (root / "ml-backup.log").write_text("x")
+    opened.refresh()
+    assert opened.logs == {"ml-backup.log", "ml-cleanup.log"}
+
+
+@pytest.mark.parametrize(
+    ("known", "overlay", "fstype"),
+    [(True, False, "ext4"), (False, True, "")],
+    ids=["mount known", "mount unknown"],
+)
+def test_the_file_system_is_that_of_its_own_mount(root, monkeypatch, known, overlay, fstype):
+    table = [_mount(root, "/", 7), _mount(root, "/mnt", 8, "overlay")]
+    monkeypatch.setattr(mounts, "read", lambda: table)
+    monkeypatch.setattr(roots, "mount_id", lambda fd: 7 if known else None)
+    with contextlib.closing(roots.open_target(Target("t", str(root), 0.0))) as opened:
+        assert (opened.overlay, opened.fstype) == (overlay, fstype)
+
+
+def test_without_a_list_of_what_is_in_use_a_look_holds_none(root, opened):
+    target = Target("t", str(root), 1.0)
+    assert opened.look(target, None, 1e9).busy is None
+    busy = InUse(identities={(1, 2)}, inodes={2}, strangers=frozenset({7}))
+    look = opened.look(target, busy, 1e9)
+    assert (look.busy, look.inodes, look.hidden) == ({(1, 2)}, {2}, {7})
