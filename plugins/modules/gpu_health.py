@@ -22,7 +22,11 @@ description:
   - The driver is queried in a separate process, so that a driver that hangs cannot hang the task.
     When one GPU does not answer, the others are queried in separate processes.
   - A value that a device does not have is null in RV(gpus), never 0.
-  - The module changes nothing on the node except the files named by O(metrics_csv) and O(textfile), and always reports C(changed=false).
+  - With O(state_file), counters and incidents are remembered from run to run. Rates of corrected
+    errors, PCIe replays and NVLink errors are then checked, and a GPU that fails again and again is
+    reported whatever its state is now.
+  - The module changes nothing on the node except the files named by O(metrics_csv), O(textfile) and
+    O(state_file), and always reports C(changed=false).
 extends_documentation_fragment:
   - mlops.fleet.attributes
   - mlops.fleet.verdict
@@ -112,12 +116,61 @@ options:
         checked. The status is V(skipped) with V(auto) and V(unknown) with a source that you named.
     type: str
     default: auto
+  state_file:
+    description:
+      - File in which the counters and incidents of each GPU are remembered, by UUID and serial number,
+        so that a card keeps its record in another slot.
+      - With it, the checks C(gpu_corrected_errors), C(gpu_pcie_replays), C(gpu_nvlink_errors),
+        C(gpu_counters) and C(gpu_history) are made, and RV(gpus[].history) is returned. A GPU that
+        was reset since the last run is no longer blamed for the Xids before, even if the kernel log
+        has no line about the reset.
+      - The last directory of the path is created when it is missing. The file has mode 0640.
+      - A file that cannot be understood is renamed to the suffix C(.broken), and the memory starts
+        over. A file of a later release is not changed; the check C(gpu_state_file) warns about it.
+      - C(mlfleet gpu --history) prints its content.
+    type: path
+  keep_xids:
+    description:
+      - Keep critical and warning Xids in the verdict until a person clears them with
+        C(mlfleet gpu --clear-xids GPU), even if the GPU was reset, the node rebooted, or O(xid_window)
+        has passed. Needs O(state_file).
+    type: bool
+    default: false
+  incidents_warning:
+    description:
+      - Warn about a GPU that had this number of incidents in 30 days, whatever its state is now.
+        V(0) disables it. Needs O(state_file).
+      - An incident is a critical or warning Xid, or a GPU that is lost, needs a recovery action, has
+        uncorrected memory errors, row or page faults, or lost NVLinks. What happens within five
+        minutes is one incident.
+    type: int
+    default: 3
+  corrected_errors_warning:
+    description:
+      - Warn above this number of corrected memory errors per hour. V(0) disables the check.
+      - Without O(state_file), the errors since the driver was loaded are divided by the uptime of the
+        node, which finds only high rates.
+    type: float
+    default: 1000
+  pcie_replays_warning:
+    description:
+      - Warn above this number of PCIe replays per minute. V(0) disables the check.
+      - The default depends on the link, as in NVIDIA DCGM. It is 0.15, 0.3, 0.48, 0.96, 1.92 or 3.84
+        per lane for generations 1 to 6, 30.72 for 16 lanes of generation 5.
+    type: float
+  nvlink_errors_warning:
+    description:
+      - Warn above this number of errors (replays and CRC errors) per minute of one NVLink. V(0)
+        disables the check.
+      - With O(state_file), a link that had to recover since the last run is always a warning.
+    type: float
+    default: 100
   backend:
     description:
       - How to query the driver. V(auto) uses NVML through the Python library C(nvidia-ml-py), or the
         program C(nvidia-smi) without it.
-      - V(nvidia_smi) does not report NVLink, fabric state and processes, nor the margin with some
-        drivers.
+      - V(nvidia_smi) does not report NVLink, PCIe replays, fabric state and processes, nor the margin
+        with some drivers.
     type: str
     choices: [auto, nvml, nvidia_smi]
     default: auto
@@ -156,6 +209,11 @@ EXAMPLES = r"""
           "43": ignore
         metrics_csv: /var/log/gpu-metrics.csv
         textfile: /var/lib/prometheus/node-exporter/mlops_gpu.prom
+
+- name: Remember incidents and rates, and name the GPUs that fail again and again
+  mlops.fleet.gpu_health:
+    state_file: /var/lib/mlops-fleet/gpu.json
+    incidents_warning: 3
 
 - name: List the hot GPUs
   ansible.builtin.debug:
@@ -401,10 +459,12 @@ gpus:
       returned: always
       sample: none
     nvlink:
-      description: Number of links and the numbers of those that are down.
+      description:
+        - Number of links, the numbers of those that are down, and the error counters of the links that
+          had errors since the driver was loaded. They are null where the driver does not count them.
       type: dict
       returned: always
-      sample: {down: [], links: 18}
+      sample: {down: [], errors: [{crc: 12, link: 0, recovery: 0, replay: 3}], links: 18}
     pcie:
       description: Current and maximum generation and width of the PCIe link, and replays.
       type: dict
@@ -448,6 +508,22 @@ gpus:
       elements: dict
       returned: always
       sample: [{action: reboot, code: 79, count: 1, last: "2025-01-31T14:29:12+00:00", level: critical, text: GPU has fallen off the bus}]
+    history:
+      description:
+        - What earlier runs remember of this GPU, null without O(state_file).
+        - RV(gpus[].history.repeat_offender) is true from O(incidents_warning) incidents in 30 days on.
+      type: dict
+      returned: always
+      sample:
+        codes: ["79", "95"]
+        corrected_errors_per_hour: 0.0
+        days: 30
+        incidents: 2
+        last_incident: "2025-01-30T11:02:41+00:00"
+        nvlink_errors_per_minute: 0.0
+        pcie_replays_per_minute: 0.0
+        repeat_offender: false
+        since: "2024-11-02T08:00:00+00:00"
     status:
       description: Worst status of the checks of this GPU.
       type: str

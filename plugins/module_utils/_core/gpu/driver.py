@@ -28,6 +28,7 @@ from .reading import (
     Gpu,
     Journal,
     Limits,
+    LinkErrors,
     NvLink,
     Pcie,
     Process,
@@ -48,6 +49,8 @@ FIELDS = {
 }
 THRESHOLDS = {"shutdown": 0, "slowdown": 1, "mem_max": 2, "gpu_max": 3}
 NVLINKS = 36
+#: Fields of NVLink5 by link: recoveries, errors that were left after correction.
+NVLINK5_FIELDS = (215, 219)
 _CORRECTED, _UNCORRECTED = 0, 1
 _VOLATILE, _AGGREGATE = 0, 1
 _INVALID_ARGUMENT = 2
@@ -252,6 +255,7 @@ def _load(asker: _Asker, gpu: Gpu, handle: Any) -> None:
     gpu.power_limit = _watts(asker.ask("nvmlDeviceGetEnforcedPowerLimit", handle))
     if gpu.power_limit is None:
         gpu.power_limit = _watts(asker.ask("nvmlDeviceGetPowerManagementLimit", handle))
+    gpu.energy = asker.ask("nvmlDeviceGetTotalEnergyConsumption", handle)
     pstate = asker.ask("nvmlDeviceGetPerformanceState", handle)
     gpu.pstate = pstate if pstate in _PSTATES else None
     gpu.clock_sm = asker.ask("nvmlDeviceGetClockInfo", handle, 1)
@@ -335,8 +339,37 @@ def _links(asker: _Asker, gpu: Gpu, handle: Any) -> None:
         elif link == 0 or asker.code not in UNSUPPORTED:
             break
     if states:
-        gpu.nvlink = NvLink(len(states), [link for link, up in states.items() if not up])
+        down = [link for link, up in states.items() if not up]
+        gpu.nvlink = NvLink(len(states), down, _link_errors(asker, handle, list(states)))
     gpu.fabric = _fabric(asker, handle)
+
+
+def _link_errors(asker: _Asker, handle: Any, links: list[int]) -> list[LinkErrors] | None:
+    """Return the error counters of the links, None where the driver has none."""
+    fine = UNSUPPORTED | {_INVALID_ARGUMENT}
+    if asker.ask("nvmlDeviceGetNvLinkErrorCounter", handle, links[0], 0, fine=fine) is None:
+        return _nvlink5_errors(asker, handle, links)
+    errors = []
+    for link in links:
+        replay, recovery, flit, data = (
+            asker.ask("nvmlDeviceGetNvLinkErrorCounter", handle, link, counter, fine=fine) or 0
+            for counter in range(4)
+        )
+        errors.append(LinkErrors(link, replay, recovery, flit + data))
+    return errors
+
+
+def _nvlink5_errors(asker: _Asker, handle: Any, links: list[int]) -> list[LinkErrors] | None:
+    """Return the counters of NVLink5 (Blackwell), which are fields with the link as scope."""
+    wanted = [(field, link) for link in links for field in NVLINK5_FIELDS]
+    code, dummy, values = asker.raw("nvmlDeviceGetFieldValues", handle, wanted)
+    if code or not values or int(values[0].nvmlReturn):
+        return None
+    numbers = [0 if int(value.nvmlReturn) else int(_field_value(value) or 0) for value in values]
+    return [
+        LinkErrors(link, recovery=numbers[2 * at], crc=numbers[2 * at + 1])
+        for at, link in enumerate(links)
+    ]
 
 
 def _fabric(asker: _Asker, handle: Any) -> Fabric | None:

@@ -55,7 +55,8 @@ class Facts(NamedTuple):
     the NVIDIA GPUs that this system should drive, none where that is unknown (containers).
     ``orphans`` are process ids that hold GPU memory and do not exist, None where ids can't be
     compared. ``module_version`` is the loaded kernel module's. ``duration`` of the queries to the
-    driver is in seconds, as is ``now``, since the epoch.
+    driver is in seconds, as is ``now``, since the epoch. ``uptime`` in seconds is None in containers,
+    which may have one of their own.
     """
 
     reading: Optional[Reading]
@@ -65,6 +66,8 @@ class Facts(NamedTuple):
     module_version: Optional[str] = None
     duration: Optional[float] = None
     now: float = 0.0
+    boot_id: Optional[str] = None
+    uptime: Optional[float] = None
     hostname: str = ""
 
 
@@ -76,9 +79,18 @@ def observe(options: GpuOptions, world: World) -> Facts:
     """
     started = time.monotonic()
     # A container sees the whole machine's PCI bus, but has only its own share of GPUs, or none.
-    pci = () if in_container(world) else pci_gpus(world)
+    contained = in_container(world)
+    pci = () if contained else pci_gpus(world)
     answers, duration = _driver_answers(options, pci, world)
-    facts = Facts(answers, pci, duration=duration, now=world.clock.now(), hostname=world.hostname)
+    facts = Facts(
+        answers,
+        pci,
+        duration=duration,
+        now=world.clock.now(),
+        boot_id=boot.boot_id(world),
+        uptime=None if contained else boot.uptime(world),
+        hostname=world.hostname,
+    )
     if answers is None:
         return facts
     _place(answers, pci)

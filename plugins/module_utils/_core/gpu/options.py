@@ -89,12 +89,44 @@ class GpuOptions(ReportOptions):
         check=_check_log_source,
         help="auto, journal, dmesg, none, or the path of a log file.",
     )
+    state_file: str | None = option(
+        type="path", help="File in which counters and incidents are remembered."
+    )
+    keep_xids: bool = option(
+        type="bool",
+        default=False,
+        help="Keep Xids until a person clears them (needs state_file).",
+    )
+    incidents_warning: int = option(
+        type="int",
+        default=3,
+        minimum=0,
+        help="Incidents in 30 days that make a GPU a repeat offender; 0 never (needs state_file).",
+    )
+    corrected_errors_warning: float = option(
+        type="float",
+        default=1000,
+        minimum=0,
+        help="Warn above this number of corrected memory errors per hour; 0 never.",
+    )
+    pcie_replays_warning: float | None = option(
+        type="float",
+        minimum=0,
+        help="Warn above this number of PCIe replays per minute; 0 never.",
+    )
+    nvlink_errors_warning: float = option(
+        type="float",
+        default=100,
+        minimum=0,
+        help="Warn above this number of errors per minute of one NVLink; 0 never.",
+    )
     backend: str = option(
         choices=("auto", "nvml", "nvidia_smi"), default="auto", help="How to ask the driver."
     )
 
     def check_together(self) -> None:
-        """:raises OptionError: the critical temperature is below the warning one."""
+        """:raises OptionError: the critical temperature is below the warning one, or Xids are to be
+        kept nowhere."""
         warning, critical = self.temperature_warning, self.temperature_critical
         if warning is not None and critical is not None and critical < warning:
             raise OptionError(
@@ -102,4 +134,10 @@ class GpuOptions(ReportOptions):
                 f"{warning:g}.",
                 "Set it to the same or a higher number.",
                 "temperature_critical",
+            )
+        if self.keep_xids and not self.state_file:
+            raise OptionError(
+                "Option keep_xids needs state_file, in which they are kept.",
+                "Name a state_file.",
+                "state_file",
             )

@@ -9,7 +9,7 @@ The checks of the node are entries of NODE_CHECKS, those of a single GPU are in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from .. import verdict
 from ..registry import Registry
@@ -21,6 +21,9 @@ from .facts import Facts
 from .options import GpuOptions
 from .reading import Gpu, Reading, bus_id, display_bus
 from .recovery import recovery
+
+if TYPE_CHECKING:
+    from .history import Memory
 
 #: How many processes of a GPU are in the result.
 MAX_PROCESSES = 32
@@ -40,6 +43,7 @@ class GpuReport(NamedTuple):
     events: tuple[xid.Event, ...]
     status: str
     recovery_action: Optional[str]
+    history: Optional[dict[str, Any]] = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the old script's keys first, and no internals."""
@@ -56,6 +60,11 @@ class GpuReport(NamedTuple):
             values["process_count"] = len(gpu.processes)
         values["xids"] = [event.to_dict() for event in self.events]
         values["status"] = self.status
+        values["history"] = self.history
+        if gpu.nvlink is not None and gpu.nvlink.errors is not None:
+            values["nvlink"]["errors"] = [
+                link._asdict() for link in gpu.nvlink.errors if any(link[1:])
+            ]
         return values
 
 
@@ -82,6 +91,7 @@ class Plan(NamedTuple):
     now: float
     metrics_csv: Optional[str] = None
     textfile: Optional[str] = None
+    memory: Optional[Memory] = None
 
 
 class NodeCase(NamedTuple):
@@ -105,38 +115,27 @@ class NodeCheck(NamedTuple):
 
 
 def decide(
-    options: GpuOptions, facts: Facts, fixed: tuple[float, float] = FIXED_TEMPERATURES
+    options: GpuOptions,
+    facts: Facts,
+    fixed: tuple[float, float] = FIXED_TEMPERATURES,
+    memory: Memory | None = None,
 ) -> Plan:
     """Return the checks in their order and the GPUs as they are returned to the user.
 
     :param fixed: (warning, critical) core temperature in °C where neither the device nor the user
         gives a limit.
+    :param memory: what earlier runs know; None without a state file.
     """
     answers = facts.reading
     case = NodeCase(options, facts, answers)
     driver = _node_check(NODE_CHECKS["gpu_driver"], case)
     results = [driver]
-    reports = []
+    reports: list[GpuReport] = []
     if answers is not None and driver.status != SKIPPED:
         if answers.count is not None and answers.code == 0:
             results.append(_node_check(NODE_CHECKS["gpu_count"], case))
-        version = answers.driver_version
-        events = xid.events(facts.errors.entries, options.xid_overrides, version)
-        for gpu in answers.gpus:
-            own = _own(events, gpu)
-            gpu_case = checks.Case(
-                options,
-                gpu,
-                answers.gpus,
-                own,
-                not facts.errors.problem and facts.errors.source != "none",
-                version,
-                facts.orphans,
-                fixed,
-            )
-            gpu_checks = checks.evaluate(gpu_case)
-            results += gpu_checks
-            reports.append(_report(gpu, own, gpu_checks, version))
+        events, gpu_checks, reports, memory = _gpus(options, facts, answers, fixed, memory)
+        results += gpu_checks
         results += _xids_elsewhere(facts, answers, events)
         if len([gpu for gpu in answers.gpus if gpu.name and gpu.vbios]) > 1:
             results.append(_node_check(NODE_CHECKS["gpu_vbios"], case))
@@ -148,6 +147,54 @@ def decide(
         facts.now,
         options.metrics_csv,
         options.textfile,
+        memory,
+    )
+
+
+def _gpus(
+    options: GpuOptions,
+    facts: Facts,
+    answers: Reading,
+    fixed: tuple[float, float],
+    memory: Memory | None,
+) -> tuple[list[xid.Event], list[Check], list[GpuReport], Memory | None]:
+    """Return the events of the log, the checks and reports of all GPUs, and the new memory."""
+    version, entries = answers.driver_version, facts.errors.entries
+    tracker = None
+    if memory is not None or any(_counts_errors(gpu, options) for gpu in answers.gpus):
+        from . import trends  # most runs without a state file need none
+
+        tracker = trends.Tracker(options, facts, answers, memory)
+        entries = tracker.entries
+    events = xid.events(entries, options.xid_overrides, version, options.keep_xids)
+    log_readable = not facts.errors.problem and facts.errors.source != "none"
+    own_events = [_own(events, gpu) for gpu in answers.gpus]
+    by_gpu = []
+    for gpu, own in zip(answers.gpus, own_events):
+        case = checks.Case(
+            options, gpu, answers.gpus, own, log_readable, version, facts.orphans, fixed
+        )
+        by_gpu.append(checks.evaluate(case))
+    histories: list[dict[str, Any] | None] = [None] * len(by_gpu)
+    if tracker is not None:
+        over_time, histories = tracker.conclude(by_gpu)
+        by_gpu = [results + more for results, more in zip(by_gpu, over_time)]
+        memory = tracker.memory
+    reports = [
+        _report(gpu, own, results, version, past)
+        for gpu, own, results, past in zip(answers.gpus, own_events, by_gpu, histories)
+    ]
+    return events, [check for results in by_gpu for check in results], reports, memory
+
+
+def _counts_errors(gpu: Gpu, options: GpuOptions) -> bool:
+    """Return whether a counter may be too high for the time since boot."""
+    links = (gpu.nvlink.errors if gpu.nvlink else None) or ()
+    replays = 100 if options.pcie_replays_warning is None else options.pcie_replays_warning
+    return (
+        (gpu.ecc.volatile_corrected or 0) > options.corrected_errors_warning
+        or (gpu.pcie.replays or 0) > replays
+        or any(link.replay + link.crc > options.nvlink_errors_warning for link in links)
     )
 
 
@@ -185,11 +232,15 @@ def _own(events: Sequence[xid.Event], gpu: Gpu) -> tuple[xid.Event, ...]:
 
 
 def _report(
-    gpu: Gpu, own: tuple[xid.Event, ...], results: list[Check], version: str | None
+    gpu: Gpu,
+    own: tuple[xid.Event, ...],
+    results: list[Check],
+    version: str | None,
+    past: dict[str, Any] | None,
 ) -> GpuReport:
     status = verdict.worst(check.counts_as for check in results)
     wanted = None if gpu.recovery is None else recovery(int(gpu.recovery), version).text
-    return GpuReport(gpu, own, status, wanted)
+    return GpuReport(gpu, own, status, wanted, past)
 
 
 # --- driver -----------------------------------------------------------------------------------

@@ -106,11 +106,21 @@ class Retired(NamedTuple):
     pending: Optional[bool] = None
 
 
+class LinkErrors(NamedTuple):
+    """Errors of one NVLink since the driver was loaded: replays, recoveries, CRC errors."""
+
+    link: int
+    replay: int = 0
+    recovery: int = 0
+    crc: int = 0
+
+
 class NvLink(NamedTuple):
-    """The number of links and the numbers of those that are down."""
+    """The number of links, the numbers of those that are down, and the errors of each."""
 
     links: int
     down: list[int]
+    errors: Optional[list[LinkErrors]] = None
 
 
 class Fabric(NamedTuple):
@@ -135,7 +145,7 @@ _NO_LIMITS, _NO_ECC, _NO_PCIE = Limits(), Ecc(), Pcie()
 
 @dataclass(eq=False, repr=False)  # a third of the cost of loading it
 class Gpu:
-    """All that is known of one GPU; units: °C, %, MiB, W, MHz."""
+    """All that is known of one GPU; units: °C, %, MiB, W, MHz, and mJ since the driver was loaded."""
 
     id: int
     name: Optional[str] = None
@@ -169,6 +179,7 @@ class Gpu:
     fabric: Optional[Fabric] = None
     mig: Optional[bool] = None
     persistence: Optional[bool] = None
+    energy: Optional[int] = None
     processes: Optional[list[Process]] = None
     faults: list[Fault] = field(default_factory=list)
 
@@ -284,6 +295,9 @@ def _gpu(values: Mapping[str, Any]) -> Gpu:
     for key, record in _RECORDS.items():
         if fields[key] is not None:
             fields[key] = record(*fields[key])
+    if fields["nvlink"] is not None and fields["nvlink"].errors is not None:
+        errors = [LinkErrors(*link) for link in fields["nvlink"].errors]
+        fields["nvlink"] = fields["nvlink"]._replace(errors=errors)
     if fields["processes"] is not None:
         fields["processes"] = [Process(*process) for process in fields["processes"]]
     fields["faults"] = [Fault(*fault) for fault in fields["faults"]]

@@ -209,13 +209,17 @@ UNNUMBERED = Registry(
 
 
 class Incident(NamedTuple):
-    """One logged error: when, on which GPU, its number or name, the rest of the line, the process."""
+    """One logged error: when, on which GPU, its number or name, the rest of the line, the process.
+
+    ``cleared``: a person has dealt with it.
+    """
 
     time: Optional[float]
     bus: Optional[BusId]
     name: str
     text: str = ""
     process: str = ""
+    cleared: bool = False
 
 
 class Recovered(NamedTuple):
@@ -353,12 +357,16 @@ def events(
     entries: Iterable[Entry],
     overrides: Mapping[Any, str] | None = None,
     driver_version: str | None = None,
+    keep: bool = False,
 ) -> list[Event]:
     """Group the entries by GPU and error and give each group its level, in order of appearance.
 
     144 to 150 are what their line says (fatal or nonfatal); 154 is the newest line's target action.
     A reset ends what it cures. A critical one without a readable time is a warning, because it may
-    be old. ``overrides`` (number to ``ignore``, ``warning`` or ``critical``) has the last word.
+    be old. What a person has cleared is history. ``overrides`` (number to ``ignore``, ``warning``
+    or ``critical``) has the last word.
+
+    :param keep: no reset ends anything.
     """
     entries = list(entries)
     chosen = {str(int(number)): level for number, level in (overrides or {}).items()}
@@ -366,16 +374,22 @@ def events(
     bursts: dict[tuple[BusId | None, str, str], float | None] = {}
     for entry in entries:
         if isinstance(entry, Recovered):
-            _end(groups.values(), entry)
+            if not keep:
+                _end(groups.values(), entry)
             continue
         if entry.name == "gsp_timeout" and _has_number(entry, entries):
             continue
         meaning = _meaning(entry, driver_version)
         event = groups.setdefault((entry.bus, entry.name), Event(entry.bus, meaning))
+        burst = (entry.bus, entry.name, entry.process)
+        if entry.cleared:
+            _clear(event, burst not in bursts or _apart(bursts[burst], entry.time))
+            bursts[burst] = entry.time
+            event.last = event.last if entry.time is None else entry.time
+            continue
         newest = entry.name == str(RECOVERY_CHANGED)
         if event.active == 0 or newest or (meaning.level, event.level) == (CRITICAL, WARNING):
             event.level, event.action, event.text = meaning.level, meaning.action, meaning.text
-        burst = (entry.bus, entry.name, entry.process)
         if event.active == 0 or burst not in bursts or _apart(bursts[burst], entry.time):
             event.count += 1
             event.active += 1
@@ -384,7 +398,7 @@ def events(
         if entry.name in chosen:
             _override(event, chosen[entry.name])
     for event in groups.values():
-        if event.last is None and event.source == "default":
+        if event.last is None and event.active and event.source == "default":
             event.text += ", at an unknown time"
             if event.level == CRITICAL:
                 event.level = WARNING
@@ -418,6 +432,14 @@ def _end(group: Iterable[Event], reset: Recovered) -> None:
             if event.level != PASS:
                 event.text += ", over since the reset"
             event.level, event.action, event.active = PASS, "none", 0
+
+
+def _clear(event: Event, new: bool) -> None:
+    """Count an incident that a person has cleared; it decides nothing."""
+    event.count += new
+    if not event.active:
+        event.level, event.action, event.source = PASS, "none", "default"
+        event.text = f"{event.meaning.text}, cleared"
 
 
 def _override(event: Event, level: str) -> None:

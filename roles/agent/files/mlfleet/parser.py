@@ -137,7 +137,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Option, prefix: str) -> 
     elif option.type == "path" and not option.relative_ok:
         keywords.update(metavar="PATH", type=full_path)
     elif option.type == "list":
-        keywords.update(metavar="LIST", type=_list_items)
+        keywords.update(metavar="LIST", type=_list_items, action="extend")
     elif option.type == "dict":
         keywords.update(metavar="JSON", type=_json_object)
     elif option.choices:
@@ -177,9 +177,11 @@ def archive(text: str) -> str:
     return full_path(text) if "/" in text else text
 
 
-def _list_items(text: str) -> str | list[str]:
-    """Return the items of a list; an empty list is not the same as an option that was not given."""
-    return text if text.strip() else []
+def _list_items(text: str) -> list[str]:
+    """Return the items of a list, separated by commas or blanks. Repeated flags add up; an empty list is not
+    the same as an option that was not given.
+    """
+    return text.replace(",", " ").split()
 
 
 def _json_object(text: str) -> dict[str, Any]:

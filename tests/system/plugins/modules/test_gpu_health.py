@@ -23,7 +23,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import (
     checks,
     execute,
+    memory,
     plan,
+    trends,
     xid,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
@@ -191,7 +193,8 @@ def test_documentation_and_option_table_say_the_same():
 
 
 def test_page_and_runbook_have_every_check_and_the_page_the_catalogs_xids():
-    checked = [*checks.CHECKS, *plan.NODE_CHECKS, *execute.WRITERS]
+    checked = [*checks.CHECKS, *plan.NODE_CHECKS, *execute.WRITERS, *trends.TREND_CHECKS]
+    checked.append(memory.STATE_FILE)
     rows = docs_pages.rows("gpu_health")
     documented = set(re.findall(r"``(gpu_[a-z_]+)``", " ".join(row[0] for row in rows)))
     entries = {name for name in docs_pages.runbook_entries() if re.match(r"gpu_(?!test)", name)}

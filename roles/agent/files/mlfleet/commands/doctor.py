@@ -31,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run",
         nargs="*",
+        action="extend",
         choices=jobs,
         metavar="JOB",
         help="start these jobs too (default: all scheduled ones), once, in their own units as their timers do; "

@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import argparse
+import time
+
+from ..._core.errors import OptionError
 from ..._core.jobs import JOBS
 from ..._core.outcome import Outcome
 from .. import parts
@@ -13,13 +17,54 @@ from ..reporting import arguments
 from . import Command
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a check, and those that read and change what earlier ones remember."""
+    arguments(parser)
+    parser.add_argument(
+        "--history",
+        action="store_true",
+        help="check nothing; print what is remembered of each GPU in state_file",
+    )
+    parser.add_argument(
+        "--clear-xids",
+        metavar="GPU",
+        help="check nothing; mark the Xids of a GPU as dealt with (UUID, serial number, PCI address or all)",
+    )
+
+
 def run(context: Context) -> int:
     """Check, print and send alerts; the exit status is that of the verdict."""
+    if context.arguments.history or context.arguments.clear_xids:
+        return _remembered(context)
     document = parts.check_gpus(context)
     parts.show_document(context, document)
     context.outcome = Outcome(status=document["status"])
     parts.send_alerts_if_possible(context, document, log=True)
     return int(document["exit_code"])
+
+
+def _remembered(context: Context) -> int:
+    """Print the history, or clear Xids in it. :raises OptionError: no state_file is configured."""
+    from ..._core.gpu import memory
+    from ..._core.gpu.options import GpuOptions
+
+    path = context.options("gpu", GpuOptions).state_file
+    if not path:
+        raise OptionError(
+            "Nothing is remembered, because no state_file is configured.",
+            "Set gpu.state_file in the configuration, or give --state-file.",
+            "state_file",
+        )
+    if context.arguments.clear_xids:
+        count = memory.clear(path, context.arguments.clear_xids, context.world)
+        context.terminal.say(f"{count} incidents of {context.arguments.clear_xids} cleared.")
+        context.terminal.data({"cleared": count})
+        return 0
+    now = context.world.clock.now()
+    content = memory.read(path, now, context.world)
+    context.terminal.say(*memory.lines(content, now, time.localtime))
+    context.terminal.data(memory.to_dict(content))
+    return 0
 
 
 COMMAND = Command(
@@ -29,8 +74,9 @@ COMMAND = Command(
         "mlfleet gpu --verbose",
         "TEMP_THRESHOLD=75 mlfleet gpu",
         "mlfleet gpu --json | jq '.gpus[] | .id, .temp'",
+        "mlfleet gpu --history",
     ),
-    arguments=arguments,
+    arguments=add_arguments,
     run=run,
     part="gpu",
     leave_out=("fail_on",),

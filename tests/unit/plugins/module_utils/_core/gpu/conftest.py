@@ -143,14 +143,22 @@ class Node:
                 stream.write(f"{stamp}{line}\n")
         return str(path)
 
-    def run(self, library=True, pynvml=True, write=True, world_env=None, **options):
+    def booted(self, boot="one", uptime=100_000.0):
+        """Say which boot this is and how long ago it was."""
+        files = {"sys/kernel/random/boot_id": boot, "uptime": f"{uptime} 0"}
+        for name, content in files.items():
+            (self.root / "proc" / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / "proc" / name).write_text(content + "\n")
+        return self
+
+    def run(self, library=True, pynvml=True, write=True, world_env=None, now=NOW, **options):
         options.setdefault("log_source", "none")
         worker = self.workers(library, pynvml)
         return worker.ask(
             what="run",
             options=options,
             root=str(self.root),
-            now=NOW,
+            now=now,
             env=self.env,
             write=write,
             world_env=world_env or {},
