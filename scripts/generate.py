@@ -25,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import reference  # noqa: E402
 import setup  # noqa: E402
 
 sys.path.insert(0, str(setup.link_collection()))
@@ -231,6 +232,31 @@ def module_with_choices(module: str) -> str:
 # --- the schedule role ------------------------------------------------------------------------------------------------
 
 
+def kernel_rules() -> str:
+    """Return the table of the kernel messages that node_health recognises, for its page."""
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.node.kernel_rules import (
+        PATTERNS,
+    )
+
+    lines = [
+        "",
+        ".. list-table::",
+        "  :header-rows: 1",
+        "  :widths: 25 15 60",
+        "",
+        "  * - Kernel messages",
+        "    - Verdict, action",
+        "    - Where they are written",
+    ]
+    for rule in PATTERNS:
+        lines += [
+            f"  * - {rule.name}",
+            f"    - {rule.status}, {rule.action}",
+            f"    - {rule.source}",
+        ]
+    return "\n".join([*lines, "", ""])
+
+
 def schedule_settings() -> str:
     lines = ["__schedule_settings:"]
     for job in JOBS:
@@ -246,6 +272,7 @@ def schedule_settings() -> str:
 FILES: dict[str, Callable[[], str]] = {
     "roles/maintenance/meta/argument_specs.yml": argument_specs,
     "roles/maintenance/defaults/main.yml": role_defaults,
+    "docs/docsite/rst/reference.rst": reference.page,
     **{
         f"plugins/modules/{module}.py": functools.partial(module_with_choices, module)
         for module in MODULE_OPTIONS
@@ -255,6 +282,7 @@ BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
     ("roles/maintenance/README.md", "options"): role_table,
     ("meta/runtime.yml", "action groups"): action_groups,
     ("roles/schedule/vars/main.yml", "settings"): schedule_settings,
+    ("docs/docsite/rst/node_health.rst", "kernel rules"): kernel_rules,
 }
 
 

@@ -511,7 +511,7 @@ gpus:
     history:
       description:
         - What earlier runs remember of this GPU, null without O(state_file).
-        - RV(gpus[].history.repeat_offender) is true from O(incidents_warning) incidents in 30 days on.
+        - C(repeat_offender) is true from O(incidents_warning) incidents in 30 days on.
       type: dict
       returned: always
       sample:
