@@ -165,6 +165,26 @@ options:
     type: str
     choices: [newest, mtime, ctime, atime]
     default: newest
+  quarantine:
+    description:
+      - Move removed units to a directory of quarantine in the same target instead (V(.mlops-fleet-quarantine-...)), and remove them after this
+        time (V(30m), V(12h), V(3d)), when a cleanup runs. Until then O(state=restored) brings them back.
+      - They use their space until then, see RV(quarantined_bytes). With O(free_to), units in quarantine are removed first, the oldest first,
+        before their time; what goes to quarantine in the same run frees its space in a later one.
+      - What other programs clean (O(aggressive)) can't be brought back.
+    type: str
+  state:
+    description:
+      - V(restored) brings back what is in quarantine in the targets, and removes nothing. A unit whose path exists again stays in
+        quarantine and is a failure.
+    type: str
+    choices: [cleaned, restored]
+    default: cleaned
+  undo:
+    description: With O(state=restored), the paths of units (of several with the same path the newest), or the runs as RV(quarantined) names
+      them; by default everything in quarantine.
+    type: list
+    elements: str
   in_use:
     description:
       - V(skip) keeps what running processes use, and what the kernel itself uses (images behind loop devices, swap files, layers of overlays).
@@ -279,6 +299,15 @@ EXAMPLES = r"""
     free_to: 20%
     when_below: 10%
 
+- name: Keep what is removed for three days
+  mlops.fleet.artifact_cleanup:
+    quarantine: 3d
+
+- name: Bring back what was removed by mistake
+  mlops.fleet.artifact_cleanup:
+    state: restored
+    undo: [/opt/ml/checkpoints/step-0400]
+
 - name: Remove old images and caches as well
   mlops.fleet.artifact_cleanup:
     aggressive: true
@@ -326,7 +355,7 @@ plan_count:
   returned: always, unless options are wrong
   type: int
 removed:
-  description: What was removed, or would be in check mode, at most 1000 entries. The same keys as RV(plan).
+  description: What was removed or moved to quarantine, or would be in check mode, at most 1000 entries. The same keys as RV(plan).
   returned: always, unless options are wrong
   type: list
   elements: dict
@@ -431,6 +460,47 @@ targets:
     freed_bytes:
       description: Bytes freed.
       type: int
+quarantined:
+  description: What is in quarantine afterwards, the oldest first, at most 1000 entries.
+  returned: when O(quarantine) is set, with O(state=restored), and when something is in quarantine
+  type: list
+  elements: dict
+  contains:
+    target:
+      description: Name of the target.
+      type: str
+    path:
+      description: Path that the unit had.
+      type: str
+    run:
+      description: The cleanup that moved it.
+      type: str
+    size:
+      description: Allocated bytes, which are still used.
+      type: int
+    since:
+      description: When it was moved.
+      type: str
+    until:
+      description: When it may be removed.
+      type: str
+quarantined_count:
+  description: Number of units in quarantine.
+  returned: as RV(quarantined)
+  type: int
+quarantined_bytes:
+  description: Bytes that they use.
+  returned: as RV(quarantined)
+  type: int
+restored:
+  description: What was brought back, or would be in check mode, at most 1000 entries with C(target), C(path), C(run) and C(size).
+  returned: with O(state=restored)
+  type: list
+  elements: dict
+restored_count:
+  description: Number of units brought back.
+  returned: with O(state=restored)
+  type: int
 watermarks:
   description: The levels of O(free_to), one entry for each file system.
   returned: when a target has a level
@@ -454,6 +524,9 @@ watermarks:
       type: int
     freed:
       description: Bytes that what is removed frees.
+      type: int
+    quarantined:
+      description: Bytes of what is moved to quarantine to reach the level later.
       type: int
     reached:
       description: Whether that is enough.

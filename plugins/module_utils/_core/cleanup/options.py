@@ -28,6 +28,10 @@ def _level(text: str) -> str | None:
     return None
 
 
+def _period(text: str) -> str | None:
+    return None if period(text) else "it must be a period (30m, 12h, 3d)"
+
+
 class TargetOptions(OptionSet):
     """One directory to clean."""
 
@@ -247,6 +251,20 @@ class CleanupOptions(OptionSet):
     age_by: str = option(
         default="newest", choices=AGES, help="What ages count from, for targets that do not say."
     )
+    quarantine: str | None = option(
+        check=_period,
+        help="Keep removed units for this long (3d, 12h), so that they can be brought back.",
+    )
+    state: str = option(
+        default="cleaned",
+        choices=("cleaned", "restored"),
+        help="Clean up, or bring back what is in quarantine.",
+    )
+    undo: list[str] | None = option(
+        type="list",
+        elements="str",
+        help="With state=restored: paths of units, or runs, to bring back; by default all.",
+    )
     in_use: str = option(
         default="skip", choices=("skip", "ignore"), help="Whether units in use are kept."
     )
@@ -270,6 +288,12 @@ class CleanupOptions(OptionSet):
     )
     report_path: str | None = option(type="path", help="File for the whole report as JSON (0640).")
 
+    @property
+    def held_for(self) -> int | None:
+        """Seconds for which removed units are kept, None when they are not."""
+        seconds = None if self.quarantine is None else period(self.quarantine)
+        return None if seconds is None else max(1, int(seconds))
+
     directories: tuple[Target, ...]
     tools: tuple[str, ...]
 
@@ -281,6 +305,8 @@ class CleanupOptions(OptionSet):
                 "targets",
             )
         _check_levels(self.free_to, self.when_below, "when_below", self.targets)
+        if self.undo and self.state != "restored":
+            raise OptionError("Option undo needs state=restored.", "", "undo")
         usual = self.targets is None
         directories = [
             self._built_in(entry) for entry in BUILT_IN if not entry.aggressive and usual

@@ -14,7 +14,8 @@ from ..system.text import display_path, human_duration, human_size
 from ..verdict import isoformat
 from . import policies
 from .checkpoints import Checkpoint
-from .facts import BackupFacts, Facts, LeftoverFacts, TargetFacts
+from .facts import BackupFacts, Facts, HoldFacts, LeftoverFacts, TargetFacts
+from .held import DOOMED, HeldUnit, run_name
 from .options import BrakeOptions, CleanupOptions, RequireBackupOptions
 from .policies import Member, Reasons
 from .scan import Survey
@@ -155,6 +156,11 @@ class Plan:
     recoveries: list[Recovery] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     braked: str = ""
+    #: Units in quarantine that are removed for good.
+    purge: list[tuple[HeldUnit, NamedRemoval]] = field(default_factory=list)
+    #: Name of the run whose units are kept in quarantine, and for how many seconds; "" and 0 when they are not kept.
+    run: str = ""
+    held_for: int = 0
     #: The levels of file systems, and by st_dev what only its age or a policy keeps, with the newest time in it.
     watermarks: list[Watermark] = field(default_factory=list)
     following: dict[int, list[tuple[int, Kept]]] = field(default_factory=dict)
@@ -231,6 +237,9 @@ def _days(seconds: float) -> str:
 def decide(options: CleanupOptions, facts: Facts) -> Plan:
     """Return the plan. A unit stays if anything protects it. A path that several targets match belongs to the first of them."""
     plan = Plan()
+    if options.held_for:
+        plan.held_for = options.held_for
+        plan.run = run_name(facts.now, {held.hold.run for held in facts.held})
     taken: dict[str, set[str]] = {}
     places = facts.places
     shared = _repeated(place.path for place in places)
@@ -241,6 +250,7 @@ def decide(options: CleanupOptions, facts: Facts) -> Plan:
         names = taken.setdefault(place.path, set()) if place.path in shared else None
         _decide_target(plan, place, names, facts.now, kept)
     plan.recoveries = [_decide_leftover(leftover, facts.now) for leftover in facts.leftovers]
+    _purge_expired(plan, facts)
     _free_to_levels(plan, facts)
     for dummy, removals in plan.units:
         plan.remove.extend(removals)
@@ -256,7 +266,62 @@ def decide(options: CleanupOptions, facts: Facts) -> Plan:
         # What had begun is finished in any case and is nothing to stop for.
         for recovery in plan.recoveries:
             plan.remove.extend(recovery.begun)
+        plan.remove.extend(removal for dummy, removal in plan.purge)
+        plan.remove.extend(removal for dummy, removal in interrupted(facts))
     return plan
+
+
+def interrupted(facts: Facts) -> list[tuple[HoldFacts, NamedRemoval]]:
+    """Return the units in quarantine whose removal was interrupted."""
+    return [
+        (
+            held,
+            _left(
+                held.target.name,
+                f"{held.hold.path}/{DOOMED}/{name}",
+                unit,
+                "its removal was interrupted",
+            ),
+        )
+        for held in facts.held
+        for name, unit in held.begun
+    ]
+
+
+def _purge(plan: Plan, unit: HeldUnit, held: HoldFacts, now: float, reason: str) -> None:
+    age = now - held.hold.since
+    kind = "dir" if unit.survey is None else unit.survey.kind
+    target = unit.target or held.target.name
+    plan.purge.append(
+        (unit, NamedRemoval(target, unit.original, kind, unit.size, age, reason, unit.survey))
+    )
+
+
+def _purge_expired(plan: Plan, facts: Facts) -> None:
+    """Remove the units whose time in quarantine is over."""
+    for held in facts.held:
+        if facts.now < held.hold.until:
+            continue
+        for unit in held.units:
+            if unit.stays or unit.survey is None:
+                plan.keep.append(Kept(unit.target or held.target.name, unit.path, unit.stays))
+                continue
+            days = _days(held.hold.until - held.hold.since)
+            _purge(plan, unit, held, facts.now, f"its {days} in quarantine are over")
+
+
+def _purge_for_space(plan: Plan, facts: Facts, device: int, needed: int, count: Freed) -> int:
+    """Remove units from quarantine before their time, the oldest first, until so much is free; return the bytes that frees."""
+    freed = 0
+    for held in sorted(facts.held, key=lambda held: (held.hold.since, held.hold.run)):
+        if held.device != device or facts.now >= held.hold.until:
+            continue
+        for unit in held.units:
+            if freed >= needed or unit.stays or unit.survey is None:
+                continue
+            freed += count.add(unit.survey)
+            _purge(plan, unit, held, facts.now, "in quarantine, and its space is needed")
+    return freed
 
 
 def _repeated(paths: Iterable[str]) -> set[str]:
@@ -359,15 +424,26 @@ def _free_to_levels(plan: Plan, facts: Facts) -> None:
             removal
             for recovery in plan.recoveries
             if recovery.facts.quarantine.root.device == device
-            for removal in (*recovery.due, *recovery.begun)
+            for removal in (*(() if plan.run else recovery.due), *recovery.begun)
         ]
         freed = sum(count.add(removal.survey) for removal in recovered if removal.survey)
+        freed += sum(
+            count.add(removal.survey)
+            for held, removal in interrupted(facts)
+            if held.device == device and removal.survey is not None
+        )
         limited: list[UnitRemoval] = []
         for place, removals in plan.units:
             if place.device == device and place.target.free_to is not None:
                 limited.extend(removals)
-            elif place.device == device:
+            elif place.device == device and not plan.run:
                 freed += sum(count.add(removal.survey) for removal in removals)
+        freed += sum(
+            count.add(unit.survey)
+            for unit, dummy in plan.purge
+            if unit.survey is not None and unit.hold.root.device == device
+        )
+        freed += _purge_for_space(plan, facts, device, level.needed - freed, count)
         chosen, more = needed_first(
             (
                 (_complete(removal), removal.survey, number)
@@ -379,7 +455,8 @@ def _free_to_levels(plan: Plan, facts: Facts) -> None:
         _spare(plan, device, spared, level)
         following = sorted(plan.following.get(device, ()))
         level = level._replace(
-            freed=freed + more,
+            freed=freed + (0 if plan.run else more),
+            moved=more if plan.run else 0,
             following=tuple((kept.path, kept.reason) for dummy, kept in following[:NEXT]),
         )
         plan.watermarks.append(level)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from ..system.text import display_path
+from ..system.text import display_path, human_count, human_size
+from ..verdict import isoformat
 from .execute import Failure, Outcome
 from .facts import Facts
+from .held import HeldEntry
 from .options import CleanupOptions
 from .plan import Plan
 
@@ -35,7 +37,39 @@ class CleanupResult:
     @property
     def changed(self) -> bool:
         """Whether something was removed or put back, or would be."""
-        return bool(self.outcome.removed or any(recovery.back for recovery in self.plan.recoveries))
+        back = any(recovery.back for recovery in self.plan.recoveries)
+        return bool(self.outcome.removed or self.outcome.restored or back)
+
+    @property
+    def quarantined(self) -> list[HeldEntry]:
+        """What is in quarantine afterwards, the oldest first."""
+        gone = self.outcome.purged | {unit.path for unit in self.outcome.restored}
+        entries = [
+            HeldEntry(
+                unit.target or held.target.name,
+                unit.original,
+                held.hold.run,
+                max(0, unit.size),
+                held.hold.since,
+                held.hold.until,
+            )
+            for held in self.facts.held
+            for unit in held.units
+            if unit.path not in gone
+        ]
+        now = float(int(self.facts.now))
+        entries.extend(
+            HeldEntry(
+                removal.target,
+                removal.path,
+                self.plan.run,
+                removal.size,
+                now,
+                now + self.plan.held_for,
+            )
+            for removal in self.outcome.held
+        )
+        return sorted(entries, key=lambda entry: (entry.since, entry.run, entry.path))
 
     @property
     def failures(self) -> list[Failure]:
@@ -67,6 +101,25 @@ class CleanupResult:
         }
         if self.plan.watermarks:
             result["watermarks"] = [level.to_dict() for level in self.plan.watermarks]
+        if self.options.quarantine or self.options.state == "restored" or self.facts.held:
+            held = self.quarantined
+            result["quarantined"] = [entry.to_dict() for entry in held[:limit]]
+            result["quarantined_count"] = len(held)
+            result["quarantined_bytes"] = sum(entry.size for entry in held)
+            if held:
+                result["notes"] = [*result["notes"], _held_note(held)]
+        if self.options.state == "restored":
+            restored = self.outcome.restored
+            result["restored"] = [
+                {
+                    "target": unit.target,
+                    "path": display_path(unit.original),
+                    "run": unit.hold.run,
+                    "size": max(0, unit.size),
+                }
+                for unit in restored[:limit]
+            ]
+            result["restored_count"] = len(restored)
         if failures:
             result["failed"] = True
             result["msg"] = self.message()
@@ -125,3 +178,12 @@ class CleanupResult:
             }
             for name, root, state, note in rows
         ]
+
+
+def _held_note(held: list[HeldEntry]) -> str:
+    size = sum(entry.size for entry in held)
+    first = min(entry.until for entry in held)
+    return (
+        f"{human_count(len(held), 'unit')} in quarantine still use {human_size(size)}; the first are removed after"
+        f" {isoformat(first)}. mlfleet cleanup --undo brings them back."
+    )
