@@ -197,7 +197,9 @@ def check_schedule(found: trial.Schedule, world: World) -> Check:
             action="inspect",
         )
     if not _runs(world, ("cron", "crond")):
-        text = f"{trial.CRON} is there, but no cron runs that reads it: systemctl enable --now cron (Red Hat: crond)"
+        booted = os.path.isdir(world.path("/run/systemd/system"))
+        start = "systemctl enable --now cron" if booted else "service cron start"
+        text = f"{trial.CRON} exists, but no cron daemon reads it: {start} (Red Hat: crond)"
         return Check("schedule", CRITICAL, text, action="inspect")
     return Check(
         "schedule",

@@ -25,25 +25,25 @@ def closed_to(user: str, program: str) -> str:
     for path in (program, _interpreter(program)):
         for step in _steps(path) if path else ():
             try:
-                found = os.stat(step)
+                status = os.stat(step)
             except FileNotFoundError:
                 return f"{step}, which does not exist"
             except OSError:
                 continue
-            if not _executable(found, entry.pw_uid, groups):
-                mode = stat.S_IMODE(found.st_mode)
-                return f"{step} ({_owner(found)}, mode {mode:04o})"
+            if not _executable(status, entry.pw_uid, groups):
+                mode = stat.S_IMODE(status.st_mode)
+                return f"{step} ({_owner(status)}, mode {mode:04o})"
     return ""
 
 
-def _executable(found: os.stat_result, uid: int, groups: Collection[int]) -> bool:
+def _executable(status: os.stat_result, uid: int, groups: Collection[int]) -> bool:
     if uid == 0:
-        return stat.S_ISDIR(found.st_mode) or bool(found.st_mode & 0o111)
-    if found.st_uid == uid:
-        return bool(found.st_mode & stat.S_IXUSR)
-    if found.st_gid in groups:
-        return bool(found.st_mode & stat.S_IXGRP)
-    return bool(found.st_mode & stat.S_IXOTH)
+        return stat.S_ISDIR(status.st_mode) or bool(status.st_mode & 0o111)
+    if status.st_uid == uid:
+        return bool(status.st_mode & stat.S_IXUSR)
+    if status.st_gid in groups:
+        return bool(status.st_mode & stat.S_IXGRP)
+    return bool(status.st_mode & stat.S_IXOTH)
 
 
 def _steps(path: str) -> list[str]:
@@ -69,13 +69,13 @@ def _interpreter(program: str) -> str:
     return os.fsdecode(parts[0]) if parts else ""
 
 
-def _owner(found: os.stat_result) -> str:
+def _owner(status: os.stat_result) -> str:
     try:
-        user = pwd.getpwuid(found.st_uid).pw_name
+        user = pwd.getpwuid(status.st_uid).pw_name
     except KeyError:
-        user = str(found.st_uid)
+        user = str(status.st_uid)
     try:
-        group = grp.getgrgid(found.st_gid).gr_name
+        group = grp.getgrgid(status.st_gid).gr_name
     except KeyError:
-        group = str(found.st_gid)
+        group = str(status.st_gid)
     return f"{user}:{group}"
