@@ -48,7 +48,7 @@ def _executable(status: os.stat_result, uid: int, groups: Collection[int]) -> bo
 
 def _steps(path: str) -> list[str]:
     """Return the directories on the way to a path and the path, as it is written and with links resolved."""
-    steps = []
+    steps: list[str] = []
     for spelling in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
         step = spelling
         below = [step]
