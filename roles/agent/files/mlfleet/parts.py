@@ -18,10 +18,17 @@ METRICS = "/var/log/gpu-metrics.csv"
 _LEVELS = {verdict.WARNING: "WARNING", verdict.UNKNOWN: "WARNING"}
 #: Beginning of every environment variable that sets an alert option.
 ALERT_VARIABLES = "ALERT_"
-#: Sections of the alert options that make a channel.
-_CHANNELS = ("email", "webhooks", "syslog", "command")
 
 Flags = Mapping[str, Any]
+
+
+def _has_channel(values: Mapping[str, Any]) -> bool:
+    """Return whether alert options set up a channel."""
+    if not any(values.values()):
+        return False
+    from .._core.alert.channels import CHANNELS
+
+    return any(values.get(kind.option) for kind in CHANNELS)
 
 
 def _writable(path: str) -> bool:
@@ -127,7 +134,7 @@ def send_alerts(context: Context, document: Mapping[str, Any]) -> None:
     if context.arguments.no_alert or not named:
         return
     merged = context.merged("alert", {})
-    if not any(merged.values.get(channel) for channel in _CHANNELS):
+    if not _has_channel(merged.values):
         return
     if not context.arguments.alert and _is_by_hand(context, merged.values.get("state_dir")):
         if document["status"] != verdict.PASS:
@@ -173,7 +180,7 @@ def send_alerts_if_possible(context: Context, document: Mapping[str, Any], log: 
 def test_channels(context: Context, send: bool = False) -> list[dict[str, Any]]:
     """Return the channels that a test message would go to; ``send`` it."""
     merged = context.merged("alert", {})
-    if not any(merged.values.get(channel) for channel in _CHANNELS):
+    if not _has_channel(merged.values):
         return []
     from .._core.alert import run as alert
     from .._core.alert.options import AlertOptions
