@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..ports import World
-from ..registry import Registry
 from ..system import journal, procfs
 from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
 from .thresholds import fault, passed, skipped
+
+if TYPE_CHECKING:
+    from .kernel_rules import KernelRule
 
 #: The checks that are made of these facts.
 DECIDES = ("oom_kills", "kernel_errors", "journal_errors")
@@ -36,101 +38,9 @@ _OOM = re.compile(
 )
 
 
-class KernelRule(NamedTuple):
-    """A kernel message that means something: what it reports when it matches."""
-
-    name: str
-    pattern: str
-    status: str
-    action: str
-
-
-#: On every node. The first that matches takes a message. Drives for removable media (fd0, sr0)
-#: complain whenever they are empty. AMD machines log corrected machine checks as emergencies.
-PATTERNS = Registry(
-    "kernel rule",
-    (
-        KernelRule(
-            "file system error",
-            r"EXT4-fs error|XFS \(\S+\): .*([Cc]orruption|[Ss]hutting down|metadata I/O error)"
-            r"|BTRFS (error|critical)|Remounting filesystem read-only",
-            "critical",
-            "drain",
-        ),
-        KernelRule(
-            "disk I/O error",
-            r"(I/O error, dev|Buffer I/O error on (dev|device|device dev)|"
-            r"critical medium error, dev) (?!fd\d|sr\d)",
-            "critical",
-            "drain",
-        ),
-        KernelRule(
-            "NVMe controller fault",
-            r"nvme.*(controller is down|Removing after probe failure|"
-            r"Disabling device after reset failure|Device not ready; aborting|"
-            r"I/O .*timeout, (reset|disable))",
-            "critical",
-            "drain",
-        ),
-        KernelRule(
-            "uncorrected hardware error",
-            r"Machine Check Exception|[Ff]atal [Mm]achine check|Uncorrected|System Fatal error"
-            r"|event severity: (fatal|recoverable)|Processor context corrupt|"
-            r"Memory failure: 0x",
-            "critical",
-            "drain",
-        ),
-        KernelRule(
-            "machine check",
-            r"\[Hardware Error\]",
-            "warning",
-            "inspect",
-        ),
-        KernelRule(
-            "lock-up",
-            r"soft lockup|hard LOCKUP|rcu.*detected (expedited )?stall|watchdog: BUG",
-            "critical",
-            "reboot",
-        ),
-        KernelRule(
-            "kernel bug",
-            r"kernel BUG at|BUG: (unable to handle|kernel NULL|Bad page)|Oops: |"
-            r"general protection fault.*\[#",
-            "critical",
-            "reboot",
-        ),
-        KernelRule(
-            "hung task",
-            r"blocked for more than \d+ seconds",
-            "warning",
-            "inspect",
-        ),
-        KernelRule(
-            "network device fault",
-            r"NETDEV WATCHDOG|transmit queue \d+ timed out|tx timeout",
-            "warning",
-            "inspect",
-        ),
-        KernelRule(
-            "PCIe error",
-            r"AER: .*(Fatal|Uncorrect)|PCIe Bus Error: severity=Uncorrect",
-            "warning",
-            "inspect",
-        ),
-        KernelRule(
-            "network file system",
-            r"nfs: server \S+ not responding(?!, still trying.*OK)|LustreError|"
-            r"CIFS: VFS: \S+ has not responded",
-            "warning",
-            "inspect",
-        ),
-    ),
-    required=("pattern", "status", "action"),
-)
-#: Of these the kernel logs some as mere warnings: a controller that is given up, a fault in the
-#: kernel itself, a transmit queue that is stuck.
-_ALSO_WARNINGS = frozenset({"NVMe controller fault", "kernel bug", "network device fault"})
-_ERROR, _WARNING = 3, 4  # syslog priorities
+_ERROR, _WARNING, _INFO = 3, 4, 6  # syslog priorities
+#: What tells of a fault although it is less than a warning (see kernel_rules).
+_INFORMATIONAL = re.compile(r"pciehp|table overflow|Port module event")
 #: Where the entries come from.
 JOURNAL, KERNEL = "journal", "kernel"
 
@@ -150,7 +60,7 @@ class LogFacts(NamedTuple):
     """What the log says.
 
     ``source`` is JOURNAL, KERNEL or None (no log can be read). ``entries`` are those of priority
-    err and worse, and warnings of the kernel, newest last. ``restarts`` counts by unit what
+    err and worse, and less severe ones of the kernel that may tell of a fault, newest last. ``restarts`` counts by unit what
     systemd restarted within the flapping window, None where no journal counts it. ``limited``:
     older entries were left out. ``oomd_kills`` counts by unit what systemd-oomd killed.
     """
@@ -191,7 +101,8 @@ def observe(world: World, options: NodeOptions, timeout: float) -> LogFacts:
     entries = [
         LogEntry(record.message, record.time or 0.0, True, record.level, "kernel")
         for record in buffer.records
-        if record.level is not None and record.level <= _WARNING
+        if record.level is not None
+        and (record.level <= _WARNING or _INFORMATIONAL.search(record.message))
     ]
     return LogFacts(KERNEL, entries, None, False, options.error_window)
 
@@ -204,13 +115,14 @@ def _journal(world: World, options: NodeOptions, timeout: float) -> LogFacts | N
     restarted = [f"MESSAGE_ID={RESTARTED}", f"MESSAGE_ID={OOMD_KILLED}"]
     window = max(options.error_window, options.flapping_window)
     begun = time.monotonic()
-    entries = journal.query(world, [*errors, "+", *kernel, "+", *restarted], window, MOST, timeout)
+    matches = [*errors, "+", *kernel, "+", *restarted, *_informational(world)]
+    entries = journal.query(world, matches, window, MOST, timeout)
     if entries is None:
         return None
     log = _sort(entries, options, world.clock.now())
     if not log.limited:
         return log
-    # One that complains a thousand times must not hide what the kernel and systemd say.
+    # A source that complains a thousand times must not hide what the kernel and systemd say.
     rest_of_time = max(0.1, timeout - (time.monotonic() - begun))
     matches = ["_TRANSPORT=kernel", *errors, "+", *restarted]
     more = journal.query(world, matches, window, MOST, rest_of_time)
@@ -218,6 +130,28 @@ def _journal(world: World, options: NodeOptions, timeout: float) -> LogFacts | N
     others = [entry for entry in log.entries if not entry.kernel or entry.priority > _ERROR]
     both = sorted([*others, *rest.entries], key=lambda entry: entry.time)
     return log._replace(entries=both, restarts=rest.restarts, oomd_kills=rest.oomd_kills)
+
+
+def _informational(world: World) -> list[str]:
+    """Return matches for kernel messages that tell of a fault at priority info.
+
+    There are too many of that priority to read them all. A PCI device that is lost is reported
+    where there are hot-plug slots; a full table of neighbours has counters.
+    """
+    if _neighbours_refused(world):
+        return ["+", "_TRANSPORT=kernel", f"PRIORITY={_INFO}"]
+    if procfs.directory(world, "/sys/bus/pci/slots"):
+        return ["+", "_TRANSPORT=kernel", f"PRIORITY={_INFO}", "_KERNEL_SUBSYSTEM=pci"]
+    return []
+
+
+def _neighbours_refused(world: World) -> bool:
+    """Return whether the kernel had no room for a neighbour since boot."""
+    for table in ("arp_cache", "ndisc_cache"):
+        head, *rows = procfs.lines(world, f"/proc/net/stat/{table}") or [""]
+        if head.split()[-1:] == ["table_fulls"] and any(row.split()[-1].strip("0") for row in rows):
+            return True
+    return False
 
 
 def _sort(entries: list[journal.Entry], options: NodeOptions, now: float) -> LogFacts:
@@ -326,8 +260,10 @@ def _oom(
 
 def _rules(options: NodeOptions) -> list[KernelRule]:
     """Return our rules, those of the same name replaced by the user's, then the user's."""
+    from .kernel_rules import PATTERNS, KernelRule
+
     own = [
-        KernelRule(rule.name, rule.pattern, rule.status, "inspect")
+        KernelRule(rule.name, rule.pattern, rule.status, "inspect", "error_patterns")
         for rule in options.error_patterns
     ]
     names = {rule.name for rule in own}
@@ -365,7 +301,7 @@ def _hits(rule: KernelRule, kernel: list[LogEntry], taken: set[int], own: bool) 
     pattern = re.compile(rule.pattern)
     hits = []
     for index, entry in enumerate(kernel):
-        if entry.priority > _ERROR and rule.name not in _ALSO_WARNINGS:
+        if entry.priority > rule.level:
             continue
         if index in taken and not own:
             continue

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import (
     checks,
-    journal,
+    kernel_rules,
     plan,
     values,
 )
@@ -150,7 +150,7 @@ def test_an_unknown_kind_of_probe_is_an_error():
         KINDS["fan"]
 
 
-@pytest.mark.parametrize("rule", list(journal.PATTERNS), ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", list(kernel_rules.PATTERNS), ids=lambda rule: rule.name)
 def test_kernel_rules_can_be_used(rule):
-    assert re.compile(rule.pattern)
+    assert re.compile(rule.pattern) and re.search(r"[\w-]+/[\w-]+\.[ch]", rule.source)
     assert rule.status in ("warning", "critical") and rule.action in ("drain", "inspect", "reboot")

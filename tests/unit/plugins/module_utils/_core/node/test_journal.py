@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 
@@ -36,6 +37,98 @@ REAL = {
 }
 OOM = "Memory cgroup out of memory: Killed process 23824 (python3) total-vm:123kB, anon-rss:99kB, UID:0 oom_score_adj:0"
 NODE_OOM = "Out of memory: Killed process 77 (trainer) total-vm:1kB, anon-rss:1kB, UID:1000 oom_score_adj:0"
+
+
+#: Lines from bug reports, mailing lists and the tests of gpud and other monitors.
+REPORTED = [
+    (
+        "network adapter fault",
+        3,
+        "mlx5_core 0000:0d:00.0: poll_health:801:(pid 0): device's health compromised - reached miss count",
+    ),
+    (
+        "network adapter fault",
+        3,
+        "mlx5_core 0000:0d:00.0: print_health_info:431:(pid 0): Health issue observed, firmware internal error, severity(3) ERROR:",
+    ),
+    (
+        None,
+        4,
+        "mlx5_core 0000:0d:00.0: print_health_info:431:(pid 0): Health issue observed, High temperature, severity(4) WARNING:",
+    ),
+    (
+        "network adapter fault",
+        3,
+        "mlx5_core 0000:03:00.0: wait_func:964:(pid 112): ENABLE_HCA(0x104) timeout. Will cause a leak of a command resource",
+    ),
+    (
+        "network cable fault",
+        3,
+        "mlx5_core 0000:5c:00.0: Port module event[error]: module 0, Cable error, High Temperature",
+    ),
+    (
+        "network cable fault",
+        6,
+        "mlx5_core 0000:5c:00.0: Port module event[error]: module 0, Cable error, Bus stuck(I2C or data shorted)",
+    ),
+    (None, 6, "mlx5_core 0000:5c:00.0: Port module event: module 1, Cable unplugged"),
+    ("PCIe link down", 6, "pcieport 0000:b0:03.0: pciehp: Slot(3): Link Down"),
+    ("PCIe link down", 6, "pciehp 0000:b0:03.0:pcie204: Slot(3): Link Down"),
+    ("PCIe link down", 6, "pcieport 0000:b0:03.0: pciehp: Slot(3-1): Card not present"),
+    (None, 6, "pcieport 0000:b0:03.0: pciehp: Slot(3): Link Down/Up ignored (recovered by DPC)"),
+    (None, 6, "pcieport 0000:b0:03.0: pciehp: Slot(3): Link Up"),
+    ("ATA command failed", 3, "ata1.00: failed command: READ FPDMA QUEUED"),
+    (
+        "btrfs checksum error",
+        4,
+        "BTRFS warning (device sda4): csum failed root 257 ino 293 off 15661608960 csum 0x445ced74 expected csum 0x2f7d82ec mirror 1",
+    ),
+    ("NVMe time-out", 4, "nvme nvme0: I/O 978 QID 3 timeout, completion polled"),
+    (
+        "NVMe time-out",
+        4,
+        "nvme nvme0: I/O tag 26 (401a) opcode 0x2 (I/O Cmd) QID 8 timeout, aborting req_op:READ(0) size:4096",
+    ),
+    (
+        "workqueue lock-up",
+        0,
+        "BUG: workqueue lockup - pool cpus=4 node=0 flags=0x0 nice=0 stuck for 30s!",
+    ),
+    (
+        "network device stuck",
+        0,
+        "unregister_netdevice: waiting for vxlan1 to become free. Usage count = 11",
+    ),
+    ("IOMMU fault", 3, "DMAR: DRHD: handling fault status reg 3"),
+    (
+        "IOMMU fault",
+        3,
+        "DMAR: [DMA Read NO_PASID] Request device [00:1e.3] fault addr 0xffffa000 [fault reason 0x06] PTE Read access is not set",
+    ),
+    (
+        "IOMMU fault",
+        3,
+        "ahci 0000:28:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x0035 address=0x7fffff00000 flags=0x0000]",
+    ),
+    (None, 6, "DMAR: Host address width 46"),
+    (None, 6, "AMD-Vi: Interrupt remapping enabled"),
+    ("neighbour table overflow", 6, "neighbour: arp_cache: neighbor table overflow!"),
+    (
+        "uncorrected memory error",
+        4,
+        "EDAC MC0: 1 UE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1 offset:0x0 grain:32)",
+    ),
+    (
+        None,
+        4,
+        "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1 offset:0x0 grain:32)",
+    ),
+    (
+        "network file system",
+        3,
+        "nfs: server nas1 not responding, timed out",
+    ),
+]
 
 
 #: More of the same, as kernels logged them: rule (None: harmless), syslog priority, message.
@@ -93,7 +186,7 @@ MORE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "priority", "message"), MORE)
+@pytest.mark.parametrize(("name", "priority", "message"), [*MORE, *REPORTED])
 def test_more_kernel_messages(options, name, priority, message):
     facts = _facts()._replace(entries=[LogEntry(message, 0, True, priority, "kernel")])
     found = [
@@ -104,8 +197,41 @@ def test_more_kernel_messages(options, name, priority, message):
     assert [check.subject for check in found] == [name]
     if name == "machine check":
         assert found[0].status == "warning", "corrected"
-    if priority == 4:
+    if priority > 3:
         assert _judge(options(), facts)[("journal_errors", None)].value == 0
+
+
+OVERFLOWS = "entries allocs table_fulls\n00000003 000000c8 {}\n00000003 000000c8 00000000\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "matches"),
+    [
+        ({}, []),
+        ({"/proc/net/stat/arp_cache": OVERFLOWS.format("00000000")}, []),
+        (
+            {"/proc/net/stat/ndisc_cache": OVERFLOWS.format("0000000a")},
+            ["+", "_TRANSPORT=kernel", "PRIORITY=6"],
+        ),
+        (
+            {"/sys/bus/pci/slots/3/address": "0000:b0:00\n"},
+            ["+", "_TRANSPORT=kernel", "PRIORITY=6", "_KERNEL_SUBSYSTEM=pci"],
+        ),
+    ],
+)
+def test_lesser_messages_are_read_only_where_they_may_matter(machine, options, files, matches):
+    machine.put("/var/log/journal/m/system.journal", "")
+    for path, content in files.items():
+        machine.put(path, content)
+    asked = []
+
+    def journalctl(argv, **dummy):
+        asked.append(argv)
+        return CommandResult(0, "", "")
+
+    journal.observe(dataclasses.replace(machine.world, run=journalctl), options(), 5)
+    assert len(asked) == 1
+    assert asked[0][asked[0].index("MESSAGE_ID=" + journal.OOMD_KILLED) + 1 :] == matches
 
 
 def _facts(*messages, **more):

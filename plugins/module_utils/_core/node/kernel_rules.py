@@ -1,0 +1,212 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Kernel messages that indicate a fault, each with the place where it is written or described."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..registry import Registry
+
+_ERR, _WARNING, _INFO = 3, 4, 6  # syslog priorities
+
+
+class KernelRule(NamedTuple):
+    """A kernel message that means something: what it reports when it matches.
+
+    :param source: where the message is written: a file of the kernel's source, or a rule of
+        another tool. :param level: the least severe syslog priority at which kernels log it.
+    """
+
+    name: str
+    pattern: str
+    status: str
+    action: str
+    source: str
+    level: int = _ERR
+
+
+#: On every node. The first that matches takes a message. Drives for removable media (fd0, sr0)
+#: complain whenever they are empty. AMD machines log corrected machine checks as emergencies.
+PATTERNS = Registry(
+    "kernel rule",
+    (
+        KernelRule(
+            "btrfs checksum error",
+            r"BTRFS warning.*(csum failed|checksum (error|verify failed))",
+            "critical",
+            "inspect",
+            "fs/btrfs/btrfs_inode.h (btrfs_print_data_csum_error), fs/btrfs/scrub.c",
+            _WARNING,
+        ),
+        KernelRule(
+            "file system error",
+            r"EXT4-fs error|XFS \(\S+\): .*([Cc]orruption|[Ss]hutting down|metadata I/O error)"
+            r"|BTRFS (error|critical)|Remounting filesystem read-only",
+            "critical",
+            "drain",
+            "fs/ext4/super.c, fs/xfs/xfs_log.c, fs/btrfs/messages.c",
+        ),
+        KernelRule(
+            "disk I/O error",
+            r"(I/O error, dev|Buffer I/O error on (dev|device|device dev)|"
+            r"critical medium error, dev) (?!fd\d|sr\d)",
+            "critical",
+            "drain",
+            "block/blk-mq.c (blk_print_req_error), fs/buffer.c",
+        ),
+        KernelRule(
+            "NVMe controller fault",
+            r"nvme.*(controller is down|Removing after probe failure|"
+            r"Disabling device after reset failure|Device not ready; aborting|"
+            r"I/O .*timeout, (reset|disable))",
+            "critical",
+            "drain",
+            "drivers/nvme/host/pci.c",
+            _WARNING,
+        ),
+        KernelRule(
+            "NVMe time-out",
+            r"nvme.*I/O .*timeout, (aborting|completion polled)",
+            "warning",
+            "inspect",
+            "drivers/nvme/host/pci.c (nvme_timeout)",
+            _WARNING,
+        ),
+        KernelRule(
+            "ATA command failed",
+            r"\bata\d+(\.\d+)?: (failed command|disable device|revalidation failed)",
+            "warning",
+            "inspect",
+            "drivers/ata/libata-eh.c",
+            _WARNING,
+        ),
+        KernelRule(
+            "uncorrected memory error",
+            r"EDAC .*\b[1-9]\d* UE ",
+            "critical",
+            "drain",
+            "drivers/edac/edac_mc.c (edac_ue_error)",
+            _WARNING,
+        ),
+        KernelRule(
+            "uncorrected hardware error",
+            r"Machine Check Exception|[Ff]atal [Mm]achine check|Uncorrected|System Fatal error"
+            r"|event severity: (fatal|recoverable)|Processor context corrupt|"
+            r"Memory failure: 0x",
+            "critical",
+            "drain",
+            "arch/x86/kernel/cpu/mce/core.c, drivers/firmware/efi/cper.c, mm/memory-failure.c",
+        ),
+        KernelRule(
+            "machine check",
+            r"\[Hardware Error\]",
+            "warning",
+            "inspect",
+            "drivers/edac/mce_amd.c",
+        ),
+        KernelRule(
+            "workqueue lock-up",
+            r"BUG: workqueue lockup",
+            "warning",
+            "inspect",
+            "kernel/workqueue.c (wq_watchdog_timer_fn)",
+        ),
+        KernelRule(
+            "lock-up",
+            r"soft lockup|hard LOCKUP|rcu.*detected (expedited )?stall|watchdog: BUG",
+            "critical",
+            "reboot",
+            "kernel/watchdog.c, kernel/rcu/tree_stall.h",
+        ),
+        KernelRule(
+            "kernel bug",
+            r"kernel BUG at|BUG: (unable to handle|kernel NULL|Bad page)|Oops: |"
+            r"general protection fault.*\[#",
+            "critical",
+            "reboot",
+            "lib/bug.c, arch/x86/mm/fault.c, arch/x86/kernel/traps.c",
+            _WARNING,
+        ),
+        KernelRule(
+            "hung task",
+            r"blocked for more than \d+ seconds",
+            "warning",
+            "inspect",
+            "kernel/hung_task.c",
+        ),
+        KernelRule(
+            "network adapter fault",
+            r"mlx5_core.*(device's health compromised|Health issue observed, .*severity\([0-3]\)|"
+            r"Fatal error \d+ detected|timeout\. Will cause a leak of a command resource)",
+            "critical",
+            "drain",
+            "drivers/net/ethernet/mellanox/mlx5/core/health.c, cmd.c",
+        ),
+        KernelRule(
+            "network cable fault",
+            r"Port module event\[error\]: module \d+",
+            "warning",
+            "inspect",
+            "drivers/net/ethernet/mellanox/mlx5/core/events.c (port_module), gpud's"
+            " port_module_high_temp",
+            _INFO,
+        ),
+        KernelRule(
+            "network device fault",
+            r"NETDEV WATCHDOG|transmit queue \d+ timed out|tx timeout",
+            "warning",
+            "inspect",
+            "net/sched/sch_generic.c (dev_watchdog)",
+            _WARNING,
+        ),
+        KernelRule(
+            "network device stuck",
+            r"unregister_netdevice: waiting for \S+ to become free",
+            "warning",
+            "inspect",
+            "net/core/dev.c (netdev_wait_allrefs_any), UnregisterNetDevice of"
+            " node-problem-detector",
+        ),
+        KernelRule(
+            "neighbour table overflow",
+            r"[Nn]eighbou?r table overflow",
+            "warning",
+            "inspect",
+            "net/core/neighbour.c (neigh_alloc)",
+            _INFO,
+        ),
+        KernelRule(
+            "PCIe error",
+            r"AER: .*(Fatal|Uncorrect)|PCIe Bus Error: severity=Uncorrect",
+            "warning",
+            "inspect",
+            "drivers/pci/pcie/aer.c",
+        ),
+        KernelRule(
+            "PCIe link down",
+            r"pciehp.*: Slot\([^)]*\): (Link Down(?!/)|Card not present)",
+            "warning",
+            "inspect",
+            "drivers/pci/hotplug/pciehp_ctrl.c (pciehp_handle_presence_or_link_change)",
+            _INFO,
+        ),
+        KernelRule(
+            "IOMMU fault",
+            r"DMAR: .*(handling fault status|[Ff]ault addr)|AMD-Vi: Event logged \[",
+            "warning",
+            "inspect",
+            "drivers/iommu/intel/dmar.c (dmar_fault_do_one), drivers/iommu/amd/iommu.c",
+        ),
+        KernelRule(
+            "network file system",
+            r"nfs: server \S+ not responding(?!, still trying.*OK)|LustreError|"
+            r"CIFS: VFS: \S+ has not responded",
+            "warning",
+            "inspect",
+            "net/sunrpc/clnt.c (call_timeout), fs/smb/client/connect.c, Lustre's libcfs/debug.h",
+        ),
+    ),
+    required=("pattern", "status", "action", "source"),
+)
