@@ -218,7 +218,13 @@ options:
         description: Largest number of bytes.
         type: int
       max_share:
-        description: Largest share of the units of one target, from 0 to 1. Targets that are always emptied (retention 0) do not count.
+        description: Largest share of the units of one target, from 0 to 1. Targets that are always emptied (retention 0) do not count, unless
+          they have a layout or policies.
+        type: float
+      max_growth:
+        description:
+          - Largest factor by which a target may lose more units, or more bytes, than in any of its last 10 runs that removed something.
+          - A target without such a run is not limited. The numbers are in O(state_dir).
         type: float
   require_backup:
     description: Fail and remove nothing unless there is a fresh verified backup, as M(mlops.fleet.model_backup) makes them.
@@ -232,6 +238,15 @@ options:
         description: Oldest backup that counts, in hours.
         type: float
         default: 24.0
+  state_dir:
+    description:
+      - Directory for the reports of O(report_days) and the numbers of O(brake.max_growth). It is made if need be.
+      - By default V(/var/lib/mlops-fleet/cleanup), where the agent is installed or O(brake.max_growth) is set.
+    type: path
+  report_days:
+    description: Days to keep a report of each cleanup that removed something in O(state_dir), all units included; V(0) keeps none.
+    type: float
+    default: 90.0
   report_path:
     description:
       - File for the whole report as JSON, written at once and with mode 0640. Its directory must exist.
@@ -364,6 +379,12 @@ removed_count:
   description: Number of units removed.
   returned: always, unless options are wrong
   type: int
+largest:
+  description: The largest of the removed units, the largest first, at most 20 entries. The same keys as RV(plan).
+  returned: when something was removed, or would be in check mode
+  type: list
+  elements: dict
+  contains: *unit
 kept:
   description: What stays and why, at most 1000 entries.
   returned: always, unless options are wrong

@@ -20,6 +20,7 @@ from . import checkpoints, inuse, tools
 from .checkpoints import Checkpoint, Container, RunFacts
 from .guards import MOUNT, own_paths
 from .held import DOOMED, HeldUnit, Hold, expiry
+from .history import History
 from .inuse import InUse
 from .layouts import GENERIC, candidates, parse_state
 from .options import CleanupOptions, RequireBackupOptions, homes, refuse_root
@@ -113,6 +114,7 @@ class Facts:
     #: The file systems of the targets by st_dev.
     space: dict[int, Space] = field(default_factory=dict)
     held: list[HoldFacts] = field(default_factory=list)
+    history: History | None = None
     #: Roots of containers in which stopped runs left something.
     inner: list[Root] = field(default_factory=list)
 

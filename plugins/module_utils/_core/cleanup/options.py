@@ -112,6 +112,11 @@ class BrakeOptions(OptionSet):
         maximum=1,
         help="Largest share of a target's units to remove (0 to 1).",
     )
+    max_growth: float | None = option(
+        type="float",
+        minimum=0,
+        help="Largest factor by which a target may lose more units or bytes than in any of its last 10 runs.",
+    )
 
 
 class RequireBackupOptions(OptionSet):
@@ -285,6 +290,16 @@ class CleanupOptions(OptionSet):
         type="dict",
         suboptions=RequireBackupOptions,
         help="Remove nothing unless there is a fresh verified backup.",
+    )
+    state_dir: str | None = option(
+        type="path",
+        help="Directory for reports and for the numbers of brake.max_growth; by default the agent's.",
+    )
+    report_days: float = option(
+        type="float",
+        default=90.0,
+        minimum=0,
+        help="Days to keep a report of each cleanup that removed something, on nodes with the agent.",
     )
     report_path: str | None = option(type="path", help="File for the whole report as JSON (0640).")
 

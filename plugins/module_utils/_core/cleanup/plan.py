@@ -16,6 +16,7 @@ from . import policies
 from .checkpoints import Checkpoint
 from .facts import BackupFacts, Facts, HoldFacts, LeftoverFacts, TargetFacts
 from .held import DOOMED, HeldUnit, run_name
+from .history import History
 from .options import BrakeOptions, CleanupOptions, RequireBackupOptions
 from .policies import Member, Reasons
 from .scan import Survey
@@ -145,7 +146,7 @@ class Plan:
     """What is removed and what stays, in the order of the targets, oldest first.
 
     ``matched`` counts units by target name. ``units`` are the removals of each directory, ``tools`` the items by tool name.
-    ``braked`` says what exceeds the brake, empty when nothing does; then nothing may be removed.
+    ``braked`` says what exceeds the brake, empty when nothing does; otherwise nothing may be removed, and ``allow`` says how to allow it.
     """
 
     remove: list[Removal] = field(default_factory=list)
@@ -156,6 +157,7 @@ class Plan:
     recoveries: list[Recovery] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     braked: str = ""
+    allow: str = ""
     #: Units in quarantine that are removed for good.
     purge: list[tuple[HeldUnit, NamedRemoval]] = field(default_factory=list)
     #: Name of the run whose units are kept in quarantine, and for how many seconds; "" and 0 when they are not kept.
@@ -261,7 +263,10 @@ def decide(options: CleanupOptions, facts: Facts) -> Plan:
         for removal in recovery.due:
             plan.matched[removal.target] += 1
     plan.notes.extend(_notes(facts))
-    plan.braked = check_brake(plan, [place.target for place in facts.targets], options.brake)
+    targets = [place.target for place in facts.targets]
+    brake = check_brake(plan, targets, options.brake, facts.history)
+    if brake is not None:
+        plan.braked, plan.allow = brake
     if not plan.braked:
         # What had begun is finished in any case and is nothing to stop for.
         for recovery in plan.recoveries:
@@ -575,32 +580,87 @@ class Braked(Refused):
     result: Mapping[str, Any] = {}
 
 
-def check_brake(plan: Plan, targets: Sequence[Target], brake: BrakeOptions | None) -> str:
-    """Return which limit the plan exceeds, empty when none.
+class Brake(NamedTuple):
+    """Which limit a plan exceeds, with the unit that is too much, and the options that allow it once."""
 
-    Targets that are always emptied (retention 0) do not count for the share.
+    why: str
+    allow: str
+
+
+def check_brake(
+    plan: Plan,
+    targets: Sequence[Target],
+    brake: BrakeOptions | None,
+    history: History | None = None,
+) -> Brake | None:
+    """Return which limit the plan exceeds, None when none.
+
+    Targets that are always emptied (retention 0) do not count for the share. Without earlier runs there is no growth.
     """
     if brake is None:
-        return ""
+        return None
     count, size = len(plan.remove), sum(removal.size for removal in plan.remove)
     if brake.max_units is not None and count > brake.max_units:
-        return f"{count} units would be removed, the brake allows {brake.max_units}"
+        why = f"{count} units would be removed, the brake allows {brake.max_units}"
+        return _brake(why, plan.remove, brake.max_units, "max-units", count)
     if brake.max_bytes is not None and size > brake.max_bytes:
-        return (
-            f"{human_size(size)} would be removed, the brake allows {human_size(brake.max_bytes)}"
-        )
-    if brake.max_share is None:
-        return ""
+        why = f"{human_size(size)} would be removed, the brake allows {human_size(brake.max_bytes)}"
+        return _brake(why, plan.remove, _fitting(plan.remove, brake.max_bytes), "max-bytes", size)
     for target in targets:
-        if target.retention == 0:
+        removals, matched = plan.of(target.name), plan.matched.get(target.name, 0)
+        count = len(removals)
+        share = brake.max_share
+        if share is not None and target.plain and target.retention == 0:
+            share = None
+        if share is not None and matched and count / matched > share:
+            why = f"{count} of {matched} units of {target.name} would be removed, the brake allows a share of {share:g}"
+            return _brake(why, removals, int(share * matched), "max-share", _up(count / matched))
+        last = None if history is None else history.largest(target.name)
+        if brake.max_growth is None or last is None:
             continue
-        count, matched = len(plan.of(target.name)), plan.matched.get(target.name, 0)
-        if matched and count / matched > brake.max_share:
-            return (
-                f"{count} of {matched} units of {target.name} would be removed,"
-                f" the brake allows a share of {brake.max_share:g}"
+        size = sum(removal.size for removal in removals)
+        units, bytes_ = brake.max_growth * last.units, brake.max_growth * last.size
+        growth = _up(max(count / max(1, last.units), size / max(1, last.size)))
+        if count > units:
+            why = (
+                f"{count} units of {target.name} would be removed, at most {last.units} in its last runs,"
+                f" the brake allows a growth of {brake.max_growth:g}"
             )
-    return ""
+            return _brake(why, removals, int(units), "max-growth", growth)
+        if size > bytes_:
+            why = (
+                f"{human_size(size)} of {target.name} would be removed, at most {human_size(last.size)} in its last runs,"
+                f" the brake allows a growth of {brake.max_growth:g}"
+            )
+            return _brake(why, removals, _fitting(removals, bytes_), "max-growth", growth)
+    return None
+
+
+def _up(number: float) -> float:
+    """Return a number rounded up to a hundredth, so that it is a limit that allows it."""
+    return -(-number * 100 // 1) / 100
+
+
+def _fitting(removals: Sequence[Removal], size: float) -> int:
+    """Return how many removals fit into so many bytes."""
+    total = 0
+    for number, removal in enumerate(removals):
+        total += removal.size
+        if total > size:
+            return number
+    return len(removals)
+
+
+def _brake(why: str, removals: Sequence[Removal], allowed: int, option: str, value: float) -> Brake:
+    removal = removals[min(allowed, len(removals) - 1)]
+    first = f"the first beyond it is {display_path(removal.path)} ({human_size(removal.size)})"
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    name = option.replace("-", "_")
+    return Brake(
+        f"{why}; {first}",
+        "Look at the plan. To allow it once, run"
+        f" mlfleet cleanup --brake-{option} {number}, or the task with brake={{{name}: {number}}}.",
+    )
 
 
 def refuse_without_backup(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
@@ -20,6 +21,8 @@ from .plan import Plan
 
 #: Entries of each list in the result; the report has all.
 LISTED = 1000
+#: Entries of the list of the largest removed units.
+LARGEST = 20
 
 
 @dataclass
@@ -91,6 +94,7 @@ class CleanupResult:
             "plan_count": len(self.plan.remove),
             "removed": [removal.to_dict() for removal in self.outcome.removed[:limit]],
             "removed_count": len(self.outcome.removed),
+            **self._largest(),
             "kept": [unit.to_dict() for unit in kept[:limit]],
             "kept_count": len(kept),
             "failures": [failure.to_dict() for failure in failures[:limit]],
@@ -124,6 +128,14 @@ class CleanupResult:
             result["failed"] = True
             result["msg"] = self.message()
         return result
+
+    def _largest(self) -> dict[str, Any]:
+        """Return the largest of the removed units, where there are any."""
+        removed = self.outcome.removed
+        if not removed:
+            return {}
+        largest = heapq.nlargest(LARGEST, removed, key=lambda removal: removal.size)
+        return {"largest": [removal.to_dict() for removal in largest]}
 
     def message(self) -> str:
         """Return one line about what failed."""
@@ -183,7 +195,8 @@ class CleanupResult:
 def _held_note(held: list[HeldEntry]) -> str:
     size = sum(entry.size for entry in held)
     first = min(entry.until for entry in held)
+    verb = "uses" if len(held) == 1 else "use"
     return (
-        f"{human_count(len(held), 'unit')} in quarantine still use {human_size(size)}; the first are removed after"
-        f" {isoformat(first)}. mlfleet cleanup --undo brings them back."
+        f"{human_count(len(held), 'unit')} in quarantine still {verb} {human_size(size)};"
+        f" removal begins after {isoformat(first)}. mlfleet cleanup --undo brings them back."
     )

@@ -19,6 +19,7 @@ from ..verdict import isoformat
 from .execute import Outcome, carry_out, predict, restore
 from .facts import Facts, backups, observe, open_all
 from .held import select
+from .history import amounts, open_history
 from .options import CleanupOptions
 from .plan import Braked, Plan, decide, refuse_without_backup
 from .record import Recorder
@@ -103,6 +104,8 @@ def _run(
     required = options.require_backup
     if required is not None:
         refuse_without_backup(required, backups(required), facts.now)
+    growth = options.brake is not None and options.brake.max_growth is not None
+    facts.history = open_history(options.state_dir, world, growth, check)
     try:
         observe(options, world, facts, tell)
         plan = decide(options, facts)
@@ -112,7 +115,7 @@ def _run(
         if plan.braked:
             braked = Braked(
                 f"The cleanup was stopped before anything was removed: {plan.braked}.",
-                "Look at the plan; raise the brake if it is right.",
+                plan.allow,
                 "brake",
             )
             braked.result = result.to_dict()
@@ -123,6 +126,12 @@ def _run(
         tidy = True
         result.outcome.record = recorder
         carry_out(options, world, facts, plan, result.outcome, tell)
+        if result.changed:
+            removed = amounts(result.outcome.removed)
+            try:
+                facts.history.add(removed, result.report(), facts.now, options.report_days)
+            except WriteFailed as error:
+                plan.notes.append(f"No report was kept: {error.message}")
         if options.report_path:
             text = json.dumps(result.report(), indent=1) + "\n"
             try:

@@ -38,13 +38,20 @@ def _writable(path: str) -> bool:
     return os.access(os.path.dirname(path), os.W_OK)
 
 
+def _kept(context: Context, phase: str, result: dict[str, Any], done: bool) -> dict[str, Any]:
+    """Return the result; note it for later unless it is that of a rehearsal."""
+    if done:
+        context.results[phase] = result
+    return result
+
+
 def check_node(context: Context, flags: Flags | None = None, write: bool = True) -> dict[str, Any]:
     """Return the document of the health check; ``write`` its state and metrics files."""
     from .._core.node import run as node
     from .._core.node.options import NodeOptions
 
     options = context.options("health", NodeOptions, flags)
-    return node.run(options, context.world, check=not write).to_dict()
+    return _kept(context, "health", node.run(options, context.world, not write).to_dict(), write)
 
 
 def check_gpus(context: Context, flags: Flags | None = None, write: bool = True) -> dict[str, Any]:
@@ -56,7 +63,7 @@ def check_gpus(context: Context, flags: Flags | None = None, write: bool = True)
     if "metrics_csv" not in context.merged("gpu", flags).values:
         forced["metrics_csv"] = METRICS if _writable(METRICS) else None
     options = context.options("gpu", GpuOptions, flags, **forced)
-    return gpu.run(options, context.world, check=not write).to_dict()
+    return _kept(context, "gpu", gpu.run(options, context.world, not write).to_dict(), write)
 
 
 def test_gpus(context: Context) -> dict[str, Any]:
@@ -78,7 +85,8 @@ def make_backup(
 
     options = context.options("backup", BackupOptions, flags)
     tell = context.terminal.progress
-    return dict(make.run(options, context.world, check=check, tell=tell).to_dict())
+    result = dict(make.run(options, context.world, check=check, tell=tell).to_dict())
+    return _kept(context, "backup", result, not check)
 
 
 def clean_up(context: Context, flags: Flags | None = None, check: bool = False) -> dict[str, Any]:
@@ -91,7 +99,7 @@ def clean_up(context: Context, flags: Flags | None = None, check: bool = False) 
     terminal = context.terminal
     log = terminal.log_file if context.command.name == "cleanup" else LOG
     result = cleanup.run(options, context.world, check, terminal.progress, Recorder(log))
-    return dict(result.to_dict())
+    return _kept(context, "cleanup", dict(result.to_dict()), not check)
 
 
 def backup_directory(context: Context) -> str:
