@@ -28,7 +28,7 @@ ARROWS = {
         "trial",
         "verdict",
     },
-    "fleet": {"installed", "maintenance", "output", "system", "verdict"},
+    "fleet": {"errors", "installed", "maintenance", "output", "system", "verdict"},
     "gpu": BASE | {"output"},
     "jobs": {"outcome", "registry"},
     "maintenance": {"errors", "options", "ports", "registry", "verdict"},
