@@ -221,7 +221,7 @@ class NodeOptions(ReportOptions):
         help="Restarts within flapping_window that make a unit flapping.",
     )
     flapping_window: int = option(type="int", default=600, minimum=1, help="Seconds.")
-    gpu: bool = option(type="bool", default=True, env=("CHECK_GPU",), help="Judge the GPUs.")
+    gpu: bool = option(type="bool", default=True, env=("CHECK_GPU",), help="Check the GPUs.")
     gpu_expected_count: int | None = option(type="int", minimum=0, help="GPUs this node must have.")
     gpu_temperature_warning: float = option(
         type="float", default=75.0, env=("GPU_TEMP_WARN",), help="Degrees Celsius."
@@ -229,7 +229,7 @@ class NodeOptions(ReportOptions):
     gpu_temperature_critical: float = option(
         type="float", default=85.0, env=("GPU_TEMP_CRIT",), help="Degrees Celsius."
     )
-    network: bool = option(type="bool", default=True, help="Judge connectivity.")
+    network: bool = option(type="bool", default=True, help="Check connectivity.")
     network_targets: list[str] = option(
         type="list",
         elements="str",
@@ -278,7 +278,7 @@ class NodeOptions(ReportOptions):
         type="bool", default=True, help="Ask smartctl or nvme where they are installed."
     )
     certificates: list[str] = option(
-        type="list", elements="path", default=[], help="PEM or DER files whose expiry is judged."
+        type="list", elements="path", default=[], help="PEM or DER files whose expiry is checked."
     )
     security_updates: bool = option(
         type="bool", default=False, help="Count pending security updates."
@@ -413,5 +413,5 @@ class NodeOptions(ReportOptions):
         return any(check in only for check in GROUPS[group])
 
     def services_are_default(self) -> bool:
-        """Return whether nobody named a service: one that is not installed is then no fault."""
+        """Return whether nobody named a service: a missing one is then no fault."""
         return self.services == _DEFAULT_SERVICES

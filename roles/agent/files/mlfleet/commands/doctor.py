@@ -125,7 +125,7 @@ def run(context: Context) -> int:
 
 COMMAND = Command(
     name="doctor",
-    help="check whether this node can look after itself; changes nothing unless told to start the jobs",
+    help="check whether this node can look after itself; changes nothing; --run starts the jobs",
     examples=(
         "mlfleet doctor",
         "mlfleet doctor --run",
