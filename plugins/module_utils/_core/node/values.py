@@ -39,6 +39,17 @@ class Reading(Generic[Fact]):
     evaluate: Callable[[str, Fact, Limits], Check]
 
 
+class Optional(NamedTuple):
+    """A check that few nodes need.
+
+    ``applies`` says whether this one does: cheap, and it must not hang. ``load`` returns the
+    module that asks and decides (see ``optional``).
+    """
+
+    applies: Callable[[World, Any], bool]
+    load: Callable[[], Any]
+
+
 class NodeCheck(NamedTuple):
     """One check.
 
@@ -48,7 +59,8 @@ class NodeCheck(NamedTuple):
     :param lasting: the fault does not go away while a node settles after its boot, so it is
         raised at once, within the grace period as well.
     :param metric: the metric that reports its status, with the labels check and subject.
-    :param reading: how it is made of one value; None where the function of its group makes it.
+    :param reading: how it is made of one value. :param optional: how it is made by a module that
+        is loaded where it applies. Without both, the function of its group makes it.
     """
 
     name: str
@@ -59,6 +71,7 @@ class NodeCheck(NamedTuple):
     lasting: bool = False
     metric: str = "mlops_node_check_status"
     reading: Reading[Any] | None = None
+    optional: Optional | None = None
 
 
 class Fill(NamedTuple):

@@ -32,7 +32,7 @@ ARROWS = {
     "gpu": BASE | {"output"},
     "jobs": {"outcome", "registry"},
     "maintenance": {"errors", "options", "ports", "registry", "verdict"},
-    "node": BASE | {"gpu", "output"},
+    "node": BASE | {"backup", "gpu", "output"},
     "options": {"errors"},
     "outcome": {"errors"},
     "output": {"registry", "system", "verdict"},
