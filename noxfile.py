@@ -163,8 +163,7 @@ def lint(session: nox.Session) -> None:
         checks.check(
             "ansible-lint, profile production", [dev / "ansible-lint", "--strict", "--nocolor"]
         )
-        if (ROOT / ".codespellrc").exists():
-            checks.check("codespell", [dev / "codespell"])
+        checks.check("codespell", [dev / "codespell", *project_files()])
         for script in (
             "generate.py",
             "wording.py",

@@ -26,7 +26,7 @@ MARK = ".mlops-fleet-run"
 
 
 def open_folder(folder: Path) -> None:
-    """Make the working folder, or take one that an earlier run made; anything else that is not empty is somebody's data."""
+    """Make the working folder, or take that of an earlier run; anything else that is not empty is somebody's data."""
     if folder.exists() and not folder.is_dir():
         raise Problem(f"{folder} is a file. Name another folder with MLOPS_RUN_DIR.")
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():

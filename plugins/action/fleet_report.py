@@ -14,8 +14,12 @@ import typing as t
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.mlops.fleet.plugins.action import agent_install
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, NotUsable
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import html
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    FleetError,
+    NotUsable,
+    OptionError,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import collected, html
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 from ansible_collections.mlops.fleet.plugins.module_utils._core.options import OptionSet, option
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system.files import atomic_write
@@ -49,6 +53,9 @@ class ReportOptions(OptionSet):
     max_fail_percentage: float | None = option(
         type="float", minimum=0, maximum=100, help="Share of failed hosts that stops the rollout."
     )
+    max_age: dict[str, t.Any] | None = option(
+        type="dict", help="Hours after which collected results are too old, by phase."
+    )
     show: bool = option(type="bool", default=True, help="Print the report.")
 
 
@@ -63,17 +70,44 @@ def plain(value: t.Any) -> t.Any:
     return value
 
 
-def results_of(task_vars: dict[str, t.Any], prefix: str) -> tuple[list[str], fleet.Lookup]:
-    """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results."""
+def results_of(
+    task_vars: dict[str, t.Any], prefix: str, max_age: t.Mapping[str, t.Any] | None = None
+) -> tuple[list[str], fleet.Lookup]:
+    """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results.
+
+    :param max_age: hours by phase after which results that the playbook collect fetched are too old.
+    """
     hostvars = task_vars["hostvars"]
     seen: dict[str, t.Any] = {}
+    ages = {**collected.MAX_AGE, **_hours(max_age or {})}
 
     def lookup(host: str, phase: str) -> t.Any:
         if host not in seen:
             seen[host] = hostvars.get(host) or {}
+            fetched = plain(seen[host].get(prefix + "collected"))
+            if fetched is not None:
+                by_phase = collected.results(fetched, time.time(), ages)
+                seen[host] = {prefix + name: result for name, result in by_phase.items()}
         return plain(seen[host].get(prefix + phase))
 
     return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup
+
+
+def _hours(max_age: t.Mapping[str, t.Any]) -> dict[str, float]:
+    """Return hours by phase as numbers. :raises OptionError: there is no such phase, or it is no number."""
+    hours = {}
+    for phase, value in max_age.items():
+        try:
+            hours[phase] = float(value)
+        except (TypeError, ValueError):
+            hours[phase] = -1.0
+        if phase not in collected.MAX_AGE or not 0 <= hours[phase] < float("inf"):
+            raise OptionError(
+                f"Option max_age.{phase} is {value!r}.",
+                f"Give hours for phases: {', '.join(collected.MAX_AGE)}.",
+                f"max_age.{phase}",
+            )
+    return hours
 
 
 class ActionModule(ActionBase):
@@ -108,7 +142,7 @@ class ActionModule(ActionBase):
         return {"changed": False, "held": reason}
 
     def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        hosts, lookup = results_of(task_vars, options.prefix)
+        hosts, lookup = results_of(task_vars, options.prefix, options.max_age)
         held = {
             host: str(
                 ((task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake") or {}).get(

@@ -55,6 +55,12 @@ options:
         started so far failed.
       - Unlike the play keyword of this name, it stops the rollout without losing the report.
     type: float
+  max_age:
+    description:
+      - Hours after which results that the playbook C(mlops.fleet.collect) fetched are too old, by phase. A phase whose
+        last result is older has failed.
+      - Defaults are 2 for C(health) and C(gpu), 26 for C(backup) and 170 for C(cleanup).
+    type: dict
   show:
     description: Whether to print the table.
     type: bool

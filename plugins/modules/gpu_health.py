@@ -103,6 +103,7 @@ options:
       - Levels of single Xid numbers, instead of those of NVIDIA's catalog. Each value is V(ignore),
         V(warning) or V(critical).
       - V(ignore) keeps the Xid in the result and excludes it from the verdict.
+      - Numbers of NVSwitch errors (SXid, above 10000) can be given too.
     type: dict
   log_source:
     description:

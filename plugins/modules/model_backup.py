@@ -52,15 +52,18 @@ options:
     description:
       - Compression of the archive. The suffix is C(.tar.gz), C(.tar.zst) or C(.tar).
       - V(gzip) chooses the method for each 4 MiB, because searching weights for repetitions takes
-        long and saves little.
+        long and saves little. Where the Python package C(isal) or the system library
+        C(libisal.so.2) is installed on the node, it compresses several times faster, and text up to
+        a fifth larger than C(gzip -6); from level 7 on, text is as small as with C(gzip).
       - V(zstd) needs the system library C(libzstd) 1.4 or later on the node, for restoring too.
     type: str
     choices: [gzip, zstd, none]
     default: gzip
   compression_level:
-    description: From V(1) (fast) to V(9) (small). Ignored with O(compression=none).
+    description:
+      - From V(1) (fast) to V(9) (small). Ignored with O(compression=none).
+      - When it is not set, it is V(6) for O(compression=gzip) and V(3) for O(compression=zstd).
     type: int
-    default: 6
   workers:
     description: Number of compressing threads. V(0) uses one per CPU that the task may use, at most 8.
     type: int

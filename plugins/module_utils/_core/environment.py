@@ -99,7 +99,7 @@ def default_path(environ: Mapping[str, str]) -> str:
 
 
 def read(path: str) -> Environment:
-    """Read the file; one that is missing sets nothing, one that can't be read says why."""
+    """Read the file; a missing file sets nothing, an unreadable one says why."""
     if not path:
         return Environment()
     try:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""gzip by zlib: writing it in independent chunks, and reading any gzip stream."""
+"""gzip by ISA-L or zlib: writing it in independent chunks, and reading any gzip stream."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import struct
 import zlib
 from typing import Any
 
+from . import isal
 from .codec import BLOCK, Damaged
 
 _SAMPLE = 16 << 10
@@ -21,14 +22,17 @@ def deflate(data: bytes | memoryview, level: int, strategy: int = zlib.Z_DEFAULT
 
 
 class Gzip:
-    """gzip by zlib, the method chosen per chunk.
+    """gzip, the method chosen per chunk.
 
     On weights the search for repetitions costs much and gains nothing.
 
-    Three samples decide: stored as it is when nothing saves 3 %; Huffman coding alone when the
-    search would gain too little (2 % from level 6 on, 10 % below); else the full method at the
+    By zlib three samples decide: stored as it is when nothing saves 3 %; Huffman coding alone when
+    the search would gain too little (2 % from level 6 on, 10 % below); else the full method at the
     user's level. Measured on 2 GB of mixed weights: 6 times less CPU than gzip -6 with a better
     ratio.
+
+    ISA-L searches so fast that it always does, at its own level 1 for the user's levels up to 3
+    and 2 above. From the user's level 7 on, zlib takes the chunks that it makes 5 % smaller.
     """
 
     header = b"\x1f\x8b\x08\x00" + b"\0" * 4 + b"\x00\x03"
@@ -36,6 +40,8 @@ class Gzip:
     def __init__(self, level: int) -> None:
         self._level = level
         self._gain = 0.98 if level >= 6 else 0.90
+        self._isal = isal.library()
+        self._isal_level = 1 if level <= 3 else 2
 
     def pack(self, data: bytes | memoryview) -> bytes:
         sample = bytes(data)
@@ -46,6 +52,8 @@ class Gzip:
                 + bytes(data[middle : middle + _SAMPLE])
                 + bytes(data[-_SAMPLE:])
             )
+        if self._isal is not None:
+            return self._by_isal(self._isal, data, sample)
         huffman = len(deflate(sample, self._level, zlib.Z_HUFFMAN_ONLY))
         full = len(deflate(sample, self._level))
         if min(huffman, full) > 0.97 * len(sample):
@@ -54,8 +62,36 @@ class Gzip:
             return deflate(data, self._level)
         return deflate(data, self._level, zlib.Z_HUFFMAN_ONLY)
 
+    def _by_isal(self, library: isal.Isal, data: bytes | memoryview, sample: bytes) -> bytes:
+        fast = len(library.pack(sample, self._isal_level))
+        if fast > 0.97 * len(sample):
+            return deflate(data, 0)
+        if self._level >= 7 and len(deflate(sample, self._level)) < 0.95 * fast:
+            return deflate(data, self._level)
+        packed = library.pack(data, self._isal_level)
+        return packed if len(packed) < len(data) else deflate(data, 0)
+
     def trailer(self, crc: int, size: int) -> bytes:
         return b"\x03\x00" + struct.pack("<II", crc, size & 0xFFFFFFFF)
+
+
+def unpack(data: bytes, size: int) -> bytes:
+    """Return the plain data of one chunk that ``Gzip.pack`` has made.
+
+    :param size: bytes of plain data in it. :raises Damaged: the chunk is not what was made.
+    """
+    library = isal.library()
+    if library is not None:
+        plain = library.unpack(data, size)
+    else:
+        member = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            plain = member.decompress(data, size + 1)
+        except zlib.error as error:
+            raise Damaged(str(error)) from error
+    if len(plain) != size:
+        raise Damaged(f"{len(plain)} bytes come out of it instead of {size}")
+    return plain
 
 
 class GzipUnpacker:

@@ -171,13 +171,12 @@ class BackupOptions(OptionSet):
     compression: str = option(
         default="gzip", choices=CODECS.names, help="Compression of the archive."
     )
-    compression_level: int = option(
+    compression_level: int | None = option(
         type="int",
-        default=6,
         minimum=min(compression.levels[0] for compression in CODECS),
         maximum=max(compression.levels[1] for compression in CODECS),
         env=("COMPRESSION_LEVEL",),
-        help="1 (fast) to 9 (small).",
+        help="1 (fast) to 9 (small); when it is not set, 6 for gzip and 3 for zstd.",
     )
     workers: int = option(
         type="int",
@@ -223,13 +222,20 @@ class BackupOptions(OptionSet):
         self.destination = os.path.normpath("/" + self.destination.lstrip("/"))
         self.s3 = check_s3(self.s3)
         lowest, highest = CODECS[self.compression].levels
-        if not lowest <= self.compression_level <= highest:
+        if not lowest <= self.level <= highest:
             raise OptionError(
-                f"Option compression_level is {self.compression_level}, but {self.compression} has "
+                f"Option compression_level is {self.level}, but {self.compression} has "
                 f"levels {lowest} to {highest}.",
                 "",
                 "compression_level",
             )
+
+    @property
+    def level(self) -> int:
+        """The level to compress with: the option, or the default of the compression."""
+        if self.compression_level is None:
+            return CODECS[self.compression].default_level
+        return self.compression_level
 
 
 class InfoOptions(OptionSet):

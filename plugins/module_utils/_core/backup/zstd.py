@@ -108,6 +108,23 @@ class Zstd:
         return b""
 
 
+def unpack(data: bytes, size: int) -> bytes:
+    """Return the plain data of one chunk that ``Zstd.pack`` has made.
+
+    :param size: bytes of plain data in it. :raises Damaged: the chunk is not what was made.
+    """
+    unpacker = ZstdUnpacker()
+    pieces = [unpacker.feed(data)]
+    total = len(pieces[0])
+    while unpacker.pending and total <= size:
+        pieces.append(unpacker.feed(b""))
+        total += len(pieces[-1])
+    unpacker.finish()
+    if total != size:
+        raise Damaged(f"{total} bytes come out of it instead of {size}")
+    return b"".join(pieces)
+
+
 class ZstdUnpacker:
     """Any number of frames, with their checksums checked by the library."""
 

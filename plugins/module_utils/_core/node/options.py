@@ -429,5 +429,5 @@ class NodeOptions(ReportOptions):
         return any(check in only for check in GROUPS[group])
 
     def services_are_default(self) -> bool:
-        """Return whether nobody named a service: one that is not installed is then no fault."""
+        """Return whether nobody named a service: a missing one is then no fault."""
         return self.services == _DEFAULT_SERVICES

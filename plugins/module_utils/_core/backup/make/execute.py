@@ -185,7 +185,7 @@ def _write(plan: Plan, fd: int, tell: Tell) -> tuple[Tree, archive.Written]:
     Start over when a file changed while it was read.
     """
     options, tree = plan.options, plan.facts.tree
-    packer = codecs.make(options.compression, options.compression_level)
+    packer = codecs.make(options.compression, options.level)
     path = ""
     with facts.opened_source(options.source) as root:
         for attempt in range(ATTEMPTS):

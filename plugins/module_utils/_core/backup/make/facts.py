@@ -78,7 +78,7 @@ def observe(options: BackupOptions, world: World) -> Facts:
     :raises NotUsable: the source is unreadable or without a file.
     :raises Refused: the destination is mounted in it.
     """
-    codecs.make(options.compression, options.compression_level)  # its library may be missing
+    codecs.make(options.compression, options.level)  # its library may be missing
     with opened_source(options.source) as root:
         tree = walk(root, options)
     return Facts(

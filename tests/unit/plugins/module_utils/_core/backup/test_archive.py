@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import random
 import shutil
 import subprocess
 import tarfile
@@ -17,6 +18,7 @@ import pytest
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import (
     codec,
     deflate,
+    isal,
     tarstream,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.source import FILE, Entry
@@ -127,8 +129,26 @@ def test_times_before_1970_and_long_after():
             assert tar.next().mtime == pytest.approx(time_ns / 1e9, abs=1e-6)
 
 
+def engines():
+    """What can deflate here: zlib always, ISA-L in both ways where it is installed."""
+    kinds = [pytest.param(None, id="zlib")]
+    for kind in (isal.Package, isal.Library):
+        try:
+            kinds.append(pytest.param(kind(), id=kind.__name__))
+        except (ImportError, OSError):
+            continue
+    return kinds
+
+
+@pytest.fixture(params=engines())
+def engine(request, monkeypatch):
+    """Compress and unpack by this and nothing else."""
+    monkeypatch.setattr(isal, "library", lambda: request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("length", [0, 1, codec.CHUNK - 1, codec.CHUNK, codec.CHUNK + 1])
-def test_gzip_chunks_make_one_member(length):
+def test_gzip_chunks_make_one_member(engine, length):
     import zlib
 
     packer = deflate.Gzip(6)
@@ -145,16 +165,56 @@ def test_gzip_chunks_make_one_member(length):
     assert member.eof and member.unused_data == b"", "more than one member"
 
 
-def test_the_method_fits_the_data():
-    random, text = (
+@pytest.mark.parametrize("level", range(1, 10))
+def test_no_level_expands_weights_and_each_chunk_unpacks_alone(engine, level):
+    """Fast levels of several libraries make weights larger than they are."""
+    noise = random.Random(7).choices(range(256), [1 + n % 9 for n in range(256)], k=300_000)
+    for data in (bytes(noise), os.urandom(300_000), b"word " * 60_000, b""):
+        packed = deflate.Gzip(level).pack(memoryview(bytearray(data)))
+        assert len(packed) <= len(data) * 1.001 + 10
+        assert deflate.unpack(packed, len(data)) == data
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda packed: packed[:-100],
+        lambda packed: packed[:50] + b"\xff" * 100 + packed[150:],
+        lambda packed: packed + packed,
+        lambda packed: b"",
+    ],
+)
+def test_a_damaged_chunk_is_an_error(engine, spoil):
+    data = b"".join(b"line %d of a log file\n" % n for n in range(5_000))
+    with pytest.raises(codec.Damaged):
+        deflate.unpack(spoil(deflate.Gzip(6).pack(data)), len(data))
+
+
+def test_a_library_that_works_otherwise_is_not_used(monkeypatch):
+    class Other:
+        def pack(self, data, level):
+            return deflate.deflate(data, 6)[:-1]
+
+        def unpack(self, data, size):
+            return b""
+
+    monkeypatch.setattr(isal, "Package", Other)
+    monkeypatch.setattr(isal, "Library", Other)
+    assert isal.library.__wrapped__() is None
+
+
+def test_the_method_fits_the_data(monkeypatch):
+    monkeypatch.setattr(isal, "library", lambda: None)
+
+    noise, text = (
         os.urandom(1 << 20),
         b"".join(b"line %d of a log file\n" % n for n in range(50_000)),
     )
     packer = deflate.Gzip(6)
-    assert len(packer.pack(random)) < len(random) * 1.001, "stored, not expanded"
+    assert len(packer.pack(noise)) < len(noise) * 1.001, "stored, not expanded"
     assert len(packer.pack(text)) < len(deflate.deflate(text, 6)) * 1.01, (
         "text gets the full search"
     )
-    skewed = bytes(b & 0x1F for b in random)
+    skewed = bytes(b & 0x1F for b in noise)
     huffman = deflate.deflate(skewed, 6, 2)
     assert packer.pack(skewed) == huffman, "noise with few values gets Huffman coding alone"

@@ -34,7 +34,9 @@ def test_the_option_offers_what_is_registered():
     assert entry.choices == codecs.CODECS.names == ("gzip", "zstd", "none")
 
 
-@pytest.mark.parametrize("lacking", ["suffix", "help", "levels", "writer", "reader"])
+@pytest.mark.parametrize(
+    "lacking", ["suffix", "help", "levels", "default_level", "writer", "reader", "unpack"]
+)
 def test_an_incomplete_compression_fails_at_import(lacking):
     incomplete = codecs.CODECS["gzip"]._replace(name="xz", **{lacking: None})
     with pytest.raises(TypeError, match=f"compression xz is incomplete: it has no {lacking}"):
@@ -213,7 +215,7 @@ def test_defaults_and_limits_are_the_released_ones():
         "source": ("/opt/ml/models", None, None),
         "destination": ("/backup/models", None, None),
         "compression": ("gzip", None, None),
-        "compression_level": (6, 1, 9),
+        "compression_level": (None, 1, 9),
         "workers": (0, 0, 64),
         "verify": (True, None, None),
         "retention_days": (30, 0, None),
@@ -274,3 +276,16 @@ def test_good_restore_options(given):
 @pytest.mark.parametrize("name", ["models_backup_x.tar", "other", ""])
 def test_only_an_archive_has_a_time(name):
     assert names.stamp_time(name) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "level"),
+    [
+        ({}, 6),
+        ({"compression": "zstd"}, 3),
+        ({"compression": "zstd", "compression_level": 6}, 6),
+        ({"compression": "gzip", "compression_level": 1}, 1),
+    ],
+)
+def test_each_compression_has_a_level_of_its_own(given, level):
+    assert BackupOptions.from_mapping(given).level == level
