@@ -20,6 +20,7 @@ from .checks import CHECKS
 from .filesystems import DiskFacts
 from .hardware import HardwareFacts, tool
 from .journal import LogFacts
+from .modules import MODULES
 from .network import NetworkFacts
 from .options import ExpectedHardware, NodeOptions
 from .probes import Probe, Prober, Problem, Suspects
@@ -142,11 +143,9 @@ def _questions(world: World, options: NodeOptions) -> dict[str, dict[str, Callab
     """Return what the optional checks that apply to this node ask, by check and subject."""
     patience = max(0.3, options.timeout - _MARGIN)
     return {
-        check.name: check.optional.load().questions(world, options, patience)
+        check.name: MODULES[check.name]().questions(world, options, patience)
         for check in CHECKS
-        if check.optional is not None
-        and options.wants(check.name)
-        and check.optional.applies(world, options)
+        if check.applies is not None and options.wants(check.name) and check.applies(world, options)
     }
 
 

@@ -1,24 +1,20 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks that few nodes need: each is a module that is loaded only where its check applies.
+"""Checks that few nodes need, and whether this one does: cheaply, and without hanging.
 
-Such a module has two functions. ``questions(world, options, patience)`` returns functions by
-subject, which run in children, because they may hang; ``patience`` is in seconds. ``decide``
-gets their answers by subject (a Problem where one failed), the time and the options, and returns
-the checks. Without questions it is called as well.
+``modules`` has the modules that make them, which are loaded only where they apply.
 """
 
 from __future__ import annotations
 
 import os
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..ports import World
 from ..system import procfs
 from .thresholds import OFF, Rule
-from .values import NodeCheck, Optional
+from .values import NodeCheck
 
 if TYPE_CHECKING:
     from .options import NodeOptions
@@ -54,43 +50,13 @@ def _has_backups(dummy: World, options: NodeOptions) -> bool:
     return bool(options.backups)
 
 
-def _acs() -> ModuleType:
-    from . import acs
-
-    return acs
-
-
-def _infiniband_errors() -> ModuleType:
-    from . import infiniband_errors
-
-    return infiniband_errors
-
-
-def _runtimes() -> ModuleType:
-    from . import runtimes
-
-    return runtimes
-
-
-def _servers() -> ModuleType:
-    from . import servers
-
-    return servers
-
-
-def _backup_age() -> ModuleType:
-    from . import backup_age
-
-    return backup_age
-
-
 OPTIONAL = (
     NodeCheck(
         "container_runtime",
         "services",
         "Container runtimes that are there answer on their sockets.",
         "container_runtime",
-        optional=Optional(_has_runtime, _runtimes),
+        applies=_has_runtime,
     ),
     NodeCheck(
         "infiniband_errors",
@@ -98,21 +64,21 @@ OPTIONAL = (
         "Error counters of InfiniBand ports.",
         "infiniband_errors",
         Rule("100", OFF, "per day"),
-        optional=Optional(_has_infiniband, _infiniband_errors),
+        applies=_has_infiniband,
     ),
     NodeCheck(
         "storage_server",
         "network",
         "Servers of NFS, Lustre and GPFS mounts answer.",
         "storage_server",
-        optional=Optional(_has_served_mounts, _servers),
+        applies=_has_served_mounts,
     ),
     NodeCheck(
         "pci_acs",
         "hardware",
         "PCI bridges between GPUs do not redirect peer-to-peer traffic.",
         "pci_acs",
-        optional=Optional(_has_gpus, _acs),
+        applies=_has_gpus,
     ),
     NodeCheck(
         "backup_age",
@@ -120,6 +86,6 @@ OPTIONAL = (
         "The newest verified backup is not too old.",
         "backup_age",
         Rule("30", "54", "h"),
-        optional=Optional(_has_backups, _backup_age),
+        applies=_has_backups,
     ),
 )

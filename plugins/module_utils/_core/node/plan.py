@@ -16,6 +16,7 @@ from ..verdict import Check
 from . import filesystems, hardware, journal, network, resources, services, system
 from .checks import CHECKS, GROUPS
 from .facts import Counters, NodeFacts
+from .modules import MODULES
 from .options import NodeOptions
 from .probes import Probe, Problem
 from .recommend import Advice, recommend
@@ -88,10 +89,9 @@ def _optional(names: tuple[str, ...], facts: NodeFacts, options: NodeOptions) ->
     """Return the checks of the modules that apply to this node."""
     checks = []
     for name in names:
-        optional = CHECKS[name].optional
-        if optional is None or name not in facts.optional:
+        if name not in facts.optional:
             continue
-        for check in optional.load().decide(facts.optional[name], facts.now, options):
+        for check in MODULES[name]().decide(facts.optional[name], facts.now, options):
             seconds = facts.durations.get(Probe(name, check.subject or ""))
             checks += _timed([check], seconds)
     return checks
@@ -284,7 +284,7 @@ def check_deciders() -> None:
             raise TypeError(f"There is no group {decider.name!r} of node checks to decide")
     for check in CHECKS:
         decider_of_group = DECIDERS.get(check.group)
-        makers: list[object] = [check.reading, check.optional]
+        makers: list[object] = [check.reading, MODULES.get(check.name) and check.applies]
         if decider_of_group is not None and check.name in decider_of_group.checks:
             makers.append(decider_of_group)
         count = sum(maker is not None for maker in makers)

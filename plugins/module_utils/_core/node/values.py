@@ -39,17 +39,6 @@ class Reading(Generic[Fact]):
     evaluate: Callable[[str, Fact, Limits], Check]
 
 
-class Optional(NamedTuple):
-    """A check that few nodes need.
-
-    ``applies`` says whether this one does: cheap, and it must not hang. ``load`` returns the
-    module that asks and decides (see ``optional``).
-    """
-
-    applies: Callable[[World, Any], bool]
-    load: Callable[[], Any]
-
-
 class NodeCheck(NamedTuple):
     """One check.
 
@@ -59,8 +48,8 @@ class NodeCheck(NamedTuple):
     :param lasting: the fault does not go away while a node settles after its boot, so it is
         raised at once, within the grace period as well.
     :param metric: the metric that reports its status, with the labels check and subject.
-    :param reading: how it is made of one value. :param optional: how it is made by a module that
-        is loaded where it applies. Without both, the function of its group makes it.
+    :param reading: how it is made of one value. :param applies: whether this node needs it; then
+        a module of its own makes it. Without both, the function of its group makes it.
     """
 
     name: str
@@ -71,7 +60,7 @@ class NodeCheck(NamedTuple):
     lasting: bool = False
     metric: str = "mlops_node_check_status"
     reading: Reading[Any] | None = None
-    optional: Optional | None = None
+    applies: Callable[[World, Any], bool] | None = None
 
 
 class Fill(NamedTuple):

@@ -280,7 +280,7 @@ def test_a_chain_of_capabilities_that_loops_ends():
 
 
 def test_nothing_applies_to_an_ordinary_node(machine, options):
-    names = {check.name for check in plan.CHECKS if check.optional is not None}
+    names = {check.name for check in plan.CHECKS if check.applies is not None}
     document = run(options(checks=sorted(names)), machine.world).to_dict()
     assert len(names) == 5 and document["checks"] == []
 

@@ -129,7 +129,7 @@ def test_a_check_of_a_value_needs_limits_and_a_reading(field):
 
 def test_deciders_claim_no_check_that_is_not_registered():
     claimed = {name for decider in plan.DECIDERS for name in decider.checks}
-    optional = {check.name for check in CHECKS if check.optional is not None}
+    optional = {check.name for check in CHECKS if check.applies is not None}
     assert claimed - {"gpu_"} == set(CHECKS.names) - set(values.VALUES.names) - optional
 
 
