@@ -99,7 +99,7 @@ def default_path(environ: Mapping[str, str]) -> str:
 
 
 def read(path: str) -> Environment:
-    """Read the file; a missing file sets nothing, an unreadable one says why."""
+    """Read the file. A missing file sets nothing; a file that can't be read says why."""
     if not path:
         return Environment()
     try:

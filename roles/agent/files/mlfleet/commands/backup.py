@@ -102,5 +102,4 @@ COMMAND = Command(
     log=JOBS["backup"].log,
     dry_run=True,
     waits=True,
-    hidden=False,
 )

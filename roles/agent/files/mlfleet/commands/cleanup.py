@@ -128,5 +128,4 @@ COMMAND = Command(
     log=JOBS["cleanup"].log,
     dry_run=True,
     waits=True,
-    hidden=False,
 )

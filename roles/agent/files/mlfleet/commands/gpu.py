@@ -83,5 +83,4 @@ COMMAND = Command(
     log=JOBS["gpu"].log,
     dry_run=False,
     waits=False,
-    hidden=False,
 )

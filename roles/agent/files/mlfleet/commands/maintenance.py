@@ -164,5 +164,4 @@ COMMAND = Command(
     log=JOBS["maintenance"].log,
     dry_run=True,
     waits=True,
-    hidden=False,
 )

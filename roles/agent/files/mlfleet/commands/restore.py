@@ -75,5 +75,4 @@ COMMAND = Command(
     log=JOBS["backup"].log,
     dry_run=True,
     waits=True,
-    hidden=False,
 )

@@ -74,5 +74,4 @@ COMMAND = Command(
     log=JOBS["backup"].log,
     dry_run=False,
     waits=False,
-    hidden=False,
 )

@@ -33,7 +33,7 @@ ARROWS = {
     "jobs": {"outcome", "registry"},
     "last": {"errors", "system"},
     "maintenance": {"errors", "options", "ports", "registry", "verdict"},
-    "node": BASE | {"gpu", "output"},
+    "node": BASE | {"backup", "gpu", "output"},
     "options": {"errors"},
     "outcome": {"errors"},
     "output": {"registry", "system", "verdict"},
@@ -42,6 +42,7 @@ ARROWS = {
     # What the jobs write to is in the options of the parts.
     "schedule": {"config", "environment", "errors", "options", "ports"}
     | {"alert", "backup", "cleanup", "gpu", "node"},
+    "status": {"alert", "errors", "jobs", "outcome", "ports", "trial", "verdict"},
     "system": {"errors", "ports"},
     "timers": {"errors", "options", "ports"},
     "trial": {"errors", "jobs", "outcome", "ports", "system", "verdict"},
