@@ -222,6 +222,8 @@ duration:
   type: float
 """
 
+import typing as t
+
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.options import (
@@ -232,7 +234,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.opti
 def main() -> None:
     module = _shell.build(DiagnosticsOptions)
 
-    def work() -> dict:
+    def work() -> dict[str, t.Any]:
         options = DiagnosticsOptions.from_mapping(module.params)
         document = run.run(options, _shell.world(module), check=module.check_mode)
         return _shell.judged({"changed": False, **document.to_dict()}, options.fail_on)
