@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import setup
+from common import BUILD, ROOT
 
 sys.path.insert(0, str(setup.link_collection()))
 
@@ -103,7 +104,7 @@ def sentence(text: str) -> str:
 
 def command_package() -> Path:
     """Return the directory of a package ``reference_agent``: command and core, as on a node."""
-    package = setup.BUILD / "reference" / "reference_agent"
+    package = BUILD / "reference" / "reference_agent"
     package.mkdir(parents=True, exist_ok=True)
     (package / "__init__.py").touch()
     for name, source in (
@@ -111,9 +112,9 @@ def command_package() -> Path:
         ("mlfleet", "roles/agent/files/mlfleet"),
     ):
         link = package / name
-        if not link.is_symlink() or link.resolve() != setup.ROOT / source:
+        if not link.is_symlink() or link.resolve() != ROOT / source:
             link.unlink(missing_ok=True)
-            link.symlink_to(setup.ROOT / source)
+            link.symlink_to(ROOT / source)
     return package.parent
 
 
