@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import json
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import module_docs  # noqa: E402
 import reference  # noqa: E402
+import role_specs  # noqa: E402
 import setup  # noqa: E402
 
 sys.path.insert(0, str(setup.link_collection()))
@@ -193,42 +194,6 @@ def action_groups() -> str:
     return "\n".join(lines) + "\n"
 
 
-# --- choices in the documentation of modules --------------------------------------------------------------------------
-
-#: The options of each module: where its choices come from.
-MODULE_OPTIONS = {
-    "alert": ("alert.options", "AlertOptions"),
-    "artifact_cleanup": ("cleanup.options", "CleanupOptions"),
-    "gpu_health": ("gpu.options", "GpuOptions"),
-    "model_backup": ("backup.options", "BackupOptions"),
-    "model_backup_info": ("backup.options", "InfoOptions"),
-    "model_restore": ("backup.options", "RestoreOptions"),
-    "node_health": ("node.options", "NodeOptions"),
-}
-
-
-def _with_choices(text: str, table: Iterable[Option]) -> str:
-    """Return a module's text with the choices that its options have; options of shared fragments are not in it."""
-    for entry in table:
-        if entry.choices:
-            pattern = rf"(^( +){entry.name}:\n(?:\2 .*\n|\n)*?\2  choices: )\[[^\]]*\]"
-            choices = "[" + ", ".join(map(str, entry.choices)) + "]"
-            text = re.sub(pattern, lambda match: match[1] + choices, text, flags=re.MULTILINE)  # noqa: B023
-        if entry.suboptions:
-            text = _with_choices(text, entry.subtable)
-    return text
-
-
-def module_with_choices(module: str) -> str:
-    package, name = MODULE_OPTIONS[module]
-    source = importlib.import_module(
-        f"ansible_collections.mlops.fleet.plugins.module_utils._core.{package}"
-    )
-    text = (ROOT / "plugins" / "modules" / f"{module}.py").read_text(encoding="utf-8")
-    head, mark, rest = text.partition('EXAMPLES = r"""')
-    return _with_choices(head, getattr(source, name).TABLE) + mark + rest
-
-
 # --- the schedule role ------------------------------------------------------------------------------------------------
 
 
@@ -273,9 +238,14 @@ FILES: dict[str, Callable[[], str]] = {
     "roles/maintenance/meta/argument_specs.yml": argument_specs,
     "roles/maintenance/defaults/main.yml": role_defaults,
     "docs/docsite/rst/reference.rst": reference.page,
+    "roles/schedule/defaults/main.yml": role_specs.schedule_defaults,
     **{
-        f"plugins/modules/{module}.py": functools.partial(module_with_choices, module)
-        for module in MODULE_OPTIONS
+        f"plugins/modules/{module}.py": functools.partial(module_docs.module_text, module)
+        for module in module_docs.MODULE_OPTIONS
+    },
+    **{
+        role_specs.specs_path(role): functools.partial(role_specs.argument_specs, role)
+        for role in role_specs.ROLES
     },
 }
 BLOCKS: dict[tuple[str, str], Callable[[], str]] = {

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import setup
 from common import ROOT, Problem, main_wrapper, say
@@ -26,7 +27,7 @@ MARK = ".mlops-fleet-run"
 
 
 def open_folder(folder: Path) -> None:
-    """Make the working folder, or take one that an earlier run made; anything else that is not empty is somebody's data."""
+    """Make the working folder, or take that of an earlier run; anything else that is not empty is somebody's data."""
     if folder.exists() and not folder.is_dir():
         raise Problem(f"{folder} is a file. Name another folder with MLOPS_RUN_DIR.")
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
@@ -48,7 +49,7 @@ def lay_out(folder: Path, python: Path) -> None:
     )
 
 
-def variables(folder: Path) -> dict:
+def variables(folder: Path) -> dict[str, Any]:
     """What differs from the roles' defaults: every path is inside the folder, and only the sample is backed up and cleaned."""
     sample = folder / "sample"
     return {

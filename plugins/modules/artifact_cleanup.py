@@ -165,6 +165,26 @@ options:
     type: str
     choices: [newest, mtime, ctime, atime]
     default: newest
+  quarantine:
+    description:
+      - Move removed units to a directory of quarantine in the same target instead (V(.mlops-fleet-quarantine-...)), and remove them after this
+        time (V(30m), V(12h), V(3d)), when a cleanup runs. Until then O(state=restored) brings them back.
+      - They use their space until then, see RV(quarantined_bytes). With O(free_to), units in quarantine are removed first, the oldest first,
+        before their time; what goes to quarantine in the same run frees its space in a later one.
+      - What other programs clean (O(aggressive)) can't be brought back.
+    type: str
+  state:
+    description:
+      - V(restored) brings back what is in quarantine in the targets, and removes nothing. A unit whose path exists again stays in
+        quarantine and is a failure.
+    type: str
+    choices: [cleaned, restored]
+    default: cleaned
+  undo:
+    description: With O(state=restored), the paths of units (of several with the same path the newest), or the runs as RV(quarantined) names
+      them; by default everything in quarantine.
+    type: list
+    elements: str
   in_use:
     description:
       - V(skip) keeps what running processes use, and what the kernel itself uses (images behind loop devices, swap files, layers of overlays).
@@ -198,7 +218,13 @@ options:
         description: Largest number of bytes.
         type: int
       max_share:
-        description: Largest share of the units of one target, from 0 to 1. Targets that are always emptied (retention 0) do not count.
+        description: Largest share of the units of one target, from 0 to 1. Targets that are always emptied (retention 0) do not count, unless
+          they have a layout or policies.
+        type: float
+      max_growth:
+        description:
+          - Largest factor by which a target may lose more units, or more bytes, than in any of its last 10 runs that removed something.
+          - A target without such a run is not limited. The numbers are in O(state_dir).
         type: float
   require_backup:
     description: Fail and remove nothing unless there is a fresh verified backup, as M(mlops.fleet.model_backup) makes them.
@@ -212,6 +238,15 @@ options:
         description: Oldest backup that counts, in hours.
         type: float
         default: 24.0
+  state_dir:
+    description:
+      - Directory for the reports of O(report_days) and the numbers of O(brake.max_growth). It is made if need be.
+      - By default V(/var/lib/mlops-fleet/cleanup), where the agent is installed or O(brake.max_growth) is set.
+    type: path
+  report_days:
+    description: Days to keep a report of each cleanup that removed something in O(state_dir), all units included; V(0) keeps none.
+    type: float
+    default: 90.0
   report_path:
     description:
       - File for the whole report as JSON, written at once and with mode 0640. Its directory must exist.
@@ -279,6 +314,15 @@ EXAMPLES = r"""
     free_to: 20%
     when_below: 10%
 
+- name: Keep what is removed for three days
+  mlops.fleet.artifact_cleanup:
+    quarantine: 3d
+
+- name: Bring back what was removed by mistake
+  mlops.fleet.artifact_cleanup:
+    state: restored
+    undo: [/opt/ml/checkpoints/step-0400]
+
 - name: Remove old images and caches as well
   mlops.fleet.artifact_cleanup:
     aggressive: true
@@ -326,7 +370,7 @@ plan_count:
   returned: always, unless options are wrong
   type: int
 removed:
-  description: What was removed, or would be in check mode, at most 1000 entries. The same keys as RV(plan).
+  description: What was removed or moved to quarantine, or would be in check mode, at most 1000 entries. The same keys as RV(plan).
   returned: always, unless options are wrong
   type: list
   elements: dict
@@ -335,6 +379,12 @@ removed_count:
   description: Number of units removed.
   returned: always, unless options are wrong
   type: int
+largest:
+  description: The largest of the removed units, the largest first, at most 20 entries. The same keys as RV(plan).
+  returned: when something was removed, or would be in check mode
+  type: list
+  elements: dict
+  contains: *unit
 kept:
   description: What stays and why, at most 1000 entries.
   returned: always, unless options are wrong
@@ -431,6 +481,47 @@ targets:
     freed_bytes:
       description: Bytes freed.
       type: int
+quarantined:
+  description: What is in quarantine afterwards, the oldest first, at most 1000 entries.
+  returned: when O(quarantine) is set, with O(state=restored), and when something is in quarantine
+  type: list
+  elements: dict
+  contains:
+    target:
+      description: Name of the target.
+      type: str
+    path:
+      description: Path that the unit had.
+      type: str
+    run:
+      description: The cleanup that moved it.
+      type: str
+    size:
+      description: Allocated bytes, which are still used.
+      type: int
+    since:
+      description: When it was moved.
+      type: str
+    until:
+      description: When it may be removed.
+      type: str
+quarantined_count:
+  description: Number of units in quarantine.
+  returned: as RV(quarantined)
+  type: int
+quarantined_bytes:
+  description: Bytes that they use.
+  returned: as RV(quarantined)
+  type: int
+restored:
+  description: What was brought back, or would be in check mode, at most 1000 entries with C(target), C(path), C(run) and C(size).
+  returned: with O(state=restored)
+  type: list
+  elements: dict
+restored_count:
+  description: Number of units brought back.
+  returned: with O(state=restored)
+  type: int
 watermarks:
   description: The levels of O(free_to), one entry for each file system.
   returned: when a target has a level
@@ -455,6 +546,9 @@ watermarks:
     freed:
       description: Bytes that what is removed frees.
       type: int
+    quarantined:
+      description: Bytes of what is moved to quarantine to reach the level later.
+      type: int
     reached:
       description: Whether that is enough.
       type: bool
@@ -469,6 +563,8 @@ notes:
   elements: str
 """
 
+import typing as t
+
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import record, run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
@@ -480,7 +576,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan imp
 def main() -> None:
     module = _shell.build(CleanupOptions)
 
-    def work() -> dict:
+    def work() -> dict[str, t.Any]:
         options = CleanupOptions.from_mapping(module.params)
         try:
             cleanup = run.run(

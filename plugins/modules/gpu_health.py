@@ -103,6 +103,7 @@ options:
       - Levels of single Xid numbers, instead of those of NVIDIA's catalog. Each value is V(ignore),
         V(warning) or V(critical).
       - V(ignore) keeps the Xid in the result and excludes it from the verdict.
+      - Numbers of NVSwitch errors (SXid, above 10000) can be given too.
     type: dict
   log_source:
     description:
@@ -556,6 +557,8 @@ driver:
       sample: "13.1"
 """
 
+import typing as t
+
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.run import run
@@ -564,7 +567,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.run import r
 def main() -> None:
     module = _shell.build(GpuOptions)
 
-    def work() -> dict:
+    def work() -> dict[str, t.Any]:
         options = GpuOptions.from_mapping(module.params)
         document = run(options, _shell.world(module), check=module.check_mode)
         return _shell.judged({"changed": False, **document.to_dict()}, options.fail_on)

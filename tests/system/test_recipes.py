@@ -95,8 +95,9 @@ class Recipe(NamedTuple):
 
     @property
     def entry(self) -> Step:
-        """The step that registers the addition: the last that changes a file of _core."""
-        return [step for step in self.steps if "/_core/" in step.path and step.side][-1]
+        """The step that registers the addition: the last that changes a file of _core, or the defaults of a role."""
+        changed = [step for step in self.steps if step.side]
+        return [step for step in changed if "/_core/" in step.path or "/defaults/" in step.path][-1]
 
 
 def recipes() -> list[Recipe]:
@@ -158,7 +159,7 @@ def python(tree: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def test_every_kind_of_addition_has_a_recipe():
-    assert len(RECIPES) >= 9 and all(recipe.steps for recipe in RECIPES.values())
+    assert len(RECIPES) >= 12 and all(recipe.steps for recipe in RECIPES.values())
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -187,7 +188,10 @@ def test_the_test_of_the_recipe_fails_without_the_entry(name, tree):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_an_incomplete_entry_fails_at_import(name, tree):
-    """Every required field is left out in turn: those not marked optional, and the help of an option."""
+    """Every required field is left out in turn: those not marked optional, the help of an option, the comment of a variable.
+
+    A module fails at import, a role when what is derived from it is generated.
+    """
     recipe = RECIPES[name]
     for step in recipe.steps:
         if step != recipe.entry:
@@ -195,14 +199,17 @@ def test_an_incomplete_entry_fails_at_import(name, tree):
     path = tree / recipe.entry.path
     unchanged = path.read_text(encoding="utf-8")
     lines = recipe.entry.code.splitlines(keepends=True)
-    field = (
-        r" +help=.*,\n" if "= option(" in lines[0] else r" +\w+=.*,\n"
-    )  # not those marked optional
+    field = r" +help=.*,\n" if "= option(" in lines[0] else r" +\w+=.*,\n"
+    is_module = path.suffix == ".py"
+    field = field if is_module else r"# "
     fields = [number for number, line in enumerate(lines) if re.match(field, line)]
     assert fields, "the entry gives its fields as keyword arguments, one a line"
     for number in fields:
         path.write_text(unchanged, encoding="utf-8")
         incomplete = "".join(lines[:number] + lines[number + 1 :])
         recipe.entry._replace(code=incomplete).apply(tree)
-        done = python(tree, "-c", f"import {recipe.entry.module}")
-        assert done.returncode != 0 and "TypeError" in done.stderr, lines[number] + done.stderr
+        load = ("-c", f"import {recipe.entry.module}") if is_module else ("scripts/generate.py",)
+        process = python(tree, *load)
+        assert process.returncode != 0, lines[number]
+        error = "TypeError" if is_module else "Incomplete"
+        assert error in process.stderr, lines[number] + process.stderr

@@ -57,8 +57,16 @@ def _connect_s3(options: CopyOptions) -> CopyStore | None:
     return S3Store(options.s3)
 
 
+#: In the order in which copies are made.
 COPY_STORES: Registry[CopyStoreKind] = Registry(
-    "copy store", (CopyStoreKind("s3", _connect_s3),), required=("connect",)
+    "copy store",
+    (
+        CopyStoreKind(
+            name="s3",
+            connect=_connect_s3,
+        ),
+    ),
+    required=("connect",),
 )
 
 

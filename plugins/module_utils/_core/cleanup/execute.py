@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ..errors import FleetError
@@ -21,9 +21,20 @@ from ..system import mounts
 from ..system.removal import Changed, remove
 from ..system.text import display_path
 from .facts import Facts, LeftoverFacts, TargetFacts, follow_trackers, in_use
+from .held import DOOMED, Compartment, HeldUnit, Hold
 from .inuse import InUse
 from .options import CleanupOptions
-from .plan import PUT_BACK, Kept, NamedRemoval, Plan, Recovery, Removal, UnitRemoval, why_put_back
+from .plan import (
+    PUT_BACK,
+    Kept,
+    NamedRemoval,
+    Plan,
+    Recovery,
+    Removal,
+    UnitRemoval,
+    interrupted,
+    why_put_back,
+)
 from .quarantine import Aside, Quarantine
 from .root import Root, exists
 from .scan import Look, Survey, survey, survey_again
@@ -62,7 +73,18 @@ class Outcome:
     filesystems: list[dict[str, Any]] = field(default_factory=list)
     counted: Freed = field(default_factory=Freed)
     #: Called for everything that was removed, at once.
-    record: Callable[[Removal], None] | None = None
+    record: Callable[[Removal, str], None] | None = None
+    #: What was moved to quarantine, removed from it (by its path there), and brought back.
+    held: list[Removal] = field(default_factory=list)
+    purged: set[str] = field(default_factory=set)
+    restored: list[HeldUnit] = field(default_factory=list)
+
+    def hold(self, removal: Removal) -> None:
+        """Note what was moved to quarantine, where it still uses its space."""
+        self.removed.append(removal)
+        self.held.append(removal)
+        if self.record is not None:
+            self.record(removal, "moved to quarantine")
 
     def gone(self, removal: Removal) -> None:
         """Count what was removed; a file with several links when its last one was."""
@@ -72,7 +94,7 @@ class Outcome:
         self.freed[target] = self.freed.get(target, 0) + size
         self.removed.append(removal)
         if self.record is not None:
-            self.record(removal)
+            self.record(removal, "removed")
 
     def keep(self, removal: Removal, reason: str) -> None:
         """Note that something stays after all."""
@@ -96,6 +118,8 @@ class Work:
     busy: Callable[[], InUse | None]
     #: The unit of the root without which nothing in it may be removed, "" for none.
     anchor: str = ""
+    #: Where removed units are kept, None when they are not.
+    compartment: Compartment | None = None
 
     @property
     def limit(self) -> int | None:
@@ -109,13 +133,29 @@ class Work:
         return why_put_back(planned, unit, self.limit, protected.get(planned.name, ""))
 
 
-def predict(plan: Plan, outcome: Outcome) -> None:
+def predict(facts: Facts, plan: Plan, outcome: Outcome) -> None:
     """Fill in what carry_out() would do, as far as is known before."""
     for recovery in plan.recoveries:
         directory = recovery.facts.quarantine.root.path
         for target, name in recovery.back:
             outcome.kept.append(Kept(target, f"{directory}/{name}", PUT_BACK))
-    for removal in plan.remove:
+    gone: list[Removal] = [removal for dummy, removal in interrupted(facts)]
+    gone += [removal for dummy, removal in plan.purge]
+    outcome.purged = {unit.path for unit, dummy in plan.purge}
+    units: list[Removal] = []
+    for recovery in plan.recoveries:
+        gone += recovery.begun
+        units += [_in_place(recovery, due) if plan.run else due for due in recovery.due]
+    for dummy, removals in plan.units:
+        units += removals
+    for removal in gone:
+        outcome.gone(removal)
+    for removal in units:
+        if plan.run:
+            outcome.hold(removal)
+        else:
+            outcome.gone(removal)
+    for removal in [removal for chosen in plan.tools.values() for dummy, removal in chosen]:
         outcome.gone(removal)
 
 
@@ -124,18 +164,14 @@ def carry_out(
 ) -> None:
     """Do what the plan says. What can't be removed is recorded, and the rest goes on."""
     before = _space(facts)
-    for recovery in plan.recoveries:
-        _recover(recovery, outcome)
-    for place, units in plan.units:
-        target = place.target
-        root = facts.roots.get(target.name)
-        if root is None or not units:
-            continue
-        try:
-            with _directory(root, place) as directory:
-                _clean(_work(options, world, directory, place, facts.now), units, outcome, tell)
-        except (FleetError, OSError, Changed) as error:
-            outcome.fail(target.name, place.path, error)
+    holds = Holds(facts, plan)
+    try:
+        _remove_held(facts, plan, outcome)
+        for recovery in plan.recoveries:
+            _recover(recovery, outcome, holds)
+        _clean_directories(options, world, facts, plan, outcome, tell, holds)
+    finally:
+        holds.close()
     for tool in facts.tools:
         chosen = plan.tools.get(tool.name)
         if not chosen:
@@ -148,6 +184,125 @@ def carry_out(
             else:
                 outcome.gone(removal)
     outcome.filesystems = _compare(before, _space(facts))
+
+
+class Holds:
+    """The quarantines that this run fills, one for each root. Nothing is made before it is needed."""
+
+    def __init__(self, facts: Facts, plan: Plan) -> None:
+        self.roots, self.plan = facts.roots, plan
+        self._open: dict[str, Hold] = {}
+
+    def compartment(self, root: Root) -> Compartment | None:
+        """Make a place in quarantine for units of a directory; None when units are not kept. :raises OSError: no permission, no space."""
+        if not self.plan.run:
+            return None
+        top = next(
+            top
+            for top in self.roots.values()
+            if root.path == top.path or root.path.startswith(top.path.rstrip("/") + "/")
+        )
+        if top.path not in self._open:
+            self._open[top.path] = Hold.make(top, self.plan.run, self.plan.held_for)
+        return self._open[top.path].compartment(root.path[len(top.path) :].strip("/"))
+
+    def close(self) -> None:
+        """Close them, and remove those that are empty."""
+        for hold in self._open.values():
+            hold.close(tidy=True)
+
+
+def _remove_held(facts: Facts, plan: Plan, outcome: Outcome) -> None:
+    """Remove units from quarantine for good: a rename to where half of one can't be taken for a whole one, then the removal."""
+    for held, removal in interrupted(facts):
+        _remove_from(held.hold, os.path.basename(removal.path), removal, outcome)
+    for number, (unit, removal) in enumerate(plan.purge):
+        name = f"{number}-{os.urandom(4).hex()}"
+        try:
+            with unit.hold.opened(str(unit.number)) as fd, unit.hold.opened(DOOMED) as doomed:
+                os.rename(unit.name, name, src_dir_fd=fd, dst_dir_fd=doomed)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            outcome.fail(removal.target, unit.path, error)
+            continue
+        outcome.purged.add(unit.path)
+        _remove_from(unit.hold, name, removal, outcome)
+
+
+def _remove_from(hold: Hold, name: str, removal: Removal, outcome: Outcome) -> None:
+    try:
+        with hold.opened(DOOMED) as fd:
+            problems = remove(fd, name, hold.root.device, hold.root.mount)
+    except OSError as error:
+        problems = [str(error)]
+    if problems:
+        outcome.fail(removal.target, f"{hold.path}/{DOOMED}/{name}", "; ".join(problems))
+    else:
+        outcome.gone(removal)
+
+
+def restore(units: Sequence[HeldUnit], facts: Facts, check: bool, outcome: Outcome) -> None:
+    """Bring units back from quarantine, or with ``check`` say which would come back. What can't be brought back stays where it is."""
+    seen: set[str] = set()
+    for unit in units:
+        target = unit.target or next(
+            held.target.name for held in facts.held if held.hold is unit.hold
+        )
+        try:
+            if check:
+                unit.hold.check(unit)
+                if unit.original in seen:
+                    raise FileExistsError(errno.EEXIST, "the path exists again")
+                seen.add(unit.original)
+            else:
+                unit.hold.bring_back(unit)
+        except OSError as error:
+            why = f"it stays in quarantine ({display_path(unit.path)}): {error.strerror}"
+            outcome.fail(target, unit.original, why)
+            continue
+        outcome.restored.append(unit._replace(target=target))
+        if outcome.record is not None:
+            why = f"run {unit.hold.run}"
+            entry = NamedRemoval(target, unit.original, "", max(0, unit.size), None, why)
+            outcome.record(entry, "brought back")
+
+
+def _clean_directories(
+    options: CleanupOptions,
+    world: World,
+    facts: Facts,
+    plan: Plan,
+    outcome: Outcome,
+    tell: Tell,
+    holds: Holds,
+) -> None:
+    for place, units in plan.units:
+        target = place.target
+        root = facts.roots.get(target.name)
+        if root is None or not units:
+            continue
+        try:
+            with _directory(root, place) as directory:
+                work = _work(options, world, directory, place, facts.now)
+                try:
+                    work = replace(work, compartment=holds.compartment(directory))
+                except OSError as error:
+                    _fail_all(units, directory, error, outcome)
+                    continue
+                try:
+                    _clean(work, units, outcome, tell)
+                finally:
+                    if work.compartment is not None:
+                        work.compartment.close()
+        except (FleetError, OSError, Changed) as error:
+            outcome.fail(target.name, place.path, error)
+
+
+def _fail_all(units: Sequence[UnitRemoval], root: Root, error: OSError, outcome: Outcome) -> None:
+    why = f"no quarantine directory could be made in {root.path}: {error.strerror}"
+    for removal in units:
+        outcome.fail(removal.target, removal.path, why)
 
 
 @contextlib.contextmanager
@@ -201,6 +356,9 @@ def _clean(work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tel
     try:
         quarantine = Quarantine.make(root)
     except OSError as error:
+        if work.compartment is not None:
+            _fail_all(units, root, error, outcome)
+            return
         if error.errno in _FULL:
             # No room for a directory: files need none, since unlinking one is atomic. Afterwards there is room.
             units = _unlink_files(work, units, outcome)
@@ -209,9 +367,7 @@ def _clean(work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tel
         try:
             quarantine = _make_room(work, units, outcome)
         except OSError as second:
-            why = f"no quarantine directory could be made in {root.path}: {second.strerror}"
-            for removal in units:
-                outcome.fail(removal.target, removal.path, why)
+            _fail_all(units, root, second, outcome)
             return
     try:
         finished = 0
@@ -418,6 +574,9 @@ class _Batch:
     def _destroy(self, approved: list[tuple[UnitRemoval, Survey]], end: int) -> None:
         """Remove units, the last of the list first; ``end`` units are finished afterwards."""
         quarantine, outcome, unlink = self.quarantine, self.outcome, os.unlink
+        if self.work.compartment is not None:
+            _keep(quarantine, self.work.compartment, approved, outcome)
+            return
         while approved:
             if len(approved) % _STEP == 0:
                 finished = end - len(approved)
@@ -448,6 +607,27 @@ def _remove_directory(
     _finish(quarantine, name, removal, outcome)
 
 
+def _keep(
+    quarantine: Quarantine,
+    compartment: Compartment,
+    approved: MutableSequence[tuple[UnitRemoval, Survey]]
+    | MutableSequence[tuple[NamedRemoval, Survey]],
+    outcome: Outcome,
+) -> None:
+    """Move approved units from ``new`` to where they can be brought back from."""
+    compartment.announce(
+        [(unit.name, removal.target, unit.disk_usage) for removal, unit in approved]
+    )
+    while approved:
+        removal, unit = approved.pop()
+        try:
+            os.rename(unit.name, unit.name, src_dir_fd=quarantine.new, dst_dir_fd=compartment.fd)
+        except OSError as error:
+            outcome.fail(removal.target, quarantine.place("new", unit.name), error)
+        else:
+            outcome.hold(removal)
+
+
 def _finish(quarantine: Quarantine, name: str, removal: Removal, outcome: Outcome) -> None:
     """Remove a unit that is in ``doomed``."""
     root = quarantine.root
@@ -476,7 +656,13 @@ def _return(
 # --- what a stopped run left ----------------------------------------------------------------------------------------------
 
 
-def _recover(recovery: Recovery, outcome: Outcome) -> None:
+def _in_place(recovery: Recovery, removal: NamedRemoval) -> NamedRemoval:
+    """Return the removal of a unit that was only moved, with the path that it had before."""
+    directory = recovery.facts.quarantine.root.path.rstrip("/")
+    return removal._replace(path=f"{directory}/{os.path.basename(removal.path)}")
+
+
+def _recover(recovery: Recovery, outcome: Outcome, holds: Holds) -> None:
     """Finish what a stopped run began."""
     leftover: LeftoverFacts = recovery.facts
     quarantine = leftover.quarantine
@@ -492,5 +678,22 @@ def _recover(recovery: Recovery, outcome: Outcome) -> None:
         _return(quarantine, name, removal, PUT_BACK, outcome)
     for removal in recovery.begun:
         _finish(quarantine, os.path.basename(removal.path), removal, outcome)
+    if not recovery.due:
+        return
+    try:
+        compartment = holds.compartment(quarantine.root)
+    except OSError as error:
+        for removal in recovery.due:
+            outcome.fail(removal.target, removal.path, error)
+        return
+    if compartment is not None:
+        due = [
+            (_in_place(recovery, removal), removal.survey)
+            for removal in reversed(recovery.due)
+            if removal.survey
+        ]
+        _keep(quarantine, compartment, due, outcome)
+        compartment.close()
+        return
     for removal in recovery.due:
         _remove_directory(quarantine, os.path.basename(removal.path), removal, outcome)

@@ -9,16 +9,18 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..backup.api import backups_at
 from ..errors import NotUsable
 from ..ports import Progress, Tell, World
-from ..system.removal import Changed, open_directory
+from ..system.removal import Changed, Identity, identity, open_directory
 from . import checkpoints, inuse, tools
 from .checkpoints import Checkpoint, Container, RunFacts
 from .guards import MOUNT, own_paths
+from .held import DOOMED, HeldUnit, Hold, expiry
+from .history import History
 from .inuse import InUse
 from .layouts import GENERIC, candidates, parse_state
 from .options import CleanupOptions, RequireBackupOptions, homes, refuse_root
@@ -89,6 +91,17 @@ class BackupFacts(NamedTuple):
 
 
 @dataclass
+class HoldFacts:
+    """A quarantine that keeps removed units. ``begun``: names of units whose removal was interrupted, and what is left of each."""
+
+    hold: Hold
+    target: Target
+    device: int
+    units: list[HeldUnit] = field(default_factory=list)
+    begun: list[tuple[str, Survey | None]] = field(default_factory=list)
+
+
+@dataclass
 class Facts:
     """What was observed. ``roots`` are by target name and open until close()."""
 
@@ -100,6 +113,8 @@ class Facts:
     busy: InUse | None = None
     #: The file systems of the targets by st_dev.
     space: dict[int, Space] = field(default_factory=dict)
+    held: list[HoldFacts] = field(default_factory=list)
+    history: History | None = None
     #: Roots of containers in which stopped runs left something.
     inner: list[Root] = field(default_factory=list)
 
@@ -137,6 +152,8 @@ class Facts:
         """Close every descriptor; ``tidy``: remove quarantine directories that are empty."""
         for leftover in self.leftovers:
             leftover.quarantine.close(tidy)
+        for held in self.held:
+            held.hold.close(tidy)
         for root in (*self.inner, *self.roots.values()):
             root.close()
 
@@ -154,11 +171,16 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
     for target in options.directories:
         facts.targets.append(_open(target, facts))
     roots = facts.roots
-    needed = [
-        roots[place.target.name]
-        for place in facts.targets
-        if place.target.name in roots and not facts.idle(place)
-    ]
+    needed = []
+    for place in facts.targets:
+        root = roots.get(place.target.name)
+        if root is None:
+            continue
+        with contextlib.suppress(OSError):  # reported below
+            if facts.idle(place):
+                root.find_own()
+        if not facts.idle(place) or any(expiry(name) <= facts.now for name in root.held):
+            needed.append(root)
     facts.busy = in_use(options, world, needed)
     own = _own_paths(options, roots.values())
     places: dict[tuple[int, int], tuple[Root, list[Target]]] = {}
@@ -172,6 +194,7 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
             continue
         try:
             if place.target.layout != GENERIC:
+                root.find_own()
                 _find_checkpoints(place, root, facts, tell, places)
                 continue
             names = root.list()
@@ -185,9 +208,77 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
             continue
         key = (root.device, os.fstat(root.fd).st_ino)
         places.setdefault(key, (root, []))[1].append(place.target)
+    find_held(facts)
+    for held in facts.held:
+        _survey_held(held, facts)
     for root, same in places.values():
         facts.leftovers.extend(leftovers(root, same, facts.busy, facts.now))
     facts.tools = [tools.observe(name, world) for name in options.tools]
+
+
+def open_all(options: CleanupOptions, facts: Facts) -> None:
+    """Open the roots and what is in quarantine in them, and look at nothing else."""
+    for target in options.directories:
+        facts.targets.append(_open(target, facts))
+    for place in facts.targets:
+        root = facts.roots.get(place.target.name)
+        if root is not None:
+            try:
+                root.find_own()
+            except OSError as error:
+                place.state = "failed"
+                place.note = f"{place.path} can't be read: {error.strerror}"
+    find_held(facts)
+
+
+def find_held(facts: Facts) -> None:
+    """Open the quarantines in the roots and list the units in them."""
+    seen: set[Identity] = set()
+    for place in facts.targets:
+        root = facts.roots.get(place.target.name)
+        if root is None or identity(os.fstat(root.fd)) in seen:
+            continue
+        seen.add(identity(os.fstat(root.fd)))
+        for name in root.held:
+            hold = Hold.take(root, name)
+            if hold is None:
+                continue
+            held = HoldFacts(hold, place.target, root.device)
+            facts.held.append(held)
+            try:
+                held.units = hold.units()
+                for begun in hold.begun():
+                    with hold.opened(DOOMED) as fd:
+                        look = Look(STAMPS["mtime"], root.device, root.mount)
+                        held.begun.append((begun, _survey_or_none(fd, begun, look)))
+            except OSError as error:
+                place.state, place.note = "failed", f"{hold.path} can't be read: {error.strerror}"
+
+
+def _survey_held(held: HoldFacts, facts: Facts) -> None:
+    """Look at the units in a quarantine that may be removed now, and at those whose size is unknown."""
+    hold, root = held.hold, held.hold.root
+    level = facts.watermark(held.device)
+    due = facts.now >= hold.until or (level is not None and level.below)
+    units = []
+    stay: dict[int, dict[str, str]] = {}
+    for unit in held.units:
+        if not due and unit.size >= 0:
+            units.append(unit)
+            continue
+        look = replace(root.look(held.target, facts.busy if due else None, facts.now), fresh=None)
+        look = replace(look, excluded=None, moved=True)
+        survey_, stays = None, "it can't be looked at"
+        with contextlib.suppress(OSError, Changed), hold.opened(str(unit.number)) as fd:
+            if due and unit.number not in stay:
+                stay[unit.number] = root.protected(facts.busy, f"{hold.path}/{unit.number}", fd)
+            stays = stay.get(unit.number, {}).get(unit.name, "")
+            if not stays:
+                survey_ = survey(fd, unit.name, look)
+                stays = survey_.veto or ""
+        size = unit.size if survey_ is None else survey_.disk_usage
+        units.append(unit._replace(survey=survey_, stays=stays, size=max(0, size)))
+    held.units = units
 
 
 def _find_checkpoints(

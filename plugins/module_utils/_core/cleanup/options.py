@@ -28,6 +28,10 @@ def _level(text: str) -> str | None:
     return None
 
 
+def _period(text: str) -> str | None:
+    return None if period(text) else "it must be a period (30m, 12h, 3d)"
+
+
 class TargetOptions(OptionSet):
     """One directory to clean."""
 
@@ -107,6 +111,11 @@ class BrakeOptions(OptionSet):
         minimum=0,
         maximum=1,
         help="Largest share of a target's units to remove (0 to 1).",
+    )
+    max_growth: float | None = option(
+        type="float",
+        minimum=0,
+        help="Largest factor by which a target may lose more units or bytes than in any of its last 10 runs.",
     )
 
 
@@ -247,6 +256,20 @@ class CleanupOptions(OptionSet):
     age_by: str = option(
         default="newest", choices=AGES, help="What ages count from, for targets that do not say."
     )
+    quarantine: str | None = option(
+        check=_period,
+        help="Keep removed units for this long (3d, 12h), so that they can be brought back.",
+    )
+    state: str = option(
+        default="cleaned",
+        choices=("cleaned", "restored"),
+        help="Clean up, or bring back what is in quarantine.",
+    )
+    undo: list[str] | None = option(
+        type="list",
+        elements="str",
+        help="With state=restored: paths of units, or runs, to bring back; by default all.",
+    )
     in_use: str = option(
         default="skip", choices=("skip", "ignore"), help="Whether units in use are kept."
     )
@@ -268,7 +291,23 @@ class CleanupOptions(OptionSet):
         suboptions=RequireBackupOptions,
         help="Remove nothing unless there is a fresh verified backup.",
     )
+    state_dir: str | None = option(
+        type="path",
+        help="Directory for reports and for the numbers of brake.max_growth; by default the agent's.",
+    )
+    report_days: float = option(
+        type="float",
+        default=90.0,
+        minimum=0,
+        help="Days to keep a report of each cleanup that removed something, on nodes with the agent.",
+    )
     report_path: str | None = option(type="path", help="File for the whole report as JSON (0640).")
+
+    @property
+    def held_for(self) -> int | None:
+        """Seconds for which removed units are kept, None when they are not."""
+        seconds = None if self.quarantine is None else period(self.quarantine)
+        return None if seconds is None else max(1, int(seconds))
 
     directories: tuple[Target, ...]
     tools: tuple[str, ...]
@@ -281,6 +320,8 @@ class CleanupOptions(OptionSet):
                 "targets",
             )
         _check_levels(self.free_to, self.when_below, "when_below", self.targets)
+        if self.undo and self.state != "restored":
+            raise OptionError("Option undo needs state=restored.", "", "undo")
         usual = self.targets is None
         directories = [
             self._built_in(entry) for entry in BUILT_IN if not entry.aggressive and usual

@@ -14,7 +14,9 @@ from ..system.text import display_path, human_duration, human_size
 from ..verdict import isoformat
 from . import policies
 from .checkpoints import Checkpoint
-from .facts import BackupFacts, Facts, LeftoverFacts, TargetFacts
+from .facts import BackupFacts, Facts, HoldFacts, LeftoverFacts, TargetFacts
+from .held import DOOMED, HeldUnit, run_name
+from .history import History
 from .options import BrakeOptions, CleanupOptions, RequireBackupOptions
 from .policies import Member, Reasons
 from .scan import Survey
@@ -144,7 +146,7 @@ class Plan:
     """What is removed and what stays, in the order of the targets, oldest first.
 
     ``matched`` counts units by target name. ``units`` are the removals of each directory, ``tools`` the items by tool name.
-    ``braked`` says what exceeds the brake, empty when nothing does; then nothing may be removed.
+    ``braked`` says what exceeds the brake, empty when nothing does; otherwise nothing may be removed, and ``allow`` says how to allow it.
     """
 
     remove: list[Removal] = field(default_factory=list)
@@ -155,6 +157,12 @@ class Plan:
     recoveries: list[Recovery] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     braked: str = ""
+    allow: str = ""
+    #: Units in quarantine that are removed for good.
+    purge: list[tuple[HeldUnit, NamedRemoval]] = field(default_factory=list)
+    #: Name of the run whose units are kept in quarantine, and for how many seconds; "" and 0 when they are not kept.
+    run: str = ""
+    held_for: int = 0
     #: The levels of file systems, and by st_dev what only its age or a policy keeps, with the newest time in it.
     watermarks: list[Watermark] = field(default_factory=list)
     following: dict[int, list[tuple[int, Kept]]] = field(default_factory=dict)
@@ -231,6 +239,9 @@ def _days(seconds: float) -> str:
 def decide(options: CleanupOptions, facts: Facts) -> Plan:
     """Return the plan. A unit stays if anything protects it. A path that several targets match belongs to the first of them."""
     plan = Plan()
+    if options.held_for:
+        plan.held_for = options.held_for
+        plan.run = run_name(facts.now, {held.hold.run for held in facts.held})
     taken: dict[str, set[str]] = {}
     places = facts.places
     shared = _repeated(place.path for place in places)
@@ -241,6 +252,7 @@ def decide(options: CleanupOptions, facts: Facts) -> Plan:
         names = taken.setdefault(place.path, set()) if place.path in shared else None
         _decide_target(plan, place, names, facts.now, kept)
     plan.recoveries = [_decide_leftover(leftover, facts.now) for leftover in facts.leftovers]
+    _purge_expired(plan, facts)
     _free_to_levels(plan, facts)
     for dummy, removals in plan.units:
         plan.remove.extend(removals)
@@ -251,12 +263,70 @@ def decide(options: CleanupOptions, facts: Facts) -> Plan:
         for removal in recovery.due:
             plan.matched[removal.target] += 1
     plan.notes.extend(_notes(facts))
-    plan.braked = check_brake(plan, [place.target for place in facts.targets], options.brake)
+    targets = [place.target for place in facts.targets]
+    brake = check_brake(plan, targets, options.brake, facts.history)
+    if brake is not None:
+        plan.braked, plan.allow = brake
     if not plan.braked:
         # What had begun is finished in any case and is nothing to stop for.
         for recovery in plan.recoveries:
             plan.remove.extend(recovery.begun)
+        plan.remove.extend(removal for dummy, removal in plan.purge)
+        plan.remove.extend(removal for dummy, removal in interrupted(facts))
     return plan
+
+
+def interrupted(facts: Facts) -> list[tuple[HoldFacts, NamedRemoval]]:
+    """Return the units in quarantine whose removal was interrupted."""
+    return [
+        (
+            held,
+            _left(
+                held.target.name,
+                f"{held.hold.path}/{DOOMED}/{name}",
+                unit,
+                "its removal was interrupted",
+            ),
+        )
+        for held in facts.held
+        for name, unit in held.begun
+    ]
+
+
+def _purge(plan: Plan, unit: HeldUnit, held: HoldFacts, now: float, reason: str) -> None:
+    age = now - held.hold.since
+    kind = "dir" if unit.survey is None else unit.survey.kind
+    target = unit.target or held.target.name
+    plan.purge.append(
+        (unit, NamedRemoval(target, unit.original, kind, unit.size, age, reason, unit.survey))
+    )
+
+
+def _purge_expired(plan: Plan, facts: Facts) -> None:
+    """Remove the units whose time in quarantine is over."""
+    for held in facts.held:
+        if facts.now < held.hold.until:
+            continue
+        for unit in held.units:
+            if unit.stays or unit.survey is None:
+                plan.keep.append(Kept(unit.target or held.target.name, unit.path, unit.stays))
+                continue
+            days = _days(held.hold.until - held.hold.since)
+            _purge(plan, unit, held, facts.now, f"its {days} in quarantine are over")
+
+
+def _purge_for_space(plan: Plan, facts: Facts, device: int, needed: int, count: Freed) -> int:
+    """Remove units from quarantine before their time, the oldest first, until so much is free; return the bytes that frees."""
+    freed = 0
+    for held in sorted(facts.held, key=lambda held: (held.hold.since, held.hold.run)):
+        if held.device != device or facts.now >= held.hold.until:
+            continue
+        for unit in held.units:
+            if freed >= needed or unit.stays or unit.survey is None:
+                continue
+            freed += count.add(unit.survey)
+            _purge(plan, unit, held, facts.now, "in quarantine, and its space is needed")
+    return freed
 
 
 def _repeated(paths: Iterable[str]) -> set[str]:
@@ -359,15 +429,26 @@ def _free_to_levels(plan: Plan, facts: Facts) -> None:
             removal
             for recovery in plan.recoveries
             if recovery.facts.quarantine.root.device == device
-            for removal in (*recovery.due, *recovery.begun)
+            for removal in (*(() if plan.run else recovery.due), *recovery.begun)
         ]
         freed = sum(count.add(removal.survey) for removal in recovered if removal.survey)
+        freed += sum(
+            count.add(removal.survey)
+            for held, removal in interrupted(facts)
+            if held.device == device and removal.survey is not None
+        )
         limited: list[UnitRemoval] = []
         for place, removals in plan.units:
             if place.device == device and place.target.free_to is not None:
                 limited.extend(removals)
-            elif place.device == device:
+            elif place.device == device and not plan.run:
                 freed += sum(count.add(removal.survey) for removal in removals)
+        freed += sum(
+            count.add(unit.survey)
+            for unit, dummy in plan.purge
+            if unit.survey is not None and unit.hold.root.device == device
+        )
+        freed += _purge_for_space(plan, facts, device, level.needed - freed, count)
         chosen, more = needed_first(
             (
                 (_complete(removal), removal.survey, number)
@@ -379,7 +460,8 @@ def _free_to_levels(plan: Plan, facts: Facts) -> None:
         _spare(plan, device, spared, level)
         following = sorted(plan.following.get(device, ()))
         level = level._replace(
-            freed=freed + more,
+            freed=freed + (0 if plan.run else more),
+            moved=more if plan.run else 0,
             following=tuple((kept.path, kept.reason) for dummy, kept in following[:NEXT]),
         )
         plan.watermarks.append(level)
@@ -498,32 +580,87 @@ class Braked(Refused):
     result: Mapping[str, Any] = {}
 
 
-def check_brake(plan: Plan, targets: Sequence[Target], brake: BrakeOptions | None) -> str:
-    """Return which limit the plan exceeds, empty when none.
+class Brake(NamedTuple):
+    """Which limit a plan exceeds, with the unit that is too much, and the options that allow it once."""
 
-    Targets that are always emptied (retention 0) do not count for the share.
+    why: str
+    allow: str
+
+
+def check_brake(
+    plan: Plan,
+    targets: Sequence[Target],
+    brake: BrakeOptions | None,
+    history: History | None = None,
+) -> Brake | None:
+    """Return which limit the plan exceeds, None when none.
+
+    Targets that are always emptied (retention 0) do not count for the share. Without earlier runs there is no growth.
     """
     if brake is None:
-        return ""
+        return None
     count, size = len(plan.remove), sum(removal.size for removal in plan.remove)
     if brake.max_units is not None and count > brake.max_units:
-        return f"{count} units would be removed, the brake allows {brake.max_units}"
+        why = f"{count} units would be removed, the brake allows {brake.max_units}"
+        return _brake(why, plan.remove, brake.max_units, "max-units", count)
     if brake.max_bytes is not None and size > brake.max_bytes:
-        return (
-            f"{human_size(size)} would be removed, the brake allows {human_size(brake.max_bytes)}"
-        )
-    if brake.max_share is None:
-        return ""
+        why = f"{human_size(size)} would be removed, the brake allows {human_size(brake.max_bytes)}"
+        return _brake(why, plan.remove, _fitting(plan.remove, brake.max_bytes), "max-bytes", size)
     for target in targets:
-        if target.retention == 0:
+        removals, matched = plan.of(target.name), plan.matched.get(target.name, 0)
+        count = len(removals)
+        share = brake.max_share
+        if share is not None and target.plain and target.retention == 0:
+            share = None
+        if share is not None and matched and count / matched > share:
+            why = f"{count} of {matched} units of {target.name} would be removed, the brake allows a share of {share:g}"
+            return _brake(why, removals, int(share * matched), "max-share", _up(count / matched))
+        last = None if history is None else history.largest(target.name)
+        if brake.max_growth is None or last is None:
             continue
-        count, matched = len(plan.of(target.name)), plan.matched.get(target.name, 0)
-        if matched and count / matched > brake.max_share:
-            return (
-                f"{count} of {matched} units of {target.name} would be removed,"
-                f" the brake allows a share of {brake.max_share:g}"
+        size = sum(removal.size for removal in removals)
+        units, bytes_ = brake.max_growth * last.units, brake.max_growth * last.size
+        growth = _up(max(count / max(1, last.units), size / max(1, last.size)))
+        if count > units:
+            why = (
+                f"{count} units of {target.name} would be removed, at most {last.units} in its last runs,"
+                f" the brake allows a growth of {brake.max_growth:g}"
             )
-    return ""
+            return _brake(why, removals, int(units), "max-growth", growth)
+        if size > bytes_:
+            why = (
+                f"{human_size(size)} of {target.name} would be removed, at most {human_size(last.size)} in its last runs,"
+                f" the brake allows a growth of {brake.max_growth:g}"
+            )
+            return _brake(why, removals, _fitting(removals, bytes_), "max-growth", growth)
+    return None
+
+
+def _up(number: float) -> float:
+    """Return a number rounded up to a hundredth, so that it is a limit that allows it."""
+    return -(-number * 100 // 1) / 100
+
+
+def _fitting(removals: Sequence[Removal], size: float) -> int:
+    """Return how many removals fit into so many bytes."""
+    total = 0
+    for number, removal in enumerate(removals):
+        total += removal.size
+        if total > size:
+            return number
+    return len(removals)
+
+
+def _brake(why: str, removals: Sequence[Removal], allowed: int, option: str, value: float) -> Brake:
+    removal = removals[min(allowed, len(removals) - 1)]
+    first = f"the first beyond it is {display_path(removal.path)} ({human_size(removal.size)})"
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    name = option.replace("-", "_")
+    return Brake(
+        f"{why}; {first}",
+        "Look at the plan. To allow it once, run"
+        f" mlfleet cleanup --brake-{option} {number}, or the task with brake={{{name}: {number}}}.",
+    )
 
 
 def refuse_without_backup(

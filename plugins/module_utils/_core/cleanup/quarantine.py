@@ -111,31 +111,7 @@ class Quarantine:
 
     def put_back(self, name: str) -> None:
         """Return a unit from ``new`` to its place. :raises OSError: something else has taken the place; nothing is overwritten."""
-        state = os.lstat(name, dir_fd=self.new)
-        if stat.S_ISDIR(state.st_mode):
-            # rename(2) replaces nothing but an empty directory by a directory.
-            os.rename(name, name, src_dir_fd=self.new, dst_dir_fd=self.root.fd)
-            return
-        try:
-            os.link(name, name, src_dir_fd=self.new, dst_dir_fd=self.root.fd, follow_symlinks=False)
-        except FileExistsError:
-            if identity(os.lstat(name, dir_fd=self.root.fd)) != identity(state):
-                raise  # otherwise a run was stopped right here
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
-                raise
-            # No hard links here, or not for this user: an empty file claims the name, and the rename replaces nothing but that.
-            os.close(
-                os.open(
-                    name,
-                    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
-                    0o600,
-                    dir_fd=self.root.fd,
-                )
-            )
-            os.rename(name, name, src_dir_fd=self.new, dst_dir_fd=self.root.fd)
-            return
-        os.unlink(name, dir_fd=self.new)
+        put_back(name, self.new, self.root.fd)
 
     def close(self, tidy: bool = True) -> None:
         """Close it; ``tidy``: remove it when it is empty."""
@@ -148,6 +124,29 @@ class Quarantine:
         for fd in (self.new, self.doomed, self.fd):
             if fd >= 0:
                 os.close(fd)
+
+
+def put_back(name: str, source: int, place: int) -> None:
+    """Move an entry from one open directory to another. :raises OSError: the name is taken there; nothing is overwritten."""
+    state = os.lstat(name, dir_fd=source)
+    if stat.S_ISDIR(state.st_mode):
+        # rename(2) replaces nothing but an empty directory by a directory.
+        os.rename(name, name, src_dir_fd=source, dst_dir_fd=place)
+        return
+    try:
+        os.link(name, name, src_dir_fd=source, dst_dir_fd=place, follow_symlinks=False)
+    except FileExistsError:
+        if identity(os.lstat(name, dir_fd=place)) != identity(state):
+            raise  # otherwise a run was stopped right here
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        # No hard links here, or not for this user: an empty file claims the name, and the rename replaces nothing but that.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0o600, dir_fd=place))
+        os.rename(name, name, src_dir_fd=source, dst_dir_fd=place)
+        return
+    os.unlink(name, dir_fd=source)
 
 
 class Aside(Quarantine):

@@ -37,10 +37,10 @@ def fields(removal: Removal) -> dict[str, str]:
     }
 
 
-def message(values: dict[str, str]) -> str:
+def message(values: dict[str, str], action: str = "removed") -> str:
     """Return the line of a removal."""
     return (
-        f"removed {values['path']} (target {values['target']}, {values['size']} B,"
+        f"{action} {values['path']} (target {values['target']}, {values['size']} B,"
         f" age {values['age_days']} days): {values['reason']}"
     )
 
@@ -92,12 +92,12 @@ class Recorder:
             self._socket.close()
             self._socket = None
 
-    def __call__(self, removal: Removal) -> None:
-        """Record one removal."""
+    def __call__(self, removal: Removal, action: str = "removed") -> None:
+        """Record one removal, or what else was done with a unit."""
         if self._fd < 0 and self._socket is None:
             return
         values = fields(removal)
-        text = message(values)
+        text = message(values, action)
         if self._fd >= 0:
             line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} [INFO] {text}\n"
             try:
@@ -108,6 +108,7 @@ class Recorder:
                 self._fd = -1
         if self._socket is not None:
             entry = {"MESSAGE": text, "PRIORITY": "6", "SYSLOG_IDENTIFIER": IDENTIFIER}
+            entry["MLOPS_ACTION"] = action
             entry.update((f"MLOPS_{name.upper()}", value) for name, value in values.items())
             data = "".join(f"{name}={value}\n" for name, value in entry.items())
             try:

@@ -5,19 +5,24 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from ..system.text import display_path
+from ..system.text import display_path, human_count, human_size
+from ..verdict import isoformat
 from .execute import Failure, Outcome
 from .facts import Facts
+from .held import HeldEntry
 from .options import CleanupOptions
 from .plan import Plan
 
 #: Entries of each list in the result; the report has all.
 LISTED = 1000
+#: Entries of the list of the largest removed units.
+LARGEST = 20
 
 
 @dataclass
@@ -35,7 +40,39 @@ class CleanupResult:
     @property
     def changed(self) -> bool:
         """Whether something was removed or put back, or would be."""
-        return bool(self.outcome.removed or any(recovery.back for recovery in self.plan.recoveries))
+        back = any(recovery.back for recovery in self.plan.recoveries)
+        return bool(self.outcome.removed or self.outcome.restored or back)
+
+    @property
+    def quarantined(self) -> list[HeldEntry]:
+        """What is in quarantine afterwards, the oldest first."""
+        gone = self.outcome.purged | {unit.path for unit in self.outcome.restored}
+        entries = [
+            HeldEntry(
+                unit.target or held.target.name,
+                unit.original,
+                held.hold.run,
+                max(0, unit.size),
+                held.hold.since,
+                held.hold.until,
+            )
+            for held in self.facts.held
+            for unit in held.units
+            if unit.path not in gone
+        ]
+        now = float(int(self.facts.now))
+        entries.extend(
+            HeldEntry(
+                removal.target,
+                removal.path,
+                self.plan.run,
+                removal.size,
+                now,
+                now + self.plan.held_for,
+            )
+            for removal in self.outcome.held
+        )
+        return sorted(entries, key=lambda entry: (entry.since, entry.run, entry.path))
 
     @property
     def failures(self) -> list[Failure]:
@@ -57,6 +94,7 @@ class CleanupResult:
             "plan_count": len(self.plan.remove),
             "removed": [removal.to_dict() for removal in self.outcome.removed[:limit]],
             "removed_count": len(self.outcome.removed),
+            **self._largest(),
             "kept": [unit.to_dict() for unit in kept[:limit]],
             "kept_count": len(kept),
             "failures": [failure.to_dict() for failure in failures[:limit]],
@@ -67,10 +105,37 @@ class CleanupResult:
         }
         if self.plan.watermarks:
             result["watermarks"] = [level.to_dict() for level in self.plan.watermarks]
+        if self.options.quarantine or self.options.state == "restored" or self.facts.held:
+            held = self.quarantined
+            result["quarantined"] = [entry.to_dict() for entry in held[:limit]]
+            result["quarantined_count"] = len(held)
+            result["quarantined_bytes"] = sum(entry.size for entry in held)
+            if held:
+                result["notes"] = [*result["notes"], _held_note(held)]
+        if self.options.state == "restored":
+            restored = self.outcome.restored
+            result["restored"] = [
+                {
+                    "target": unit.target,
+                    "path": display_path(unit.original),
+                    "run": unit.hold.run,
+                    "size": max(0, unit.size),
+                }
+                for unit in restored[:limit]
+            ]
+            result["restored_count"] = len(restored)
         if failures:
             result["failed"] = True
             result["msg"] = self.message()
         return result
+
+    def _largest(self) -> dict[str, Any]:
+        """Return the largest of the removed units, where there are any."""
+        removed = self.outcome.removed
+        if not removed:
+            return {}
+        largest = heapq.nlargest(LARGEST, removed, key=lambda removal: removal.size)
+        return {"largest": [removal.to_dict() for removal in largest]}
 
     def message(self) -> str:
         """Return one line about what failed."""
@@ -125,3 +190,13 @@ class CleanupResult:
             }
             for name, root, state, note in rows
         ]
+
+
+def _held_note(held: list[HeldEntry]) -> str:
+    size = sum(entry.size for entry in held)
+    first = min(entry.until for entry in held)
+    verb = "uses" if len(held) == 1 else "use"
+    return (
+        f"{human_count(len(held), 'unit')} in quarantine still {verb} {human_size(size)};"
+        f" removal begins after {isoformat(first)}. mlfleet cleanup --undo brings them back."
+    )

@@ -49,6 +49,8 @@ class Root:
     logs: set[str] = field(default_factory=set)
     #: Names of quarantine directories that stopped runs left in it.
     leftovers: list[str] = field(default_factory=list)
+    #: Names of directories in it that keep removed units.
+    held: list[str] = field(default_factory=list)
     #: Returns the names in it that a tracker names, and why they stay.
     trackers: Callable[[], dict[str, str]] | None = None
     _watch: NameWatch | None = None
@@ -89,7 +91,7 @@ class Root:
         """
         fd = open_below(self.fd, where, expected)
         if not where:
-            return replace(self, fd=fd, links=set(), logs=set(), leftovers=[], _watch=None)
+            return replace(self, fd=fd, links=set(), logs=set(), leftovers=[], held=[], _watch=None)
         source = self.source
         if source is not None:
             source = (source[0], f"{source[1].rstrip('/')}/{where}")
@@ -102,6 +104,7 @@ class Root:
             links=set(),
             logs=set(),
             leftovers=[],
+            held=[],
             _watch=None,
         )
 
@@ -120,8 +123,17 @@ class Root:
                     self.links.add(entry.name)
         if self.path == _LOGS:
             self._note_logs(names)
-        self.leftovers = sorted(name for name in names if name.startswith(guards.TRASH))
+        self._note_own(names)
         return names
+
+    def find_own(self) -> None:
+        """Bring ``leftovers`` and ``held`` up to date. :raises OSError: it can't be read."""
+        self._note_own(os.listdir(self.fd))
+
+    def _note_own(self, names: Sequence[str]) -> None:
+        own = [name for name in names if name.startswith(".mlops-fleet-")]
+        self.leftovers = sorted(name for name in own if name.startswith(guards.TRASH))
+        self.held = sorted(name for name in own if name.startswith(guards.HELD))
 
     def _note_logs(self, names: Sequence[str]) -> None:
         self.logs.update(name for name in names if guards.OWN_LOGS.fullmatch(name))

@@ -16,10 +16,12 @@ from ..ports import Tell, World, silent
 from ..system.files import atomic_write
 from ..system.locks import lock, lock_directory
 from ..verdict import isoformat
-from .execute import Outcome, carry_out, predict
-from .facts import Facts, backups, observe
+from .execute import Outcome, carry_out, predict, restore
+from .facts import Facts, backups, observe, open_all
+from .held import select
+from .history import amounts, open_history
 from .options import CleanupOptions
-from .plan import Braked, decide, refuse_without_backup
+from .plan import Braked, Plan, decide, refuse_without_backup
 from .record import Recorder
 from .result import CleanupResult
 
@@ -76,13 +78,34 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
+def _restore(
+    options: CleanupOptions, world: World, facts: Facts, check: bool, recorder: Recorder | None
+) -> CleanupResult:
+    """Bring back what is in quarantine. :raises NotUsable: something that is named is not in quarantine."""
+    try:
+        open_all(options, facts)
+        units = [unit for held in facts.held for unit in held.units]
+        result = CleanupResult(
+            options, isoformat(facts.now), world.hostname, facts, Plan(), Outcome(), check
+        )
+        result.outcome.record = recorder
+        restore(select(units, options.undo), facts, check, result.outcome)
+    finally:
+        facts.close(tidy=not check)
+    return result
+
+
 def _run(
     options: CleanupOptions, world: World, check: bool, tell: Tell, recorder: Recorder | None
 ) -> CleanupResult:
     facts, tidy = Facts(now=world.clock.now()), False
+    if options.state == "restored":
+        return _restore(options, world, facts, check, recorder)
     required = options.require_backup
     if required is not None:
         refuse_without_backup(required, backups(required), facts.now)
+    growth = options.brake is not None and options.brake.max_growth is not None
+    facts.history = open_history(options.state_dir, world, growth, check)
     try:
         observe(options, world, facts, tell)
         plan = decide(options, facts)
@@ -92,17 +115,23 @@ def _run(
         if plan.braked:
             braked = Braked(
                 f"The cleanup was stopped before anything was removed: {plan.braked}.",
-                "Look at the plan; raise the brake if it is right.",
+                plan.allow,
                 "brake",
             )
             braked.result = result.to_dict()
             raise braked
         if check:
-            predict(plan, result.outcome)
+            predict(facts, plan, result.outcome)
             return result
         tidy = True
         result.outcome.record = recorder
         carry_out(options, world, facts, plan, result.outcome, tell)
+        if result.changed:
+            removed = amounts(result.outcome.removed)
+            try:
+                facts.history.add(removed, result.report(), facts.now, options.report_days)
+            except WriteFailed as error:
+                plan.notes.append(f"No report was kept: {error.message}")
         if options.report_path:
             text = json.dumps(result.report(), indent=1) + "\n"
             try:

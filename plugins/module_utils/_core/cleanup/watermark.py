@@ -40,14 +40,15 @@ class Space(NamedTuple):
 class Watermark(NamedTuple):
     """What freeing one file system to a level takes.
 
-    ``goal`` and ``trigger`` are in bytes; ``freed`` is what is removed from it; ``following`` are the units that would be next, and why
-    they stay. All sizes in bytes.
+    ``goal`` and ``trigger`` are in bytes; ``freed`` is what is removed from it, ``moved`` what is moved to quarantine, where it still
+    uses space. ``following`` are the units that would be next, and why they stay.
     """
 
     space: Space
     goal: int
     trigger: int
     freed: int = 0
+    moved: int = 0
     following: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -74,6 +75,7 @@ class Watermark(NamedTuple):
             "when_below": self.trigger,
             "needed": self.needed,
             "freed": self.freed,
+            "quarantined": self.moved,
             "reached": self.reached,
             "next": [
                 {"path": display_path(path), "reason": reason}
@@ -88,6 +90,11 @@ class Watermark(NamedTuple):
             return f"{space} are available, which is not below {human_size(self.trigger)}."
         if self.reached:
             return ""
+        if self.moved:
+            return (
+                f"{space} are available; {human_size(self.moved)} were chosen for quarantine to reach {human_size(self.goal)}"
+                " and use that space until their time is over, or the next cleanup needs it."
+            )
         why = (
             f"{space} are available, and all that may be removed frees {human_size(self.freed)}:"
             f" the level of {human_size(self.goal)} can't be reached."

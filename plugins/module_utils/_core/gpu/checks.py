@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from .. import verdict
 from ..registry import Registry
 from ..system.text import human_count
 from ..verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
-from . import reading, xid
+from . import reading
 from .options import GpuOptions
 from .reading import Gpu, NvLink, bus_id, display_bus
 from .recovery import recovery
+
+if TYPE_CHECKING:
+    from . import xid
 
 #: Core temperatures in °C (warning, critical) where neither the device nor the user gives a limit.
 FIXED_TEMPERATURES = (80.0, 90.0)
@@ -327,6 +330,8 @@ def _ecc(case: Case) -> Finding | None:
 
 def xid_finding(events: Sequence[xid.Event]) -> Finding:
     """Return the verdict on the events of one GPU."""
+    from . import xid  # there are events, so it is loaded
+
     worst = max(events, key=lambda event: verdict.STATUSES.index(event.level))
     repeated = sum(event.active for event in events if event.repeats)
     text = ", ".join(

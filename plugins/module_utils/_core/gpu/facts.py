@@ -10,15 +10,18 @@ import os
 import signal
 import time
 import zlib
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from ..errors import CommandFailed, MissingLibrary
 from ..ports import World
 from ..system import boot, isolate, procfs
 from ..system.containers import in_container
-from . import driver, reading, xid
+from . import driver, reading
 from .options import GpuOptions
 from .reading import Gpu, Journal, Reading
+
+if TYPE_CHECKING:
+    from . import nvswitch, xid
 
 #: Inode of the first PID namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO); elsewhere the
 #: driver's process ids mean other processes.
@@ -26,6 +29,9 @@ _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 #: Names of the process that asks the driver: our own, and that of node_health's probe "gpu".
 _MARK = "mlfleet-gpu"
 _NODE_MARK = f"mlp:{zlib.crc32(b'gpu'):08x}"
+#: What to look for in the journal. Of a line that a program wrote to /dev/kmsg, the journal takes
+#: "NVRM:" for the program's name and off the message.
+LOG_PATTERN = r"NVRM|Xid \(|NVIDIA GPU|fallen off the bus|bad state|RmInitAdapter|RecvPoll"
 #: SIGKILL in a mask of pending signals.
 _KILLED = 1 << (signal.SIGKILL - 1)
 #: The part of the time that the first round may take where there are several GPUs; the rest is for
@@ -39,6 +45,7 @@ class DriverErrors(NamedTuple):
     source: str
     entries: tuple[xid.Entry, ...] = ()
     problem: str = ""
+    switch: tuple[nvswitch.Incident, ...] = ()
 
 
 class PciGpu(NamedTuple):
@@ -69,6 +76,7 @@ class Facts(NamedTuple):
     boot_id: Optional[str] = None
     uptime: Optional[float] = None
     hostname: str = ""
+    fabric_manager: Optional[nvswitch.FabricManager] = None
 
 
 def observe(options: GpuOptions, world: World) -> Facts:
@@ -105,6 +113,7 @@ def observe(options: GpuOptions, world: World) -> Facts:
         module_version=procfs.text(world, "/sys/module/nvidia/version"),
         errors=_driver_errors(options, remaining(0.5), world),
         orphans=None if answers.hung else _orphans(answers, remaining(0.3), world),
+        fabric_manager=None if contained else _fabric_manager(options, remaining(0.3), world),
     )
 
 
@@ -350,5 +359,27 @@ def read_errors(source: str, window: float, timeout: float, world: World) -> Dri
     from ..system import kernel_log  # only the child reads it
 
     since = max(boot.boot_time(world) or 0.0, world.clock.now() - window)
-    log = kernel_log.read(source, since, xid.PATTERN, timeout, world)
-    return DriverErrors(log.source, tuple(xid.find(log.records)), log.problem)
+    log = kernel_log.read(source, since, LOG_PATTERN, timeout, world)
+    entries: tuple[xid.Entry, ...] = ()
+    switch: tuple[nvswitch.Incident, ...] = ()
+    # A healthy node loads neither.
+    if any(record.message.startswith("NVRM") for record in log.records):
+        from . import xid
+
+        entries = tuple(xid.find(log.records))
+    if any("SXid (" in record.message for record in log.records):
+        from . import nvswitch
+
+        switch = tuple(nvswitch.find(log.records))
+    return DriverErrors(log.source, entries, log.problem, switch)
+
+
+def _fabric_manager(
+    options: GpuOptions, timeout: float, world: World
+) -> nvswitch.FabricManager | None:
+    """Look at the fabric manager where the driver drives NVSwitches."""
+    if not procfs.directory(world, "/proc/driver/nvidia-nvswitch/devices"):
+        return None
+    from . import nvswitch
+
+    return nvswitch.observe(world.clock.now() - options.xid_window, timeout, world)

@@ -15,7 +15,7 @@ from .. import verdict
 from ..registry import Registry
 from ..system.text import human_count
 from ..verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
-from . import checks, reading, xid
+from . import checks, reading
 from .checks import FIXED_TEMPERATURES, Finding
 from .facts import Facts
 from .options import GpuOptions
@@ -23,6 +23,7 @@ from .reading import Gpu, Reading, bus_id, display_bus
 from .recovery import recovery
 
 if TYPE_CHECKING:
+    from . import xid
     from .history import Memory
 
 #: How many processes of a GPU are in the result.
@@ -137,6 +138,12 @@ def decide(
         events, gpu_checks, reports, memory = _gpus(options, facts, answers, fixed, memory)
         results += gpu_checks
         results += _xids_elsewhere(facts, answers, events)
+        if facts.errors.switch or facts.fabric_manager:
+            from . import nvswitch  # only systems with NVSwitches need it
+
+            results += nvswitch.evaluate(
+                facts.errors.switch, facts.fabric_manager, options.xid_overrides
+            )
         if len([gpu for gpu in answers.gpus if gpu.name and gpu.vbios]) > 1:
             results.append(_node_check(NODE_CHECKS["gpu_vbios"], case))
     return Plan(
@@ -166,7 +173,11 @@ def _gpus(
 
         tracker = trends.Tracker(options, facts, answers, memory)
         entries = tracker.entries
-    events = xid.events(entries, options.xid_overrides, version, options.keep_xids)
+    events: list[xid.Event] = []
+    if entries:
+        from . import xid  # a healthy node has none
+
+        events = xid.events(entries, options.xid_overrides, version, options.keep_xids)
     log_readable = not facts.errors.problem and facts.errors.source != "none"
     own_events = [_own(events, gpu) for gpu in answers.gpus]
     by_gpu = []

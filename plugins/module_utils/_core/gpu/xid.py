@@ -32,9 +32,6 @@ BURST_GAP = 300
 #: Seconds in which the driver logs in several ways that the same GPU fell off the bus, or that its
 #: GSP does not answer.
 SAME_FAULT = 60
-#: What to look for in the journal. Of a line that a program wrote to /dev/kmsg, the journal takes
-#: "NVRM:" for the program's name and off the message.
-PATTERN = r"NVRM|Xid \(|NVIDIA GPU|fallen off the bus|bad state|RmInitAdapter|RecvPoll"
 
 
 class Xid(NamedTuple):
@@ -290,8 +287,6 @@ _PID = r"\bpid='?(\d+|<unknown>)"
 _GPU = r"\bGPU (?:at )?" + ADDRESS
 _LOST = r"\bfallen off the bus\b"
 _LOADED = _NVRM + r"loading NVIDIA UNIX\b"
-_NONFATAL = r"\bnon[-_ ]?fatal\b"
-_FATAL = r"\bfatal\b"
 _TARGET = r"\bto 0x([0-9a-fA-F]+)"
 
 
@@ -361,7 +356,7 @@ def events(
 ) -> list[Event]:
     """Group the entries by GPU and error and give each group its level, in order of appearance.
 
-    144 to 150 are what their line says (fatal or nonfatal); 154 is the newest line's target action.
+    144 to 150 are what their unit and severity say; 154 is the newest line's target action.
     A reset ends what it cures. A critical one without a readable time is a warning, because it may
     be old. What a person has cleared is history. ``overrides`` (number to ``ignore``, ``warning``
     or ``critical``) has the last word.
@@ -458,10 +453,9 @@ def _meaning(entry: Incident, driver_version: str | None) -> Xid:
     unlisted = Xid(entry.name, number, WARNING, "inspect", "not in the catalog", False)
     meaning = CATALOG.get(entry.name) or unlisted
     if number in _NVLINK5:
-        if re.search(_NONFATAL, entry.text, re.IGNORECASE):
-            return meaning._replace(text="nonfatal NVLink5 error")
-        if re.search(_FATAL, entry.text, re.IGNORECASE):
-            return meaning._replace(level=CRITICAL, action="reset_gpu", text="fatal NVLink5 error")
+        from . import nvlink5  # seldom needed
+
+        return nvlink5.meaning(meaning, entry.text)
     target = _target(entry.text) if number == RECOVERY_CHANGED else None
     if target is not None:
         wanted = recovery(target, driver_version)

@@ -9,7 +9,7 @@ from ..options import OptionSet, option
 
 
 class MaintenanceOptions(OptionSet):
-    """Which phases run, and what happens after one that failed."""
+    """Which phases run, and what happens after a failed phase."""
 
     run_health: bool = option(
         type="bool", default=True, env=("RUN_HEALTH_CHECK",), help="Check the node."

@@ -107,7 +107,7 @@ def load(world: World, options: NodeOptions) -> ExpectedHardware | Problem | Non
 def observe(world: World, expected: ExpectedHardware | None = None) -> Inventory:
     """Return what this node has; of modules and libraries the expected ones and those to learn.
 
-    Network drivers are asked for their speed, and one that is wedged may not return: only in a
+    Network drivers are asked for their speed, and a wedged driver may not return: only in a
     child.
     """
     modules, libraries = set(_LEARNED_MODULES), set(_LEARNED_LIBRARIES)

@@ -122,7 +122,7 @@ def _journal(world: World, options: NodeOptions, timeout: float) -> LogFacts | N
     log = _sort(entries, options, world.clock.now())
     if not log.limited:
         return log
-    # One that complains a thousand times must not hide what the kernel and systemd say.
+    # A source that complains a thousand times must not hide what the kernel and systemd say.
     rest_of_time = max(0.1, timeout - (time.monotonic() - begun))
     matches = ["_TRANSPORT=kernel", *errors, "+", *restarted]
     more = journal.query(world, matches, window, MOST, rest_of_time)

@@ -162,7 +162,7 @@ def neighbours(world: World) -> dict[str, bool]:
 def links(world: World) -> list[Link]:
     """Return the interfaces. :raises MissingLibrary: no psutil.
 
-    Asks the drivers, and one that is wedged may not return: only in a child.
+    Asks the drivers, and a wedged driver may not return: only in a child.
     """
     try:
         stats = resources.psutil(world).net_if_stats()
@@ -265,7 +265,7 @@ def connect(target: str, timeout: float) -> float:
 
 
 def names_to_resolve(options: NodeOptions, facts: RouteFacts) -> list[str]:
-    """Return the names to look up: the user's, else one that proves that the resolver works."""
+    """Return the names to look up: the user's, else a name that proves that the resolver works."""
     if options.dns_names:
         return list(dict.fromkeys(options.dns_names))
     if facts.alone or not set(facts.sources) - _LOCAL_SOURCES:

@@ -24,6 +24,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import (
     checks,
     execute,
     memory,
+    nvswitch,
     plan,
     trends,
     xid,
@@ -194,7 +195,7 @@ def test_documentation_and_option_table_say_the_same():
 
 def test_page_and_runbook_have_every_check_and_the_page_the_catalogs_xids():
     checked = [*checks.CHECKS, *plan.NODE_CHECKS, *execute.WRITERS, *trends.TREND_CHECKS]
-    checked.append(memory.STATE_FILE)
+    checked += [*nvswitch.SWITCH_CHECKS, memory.STATE_FILE]
     rows = docs_pages.rows("gpu_health")
     documented = set(re.findall(r"``(gpu_[a-z_]+)``", " ".join(row[0] for row in rows)))
     entries = {name for name in docs_pages.runbook_entries() if re.match(r"gpu_(?!test)", name)}

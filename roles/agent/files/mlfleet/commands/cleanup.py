@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,12 +29,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             const=target,
             help=f"clean up {target} and nothing else",
         )
+    parser.add_argument(
+        "--undo",
+        nargs="?",
+        const="",
+        metavar="UNIT|RUN",
+        help="bring back from quarantine a unit, all units of a run, or everything",
+    )
 
 
 def run(context: Context) -> int:
     """Clean up and print what was done. :raises OptionError: --only names no target."""
     from ..._core.output import human
-    from ..._core.system.text import human_size
+    from ..._core.system.text import human_count, human_size
 
     args, terminal = context.arguments, context.terminal
     flags = context.flags
@@ -42,19 +51,38 @@ def run(context: Context) -> int:
         raise OptionError(
             "--only names no target.", "Name some, or leave it out to clean up all.", "only"
         )
+    if args.undo is not None:
+        flags["state"] = "restored"
+        flags["undo"] = [_unit_or_run(args.undo)] if args.undo else None
     dry_run = args.dry_run or context.rehearses_cleanup
     terminal.log("INFO", "cleanup started" + (" (dry run)" if dry_run else ""))
     with context.job_lock():
         result = parts.clean_up(context, flags, check=dry_run)
     context.outcome = outcome.Outcome(freed_bytes=0 if dry_run else int(result["freed_bytes"]))
-    if args.verbose or dry_run:
-        terminal.say(*_removals(result, dry_run))
-    terminal.say(*human.table(_rows(result)))
-    line = f"{'Would free' if dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
+    terminal.account(_removals(result, dry_run), every=args.verbose or dry_run)
+    if args.undo is None:
+        terminal.say(*human.table(_rows(result)))
+        line = f"{'Would free' if dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
+    else:
+        terminal.say(*_restored(result, dry_run))
+        count = human_count(result["restored_count"], "unit")
+        line = f"{'Would bring' if dry_run else 'Brought'} back {count}"
+    terminal.say(*result["notes"])
     terminal.say(line)
     terminal.log("INFO", line)
     terminal.data(result)
     return outcome.FAILED if result.get("failed") else outcome.OK
+
+
+def _unit_or_run(text: str) -> str:
+    """Return the name of a run as it is, and the path of a unit absolute."""
+    return text if re.fullmatch(r"\d{8}T\d{6}Z(-\d+)?", text) else os.path.abspath(text)
+
+
+def _restored(result: Mapping[str, Any], dry_run: bool) -> list[str]:
+    verb = "would bring back" if dry_run else "brought back"
+    lines = [f"{verb} {unit['path']}" for unit in result["restored"]]
+    return lines + [f"{failure['path']}: {failure['error']}" for failure in result["failures"]]
 
 
 def _removals(result: Mapping[str, Any], dry_run: bool) -> list[str]:
@@ -67,7 +95,10 @@ def _removals(result: Mapping[str, Any], dry_run: bool) -> list[str]:
             path = unit.get("path", "")
             size = f" ({human_size(unit.get('size') or unit.get('bytes') or 0)})"
         lines.append(f"{'would remove' if dry_run else 'removed'} {path}{size}")
-    return lines
+    return lines + [
+        f"not removed {failure['path']}: {failure['error']}"
+        for failure in ([] if dry_run else result.get("failures") or [])
+    ]
 
 
 def _rows(result: Mapping[str, Any]) -> list[list[Any]]:
@@ -89,14 +120,14 @@ COMMAND = Command(
     examples=(
         "mlfleet cleanup --dry-run",
         "mlfleet cleanup --aggressive",
+        "mlfleet cleanup --undo /opt/ml/checkpoints/step-0400",
         "EXPERIMENTS_RETENTION=14 mlfleet cleanup --experiments-only",
     ),
     arguments=arguments,
     run=run,
     part="cleanup",
-    leave_out=(),
+    leave_out=("undo", "state"),
     log=JOBS["cleanup"].log,
     dry_run=True,
     waits=True,
-    hidden=False,
 )

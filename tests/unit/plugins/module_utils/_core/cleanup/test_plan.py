@@ -407,7 +407,7 @@ def test_without_a_fresh_verified_backup_nothing_is_removed(backups, refusal):
 
 def test_the_default_limits_of_brake_and_interlock():
     assert BrakeOptions.from_mapping({}).given() == dict.fromkeys(
-        ("max_units", "max_bytes", "max_share")
+        ("max_units", "max_bytes", "max_share", "max_growth")
     )
     assert RequireBackupOptions.from_mapping({"path": "/b"}).max_age_hours == 24
 

@@ -87,7 +87,7 @@ def test_a_gpu_in_use_is_never_tested(busy, reason):
     assert [check.status for check in decided.left_out] == [
         "skipped"
     ] and reason in decided.left_out[0].message
-    # One that was not asked for may work.
+    # A level that was not asked for may work.
     assert plan.decide(options(gpus=[0]), gpus).left_out == ()
 
 
