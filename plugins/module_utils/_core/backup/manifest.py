@@ -17,11 +17,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from ..errors import NotUsable
 from ..verdict import isoformat
-from .source import DIRECTORY, FILE, LINK, fingerprint, quoted
+from .source import DIRECTORY, FILE, LINK, fingerprint
 
 if TYPE_CHECKING:
     from .archive import Written
