@@ -17,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import changes, page, peers
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet.faults import severity
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet.faults import causes, severity
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system.text import human_duration
 
 ROLE = os.path.join(
@@ -62,6 +62,7 @@ def render(
     return _template().render(
         report=report,
         changes=report["changes"],
+        causes_of=causes,
         change_counts=changes.counts(report["changes"]),
         tiles=page.headline_parts(report),
         groups=page.glance(report["hosts"]),

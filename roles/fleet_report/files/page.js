@@ -60,7 +60,7 @@ async function show(index) {
     host.action === "none" ? "" : "recommended: " + host.action, ...host.notes];
   parts.push(element("p", facts.filter(Boolean).join(" · "), "soft"));
   parts.push(grid(["Phase", "State", "Seconds", "Result"], host.phases.map(
-    ([phase, state, message, seconds]) => [phase, status(all, state), value(seconds), message])));
+    ([phase, state, message, seconds]) => [phase, status(all, state), seconds === null ? "–" : seconds.toFixed(1), message])));
   if (host.devices.length) {
     parts.push(element("h3", "GPUs"));
     parts.push(grid(["GPU", "Model", "State", "°C", "Margin", "Memory MiB", "Power W", "Uncorrected", "Corrected", "VBIOS"],
@@ -71,7 +71,7 @@ async function show(index) {
   if (host.backup.path) {
     parts.push(element("h3", "Backup"));
     parts.push(element("p", [host.backup.path, size(host.backup.size || 0), "made " + value(host.backup.created),
-      host.backup.verified ? "verified" : "not verified", host.copies.length + " copies",
+      host.backup.verified ? "verified" : "not verified", "copies: " + host.copies.length,
       ...host.copies.map(copy => copy.url + " (" + copy.verified + ")")].join(" · ")));
   }
   if (host.removed.length) {

@@ -22,7 +22,7 @@ MARKS = {
     verdict.UNKNOWN: "?",
     verdict.WARNING: "!",
     verdict.CRITICAL: "✕",
-    "failed": "✕",
+    "failed": "■",
     HELD: "‖",
     NO_DATA: "?",
     UNREACHABLE: "⊘",
