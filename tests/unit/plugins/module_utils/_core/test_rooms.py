@@ -17,6 +17,7 @@ ARROWS = {
     "backup": BASE,
     "cleanup": BASE | {"backup"},
     "config": {"environment", "errors", "options", "system"},
+    "environment": {"environment_syntax"},
     "diagnostics": BASE | {"gpu"},
     "doctor": {
         "environment",
@@ -33,7 +34,7 @@ ARROWS = {
     "jobs": {"outcome", "registry"},
     "last": {"errors", "system"},
     "maintenance": {"errors", "options", "ports", "registry", "verdict"},
-    "node": BASE | {"gpu", "output"},
+    "node": BASE | {"backup", "gpu", "output"},
     "options": {"errors"},
     "outcome": {"errors"},
     "output": {"registry", "system", "verdict"},
