@@ -588,6 +588,8 @@ duration:
   type: float
 """
 
+import typing as t
+
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.installed import agent_version
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
@@ -597,7 +599,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import 
 def main() -> None:
     module = _shell.build(NodeOptions)
 
-    def work() -> dict:
+    def work() -> dict[str, t.Any]:
         options = NodeOptions.from_mapping(module.params)
         document = run(options, _shell.world(module), check=module.check_mode)
         return _shell.judged(

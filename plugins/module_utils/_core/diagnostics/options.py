@@ -72,6 +72,11 @@ class DiagnosticsOptions(OptionSet):
     tests: list[str] = option(
         type="list", elements="str", choices=TESTS, default=list(TESTS), help="Tests to run."
     )
+    engine: str = option(
+        choices=("builtin", "dcgm", "nvbandwidth"),
+        default="builtin",
+        help="What tests the GPUs: our own tests, or a program of NVIDIA that is installed.",
+    )
     gpus: list[int] | None = option(
         type="list", elements="int", minimum=0, help="Numbers of the GPUs to test; all by default."
     )
@@ -90,6 +95,9 @@ class DiagnosticsOptions(OptionSet):
     )
     soak_time: int = option(
         type="int", default=600, minimum=10, maximum=86400, help="Seconds of a soak."
+    )
+    state_file: str | None = option(
+        type="path", help="File in which the figures of each GPU are remembered."
     )
     timeout: float | None = option(
         type="float", minimum=1, help="Seconds for everything; the level's own by default."
