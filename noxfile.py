@@ -163,8 +163,7 @@ def lint(session: nox.Session) -> None:
         checks.check(
             "ansible-lint, profile production", [dev / "ansible-lint", "--strict", "--nocolor"]
         )
-        if (ROOT / ".codespellrc").exists():
-            checks.check("codespell", [dev / "codespell"])
+        checks.check("codespell", [dev / "codespell", *project_files()])
         for script in (
             "generate.py",
             "wording.py",
@@ -185,7 +184,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types with mypy: the core and the node command."""
+    """Check types with mypy: core, node command, Ansible side, scripts."""
     with start(session) as checks:
         mypy = environment_bin("dev") / "mypy"
         checks.check("mypy: the core", [mypy, "--config-file", "mypy.ini"])
@@ -202,6 +201,17 @@ def typing(session: nox.Session) -> None:
             [mypy, "--config-file", "mypy.ini", "--package", "agent.mlfleet"],
             env=checks.environment(MYPYPATH=str(package.parent)),
         )
+        collection = "ansible_collections.mlops.fleet.plugins"
+        argv = [mypy, "--config-file", "mypy.ini"]
+        for package_name in ("action", "filter", "modules"):
+            argv += ["--package", f"{collection}.{package_name}"]
+        argv += ["--module", f"{collection}.module_utils._shell"]
+        collections = str(setup.link_collection())
+        env = checks.environment(MYPYPATH=collections)
+        checks.check("mypy: modules, action plugins, filters", argv, env=env)
+        scripts = [*sorted((ROOT / "scripts").glob("*.py")), ROOT / "noxfile.py"]
+        env = checks.environment(MYPYPATH=f"{collections}:{ROOT / 'scripts'}")
+        checks.check("mypy: scripts", [mypy, "--config-file", "mypy.ini", *scripts], env=env)
     finish(session, checks)
 
 

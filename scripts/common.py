@@ -18,7 +18,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from versions import CONTROLLER_PYTHON, TARGET_PYTHONS
 
@@ -107,37 +109,37 @@ def install_command(packages: list[str]) -> str:
     return f"(with your system's package manager) {names}"
 
 
-def run(argv: list[str | Path], **options) -> subprocess.CompletedProcess:
+def run(argv: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; a failure becomes a Problem that shows the command and its last words."""
-    argv = [str(part) for part in argv]
+    command = [str(part) for part in argv]
     capture = options.pop("capture", False)
     if capture:
         options.update(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     check = options.pop("check", True)
     try:
-        done = subprocess.run(argv, text=True, check=False, **options)
+        process = subprocess.run(command, text=True, check=False, **options)
     except OSError as error:
-        raise Problem(f"could not start {argv[0]}: {error}") from error
-    if check and done.returncode != 0:
-        words = "\n".join((done.stdout or "").strip().splitlines()[-15:])
+        raise Problem(f"could not start {command[0]}: {error}") from error
+    if check and process.returncode != 0:
+        output = "\n".join((process.stdout or "").strip().splitlines()[-15:])
         raise Problem(
-            f"{shlex.join(argv)} ended with {done.returncode}" + (f":\n{words}" if words else "")
+            f"{shlex.join(command)} ended with {process.returncode}"
+            + (f":\n{output}" if output else "")
         )
-    return done
+    return process
 
 
-def ask(argv: list[str | Path], **options) -> str:
+def ask(argv: Sequence[str | Path], **options: Any) -> str:
     """The standard output of a command, stripped; a Problem where it fails."""
-    argv = [str(part) for part in argv]
+    command = [str(part) for part in argv]
     try:
-        done = subprocess.run(argv, text=True, check=False, capture_output=True, **options)
+        process = subprocess.run(command, text=True, check=False, capture_output=True, **options)
     except OSError as error:
-        raise Problem(f"could not start {argv[0]}: {error}") from error
-    if done.returncode != 0:
-        raise Problem(
-            f"{shlex.join(argv)} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
-        )
-    return done.stdout.strip()
+        raise Problem(f"could not start {command[0]}: {error}") from error
+    if process.returncode != 0:
+        output = (process.stderr or process.stdout).strip()
+        raise Problem(f"{shlex.join(command)} ended with {process.returncode}: {output}")
+    return str(process.stdout).strip()
 
 
 def digest(*parts: str | bytes) -> str:
@@ -150,7 +152,7 @@ def digest(*parts: str | bytes) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path):
+def locked(path: Path) -> Iterator[None]:
     """Hold a lock file, so that two runs in one checkout wait for each other instead of disturbing each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as handle:
@@ -159,7 +161,7 @@ def locked(path: Path):
 
 
 @contextlib.contextmanager
-def timed():
+def timed() -> Iterator[Callable[[], float]]:
     """Give a function that tells the seconds since the start."""
     start = time.monotonic()
     yield lambda: time.monotonic() - start
@@ -200,7 +202,7 @@ def interpreters(*wanted: str) -> dict[str, Path]:
     return {version: path for version, path in found.items() if path}
 
 
-def main_wrapper(main) -> None:
+def main_wrapper(main: Callable[[], int | None]) -> None:
     """Run a script's main: problems become one message and exit code 2, Ctrl-C stays quiet."""
     demand_python()
     try:

@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from common import (
     BUILD,
@@ -134,7 +135,7 @@ def environment() -> dict[str, str]:
     return env
 
 
-def podman(*argv: str, **options) -> str:
+def podman(*argv: str, **options: Any) -> str:
     """The output of a podman command."""
     return ask([find_tool("podman") or "podman", *argv], env=environment(), **options)
 
@@ -253,7 +254,7 @@ def container(group: str, name: str) -> str:
     return f"mlops-{group}-{name}"
 
 
-def running(group: str) -> list[dict]:
+def running(group: str) -> list[dict[str, Any]]:
     """The nodes of a group as podman sees them: name, address, port, release, full."""
     names = podman(
         "ps", "--all", "--filter", f"label={LABEL}={group}", "--format", "{{.Names}}"
@@ -324,7 +325,7 @@ def start(group: str, name: str, release: str, full: bool) -> None:
     podman(*argv, image, "/sbin/init")
 
 
-def await_boot(node: dict, deadline: float) -> None:
+def await_boot(node: dict[str, Any], deadline: float) -> None:
     """Wait until systemd has finished and sshd lets the key in; put the key there first."""
     public = KEY.with_suffix(".pub").read_text(encoding="utf-8")
     podman_path = find_tool("podman") or "podman"
@@ -372,7 +373,7 @@ SSH_OPTIONS = {
 }
 
 
-def ssh_command(node: dict) -> list[str]:
+def ssh_command(node: dict[str, Any]) -> list[str]:
     """The ssh command line that reaches a node."""
     options = [part for key, value in SSH_OPTIONS.items() for part in ("-o", f"{key}={value}")]
     return [
@@ -388,7 +389,7 @@ def ssh_command(node: dict) -> list[str]:
     ]
 
 
-def inventory(group: str) -> dict:
+def inventory(group: str) -> dict[str, Any]:
     """An Ansible inventory (YAML is a superset of JSON, so it reads this) of a group's nodes."""
     common = " ".join(f"-o {key}={value}" for key, value in SSH_OPTIONS.items())
     hosts = {

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import setup
+from common import BUILD, ROOT
 
 sys.path.insert(0, str(setup.link_collection()))
 
@@ -103,7 +104,7 @@ def sentence(text: str) -> str:
 
 def command_package() -> Path:
     """Return the directory of a package ``reference_agent``: command and core, as on a node."""
-    package = setup.BUILD / "reference" / "reference_agent"
+    package = BUILD / "reference" / "reference_agent"
     package.mkdir(parents=True, exist_ok=True)
     (package / "__init__.py").touch()
     for name, source in (
@@ -111,9 +112,9 @@ def command_package() -> Path:
         ("mlfleet", "roles/agent/files/mlfleet"),
     ):
         link = package / name
-        if not link.is_symlink() or link.resolve() != setup.ROOT / source:
+        if not link.is_symlink() or link.resolve() != ROOT / source:
             link.unlink(missing_ok=True)
-            link.symlink_to(setup.ROOT / source)
+            link.symlink_to(ROOT / source)
     return package.parent
 
 
@@ -123,9 +124,8 @@ def commands() -> str:
     module = importlib.import_module("reference_agent.mlfleet.commands")
     parser = importlib.import_module("reference_agent.mlfleet.parser")
     known = [module.load(name) for name in module.NAMES]
-    visible = [command for command in known if not command.hidden]
-    parsers = _subparsers(parser.build(known))
-    common = set.intersection(*(set(_flags(parsers[command.name])) for command in visible))
+    parsers = {command.name: parser.command_parser(command) for command in known}
+    common = set.intersection(*(set(_flags(parsers[command.name])) for command in known))
     text = heading("Commands of mlfleet", "-", "commands")
     text += table(
         ("Command", "Purpose", "Section of the configuration", "Log"),
@@ -136,14 +136,14 @@ def commands() -> str:
                 code(command.part),
                 code(command.log),
             )
-            for command in visible
+            for command in known
         ),
     )
     text += "Arguments of all commands:\n\n"
-    first = parsers[visible[0].name]
+    first = parsers[known[0].name]
     header = ("Argument", "Purpose")
     text += table(header, (_argument(first, flag) for flag in _flags(first) if flag in common))
-    for command in visible:
+    for command in known:
         own = [flag for flag in _flags(parsers[command.name]) if flag not in common]
         text += heading(f"mlfleet {command.name}", "^", f"mlfleet_{command.name.replace('-', '_')}")
         text += ".. code-block:: console\n\n"
@@ -153,13 +153,6 @@ def commands() -> str:
         if command.part:
             text += f"Options are listed in :ref:`{LABEL}.reference.options_{command.part}`.\n\n"
     return text
-
-
-def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    raise SystemExit("mlfleet has no subcommands")
 
 
 def _flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import setup
 from common import ROOT, Problem, main_wrapper, say
@@ -48,7 +49,7 @@ def lay_out(folder: Path, python: Path) -> None:
     )
 
 
-def variables(folder: Path) -> dict:
+def variables(folder: Path) -> dict[str, Any]:
     """What differs from the roles' defaults: every path is inside the folder, and only the sample is backed up and cleaned."""
     sample = folder / "sample"
     return {

@@ -169,6 +169,7 @@ def main() -> int:
     if not (root / "models").exists():
         models(root / "models")
     ages: dict[str, float] = {}
+    days: float
     for number, days in enumerate((1, 12, 29, 45, 90), 1):
         folder = root / "experiments" / f"exp-{number:03d}-lr-sweep"
         experiment(folder, number)

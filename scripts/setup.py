@@ -128,7 +128,7 @@ def ensure(name: str) -> Path:
             ):
                 shutil.rmtree(folder, ignore_errors=True)
                 make_environment(base, folder)
-            pip = [
+            pip: list[str | Path] = [
                 environment_python(name),
                 "-m",
                 "pip",

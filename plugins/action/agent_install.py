@@ -83,4 +83,5 @@ class ActionModule(ActionBase):
         if arguments.get("state", "present") == "present":
             version, data = bundle()
             arguments.update(version=version, bundle=base64.b64encode(data).decode("ascii"))
-        return self._execute_module(module_args=arguments, task_vars=task_vars)
+        result: dict[str, t.Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
+        return result

@@ -24,9 +24,9 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
     _supports_async = True
 
-    def run(self, tmp: t.Any = None, task_vars: t.Any = None) -> dict:
+    def run(self, tmp: t.Any = None, task_vars: t.Any = None) -> dict[str, t.Any]:
         """Run the module. :raises AnsibleActionFail: both names were given."""
-        result = super().run(tmp, task_vars)
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         if "message" in arguments:
             if arguments.get("msg") is not None:

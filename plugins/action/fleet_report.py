@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 import typing as t
 
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.mlops.fleet.plugins.action import agent_install
-from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError, NotUsable
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import html
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
+    FleetError,
+    OptionError,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
+    changes,
+    collected,
+    history,
+    html,
+    record,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 from ansible_collections.mlops.fleet.plugins.module_utils._core.options import OptionSet, option
-from ansible_collections.mlops.fleet.plugins.module_utils._core.system.files import atomic_write
-
-_NAME = re.compile(r"^maintenance-\d{8}T\d{6}Z\.(json|html)$")
 
 
 class ReportOptions(OptionSet):
@@ -46,8 +51,17 @@ class ReportOptions(OptionSet):
         default="maintenance_result_", help="Beginning of the names of the registered results."
     )
     keep: int = option(type="int", minimum=1, default=30, help="Number of reports to keep.")
+    keep_days: float | None = option(
+        type="float", minimum=0, help="Age in days up to which reports are kept; 0 for any."
+    )
+    previous: t.Any = option(
+        type="raw", default=None, help="Earlier run to compare with, newer than those in dest."
+    )
     max_fail_percentage: float | None = option(
         type="float", minimum=0, maximum=100, help="Share of failed hosts that stops the rollout."
+    )
+    max_age: dict[str, t.Any] | None = option(
+        type="dict", help="Hours after which collected results are too old, by phase."
     )
     show: bool = option(type="bool", default=True, help="Print the report.")
 
@@ -63,17 +77,44 @@ def plain(value: t.Any) -> t.Any:
     return value
 
 
-def results_of(task_vars: dict[str, t.Any], prefix: str) -> tuple[list[str], fleet.Lookup]:
-    """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results."""
+def results_of(
+    task_vars: dict[str, t.Any], prefix: str, max_age: t.Mapping[str, t.Any] | None = None
+) -> tuple[list[str], fleet.Lookup]:
+    """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results.
+
+    :param max_age: hours by phase after which results that the playbook collect fetched are too old.
+    """
     hostvars = task_vars["hostvars"]
     seen: dict[str, t.Any] = {}
+    ages = {**collected.MAX_AGE, **_hours(max_age or {})}
 
     def lookup(host: str, phase: str) -> t.Any:
         if host not in seen:
             seen[host] = hostvars.get(host) or {}
+            fetched = plain(seen[host].get(prefix + "collected"))
+            if fetched is not None:
+                by_phase = collected.results(fetched, time.time(), ages)
+                seen[host] = {prefix + name: result for name, result in by_phase.items()}
         return plain(seen[host].get(prefix + phase))
 
     return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup
+
+
+def _hours(max_age: t.Mapping[str, t.Any]) -> dict[str, float]:
+    """Return hours by phase as numbers. :raises OptionError: there is no such phase, or it is no number."""
+    hours = {}
+    for phase, value in max_age.items():
+        try:
+            hours[phase] = float(value)
+        except (TypeError, ValueError):
+            hours[phase] = -1.0
+        if phase not in collected.MAX_AGE or not 0 <= hours[phase] < float("inf"):
+            raise OptionError(
+                f"Option max_age.{phase} is {value!r}.",
+                f"Give hours for phases: {', '.join(collected.MAX_AGE)}.",
+                f"max_age.{phase}",
+            )
+    return hours
 
 
 class ActionModule(ActionBase):
@@ -85,7 +126,7 @@ class ActionModule(ActionBase):
     def run(
         self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
     ) -> dict[str, t.Any]:
-        result = super().run(tmp, task_vars)
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
         try:
             options = ReportOptions.from_mapping(plain(self._task.args))
             result.update(
@@ -108,7 +149,7 @@ class ActionModule(ActionBase):
         return {"changed": False, "held": reason}
 
     def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        hosts, lookup = results_of(task_vars, options.prefix)
+        hosts, lookup = results_of(task_vars, options.prefix, options.max_age)
         held = {
             host: str(
                 ((task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake") or {}).get(
@@ -133,18 +174,30 @@ class ActionModule(ActionBase):
             tags="all" not in (task_vars.get("ansible_run_tags") or ["all"])
             or bool(task_vars.get("ansible_skip_tags")),
         )
+        record.extend(report, lookup, plain(task_vars.get("groups") or {}))
+        problems: list[history.Problem] = []
+        report["changes"] = changes.compare(report, self._earlier(options, problems))
+        for problem in problems:
+            self._display.warning(f"The report {problem.name} is left out: {problem.reason}.")
         lines = fleet.table(report)
+        difference = changes.text(report["changes"])
         if options.show:
-            for line in lines:
+            # Ansible shows the diffs of changed tasks only, and a report changes no host.
+            for line in [*(difference if self._task.diff else []), *lines]:
                 self._display.display(line)
         paths = self._write(options, report, now) if options.dest and not check_mode else {}
+        chat = changes.chat(report)
         summary = {
             name: report[name]
             for name in ("timestamp", "status", "exit_code", "failed_hosts", "errors")
         }
         summary.update(report["summary"])
+        summary["chat"] = chat
+        summary["changes"] = {kind: len(report["changes"][kind]) for kind in changes.KINDS}
+        summary["run"] = _artifact(report)
         return {
             "changed": False,
+            **({"diff": {"prepared": "\n".join(difference) + "\n"}} if self._task.diff else {}),
             "msg": fleet.headline(report),
             "failed_hosts": report["failed_hosts"],
             "attention": fleet.attention(report),
@@ -153,6 +206,10 @@ class ActionModule(ActionBase):
             "exit_code": report["exit_code"],
             "summary": report["summary"],
             "table": lines,
+            "changes": report["changes"],
+            "causes": report["causes"],
+            "chat": chat,
+            "left_out_reports": [problem._asdict() for problem in problems],
             **paths,
             # What AWX stores as the job's artifacts and hands to later nodes of a workflow.
             "ansible_stats": {
@@ -162,31 +219,54 @@ class ActionModule(ActionBase):
             },
         }
 
+    def _earlier(
+        self, options: t.Any, problems: list[history.Problem]
+    ) -> t.Iterator[dict[str, t.Any]]:
+        """Yield the runs to compare with, newest first."""
+        if options.previous:
+            given = options.previous
+            try:
+                yield history.upgrade(json.loads(given) if isinstance(given, str) else given)
+            except ValueError as error:
+                problems.append(history.Problem("given as previous", str(error)))
+        if options.dest:
+            yield from history.earlier(os.path.abspath(options.dest), problems)
+
     def _write(self, options: t.Any, report: dict[str, t.Any], now: float) -> dict[str, str]:
-        folder = os.path.abspath(options.dest)
-        try:
-            os.makedirs(folder, mode=0o750, exist_ok=True)
-        except OSError as error:
-            raise NotUsable(
-                f"Can't make the report folder {folder}: {error.strerror}.",
-                "Set fleet_report_dir to a folder this user can write.",
-                folder,
-            ) from error
-        stem = time.strftime("maintenance-%Y%m%dT%H%M%SZ", time.gmtime(now))
-        paths = {}
-        for kind, text in (
-            ("json", json.dumps(report, indent=1, ensure_ascii=False) + "\n"),
-            ("html", html.render(report)),
-        ):
-            path = os.path.join(folder, f"{stem}.{kind}")
-            atomic_write(path, text, mode=0o640)
-            link = os.path.join(folder, f".latest.{kind}.{os.getpid()}")
-            os.symlink(os.path.basename(path), link)
-            os.replace(link, os.path.join(folder, f"latest.{kind}"))
-            paths[kind] = path
-        ours = sorted(name for name in os.listdir(folder) if _NAME.match(name))
-        stems = sorted({name.rsplit(".", 1)[0] for name in ours})
-        for name in ours:
-            if name.rsplit(".", 1)[0] not in stems[-options.keep :]:
-                os.unlink(os.path.join(folder, name))
+        directory = os.path.abspath(options.dest)
+        with history.adding(directory, now) as kept:
+            paths = {
+                "json": kept.write("json", json.dumps(report, indent=1, ensure_ascii=False) + "\n"),
+                "html": kept.write("html", html.render(report)),
+                "markdown": kept.write("md", changes.markdown(report, fleet.headline(report))),
+            }
+            kept.prune(options.keep, options.keep_days, now)
         return paths
+
+
+#: Most faults of a run in the job's artifacts: AWX keeps them in its database.
+ARTIFACT_FAULTS = 200
+
+
+def _artifact(report: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return the run as a small document that a later job can take as ``previous``.
+
+    With more faults than ARTIFACT_FAULTS it holds none, and the later job compares with nothing.
+    """
+    faults = sum(len(entry["faults"]) for entry in report["hosts"])
+    if faults > ARTIFACT_FAULTS:
+        return {}
+    return {
+        **{name: report[name] for name in ("version", "timestamp", "title", "phases", "metrics")},
+        "hosts": [
+            {
+                "host": entry["host"],
+                "phases": [
+                    {"phase": phase["phase"], "status": phase["status"]}
+                    for phase in entry["phases"]
+                ],
+                "faults": entry["faults"],
+            }
+            for entry in report["hosts"]
+        ],
+    }

@@ -163,7 +163,7 @@ class ActionModule(ActionBase):
     def run(
         self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
     ) -> dict[str, t.Any]:
-        result = super().run(tmp, task_vars)
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
         task_vars = task_vars or {}
         try:
             options = PhaseOptions.from_mapping(fleet_report.plain(self._task.args))
@@ -222,7 +222,7 @@ class ActionModule(ActionBase):
         )
         if leaves_gpus:
             arguments["gpu"] = False
-        result = self._execute_module(
+        result: dict[str, t.Any] = self._execute_module(
             module_name=phase.module,
             module_args=arguments,
             task_vars=task_vars,

@@ -145,6 +145,7 @@ def execute(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.
     except FleetError as error:
         module.fail_json(msg=str(error), error=error.to_dict(), duration=took())
     module.exit_json(**{**result, "duration": took()})
+    raise AssertionError("exit_json returned")
 
 
 class VerdictFailed(FleetError):

@@ -361,6 +361,8 @@ duration:
   sample: 0.412
 """
 
+import typing as t
+
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import secret
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import AlertOptions
@@ -370,7 +372,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import
 def main() -> None:
     module = _shell.build(AlertOptions)
 
-    def work() -> dict:
+    def work() -> dict[str, t.Any]:
         options = AlertOptions.from_mapping(module.params)
         world = _shell.world(module)
         # Ansible hides a no_log value only as a whole: a token cut out of an URL must be known to it, too.

@@ -572,6 +572,8 @@ notes:
   elements: str
 """
 
+import typing as t
+
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import record, run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
@@ -583,7 +585,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan imp
 def main() -> None:
     module = _shell.build(CleanupOptions)
 
-    def work() -> dict:
+    def work() -> dict[str, t.Any]:
         options = CleanupOptions.from_mapping(module.params)
         try:
             cleanup = run.run(

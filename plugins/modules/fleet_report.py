@@ -20,8 +20,11 @@ options:
   dest:
     description:
       - Directory on the controller for the report. It is created when it does not exist.
-      - Each run writes C(maintenance-TIMESTAMP.json) and C(.html), mode 0640, and points the links
-        C(latest.json) and C(latest.html) to them.
+      - Each run writes C(maintenance-TIMESTAMP.json), C(.html) and C(.md), mode 0640, and points the
+        links C(latest.json), C(latest.html) and C(latest.md) to them. Several controllers may write to
+        the same directory at the same time.
+      - The JSON files are the history that the run is compared with. Damaged files and those of a newer
+        version of the collection are left out with a warning.
       - Without it nothing is written. In check mode nothing is written either.
     type: path
   title:
@@ -49,12 +52,30 @@ options:
     description: Number of reports to keep in O(dest), this one included.
     type: int
     default: 30
+  keep_days:
+    description:
+      - Age in days up to which reports are kept in O(dest). This report is always kept.
+      - V(0), or no value, keeps reports of any age.
+    type: float
+  previous:
+    description:
+      - A run to compare with that counts as newer than those in O(dest). It is a mapping or JSON text.
+      - Use it where the controller is discarded after the run, as in AWX. The artifacts of a run hold it
+        as C(mlops_fleet.run), except that a run with more than 200 faults is too large and gives an empty
+        mapping.
+    type: raw
   max_fail_percentage:
     description:
       - When set, no report is written. Instead RV(held) says whether more than this share of the hosts
         started so far failed.
       - Unlike the play keyword of this name, it stops the rollout without losing the report.
     type: float
+  max_age:
+    description:
+      - Hours after which results that the playbook C(mlops.fleet.collect) fetched are too old, by phase. A phase whose
+        last result is older has failed.
+      - Defaults are 2 for C(health) and C(gpu), 26 for C(backup) and 170 for C(cleanup).
+    type: dict
   show:
     description: Whether to print the table.
     type: bool
@@ -65,7 +86,8 @@ attributes:
   check_mode:
     support: full
   diff_mode:
-    support: none
+    support: full
+    details: Shows the changes since the runs before.
   platform:
     platforms: all
 author:
@@ -153,6 +175,63 @@ summary:
       description: Hosts on which no jobs should be scheduled now.
       type: list
       elements: str
+changes:
+  description:
+    - What changed since the last runs. Each phase of a host is compared with the latest earlier run that
+      examined it.
+  returned: when a report was made
+  type: dict
+  contains:
+    since:
+      description: Time of the newest run that was compared with. V(null) for the first run.
+      type: str
+    new:
+      description: Faults that the runs before did not have.
+      type: list
+      elements: dict
+    gone:
+      description: Faults that are no longer there.
+      type: list
+      elements: dict
+    worse:
+      description: Faults with a worse status than before, which is in C(was).
+      type: list
+      elements: dict
+    better:
+      description: Faults with a milder status than before, which is in C(was).
+      type: list
+      elements: dict
+    unchanged:
+      description: Number of faults that are as before.
+      type: int
+    absent:
+      description: Hosts of the last run with the same phases that this run did not target.
+      type: list
+      elements: str
+causes:
+  description: The faults grouped by cause, worst first, then by the number of hosts.
+  returned: when a report was made
+  type: list
+  elements: dict
+  sample:
+    - check: gpu_xid
+      phase: gpu
+      status: critical
+      action: reboot
+      title: "GPU 3: Xid 79, the GPU has fallen off the bus"
+      variants: 2
+      hosts: [gpu7, gpu9]
+      count: 2
+chat:
+  description: The run as one line for a chat or a ticket.
+  returned: when a report was made
+  type: str
+  sample: "2 new, 1 gone: GPU 3: Xid 79 (2 hosts) [Fleet maintenance: critical]"
+left_out_reports:
+  description: Kept reports that could not be used, with C(name) and C(reason).
+  returned: when a report was made
+  type: list
+  elements: dict
 table:
   description: The report as lines of text.
   returned: when a report was made
@@ -164,6 +243,10 @@ json:
   type: str
 html:
   description: Path of the HTML report.
+  returned: when O(dest) is set and not in check mode
+  type: str
+markdown:
+  description: Path of the report as Markdown.
   returned: when O(dest) is set and not in check mode
   type: str
 held:

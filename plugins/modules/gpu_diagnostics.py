@@ -93,6 +93,13 @@ options:
     description: Seconds that a soak calculates.
     type: int
     default: 600
+  state_file:
+    description:
+      - File in which the figures of the last 10 runs of each GPU are remembered, by UUID.
+      - With it, the check C(gpu_test_record) warns when a GPU is slower than the median of its own
+        earlier runs by more than O(tolerance).
+      - The last directory of the path is created when it is missing.
+    type: path
   timeout:
     description:
       - Seconds for all tests together, 60 for V(quick), 300 for V(standard), O(soak_time) and 300 for V(soak) by default.
@@ -215,6 +222,8 @@ duration:
   type: float
 """
 
+import typing as t
+
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.options import (
@@ -225,7 +234,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.opti
 def main() -> None:
     module = _shell.build(DiagnosticsOptions)
 
-    def work() -> dict:
+    def work() -> dict[str, t.Any]:
         options = DiagnosticsOptions.from_mapping(module.params)
         document = run.run(options, _shell.world(module), check=module.check_mode)
         return _shell.judged({"changed": False, **document.to_dict()}, options.fail_on)

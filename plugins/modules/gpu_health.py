@@ -557,6 +557,8 @@ driver:
       sample: "13.1"
 """
 
+import typing as t
+
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.run import run
@@ -565,7 +567,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.run import r
 def main() -> None:
     module = _shell.build(GpuOptions)
 
-    def work() -> dict:
+    def work() -> dict[str, t.Any]:
         options = GpuOptions.from_mapping(module.params)
         document = run(options, _shell.world(module), check=module.check_mode)
         return _shell.judged({"changed": False, **document.to_dict()}, options.fail_on)

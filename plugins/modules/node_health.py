@@ -100,7 +100,7 @@ options:
       - Checks with limits are V(disk_usage), V(inode_usage), V(memory_usage), V(swap_usage), V(memory_pressure), V(io_pressure),
         V(cpu_pressure), V(cpu_load), V(failed_units), V(flapping_units), V(oom_kills), V(journal_errors), V(stuck_processes),
         V(zombie_processes), V(file_descriptors), V(process_ids), V(conntrack), V(time_sync), V(memory_errors), V(disk_wear), V(uptime),
-        V(certificate) and V(security_updates).
+        V(certificate), V(security_updates), V(infiniband_errors) and V(backup_age).
       - Limits of V(disk_usage) and V(memory_usage) override O(disk_warning), O(disk_critical),
         O(memory_warning) and O(memory_critical).
     type: dict
@@ -247,7 +247,7 @@ options:
     description:
       - File with what this node must have, as C(mlfleet health --learn) writes it. A mapping
         C(expected_hardware) in JSON with the keys of O(expected_hardware).
-      - A file that does not exist expects nothing. One that can't be used is V(unknown).
+      - A file that does not exist expects nothing. A file that is damaged or can not be read is V(unknown).
     type: path
     default: /var/lib/mlops-fleet/expected-hardware.json
   hardware_facts:
@@ -291,6 +291,29 @@ options:
     type: list
     elements: path
     default: []
+  backups:
+    description:
+      - Directories that must hold a recent backup that is complete and verified.
+      - A directory or backup that this user may not read is V(unknown). Nothing at all is critical.
+      - Without limits of their own, those of V(backup_age) in O(limits) apply, 30 and 54 hours by
+        default.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Directory of the backups, the O(mlops.fleet.model_backup#module:destination) of M(mlops.fleet.model_backup).
+        type: path
+        required: true
+      source:
+        description: Count only backups of this directory. By default all in O(backups[].path) count.
+        type: path
+      warning:
+        description: Age of the newest verified backup in hours that is a warning.
+        type: float
+      critical:
+        description: Age of the newest verified backup in hours that is critical.
+        type: float
   security_updates:
     description:
       - Whether to count pending security updates (apt, dnf, zypper). Package lists are not
@@ -301,7 +324,7 @@ options:
     description:
       - Run only these checks or groups of checks.
       - Groups are V(disk), V(memory), V(load), V(services), V(gpu), V(network), V(errors), V(processes), V(limits), V(hardware), V(system),
-        V(certificates) and V(updates).
+        V(certificates), V(updates) and V(backup).
     type: list
     elements: str
     default: []
@@ -343,6 +366,7 @@ options:
     default: 600
 seealso:
   - module: mlops.fleet.gpu_health
+  - module: mlops.fleet.model_backup
   - module: mlops.fleet.alert
 author:
   - mlops.fleet contributors (@mlops-fleet)
@@ -396,6 +420,12 @@ EXAMPLES = r"""
       kernel_modules: [nvidia_peermem, ib_uverbs]
       libraries: [libcuda.so.1]
       driver: "570.*"
+
+- name: Alert when backups stop
+  mlops.fleet.node_health:
+    checks: [backup_age]
+    backups:
+      - {path: /backup/models, source: /opt/ml/models, warning: 26, critical: 50}
 
 # Options that several tasks share are set once, for the whole collection:
 - name: Check all nodes
@@ -558,6 +588,8 @@ duration:
   type: float
 """
 
+import typing as t
+
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.installed import agent_version
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
@@ -567,7 +599,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import 
 def main() -> None:
     module = _shell.build(NodeOptions)
 
-    def work() -> dict:
+    def work() -> dict[str, t.Any]:
         options = NodeOptions.from_mapping(module.params)
         document = run(options, _shell.world(module), check=module.check_mode)
         return _shell.judged(

@@ -304,3 +304,22 @@ def test_a_phase_runs_asynchronously_and_shows_no_secret(fleet):
     for mode in ([], ["--check", "--diff"]):
         run = fleet.run("maintenance", "-vvv", "-e", json.dumps(secret), *mode)
         assert "127.0.0.1:9" in run.out and run.out.count("canary-secret") == 0, mode
+
+
+def test_the_second_run_says_what_changed_and_sends_one_alert(fleet):
+    sent = fleet.directory / "sent"
+    handler = {"command": ["/bin/sh", "-c", f"echo x >> {sent}"]}
+    homes = [fleet.host(name, fleet_report_alert=handler) for name in ("n1", "n2")]
+    first = fleet.run("backup")
+    assert first.rc == 0 and not sent.exists(), first
+    for home in homes:
+        (home / "models" / "weights.bin").unlink()
+        (home / "models").rmdir()
+    run = fleet.run("backup", "--diff")
+    changes = fleet.report()["changes"]
+    assert [fault["check"] for fault in changes["new"]] == ["backup_failed"] * 2, run
+    assert "+ n1 backup_failed failed:" in run.out and "+ n2 backup_failed" in run.out
+    assert sent.read_text() == "x\n", run
+    assert "2 new" in (fleet.reports / "latest.md").read_text()
+    again = fleet.run("backup")
+    assert fleet.report()["changes"]["unchanged"] == 2 and sent.read_text() == "x\n", again

@@ -308,8 +308,17 @@ def test_a_virtual_environment_from_carried_wheels(no_index):
     variables = {"agent_dependencies": "venv", "agent_wheelhouse": str(wheels)}
     assert role(**variables, words=["--check"]).returncode == 0
     assert not node("node12").file("/opt/mlops-fleet/venv").exists
+    # node12: as an earlier release left it, with everything closed to the service user; and a distribution whose /usr is read-only.
+    node("node12").check_output("umask 077; /usr/bin/python3 -m venv /opt/mlops-fleet/venv")
+    completion = "/usr/share/bash-completion/completions/mlfleet"
+    node("node12").check_output(
+        f"rm {completion}; mkdir /var/local-of-usr; cp -a /usr/local/. /var/local-of-usr/; mount --bind /usr /usr"
+        " && mount --bind /var/local-of-usr /usr/local && mount -o remount,ro,bind /usr"
+    )
     done = role(**variables)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.words.count("WARNING: no completion of mlfleet") == 1
+    assert not node("node12").file(completion).exists and node("node13").file(completion).exists
     python = "/opt/mlops-fleet/venv/bin/python3"
     for name in NODES:
         host = node(name)
@@ -322,6 +331,16 @@ def test_a_virtual_environment_from_carried_wheels(no_index):
         assert host.run("systemctl start gpu-monitor.service ml-backup.service").rc == 0
     done = role(**variables)
     assert done.returncode == 0 and done.stdout.count("changed=0 ") == len(NODES), done.stdout
+    host = node("node12")
+    host.check_output(
+        "umount --lazy /usr/local; umount --lazy /usr; cp -a /var/local-of-usr/. /usr/local/; rm -r /var/local-of-usr"
+    )
+    # What closes the command to the service user is named; the command itself is open.
+    host.check_output("chmod 0700 /opt/mlops-fleet/venv")
+    assert host.run("systemctl start gpu-monitor.service").rc != 0
+    said = host.run("mlfleet doctor").stdout
+    assert "mlops-fleet may not use /opt/mlops-fleet/venv (root:root, mode 0700)" in said
+    host.check_output("systemctl reset-failed gpu-monitor.service")
 
 
 def test_zz_uninstalled_the_node_is_as_before():
@@ -330,12 +349,29 @@ def test_zz_uninstalled_the_node_is_as_before():
         node(name).check_output(
             "logrotate --force --state /tmp/rotation.state /etc/logrotate.d/mlops-fleet; rm /tmp/rotation.state; touch /opt/mlops-fleet/not-ours"
         )
+        # A backup is running (it waits for its turn), and files of the accounts are left in a directory of ours.
+        node(name).check_output(
+            "systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 600; sleep 1; systemctl start --no-block ml-backup.service;"
+            " install -o mlops-fleet -g mlops-fleet /dev/null /backup/models/kept"
+        )
     done = play("mlops.fleet.uninstall")
     assert done.returncode == 0, done.stdout
     for name in NODES:
+        node(name).check_output("systemctl stop holder.service")
         assert (
-            node(name).check_output("find /opt/mlops-fleet")
-            == "/opt/mlops-fleet\n/opt/mlops-fleet/not-ours"
+            node(name).check_output("systemctl list-units --all --no-legend 'ml-*' 'gpu-*'") == ""
+        )
+        kept = "stat --format='%U:%G %a' /backup /backup/models /backup/models/kept"
+        assert node(name).check_output(kept).splitlines() == [
+            "root:root 755",
+            "root:root 750",
+            "root:root 755",
+        ]
+        assert node(name).run("find / -xdev '(' -nouser -o -nogroup ')'").stdout == ""
+        node(name).check_output("rm -r /backup/models")
+        assert (
+            node(name).check_output("find /opt/mlops-fleet/")
+            == "/opt/mlops-fleet/\n/opt/mlops-fleet/not-ours"
         )
         node(name).check_output("rm /opt/mlops-fleet/not-ours")
     assert play("mlops.fleet.uninstall").returncode == 0

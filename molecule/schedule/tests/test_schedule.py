@@ -174,23 +174,27 @@ def test_a_job_killed_by_its_limit_sends_an_alert_and_the_next_run_recovers(host
     assert show(host, "ml-backup.service", "Result")["Result"] == "success"
 
 
-def test_jobs_do_not_overlap_and_say_so(host):
-    """A second run of the same job while one holds its lock."""
-    host.check_output("systemctl start ml-cleanup.service")
-    locks = host.check_output(
-        "find /run/lock /run/mlops-fleet -name '*cleanup.lock' 2>/dev/null || true"
-    ).split()
-    assert len(locks) == 1, locks
-    host.check_output(f"systemd-run --unit=holder flock {locks[0]} sleep 60")
-    time.sleep(1)
+def test_a_job_waits_for_another_one_or_gives_way(host):
+    """Neither is a failure, so nobody is woken up."""
+    alerts = "journalctl -o cat _SYSTEMD_UNIT=mlops-fleet-alert@ml-cleanup.service | wc -l"
+    before = host.check_output(alerts)
+    hold = "systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep %s; sleep 1"
+    host.check_output(hold % 5)
+    said = printed_by_a_run(host, "ml-cleanup")
+    assert "waiting up to 3600 s for /usr/bin/flock /run/lock/mlops-fleet/jobs.lock" in said
+    result = ("Result", "ExecMainStatus")
+    assert list(show(host, "ml-cleanup.service", *result).values()) == ["success", "0"]
+    host.check_output(hold % 60)
+    text = "[Service]\\nExecStart=\\nExecStart=/usr/local/bin/mlfleet cleanup --wait 1\\n"
     try:
-        assert "Another" in printed_by_a_run(host, "ml-cleanup")
-        assert show(host, "ml-cleanup.service", "Result")["Result"] == "exit-code"
+        with drop_in(host, "ml-cleanup.service", text):
+            assert "Another job of mlfleet is running (process" in printed_by_a_run(
+                host, "ml-cleanup"
+            )
+            assert list(show(host, "ml-cleanup.service", *result).values()) == ["success", "75"]
     finally:
-        host.check_output(
-            "systemctl stop holder.service; systemctl reset-failed ml-cleanup.service || true"
-        )
-    host.check_output("systemctl start ml-cleanup.service")
+        host.check_output("systemctl stop holder.service")
+    assert host.check_output(alerts) == before
 
 
 def test_the_old_variables_take_effect(host):
@@ -201,6 +205,20 @@ def test_the_old_variables_take_effect(host):
     ):
         said = printed_by_a_run(host, "ml-backup")
     assert "environment RETENTION_DAYS" in said and "environment SERVICES_TO_CHECK" in said
+
+
+def test_the_unit_and_calls_by_hand_use_the_same_directory(host):
+    """It is named by a line with "export", which systemd alone would ignore."""
+    assert "/srv/ml/backups" in show(host, "ml-backup.service", "ReadWritePaths")["ReadWritePaths"]
+    said = printed_by_a_run(host, "ml-backup")
+    assert "/srv/ml/backups/models_backup_" in said and "elsewhere" not in said
+    line = next(
+        line
+        for line in host.check_output("mlfleet config").splitlines()
+        if line.split()[:1] == ["backup.destination"]
+    )
+    assert "/srv/ml/backups" in line
+    assert "/srv/ml/backups/models_backup_" in host.check_output("mlfleet verify")
 
 
 def test_others_read_no_secret_and_write_no_configuration(host):

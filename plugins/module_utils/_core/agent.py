@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import compileall
 import contextlib
+import errno
 import io
 import os
 import re
 import shutil
+import stat
 import tarfile
 from typing import Any
 
@@ -172,7 +174,7 @@ def install(
         environment_file=environment_file,
     )
     current = before["current"] == version and version in before["versions"]
-    written = _read(command) == script and os.access(command, os.X_OK)
+    written = _read(command) == script and _mode(command) == 0o755
     if check or (current and written):
         after = (
             before
@@ -187,7 +189,7 @@ def install(
     old_umask = os.umask(0o022)  # the command is for every user of the node
     try:
         os.makedirs(os.path.join(folder, "versions"), mode=0o755, exist_ok=True)
-        os.makedirs(bin_dir, mode=0o755, exist_ok=True)
+        _make_writable(bin_dir, command)
         with lock(os.path.join(folder, ".lock"), "installation of the agent"):
             if version not in installed(folder)["versions"]:
                 _unpack(folder, version, bundle)
@@ -199,6 +201,33 @@ def install(
     finally:
         os.umask(old_umask)
     return {"changed": True, "before": before, "after": installed(folder)}
+
+
+def _make_writable(bin_dir: str, command: str) -> None:
+    """Create the command's directory where it is missing.
+
+    :raises NotUsable: it is on a read-only file system, as ``/usr`` of an immutable distribution.
+    """
+    try:
+        os.makedirs(bin_dir, mode=0o755, exist_ok=True)
+        read_only = bool(os.statvfs(bin_dir).f_flag & os.ST_RDONLY)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        read_only = True
+    if read_only:
+        raise NotUsable(
+            f"Can't write {command}: {bin_dir} is on a read-only file system.",
+            "Set agent_bin_dir (bin_dir of the module) to a directory that can be written to, such as /opt/bin.",
+            bin_dir,
+        )
+
+
+def _mode(path: str) -> int:
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return 0
 
 
 def roll_back(folder: str, check: bool = False) -> dict[str, Any]:

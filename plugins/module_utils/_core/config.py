@@ -34,6 +34,9 @@ PARTS = {
     "maintenance": ("maintenance.options", "MaintenanceOptions"),
 }
 
+#: Beginning of every environment variable that sets an alert option.
+ALERT_VARIABLES = "ALERT_"
+
 _Set = TypeVar("_Set", bound=OptionSet)
 _NO_ENVIRONMENT = Environment()
 
@@ -41,14 +44,19 @@ _NO_ENVIRONMENT = Environment()
 def option_set(part: str) -> type[OptionSet]:
     """Return the option set of a part. :raises OptionError: there is no such part."""
     if part not in PARTS:
-        raise OptionError(
-            f"Unknown configuration section {part!r}.",
-            "Known: " + ", ".join(sorted(PARTS)) + ".",
-            part,
-        )
+        raise OptionError(f"Unknown configuration section {part!r}.", _known(part), part)
     module, class_name = PARTS[part]
     table: type[OptionSet] = getattr(importlib.import_module("." + module, __package__), class_name)
     return table
+
+
+def _known(section: object) -> str:
+    """Return what a section that does not exist may have meant, and which there are."""
+    import difflib  # only a misspelled section needs it
+
+    close = difflib.get_close_matches(str(section), PARTS, n=1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    return f"{hint}Known: {', '.join(sorted(PARTS))}."
 
 
 def load(path: str = PATH) -> dict[str, dict[str, Any]]:
@@ -63,11 +71,7 @@ def load(path: str = PATH) -> dict[str, dict[str, Any]]:
         raise OptionError(f"{path} must hold a JSON object with one section per part.", "", path)
     for section, values in document.items():
         if section not in PARTS:
-            raise OptionError(
-                f"{path}: unknown section {section!r}.",
-                "Known: " + ", ".join(sorted(PARTS)) + ".",
-                path,
-            )
+            raise OptionError(f"{path}: unknown section {section!r}.", _known(section), path)
         if not isinstance(values, Mapping):
             raise OptionError(f"{path}: section {section!r} must be an object.", "", path)
     return {section: dict(values) for section, values in document.items()}
@@ -208,6 +212,19 @@ class Configuration:
                 error.todo,
                 error.subject,
             ) from error
+
+    def has_channel(self) -> bool:
+        """Return whether an alert channel is configured. The alert part, which costs more than a check, is
+        loaded only where something can name one.
+        """
+        named = self.file.get("alert") or any(
+            variable.startswith(ALERT_VARIABLES) for variable in self.environ
+        )
+        if not named:
+            return False
+        values = self.merged("alert", {}).values
+        channels = importlib.import_module(".alert.channels", __package__).CHANNELS
+        return any(values.get(kind.option) for kind in channels)
 
     def _line_of(self, kind: type[OptionSet], option: str) -> str:
         """Return which line of the environment file sets an option, empty when it is not one line."""

@@ -197,7 +197,9 @@ def check_schedule(found: trial.Schedule, world: World) -> Check:
             action="inspect",
         )
     if not _runs(world, ("cron", "crond")):
-        text = f"{trial.CRON} is there, but no cron runs that reads it: systemctl enable --now cron (Red Hat: crond)"
+        booted = os.path.isdir(world.path("/run/systemd/system"))
+        start = "systemctl enable --now cron" if booted else "service cron start"
+        text = f"{trial.CRON} exists, but no cron daemon reads it: {start} (Red Hat: crond)"
         return Check("schedule", CRITICAL, text, action="inspect")
     return Check(
         "schedule",
@@ -225,13 +227,16 @@ def last_runs(world: World, but: Sequence[str] = ()) -> list[Check]:
     :param but: jobs that were checked already.
     """
     found = []
-    for unit in (unit + ".service" for job, unit in trial.UNITS.items() if job not in but):
+    for name, unit in ((name, unit + ".service") for name, unit in trial.UNITS.items()):
+        if name in but:
+            continue
         try:
             how = trial.ended(unit, trial.state(world, unit))
+            if how is None:
+                continue
+            how = trial.with_reason(world, name, how)
         except CommandFailed:
             return []
-        if how is None:
-            continue
         if how.status == PASS:
             found.append(Check("last run", PASS, f"{unit} {how.text}", subject=unit))
             continue
@@ -330,7 +335,7 @@ def proven(backups: Sequence[Mapping[str, Any]], destination: str) -> Check:
         return Check(
             "verified backup",
             PASS,
-            f"{len(good)} verified backups in {destination}",
+            f"{human_count(len(good), 'verified backup')} in {destination}",
             subject=destination,
             value=len(good),
         )

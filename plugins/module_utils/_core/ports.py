@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +87,7 @@ def silent(progress: Progress) -> None:
 
 def hostname() -> str:
     """Return this machine's host name as the kernel knows it."""
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 @dataclass

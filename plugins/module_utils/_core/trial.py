@@ -18,6 +18,7 @@ from .errors import CommandFailed, FleetError, LockBusy, NotUsable
 from .jobs import JOBS
 from .outcome import Outcome
 from .ports import World
+from .system.access import closed_to
 from .system.files import atomic_write
 from .verdict import CRITICAL, PASS, WARNING
 
@@ -138,6 +139,30 @@ def ended(unit: str, found: Mapping[str, str]) -> Ended | None:
     )
 
 
+def with_reason(world: World, job: str, ended_run: Ended, backend: str = "systemd") -> Ended:
+    """Add which file or directory keeps the user of a job from running the command.
+
+    systemd and cron name the command even when its interpreter, or a directory above that, is what the user may not enter.
+    """
+    if ended_run.number != (126 if backend == "cron" else 203):
+        return ended_run
+    user = program = ""
+    if backend == "cron":
+        with contextlib.suppress(OSError), open(world.path(RUNNER), encoding="utf-8") as stream:
+            lines = rf"^{job}\)\n\s*user=(\S+).*\n.*\n\s*set -- (\S+)"
+            match = re.search(lines, stream.read(), re.MULTILINE)
+            user, program = match.groups() if match else (user, program)
+    else:
+        argv = ["systemctl", "show", "--property=User,ExecStart", UNITS[job] + ".service"]
+        text = world.run(argv, timeout=10).stdout
+        user = "".join(re.findall(r"^User=(.*)$", text, re.MULTILINE)) or "root"
+        program = "".join(re.findall(r"^ExecStart=\{ path=(\S+) ;", text, re.MULTILINE)[:1])
+    closed = closed_to(user, program)
+    if not closed:
+        return ended_run
+    return ended_run._replace(text=f"{ended_run.text}: {user} may not use {closed}")
+
+
 def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = True) -> Ended:
     """Start a job as its timer or cron line does, and wait for its end.
 
@@ -157,7 +182,8 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
         if number == 0 or number in entry.reports or _only_unhealthy(job, number, reported):
             return Ended(PASS, "did its work", number, text, reported)
         status = CRITICAL if number > 3 else WARNING
-        return Ended(status, f"failed (status {number})", number, text, reported)
+        failed = Ended(status, f"failed (status {number})", number, text, reported)
+        return with_reason(world, job, failed, "cron")
     unit = entry.unit + ".service"
     before = state(world, unit)
     setting = f"[Service]\nEnvironment={outcome.REPORT_OUTCOME}=1\n"
@@ -181,7 +207,7 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
     )
     if _only_unhealthy(job, how.number, reported):
         return Ended(PASS, "did its work", how.number, text, reported)
-    return how._replace(said=text, outcome=reported)
+    return with_reason(world, job, how._replace(said=text, outcome=reported))
 
 
 def _make_sure_it_rehearses(world: World, unit: str, until: str) -> None:

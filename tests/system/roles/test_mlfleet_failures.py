@@ -375,7 +375,10 @@ def complete(command, tmp_path_factory):
 
 
 def test_bash_completes_subcommands_flags_values_and_files(complete, tmp_path):
-    names = "health gpu gpu-test backup verify restore cleanup maintenance alert config doctor completion --help --version".split()
+    names = (
+        "status health gpu gpu-test doctor backup verify restore cleanup maintenance config alert completion help"
+        " --help --version"
+    ).split()
     assert complete("mlfleet", "") == names
     assert complete("mlfleet", "re") == ["restore"]
     assert complete("mlfleet", "backup", "--s3-b") == ["--s3-bucket"]

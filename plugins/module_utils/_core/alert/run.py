@@ -149,7 +149,7 @@ def preview(plan: Plan, detail: str = "") -> Result:
     reports = []
     for delivery in plan.deliveries:
         count = sum(len(message.events) for message in delivery.messages)
-        text = detail or f"would send {len(delivery.messages)} message(s)"
+        text = detail or f"would send {human_count(len(delivery.messages), 'message')}"
         reports.append(_report(delivery, WOULD_SEND if count else SKIPPED, text, count))
     changed = any(report.status == WOULD_SEND for report in reports)
     return Result(changed, tuple(reports), plan.decisions)

@@ -4,7 +4,8 @@
 """The checks of a node: one complete entry each, from which groups, names and limits are derived.
 
 A check that reads one value is an entry of ``values``, with the functions that read and evaluate
-it. The others are made by the function of their group, in the module that declares them in its
+it; a check that few nodes need is an entry of ``optional``, with a module that is loaded where it
+applies. The others are made by the function of their group, in the module that declares them in its
 DECIDES; a check that nothing makes fails at import. The GPU checks are registered by the gpu
 part; here they are the group ``gpu``.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..registry import Registry
+from .optional import OPTIONAL
 from .thresholds import OFF, Rule
 from .values import VALUES, NodeCheck
 
@@ -32,6 +34,7 @@ GROUP_NAMES = (
     "system",
     "certificates",
     "updates",
+    "backup",
 )
 
 _BY_GROUP = (
@@ -236,7 +239,7 @@ def _in_order(checks: Iterable[NodeCheck]) -> list[NodeCheck]:
 
 CHECKS = Registry(
     "node check",
-    _in_order((*_BY_GROUP, *VALUES)),
+    _in_order((*_BY_GROUP, *VALUES, *OPTIONAL)),
     required=("group", "documentation", "runbook", "metric"),
 )
 

@@ -20,6 +20,7 @@ from .checks import CHECKS
 from .filesystems import DiskFacts
 from .hardware import HardwareFacts, tool
 from .journal import LogFacts
+from .modules import MODULES
 from .network import NetworkFacts
 from .options import ExpectedHardware, NodeOptions
 from .probes import Probe, Prober, Problem, Suspects
@@ -76,6 +77,7 @@ class NodeFacts(NamedTuple):
     updates: list[str] | Problem | None = None
     expected: ExpectedFacts | None = None
     inventory: Inventory | Problem | None = None
+    optional: dict[str, dict[str, Any]] = {}  # noqa: RUF012  # never changed
 
 
 def observe(options: NodeOptions, world: World) -> NodeFacts:
@@ -106,6 +108,9 @@ def observe(options: NodeOptions, world: World) -> NodeFacts:
     jobs = _jobs(options, world, own, disk, routes, disks)
     if options.hardware_facts or (wanted is not None and not isinstance(wanted, Problem)):
         jobs[Probe("expected")] = partial(_inventory, world, wanted)
+    asked = _questions(world, options)
+    for name, questions in asked.items():
+        jobs.update({Probe(name, subject): job for subject, job in questions.items()})
     answers = prober.run(jobs)
     if disk is not None:
         disk = _with_answers(disk, prober, answers)
@@ -129,8 +134,19 @@ def observe(options: NodeOptions, world: World) -> NodeFacts:
         updates=answers.get(Probe("updates")),
         expected=_expected(wanted, answers.get(Probe("expected"))),
         inventory=answers.get(Probe("expected")),
+        optional={name: _by_subject(answers, name) for name in asked},
         durations=prober.durations,
     )
+
+
+def _questions(world: World, options: NodeOptions) -> dict[str, dict[str, Callable[[], Any]]]:
+    """Return what the optional checks that apply to this node ask, by check and subject."""
+    patience = max(0.3, options.timeout - _MARGIN)
+    return {
+        check.name: MODULES[check.name]().questions(world, options, patience)
+        for check in CHECKS
+        if check.applies is not None and options.wants(check.name) and check.applies(world, options)
+    }
 
 
 def _wanted_hardware(world: World, options: NodeOptions) -> ExpectedHardware | Problem | None:

@@ -134,6 +134,15 @@ class SpeedOptions(OptionSet):
     count: int = option(type="int", default=1, minimum=0, help="How many must be up.")
 
 
+class BackupAgeOptions(OptionSet):
+    """A directory that must hold a recent backup."""
+
+    path: str = option(type="path", required=True, help="Directory of the backups.")
+    source: str | None = option(type="path", help="Count only backups of this source.")
+    warning: float | None = option(type="float", minimum=0, help="Age in hours for a warning.")
+    critical: float | None = option(type="float", minimum=0, help="Critical age in hours.")
+
+
 class ExpectedHardware(OptionSet):
     """What a node must have; None = nothing is expected."""
 
@@ -279,6 +288,13 @@ class NodeOptions(ReportOptions):
     )
     certificates: list[str] = option(
         type="list", elements="path", default=[], help="PEM or DER files whose expiry is checked."
+    )
+    backups: list[BackupAgeOptions] = option(
+        type="list",
+        elements="dict",
+        default=[],
+        suboptions=BackupAgeOptions,
+        help="Directories that must hold a recent verified backup.",
     )
     security_updates: bool = option(
         type="bool", default=False, help="Count pending security updates."

@@ -16,6 +16,7 @@ from ..verdict import Check
 from . import filesystems, hardware, journal, network, resources, services, system
 from .checks import CHECKS, GROUPS
 from .facts import Counters, NodeFacts
+from .modules import MODULES
 from .options import NodeOptions
 from .probes import Probe, Problem
 from .recommend import Advice, recommend
@@ -55,6 +56,7 @@ def decide(facts: NodeFacts, options: NodeOptions, memory: Memory | None = None)
         if decider is not None and options.wants(group):
             checks += decider.function(facts, options, before)
         checks += _values(names, facts, options)
+        checks += _optional(names, facts, options)
     if memory is None:
         return Plan(checks, None)
     from .state import Memory, steady  # without a state file they are not loaded
@@ -80,6 +82,18 @@ def _values(names: tuple[str, ...], facts: NodeFacts, options: NodeOptions) -> l
         if reading is not None and name in facts.readings and options.wants(name):
             limits = options.limits_in_force[name]
             checks.append(reading.evaluate(name, facts.readings[name], limits))
+    return checks
+
+
+def _optional(names: tuple[str, ...], facts: NodeFacts, options: NodeOptions) -> list[Check]:
+    """Return the checks of the modules that apply to this node."""
+    checks = []
+    for name in names:
+        if name not in facts.optional:
+            continue
+        for check in MODULES[name]().decide(facts.optional[name], facts.now, options):
+            seconds = facts.durations.get(Probe(name, check.subject or ""))
+            checks += _timed([check], seconds)
     return checks
 
 
@@ -270,9 +284,12 @@ def check_deciders() -> None:
             raise TypeError(f"There is no group {decider.name!r} of node checks to decide")
     for check in CHECKS:
         decider_of_group = DECIDERS.get(check.group)
-        decided = decider_of_group is not None and check.name in decider_of_group.checks
-        if decided is (check.reading is not None):
-            problem = "both a reading and a decider" if decided else "neither reading nor decider"
+        makers: list[object] = [check.reading, MODULES.get(check.name) and check.applies]
+        if decider_of_group is not None and check.name in decider_of_group.checks:
+            makers.append(decider_of_group)
+        count = sum(maker is not None for maker in makers)
+        if count != 1:
+            problem = "both a reading and a decider" if count else "neither reading nor decider"
             raise TypeError(f"The node check {check.name} has {problem}")
 
 

@@ -48,7 +48,8 @@ class NodeCheck(NamedTuple):
     :param lasting: the fault does not go away while a node settles after its boot, so it is
         raised at once, within the grace period as well.
     :param metric: the metric that reports its status, with the labels check and subject.
-    :param reading: how it is made of one value; None where the function of its group makes it.
+    :param reading: how it is made of one value. :param applies: whether this node needs it; then
+        a module of its own makes it. Without both, the function of its group makes it.
     """
 
     name: str
@@ -59,6 +60,7 @@ class NodeCheck(NamedTuple):
     lasting: bool = False
     metric: str = "mlops_node_check_status"
     reading: Reading[Any] | None = None
+    applies: Callable[[World, Any], bool] | None = None
 
 
 class Fill(NamedTuple):

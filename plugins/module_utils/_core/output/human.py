@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import verdict
+from ..system.text import human_count
 
 _COLOURS = {
     verdict.PASS: "32",
@@ -46,7 +47,7 @@ def document(result: Mapping[str, Any], colour: bool = False, verbose: bool = Fa
     counts = ", ".join(
         (
             f"{summary['passed']} passed",
-            f"{summary['warnings']} warnings",
+            human_count(summary["warnings"], "warning"),
             f"{summary['failed']} critical",
             f"{summary['skipped']} skipped",
         )
@@ -68,6 +69,28 @@ def table(rows: Iterable[Iterable[Any]], rule: bool = False) -> list[str]:
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells
     ]
+
+
+def wrapped_table(rows: Sequence[Sequence[str]], width: int = 120) -> list[str]:
+    """Return rows of three cells as aligned lines of at most ``width`` columns; long cells continue below."""
+    import textwrap
+
+    first = max(len(row[0]) for row in rows)
+    second = min((width - first - 4) * 3 // 5, max(len(row[1]) for row in rows))
+    widths = (first, second, max(20, width - first - second - 4))
+    lines = []
+    for row in rows:
+        cells = [
+            textwrap.wrap(cell, size, break_on_hyphens=False) or [""]
+            for cell, size in zip(row, widths)
+        ]
+        for index in range(max(map(len, cells))):
+            parts = (
+                (cell[index] if index < len(cell) else "").ljust(size)
+                for cell, size in zip(cells, widths)
+            )
+            lines.append("  ".join(parts).rstrip())
+    return lines
 
 
 def gpus(readings: Iterable[Mapping[str, Any]]) -> list[str]:

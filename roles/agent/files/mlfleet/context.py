@@ -46,6 +46,8 @@ class Context:
             self._advise_about_sandbox()
         #: What a trial run gets to know about this one.
         self.outcome = Outcome()
+        #: Results by phase; those of scheduled runs are kept for whoever looks at this node later.
+        self.results: dict[str, dict[str, Any]] = {}
         # Read once, at the start: a backup of hours may come before the cleanup.
         until = self.environ.get(REHEARSE_UNTIL, "")
         self.rehearses_cleanup = until.isdigit() and int(until) > time.time()
@@ -145,6 +147,15 @@ class Context:
         from .._core.system.unit import current_unit
 
         return current_unit(self.world) in [f"{job.unit}.service" for job in JOBS]
+
+    def keep_results(self) -> None:
+        """Keep the results of a scheduled run; those of a call by hand may be of a few checks only."""
+        if self.results and self.scheduled:
+            from .._core import last
+
+            problem = last.keep_all(self.results, self.world.clock.now())
+            if problem:
+                self.terminal.log("WARNING", problem)
 
     def report_outcome(self) -> None:
         """Tell a trial run how this one ended; nothing unless it asks."""

@@ -79,6 +79,11 @@ def _report(context: Context, error: FleetError, level: str = "ERROR") -> None:
     context.terminal.log(level, str(error))
     context.terminal.data({"error": error.to_dict()})
     context.outcome = of_error(error)
+    if not getattr(context.arguments, "dry_run", False):
+        from .._core.maintenance.plan import PHASES
+
+        if context.command.name in PHASES.names:
+            context.results[context.command.name] = {"failed": True, "msg": str(error)}
 
 
 def _unexpected(context: Context, error: Exception) -> FleetError:
@@ -117,6 +122,7 @@ def _main(argv: Sequence[str]) -> int:
         return 0 if leaving.code in (None, 0) else NOT_RUN
     context = Context(arguments)
     status = run(context)
+    context.keep_results()
     context.report_outcome()
     unwritten = context.terminal.unwritten
     if unwritten and unwritten != os.strerror(errno.EPIPE):

@@ -9,18 +9,17 @@ import argparse
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from .._core import config, outcome
 from .._core.options import Option
-from . import commands
+from . import commands, pages
 from .commands import Command
+from .terminal import tell
 
 VERSION_FILE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "VERSION")
 #: The installed command sets the variable to the place the agent role was given.
 CONFIG = os.environ.get("MLFLEET_CONFIG") or config.PATH
-EPILOG = """exit status: 0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 critical (backup: a backup is damaged), 3 could not run.
-Flags win over environment variables (in brackets), these over the configuration file, that over defaults; 'mlfleet config' shows what is in force."""
 
 
 def version() -> str:
@@ -34,41 +33,35 @@ def version() -> str:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the parsed command line; ``command`` is its Command. :raises SystemExit: it is wrong, or asks for help."""
-    named = argv[0] if argv else ""
+    first, *rest = argv or ("help",)
+    if first in ("-h", "--help"):
+        first, rest = "help", []
+    elif first == "--version":
+        print(f"mlfleet {version()}")
+        raise SystemExit(0)
+    if first not in commands.NAMES:
+        _refuse(first)
     # Only the subcommand that was named is loaded: importing the others costs time.
-    chosen = [named] if named in commands.NAMES else list(commands.NAMES)
-    return build([commands.load(name) for name in chosen]).parse_args(argv)
+    return command_parser(commands.load(first)).parse_args(rest)
 
 
-def build(chosen: Iterable[Command]) -> argparse.ArgumentParser:
-    """Return the parser of these subcommands."""
-    parser = argparse.ArgumentParser(
-        prog="mlfleet",
-        description="Keeps this ML node healthy.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"mlfleet {version()}")
-    subparsers = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-    for command in chosen:
-        _add_command(subparsers, command)
-    return parser
+def _refuse(word: str) -> NoReturn:
+    text, hints = f"unknown command {word!r}", pages.close(word, commands.NAMES)
+    if word.startswith("-"):
+        text, hints = f"{word} comes after the command", []
+    if hints:
+        text += f". Did you mean {' or '.join(hints)}?"
+    tell(f"mlfleet: {text}\nSee: mlfleet help\n")
+    raise SystemExit(2)
 
 
-def _add_command(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], command: Command
-) -> None:
-    if command.hidden:
-        sub = subparsers.add_parser(command.name, description=command.help)
-        sub.set_defaults(command=command)
-        return
-    examples = "".join(f"  {line}\n" for line in command.examples)
-    sub = subparsers.add_parser(
-        command.name,
-        help=command.help,
-        description=command.help,
-        epilog=f"examples:\n{examples}\n{EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def command_parser(command: Command) -> pages.Parser:
+    """Return the parser of a subcommand."""
+    sub = pages.Parser(
+        prog=f"mlfleet {command.name}",
+        description=pages.page_top(command),
+        epilog=pages.page_end(command),
+        formatter_class=pages.Formatter,
         allow_abbrev=False,
     )
     sub.set_defaults(command=command)
@@ -101,6 +94,13 @@ def _add_command(
     if command.part:
         add_options(sub, config.option_set(command.part).TABLE, command.leave_out)
     command.arguments(sub)
+    positionals = "".join(
+        f" {action.dest.upper()}" if action.nargs is None else f" [{action.dest.upper()}]"
+        for action in sub._actions
+        if not action.option_strings
+    )
+    sub.usage = f"mlfleet {command.name} [options]{positionals}"
+    return sub
 
 
 # --- flags from the option tables -------------------------------------------------------------------------------------
@@ -124,9 +124,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Option, prefix: str) -> 
             _add_option(group, inner, f"{prefix}{option.name}.")
         return
     flag = (prefix + option.name).replace("_", "-").replace(".", "-")
-    text = option.help.replace("%", "%%")
-    if option.env:
-        text += f" [{', '.join(option.env)}]"
+    text = pages.option_help(option).replace("%", "%%")
     keywords: dict[str, Any] = {
         "dest": f"option:{prefix}{option.name}",
         "default": None,
@@ -140,10 +138,8 @@ def _add_option(group: argparse._ArgumentGroup, option: Option, prefix: str) -> 
         keywords.update(metavar="LIST", type=_list_items, action="extend")
     elif option.type == "dict":
         keywords.update(metavar="JSON", type=_json_object)
-    elif option.choices:
-        keywords["metavar"] = "{" + ",".join(map(str, option.choices)) + "}"
     else:
-        keywords["metavar"] = option.type.upper()
+        keywords["metavar"] = pages.placeholder(option)
     group.add_argument(f"--{flag}", *option.flags, **keywords)
 
 

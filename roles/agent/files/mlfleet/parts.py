@@ -16,19 +16,8 @@ from .context import Context
 
 METRICS = "/var/log/gpu-metrics.csv"
 _LEVELS = {verdict.WARNING: "WARNING", verdict.UNKNOWN: "WARNING"}
-#: Beginning of every environment variable that sets an alert option.
-ALERT_VARIABLES = "ALERT_"
 
 Flags = Mapping[str, Any]
-
-
-def _has_channel(values: Mapping[str, Any]) -> bool:
-    """Return whether alert options set up a channel."""
-    if not any(values.values()):
-        return False
-    from .._core.alert.channels import CHANNELS
-
-    return any(values.get(kind.option) for kind in CHANNELS)
 
 
 def _writable(path: str) -> bool:
@@ -38,13 +27,20 @@ def _writable(path: str) -> bool:
     return os.access(os.path.dirname(path), os.W_OK)
 
 
+def _kept(context: Context, phase: str, result: dict[str, Any], done: bool) -> dict[str, Any]:
+    """Return the result; note it for later unless it is that of a rehearsal."""
+    if done:
+        context.results[phase] = result
+    return result
+
+
 def check_node(context: Context, flags: Flags | None = None, write: bool = True) -> dict[str, Any]:
     """Return the document of the health check; ``write`` its state and metrics files."""
     from .._core.node import run as node
     from .._core.node.options import NodeOptions
 
     options = context.options("health", NodeOptions, flags)
-    return node.run(options, context.world, check=not write).to_dict()
+    return _kept(context, "health", node.run(options, context.world, not write).to_dict(), write)
 
 
 def check_gpus(context: Context, flags: Flags | None = None, write: bool = True) -> dict[str, Any]:
@@ -56,7 +52,7 @@ def check_gpus(context: Context, flags: Flags | None = None, write: bool = True)
     if "metrics_csv" not in context.merged("gpu", flags).values:
         forced["metrics_csv"] = METRICS if _writable(METRICS) else None
     options = context.options("gpu", GpuOptions, flags, **forced)
-    return gpu.run(options, context.world, check=not write).to_dict()
+    return _kept(context, "gpu", gpu.run(options, context.world, not write).to_dict(), write)
 
 
 def test_gpus(context: Context) -> dict[str, Any]:
@@ -78,7 +74,8 @@ def make_backup(
 
     options = context.options("backup", BackupOptions, flags)
     tell = context.terminal.progress
-    return dict(make.run(options, context.world, check=check, tell=tell).to_dict())
+    result = dict(make.run(options, context.world, check=check, tell=tell).to_dict())
+    return _kept(context, "backup", result, not check)
 
 
 def clean_up(context: Context, flags: Flags | None = None, check: bool = False) -> dict[str, Any]:
@@ -91,7 +88,7 @@ def clean_up(context: Context, flags: Flags | None = None, check: bool = False) 
     terminal = context.terminal
     log = terminal.log_file if context.command.name == "cleanup" else LOG
     result = cleanup.run(options, context.world, check, terminal.progress, Recorder(log))
-    return dict(result.to_dict())
+    return _kept(context, "cleanup", dict(result.to_dict()), not check)
 
 
 def backup_directory(context: Context) -> str:
@@ -127,15 +124,9 @@ def show_document(context: Context, document: Mapping[str, Any]) -> None:
 
 def send_alerts(context: Context, document: Mapping[str, Any]) -> None:
     """Send alerts about a document over the configured channels. What keeps one from being sent is noted."""
-    # Loading the alert part costs more than a check: not where nothing can name a channel.
-    named = context.configuration.file.get("alert") or any(
-        variable.startswith(ALERT_VARIABLES) for variable in context.environ
-    )
-    if context.arguments.no_alert or not named:
+    if context.arguments.no_alert or not context.configuration.has_channel():
         return
     merged = context.merged("alert", {})
-    if not _has_channel(merged.values):
-        return
     if not context.arguments.alert and _is_by_hand(context, merged.values.get("state_dir")):
         if document["status"] != verdict.PASS:
             context.terminal.note(
@@ -179,9 +170,9 @@ def send_alerts_if_possible(context: Context, document: Mapping[str, Any], log: 
 
 def test_channels(context: Context, send: bool = False) -> list[dict[str, Any]]:
     """Return the channels that a test message would go to; ``send`` it."""
-    merged = context.merged("alert", {})
-    if not _has_channel(merged.values):
+    if not context.configuration.has_channel():
         return []
+    merged = context.merged("alert", {})
     from .._core.alert import run as alert
     from .._core.alert.options import AlertOptions
 

@@ -23,7 +23,6 @@ class Command(NamedTuple):
     :param part: section of the configuration whose options become flags, but for ``leave_out``; empty for none.
     :param log: file that the command appends to; empty for none.
     :param dry_run: whether it can say what it would do. :param waits: whether it takes the lock of all jobs.
-    :param hidden: whether it is left out of the overview and of the common flags.
     """
 
     name: str
@@ -36,24 +35,16 @@ class Command(NamedTuple):
     log: str
     dry_run: bool
     waits: bool
-    hidden: bool
 
 
 #: In the order of the overview.
-NAMES = (
-    "health",
-    "gpu",
-    "gpu-test",
-    "backup",
-    "verify",
-    "restore",
-    "cleanup",
-    "maintenance",
-    "alert",
-    "config",
-    "doctor",
-    "completion",
+GROUPS = (
+    ("Look at this node", ("status", "health", "gpu", "gpu-test", "doctor")),
+    ("Backups", ("backup", "verify", "restore")),
+    ("Disk space, and everything at once", ("cleanup", "maintenance")),
+    ("Set up", ("config", "alert", "completion", "help")),
 )
+NAMES = tuple(name for dummy, names in GROUPS for name in names)
 
 
 def load(name: str) -> Command:
@@ -61,7 +52,7 @@ def load(name: str) -> Command:
     command = importlib.import_module("." + name.replace("-", "_"), __name__).COMMAND
     if not isinstance(command, Command) or command.name != name:
         raise TypeError(f"The module of the command {name} has no COMMAND of that name")
-    if not command.help or not (command.hidden or command.examples):
+    if not command.help or not command.examples:
         raise TypeError(f"The command {name} has no help or no examples")
     return command
 

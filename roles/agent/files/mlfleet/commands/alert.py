@@ -43,9 +43,10 @@ def run(context: Context) -> int:
     options = context.configuration.checked(AlertOptions, merged)
     result = alert.run(options, context.world, check=args.dry_run).to_dict()
     for channel in result["channels"]:
-        terminal.say(
-            f"{channel['name']}: {channel['status']} {channel.get('detail') or ''}".rstrip()
-        )
+        status, detail = channel["status"], channel.get("detail") or ""
+        # The detail says already that a message would be sent.
+        text = detail if status == "would_send" and detail else f"{status} {detail}".rstrip()
+        terminal.say(f"{channel['name']}: {text}")
     if not result["channels"]:
         terminal.say(
             "No channel is configured: set alert.email, alert.webhooks, alert.syslog or alert.command "
@@ -91,5 +92,4 @@ COMMAND = Command(
     log="",
     dry_run=True,
     waits=False,
-    hidden=False,
 )

@@ -35,11 +35,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Print the options in force; fail when the configuration can't be used."""
-    from ..._core.output import human
-
     terminal, environment = context.terminal, context.environment
     if context.arguments.export:
         return _export(context)
+    from ..._core.output import human
+
     settings, problems = context.configuration.effective()
     rows = [["OPTION", "VALUE", "FROM"]]
     rows += [
@@ -48,7 +48,7 @@ def run(context: Context) -> int:
         for option, setting in options.items()
     ]
     if not context.arguments.quiet:
-        terminal.say(*human.table(rows))
+        terminal.say(*human.wrapped_table(rows))
     terminal.say(*(f"wrong: {problem}" for problem in problems))
     terminal.say(*(f"warning: {line}" for line in environment.lines()))
     if environment.unreadable:
@@ -106,5 +106,4 @@ COMMAND = Command(
     log="",
     dry_run=False,
     waits=False,
-    hidden=False,
 )

@@ -138,5 +138,4 @@ COMMAND = Command(
     log="",
     dry_run=False,
     waits=False,
-    hidden=False,
 )

@@ -39,5 +39,4 @@ COMMAND = Command(
     log="",
     dry_run=True,
     waits=False,
-    hidden=False,
 )

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 
+from ..._core.errors import FleetError
 from ..._core.jobs import JOBS
 from ..._core.outcome import Outcome
+from ..._core.output import hooks
 from .. import parts
 from ..context import Context
 from ..reporting import arguments
@@ -19,11 +21,27 @@ def run(context: Context) -> int:
     """Check, print and send alerts; the exit status is that of the verdict."""
     if context.arguments.learn:
         return learn(context)
+    if context.arguments.hook:
+        return answer_hook(context, context.arguments.hook)
     document = parts.check_node(context)
     parts.show_document(context, document)
     context.outcome = Outcome(status=document["status"])
     parts.send_alerts_if_possible(context, document, log=True)
     return int(document["exit_code"])
+
+
+def answer_hook(context: Context, name: str) -> int:
+    """Check, and answer a scheduler with one line and the exit code that it expects. Never sends alerts."""
+    try:
+        document = parts.check_node(context)
+    except FleetError as error:
+        given = hooks.unknown(str(error), name)
+    else:
+        given = hooks.answer(document, name)
+        context.outcome = Outcome(status=document["status"])
+        context.terminal.data(document)
+    context.terminal.say(given.line)
+    return given.exit_code
 
 
 def learn(context: Context) -> int:
@@ -47,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
     arguments(parser)
     parser.add_argument(
+        "--for",
+        dest="hook",
+        choices=hooks.HOOKS.names,
+        help="print one line and end as a scheduler's hook expects: "
+        + ", ".join(f"{hook.name} ({hook.help})" for hook in hooks.HOOKS),
+    )
+    parser.add_argument(
         "--learn",
         action="store_true",
         help="check nothing; write what this node has into the file of --expected-hardware-file",
@@ -61,6 +86,7 @@ COMMAND = Command(
         'mlfleet health --disk-warn 70 --services "docker nginx" --no-network',
         "mlfleet health --json | jq .summary.health_score",
         "mlfleet health --learn",
+        "mlfleet health --for slurm --no-network",
     ),
     arguments=add_arguments,
     run=run,
@@ -69,5 +95,4 @@ COMMAND = Command(
     log=JOBS["health"].log,
     dry_run=False,
     waits=False,
-    hidden=False,
 )

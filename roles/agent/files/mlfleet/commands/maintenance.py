@@ -46,6 +46,9 @@ def run(context: Context) -> int:
     }
     with context.job_lock():
         results = maintenance.run(options, work, context.world, phases.started)
+    if not context.arguments.dry_run:
+        failed = {phase: result for phase, result in results.items() if plan.phase_failed(result)}
+        context.results.update(failed)
     report = fleet.assemble(
         [context.world.hostname],
         lambda _host, phase: results[phase],
@@ -161,5 +164,4 @@ COMMAND = Command(
     log=JOBS["maintenance"].log,
     dry_run=True,
     waits=True,
-    hidden=False,
 )

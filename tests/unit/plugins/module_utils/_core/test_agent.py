@@ -102,6 +102,13 @@ def test_the_command_is_compiled_and_readable_by_everyone(place):
         assert path.stat().st_mode & 0o044 == 0o044, path
 
 
+def test_a_second_run_opens_the_command_again(place):
+    place("a")
+    place.command.chmod(0o700)
+    assert place("a")["changed"] and place.command.stat().st_mode & 0o777 == 0o755
+    assert not place("a")["changed"]
+
+
 def test_upgrade_keeps_one_old_version_and_rolls_back(place):
     for letter in "abc":
         place(letter)

@@ -17,6 +17,7 @@ ARROWS = {
     "backup": BASE,
     "cleanup": BASE | {"backup"},
     "config": {"environment", "errors", "options", "system"},
+    "environment": {"environment_syntax"},
     "diagnostics": BASE | {"gpu"},
     "doctor": {
         "environment",
@@ -28,11 +29,12 @@ ARROWS = {
         "trial",
         "verdict",
     },
-    "fleet": {"installed", "maintenance", "output", "system", "verdict"},
+    "fleet": {"errors", "installed", "last", "maintenance", "output", "system", "verdict"},
     "gpu": BASE | {"output"},
     "jobs": {"outcome", "registry"},
+    "last": {"errors", "system"},
     "maintenance": {"errors", "options", "ports", "registry", "verdict"},
-    "node": BASE | {"gpu", "output"},
+    "node": BASE | {"backup", "gpu", "output"},
     "options": {"errors"},
     "outcome": {"errors"},
     "output": {"registry", "system", "verdict"},
@@ -41,6 +43,7 @@ ARROWS = {
     # What the jobs write to is in the options of the parts.
     "schedule": {"config", "environment", "errors", "options", "ports"}
     | {"alert", "backup", "cleanup", "gpu", "node"},
+    "status": {"alert", "errors", "jobs", "outcome", "ports", "trial", "verdict"},
     "system": {"errors", "ports"},
     "timers": {"errors", "options", "ports"},
     "trial": {"errors", "jobs", "outcome", "ports", "system", "verdict"},

@@ -1,0 +1,187 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is kept of a run beside the report itself: faults, checks, GPUs and numbers for trends."""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import verdict
+from . import faults as fleet_faults
+from . import history
+from .faults import clean
+from .report import Lookup, Result
+from .stats import median
+
+#: Most checks, GPUs and removed paths that are kept of a host.
+CHECKS = 400
+GPUS = 64
+REMOVED = 3
+#: Readings of a GPU that are kept, as gpu_health names them.
+GPU_NUMBERS = (
+    "id",
+    "temp",
+    "temp_memory",
+    "margin",
+    "util_gpu",
+    "mem_used",
+    "mem_total",
+    "power_draw",
+    "power_limit",
+)
+
+
+def extend(
+    report: dict[str, Any],
+    lookup: Lookup,
+    groups: Mapping[str, Iterable[str]] | None = None,
+) -> dict[str, Any]:
+    """Make a report (``assemble``) a run of the history: add what pages and comparisons need.
+
+    :param groups: inventory group to its hosts.
+    """
+    memberships: dict[str, list[str]] = {}
+    for group, hosts in sorted((groups or {}).items()):
+        if group not in ("all", "ungrouped"):
+            for host in hosts:
+                memberships.setdefault(str(host), []).append(clean(group, 100))
+    every_fault: list[dict[str, Any]] = []
+    for entry in report["hosts"]:
+        host = entry["host"]
+        results = {phase: lookup(host, phase) or {} for phase in report["phases"]}
+        entry["faults"] = fleet_faults.of_host(host, entry, results)
+        entry["groups"] = memberships.get(host, [])
+        entry["checks"] = _checks(results)
+        entry["devices"] = _devices(results.get("gpu", {}))
+        entry["software"] = _software(results)
+        entry["copies"] = _copies(results.get("backup", {}))
+        entry["removed"] = _removed(results.get("cleanup", {}))
+        every_fault += entry["faults"]
+    report["version"] = history.VERSION
+    report["causes"] = fleet_faults.causes(every_fault)
+    report["metrics"] = metrics(report)
+    return report
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if abs(value) < 1e18 else None
+
+
+def _checks(results: Mapping[str, Result]) -> list[list[str]]:
+    """Return the checks of all phases as rows: phase, check, subject, status, message."""
+    rows = [
+        [
+            phase,
+            clean(check.get("check"), 100),
+            clean(check.get("subject") or "", 200),
+            clean(check.get("status"), 20),
+            clean(check.get("message")),
+        ]
+        for phase, result in results.items()
+        for check in result.get("checks") or []
+        if isinstance(check, Mapping)
+    ]
+    rows.sort(key=lambda row: -fleet_faults.severity(row[3]))
+    return rows[:CHECKS]
+
+
+def _devices(result: Result) -> list[dict[str, Any]]:
+    devices = []
+    for gpu in (result.get("gpus") or [])[:GPUS]:
+        if not isinstance(gpu, Mapping):
+            continue
+        ecc = gpu.get("ecc")
+        ecc = ecc if isinstance(ecc, Mapping) else {}
+        device: dict[str, Any] = {name: _number(gpu.get(name)) for name in GPU_NUMBERS}
+        device["corrected"] = _number(ecc.get("aggregate_corrected"))
+        device["uncorrected"] = _number(ecc.get("aggregate_uncorrected"))
+        device["model"] = clean(gpu.get("name") or "", 80)
+        device["vbios"] = clean(gpu.get("vbios") or "", 40)
+        device["status"] = clean(gpu.get("status") or "", 20)
+        devices.append({name: value for name, value in device.items() if value not in (None, "")})
+    return devices
+
+
+def _software(results: Mapping[str, Result]) -> dict[str, str]:
+    health, gpu = results.get("health", {}), results.get("gpu", {})
+    hardware, driver = health.get("hardware"), gpu.get("driver")
+    hardware = hardware if isinstance(hardware, Mapping) else {}
+    driver = driver if isinstance(driver, Mapping) else {}
+    versions = {
+        "agent": health.get("agent_version"),
+        "kernel": hardware.get("kernel"),
+        "driver": driver.get("version") or hardware.get("driver"),
+        "cuda": driver.get("cuda_version"),
+    }
+    return {name: clean(value, 80) for name, value in versions.items() if value}
+
+
+def _copies(result: Result) -> list[dict[str, str]]:
+    return [
+        {"url": clean(copy.get("url"), 200), "verified": clean(copy.get("verified"), 20)}
+        for copy in (result.get("copies") or [])[:20]
+        if isinstance(copy, Mapping) and not copy.get("removed")
+    ]
+
+
+def _removed(result: Result) -> list[dict[str, Any]]:
+    """Return the largest of what the cleanup removed."""
+    removed = [
+        {"path": clean(unit.get("path"), 200), "size": _number(unit.get("size")) or 0}
+        for unit in result.get("removed") or []
+        if isinstance(unit, Mapping)
+    ]
+    return sorted(removed, key=lambda unit: -float(unit["size"]))[:REMOVED]
+
+
+def age(created: object, now: str) -> float | None:
+    """Return the seconds between two times in ISO 8601 with ``+00:00``, None when one is none."""
+    try:
+        moments = [
+            calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S"))
+            for text in (created, now)
+        ]
+    except ValueError:
+        return None
+    return float(max(0, moments[1] - moments[0]))
+
+
+def metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a run that trends show; those without a value are left out."""
+    hosts = report["hosts"]
+    scores = [float(entry["health_score"]) for entry in hosts if entry["health_score"] is not None]
+    temperatures = [
+        float(device["temp"]) for entry in hosts for device in entry["devices"] if "temp" in device
+    ]
+    ages = [
+        seconds
+        for entry in hosts
+        for seconds in [age(entry["backup"].get("created"), report["timestamp"])]
+        if seconds is not None
+    ]
+    middle = median(temperatures)
+    values = {
+        "hosts": len(hosts),
+        "critical_hosts": sum(
+            1
+            for entry in hosts
+            if entry["status"] not in (verdict.PASS, verdict.WARNING, verdict.SKIPPED)
+        ),
+        "faults": sum(len(entry["faults"]) for entry in hosts),
+        "score_median": median(scores),
+        "score_min": min(scores, default=None),
+        "temperature_spread": None if middle is None else round(max(temperatures) - middle, 1),
+        "backup_bytes": sum(_number(entry["backup"].get("size")) or 0 for entry in hosts)
+        if ages
+        else None,
+        "backup_age_max": max(ages, default=None),
+        "freed_bytes": report["summary"]["freed_bytes"] if "cleanup" in report["phases"] else None,
+        "duration_max": max((entry["duration"] for entry in hosts), default=None),
+    }
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,410 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks that few nodes need, against real sockets, real backups, and configuration spaces of devices."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make.run import (
+    run as make_backup,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import acs, plan, servers
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import mounts
+
+HOUR = 3600.0
+
+
+def checks_of(machine, options, name, **given):
+    """Return status and message by subject."""
+    given.setdefault("timeout", 1.0)
+    document = run(options(checks=[name], **given), machine.world).to_dict()
+    assert {check["check"] for check in document["checks"]} <= {name}
+    return {
+        check.get("subject"): (check["status"], check["message"]) for check in document["checks"]
+    }
+
+
+@contextlib.contextmanager
+def listener(family, address, reply, wait=0.0):
+    """Serve one socket: after the first bytes of each connection answer with ``reply(them)``."""
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        server.bind(address)
+        server.listen()
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    line, dummy = server.accept()
+                    with line:
+                        data = line.recv(4096)
+                        time.sleep(wait)
+                        line.sendall(reply(data))
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+
+
+# --- container runtimes -----------------------------------------------------------------------
+
+PING = b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\nOK"
+SETTINGS = b"\0\0\0\4\0\0\0\0\0\0\0\4\1\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "reply", "status"),
+    [
+        ("docker", "run/docker.sock", PING, "pass"),
+        ("docker", "run/docker.sock", b"HTTP/1.1 500 Internal Server Error\r\n\r\n", "critical"),
+        ("containerd", "run/containerd/containerd.sock", SETTINGS, "pass"),
+        ("containerd", "run/k3s/containerd/containerd.sock", SETTINGS, "pass"),
+        ("cri-o", "run/crio/crio.sock", SETTINGS, "pass"),
+        ("cri-o", "run/crio/crio.sock", b"", "critical"),
+    ],
+)
+def test_a_runtime_is_asked(machine, options, name, path, reply, status):
+    machine.put("/run/docker.pid", "77\n")
+    machine.put("/proc/77/stat", "")
+    socket_path = machine.put("/" + path, "")
+    socket_path.unlink()
+    with listener(socket.AF_UNIX, str(socket_path), lambda dummy: reply):
+        checks = checks_of(machine, options, "container_runtime")
+    assert {subject: value[0] for subject, value in checks.items()} == {name: status}
+
+
+def test_a_runtime_that_is_silent_is_critical_within_the_deadline(machine, options):
+    path = machine.put("/run/containerd/containerd.sock", "")
+    path.unlink()
+    begun = time.monotonic()
+    with listener(socket.AF_UNIX, str(path), lambda dummy: SETTINGS, wait=30):
+        ((status, message),) = checks_of(machine, options, "container_runtime").values()
+    assert status == "critical" and "does not answer" in message
+    assert time.monotonic() - begun < 5
+
+
+def test_a_docker_that_systemd_would_start_is_not_asked(machine, options):
+    path = machine.put("/run/docker.sock", "")
+    path.unlink()
+    asked = []
+    with listener(socket.AF_UNIX, str(path), lambda data: asked.append(data) or PING):
+        checks = checks_of(machine, options, "container_runtime")
+    assert checks["docker"][0] == "skipped" and not asked
+
+
+def test_a_socket_that_nobody_listens_on(machine, options):
+    path = machine.put("/run/crio/crio.sock", "")
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    assert checks_of(machine, options, "container_runtime")["cri-o"][0] == "warning"
+
+
+# --- servers of mounts ------------------------------------------------------------------------
+
+
+def mount_line(fstype, super_options, number=7):
+    return (
+        f"{number} 1 0:{number} / /mnt/{number} rw shared:1 - {fstype} srv:/x rw,{super_options}\n"
+    )
+
+
+def rpc_reply(call):
+    (header,) = struct.unpack_from(">I", call)
+    assert header == 1 << 31 | len(call) - 4
+    xid, kind, version, program, nfs, procedure = struct.unpack_from(">IIIIII", call, 4)
+    assert (kind, version, program, procedure) == (0, 2, 100003, 0) and nfs in (3, 4)
+    body = struct.pack(">IIIIII", xid, 1, 0, 0, 0, 0)
+    return struct.pack(">I", 1 << 31 | len(body)) + body
+
+
+@pytest.mark.parametrize("fstype", ["nfs", "nfs4"])
+def test_an_nfs_server_replies(machine, options, fstype):
+    with listener(socket.AF_INET, ("127.0.0.1", 0), rpc_reply) as (address, port):
+        given = f"vers={'4.2' if fstype == 'nfs4' else '3'},proto=tcp,port={port},addr={address}"
+        machine.put("/proc/self/mountinfo", mount_line(fstype, given))
+        checks = checks_of(machine, options, "storage_server")
+    label = f"NFS server 127.0.0.1:{port}"
+    assert checks == {label: ("pass", f"{label} answers")}
+
+
+def test_nfs_servers_that_do_not_reply(machine, options):
+    """One takes calls and is silent, one speaks something else, one is gone."""
+    with (
+        listener(socket.AF_INET, ("127.0.0.1", 0), rpc_reply, wait=30) as silent,
+        listener(socket.AF_INET, ("127.0.0.1", 0), lambda dummy: b"SSH-2.0-x\r\n..") as other,
+    ):
+        ports = [silent[1], other[1], 1]
+        table = "".join(
+            mount_line("nfs", f"vers=3,proto=tcp,port={port},addr=127.0.0.1", number)
+            for number, port in enumerate(ports, 7)
+        )
+        machine.put("/proc/self/mountinfo", table)
+        checks = checks_of(machine, options, "storage_server")
+    assert [status for status, dummy in checks.values()] == ["critical"] * 3
+    texts = " ".join(text for dummy, text in checks.values())
+    assert "no reply within" in texts and "is no RPC" in texts and "refused" in texts
+
+
+@pytest.mark.parametrize(
+    ("fstype", "given"),
+    [("nfs", "proto=rdma,addr=10.0.0.1"), ("nfs", "proto=udp,addr=10.0.0.1"), ("ext4", "addr=1.1")],
+)
+def test_what_is_not_asked_over_tcp(fstype, given):
+    (mount,) = mounts.parse(mount_line(fstype, given))
+    assert servers.nfs_server(mount) is None
+
+
+LUSTRE = "fs-MDT0000-mdc-ffff9a2 active.\nfs-OST0000-osc-ffff9a2 {}\n"
+GPFS = (
+    "mmgetstate::HEADER:version:reserved:reserved:nodeName:nodeNumber:state:quorum:\n"
+    "mmgetstate::0:1:::n1:1:{}:2:\n"
+)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the tools are for root")
+@pytest.mark.parametrize(
+    ("fstype", "tool", "output", "status"),
+    [
+        ("lustre", "/usr/bin/lfs", LUSTRE.format("active."), "pass"),
+        ("lustre", "/usr/bin/lfs", LUSTRE.format("inactive."), "critical"),
+        ("lustre", "/usr/bin/lfs", LUSTRE.format("error: Timer expired"), "critical"),
+        ("gpfs", "/usr/lpp/mmfs/bin/mmgetstate", GPFS.format("active"), "pass"),
+        ("gpfs", "/usr/lpp/mmfs/bin/mmgetstate", GPFS.format("unknown"), "critical"),
+        ("gpfs", "/usr/lpp/mmfs/bin/mmgetstate", "", "critical"),
+        ("lustre", None, "", "skipped"),
+        ("gpfs", None, "", "skipped"),
+    ],
+)
+def test_lustre_and_gpfs_are_asked_by_their_tools(machine, options, fstype, tool, output, status):
+    machine.put("/proc/self/mountinfo", mount_line(fstype, "flock"))
+    if tool:
+        machine.put(tool, "").chmod(0o755)
+    machine.world = dataclasses.replace(
+        machine.world, run=lambda dummy, **more: CommandResult(0, output, "")
+    )
+    ((decided, dummy),) = checks_of(machine, options, "storage_server").values()
+    assert decided == status
+
+
+# --- InfiniBand -------------------------------------------------------------------------------
+
+
+def test_error_counters_of_infiniband_ports(machine, options):
+    machine.put("/proc/uptime", f"{2 * 86400}.00 1.00\n")
+    for port, layer, errors in (
+        ("mlx5_0/ports/1", "InfiniBand", "199"),
+        ("mlx5_1/ports/1", "InfiniBand", "200"),
+        ("mlx5_2/ports/1", "Ethernet", "900000"),
+    ):
+        machine.put(f"/sys/class/infiniband/{port}/link_layer", layer + "\n")
+        machine.put(f"/sys/class/infiniband/{port}/counters/symbol_error", errors + "\n")
+        machine.put(f"/sys/class/infiniband/{port}/counters/port_xmit_discards", "99999\n")
+    assert checks_of(machine, options, "infiniband_errors") == {
+        "mlx5_0/1": ("pass", "InfiniBand errors on mlx5_0/1: 99.5 per day (symbol_error 199)"),
+        "mlx5_1/1": ("warning", "InfiniBand errors on mlx5_1/1: 100.0 per day (symbol_error 200)"),
+    }
+
+
+# --- PCI --------------------------------------------------------------------------------------
+
+
+def configuration(control):
+    """Return a configuration space whose second extended capability is ACS."""
+    space = bytearray(4096)
+    struct.pack_into("<I", space, 0x100, 0x0001 | 1 << 16 | 0x148 << 20)  # AER
+    struct.pack_into("<IHH", space, 0x148, 0x000D | 1 << 16, 0x5F, control)
+    return bytes(space)
+
+
+def gpus_below(machine, *bridges):
+    """Make two GPUs, each below the bridges with these configuration spaces."""
+    devices = machine.root / "sys/bus/pci/devices"
+    devices.mkdir(parents=True)
+    path = machine.root / "sys/devices/pci0000:80"
+    for number, content in enumerate(bridges):
+        path = path / f"0000:8{number}:01.0"
+        path.mkdir(parents=True)
+        (path / "config").write_bytes(content)
+        (devices / path.name).symlink_to(path)
+    for gpu in ("0000:A1:00.0", "0000:A2:00.0"):
+        target = path / gpu.lower()
+        target.mkdir(parents=True)
+        (target / "config").write_bytes(configuration(0x5F))  # its own does not matter
+        (devices / target.name).symlink_to(target)
+        machine.put(f"/proc/driver/nvidia/gpus/{gpu}/information", "")
+
+
+@pytest.mark.parametrize(
+    ("spaces", "status", "part"),
+    [
+        ([configuration(0), configuration(0)], "pass", "none of 2"),
+        ([configuration(0x1D), configuration(0)], "warning", "0000:80:01.0"),
+        ([configuration(0x04)], "warning", "1 bridges"),
+        ([configuration(0x40)], "pass", ""),  # direct translated requests are for peers
+        ([bytes(256)], "pass", "none of 1"),  # no extended configuration space
+        ([bytes(64)], "skipped", "only root"),
+        ([bytes(4096)], "pass", ""),
+    ],
+)
+def test_bridges_that_redirect(machine, options, spaces, status, part):
+    gpus_below(machine, *spaces)
+    ((decided, message),) = checks_of(machine, options, "pci_acs").values()
+    assert decided == status and part in message
+
+
+def test_in_a_virtual_machine_the_host_decides(machine, options):
+    gpus_below(machine, configuration(0x1D))
+    machine.put("/proc/cpuinfo", "processor : 0\nflags : fpu hypervisor\n")
+    assert checks_of(machine, options, "pci_acs")[None][0] == "skipped"
+
+
+def test_a_chain_of_capabilities_that_loops_ends():
+    space = bytearray(4096)
+    struct.pack_into("<I", space, 0x100, 0x0001 | 0x100 << 20)
+    assert acs.parse(bytes(space)) == 0
+
+
+def test_nothing_applies_to_an_ordinary_node(machine, options):
+    names = {check.name for check in plan.CHECKS if check.applies is not None}
+    document = run(options(checks=sorted(names)), machine.world).to_dict()
+    assert len(names) == 5 and document["checks"] == []
+
+
+# --- backups ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def backups(machine, tmp_path, clock):
+    """Make real backups: call it with the hours ago and the source; returns their directory."""
+    directory = machine.root / "backup"
+    directory.mkdir(parents=True)
+
+    def make(hours=0.0, source="models", verify=True):
+        place = tmp_path / source
+        place.mkdir(exist_ok=True)
+        (place / "weights").write_text(f"{source} {hours}")
+        now = clock.time
+        clock.time -= hours * HOUR
+        given = {"source": str(place), "destination": str(directory), "verify": verify}
+        made = make_backup(
+            BackupOptions.from_mapping({**given, "retention_days": 0, "force": True}),
+            dataclasses.replace(machine.world, root="/"),
+        )
+        clock.time = now
+        return made
+
+    clock.time = time.time()
+    return make
+
+
+def age_of(machine, options, **wanted):
+    given = {"path": "/backup", **wanted}
+    ((status, message),) = checks_of(machine, options, "backup_age", backups=[given]).values()
+    return status, message
+
+
+@pytest.mark.parametrize(
+    ("hours", "limits", "status"),
+    [
+        (29.0, {}, "pass"),
+        (31.0, {}, "warning"),
+        (55.0, {}, "critical"),
+        (3.0, {"warning": 2}, "warning"),
+        (3.0, {"warning": 1, "critical": 2}, "critical"),
+        (60.0, {"warning": 100, "critical": 200}, "pass"),
+    ],
+)
+def test_the_age_of_the_newest_backup(machine, options, backups, hours, limits, status):
+    backups(hours + 100)
+    backups(hours)
+    decided, message = age_of(machine, options, **limits)
+    assert decided == status and f"{hours:.1f} hours old" in message
+
+
+def test_no_backup_is_critical(machine, options):
+    assert age_of(machine, options) == ("critical", "Backups in /backup: none")
+
+
+def test_a_backup_that_was_not_verified_does_not_count(machine, options, backups):
+    backups(60)
+    backups(1, verify=False)
+    status, message = age_of(machine, options)
+    assert status == "critical" and "60.0 hours old" in message
+
+
+def test_a_damaged_backup_does_not_count(machine, options, backups):
+    backups(1)
+    (archive,) = (machine.root / "backup").glob("*.tar.gz")
+    archive.write_bytes(archive.read_bytes()[:-5])
+    status, message = age_of(machine, options)
+    assert (status, message) == (
+        "critical",
+        "Backups in /backup: 1, but none is complete and verified",
+    )
+
+
+def test_each_source_has_an_age_of_its_own(machine, options, backups, tmp_path):
+    backups(1, "models")
+    backups(70, "data")
+    status, dummy = age_of(machine, options, source=str(tmp_path / "models"))
+    assert status == "pass"
+    status, message = age_of(machine, options, source=str(tmp_path / "data"))
+    assert status == "critical" and "70.0 hours" in message
+    status, message = age_of(machine, options, source=str(tmp_path / "other"))
+    assert status == "critical" and message.endswith(": none")
+
+
+def test_a_backup_of_the_future_hides_nothing(machine, options, backups):
+    backups(60)
+    backups(-24 * 365)
+    status, message = age_of(machine, options)
+    assert status == "critical" and "60.0 hours old" in message
+
+
+def test_what_can_not_be_read_is_unknown(machine, options, backups):
+    """A user without rights must never hear that there is no backup."""
+    backups(1)
+    directory = machine.root / "backup"
+    machine.root.chmod(0o755)
+    for path in [*pathlib.Path(machine.root).parents, machine.root]:
+        if path.is_dir() and not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o011)
+    verdicts = []
+    for target in (directory, *directory.glob("*.json")):
+        mode = target.stat().st_mode
+        target.chmod(0)
+        child = os.fork()
+        if not child:
+            status = "none"
+            with contextlib.suppress(BaseException):
+                os.setgid(65534)
+                os.setuid(65534)
+                status = age_of(machine, options)[0]
+            os._exit(7 if status == "unknown" else 1)
+        verdicts.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        target.chmod(mode)
+    assert verdicts == [7, 7], "directory, and manifest"
+
+
+def test_an_unreadable_directory_counts_as_critical(options, machine, monkeypatch):
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.node import backup_age
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.node.probes import Problem
+
+    given = options(backups=[{"path": "/backup"}])
+    (check,) = backup_age.decide({"/backup": Problem("no answer within 5 s")}, 0.0, given)
+    assert (check.status, check.counts_as) == ("unknown", "critical")

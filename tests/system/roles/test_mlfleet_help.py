@@ -1,0 +1,159 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the node command says about itself, and what the shells make of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def ask(command, tmp_path):
+    """Run mlfleet with an environment of its own; return status, stdout and stderr."""
+
+    def run(*words, check=0, **env):
+        done = subprocess.run(
+            [str(command), *words],
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "COLUMNS": "100", **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == check, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def test_alone_and_help_teach(ask):
+    overview = ask().stdout
+    assert overview == ask("help").stdout == ask("--help").stdout
+    for words in (["status"], ["cleanup", "--dry-run"], ["help", "backup"]):
+        assert f"  mlfleet {' '.join(words)}" in overview
+    assert ask("help", "backup").stdout == ask("backup", "--help").stdout
+
+
+def test_a_page_has_examples_first_then_defaults_units_and_the_old_variable(ask):
+    page = " ".join(ask("gpu", "--help").stdout.split())
+    assert page.index("examples:") < page.index("--config FILE") < page.index("exit status")
+    assert "--memory-warning PERCENT" in page
+    assert "in percent; 0 never (default 90 %) [MEMORY_THRESHOLD]" in page
+    assert all(len(line) <= 100 for line in ask("cleanup", "--help").stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["helth"], "Did you mean health?"),
+        (["help", "clenup"], "Did you mean cleanup?"),
+        (["gpu", "--memory-warnin", "3"], "Did you mean --memory-warning?"),
+        (["help", "gpu.memory_warnin"], "Did you mean memory_warning"),
+        (["help", "gpus.x"], "Did you mean gpu?"),
+        (["--json", "gpu"], "--json comes after the command"),
+    ],
+)
+def test_what_is_misspelled_gets_a_suggestion(ask, words, hint):
+    done = ask(*words, check=3)
+    assert hint in done.stderr and len(done.stderr.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ({"gpus": {}}, "Did you mean gpu?"),
+        ({"gpu": {"memory_warnin": 1}}, "Did you mean memory_warning?"),
+    ],
+)
+def test_a_misspelled_key_of_the_configuration_gets_a_suggestion(ask, tmp_path, content, hint):
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    done = ask("config", "--config", str(tmp_path / "c.json"), check=3)
+    assert hint in done.stdout + done.stderr
+
+
+def test_help_explains_an_option_of_the_configuration(ask):
+    text = ask("help", "backup.s3.bucket").stdout
+    assert text.startswith("backup.s3.bucket: ") and "variable: S3_BUCKET" in text
+    assert "default: 90" in ask("help", "gpu.memory_warning").stdout
+
+
+def test_no_line_of_the_configuration_is_longer_than_120_columns(ask, tmp_path):
+    targets = [
+        {"name": f"n{i}", "path": f"/srv/scratch-{i}/x", "retention_days": 1} for i in range(9)
+    ]
+    (tmp_path / "c.json").write_text(json.dumps({"cleanup": {"targets": targets}}))
+    lines = ask("config", "--config", str(tmp_path / "c.json")).stdout.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert all(f"/srv/scratch-{i}/x" in " ".join(lines) for i in range(9))
+
+
+def test_the_manual_page_is_valid_and_has_every_command(ask):
+    page = ask("help", "--man").stdout
+    assert page == ask("help", "--man").stdout and page.count(".SS ") == 14
+    if not shutil.which("mandoc"):
+        pytest.skip("mandoc is not installed")
+    lint = subprocess.run(
+        ["mandoc", "-Tlint", "-Wwarning"], input=page, capture_output=True, text=True, check=False
+    )
+    problems = [line for line in lint.stdout.splitlines() if "missing date" not in line]
+    assert problems == []
+    text = subprocess.run(
+        ["mandoc", "-Tascii"], input=page, capture_output=True, text=True, check=True
+    ).stdout
+    plain = re.sub(r".\x08", "", text)
+    assert "TEMP_THRESHOLD=75 mlfleet gpu" in plain and "--disk-warning" in plain
+
+
+def test_zsh_completes_commands_flags_and_values(ask, tmp_path):
+    if not shutil.which("zsh"):
+        pytest.skip("zsh is not installed")
+    script = tmp_path / "_mlfleet"
+    script.write_text(ask("completion", "zsh").stdout)
+    subprocess.run(["zsh", "-n", script], check=True)
+    program = (
+        '_describe() { print -l -- $commands }; _arguments() { print -l -- "$@" };'
+        'words=("${@:2}"); CURRENT=$#words; source $1'
+    )
+
+    def offered(*words):
+        done = subprocess.run(
+            ["zsh", "-fc", program, "zsh", script, *words],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        return done.stdout.splitlines()
+
+    assert any(line.startswith("gpu-test:") for line in offered("mlfleet", ""))
+    assert "*--backend[How to ask the driver.]:value:(auto nvml nvidia_smi)" in " ".join(
+        offered("mlfleet", "gpu", "--ba")
+    ).replace("driver]", "driver.]")
+    assert any(line.endswith(":_files") for line in offered("mlfleet", "verify", ""))
+
+
+def test_fish_completes_commands_flags_and_values(ask, tmp_path):
+    if not shutil.which("fish"):
+        pytest.skip("fish is not installed")
+    script = tmp_path / "mlfleet.fish"
+    script.write_text(ask("completion", "fish").stdout)
+
+    def offered(line):
+        done = subprocess.run(
+            ["fish", "--no-config", "-c", f"source {script}; complete -C '{line}'"],
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [entry.partition("\t")[0] for entry in done.stdout.splitlines()]
+
+    assert {"gpu", "gpu-test"} <= set(offered("mlfleet g")) and "health" not in offered("mlfleet g")
+    assert offered("mlfleet gpu --backend ") == ["auto", "nvidia_smi", "nvml"]
+    assert "--dry-run" in offered("mlfleet backup --dr")
