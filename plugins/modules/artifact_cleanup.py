@@ -229,15 +229,16 @@ options:
   require_backup:
     description:
       - Fail and remove nothing unless there is a verified backup, as M(mlops.fleet.model_backup) makes them, that is fresh enough.
-      - With V(require_backup=covered), or O(require_backup.check=covered), a unit is removed only if each of its files is in one of the verified
+      - With O(require_backup.check=covered), a unit is removed only if each of its files is in one of the verified
         backups, with the same size and SHA-256. The files of units to remove are read for that. Files that are not in a backup keep their
-        unit, and RV(kept) names the first of them.
+        unit, and RV(kept) names the first of them. The value V(covered) instead of a mapping means this with the default directory of
+        M(mlops.fleet.model_backup).
     type: dict
     suboptions:
       path:
-        description: Backup directory on this node, or the manifest or archive of one backup. Required, unless O(require_backup.check=covered);
-          then the default directory of M(mlops.fleet.model_backup) is used.
+        description: Backup directory on this node, or the manifest or archive of one backup.
         type: path
+        required: true
       check:
         description: Whether a fresh backup must exist, or each file of a unit must be in a verified one, however old.
         type: str

@@ -182,7 +182,7 @@ def backups(required: RequireBackupOptions) -> list[BackupFacts]:
     """Return the backups that the interlock asks for, newest first."""
     return [
         BackupFacts(backup.name, backup.created, backup.verified, tuple(backup.problems))
-        for backup in backups_at(required.path or "")
+        for backup in backups_at(required.path)
     ]
 
 
@@ -191,7 +191,7 @@ def coverage(required: RequireBackupOptions) -> Coverage:
 
     def contents() -> set[Content]:
         files: set[Content] = set()
-        for backup in backups_at(required.path or ""):
+        for backup in backups_at(required.path):
             if backup.verified:
                 with contextlib.suppress(NotUsable):
                     files |= contents_of(backup)
@@ -440,7 +440,7 @@ def _own_paths(options: CleanupOptions, roots: Iterable[Root]) -> dict[str, str]
         [root.path for root in roots],
         [os.path.realpath(directory) for directory in locks],
         os.path.realpath(options.report_path) if options.report_path else None,
-        os.path.realpath(required.path) if required is not None and required.path else None,
+        os.path.realpath(required.path) if required is not None else None,
     )
 
 

@@ -125,8 +125,9 @@ class BrakeOptions(OptionSet):
 class RequireBackupOptions(OptionSet):
     """The backup without which nothing is removed."""
 
-    path: str | None = option(
+    path: str = option(
         type="path",
+        required=True,
         help="Backup directory, or the manifest or archive of one backup.",
     )
     check: str = option(
@@ -323,19 +324,13 @@ class CleanupOptions(OptionSet):
     def expand(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return options as they are given; ``require_backup: covered`` as a mapping."""
         if given.get("require_backup") == "covered":
-            return {**given, "require_backup": {"check": "covered"}}
+            return {
+                **given,
+                "require_backup": {"check": "covered", "path": default_directory()},
+            }
         return given
 
     def check_together(self) -> None:
-        required = self.require_backup
-        if required is not None and required.path is None:
-            if required.check != "covered":
-                raise OptionError(
-                    "Option require_backup.path is required.",
-                    "Name the directory of the backups.",
-                    "require_backup.path",
-                )
-            required.path = default_directory()
         if self.targets is not None and not self.targets:
             raise OptionError(
                 "Option targets is an empty list.",

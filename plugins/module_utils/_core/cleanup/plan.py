@@ -715,7 +715,7 @@ def refuse_without_backup(
     required: RequireBackupOptions, backups: Sequence[BackupFacts], now: float
 ) -> None:
     """Refuse the cleanup unless there is a verified and fresh backup. :raises Refused: there is none."""
-    path = required.path or ""
+    path = required.path
     verified = [backup for backup in backups if backup.verified]
     if not verified:
         why = ""

@@ -89,7 +89,7 @@ def test_the_short_form_looks_where_backups_are_made_by_default():
     options = CleanupOptions.from_mapping({"require_backup": "covered"})
     assert options.require_backup.check == "covered"
     assert options.require_backup.path == BackupOptions.default("destination")
-    with pytest.raises(OptionError, match="path is required"):
+    with pytest.raises(OptionError, match=r"require_backup\.path is required"):
         CleanupOptions.from_mapping({"require_backup": {"max_age_hours": 3}})
 
 
