@@ -189,3 +189,11 @@ def test_the_page_names_the_usual_places_and_our_own_logs():
         guards.OWN_LOGS.fullmatch(f"ml-{name}.log") and f"``ml-{name}.log``" in page
         for name in ("backup", "cleanup", "health-check", "maintenance")
     )
+
+
+def test_the_short_form_of_require_backup_reaches_the_core(runs, tmp_path):
+    status, result = run(_options(runs, require_backup="covered"), check=True)
+    backups = "/backup/models"
+    if not os.path.isdir(backups):
+        assert status == 1 and f"{backups} holds no verified backup" in result["msg"]
+    assert "dictionary" not in result.get("msg", "")
