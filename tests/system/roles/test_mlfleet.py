@@ -282,19 +282,15 @@ def test_a_list_can_be_emptied(node):
 
 
 def test_backups_are_listed_with_why_each_is_kept(node):
-    assert "There is no backup in" in node.run("backups", check=0).stdout
     made = node.json("backup")["backup"]
     (listed,) = node.json("backups")["backups"]
-    assert (listed["name"], listed["size"], listed["files"]) == tuple(
-        made[key] for key in ("name", "size", "files")
-    )
-    assert listed["verified"] and listed["where"] == "local"
-    assert listed["kept"] == "newest verified backup" and listed["problems"] == []
+    assert {key: listed[key] for key in made} == made
+    assert (listed["where"], listed["kept"]) == ("local", "newest verified backup")
     heading, line = node.run("backups", check=0).stdout.splitlines()
-    assert heading.split()[:3] == ["NAME", "TIME", "SIZE"]
-    assert line.startswith(made["name"]) and line.endswith("newest verified backup")
+    assert heading.split() == ["BACKUP", "CREATED", "SIZE", "FILES", "WHERE", "KEPT", "STATE"]
+    assert line.startswith(made["name"]) and "  newest verified backup  " in line
     os.truncate(made["path"], 10)
-    assert "PROBLEM: the archive is 10 bytes long" in node.run("backups", check=0).stdout
+    assert "the archive is 10 bytes long" in node.run("backups", made["path"], check=0).stdout
 
 
 def test_what_can_not_be_verified_ends_with_2(node):
@@ -724,3 +720,12 @@ def test_what_was_removed_and_restored_is_listed_by_name(node):
     done = node.run(*words, check=0).stdout
     assert "removed mine.txt" in done and "restored weights.bin" in done and "1 file from" in done
     assert not (target / "mine.txt").exists()
+
+
+def test_backups_are_listed_by_name_newest_first(node):
+    node.run("backup", check=0)
+    (archive,) = archives(node)
+    listing = node.json("backups")
+    assert [backup["path"] for backup in listing["backups"]] == [str(archive)]
+    dummy, line = node.run("backups", check=0).stdout.splitlines()
+    assert line.split()[0] == archive.name and line.endswith("verified")

@@ -5,54 +5,50 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from ..ports import World
-from ..verdict import isoformat
-from . import catalogue, local, retention, stores
-from .catalogue import Backup
+from . import catalogue, info, local, retention, stores
+from .catalogue import Backup, Description
 from .make import plan
-from .options import BackupOptions
+from .options import BackupOptions, InfoOptions
 from .store import Store
 
 LOCAL = "local"
 
 
-class Listed(TypedDict):
-    """A backup or a copy of one. ``size`` in bytes; ``files`` is None where that is not known.
+class Listed(Description):
+    """A backup, or a copy of one.
 
-    ``where`` is ``local`` or the URL of the place; ``kept`` is why the retention rules keep it, empty
-    when the next run removes it.
+    ``where`` is ``local`` or the URL of the place. ``kept`` is why the retention rules keep it,
+    empty when the next run removes it.
     """
 
-    name: str
-    created: str
-    size: int
-    files: int | None
-    verified: bool
     where: str
-    path: str
-    source: str | None
     kept: str
-    problems: list[str]
 
 
-def run(options: BackupOptions, world: World) -> list[Listed]:
-    """Return the backups in the destination, then the copies in each place, newest first each.
+def run(options: BackupOptions, path: str | None, world: World) -> tuple[info.Result, list[Listed]]:
+    """Return the result for the local backups; and all backups, then the copies in each place.
 
+    :param path: a directory or archive to list instead of what is configured, then without copies.
     :raises FleetError: the directory or a place can't be read.
     """
-    places: list[tuple[str, Store, bool]] = [(LOCAL, local.LocalStore(options.destination), True)]
-    places += [(store.url(""), store, store.prunes) for store in stores.copy_stores(options)]
+    result = info.run(InfoOptions.from_mapping({"path": path or options.destination}))
+    places: list[tuple[str, Store, bool]] = []
+    if path is None:
+        places.append((LOCAL, local.LocalStore(options.destination), True))
+        places += [(store.url(""), store, store.prunes) for store in stores.copy_stores(options)]
+    else:
+        store = stores.to_read(InfoOptions.from_mapping({"path": path}), path)
+        places.append((LOCAL, store, path == options.destination))
     now = world.clock.now()
-    listed = []
+    listed: list[Listed] = []
     for where, store, pruned in places:
         backups = store.listing()
         reasons = _reasons(options, backups, now) if pruned else {}
         for backup in backups:
             kept = reasons.get(backup.name, "the retention rules do not apply to it")
-            listed.append(_listed(backup, where, kept))
-    return listed
+            listed.append({**backup.to_dict(), "where": where, "kept": kept})
+    return result, listed
 
 
 def _reasons(options: BackupOptions, backups: list[Backup], now: float) -> dict[str, str]:
@@ -61,20 +57,4 @@ def _reasons(options: BackupOptions, backups: list[Backup], now: float) -> dict[
     return {
         decision.backup.name: decision.reason if decision.keep else ""
         for decision in retention.decide(own, plan.rules(options), now)
-    }
-
-
-def _listed(backup: Backup, where: str, kept: str) -> Listed:
-    head = backup.manifest
-    return {
-        "name": backup.name,
-        "created": isoformat(backup.created),
-        "size": backup.size,
-        "files": None if head is None else head["totals"]["files"],
-        "verified": backup.verified,
-        "where": where,
-        "path": backup.path,
-        "source": None if head is None else head["source"],
-        "kept": kept,
-        "problems": list(backup.problems),
     }
