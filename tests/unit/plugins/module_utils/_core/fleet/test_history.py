@@ -225,3 +225,20 @@ def test_causes_group_hosts_and_order_by_severity():
         ("disk", 1),
     ]
     assert causes[1]["variants"] == 2
+
+
+def test_the_record_of_a_gpu_is_in_the_data():
+    past = {"incidents": 4, "repeat_offender": True, "codes": ["79"]}
+    gpus = [
+        {"uuid": "GPU-a", "serial": "7", "status": "warning", "history": past},
+        {"uuid": "GPU-b", "status": "pass", "history": None},
+    ]
+    hosts = {"a": {"gpu": {**verdict(check("gpu_history", "warning")), "gpus": gpus}}}
+    first, second = run(hosts)["hosts"][0]["devices"]
+    assert (first["uuid"], first["serial"], first["incidents"], first["repeat_offender"]) == (
+        "GPU-a",
+        "7",
+        4,
+        True,
+    )
+    assert "repeat_offender" not in second
