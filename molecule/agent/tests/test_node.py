@@ -24,6 +24,7 @@ CONFIG = "/etc/mlops-fleet/config.json"
         ("/opt/mlops-fleet/current/mlops_fleet/mlfleet/entry.py", 0o644, "root", "root"),
         ("/usr/local/bin/mlfleet", 0o755, "root", "root"),
         ("/usr/share/bash-completion/completions/mlfleet", 0o644, "root", "root"),
+        ("/usr/local/share/man/man1/mlfleet.1", 0o644, "root", "root"),
         ("/var/log/ml-backup.log", 0o640, "root", "mlops-fleet"),
         ("/var/log/gpu-monitor.log", 0o640, "mlops-fleet", "mlops-fleet"),
         ("/var/log/ml-health-check.log", 0o640, "mlops-fleet", "mlops-fleet"),
