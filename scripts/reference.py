@@ -124,9 +124,8 @@ def commands() -> str:
     module = importlib.import_module("reference_agent.mlfleet.commands")
     parser = importlib.import_module("reference_agent.mlfleet.parser")
     known = [module.load(name) for name in module.NAMES]
-    visible = [command for command in known if not command.hidden]
-    parsers = _subparsers(parser.build(known))
-    common = set.intersection(*(set(_flags(parsers[command.name])) for command in visible))
+    parsers = {command.name: parser.command_parser(command) for command in known}
+    common = set.intersection(*(set(_flags(parsers[command.name])) for command in known))
     text = heading("Commands of mlfleet", "-", "commands")
     text += table(
         ("Command", "Purpose", "Section of the configuration", "Log"),
@@ -137,14 +136,14 @@ def commands() -> str:
                 code(command.part),
                 code(command.log),
             )
-            for command in visible
+            for command in known
         ),
     )
     text += "Arguments of all commands:\n\n"
-    first = parsers[visible[0].name]
+    first = parsers[known[0].name]
     header = ("Argument", "Purpose")
     text += table(header, (_argument(first, flag) for flag in _flags(first) if flag in common))
-    for command in visible:
+    for command in known:
         own = [flag for flag in _flags(parsers[command.name]) if flag not in common]
         text += heading(f"mlfleet {command.name}", "^", f"mlfleet_{command.name.replace('-', '_')}")
         text += ".. code-block:: console\n\n"
@@ -154,13 +153,6 @@ def commands() -> str:
         if command.part:
             text += f"Options are listed in :ref:`{LABEL}.reference.options_{command.part}`.\n\n"
     return text
-
-
-def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    raise SystemExit("mlfleet has no subcommands")
 
 
 def _flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:

@@ -10,6 +10,9 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import verdict
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
+    qualify as qualification,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import stats
 
 
@@ -49,8 +52,15 @@ def outliers(value: t.Any, limit: float = 3.5) -> list[str]:
     return stats.outliers(dict(zip(known, _numbers(known.values(), "outliers"))), float(limit))
 
 
+def qualify(value: t.Any, tolerance: float = 10) -> dict[str, t.Any]:
+    """Return for each host whether it may go back into service, and the verdict of its GPUs."""
+    if not isinstance(value, t.Mapping):
+        raise AnsibleFilterError("mlops.fleet.qualify expects a mapping of hosts to results")
+    return qualification.qualify(value, float(tolerance))
+
+
 class FilterModule:
     """The filters of this collection."""
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"worst": worst, "percentile": percentile, "outliers": outliers}
+        return {"worst": worst, "percentile": percentile, "outliers": outliers, "qualify": qualify}

@@ -93,6 +93,13 @@ options:
     description: Seconds that a soak calculates.
     type: int
     default: 600
+  state_file:
+    description:
+      - File in which the figures of the last 10 runs of each GPU are remembered, by UUID.
+      - With it, the check C(gpu_test_record) warns when a GPU is slower than the median of its own
+        earlier runs by more than O(tolerance).
+      - The last directory of the path is created when it is missing.
+    type: path
   timeout:
     description:
       - Seconds for all tests together, 60 for V(quick), 300 for V(standard), O(soak_time) and 300 for V(soak) by default.

@@ -34,6 +34,9 @@ PARTS = {
     "maintenance": ("maintenance.options", "MaintenanceOptions"),
 }
 
+#: Beginning of every environment variable that sets an alert option.
+ALERT_VARIABLES = "ALERT_"
+
 _Set = TypeVar("_Set", bound=OptionSet)
 _NO_ENVIRONMENT = Environment()
 
@@ -209,6 +212,19 @@ class Configuration:
                 error.todo,
                 error.subject,
             ) from error
+
+    def has_channel(self) -> bool:
+        """Return whether an alert channel is configured. The alert part, which costs more than a check, is
+        loaded only where something can name one.
+        """
+        named = self.file.get("alert") or any(
+            variable.startswith(ALERT_VARIABLES) for variable in self.environ
+        )
+        if not named:
+            return False
+        values = self.merged("alert", {}).values
+        channels = importlib.import_module(".alert.channels", __package__).CHANNELS
+        return any(values.get(kind.option) for kind in channels)
 
     def _line_of(self, kind: type[OptionSet], option: str) -> str:
         """Return which line of the environment file sets an option, empty when it is not one line."""

@@ -335,7 +335,7 @@ def proven(backups: Sequence[Mapping[str, Any]], destination: str) -> Check:
         return Check(
             "verified backup",
             PASS,
-            f"{len(good)} verified backups in {destination}",
+            f"{human_count(len(good), 'verified backup')} in {destination}",
             subject=destination,
             value=len(good),
         )

@@ -51,6 +51,16 @@ def of_backups(backups: Sequence[Mapping[str, Any]]) -> int:
     return NOT_RUN if bad else OK
 
 
+def backup_state(backup: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a verified backup turned out to be, and the level of the log line about it."""
+    if backup.get("unreadable"):
+        return f"could not be checked: {backup['unreadable']}", "ERROR"
+    if backup.get("verified"):
+        return "verified", "INFO"
+    problems = "; ".join(backup.get("problems") or []) or "not verified"
+    return f"DAMAGED: {problems}", "CRITICAL"
+
+
 def of_channels(channels: Iterable[Mapping[str, Any]]) -> int:
     """Return the exit code after alerts were sent: FAILED when a channel did not deliver."""
     return FAILED if any(channel["status"] in ("failed", "queued") for channel in channels) else OK

@@ -691,3 +691,19 @@ def test_repeated_list_flags_add_up_for_every_list_option(node, command):
     assert done.returncode == 0 and int(done.stdout) > 5, done.stderr
     document = node.json("health", "--checks", "memory", "--checks", "load,uptime")
     assert {check["check"] for check in document["checks"]} >= {"memory_usage", "uptime"}
+
+
+def test_what_was_removed_and_restored_is_listed_by_name(node):
+    node.run("backup", check=0)
+    old = node.folder / "experiments" / "old"
+    assert f"removed {old}" in node.run("cleanup", check=0).stdout and not old.exists()
+    target = node.folder / "restored"
+    target.mkdir()
+    (target / "mine.txt").write_text("x")
+    words = ("restore", str(target), "--replace")
+    rehearsed = node.run(*words, "--dry-run", check=0).stdout
+    assert "would be removed mine.txt" in rehearsed and "would be restored weights.bin" in rehearsed
+    assert (target / "mine.txt").exists()
+    done = node.run(*words, check=0).stdout
+    assert "removed mine.txt" in done and "restored weights.bin" in done and "1 file from" in done
+    assert not (target / "mine.txt").exists()

@@ -91,6 +91,9 @@ class DiagnosticsOptions(OptionSet):
     soak_time: int = option(
         type="int", default=600, minimum=10, maximum=86400, help="Seconds of a soak."
     )
+    state_file: str | None = option(
+        type="path", help="File in which the figures of each GPU are remembered."
+    )
     timeout: float | None = option(
         type="float", minimum=1, help="Seconds for everything; the level's own by default."
     )

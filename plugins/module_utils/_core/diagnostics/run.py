@@ -32,6 +32,12 @@ def run(
     after = observe(options, world) if decided.gpus else before
     checks = plan.evaluate(options, decided, outcome, after)
     checks += _new_problems(before, after)
+    if options.state_file and decided.gpus:
+        from . import record
+
+        checks += record.update(
+            options.state_file, decided.gpus, outcome.gpus, options.tolerance, world
+        )
     return _document(before, checks, decided, outcome, world)
 
 

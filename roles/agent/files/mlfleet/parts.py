@@ -16,19 +16,8 @@ from .context import Context
 
 METRICS = "/var/log/gpu-metrics.csv"
 _LEVELS = {verdict.WARNING: "WARNING", verdict.UNKNOWN: "WARNING"}
-#: Beginning of every environment variable that sets an alert option.
-ALERT_VARIABLES = "ALERT_"
 
 Flags = Mapping[str, Any]
-
-
-def _has_channel(values: Mapping[str, Any]) -> bool:
-    """Return whether alert options set up a channel."""
-    if not any(values.values()):
-        return False
-    from .._core.alert.channels import CHANNELS
-
-    return any(values.get(kind.option) for kind in CHANNELS)
 
 
 def _writable(path: str) -> bool:
@@ -135,15 +124,9 @@ def show_document(context: Context, document: Mapping[str, Any]) -> None:
 
 def send_alerts(context: Context, document: Mapping[str, Any]) -> None:
     """Send alerts about a document over the configured channels. What keeps one from being sent is noted."""
-    # Loading the alert part costs more than a check: not where nothing can name a channel.
-    named = context.configuration.file.get("alert") or any(
-        variable.startswith(ALERT_VARIABLES) for variable in context.environ
-    )
-    if context.arguments.no_alert or not named:
+    if context.arguments.no_alert or not context.configuration.has_channel():
         return
     merged = context.merged("alert", {})
-    if not _has_channel(merged.values):
-        return
     if not context.arguments.alert and _is_by_hand(context, merged.values.get("state_dir")):
         if document["status"] != verdict.PASS:
             context.terminal.note(
@@ -187,9 +170,9 @@ def send_alerts_if_possible(context: Context, document: Mapping[str, Any], log: 
 
 def test_channels(context: Context, send: bool = False) -> list[dict[str, Any]]:
     """Return the channels that a test message would go to; ``send`` it."""
-    merged = context.merged("alert", {})
-    if not _has_channel(merged.values):
+    if not context.configuration.has_channel():
         return []
+    merged = context.merged("alert", {})
     from .._core.alert import run as alert
     from .._core.alert.options import AlertOptions
 

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from .._core.ports import Progress
@@ -50,6 +51,13 @@ class Terminal:
         self.clear()
         if not self.json_only:
             self._print(*lines)
+
+    def account(self, lines: Sequence[str], every: bool, limit: int = 20) -> None:
+        """Print what was done, by name, a line each; a long account is cut unless ``every`` line is wanted."""
+        if every or len(lines) <= limit:
+            self.say(*lines)
+        else:
+            self.say(*lines[:limit], f"and {len(lines) - limit} more (--verbose lists all)")
 
     def note(self, message: str) -> None:
         """Print a message for the person at the terminal or in the journal."""

@@ -65,7 +65,7 @@ def run(context: Context) -> int:
 
 def describe(result: Mapping[str, Any], dry_run: bool) -> list[str]:
     """Return what a backup run did, or would do, as lines."""
-    from ..._core.system.text import human_size
+    from ..._core.system.text import human_count, human_size
 
     would = "would be " if dry_run else ""
     made, plan = result["backup"] or {}, result["plan"]
@@ -73,11 +73,15 @@ def describe(result: Mapping[str, Any], dry_run: bool) -> list[str]:
         lines = [f"No new backup needed: {plan['reason']}"]
     elif dry_run:
         size = human_size(plan["bytes"])
-        lines = [f"A backup would be made: {plan['files']} files, {size} ({plan['reason']})"]
+        lines = [
+            f"A backup would be made: {human_count(plan['files'], 'file')}, {size} ({plan['reason']})"
+        ]
     else:
         proof = "verified" if made.get("verified") else "NOT verified"
         size = human_size(made["size"])
-        lines = [f"Backup made: {made['path']} ({made['files']} files, {size}, {proof})"]
+        lines = [
+            f"Backup made: {made['path']} ({human_count(made['files'], 'file')}, {size}, {proof})"
+        ]
     lines += [f"Copy {would}stored: {copy['url']}" for copy in result["copies"]]
     lines += [
         f"Expired backup {would}removed: {expired['path']} ({expired['reason']})"

@@ -59,8 +59,7 @@ def run(context: Context) -> int:
     with context.job_lock():
         result = parts.clean_up(context, flags, check=dry_run)
     context.outcome = outcome.Outcome(freed_bytes=0 if dry_run else int(result["freed_bytes"]))
-    if args.verbose or dry_run:
-        terminal.say(*_removals(result, dry_run))
+    terminal.account(_removals(result, dry_run), every=args.verbose or dry_run)
     if args.undo is None:
         terminal.say(*human.table(_rows(result)))
         line = f"{'Would free' if dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
@@ -96,7 +95,10 @@ def _removals(result: Mapping[str, Any], dry_run: bool) -> list[str]:
             path = unit.get("path", "")
             size = f" ({human_size(unit.get('size') or unit.get('bytes') or 0)})"
         lines.append(f"{'would remove' if dry_run else 'removed'} {path}{size}")
-    return lines
+    return lines + [
+        f"not removed {failure['path']}: {failure['error']}"
+        for failure in ([] if dry_run else result.get("failures") or [])
+    ]
 
 
 def _rows(result: Mapping[str, Any]) -> list[list[Any]]:

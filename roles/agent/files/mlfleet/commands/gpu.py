@@ -47,6 +47,7 @@ def _remembered(context: Context) -> int:
     """Print the history, or clear Xids in it. :raises OptionError: no state_file is configured."""
     from ..._core.gpu import memory
     from ..._core.gpu.options import GpuOptions
+    from ..._core.system.text import human_count
 
     path = context.options("gpu", GpuOptions).state_file
     if not path:
@@ -57,7 +58,8 @@ def _remembered(context: Context) -> int:
         )
     if context.arguments.clear_xids:
         count = memory.clear(path, context.arguments.clear_xids, context.world)
-        context.terminal.say(f"{count} incidents of {context.arguments.clear_xids} cleared.")
+        cleared = human_count(count, "incident")
+        context.terminal.say(f"{cleared} of {context.arguments.clear_xids} cleared.")
         context.terminal.data({"cleared": count})
         return 0
     now = context.world.clock.now()

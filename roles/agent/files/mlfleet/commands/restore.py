@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from ..._core.jobs import JOBS
 from .. import parts
@@ -34,6 +35,7 @@ def run(context: Context) -> int:
     """Restore a backup and print what was done."""
     from ..._core.backup.options import RestoreOptions
     from ..._core.backup.restore import run as restore
+    from ..._core.system.text import human_count
 
     args, terminal = context.arguments, context.terminal
     path = parts.backup_directory(context) if args.path is None else args.path
@@ -47,18 +49,29 @@ def run(context: Context) -> int:
         }
     )
     with context.job_lock():
-        result = restore.run(
-            options, context.world, check=args.dry_run, tell=terminal.progress
-        ).to_dict()
+        present = _names_in(args.destination) if args.replace else set()
+        outcome = restore.run(options, context.world, check=args.dry_run, tell=terminal.progress)
+    result = outcome.to_dict()
     restored = result["restored"]
+    if result["changed"]:
+        would = "would be " if args.dry_run else ""
+        lost = sorted(present - set(outcome.after))
+        lines = [f"{would}restored {path}" for path in outcome.after]
+        terminal.account([f"{would}removed {path}" for path in lost] + lines, every=args.verbose)
     verb = "Would restore" if args.dry_run else "Restored"
-    line = (
-        f"{verb} {restored.get('files')} files from {restored.get('backup')} to {args.destination}"
-    )
+    files = human_count(int(restored.get("files") or 0), "file")
+    line = f"{verb} {files} from {restored.get('backup')} to {args.destination}"
     terminal.say(line)
     terminal.log("INFO", line)
     terminal.data(result)
     return 0
+
+
+def _names_in(directory: str) -> set[str]:
+    """Return the paths below a directory, relative to it; none when it is not there."""
+    from ..._core.backup.restore.facts import names_in
+
+    return set(names_in(directory)) if os.path.isdir(directory) else set()
 
 
 COMMAND = Command(

@@ -45,11 +45,7 @@ def verify(context: Context, path: str) -> int:
     except NotUsable as error:
         raise VerificationFailed(error.message, error.todo, error.subject) from error
     for backup in result["backups"]:
-        verified = bool(backup.get("verified"))
-        problems = "; ".join(backup.get("problems") or []) or "not verified"
-        state, level = ("verified", "INFO") if verified else (f"DAMAGED: {problems}", "CRITICAL")
-        if backup.get("unreadable"):
-            state, level = f"could not be checked: {backup['unreadable']}", "ERROR"
+        state, level = outcome.backup_state(backup)
         line = f"{backup['path']}: {state}"
         terminal.say(line)
         terminal.log(level, line)

@@ -7,8 +7,33 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import errors, outcome
+from ansible_collections.mlops.fleet.plugins.module_utils._core import config, errors, outcome
 from ansible_collections.mlops.fleet.plugins.module_utils._core.jobs import JOBS
+
+
+@pytest.mark.parametrize(
+    ("backup", "expected"),
+    [
+        ({"verified": True}, ("verified", "INFO")),
+        ({"problems": ["a", "b"]}, ("DAMAGED: a; b", "CRITICAL")),
+        ({}, ("DAMAGED: not verified", "CRITICAL")),
+        ({"verified": True, "unreadable": "no"}, ("could not be checked: no", "ERROR")),
+    ],
+)
+def test_the_state_of_a_verified_backup(backup, expected):
+    assert outcome.backup_state(backup) == expected
+
+
+@pytest.mark.parametrize("variables", [{}, {"ALERT_COOLDOWN": "1"}, {"ALERT_WEBHOOK": ""}])
+def test_no_channel_is_configured(tmp_path, variables):
+    assert not config.Configuration(str(tmp_path / "none"), variables).has_channel()
+
+
+def test_a_channel_is_configured_by_a_variable_or_the_file(tmp_path):
+    path = tmp_path / "c.json"
+    assert config.Configuration(str(path), {"ALERT_WEBHOOK": "https://x"}).has_channel()
+    path.write_text('{"alert": {"syslog": true}}')
+    assert config.Configuration(str(path), {}).has_channel()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ ARROWS = {
     "backup": BASE,
     "cleanup": BASE | {"backup"},
     "config": {"environment", "errors", "options", "system"},
+    "environment": {"environment_syntax"},
     "diagnostics": BASE | {"gpu"},
     "doctor": {
         "environment",
