@@ -58,6 +58,13 @@ def test_no_package_was_installed(host):
     assert host.run("dpkg-query --show python3-apt").rc != 0
 
 
+def test_files_are_labelled_where_selinux_has_its_tool(host):
+    if host.check_output("hostname") != "node13":
+        pytest.skip("this node has no restorecon")
+    labelled = host.check_output("journalctl --sync; journalctl -o cat -t restorecon")
+    assert "-R -v /opt/mlops-fleet /usr/local/bin/mlfleet /etc/mlops-fleet" in labelled
+
+
 def test_current_names_one_version_and_the_command_runs_it(host):
     version = host.check_output("cat /opt/mlops-fleet/current/mlops_fleet/VERSION")
     link = host.check_output("realpath /opt/mlops-fleet/current")
