@@ -232,11 +232,48 @@ def schedule_settings() -> str:
     return "\n".join(lines) + "\n"
 
 
+# --- the runbook in the fleet report -----------------------------------------------------------------------------------
+
+
+def runbook() -> str:
+    """Return the entries of the runbook as JSON: the fleet report shows those of its faults."""
+    text = (ROOT / "docs/docsite/rst/runbook.rst").read_text(encoding="utf-8")
+    pattern = (
+        r"((?:^\.\. _ansible_collections\.mlops\.fleet\.docsite\.runbook\.\w+:\n)+)\n"
+        r"([^\n]+)\n\^{3,}\n(.*?)(?=^\.\. _|\Z)"
+    )
+    checks: dict[str, str] = {}
+    entries: dict[str, Any] = {}
+    for labels, title, content in re.findall(pattern, text, re.DOTALL | re.MULTILINE):
+        names = re.findall(r"runbook\.(\w+):", labels)
+        entries[names[0]] = {"id": names[0], "title": title, "blocks": list(_blocks(content))}
+        checks.update(dict.fromkeys(names, names[0]))
+    return json.dumps({"checks": checks, "entries": entries}, indent=1) + "\n"
+
+
+def _blocks(content: str) -> Iterator[dict[str, Any]]:
+    """Yield the paragraphs, list items and literal blocks of an entry."""
+    code = False
+    for block in re.split(r"\n\s*\n|\n(?=(?:\d+\.|\*|#\.) )", content.strip("\n")):
+        if block.startswith(".. code-block"):
+            code = True
+        elif code and block.startswith(" "):
+            yield {"kind": "pre", "text": textwrap.dedent(block)}
+        elif block.strip():
+            code = False
+            line = re.sub(r"\s+", " ", block.strip())
+            line = re.sub(r":\w+:`([^`<]+?)(?: <[^>]*>)?`", r"\1", line)
+            line = re.sub(r"`([^`<]+?) <[^>]*>`__?", r"\1", line.replace("**", ""))
+            kind = "li" if re.match(r"(\d+\.|\*|#\.) ", line) else "p"
+            yield {"kind": kind, "parts": line.split("``")}
+
+
 # --- what is generated ------------------------------------------------------------------------------------------------
 
 FILES: dict[str, Callable[[], str]] = {
     "roles/maintenance/meta/argument_specs.yml": argument_specs,
     "roles/maintenance/defaults/main.yml": role_defaults,
+    "roles/fleet_report/files/runbook.json": runbook,
     "docs/docsite/rst/reference.rst": reference.page,
     "roles/schedule/defaults/main.yml": role_specs.schedule_defaults,
     **{

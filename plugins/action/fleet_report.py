@@ -21,11 +21,12 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     changes,
     collected,
     history,
-    html,
+    peers,
     record,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 from ansible_collections.mlops.fleet.plugins.module_utils._core.options import OptionSet, option
+from ansible_collections.mlops.fleet.plugins.plugin_utils import page
 
 
 class ReportOptions(OptionSet):
@@ -56,6 +57,12 @@ class ReportOptions(OptionSet):
     )
     previous: t.Any = option(
         type="raw", default=None, help="Earlier run to compare with, newer than those in dest."
+    )
+    outlier_limit: float = option(
+        type="float", minimum=1, default=peers.LIMIT, help="Distance from the median of an outlier."
+    )
+    outlier_min_group: int = option(
+        type="int", minimum=3, default=peers.MINIMUM, help="Smallest number of peers."
     )
     max_fail_percentage: float | None = option(
         type="float", minimum=0, maximum=100, help="Share of failed hosts that stops the rollout."
@@ -176,7 +183,14 @@ class ActionModule(ActionBase):
         )
         record.extend(report, lookup, plain(task_vars.get("groups") or {}))
         problems: list[history.Problem] = []
-        report["changes"] = changes.compare(report, self._earlier(options, problems))
+        runs = _Runs(self._earlier(options, problems))
+        report["changes"] = changes.compare(report, runs)
+        report["outliers"] = peers.find(
+            report,
+            limit=options.outlier_limit,
+            minimum=options.outlier_min_group,
+            before=runs.corrected,
+        )
         for problem in problems:
             self._display.warning(f"The report {problem.name} is left out: {problem.reason}.")
         lines = fleet.table(report)
@@ -185,7 +199,7 @@ class ActionModule(ActionBase):
             # Ansible shows the diffs of changed tasks only, and a report changes no host.
             for line in [*(difference if self._task.diff else []), *lines]:
                 self._display.display(line)
-        paths = self._write(options, report, now) if options.dest and not check_mode else {}
+        paths = self._write(options, report, runs, now) if options.dest and not check_mode else {}
         chat = changes.chat(report)
         summary = {
             name: report[name]
@@ -232,16 +246,47 @@ class ActionModule(ActionBase):
         if options.dest:
             yield from history.earlier(os.path.abspath(options.dest), problems)
 
-    def _write(self, options: t.Any, report: dict[str, t.Any], now: float) -> dict[str, str]:
+    def _write(
+        self, options: t.Any, report: dict[str, t.Any], runs: _Runs, now: float
+    ) -> dict[str, str]:
         directory = os.path.abspath(options.dest)
         with history.adding(directory, now) as kept:
             paths = {
                 "json": kept.write("json", json.dumps(report, indent=1, ensure_ascii=False) + "\n"),
-                "html": kept.write("html", html.render(report)),
+                "html": kept.write(
+                    "html",
+                    page.render(
+                        report, runs.trend(), options.outlier_limit, options.outlier_min_group
+                    ),
+                ),
                 "markdown": kept.write("md", changes.markdown(report, fleet.headline(report))),
             }
             kept.prune(options.keep, options.keep_days, now)
         return paths
+
+
+class _Runs:
+    """The earlier runs, newest first. Of each only what trends and comparisons need stays in memory."""
+
+    def __init__(self, documents: t.Iterator[dict[str, t.Any]]) -> None:
+        self._documents = documents
+        self._metrics: list[tuple[str, dict[str, float]]] = []
+        #: Corrected memory errors by host and GPU in the newest run that read them.
+        self.corrected: dict[str, dict[str, float]] = {}
+
+    def __iter__(self) -> t.Iterator[dict[str, t.Any]]:
+        for document in self._documents:
+            self._metrics.append((document["timestamp"], document["metrics"]))
+            for entry in document["hosts"]:
+                if entry.get("corrected"):
+                    self.corrected.setdefault(entry["host"], entry["corrected"])
+            yield document
+
+    def trend(self) -> list[tuple[str, dict[str, float]]]:
+        """Return time and metrics of all earlier runs, oldest first."""
+        for dummy in self:
+            pass
+        return self._metrics[::-1]
 
 
 #: Most faults of a run in the job's artifacts: AWX keeps them in its database.

@@ -64,6 +64,18 @@ options:
         as C(mlops_fleet.run), except that a run with more than 200 faults is too large and gives an empty
         mapping.
     type: raw
+  outlier_limit:
+    description:
+      - Distance from the median of its peers at which a reading counts as an outlier, in units of the
+        usual distance (median absolute deviation divided by 0.6745). At least V(1).
+    type: float
+    default: 3.5
+  outlier_min_group:
+    description:
+      - Smallest number of hosts or GPUs that are compared with each other. At least V(3).
+      - The peers of a host are its smallest inventory group that is large enough, otherwise the fleet.
+    type: int
+    default: 5
   max_fail_percentage:
     description:
       - When set, no report is written. Instead RV(held) says whether more than this share of the hosts

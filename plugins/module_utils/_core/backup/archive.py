@@ -23,6 +23,7 @@ from ..system.files import write_all
 from ..system.text import display_path
 from . import tarstream
 from .codec import CHUNK, Codec
+from .manifest import Chunk
 from .source import FILE, GONE, Entry, Tree, below, stat_when_stable
 
 #: Most threads that compress by default; more gain little and each costs 16 MiB.
@@ -41,7 +42,7 @@ class Written:
     """A finished archive.
 
     Its size and SHA-256, bytes of tar in it, what it holds (as it was read) and each file's
-    SHA-256.
+    SHA-256; its chunks, and where in the tar the content of each entry begins (-1: no file).
     """
 
     size: int
@@ -49,6 +50,9 @@ class Written:
     plain: int
     entries: tuple[Entry, ...]
     digests: dict[str, str]
+    chunks: tuple[Chunk, ...]
+    places: tuple[int, ...]
+    chunk_size: int = CHUNK
 
 
 def cpus(workers: int) -> int:
@@ -66,12 +70,15 @@ class _Pipe:
         self, write: Callable[[bytes], None], codec: Codec, executor: Any, workers: int
     ) -> None:
         self._write, self._codec, self._executor = write, codec, executor
-        self._limit = 2 * workers + 1
+        #: Chunks that are compressed or wait for it; each holds twice its size at most.
+        self._limit = workers + 1
         self._waiting: collections.deque[Any] = collections.deque()
         self._buffer = bytearray(CHUNK)
         self._filled = 0
         self._crc = 0
+        self._offset = len(codec.header)
         self.plain = 0
+        self.chunks: list[Chunk] = []
         write(codec.header)
 
     def space(self, wanted: int) -> memoryview:
@@ -96,16 +103,26 @@ class _Pipe:
     def _submit(self) -> None:
         chunk = memoryview(self._buffer)[: self._filled]
         self._crc = zlib.crc32(chunk, self._crc)
-        self._waiting.append(self._executor.submit(self._codec.pack, chunk))
-        self._buffer, self._filled = bytearray(CHUNK), 0
+        self._waiting.append(self._executor.submit(self._packed, chunk))
         while len(self._waiting) > self._limit:
-            self._write(self._waiting.popleft().result())
+            self._take()
+        self._buffer, self._filled = bytearray(CHUNK), 0
+
+    def _packed(self, chunk: memoryview) -> tuple[bytes, str]:
+        packed = self._codec.pack(chunk)
+        return packed, hashlib.sha256(packed).hexdigest()
+
+    def _take(self) -> None:
+        packed, sha256 = self._waiting.popleft().result()
+        self._write(packed)
+        self.chunks.append(Chunk(self._offset, len(packed), sha256))
+        self._offset += len(packed)
 
     def finish(self) -> None:
         if self._filled:
             self._submit()
         while self._waiting:
-            self._write(self._waiting.popleft().result())
+            self._take()
         self._write(self._codec.trailer(self._crc, self.plain))
 
 
@@ -127,6 +144,7 @@ def write(
     total, done, size = tree.size, 0, 0
     entries: list[Entry] = []
     digests: dict[str, str] = {}
+    places: list[int] = []
 
     def out(data: bytes) -> None:
         nonlocal size
@@ -143,6 +161,7 @@ def write(
                 if entry.type != FILE:
                     pipe.put(tarstream.header(entry))
                     entries.append(entry)
+                    places.append(-1)
                     continue
                 directory, dummy, base = entry.path.rpartition("/")
                 source = _open(
@@ -151,6 +170,7 @@ def write(
                 try:
                     entry = _current(entry, stat_when_stable(source))
                     pipe.put(tarstream.header(entry))
+                    places.append(pipe.plain)
                     digests[entry.path] = _copy(
                         source,
                         entry,
@@ -167,7 +187,15 @@ def write(
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
     tell(Progress("archive", done, total))
-    return Written(size, digest.hexdigest(), pipe.plain, tuple(entries), digests)
+    return Written(
+        size,
+        digest.hexdigest(),
+        pipe.plain,
+        tuple(entries),
+        digests,
+        tuple(pipe.chunks),
+        tuple(places),
+    )
 
 
 def _open(

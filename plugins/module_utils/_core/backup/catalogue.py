@@ -13,13 +13,13 @@ import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
+from typing import BinaryIO, TypedDict
 
 from ..errors import NotPermitted, NotUsable
 from ..system.text import display_path
 from ..verdict import isoformat
 from . import manifest as manifests
-from .manifest import Manifest
+from .manifest import Contents, Head
 from .names import CHECKSUM, MANIFEST, is_archive, is_temporary, stamp_time
 
 DAY = 86400.0
@@ -58,7 +58,7 @@ class Description(_DescriptionBase, total=False):
 class Backup:
     """One backup. ``created`` is in seconds since the epoch, ``size`` in bytes.
 
-    ``manifest`` is None for archives of the old scripts (``legacy``: they have a checksum file
+    ``manifest`` is the head of its manifest, None for archives of the old scripts (``legacy``: they have a checksum file
     only) and for what is damaged; ``problems`` says what is wrong as far as names, sizes and the
     manifest tell. ``lost`` means that the archive itself is gone. ``unreadable`` is why this user
     can't read its files: then it may be a perfect backup.
@@ -70,7 +70,7 @@ class Backup:
     size: int
     sha256: str | None = None
     legacy: bool = False
-    manifest: Manifest | None = field(default=None, repr=False, compare=False)
+    manifest: Head | None = field(default=None, repr=False, compare=False)
     problems: tuple[str, ...] = ()
     lost: bool = False
     unreadable: str = ""
@@ -188,8 +188,7 @@ def inspect(directory: str, name: str) -> Backup | None:
         problems.append(error.message)
         backup = _denied(backup, error)
     try:
-        raw = _read(path + MANIFEST)
-        manifest = manifests.parse(raw, path + MANIFEST) if raw is not None else None
+        manifest = _read_head(path + MANIFEST)
     except NotUsable as error:
         backup = _denied(backup, error)
         return replace(backup, sha256=checksum, problems=(*problems, error.message))
@@ -214,7 +213,7 @@ def _denied(backup: Backup, error: NotUsable) -> Backup:
     return replace(backup, unreadable=error.message) if isinstance(error, NotPermitted) else backup
 
 
-def contradictions(manifest: Manifest, name: str, size: int, what: str) -> list[str]:
+def contradictions(manifest: Head, name: str, size: int, what: str) -> list[str]:
     """Return how an archive contradicts the manifest beside it by its name and size in bytes.
 
     :param what: the noun for the archive in messages (``archive``, ``object``).
@@ -228,10 +227,10 @@ def contradictions(manifest: Manifest, name: str, size: int, what: str) -> list[
     return problems
 
 
-def _read(path: str) -> bytes | None:
-    """Return the content of a file, not through a link; None when there is none.
+def _opened(path: str) -> BinaryIO | None:
+    """Return a file opened for reading, not through a link; None when there is none.
 
-    :raises NotUsable: it can't be read.
+    :raises NotUsable: it can't be opened.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -241,11 +240,76 @@ def _read(path: str) -> bytes | None:
         raise NotPermitted(f"Can't read {path}: {error.strerror}.", TODO, path) from error
     except OSError as error:
         raise NotUsable(f"Can't read {path}: {error.strerror}.", "", path) from error
+    return os.fdopen(fd, "rb", buffering=0)
+
+
+def _read(path: str) -> bytes | None:
+    """Return the content of a file, not through a link; None when there is none.
+
+    :raises NotUsable: it can't be read.
+    """
+    stream = _opened(path)
+    if stream is None:
+        return None
     try:
-        with os.fdopen(fd, "rb") as stream:
+        with stream:
             return stream.read()
     except OSError as error:
         raise NotUsable(f"Can't read {path}: {error.strerror}.", "", path) from error
+
+
+def _read_head(path: str) -> Head | None:
+    """Return the head of a manifest, None when there is none. :raises NotUsable: it is damaged."""
+    stream = _opened(path)
+    if stream is None:
+        return None
+    try:
+        with stream:
+            return manifests.read_head(stream.read, os.fstat(stream.fileno()).st_size, path)
+    except OSError as error:
+        raise NotUsable(f"Can't read {path}: {error.strerror}.", "", path) from error
+
+
+def read_manifest(backup: Backup) -> bytes:
+    """Return the manifest of a local backup as it is stored.
+
+    :raises NotUsable: it is not there any more, or can't be read.
+    """
+    path = backup.path + MANIFEST
+    raw = _read(path)
+    if raw is None:
+        raise NotUsable(f"The manifest {path} is gone.", "", path)
+    return raw
+
+
+def examined(backup: Backup) -> Backup:
+    """Return a complete local backup with what is wrong with the entries in its manifest."""
+    try:
+        damage = manifests.damage(read_manifest(backup), backup.path + MANIFEST)
+    except NotUsable as error:
+        damage = error.message
+    return replace(backup, problems=(*backup.problems, damage)) if damage else backup
+
+
+def contents(backup: Backup) -> Contents | None:
+    """Return what the manifest of a local backup lists, None where it has no manifest.
+
+    :raises NotUsable: its entries are damaged, or can't be read.
+    """
+    if backup.manifest is None:
+        return None
+    return same_manifest(backup, read_manifest(backup), backup.path + MANIFEST)
+
+
+def same_manifest(backup: Backup, raw: bytes, where: str) -> Contents:
+    """Return the contents in ``raw``, which must be the manifest whose head the backup has.
+
+    :raises NotUsable: it is damaged, or belongs to another backup by now.
+    """
+    head, listed = manifests.read_contents(raw, where)
+    if head != backup.manifest:
+        raise NotUsable(f"The manifest {where} was replaced meanwhile.", "Try again.", where)
+    return listed
 
 
 def read_checksum(archive: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from ..errors import NotPermitted, NotUsable
 from ..ports import Tell, silent
-from . import catalogue, stores, verify
+from . import catalogue, local, stores, verify
 from .catalogue import Description
 from .options import InfoOptions
 
@@ -34,10 +34,10 @@ def run(options: InfoOptions, tell: Tell = silent) -> Result:
     :raises NotUsable: the directory or archive does not exist or can't be read.
     """
     store = stores.to_read(options, options.path)
-    if isinstance(store, stores.LocalStore):
+    if isinstance(store, local.LocalStore):
         _require(options.path)
     return summarise(
-        [verify.check(backup, options.verify, tell, store.open) for backup in store.listing()]
+        [verify.check(backup, options.verify, tell, store) for backup in store.listing()]
     )
 
 

@@ -3,15 +3,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The manifest of a backup: what is in it, with a SHA-256 per file.
 
-Its existence says that the backup is complete.
+Its existence says that the backup is complete. It is one JSON document in three parts, each with a
+checksum of its own: the head, which says what the backup is and is all that most jobs read; the
+entries, one per line; and the index, which says where in the archive each chunk lies and where in
+the tar each file does. Without the index everything still works, only slower.
+
+Manifests of format 1 had one checksum over everything, and no index.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypedDict, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from ..errors import NotUsable
 from ..verdict import isoformat
@@ -21,7 +27,12 @@ if TYPE_CHECKING:
     from .archive import Written
     from .options import BackupOptions
 
-FORMAT = 1
+FORMAT = 2
+#: The first format: one checksum over the whole document, no index.
+WHOLE = 1
+#: Bytes that are read first; nearly every head is smaller.
+HEAD = 64 << 10
+_ENTRIES = b',\n "entries": [\n'
 #: Version of the collection, recorded in what it writes.
 VERSION = "0.1.0"
 
@@ -73,9 +84,14 @@ class Verification(TypedDict):
     bytes: int
 
 
-class Manifest(TypedDict):
-    """The document. ``created`` is in seconds since the epoch, ``name`` is the archive's."""
+class Part(TypedDict):
+    """A part of the document behind the head: its size in bytes and its SHA-256."""
 
+    size: int
+    sha256: str
+
+
+class _HeadBase(TypedDict):
     format: int
     tool: str
     name: str
@@ -90,8 +106,55 @@ class Manifest(TypedDict):
     skipped: list[str]
     archive: ArchiveRecord
     totals: Totals
-    entries: list[ManifestEntry]
     verifications: list[Verification]
+
+
+class Head(_HeadBase, total=False):
+    """What a backup is.
+
+    ``created`` is in seconds since the epoch, ``name`` is the archive's. ``entries_part`` and
+    ``index_part`` describe what follows; format 1 has neither.
+    """
+
+    entries_part: Part
+    index_part: Part
+
+
+class Manifest(Head):
+    """A document as a whole."""
+
+    entries: list[ManifestEntry]
+
+
+class Chunk(NamedTuple):
+    """A chunk of the archive: where it begins, its length in bytes and its SHA-256."""
+
+    offset: int
+    length: int
+    sha256: str
+
+
+class Index(NamedTuple):
+    """Where everything lies.
+
+    :param chunk_size: bytes of the tar in each chunk; the last one has fewer.
+    :param chunks: in the order of the archive.
+    :param places: where the content of each entry begins in the tar, in the order of the entries;
+        -1 for what is no file.
+    """
+
+    chunk_size: int
+    chunks: tuple[Chunk, ...]
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What follows the head. ``index`` is None where there is none, ``problem`` says why."""
+
+    entries: list[ManifestEntry]
+    index: Index | None = None
+    problem: str = ""
 
 
 #: What a manifest must have to be one.
@@ -103,12 +166,11 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "fingerprint": (str,),
     "archive": (dict,),
     "totals": (dict,),
-    "entries": (list,),
     "verifications": (list,),
 }
 
 
-def _records(written: Written) -> list[ManifestEntry]:
+def records(written: Written) -> list[ManifestEntry]:
     records: list[ManifestEntry] = []
     for entry in written.entries:
         record: ManifestEntry = {
@@ -135,8 +197,8 @@ def build(
     options: BackupOptions,
     skipped: tuple[str, ...],
     written: Written,
-) -> Manifest:
-    """Return the manifest of an archive just written.
+) -> Head:
+    """Return the head of the manifest of an archive just written.
 
     ``created`` is in seconds since the epoch, sizes in bytes, times of files in nanoseconds.
     Undecodable bytes of names are lone surrogates, which JSON carries as escapes.
@@ -161,13 +223,17 @@ def build(
             "links": sum(entry.type == LINK for entry in written.entries),
             "bytes": sum(entry.size for entry in written.entries),
         },
-        "entries": _records(written),
         "verifications": [],
     }
 
 
-def expected(name: str, created: float, options: BackupOptions) -> Manifest:
-    """Return the manifest of a backup still to be made, as far as retention rules need it."""
+def contents(written: Written) -> Contents:
+    """Return what follows the head, for an archive just written."""
+    return Contents(records(written), Index(written.chunk_size, written.chunks, written.places))
+
+
+def expected(name: str, created: float, options: BackupOptions) -> Head:
+    """Return the head of a backup still to be made, as far as retention rules need it."""
     verification: Verification = {"at": "", "depth": "full", "result": "ok", "files": 0, "bytes": 0}
     return {
         "format": FORMAT,
@@ -184,7 +250,6 @@ def expected(name: str, created: float, options: BackupOptions) -> Manifest:
         "skipped": [],
         "archive": {"size": 0, "sha256": "", "plain_size": 0},
         "totals": {"files": 0, "folders": 0, "links": 0, "bytes": 0},
-        "entries": [],
         "verifications": [verification] if options.verify else [],
     }
 
@@ -195,41 +260,90 @@ def _checksum(body: Mapping[str, object]) -> str:
     ).hexdigest()
 
 
-def dump(manifest: Manifest) -> bytes:
-    """Return the manifest as a JSON file, one line per entry.
+def dump(head: Head, rest: Contents) -> bytes:
+    """Return the manifest as a JSON file, one line per entry and per chunk."""
+    lines = ",\n  ".join(json.dumps(entry) for entry in rest.entries)
+    entries = f',\n "entries": [\n  {lines}\n ]'.encode("ascii")
+    index = rest.index or Index(0, (), ())
+    chunks = ",\n  ".join(json.dumps(chunk) for chunk in index.chunks)
+    places = json.dumps(index.places)
+    tail = (
+        f',\n "index": {{"chunk_size": {index.chunk_size},\n "places": {places},\n "chunks": [\n'
+        f"  {chunks}\n ]}}\n}}\n"
+    ).encode("ascii")
+    body: dict[str, Any] = {key: value for key, value in head.items() if key != "checksum"}
+    body["format"] = FORMAT
+    body["entries_part"], body["index_part"] = _part(entries), _part(tail)
+    body["checksum"] = _checksum(body)
+    return json.dumps(body, indent=1)[:-2].encode("ascii") + entries + tail
 
-    It holds a checksum over everything else in it.
-    """
-    body = {key: value for key, value in manifest.items() if key != "checksum"}
-    lines = [json.dumps(entry) for entry in manifest["entries"]]
-    head = json.dumps({key: value for key, value in body.items() if key != "entries"}, indent=1)
-    text = (
-        head[:-2]
-        + ',\n "entries": [\n  '
-        + ",\n  ".join(lines)
-        + '\n ],\n "checksum": '
-        + json.dumps(_checksum(body))
-        + "\n}\n"
-    )
-    return text.encode("ascii")
+
+def _part(raw: bytes) -> Part:
+    return {"size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
 
 
-def parse(raw: bytes, where: str) -> Manifest:
-    """Return the manifest in ``raw``.
+def read_head(read: Callable[[int], bytes], size: int, where: str) -> Head:
+    """Return the head of a manifest, reading no more of it than that takes.
 
+    :param read: returns up to so many of the next bytes, none at the end.
+    :param size: size of the whole manifest in bytes.
     :param where: its path or URL, for messages.
     :raises NotUsable: it is no manifest, was made by a later format, or is damaged.
     """
+    raw = b""
+    while _ENTRIES not in raw:
+        piece = read(HEAD)
+        if not piece:
+            break
+        raw += piece
+    head = _head(raw, where)
+    if head is None:
+        pieces = [raw]
+        while pieces[-1]:
+            pieces.append(read(HEAD))
+        return _whole(b"".join(pieces), where)[0]
+    expected_size = raw.index(_ENTRIES) + head["entries_part"]["size"] + head["index_part"]["size"]
+    if size != expected_size:
+        raise NotUsable(
+            f"The manifest {where} is damaged: it is {size} bytes long instead of {expected_size}.",
+            "",
+            where,
+        )
+    return head
+
+
+def _head(raw: bytes, where: str) -> Head | None:
+    """Return the head at the beginning of ``raw``; None where all of it has to be read."""
+    end = raw.find(_ENTRIES)
+    if end < 0:
+        return None
+    document = _loaded(raw[:end] + b"\n}", where)
+    if document.get("format") == WHOLE:
+        return None
+    body = _checked(document, where)
+    for part in ("entries_part", "index_part"):
+        record = body.get(part)
+        if not isinstance(record, dict) or not isinstance(record.get("size"), int):
+            raise NotUsable(f"The manifest {where} lacks a valid {part}.", "", where)
+    return cast(Head, body)
+
+
+def _loaded(raw: bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(raw)
     except ValueError as error:
         raise NotUsable(f"The manifest {where} is not valid JSON: {error}.", "", where) from error
     if not isinstance(document, dict):
         raise NotUsable(f"The manifest {where} is not a JSON object.", "", where)
+    return document
+
+
+def _checked(document: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the document without its checksum, which must be right."""
     body = {key: value for key, value in document.items() if key != "checksum"}
     if document.get("checksum") != _checksum(body):
         raise NotUsable(f"The manifest {where} is damaged: its checksum is wrong.", "", where)
-    if body.get("format") != FORMAT:
+    if body.get("format") not in (WHOLE, FORMAT):
         raise NotUsable(
             f"The manifest {where} has format {body.get('format')!r}; this version reads {FORMAT}.",
             "Use a newer mlops.fleet.",
@@ -238,9 +352,80 @@ def parse(raw: bytes, where: str) -> Manifest:
     for key, kinds in _FIELDS.items():
         if not isinstance(body.get(key), kinds):
             raise NotUsable(f"The manifest {where} lacks a valid {key}.", "", where)
-    return cast(Manifest, body)
+    return body
 
 
-def verified(manifest: Manifest) -> bool:
+def _whole(raw: bytes, where: str) -> tuple[Head, list[ManifestEntry]]:
+    """Return head and entries of a manifest of format 1."""
+    body = _checked(_loaded(raw, where), where)
+    entries = body.pop("entries", None)
+    if body["format"] != WHOLE:
+        raise NotUsable(f"The manifest {where} is damaged: it was rewritten.", "", where)
+    if not isinstance(entries, list):
+        raise NotUsable(f"The manifest {where} lacks a valid entries.", "", where)
+    return cast(Head, body), entries
+
+
+def read_contents(raw: bytes, where: str) -> tuple[Head, Contents]:
+    """Return head and contents of the manifest in ``raw``.
+
+    A damaged index is left out, with the problem noted.
+
+    :param where: its path or URL, for messages.
+    :raises NotUsable: as ``read_head``, or its entries are damaged.
+    """
+    head = _head(raw, where)
+    if head is None:
+        old, entries = _whole(raw, where)
+        return old, Contents(entries)
+    start = raw.index(_ENTRIES)
+    middle = start + head["entries_part"]["size"]
+    part = raw[start:middle]
+    if _part(part) != head["entries_part"]:
+        raise NotUsable(
+            f"The manifest {where} is damaged: the checksum of its entries is wrong.", "", where
+        )
+    listed: list[ManifestEntry] = json.loads(b"{" + part[1:] + b"}")["entries"]
+    tail = raw[middle:]
+    if _part(tail) != head["index_part"]:
+        problem = f"the index in the manifest {where} is damaged, so reading takes longer"
+        return head, Contents(listed, None, problem)
+    return head, Contents(listed, _index(json.loads(b"{" + tail[1:])["index"], listed))
+
+
+def damage(raw: bytes, where: str) -> str:
+    """Return what is wrong with the entries in a manifest, "" when nothing is; parses none of them.
+
+    :raises NotUsable: as ``read_head``.
+    """
+    head = _head(raw, where)
+    if head is None:
+        return ""  # format 1 is checked as a whole whenever it is read
+    start = raw.index(_ENTRIES)
+    if _part(raw[start : start + head["entries_part"]["size"]]) == head["entries_part"]:
+        return ""
+    return f"The manifest {where} is damaged: the checksum of its entries is wrong."
+
+
+def _index(record: Mapping[str, Any], entries: Sequence[ManifestEntry]) -> Index | None:
+    index = Index(
+        int(record["chunk_size"]),
+        tuple(Chunk(*chunk) for chunk in record["chunks"]),
+        tuple(record["places"]),
+    )
+    return index if index.chunks and len(index.places) == len(entries) else None
+
+
+def parse(raw: bytes, where: str) -> Manifest:
+    """Return the manifest in ``raw`` with its entries.
+
+    :param where: its path or URL, for messages.
+    :raises NotUsable: it is no manifest, was made by a later format, or is damaged.
+    """
+    head, rest = read_contents(raw, where)
+    return cast(Manifest, {**head, "entries": rest.entries})
+
+
+def verified(manifest: Head) -> bool:
     """Say whether the archive was read back and every file matched, the last time it was tried."""
     return bool(manifest["verifications"]) and manifest["verifications"][-1].get("result") == "ok"

@@ -23,7 +23,8 @@ from ..errors import NotPermitted, NotUsable, VerificationFailed
 from ..ports import Progress, Tell
 from ..system.text import display_path
 from . import codec, codecs
-from .manifest import Manifest, ManifestEntry
+from .headers import check_path
+from .manifest import Contents, ManifestEntry
 from .source import DIRECTORY, FILE, LINK
 
 HARD_LINK = "hard link"
@@ -74,12 +75,11 @@ class Sink(Protocol):
 class Scan:
     """The result of reading an archive.
 
-    ``size`` and ``sha256`` are the archive's; ``entries`` what it holds; sizes in bytes.
+    ``size`` and ``sha256`` are the archive's; sizes in bytes.
     """
 
     problems: list[Problem] = field(default_factory=list)
     more_problems: int = 0
-    entries: list[ManifestEntry] = field(default_factory=list)
     size: int = 0
     sha256: str = ""
     files: int = 0
@@ -196,28 +196,13 @@ class _Plain(io.RawIOBase):
         return self._hash.hexdigest()
 
 
-def member_path(name: str) -> str:
-    """Return the relative path a member's name means.
-
-    :raises VerificationFailed: absolute, empty, or with ``..``: no archive of ours has such a name.
-    """
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or "\0" in name:
-        raise VerificationFailed(
-            f"The archive holds an entry with the unsafe name {display_path(name)!r}.",
-            "Don't trust this archive.",
-            display_path(name),
-        )
-    return "/".join(parts)
-
-
 def _entry(member: tarfile.TarInfo) -> ManifestEntry:
     """Return a member with the manifest's keys.
 
     :raises VerificationFailed: a device, a pipe, or an unsafe name.
     """
     entry: ManifestEntry = {
-        "path": member_path(member.name),
+        "path": check_path(member.name),
         "type": FILE,
         "mode": f"{member.mode & 0o7777:04o}",
         "uid": member.uid,
@@ -231,7 +216,7 @@ def _entry(member: tarfile.TarInfo) -> ManifestEntry:
         entry["target"] = member.linkname
     elif member.islnk():
         entry["type"] = HARD_LINK
-        entry["target"] = member_path(member.linkname)
+        entry["target"] = check_path(member.linkname)
     elif member.isreg():
         entry["size"] = member.size
     else:
@@ -265,7 +250,7 @@ def _compare(
     wanted: ManifestEntry | None,
     without: tuple[str, ...] = (),
 ) -> None:
-    """Add how the entry differs from the manifest's.
+    """Add to the problems how the entry differs from the manifest's.
 
     :param without: keys that are not known yet.
     """
@@ -335,7 +320,6 @@ class _Reader:
                 return False
         if self._sink is not None:
             self._sink.done(entry)
-        self.result.entries.append(entry)
         self.current = None
         return True
 
@@ -343,7 +327,7 @@ class _Reader:
 def scan(
     raw: BinaryIO,
     total: int,
-    manifest: Manifest | None,
+    contents: Contents | None,
     sha256: str | None,
     tell: Tell,
     sink: Sink | None = None,
@@ -354,8 +338,8 @@ def scan(
 
     Every difference becomes a problem.
 
-    :param total: expected size of the archive in bytes, for progress.
-    :param manifest: None for archives of the old scripts.
+    :param total: expected size of the archive in bytes.
+    :param contents: what its manifest lists, None for archives of the old scripts.
     :param sha256: the archive's expected SHA-256, None when there is none.
     :param sink: gets the content while it is read, before the end has been checked; nothing more
         after the first problem.
@@ -364,7 +348,7 @@ def scan(
     :raises VerificationFailed: entries no archive of ours may hold.
     :raises OSError: the archive can't be read.
     """
-    wanted = None if manifest is None else {entry["path"]: entry for entry in manifest["entries"]}
+    wanted = None if contents is None else {entry["path"]: entry for entry in contents.entries}
     reader = _Reader(wanted, sink, salvage)
     plain = _Plain(raw, total, tell, phase)
     result = reader.result
@@ -382,9 +366,8 @@ def scan(
     result.size = plain.size
     if sha256 is not None and result.sha256 != sha256:
         result.add(f"the archive's SHA-256 is {result.sha256}, but was {sha256} when it was made")
-    if manifest is not None and result.size != manifest["archive"]["size"]:
-        expected = manifest["archive"]["size"]
-        result.add(f"the archive is {result.size} bytes long, but was {expected} when it was made")
+    if contents is not None and result.size != total:
+        result.add(f"the archive is {result.size} bytes long, but was {total} when it was made")
     return result
 
 

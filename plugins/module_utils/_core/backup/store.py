@@ -9,6 +9,7 @@ from typing import BinaryIO, Protocol, TypedDict
 
 from ..ports import Tell
 from .catalogue import Backup
+from .manifest import Contents
 
 
 class StoredCopy(TypedDict):
@@ -27,6 +28,20 @@ class Store(Protocol):
 
     def listing(self) -> list[Backup]:
         """Return the backups there, newest first. :raises FleetError: the place can't be read."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def contents(self, backup: Backup) -> Contents | None:
+        """Return what the backup's manifest lists, None where it has no manifest.
+
+        :raises FleetError: it is damaged, or can't be read.
+        """
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def read(self, backup: Backup, offset: int, length: int) -> bytes:
+        """Return a range of the archive, shorter where it ends.
+
+        :raises FleetError: it can't be read. :raises OSError: likewise.
+        """
         ...  # pylint: disable=unnecessary-ellipsis
 
     def open(self, backup: Backup) -> BinaryIO:

@@ -11,32 +11,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from ..registry import Registry
-from . import catalogue, reading, verify
+from . import verify
 from .catalogue import Backup
+from .local import LocalStore
 from .options import S3Connection
 from .store import CopyStore, Store
-
-
-class LocalStore:
-    """A directory on this machine."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def listing(self) -> list[Backup]:
-        return catalogue.listing(self._path)
-
-    def open(self, backup: Backup) -> BinaryIO:
-        return reading.open_archive(backup.path)
-
-    def url(self, name: str) -> str:
-        return os.path.join(self._path, name) if name else self._path
-
-    def local_path(self, backup: Backup) -> str | None:
-        return backup.path
 
 
 class ArchiveStore(LocalStore):

@@ -8,33 +8,46 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..errors import FleetError, NotPermitted, NotUsable, VerificationFailed
 from ..ports import Progress, Tell, silent
-from . import catalogue, reading
+from . import archive, catalogue, chunks, local, reading
 from .catalogue import Backup, Description
 from .codec import BLOCK
-from .manifest import Manifest
+from .manifest import Contents, Head
 from .reading import Problem, Scan
+from .store import Store
 
 
-def full(
-    stream: BinaryIO,
-    size: int,
-    manifest: Manifest | None,
-    sha256: str | None,
-    tell: Tell,
-    what: str,
-) -> Scan:
+class Archive(NamedTuple):
+    """An archive to be read back.
+
+    :param open: opens it as a stream; may be called again.
+    :param read: returns a range of it, given offset and length.
+    :param sha256: what its SHA-256 must be, None where that is not known.
+    :param head: of its manifest, None where there is none; ``contents`` likewise.
+    """
+
+    open: Callable[[], BinaryIO]
+    read: Callable[[int, int], bytes]
+    size: int
+    sha256: str | None
+    head: Head | None
+    contents: Contents | None
+
+
+def full(source: Archive, tell: Tell, what: str, workers: int = 0) -> Scan:
     """Read a whole archive back: every file is unpacked and hashed.
 
     Problems are in the result, each names its file.
 
     An archive that holds no file, or fewer than the manifest says, has a problem too.
+
+    :param workers: threads, 0 for one per CPU.
     """
     try:
-        scan = reading.scan(stream, size, manifest, sha256, tell)
+        scan = _by_index(source, tell, workers) or _thorough(source, tell)
     except FleetError as error:
         # An entry that may not be there, a store that fails, or a library that is missing.
         scan = Scan()
@@ -44,6 +57,30 @@ def full(
         scan.add(f"can't be read: {error.strerror or error}")
     if not scan.files and not scan.problems:
         scan.add(f"{what} holds no file")
+    return scan
+
+
+def _by_index(source: Archive, tell: Tell, workers: int) -> Scan | None:
+    """Read an archive by its index; None where there is none, or anything differs."""
+    if source.head is None or source.contents is None:
+        return None
+    if not chunks.usable(source.head, source.contents):
+        return None
+    if source.sha256 != source.head["archive"]["sha256"]:
+        return None
+    with source.open() as stream:
+        scan = chunks.scan(stream, source.head, source.contents, archive.cpus(workers), tell)
+    return None if scan.problems else scan
+
+
+def _thorough(source: Archive, tell: Tell) -> Scan:
+    """Read an archive in one pass, and name the damaged ranges where there is an index."""
+    size = source.size if source.head is None else source.head["archive"]["size"]
+    with source.open() as stream:
+        scan = reading.scan(stream, size, source.contents, source.sha256, tell)
+    if scan.problems and source.contents is not None:
+        for line in chunks.damage(source.read, source.contents):
+            scan.add(line)
     return scan
 
 
@@ -80,29 +117,33 @@ def check(
     backup: Backup,
     depth: str,
     tell: Tell = silent,
-    opener: Callable[[Backup], BinaryIO] | None = None,
+    store: Store | None = None,
 ) -> Description:
     """Return ``backup.to_dict()`` with what a check of that depth (``none quick full``) detected.
 
     With ``full``, ``verified`` is the result of this check; otherwise what is on record, and false
     when there is any problem.
 
-    :param opener: opens the archive's stream; by default the local file.
+    :param store: where it is; by default on this machine.
     """
     description = backup.to_dict()
     description["checked"] = depth
     if depth == "none" or backup.lost:
         return description
     problems = list(backup.problems)
+    place = store or local.LocalStore(os.path.dirname(backup.path))
     try:
-        stream = opener(backup) if opener is not None else reading.open_archive(backup.path)
+        stream = place.open(backup)
     except FleetError as error:
-        description["problems"] = [*problems, error.message]
-        description["verified"] = False
-        if isinstance(error, NotPermitted):
-            description["unreadable"] = error.message
-        return description
+        return _failed(description, [*problems, error.message], error)
     with stream:
+        contents: Contents | None = None
+        try:
+            contents = place.contents(backup)
+            if contents is not None and contents.problem:
+                problems.append(contents.problem)
+        except FleetError as error:
+            problems.append(error.message)
         if depth == "quick":
             problems += [
                 str(problem) for problem in quick(stream, backup.sha256, backup.size, tell)
@@ -110,7 +151,18 @@ def check(
             description["problems"] = problems
             description["verified"] = backup.verified and not problems
             return description
-        scan = full(stream, backup.size, backup.manifest, backup.sha256, tell, "the archive")
+    scan = full(
+        Archive(
+            open=lambda: place.open(backup),
+            read=lambda offset, length: place.read(backup, offset, length),
+            size=backup.size,
+            sha256=backup.sha256,
+            head=backup.manifest,
+            contents=contents,
+        ),
+        tell,
+        "the archive",
+    )
     problems += [str(problem) for problem in scan.problems if str(problem) not in problems]
     if scan.more_problems:
         problems.append(f"{scan.more_problems} more problems")
@@ -119,6 +171,14 @@ def check(
     description["verified"] = not problems and backup.sha256 is not None
     description["files"] = scan.files
     description["bytes"] = scan.bytes
+    return description
+
+
+def _failed(description: Description, problems: list[str], error: FleetError) -> Description:
+    description["problems"] = problems
+    description["verified"] = False
+    if isinstance(error, NotPermitted):
+        description["unreadable"] = error.message
     return description
 
 

@@ -43,6 +43,7 @@ def _library() -> Any:
             ("ZSTD_compressBound", size, (size,)),
             ("ZSTD_isError", ctypes.c_uint, (size,)),
             ("ZSTD_getErrorName", ctypes.c_char_p, (size,)),
+            ("ZSTD_decompress", size, (pointer, size, pointer, size)),
             ("ZSTD_createDStream", pointer, ()),
             ("ZSTD_freeDStream", size, (pointer,)),
             ("ZSTD_decompressStream", size, (pointer, ctypes.POINTER(_Out), ctypes.POINTER(_In))),
@@ -113,16 +114,13 @@ def unpack(data: bytes, size: int) -> bytes:
 
     :param size: bytes of plain data in it. :raises Damaged: the chunk is not what was made.
     """
-    unpacker = ZstdUnpacker()
-    pieces = [unpacker.feed(data)]
-    total = len(pieces[0])
-    while unpacker.pending and total <= size:
-        pieces.append(unpacker.feed(b""))
-        total += len(pieces[-1])
-    unpacker.finish()
-    if total != size:
-        raise Damaged(f"{total} bytes come out of it instead of {size}")
-    return b"".join(pieces)
+    library = _library()
+    room = size + 1
+    out = ctypes.create_string_buffer(room)
+    count = _checked(library, library.ZSTD_decompress(out, room, data, len(data)))
+    if count != size:
+        raise Damaged(f"{count} bytes come out of it instead of {size}")
+    return ctypes.string_at(out, count)
 
 
 class ZstdUnpacker:

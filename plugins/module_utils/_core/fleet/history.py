@@ -155,7 +155,12 @@ def _host(entry: Mapping[str, Any], version: int) -> dict[str, Any]:
             {"host": host, **{name: clean(fault[name]) for name in names}}
             for fault in entry["faults"]
         ]
-    return {"host": host, "phases": phases, "faults": faults}
+    corrected = {
+        str(device.get("id")): device["corrected"]
+        for device in entry.get("devices", ())
+        if "corrected" in _numbers(device)
+    }
+    return {"host": host, "phases": phases, "faults": faults, "corrected": corrected}
 
 
 def _phase_fault(host: str, phase: Mapping[str, str]) -> dict[str, Any]:

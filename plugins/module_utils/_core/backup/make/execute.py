@@ -18,6 +18,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from ...errors import NotUsable, WriteFailed
 from ...ports import Tell, World
@@ -27,7 +28,7 @@ from ...system.text import display_path
 from ...verdict import isoformat
 from .. import archive, catalogue, codecs, manifest, names, reading, verify
 from ..catalogue import Backup
-from ..manifest import Manifest
+from ..manifest import Contents, Head
 from ..source import Tree
 from . import facts
 from .plan import Plan
@@ -118,9 +119,11 @@ def make(plan: Plan, world: World, tell: Tell, directory: int) -> Made:
             document = manifest.build(
                 name, plan.current.created, world.hostname, options, tree.skipped, written
             )
+            contents = manifest.contents(written)
             if options.verify:
                 started = world.clock.monotonic()
-                scan = _prove(fd, name, written, document, tell)
+                source = _source(fd, written, document, contents)
+                scan = _prove(fd, source, name, options.workers, tell)
                 document["verifications"].append(
                     {
                         "at": isoformat(world.clock.now()),
@@ -133,7 +136,7 @@ def make(plan: Plan, world: World, tell: Tell, directory: int) -> Made:
                 durations["verify"] = world.clock.monotonic() - started
         finally:
             os.close(fd)
-        _publish(options.destination, directory, temporary, document)
+        _publish(options.destination, directory, temporary, document, contents)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
@@ -211,23 +214,40 @@ def _write(plan: Plan, fd: int, tell: Tell) -> tuple[Tree, archive.Written]:
     )
 
 
-def _prove(
-    fd: int, name: str, written: archive.Written, document: Manifest, tell: Tell
-) -> reading.Scan:
+def _source(
+    fd: int, written: archive.Written, document: Head, contents: Contents
+) -> verify.Archive:
+    """Return the archive open as ``fd`` as something to be read back."""
+
+    def opened() -> BinaryIO:
+        os.lseek(fd, 0, os.SEEK_SET)
+        return os.fdopen(os.dup(fd), "rb", buffering=0)
+
+    return verify.Archive(
+        open=opened,
+        read=lambda offset, length: os.pread(fd, length, offset),
+        size=written.size,
+        sha256=written.sha256,
+        head=document,
+        contents=contents,
+    )
+
+
+def _prove(fd: int, source: verify.Archive, name: str, workers: int, tell: Tell) -> reading.Scan:
     """Read the synchronised archive back and compare everything.
 
     :raises VerificationFailed: it is not what was written.
     """
     # Drop it from memory first, so that what is compared comes from the disk.
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.lseek(fd, 0, os.SEEK_SET)
-    with os.fdopen(os.dup(fd), "rb", buffering=0) as stream:
-        scan = verify.full(stream, written.size, document, written.sha256, tell, name)
+    scan = verify.full(source, tell, name, workers)
     scan.raise_for(f"The new backup {name}")
     return scan
 
 
-def _publish(destination: str, directory: int, temporary: str, document: Manifest) -> None:
+def _publish(
+    destination: str, directory: int, temporary: str, document: Head, contents: Contents
+) -> None:
     """Give the archive its name.
 
     The checksum comes before and the manifest after, each synchronised on its own.
@@ -239,7 +259,9 @@ def _publish(destination: str, directory: int, temporary: str, document: Manifes
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         os.fsync(directory)
         atomic_write(
-            os.path.join(destination, name + names.MANIFEST), manifest.dump(document), _FILE_MODE
+            os.path.join(destination, name + names.MANIFEST),
+            manifest.dump(document, contents),
+            _FILE_MODE,
         )
     except BaseException:
         _remove(directory, name)

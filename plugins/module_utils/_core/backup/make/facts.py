@@ -85,7 +85,7 @@ def observe(options: BackupOptions, world: World) -> Facts:
         tree=tree,
         fingerprint=source.fingerprint(options.source, tree.entries),
         names=tuple(catalogue.directory_names(options.destination)),
-        backups=tuple(catalogue.listing(options.destination)),
+        backups=_backups(options, world.clock.now()),
         free=mounts.available(options.destination),
         now=world.clock.now(),
     )
@@ -99,9 +99,16 @@ def observe_again(options: BackupOptions, earlier: Facts) -> Facts:
     return replace(
         earlier,
         names=tuple(catalogue.directory_names(options.destination)),
-        backups=tuple(catalogue.listing(options.destination)),
+        backups=_backups(options, earlier.now),
         free=mounts.available(options.destination),
     )
+
+
+def _backups(options: BackupOptions, now: float) -> tuple[Backup, ...]:
+    """Return the backups in the destination. The one that may do is examined more closely."""
+    backups = catalogue.listing(options.destination)
+    newest = catalogue.newest(catalogue.of_source(backups, options.source), now)
+    return tuple(catalogue.examined(backup) if backup is newest else backup for backup in backups)
 
 
 def observe_copies(store: CopyStore, backup: Backup | None, listed: bool) -> CopyFacts:

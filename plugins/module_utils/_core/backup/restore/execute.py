@@ -28,7 +28,7 @@ from ...system.locks import lock, lock_directory
 from ...system.removal import mount_id, remove
 from ...system.roots import open_folder
 from ...system.text import display_path
-from .. import reading, source
+from .. import archive, chunks, reading, source
 from ..writer import Writer
 from .facts import holds_something, names_in
 from .plan import Plan, Recovery
@@ -209,17 +209,7 @@ def _fill(tree: Writer, plan: Plan, tell: Tell) -> list[str]:
     Return what is wrong with it, which without ``verify`` does not end the restore.
     """
     options, backup = plan.options, plan.facts.origin.backup
-    with contextlib.closing(plan.facts.origin.open()) as stream:
-        scan = reading.scan(
-            stream,
-            backup.size,
-            backup.manifest,
-            backup.sha256 if options.verify else None,
-            tell,
-            sink=tree,
-            phase="restore",
-            salvage=not options.verify,
-        )
+    scan = _read(tree, plan, tell)
     if options.verify:
         scan.raise_for(f"The backup {backup.name}")
     tree.drop_unfinished()
@@ -232,6 +222,35 @@ def _fill(tree: Writer, plan: Plan, tell: Tell) -> list[str]:
             backup.name,
         )
     return _damage_notes(scan, tree)
+
+
+def _read(tree: Writer, plan: Plan, tell: Tell) -> reading.Scan:
+    """Read the archive into the tree, by its index where there is one and all must be right."""
+    options, origin = plan.options, plan.facts.origin
+    backup, contents = origin.backup, origin.contents
+    head = backup.manifest
+    if (
+        options.verify
+        and head is not None
+        and contents is not None
+        and chunks.usable(head, contents)
+    ):
+        if options.files and plan.facts.wanted is not None:
+            paths = {entry["path"] for entry in plan.facts.wanted}
+            return chunks.extract(origin.read, head, contents, paths, tell, tree)
+        with contextlib.closing(origin.open()) as stream:
+            return chunks.scan(stream, head, contents, archive.cpus(0), tell, tree, "restore")
+    with contextlib.closing(origin.open()) as stream:
+        return reading.scan(
+            stream,
+            backup.size,
+            contents,
+            backup.sha256 if options.verify else None,
+            tell,
+            sink=tree,
+            phase="restore",
+            salvage=not options.verify,
+        )
 
 
 def _damage_notes(scan: reading.Scan, tree: Writer) -> list[str]:

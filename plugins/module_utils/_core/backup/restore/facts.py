@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ...errors import NotUsable, Refused
+from ...errors import NotPermitted, NotUsable, Refused, VerificationFailed
 from ...ports import Progress, Tell, World, silent
 from ...system import mounts
 from ...system.roots import refuse_dangerous
@@ -23,7 +23,7 @@ from ...system.text import display_path
 from .. import source, writer
 from ..catalogue import Backup
 from ..codec import BLOCK
-from ..manifest import ManifestEntry
+from ..manifest import Contents, ManifestEntry
 from ..options import RestoreOptions
 from ..source import FILE, LINK, Directories, Entry
 from ..store import Store
@@ -64,12 +64,33 @@ class Place:
 class Origin:
     """Where the chosen backup is read from.
 
-    A function that opens its stream, and its path or URL.
+    :param open: opens its stream. :param read: returns a range, given offset and length.
+    :param url: its path or URL.
+    :param contents: what its manifest lists, None for archives of the old scripts.
     """
 
     backup: Backup
     open: Callable[[], BinaryIO]
+    read: Callable[[int, int], bytes]
     url: str
+    contents: Contents | None = None
+
+
+def observe_contents(store: Store, backup: Backup, verify: bool) -> tuple[Contents | None, str]:
+    """Return what the backup's manifest lists, and what to note about that.
+
+    :param verify: whether a damaged manifest ends the restore.
+    :raises VerificationFailed: the manifest is damaged. :raises FleetError: it can't be read.
+    """
+    try:
+        contents = store.contents(backup)
+    except NotPermitted:
+        raise
+    except NotUsable as error:
+        if verify:
+            raise VerificationFailed(error.message, "Use another backup.", backup.path) from error
+        return None, f"damaged: {error.message}"
+    return contents, "" if contents is None else contents.problem
 
 
 @dataclass(frozen=True)
@@ -138,6 +159,7 @@ def observe(
     place: Place,
     backup: Backup,
     wanted: tuple[ManifestEntry, ...] | None,
+    contents: Contents | None,
     store: Store,
     tell: Tell = silent,
 ) -> Facts:
@@ -147,7 +169,13 @@ def observe(
     :raises Refused: it is no directory.
     """
     local = store.local_path(backup)
-    origin = Origin(backup, lambda: store.open(backup), local or store.url(backup.name))
+    origin = Origin(
+        backup,
+        lambda: store.open(backup),
+        lambda offset, length: store.read(backup, offset, length),
+        local or store.url(backup.name),
+        contents,
+    )
     state, reason = _compare(place.destination, wanted, tell)
     free = mounts.available(place.destination)
     return Facts(origin, place.destination, wanted, state, free, reason)

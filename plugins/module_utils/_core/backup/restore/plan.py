@@ -14,7 +14,7 @@ from ...errors import NotPermitted, NotUsable, Refused, VerificationFailed, Writ
 from ...system.text import display_path, human_size
 from .. import catalogue, source
 from ..catalogue import Backup
-from ..manifest import ManifestEntry
+from ..manifest import Contents, ManifestEntry
 from ..options import RestoreOptions
 from ..source import DIRECTORY, FILE
 from ..writer import check_links
@@ -42,13 +42,15 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Choice:
-    """The backup to restore and its entries (None.
+    """The backup to restore, and what to note about the choice.
 
-    An archive of the old scripts), and what to note about the choice.
+    ``wanted`` are its entries to restore and ``contents`` all it holds, both None for an archive of
+    the old scripts.
     """
 
     backup: Backup
     wanted: tuple[ManifestEntry, ...] | None
+    contents: Contents | None
     note: str = ""
 
 
@@ -88,14 +90,13 @@ def decide_recovery(leftovers: Leftovers) -> Recovery:
     return Recovery(leftovers.destination, put_back, tuple(remove))
 
 
-def choose(options: RestoreOptions, place: Place) -> Choice:
-    """Return the backup that the options name, and its entries to restore.
+def choose(options: RestoreOptions, place: Place) -> Backup:
+    """Return the backup that the options name.
 
     ``latest`` is the newest complete one, a verified one first.
 
-    :raises Refused: the destination can't be replaced in one step, or a link in the backup leads
-        out of it.
-    :raises NotUsable: there is no such backup, or nothing in it matches.
+    :raises Refused: the destination can't be replaced in one step.
+    :raises NotUsable: there is no such backup.
     :raises VerificationFailed: it is damaged.
     """
     _refuse_destination(place)
@@ -108,7 +109,19 @@ def choose(options: RestoreOptions, place: Place) -> Choice:
             "Use another backup.",
             backup.path,
         )
-    wanted = select(backup, options.files)
+    return backup
+
+
+def narrow(
+    options: RestoreOptions, place: Place, backup: Backup, contents: Contents | None
+) -> Choice:
+    """Return the chosen backup with its entries to restore.
+
+    :param contents: what its manifest lists; None for an archive of the old scripts.
+    :raises Refused: a link in the backup leads out of the destination.
+    :raises NotUsable: nothing in it matches.
+    """
+    wanted = select(contents, options.files)
     if wanted is not None and not wanted:
         raise NotUsable(
             f"Nothing in {backup.name} matches {', '.join(options.files)}.",
@@ -117,7 +130,7 @@ def choose(options: RestoreOptions, place: Place) -> Choice:
         )
     if wanted is not None:
         check_links(wanted, place.destination, options.allow_outside_links)
-    return Choice(backup, wanted, _note(options, place.backups, backup))
+    return Choice(backup, wanted, contents, _note(options, place.backups, backup))
 
 
 def _refuse_destination(place: Place) -> None:
@@ -197,14 +210,14 @@ def _note(options: RestoreOptions, backups: Sequence[Backup], chosen: Backup) ->
     )
 
 
-def select(backup: Backup, patterns: Sequence[str]) -> tuple[ManifestEntry, ...] | None:
+def select(contents: Contents | None, patterns: Sequence[str]) -> tuple[ManifestEntry, ...] | None:
     """Return the manifest's entries that match a pattern, with the directories they lie in.
 
     None without a manifest.
     """
-    if backup.manifest is None:
+    if contents is None:
         return None
-    entries = backup.manifest["entries"]
+    entries = contents.entries
     if not patterns:
         return tuple(entries)
     chosen = {entry["path"] for entry in entries if source.selected(entry["path"], patterns)}

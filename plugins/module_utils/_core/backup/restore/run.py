@@ -90,10 +90,15 @@ def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell =
     path = options.backup if "/" in options.backup else options.path
     store = stores.to_read(options, path)
     place = facts.observe_place(options, store, world)
-    choice = plan.choose(options, place)
+    backup = plan.choose(options, place)
+    contents, note = facts.observe_contents(store, backup, options.verify)
+    if note:
+        notes.append(note)
+    choice = plan.narrow(options, place, backup, contents)
     real = os.path.realpath(place.destination)
-    plan.refuse_own_backup(place.destination, real, facts.local_copy(store, choice.backup))
-    planned = plan.decide(options, facts.observe(place, choice.backup, choice.wanted, store, tell))
+    plan.refuse_own_backup(place.destination, real, facts.local_copy(store, backup))
+    seen = facts.observe(place, backup, choice.wanted, contents, store, tell)
+    planned = plan.decide(options, seen)
     if choice.note:
         notes.append(choice.note)
     if check or not planned.restore:

@@ -21,7 +21,7 @@ from ...errors import NotUsable, StoreError
 from ...ports import Tell, silent
 from .. import catalogue, manifest
 from ..catalogue import Backup
-from ..manifest import Manifest
+from ..manifest import Contents, Head
 from ..names import CHECKSUM, MANIFEST, is_archive, stamp_time
 from ..options import S3Connection, S3Copies
 from ..store import StoredCopy
@@ -75,11 +75,11 @@ class S3Store:
 
     def _describe(self, name: str, sizes: dict[str, int]) -> Backup:
         problems: list[str] = []
-        document: Manifest | None = None
+        document: Head | None = None
         sha256: str | None = None
         if name + MANIFEST in sizes:
             try:
-                document = self._manifest(name)
+                document = self._head(name, sizes[name + MANIFEST])
             except NotUsable as error:
                 problems.append(error.message)
         if document is not None:
@@ -103,8 +103,32 @@ class S3Store:
             problems=tuple(problems),
         )
 
-    def _manifest(self, name: str) -> Manifest:
-        return manifest.parse(self._bucket.get(name + MANIFEST), self.url(name + MANIFEST))
+    def _head(self, name: str, size: int) -> Head:
+        """Return the head of a manifest. :raises NotUsable: it is damaged."""
+        position = 0
+
+        def read(count: int) -> bytes:
+            nonlocal position
+            if position >= size:
+                return b""
+            # Where the first piece does not do, all of it is needed.
+            count = size if position else count
+            piece = self._bucket.get_range(name + MANIFEST, position, count)
+            position += len(piece)
+            return piece
+
+        return manifest.read_head(read, size, self.url(name + MANIFEST))
+
+    def contents(self, backup: Backup) -> Contents | None:
+        """Return what the manifest lists, None without one. :raises NotUsable: it is damaged."""
+        if backup.manifest is None:
+            return None
+        name = backup.name + MANIFEST
+        return catalogue.same_manifest(backup, self._bucket.get(name), self.url(name))
+
+    def read(self, backup: Backup, offset: int, length: int) -> bytes:
+        """Return a range of the archive. :raises StoreError: it can't be read."""
+        return self._bucket.get_range(backup.name, offset, length)
 
     def present(self, backup: Backup) -> StoredCopy | None:
         """Return the complete copy of this very backup, None when there is none.
@@ -119,7 +143,7 @@ class S3Store:
         if sha256 is None:
             # Copied there by another tool, which has left our metadata behind.
             with contextlib.suppress(NotUsable):
-                sha256 = self._manifest(backup.name)["archive"]["sha256"]
+                sha256 = self._head(backup.name, int(marker["ContentLength"]))["archive"]["sha256"]
         if sha256 != backup.sha256:
             raise StoreError(
                 f"{self.url(backup.name)} is another backup with the same name, probably of another host.",
@@ -157,6 +181,8 @@ class S3Store:
         """
         if backup.manifest is None:
             raise StoreError(f"{backup.path} has no manifest.", "", backup.path)
+        document = catalogue.read_manifest(backup)
+        catalogue.same_manifest(backup, document, backup.path + MANIFEST)
         if self._trusted is None:
             self._trusted = upload.refuses_wrong_checksums(self._bucket, backup.name + CHECKSUM)
         checksum = upload.send(self._bucket, backup, self._class, tell)
@@ -184,7 +210,7 @@ class S3Store:
             "archive-sha256": str(backup.sha256),
             "archive-checksum": str(reported) if confirmed else "",
         }
-        self._bucket.put(backup.name + MANIFEST, manifest.dump(backup.manifest), noted)
+        self._bucket.put(backup.name + MANIFEST, document, noted)
         return self._copy(backup, confirmed, self._class, uploaded=True)
 
     def _withdrawn(self, backup: Backup, why: str) -> StoreError:

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import manifest, names
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.catalogue import DAY, Backup
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.manifest import Contents
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     BackupOptions,
     RestoreOptions,
@@ -51,11 +52,11 @@ ENTRIES = (
 )
 
 
-def backup(age=0.0, verified=True, entries=ENTRIES, source="/opt/ml/models", **changes):
+def backup(age=0.0, verified=True, source="/opt/ml/models", **changes):
     created = NOW - age
     name = names.stem(created) + ".tar.gz"
     document = manifest.expected(name, created, BackupOptions.from_mapping({"verify": verified}))
-    document.update(source=source, entries=list(entries))
+    document.update(source=source)
     return dataclasses.replace(
         Backup(name, f"/backup/models/{name}", created, 5, "f" * 64, manifest=document), **changes
     )
@@ -70,8 +71,15 @@ def place(*backups, **changes):
 
 
 def observed(state=facts.MISSING, wanted=ENTRIES, free=10**9, reason=""):
-    origin = Origin(backup(), lambda: None, "/backup/models/x")
+    origin = Origin(backup(), lambda: None, lambda offset, length: b"", "/backup/models/x")
     return Facts(origin, DESTINATION, wanted, state, free, reason)
+
+
+def choose(given, where, entries=ENTRIES):
+    """Choose a backup, then what of its contents is restored."""
+    chosen = plan.choose(given, where)
+    contents = None if chosen.manifest is None else Contents(list(entries))
+    return plan.narrow(given, where, chosen, contents)
 
 
 # --- which backup ----------------------------------------------------------------------------------------------------
@@ -94,13 +102,13 @@ AHEAD, DAMAGED = backup(-2 * DAY), backup(10, problems=("cut off",))
     ],
 )
 def test_latest_is_the_newest_of_the_best_kind(backups, expected):
-    assert plan.choose(options(), place(*backups)).backup == expected
+    assert choose(options(), place(*backups)).backup == expected
 
 
 @pytest.mark.parametrize("backups", [[], [DAMAGED]])
 def test_without_a_complete_backup_nothing_is_latest(backups):
     with pytest.raises(errors.NotUsable, match="no complete backup in /backup/models"):
-        plan.choose(options(), place(*backups))
+        choose(options(), place(*backups))
 
 
 DENIED = backup(50, manifest=None, problems=("denied",), unreadable="Can't read x: denied.")
@@ -109,35 +117,35 @@ DENIED = backup(50, manifest=None, problems=("denied",), unreadable="Can't read 
 @pytest.mark.parametrize("given", [{}, {"backup": DENIED.name}, {"verify": False}])
 def test_what_this_user_may_not_read_is_not_absent(given):
     with pytest.raises(errors.NotPermitted, match="Can't read x: denied"):
-        plan.choose(options(**given), place(DAMAGED, DENIED))
+        choose(options(**given), place(DAMAGED, DENIED))
 
 
 def test_a_newer_backup_that_can_not_be_read_is_mentioned():
-    choice = plan.choose(options(), place(DENIED, VERIFIED))
+    choice = choose(options(), place(DENIED, VERIFIED))
     assert choice.backup == VERIFIED and f"may not read {DENIED.name}" in choice.note
     older = dataclasses.replace(DENIED, created=VERIFIED.created)
-    assert plan.choose(options(), place(VERIFIED, older)).note == ""
+    assert choose(options(), place(VERIFIED, older)).note == ""
 
 
 def test_a_backup_by_name():
-    assert plan.choose(options(backup=PLAIN.name), place(VERIFIED, PLAIN)).backup == PLAIN
+    assert choose(options(backup=PLAIN.name), place(VERIFIED, PLAIN)).backup == PLAIN
     with pytest.raises(
         errors.NotUsable, match=rf"no backup nothing.tar .*newest there: {PLAIN.name}"
     ):
-        plan.choose(options(backup="nothing.tar"), place(PLAIN))
+        choose(options(backup="nothing.tar"), place(PLAIN))
     with pytest.raises(errors.NotUsable, match="newest there: none"):
-        plan.choose(options(backup="nothing.tar"), place())
+        choose(options(backup="nothing.tar"), place())
 
 
 def test_a_backup_by_path_is_the_archive_whatever_its_name():
     archive = dataclasses.replace(DAMAGED, name="latest", problems=())
-    assert plan.choose(options(backup="/mnt/latest"), place(archive)).backup == archive
+    assert choose(options(backup="/mnt/latest"), place(archive)).backup == archive
 
 
 def test_a_damaged_backup_is_restored_only_without_verification():
     with pytest.raises(errors.VerificationFailed, match="is damaged: cut off"):
-        plan.choose(options(backup=DAMAGED.name), place(DAMAGED))
-    assert plan.choose(options(backup=DAMAGED.name, verify=False), place(DAMAGED)).backup == DAMAGED
+        choose(options(backup=DAMAGED.name), place(DAMAGED))
+    assert choose(options(backup=DAMAGED.name, verify=False), place(DAMAGED)).backup == DAMAGED
 
 
 @pytest.mark.parametrize(
@@ -151,8 +159,8 @@ def test_a_damaged_backup_is_restored_only_without_verification():
     ],
 )
 def test_latest_says_when_it_could_have_meant_another_source(given, backups, expected):
-    assert plan.choose(options(**given), place(*backups)).note.endswith(expected)
-    assert bool(plan.choose(options(**given), place(*backups)).note) is bool(expected)
+    assert choose(options(**given), place(*backups)).note.endswith(expected)
+    assert bool(choose(options(**given), place(*backups)).note) is bool(expected)
 
 
 # --- what of it ------------------------------------------------------------------------------------------------------
@@ -170,25 +178,26 @@ def test_latest_says_when_it_could_have_meant_another_source(given, backups, exp
     ],
 )
 def test_what_is_restored(patterns, expected):
-    assert [entry["path"] for entry in plan.select(backup(), patterns)] == expected
+    assert [entry["path"] for entry in plan.select(Contents(list(ENTRIES)), patterns)] == expected
 
 
 def test_what_an_old_archive_holds_is_not_known():
-    assert plan.select(legacy(), ["x"]) is None
-    assert plan.choose(options(files=["x"]), place(OLD)).wanted is None
+    assert plan.select(None, ["x"]) is None
+    assert choose(options(files=["x"]), place(OLD)).wanted is None
 
 
 def test_patterns_that_match_nothing_are_an_error():
     with pytest.raises(errors.NotUsable, match=r"Nothing in .* matches no such"):
-        plan.choose(options(files=["no such"]), place(VERIFIED))
+        choose(options(files=["no such"]), place(VERIFIED))
 
 
 @pytest.mark.parametrize("target", ["/etc", "../x", "bert/../../x"])
 def test_links_that_leave_the_destination_are_refused(target):
-    leaving = backup(entries=[record("out", "link", target=target)])
+    leaving = [record("out", "link", target=target)]
     with pytest.raises(errors.Refused, match="allow_outside_links"):
-        plan.choose(options(), place(leaving))
-    assert plan.choose(options(allow_outside_links=True), place(leaving)).backup == leaving
+        choose(options(), place(VERIFIED), leaving)
+    allowed = choose(options(allow_outside_links=True), place(VERIFIED), leaving)
+    assert allowed.wanted == tuple(leaving)
 
 
 # --- where to --------------------------------------------------------------------------------------------------------
@@ -204,7 +213,7 @@ def test_links_that_leave_the_destination_are_refused(target):
 )
 def test_destinations_that_can_not_be_swapped(change, text):
     with pytest.raises(errors.Refused, match=text):
-        plan.choose(options(), place(VERIFIED, **change))
+        choose(options(), place(VERIFIED, **change))
 
 
 @pytest.mark.parametrize(

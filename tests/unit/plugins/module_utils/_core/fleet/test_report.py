@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import html as page
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 
 CHECK_OK = {"check": "disk", "status": "pass", "message": "Disk usage: 65%"}
@@ -275,43 +273,11 @@ def test_the_table_lines_up_and_ends_with_the_headline():
     assert "a-much-longer-name: health unreachable: Connection refused" in lines
 
 
-class Page(html.parser.HTMLParser):
-    """Collects text and outside references, and checks that elements close in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.text, self.outside = [], "", []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "link", "img", "br"):
-            self.open.append(tag)
-        self.outside += [
-            value for name, value in attrs if name in ("src", "href") and not value.startswith("#")
-        ]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def test_the_page_is_whole_escaped_and_needs_nothing_from_outside():
-    evil = {**HEALTHY, "backup": {"failed": True, "msg": "<script>alert(1)</script>"}}
-    text = page.render(assemble({"<b>n1": evil, "n2": HEALTHY}))
-    found = Page(text)
-    assert found.open == [] and found.outside == [] and "<script" not in text
-    assert "<script>alert(1)</script>" in found.text and "<b>n1" in found.text
-
-
 def test_a_large_fleet_is_quick_and_plain_json():
     start = time.process_time()
     report = assemble({f"n{i}": HEALTHY if i % 10 else {"health": DOWN} for i in range(1000)})
-    text = page.render(report)
-    assert time.process_time() - start < 5 and len(text) < 2_000_000
+    assert time.process_time() - start < 5
     assert json.loads(json.dumps(report)) == report
-    assert Page(text).open == []
 
 
 def test_an_agent_that_is_not_the_collections_is_said_and_changes_no_verdict():
@@ -336,4 +302,3 @@ def test_an_agent_that_is_not_the_collections_is_said_and_changes_no_verdict():
     )
     (line,) = [line for line in fleet.table(report) if ": note: " in line]
     assert line.startswith("old: note: the agent on this node (0.1.0-aaaaaaaaaaaa) is older")
-    assert page.render(report).count("is older than the collection") == 1
