@@ -62,8 +62,8 @@ def _units(given: list[str]) -> str | None:
 
 def _targets(given: list[str]) -> str | None:
     for target in given:
-        found = _TARGET.fullmatch(target)
-        if not found or not 0 < int(found.group(2)) < 65536:
+        match = _TARGET.fullmatch(target)
+        if not match or not 0 < int(match[2]) < 65536:
             return f"{target!r} is not HOST:PORT"
     return None
 
