@@ -22,6 +22,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     collected,
     faults,
     history,
+    merge,
     peers,
     record,
 )
@@ -73,6 +74,12 @@ class ReportOptions(OptionSet):
     )
     max_age: dict[str, t.Any] | None = option(
         type="dict", help="Hours after which collected results are too old, by phase."
+    )
+    merge: str | None = option(
+        type="path", relative_ok=True, help="Directory with the runs of slices to merge into one."
+    )
+    merge_hours: float = option(
+        type="float", minimum=0, default=24.0, help="Age in hours of the oldest run to merge."
     )
     fail_host: str | None = option(help="Fail the host, with this reason, and write no report.")
     show: bool = option(type="bool", default=True, help="Print the report.")
@@ -170,7 +177,10 @@ class ActionModule(ActionBase):
             self._display.warning(reason)
         return {"changed": False, "held": reason}
 
-    def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+    def _assemble(
+        self, options: t.Any, task_vars: dict[str, t.Any], now: float
+    ) -> dict[str, t.Any]:
+        """Return the run over the hosts of this play, from their registered results."""
         hosts, lookup = results_of(task_vars, options.prefix, options.max_age)
         held = {
             host: str(
@@ -181,8 +191,6 @@ class ActionModule(ActionBase):
             )
             for host in hosts
         }
-        check_mode = bool(self._task.check_mode)
-        now = time.time()
         report = fleet.assemble(
             hosts,
             lookup,
@@ -190,13 +198,26 @@ class ActionModule(ActionBase):
             timestamp=now,
             title=options.title,
             fail_on=options.fail_on,
-            check_mode=check_mode,
+            check_mode=bool(self._task.check_mode),
             held=held,
             version=agent_install.version_of(agent_install.files()),
             tags="all" not in (task_vars.get("ansible_run_tags") or ["all"])
             or bool(task_vars.get("ansible_skip_tags")),
         )
-        record.extend(report, lookup, plain(task_vars.get("groups") or {}))
+        return record.extend(report, lookup, plain(task_vars.get("groups") or {}))
+
+    def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        now = time.time()
+        check_mode = bool(self._task.check_mode)
+        if options.merge:
+            report = merge.combine(
+                merge.recent(os.path.abspath(options.merge), now, options.merge_hours),
+                timestamp=now,
+                title=options.title,
+                fail_on=options.fail_on,
+            )
+        else:
+            report = self._assemble(options, task_vars, now)
         problems: list[history.Problem] = []
         runs = _Runs(self._earlier(options, problems))
         report["changes"] = changes.compare(report, runs)

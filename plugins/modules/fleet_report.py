@@ -88,6 +88,16 @@ options:
         last result is older has failed.
       - Defaults are 2 for C(health) and C(gpu), 26 for C(backup) and 170 for C(cleanup).
     type: dict
+  merge:
+    description:
+      - Directory on the controller with the runs of several slices of a job, or of several controllers. The
+        report is made from them instead of registered results. Of a host in several runs the newest counts.
+      - Let the slices write to a directory of their own, and this report to another O(dest).
+    type: path
+  merge_hours:
+    description: Age in hours of the oldest run that O(merge) takes.
+    type: float
+    default: 24.0
   fail_host:
     description:
       - When set, no report is written. Instead the host that the task runs on fails, with this reason in

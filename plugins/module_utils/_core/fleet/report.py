@@ -278,6 +278,23 @@ def assemble(
         )
         for host in hosts
     ]
+    return conclude(
+        {
+            "version": 1,
+            "title": title,
+            "timestamp": verdict.isoformat(timestamp),
+            "check_mode": check_mode,
+            "phases": phases,
+            "left_out": left_out,
+            "hosts": entries,
+        },
+        fail_on,
+    )
+
+
+def conclude(report: dict[str, Any], fail_on: str = verdict.CRITICAL) -> dict[str, Any]:
+    """Return a report with C(summary failed_hosts errors status exit_code), made from its hosts and phases."""
+    entries, phases = report["hosts"], report["phases"]
     failed = [
         entry["host"]
         for entry in entries
@@ -301,13 +318,7 @@ def assemble(
         else worst(entry["status"] for entry in entries)
     )
     return {
-        "version": 1,
-        "title": title,
-        "timestamp": verdict.isoformat(timestamp),
-        "check_mode": check_mode,
-        "phases": phases,
-        "left_out": left_out,
-        "hosts": entries,
+        **report,
         "summary": {
             "hosts": len(entries),
             "states": states,
