@@ -64,7 +64,10 @@ EXTRA_TESTS = {
     "system/roots.py": ["cleanup/test_root.py", "cleanup/test_options.py", "system/test_roots.py"],
     "diagnostics/options.py": ["diagnostics/test_plan.py"],
     "maintenance/options.py": ["maintenance/test_plan.py"],
-    "cleanup/options.py": ["cleanup/test_targets.py"],
+    "cleanup/options.py": ["cleanup/test_targets.py", "cleanup/test_checkpoints.py"],
+    "cleanup/plan.py": ["cleanup/test_checkpoints.py", "cleanup/test_history.py"],
+    "gpu/plan.py": ["gpu/test_history.py", "gpu/test_nvswitch.py"],
+    "node/options.py": ["node/test_expected.py", "node/test_values.py"],
 }
 #: Defaults and limits of every option table.
 CONTRACT = "test_option_contract.py"

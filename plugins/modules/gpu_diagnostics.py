@@ -51,6 +51,19 @@ options:
     elements: str
     choices: [device_bandwidth, host_bandwidth, memory, compute, peer]
     default: [device_bandwidth, host_bandwidth, memory, compute, peer]
+  engine:
+    description:
+      - What tests the GPUs.
+      - V(builtin) needs nothing but the driver.
+      - V(dcgm) runs C(dcgmi diag) of NVIDIA DCGM, which must be installed, at its level 1 for O(level=quick),
+        2 for O(level=standard) and 3 for O(level=soak). Its tests become checks of this module; O(tests) is
+        ignored. A failure that DCGM calls a matter of configuration is a warning.
+      - V(nvbandwidth) runs NVIDIA's C(nvbandwidth), which must be installed, for the tests
+        V(host_bandwidth) and V(peer).
+      - The mapping of both was tested on recorded output, not on a node where they are installed.
+    type: str
+    choices: [builtin, dcgm, nvbandwidth]
+    default: builtin
   gpus:
     description:
       - Numbers of the GPUs to test, counted from 0 in the order of C(nvidia-smi). All by default.

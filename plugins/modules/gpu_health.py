@@ -172,8 +172,11 @@ options:
         program C(nvidia-smi) without it.
       - V(nvidia_smi) does not report NVLink, PCIe replays, fabric state and processes, nor the margin
         with some drivers.
+      - V(amd_smi) queries AMD GPUs through the program C(amd-smi). It is experimental, because it was
+        tested on recorded output only. V(auto) uses it on nodes with AMD GPUs and without NVIDIA's driver.
+      - GPUs of other vendors are named in the message of the check C(gpu_driver), but not checked.
     type: str
-    choices: [auto, nvml, nvidia_smi]
+    choices: [auto, nvml, nvidia_smi, amd_smi]
     default: auto
 requirements:
   - NVIDIA driver
@@ -536,7 +539,7 @@ driver:
   type: dict
   contains:
     backend:
-      description: V(nvml) or V(nvidia_smi).
+      description: V(nvml), V(nvidia_smi) or V(amd_smi).
       type: str
       returned: always
       sample: nvml

@@ -390,6 +390,10 @@ class Node(Protocol):
         """Rehearse a job and return its result. :raises FleetError: it can't do its work."""
         ...  # pylint: disable=unnecessary-ellipsis
 
+    def starting(self, job: str) -> None:
+        """Tell the person who waits that a job is started."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
     def backup_directory(self) -> str:
         """Return the configured directory of the backups."""
         ...  # pylint: disable=unnecessary-ellipsis
@@ -460,6 +464,7 @@ class _Examination:
             needs = [phase for phase in _REHEARSED if phase in self.wanted]
         obstacle = "; ".join(self.obstacles[need] for need in needs if need in self.obstacles)
         rehearse = self.request.rehearse_cleanup
+        self.node.starting(name)
         check, how = trial_run(self.world, self.schedule, name, rehearse, obstacle)
         self.checks.append(check)
         if how is not None and JOBS[name].removes and not rehearse:

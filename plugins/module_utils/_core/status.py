@@ -239,6 +239,8 @@ def alerts(directory: str | None, cooldown: float, world: World) -> Alerts:
     from .alert import store
 
     path = directory or store.default_directory(world)
+    if directory is None and path != world.path(store.NODE) and not _is_missing(world, store.NODE):
+        return Alerts(unknown=f"{store.NODE} can't be read by this user")
     state = store.Store(path, world)
     try:
         os.stat(state.path)
@@ -268,6 +270,17 @@ def alerts(directory: str | None, cooldown: float, world: World) -> Alerts:
     problems.sort(key=lambda problem: (-_rank(problem.severity), problem.since))
     undelivered = sum(len(queue) for queue in memory.pending.values())
     return Alerts(tuple(problems), undelivered)
+
+
+def _is_missing(world: World, path: str) -> bool:
+    """Return whether a path is known not to exist; what this user may not look at may be there."""
+    try:
+        os.stat(world.path(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _rank(severity: str) -> int:

@@ -707,3 +707,12 @@ def test_what_was_removed_and_restored_is_listed_by_name(node):
     done = node.run(*words, check=0).stdout
     assert "removed mine.txt" in done and "restored weights.bin" in done and "1 file from" in done
     assert not (target / "mine.txt").exists()
+
+
+def test_backups_are_listed_by_name_newest_first(node):
+    node.run("backup", check=0)
+    (archive,) = archives(node)
+    listing = node.json("backups")
+    assert [backup["path"] for backup in listing["backups"]] == [str(archive)]
+    dummy, line = node.run("backups", check=0).stdout.splitlines()
+    assert line.split()[0] == archive.name and line.endswith("verified")

@@ -376,7 +376,7 @@ def complete(command, tmp_path_factory):
 
 def test_bash_completes_subcommands_flags_values_and_files(complete, tmp_path):
     names = (
-        "status health gpu gpu-test doctor backup verify restore cleanup maintenance config alert completion help"
+        "status health gpu gpu-test doctor backup backups verify restore cleanup maintenance config alert completion help"
         " --help --version"
     ).split()
     assert complete("mlfleet", "") == names

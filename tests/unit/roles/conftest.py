@@ -67,7 +67,7 @@ def node(command, tmp_path):
                 **(env or {}),
             }
             argv = [str(command), words[0], "--config", str(self.config), *words[1:]]
-            if words[0] not in ("alert", "config", "doctor"):
+            if words[0] not in ("alert", "backups", "config", "doctor", "status"):
                 argv += ["--log-file", str(tmp_path / "job.log")]
             done = subprocess.run(
                 argv,

@@ -22,6 +22,7 @@ from ..system.removal import Changed, remove
 from ..system.text import display_path
 from .facts import Facts, LeftoverFacts, TargetFacts, follow_trackers, in_use
 from .held import DOOMED, Compartment, HeldUnit, Hold
+from .history import Amount
 from .inuse import InUse
 from .options import CleanupOptions
 from .plan import (
@@ -44,10 +45,13 @@ from .watermark import Freed
 
 #: Units, and files in them, that are moved before the process table is read again. Those that must stay are back before
 #: the first of the others is removed, that is, after one look at so many files.
-BATCH = BATCH_FILES = 50_000
+BATCH = BATCH_FILES = 100_000
 #: Removed units between two reports of progress.
 _STEP = 50
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+_NOTHING = Amount(0, 0)
 
 
 class Failure(NamedTuple):
@@ -72,6 +76,8 @@ class Outcome:
     freed: dict[str, int] = field(default_factory=dict)
     filesystems: list[dict[str, Any]] = field(default_factory=list)
     counted: Freed = field(default_factory=Freed)
+    #: Units and bytes by target name, those in quarantine included.
+    amounts: dict[str, Amount] = field(default_factory=dict)
     #: Called for everything that was removed, at once.
     record: Callable[[Removal, str], None] | None = None
     #: What was moved to quarantine, removed from it (by its path there), and brought back.
@@ -81,6 +87,7 @@ class Outcome:
 
     def hold(self, removal: Removal) -> None:
         """Note what was moved to quarantine, where it still uses its space."""
+        self.count(removal.target, removal.size)
         self.removed.append(removal)
         self.held.append(removal)
         if self.record is not None:
@@ -89,12 +96,20 @@ class Outcome:
     def gone(self, removal: Removal) -> None:
         """Count what was removed; a file with several links when its last one was."""
         unit = removal.survey
-        size = removal.size if unit is None else self.counted.add(unit)
+        size = removal.size if unit is None else unit.size
+        if unit is not None and unit.linked is not None:
+            size = self.counted.add(unit)
         target = removal.target
         self.freed[target] = self.freed.get(target, 0) + size
+        self.count(target, size)
         self.removed.append(removal)
         if self.record is not None:
             self.record(removal, "removed")
+
+    def count(self, target: str, size: int) -> None:
+        """Count a unit and its bytes."""
+        units, total = self.amounts.get(target, _NOTHING)
+        self.amounts[target] = Amount(units + 1, total + size)
 
     def keep(self, removal: Removal, reason: str) -> None:
         """Note that something stays after all."""
@@ -118,6 +133,8 @@ class Work:
     busy: Callable[[], InUse | None]
     #: The unit of the root without which nothing in it may be removed, "" for none.
     anchor: str = ""
+    #: Whether the files of units were compared with backups.
+    covered: bool = False
     #: Where removed units are kept, None when they are not.
     compartment: Compartment | None = None
 
@@ -130,6 +147,8 @@ class Work:
         """Return why a unit that was looked at again must stay, empty when it does not."""
         if self.anchor and not exists(self.anchor, self.root.fd):
             return f"{display_path(self.anchor)}, which was to stay, is gone"
+        if self.covered and unit.content != planned.content:
+            return "it was changed after it was compared with the backups"
         return why_put_back(planned, unit, self.limit, protected.get(planned.name, ""))
 
 
@@ -322,7 +341,15 @@ def _directory(root: Root, place: TargetFacts) -> Iterator[Root]:
 def _work(
     options: CleanupOptions, world: World, root: Root, place: TargetFacts, now: float
 ) -> Work:
-    return Work(root, place.target, now, lambda: in_use(options, world, [root]), place.run.anchor)
+    required = options.require_backup
+    return Work(
+        root,
+        place.target,
+        now,
+        lambda: in_use(options, world, [root]),
+        place.run.anchor,
+        required is not None and required.check == "covered",
+    )
 
 
 def _space(facts: Facts) -> dict[int, tuple[str, int]]:

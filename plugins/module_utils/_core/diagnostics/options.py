@@ -72,6 +72,11 @@ class DiagnosticsOptions(OptionSet):
     tests: list[str] = option(
         type="list", elements="str", choices=TESTS, default=list(TESTS), help="Tests to run."
     )
+    engine: str = option(
+        choices=("builtin", "dcgm", "nvbandwidth"),
+        default="builtin",
+        help="What tests the GPUs: our own tests, or a program of NVIDIA that is installed.",
+    )
     gpus: list[int] | None = option(
         type="list", elements="int", minimum=0, help="Numbers of the GPUs to test; all by default."
     )

@@ -28,9 +28,15 @@ def run(
     decided = plan.decide(options, before)
     if check:
         return _document(before, list(decided.left_out), decided, Outcome((), (), None), world)
-    outcome = execute.carry_out(decided, _nvml(), tell)
+    theirs: list[Check] = []
+    if options.engine == "builtin":
+        outcome = execute.carry_out(decided, _nvml(), tell)
+    else:
+        from . import engines
+
+        outcome, theirs = engines.run(options.engine, decided, world)
     after = observe(options, world) if decided.gpus else before
-    checks = plan.evaluate(options, decided, outcome, after)
+    checks = theirs + plan.evaluate(options, decided, outcome, after)
     checks += _new_problems(before, after)
     if options.state_file and decided.gpus:
         from . import record

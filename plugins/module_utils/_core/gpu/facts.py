@@ -55,6 +55,13 @@ class PciGpu(NamedTuple):
     driver: str
 
 
+class OtherGpu(NamedTuple):
+    """A GPU or accelerator of another vendor on the PCI bus."""
+
+    address: str
+    vendor: str
+
+
 class Facts(NamedTuple):
     """What was observed.
 
@@ -77,6 +84,7 @@ class Facts(NamedTuple):
     uptime: Optional[float] = None
     hostname: str = ""
     fabric_manager: Optional[nvswitch.FabricManager] = None
+    others: tuple[OtherGpu, ...] = ()
 
 
 def observe(options: GpuOptions, world: World) -> Facts:
@@ -89,7 +97,18 @@ def observe(options: GpuOptions, world: World) -> Facts:
     # A container sees the whole machine's PCI bus, but has only its own share of GPUs, or none.
     contained = in_container(world)
     pci = () if contained else pci_gpus(world)
-    answers, duration = _driver_answers(options, pci, world)
+    others = () if contained else other_gpus(world)
+    if options.backend == "amd_smi":
+        answers, duration = _ask_amd(options.timeout, world, required=True)
+    else:
+        answers, duration = _driver_answers(options, pci, world)
+        nothing = answers is None or answers.code == reading.LIBRARY_NOT_FOUND
+        amd_here = any(gpu.vendor == "AMD" for gpu in others)
+        if options.backend == "auto" and nothing and not pci and amd_here:
+            remaining_time = max(1.0, options.timeout - (time.monotonic() - started))
+            theirs, their_duration = _ask_amd(remaining_time, world)
+            if theirs is not None:
+                answers, duration = theirs, their_duration
     facts = Facts(
         answers,
         pci,
@@ -98,12 +117,16 @@ def observe(options: GpuOptions, world: World) -> Facts:
         boot_id=boot.boot_id(world),
         uptime=None if contained else boot.uptime(world),
         hostname=world.hostname,
+        others=others,
     )
     if answers is None:
         return facts
     _place(answers, pci)
     reading.refuse_impossible(answers)
     if answers.code == reading.LIBRARY_NOT_FOUND and not pci and not options.expected_count:
+        return facts
+
+    if answers.backend == "amd_smi":
         return facts
 
     def remaining(least: float) -> float:
@@ -284,6 +307,39 @@ def pci_gpus(world: World) -> tuple[PciGpu, ...]:
         if bound not in ("vfio-pci", "pci-stub") and not virtual:
             gpus.append(PciGpu(address, bound))
     return tuple(gpus)
+
+
+#: Vendors of GPUs and accelerators that this check can't read, but AMD's.
+_VENDORS = {"0x1002": "AMD", "0x8086": "Intel", "0x1da3": "Intel Habana"}
+#: 3D and display controllers, and processing accelerators. Plain VGA (0x0300) counts only of a
+#: vendor of GPUs: the others are consoles of management controllers and virtual machines.
+_ACCELERATORS = ("0x0302", "0x0380", "0x1200")
+
+
+def other_gpus(world: World) -> tuple[OtherGpu, ...]:
+    """Return the GPUs and accelerators of other vendors, in the order of the bus."""
+    base = "/sys/bus/pci/devices"
+    gpus = []
+    for address in procfs.directory(world, base):
+        vendor = procfs.text(world, f"{base}/{address}/vendor") or ""
+        kind = (procfs.text(world, f"{base}/{address}/class") or "")[:6]
+        if vendor in ("", "0x10de"):
+            continue
+        if kind in _ACCELERATORS or (kind == "0x0300" and vendor in _VENDORS):
+            gpus.append(OtherGpu(address, _VENDORS.get(vendor, f"vendor {vendor}")))
+    return tuple(gpus)
+
+
+def _ask_amd(
+    timeout: float, world: World, required: bool = False
+) -> tuple[Reading | None, float | None]:
+    from . import amd  # seldom needed
+
+    started = time.monotonic()
+    answers = amd.session(timeout, world)
+    if answers is None and required:
+        answers = amd.absent()
+    return answers, time.monotonic() - started
 
 
 def _place(answers: Reading, pci: tuple[PciGpu, ...]) -> None:

@@ -121,7 +121,9 @@ class GpuOptions(ReportOptions):
         help="Warn above this number of errors per minute of one NVLink; 0 never.",
     )
     backend: str = option(
-        choices=("auto", "nvml", "nvidia_smi"), default="auto", help="How to ask the driver."
+        choices=("auto", "nvml", "nvidia_smi", "amd_smi"),
+        default="auto",
+        help="How to ask the driver.",
     )
 
     def check_together(self) -> None:

@@ -17,7 +17,7 @@ from ..system.text import human_count
 from ..verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
 from . import checks, reading
 from .checks import FIXED_TEMPERATURES, Finding
-from .facts import Facts
+from .facts import Facts, OtherGpu
 from .options import GpuOptions
 from .reading import Gpu, Reading, bus_id, display_bus
 from .recovery import recovery
@@ -302,6 +302,19 @@ def _on_bus(facts: Facts) -> str:
     return f"{count} on the PCI bus{held}"
 
 
+def _others(others: Sequence[OtherGpu]) -> str:
+    """Return the GPUs of other vendors as a phrase."""
+    vendors = [gpu.vendor for gpu in others]
+    counts = ", ".join(
+        human_count(vendors.count(vendor), f"GPU of {vendor}").replace(
+            f" of {vendor}s", f"s of {vendor}"
+        )
+        for vendor in dict.fromkeys(vendors)
+    )
+    places = ", ".join(gpu.address for gpu in others[:8])
+    return f"{counts} at {places}"
+
+
 def _stuck(stuck: tuple[int, float]) -> Finding:
     pid, start = stuck
     text = (
@@ -330,7 +343,9 @@ def _answering(facts: Facts, answers: Reading) -> Finding:
             f"{version}: an update waits for a reboot"
         )
         return Finding(WARNING, text, "reboot", version)
-    return Finding(PASS, f"NVIDIA driver {version or 'of unknown version'} answers", value=version)
+    vendor = "AMD" if answers.backend == "amd_smi" else "NVIDIA"
+    text = f"{vendor} driver {version or 'of unknown version'} answers"
+    return Finding(PASS, text, value=version)
 
 
 def _not_installed(case: NodeCase) -> Finding:
@@ -344,7 +359,11 @@ def _not_installed(case: NodeCase) -> Finding:
             "and no NVIDIA GPU in sight"
         )
         return Finding(CRITICAL, text, "inspect")
+    if case.options.backend == "amd_smi":
+        return Finding(CRITICAL, "amd-smi is not installed", "inspect")
     text = "No NVIDIA GPU on this node: no driver library and no device on the PCI bus"
+    if case.facts.others:
+        text += f"; {_others(case.facts.others)} not checked"
     return Finding(SKIPPED, text)
 
 
@@ -409,6 +428,8 @@ def _vbios(case: NodeCase) -> Finding:
 def _xids_elsewhere(facts: Facts, answers: Reading, events: Sequence[xid.Event]) -> list[Check]:
     """Return checks for errors of GPUs that the driver does not list, and for an unread log."""
     errors = facts.errors
+    if answers.backend == "amd_smi":  # Xids are NVIDIA's
+        return []
     if errors.problem:
         text = f"Xids not checked: {errors.problem}"
         if errors.source == "auto":

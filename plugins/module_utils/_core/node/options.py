@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import OptionError
@@ -30,11 +29,18 @@ def canonical(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
+def _close_match(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known name that is most like a misspelled one, if any is."""
+    import difflib  # only a misspelled name needs it
+
+    return difflib.get_close_matches(name, list(known), n=1)
+
+
 def _names(given: list[str]) -> str | None:
     for name in given:
         known = canonical(name)
         if known not in NAMES and not known.startswith("gpu_"):
-            close = difflib.get_close_matches(known, NAMES, n=1)
+            close = _close_match(known, NAMES)
             return f"{name!r} is neither a check nor a group" + (
                 f" (did you mean {close[0]}?)" if close else "; groups are " + " ".join(GROUPS)
             )
@@ -56,8 +62,8 @@ def _units(given: list[str]) -> str | None:
 
 def _targets(given: list[str]) -> str | None:
     for target in given:
-        found = _TARGET.fullmatch(target)
-        if not found or not 0 < int(found.group(2)) < 65536:
+        match = _TARGET.fullmatch(target)
+        if not match or not 0 < int(match[2]) < 65536:
             return f"{target!r} is not HOST:PORT"
     return None
 
@@ -359,7 +365,7 @@ class NodeOptions(ReportOptions):
         for name, limits in self.limits.items():
             known = canonical(str(name))
             if known not in RULES:
-                close = difflib.get_close_matches(known, RULES, n=1)
+                close = _close_match(known, RULES)
                 hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(RULES)}."
                 raise OptionError(
                     f"Option limits names the check {name!r}, which has no limits.", hint, "limits"

@@ -160,12 +160,12 @@ def observe(world: World, options: NodeOptions, timeout: float) -> ServiceFacts:
     named = {name: units[full] for name, full in wanted.items()}
     idle = [entry for entry in named.values() if entry.active == "inactive"]
     triggers = list(dict.fromkeys(trigger for entry in idle for trigger in entry.triggers))
-    shown = _show(world, triggers, half)
+    trigger_units = _show(world, triggers, half)
     return ServiceFacts(
         True,
         named,
         [units[name] for name in bad if name in units],
-        frozenset(name for name, entry in shown.items() if entry.active == "active"),
+        frozenset(name for name, entry in trigger_units.items() if entry.active == "active"),
         {
             name: _running_users(world, unit(name))
             for name, entry in named.items()

@@ -41,16 +41,26 @@ _RPM_KERNEL = re.compile(
 )
 #: Name, version, release and architecture of a package.
 _RPM_PACKAGE = re.compile(r"\S+-[^-\s]+-[^-\s]+\.\w+")
+#: systemd-timesyncd touches it each time it has compared the clock with a server (its manual page),
+#: and removes its directory when it stops.
+_TIMESYNCD = "/run/systemd/timesync/synchronized"
+#: Seconds after which a time daemon should have compared the clock again; the usual longest poll
+#: intervals are 17 minutes (chrony, ntpd) and 34 (systemd-timesyncd).
+_LONGEST_POLL = 3 * 3600.0
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5
 
 
 class KernelClock(NamedTuple):
-    """Whether the clock is synchronised, its offset and the largest error in seconds."""
+    """Whether the clock is synchronised, its offset and the largest error in seconds.
+
+    ``stale`` is how many seconds ago it was compared with a time server, if that is too long ago.
+    """
 
     synchronised: bool
     offset: float
     error: float
+    stale: float | None = None
 
 
 class Reboot(NamedTuple):
@@ -113,7 +123,19 @@ def chrony_offset(world: World, timeout: float) -> KernelClock | None:
     if result.returncode != 0 or len(fields) < 14:
         return None
     synchronised = fields[13] != "Not synchronised" and fields[2] != "0"
-    return KernelClock(synchronised, abs(float(fields[4])), float(fields[11]))
+    return KernelClock(
+        synchronised, abs(float(fields[4])), float(fields[11]), _stale(world, float(fields[3]))
+    )
+
+
+def _stale(world: World, compared: float) -> float | None:
+    """Return the seconds since the clock was compared with a time server, if they are too many.
+
+    A daemon that reaches no server any more says for days that all is well. A time before the
+    boot is that of a clock that has stepped since.
+    """
+    age = world.clock.now() - compared
+    return age if _LONGEST_POLL < age <= (boot.uptime(world) or 0.0) else None
 
 
 def _release(release: str) -> tuple[list[int], str]:
@@ -258,11 +280,16 @@ def security_updates(world: World, timeout: float) -> list[str] | None:
     return sorted(set(packages))
 
 
-def _clock_or_problem() -> KernelClock | Problem:
+def _clock_or_problem(world: World) -> KernelClock | Problem:
     try:
-        return kernel_clock()
+        clock = kernel_clock()
     except (OSError, AttributeError, ImportError) as error:
         return Problem(error)
+    try:
+        touched = os.stat(world.path(_TIMESYNCD)).st_mtime
+    except OSError:
+        return clock
+    return clock._replace(stale=_stale(world, touched))
 
 
 def observe(world: World, options: NodeOptions) -> SystemFacts:
@@ -274,7 +301,7 @@ def observe(world: World, options: NodeOptions) -> SystemFacts:
         now=world.clock.now(),
         taint=procfs.number(world, "/proc/sys/kernel/tainted"),
         reboot=reboot_required(world) if options.wants("reboot_required") else not_asked,
-        clock=_clock_or_problem() if options.wants("time_sync") else not_asked,
+        clock=_clock_or_problem(world) if options.wants("time_sync") else not_asked,
     )
 
 
@@ -321,6 +348,10 @@ def decide_clock(clock: KernelClock | Problem, container: bool, options: NodeOpt
         return Check("time_sync", verdict.UNKNOWN, f"Clock: {clock}")
     if not clock.synchronised:
         text = "Clock: not synchronised"
+        return thresholds.evaluate(limits, "time_sync", clock.offset, text, verdict.WARNING)
+    if clock.stale is not None:
+        hours = clock.stale / 3600
+        text = f"Clock: not compared with a time server for {hours:.1f} hours"
         return thresholds.evaluate(limits, "time_sync", clock.offset, text, verdict.WARNING)
     text = f"Clock: synchronised, {clock.offset * 1000:.1f} ms off"
     return thresholds.evaluate(limits, "time_sync", float(f"{clock.offset:.6f}"), text)

@@ -40,7 +40,7 @@ class Command(NamedTuple):
 #: In the order of the overview.
 GROUPS = (
     ("Look at this node", ("status", "health", "gpu", "gpu-test", "doctor")),
-    ("Backups", ("backup", "verify", "restore")),
+    ("Backups", ("backup", "backups", "verify", "restore")),
     ("Disk space, and everything at once", ("cleanup", "maintenance")),
     ("Set up", ("config", "alert", "completion", "help")),
 )

@@ -77,6 +77,9 @@ class _Node:
             return parts.make_backup(self._context, {}, check=True)
         return parts.clean_up(self._context, {}, check=True)
 
+    def starting(self, job: str) -> None:
+        self._context.terminal.note(f"starting {job} and waiting for its end")
+
     def backup_directory(self) -> str:
         return parts.backup_directory(self._context)
 

@@ -124,7 +124,7 @@ def _distance(moment: float | None, now: float) -> str:
     if moment is None:
         return "never"
     seconds = round(abs(now - moment))
-    text = human_duration(seconds) if seconds else "0 s"
+    text = human_duration(seconds) if seconds >= 60 else f"{seconds} s"
     if seconds >= 2 * 86400:
         text = f"{seconds / 86400:.0f} days"
     clock = time.strftime("%a %H:%M", time.localtime(moment))

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[5]
 CORE = ROOT / "plugins" / "module_utils" / "_core"
-GUARDED = {"psutil", "pynvml", "boto3", "botocore"}
+GUARDED = {"psutil", "pynvml", "boto3", "botocore", "isal"}
 #: sys.stdlib_module_names is new in 3.10; the walk itself is the same on every interpreter.
 STDLIB = getattr(sys, "stdlib_module_names", None)
 FILES = sorted(CORE.rglob("*.py"))

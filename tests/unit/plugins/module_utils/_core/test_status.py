@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -141,6 +142,15 @@ def test_open_problems_are_muted_until_their_cooldown_has_passed(tmp_path):
         ("temperature", "warning", 0.0),
     ]
     assert status.alerts(str(tmp_path / "none"), 500.0, world) == status.Alerts()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+def test_alerts_that_another_user_keeps_are_unknown_and_not_none(tmp_path, monkeypatch):
+    world = World(run=None, root=str(tmp_path), environ={"HOME": "/nowhere"})
+    (tmp_path / "var/lib/mlops-fleet/alert").mkdir(parents=True)
+    assert status.alerts(None, 1.0, world) == status.Alerts()
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert "can't be read by this user" in status.alerts(None, 1.0, world).unknown
 
 
 @pytest.mark.parametrize(

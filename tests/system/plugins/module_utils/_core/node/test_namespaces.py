@@ -85,3 +85,74 @@ def test_a_bind_mount_of_fstab_that_is_missing(tmp_path):
     assert check["status"] == "critical"
     mounted = script + f"; mount --bind {tmp_path} /srv"
     assert _checks(mounted, checks=["mount_present"]) == {}
+
+
+NFS_SERVER = """
+import socket, struct
+server = socket.socket(); server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(("10.9.0.2", 2049)); server.listen(); print("ready", flush=True)
+while True:
+    line, _ = server.accept()
+    call = line.recv(4096)
+    line.sendall(struct.pack(">I", 1 << 31 | 24) + call[4:8] + struct.pack(">IIIII", 1, 0, 0, 0, 0))
+    line.close()
+"""
+NFS_CLIENT = f"""
+import os, signal, subprocess, sys, time
+sys.path.insert(0, {str(ROOT / ".build" / "collections")!r})
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.servers import Server, ask_nfs
+def ip(line, *inside):
+    subprocess.run([*inside, "ip", *line.split()], check=True)
+inner = subprocess.Popen(["unshare", "--net", "sleep", "60"])
+time.sleep(0.3)
+inside = ["nsenter", f"--net=/proc/{{inner.pid}}/ns/net"]
+ip(f"link add veth0 type veth peer name veth1 netns {{inner.pid}}")
+ip("addr add 10.9.0.1/24 dev veth0"); ip("link set veth0 up")
+ip("addr add 10.9.0.2/24 dev veth1", *inside); ip("link set veth1 up", *inside)
+server = subprocess.Popen([*inside, sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+server.stdout.readline()
+def ask():
+    begun = time.monotonic()
+    try:
+        ask_nfs(Server("10.9.0.2", 2049, 4), 1.0)
+        verdict = "replies"
+    except FleetError as error:
+        verdict = str(error)
+    print(verdict if time.monotonic() - begun < 3 else "too late", flush=True)
+ask()
+os.kill(server.pid, signal.SIGSTOP); ask()
+os.kill(server.pid, signal.SIGCONT); ask()
+server.kill(); server.wait(); ask()
+ip("link set veth1 down", *inside); ask()
+inner.kill()
+"""
+
+
+def test_an_nfs_server_in_another_network():
+    """It replies, hangs, replies again, is gone, and its link is down: within the deadline each."""
+    argv = ["unshare", "--net", sys.executable, "-c", NFS_CLIENT, NFS_SERVER]
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if result.returncode and "not permitted" in result.stderr:
+        pytest.skip("namespaces are not allowed here")
+    verdicts = result.stdout.splitlines()
+    assert verdicts[:4] == [
+        "replies",
+        "no reply within 1 s",
+        "replies",
+        "Connection refused",
+    ], result.stderr
+    assert verdicts[4] in ("no reply within 1 s", "No route to host"), verdicts
+
+
+@pytest.mark.skipif(not shutil.which("mkfs.btrfs"), reason="no btrfs-progs")
+def test_a_full_btrfs_subvolume_below_usr(tmp_path):
+    script = (
+        f"cd {tmp_path}; truncate -s 200M image; mkfs.btrfs -q image >/dev/null; mkdir all;"
+        "mount -o loop image all || exit 77; btrfs subvolume create all/models >/dev/null;"
+        "head -c 300M /dev/zero > all/models/full 2>/dev/null || true; sync;"
+        "mount -t tmpfs none /usr/lib/python3; mkdir /usr/lib/python3/models;"
+        "mount -o loop,subvol=models image /usr/lib/python3/models; umount all; cd /"
+    )
+    checks = _checks(script, checks=["disk_usage"], disk_floor_warning=0, disk_floor_critical=0)
+    assert checks[("disk_usage", "/usr/lib/python3/models")]["status"] == "critical"

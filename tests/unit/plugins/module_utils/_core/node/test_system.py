@@ -201,6 +201,34 @@ def test_chrony_goes_before_the_kernel(machine):
     assert system.chrony_offset(world, 1) is None
 
 
+@pytest.mark.parametrize(
+    ("hours", "status"),
+    [(0.5, "pass"), (2.9, "pass"), (3.1, "warning"), (200.0, "warning"), (300.0, "pass")],
+)
+@pytest.mark.parametrize("daemon", ["chrony", "timesyncd"])
+def test_a_clock_that_no_server_confirmed_for_hours(
+    machine, options, monkeypatch, daemon, hours, status
+):
+    """Up for 240 hours: an earlier time is that of another clock."""
+    compared = machine.world.clock.now() - hours * 3600
+    monkeypatch.setattr(system, "kernel_clock", lambda: KernelClock(True, 0.0, 0.1))
+    line = f"A9FEA97B,10.0.0.1,4,{compared},0.00001,0.00001,0.00002,-1.2,0.0,0.1,0.0005,0.0003,16.2,Normal\n"
+    if daemon == "chrony":
+        os.chmod(machine.put("/usr/bin/chronyc", ""), 0o755)
+    else:
+        path = machine.put("/run/systemd/timesync/synchronized", "")
+        os.utime(path, (compared, compared))
+    world = World(
+        run=lambda argv, **more: CommandResult(0, line, ""),
+        clock=machine.world.clock,
+        root=str(machine.root),
+        environ={},
+    )
+    check = _run(world, options(checks=["time_sync"]))[("time_sync", None)]
+    assert check["status"] == status
+    assert ("not compared" in check["message"]) == (status == "warning")
+
+
 def test_chrony_is_asked_also_when_the_kernel_says_synchronised(machine, options, monkeypatch):
     """chrony slews the clock by itself: the kernel knows of no offset then."""
     os.chmod(machine.put("/usr/bin/chronyc", ""), 0o755)
