@@ -9,6 +9,7 @@ import json
 import os
 import time
 import typing as t
+from typing import Any
 
 from ansible.plugins.action import ActionBase
 
@@ -60,7 +61,7 @@ class ReportOptions(OptionSet):
     keep_days: float | None = option(
         type="float", minimum=0, help="Age in days up to which reports are kept; 0 for any."
     )
-    previous: t.Any = option(
+    previous: Any = option(
         type="raw", default=None, help="Earlier run to compare with, newer than those in dest."
     )
     outlier_limit: float = option(
@@ -72,7 +73,7 @@ class ReportOptions(OptionSet):
     max_fail_percentage: float | None = option(
         type="float", minimum=0, maximum=100, help="Share of failed hosts that stops the rollout."
     )
-    max_age: dict[str, t.Any] | None = option(
+    max_age: dict[str, Any] | None = option(
         type="dict", help="Hours after which collected results are too old, by phase."
     )
     merge: str | None = option(

@@ -248,3 +248,20 @@ def test_slices_are_merged_into_one_run(tmp_path):
     (tmp_path / "maintenance-20270115T080001Z.json").write_text("{")
     with pytest.raises(NotUsable, match="JSON"):
         merge.combine(merge.recent(directory, NOW, 24), **options)
+
+
+def test_the_record_of_a_gpu_is_in_the_data():
+    past = {"incidents": 4, "repeat_offender": True, "codes": ["79"]}
+    gpus = [
+        {"uuid": "GPU-a", "serial": "7", "status": "warning", "history": past},
+        {"uuid": "GPU-b", "status": "pass", "history": None},
+    ]
+    hosts = {"a": {"gpu": {**verdict(check("gpu_history", "warning")), "gpus": gpus}}}
+    first, second = run(hosts)["hosts"][0]["devices"]
+    assert (first["uuid"], first["serial"], first["incidents"], first["repeat_offender"]) == (
+        "GPU-a",
+        "7",
+        4,
+        True,
+    )
+    assert "repeat_offender" not in second
