@@ -68,7 +68,7 @@ def _installed(world: World) -> bool:
 
 
 def absent() -> Reading:
-    """Return the reading of a node without amd-smi that was told to use it."""
+    """Return the reading of a node without amd-smi that asks for it."""
     return Reading(BACKEND, LIBRARY_NOT_FOUND, "amd-smi is not installed")
 
 
