@@ -1,0 +1,158 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What backups cost, against tar, gzip, sha256sum and, where it is installed, pigz.
+
+    .build/dev/bin/python tests/benchmarks/backup.py
+    MLOPS_BACKUP_MIB=2048 MLOPS_BACKUP_FILES=20000 MLOPS_BACKUP_FOLDER=/var/tmp   how much, and where
+
+Weights are 16-bit numbers from a normal distribution. CPU seconds of a process and its children; wall seconds only tell something on
+a quiet machine. No memory below that of this program can be seen. The peer of a row does what the row names; a goal that is missed ends this with 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bench  # noqa: F401  # finds the other helpers
+import setup
+from common import Problem, main_wrapper, say
+
+MIB = int(os.environ.get("MLOPS_BACKUP_MIB", "2048"))
+FILES = int(os.environ.get("MLOPS_BACKUP_FILES", "20000"))
+PLACE = os.environ.get("MLOPS_BACKUP_FOLDER", "/var/tmp")
+OURS = """
+import json, os, sys, time
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import isal, options
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run as make
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.restore import run as restore
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
+job, given, plain, shift = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3] == "zlib", float(sys.argv[4])
+if plain:
+    isal.library = lambda: None
+class Clock:
+    now = staticmethod(lambda: time.time() + shift)
+    monotonic = staticmethod(time.monotonic)
+world = World(run=None, clock=Clock())
+if job == "make":
+    make.run(options.BackupOptions.from_mapping(given), world)
+else:
+    restore.run(options.RestoreOptions.from_mapping(given), world)
+"""
+
+
+class Cost(NamedTuple):
+    """Seconds, and MiB at the peak."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+def measure(argv: list[str]) -> Cost:
+    """Run a command; return what it cost with its children."""
+    env = {**os.environ, "PYTHONPATH": str(setup.link_collection())}
+    begun = time.monotonic()
+    pid = os.posix_spawnp(argv[0], argv, env)
+    dummy, status, usage = os.wait4(pid, 0)
+    if status:
+        raise Problem(f"{argv[0]} failed")
+    cpu = usage.ru_utime + usage.ru_stime
+    return Cost(time.monotonic() - begun, cpu, usage.ru_maxrss / 1024)
+
+
+def ours(job: str, engine: str = "any", shift: float = 0.0, **given: Any) -> Cost:
+    return measure([sys.executable, "-c", OURS, job, json.dumps(given), engine, str(shift)])
+
+
+def shell(text: str) -> Cost:
+    return measure(["bash", "-euc", text])
+
+
+def lay_out(root: Path) -> tuple[Path, Path]:
+    """Write the weights, and the small files."""
+    dice = random.Random(7)
+    numbers = [struct.pack("<f", dice.gauss(0, 0.02))[2:] for dummy in range(1 << 19)]
+    weights, small = root / "weights", root / "small"
+    weights.mkdir()
+    for number in range(max(1, MIB // 50)):
+        with open(weights / f"shard-{number:03d}", "wb") as stream:
+            for dummy in range(min(MIB, 50)):
+                dice.shuffle(numbers)
+                stream.write(b"".join(numbers))
+    (weights / "wanted").write_bytes(os.urandom(2 << 20))
+    for number in range(FILES):
+        where = small / f"d{number // 200}"
+        where.mkdir(parents=True, exist_ok=True)
+        (where / f"{number}.json").write_bytes(
+            b'{"token": %d}\n' % number * dice.randrange(10, 300)
+        )
+    return weights, small
+
+
+def row(what: str, cost: Cost, peer: Cost | None = None, goal: str = "", good: bool = True) -> bool:
+    text = f"{what:<48} {cost.wall:7.2f} s {cost.cpu:7.2f} CPU-s {cost.memory:5.0f} MiB"
+    if peer is not None:
+        text += f"   peer {peer.wall:7.2f} s {peer.cpu:7.2f} CPU-s"
+    say(f"{text}   goal {goal}: {'reached' if good else 'MISSED'}" if goal else text)
+    return good
+
+
+def main() -> int:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    root = Path(tempfile.mkdtemp(prefix="mlops-bench-backup-", dir=PLACE))
+    try:
+        return 0 if all(rows(root)) else 1
+    finally:
+        shutil.rmtree(root)
+
+
+def rows(root: Path) -> list[bool]:
+    weights, small = lay_out(root)
+    reached = []
+    seed = shell(f"cd {root}; tar czf s.tgz weights; sha256sum s.tgz > s.sum; gzip -t s.tgz")
+    for engine, verify, least in (("any", False, 15), ("zlib", False, 6), ("any", True, 8)):
+        to = str(root / f"to-{engine}-{verify}")
+        cost = ours("make", engine, source=str(weights), destination=to, verify=verify)
+        what = f"{MIB} MiB of weights, {engine}, verify={verify}"
+        good = seed.cpu / cost.cpu >= least
+        reached.append(row(what, cost, seed, f"{least} x less CPU", good))
+    if shutil.which("pigz"):
+        row("pigz -6", shell(f"cd {root}; tar c weights | pigz -6 > p.tgz"))
+    to = str(root / "to-any-True")
+    cost = ours("restore", path=to, destination=str(root / "one"), files=["wanted"])
+    empty = measure([sys.executable, "-c", OURS.split("job, given")[0]])
+    good = cost.wall - empty.wall <= 0.2
+    reached.append(row("one 2 MiB file, without the start", cost, empty, "0.2 s more", good))
+    row("full restore", ours("restore", path=to, destination=str(root / "all")))
+    peer = shell(
+        f"cd {root}; tar czf q.tgz small; sha256sum q.tgz > q.sum; gzip -t q.tgz; tar tzf q.tgz > q"
+    )
+    given = {"source": str(small), "destination": str(root / "to-small"), "retention_days": 0}
+    cost = ours("make", **given)
+    good = cost.cpu <= 1.2 * peer.cpu
+    reached.append(row(f"{FILES} small files, verified", cost, peer, "1.2 x of its CPU", good))
+    one = ours("make", **given)
+    row("nothing changed, 1 kept", one)
+    for day in range(1, 30):
+        ours("make", shift=86400.0 * day, force=True, **given)
+    many = ours("make", shift=86400.0 * 30, **given)
+    good = many.cpu <= 1.3 * one.cpu and many.memory < 120
+    reached.append(row("nothing changed, 30 kept", many, one, "1.3 x of 1 kept, 120 MiB", good))
+    return reached
+
+
+if __name__ == "__main__":
+    subprocess.run(["sync"], check=False)
+    main_wrapper(main)
