@@ -9,6 +9,7 @@ import json
 import os
 import time
 import typing as t
+from typing import Any
 
 from ansible.plugins.action import ActionBase
 
@@ -20,13 +21,18 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     changes,
     collected,
+    faults,
     history,
+    merge,
     peers,
     record,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 from ansible_collections.mlops.fleet.plugins.module_utils._core.options import OptionSet, option
 from ansible_collections.mlops.fleet.plugins.plugin_utils import page
+
+#: Message with which the gate fails a host.
+GATE = "This host needs attention. The report says why and what to do."
 
 
 class ReportOptions(OptionSet):
@@ -55,7 +61,7 @@ class ReportOptions(OptionSet):
     keep_days: float | None = option(
         type="float", minimum=0, help="Age in days up to which reports are kept; 0 for any."
     )
-    previous: t.Any = option(
+    previous: Any = option(
         type="raw", default=None, help="Earlier run to compare with, newer than those in dest."
     )
     outlier_limit: float = option(
@@ -67,9 +73,16 @@ class ReportOptions(OptionSet):
     max_fail_percentage: float | None = option(
         type="float", minimum=0, maximum=100, help="Share of failed hosts that stops the rollout."
     )
-    max_age: dict[str, t.Any] | None = option(
+    max_age: dict[str, Any] | None = option(
         type="dict", help="Hours after which collected results are too old, by phase."
     )
+    merge: str | None = option(
+        type="path", relative_ok=True, help="Directory with the runs of slices to merge into one."
+    )
+    merge_hours: float = option(
+        type="float", minimum=0, default=24.0, help="Age in hours of the oldest run to merge."
+    )
+    fail_host: str | None = option(help="Fail the host, with this reason, and write no report.")
     show: bool = option(type="bool", default=True, help="Print the report.")
 
 
@@ -136,6 +149,12 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         try:
             options = ReportOptions.from_mapping(plain(self._task.args))
+            if options.fail_host is not None:
+                # Ansible prints equal messages once; with the name in it, it would print the
+                # message with the lines of the task around it for every host.
+                host = (task_vars or {}).get("inventory_hostname")
+                reason = faults.clean(f"{host} needs attention: {options.fail_host}", 200)
+                return {**result, "failed": True, "msg": GATE, "attention": reason}
             result.update(
                 self._brake(options, task_vars or {})
                 if options.max_fail_percentage is not None
@@ -144,6 +163,10 @@ class ActionModule(ActionBase):
         except FleetError as error:
             result.update(failed=True, msg=str(error), error=error.to_dict())
         return result
+
+    def _print(self, lines: t.Iterable[str]) -> None:
+        for line in lines:
+            self._display.display(line)
 
     def _brake(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         hosts, lookup = results_of(task_vars, options.prefix)
@@ -155,7 +178,10 @@ class ActionModule(ActionBase):
             self._display.warning(reason)
         return {"changed": False, "held": reason}
 
-    def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+    def _assemble(
+        self, options: t.Any, task_vars: dict[str, t.Any], now: float
+    ) -> dict[str, t.Any]:
+        """Return the run over the hosts of this play, from their registered results."""
         hosts, lookup = results_of(task_vars, options.prefix, options.max_age)
         held = {
             host: str(
@@ -166,8 +192,6 @@ class ActionModule(ActionBase):
             )
             for host in hosts
         }
-        check_mode = bool(self._task.check_mode)
-        now = time.time()
         report = fleet.assemble(
             hosts,
             lookup,
@@ -175,13 +199,26 @@ class ActionModule(ActionBase):
             timestamp=now,
             title=options.title,
             fail_on=options.fail_on,
-            check_mode=check_mode,
+            check_mode=bool(self._task.check_mode),
             held=held,
             version=agent_install.version_of(agent_install.files()),
             tags="all" not in (task_vars.get("ansible_run_tags") or ["all"])
             or bool(task_vars.get("ansible_skip_tags")),
         )
-        record.extend(report, lookup, plain(task_vars.get("groups") or {}))
+        return record.extend(report, lookup, plain(task_vars.get("groups") or {}))
+
+    def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        now = time.time()
+        check_mode = bool(self._task.check_mode)
+        if options.merge:
+            report = merge.combine(
+                merge.recent(os.path.abspath(options.merge), now, options.merge_hours),
+                timestamp=now,
+                title=options.title,
+                fail_on=options.fail_on,
+            )
+        else:
+            report = self._assemble(options, task_vars, now)
         problems: list[history.Problem] = []
         runs = _Runs(self._earlier(options, problems))
         report["changes"] = changes.compare(report, runs)
@@ -195,11 +232,15 @@ class ActionModule(ActionBase):
             self._display.warning(f"The report {problem.name} is left out: {problem.reason}.")
         lines = fleet.table(report)
         difference = changes.text(report["changes"])
+        if len(report["hosts"]) > fleet.TABLE_HOSTS:
+            # The single hosts are in the page; here are the faults they share.
+            lines[-1:-1] = changes.cause_lines(report["causes"])
         if options.show:
             # Ansible shows the diffs of changed tasks only, and a report changes no host.
-            for line in [*(difference if self._task.diff else []), *lines]:
-                self._display.display(line)
+            self._print([*(difference if self._task.diff else []), *lines])
         paths = self._write(options, report, runs, now) if options.dest and not check_mode else {}
+        if options.show:
+            self._print(changes.last_lines(report, paths.get("html")))
         chat = changes.chat(report)
         summary = {
             name: report[name]
@@ -298,8 +339,7 @@ def _artifact(report: dict[str, t.Any]) -> dict[str, t.Any]:
 
     With more faults than ARTIFACT_FAULTS it holds none, and the later job compares with nothing.
     """
-    faults = sum(len(entry["faults"]) for entry in report["hosts"])
-    if faults > ARTIFACT_FAULTS:
+    if sum(len(entry["faults"]) for entry in report["hosts"]) > ARTIFACT_FAULTS:
         return {}
     return {
         **{name: report[name] for name in ("version", "timestamp", "title", "phases", "metrics")},

@@ -57,9 +57,15 @@ def _argument(option: Option) -> dict[str, t.Any]:
 
 def build(options: type[OptionSet], **extra: t.Any) -> AnsibleModule:
     """Make the AnsibleModule for an option set; every module supports check mode. Extra arguments go to AnsibleModule."""
-    return AnsibleModule(
-        argument_spec=argument_spec(options.TABLE), supports_check_mode=True, **extra
-    )
+
+    class Module(AnsibleModule):
+        """Writes short forms of options out before they are checked."""
+
+        def _load_params(self) -> None:
+            super()._load_params()
+            self.params = dict(options.expand(self.params))
+
+    return Module(argument_spec=argument_spec(options.TABLE), supports_check_mode=True, **extra)
 
 
 class ModuleCommandRunner:

@@ -227,15 +227,25 @@ options:
           - A target without such a run is not limited. The numbers are in O(state_dir).
         type: float
   require_backup:
-    description: Fail and remove nothing unless there is a fresh verified backup, as M(mlops.fleet.model_backup) makes them.
+    description:
+      - Fail and remove nothing unless there is a verified backup, as M(mlops.fleet.model_backup) makes them, that is fresh enough.
+      - With O(require_backup.check=covered), a unit is removed only if each of its files is in one of the verified
+        backups, with the same size and SHA-256. The files of units to remove are read for that. Files that are not in a backup keep their
+        unit, and RV(kept) names the first of them. The value V(covered) instead of a mapping means this with the default directory of
+        M(mlops.fleet.model_backup).
     type: dict
     suboptions:
       path:
-        description: Backup directory, or the manifest or archive of one backup.
+        description: Backup directory on this node, or the manifest or archive of one backup.
         type: path
         required: true
+      check:
+        description: Whether a fresh backup must exist, or each file of a unit must be in a verified one, however old.
+        type: str
+        choices: [fresh, covered]
+        default: fresh
       max_age_hours:
-        description: Oldest backup that counts, in hours.
+        description: Oldest backup that counts with O(require_backup.check=fresh), in hours.
         type: float
         default: 24.0
   state_dir:
@@ -244,7 +254,7 @@ options:
       - By default V(/var/lib/mlops-fleet/cleanup), where the agent is installed or O(brake.max_growth) is set.
     type: path
   report_days:
-    description: Days to keep a report of each cleanup that removed something in O(state_dir), all units included; V(0) keeps none.
+    description: Days to keep a report of each cleanup that removed something in O(state_dir); V(0) keeps none. The log has every unit.
     type: float
     default: 90.0
   report_path:

@@ -88,8 +88,27 @@ options:
         last result is older has failed.
       - Defaults are 2 for C(health) and C(gpu), 26 for C(backup) and 170 for C(cleanup).
     type: dict
+  merge:
+    description:
+      - Directory on the controller with the runs of several slices of a job, or of several controllers. The
+        report is made from them instead of registered results. Of a host in several runs the newest counts.
+      - Let the slices write to a directory of their own, and this report to another O(dest).
+    type: path
+  merge_hours:
+    description: Age in hours of the oldest run that O(merge) takes.
+    type: float
+    default: 24.0
+  fail_host:
+    description:
+      - When set, no report is written. Instead the host that the task runs on fails, with this reason in
+        RV(attention). Unlike M(ansible.builtin.fail), Ansible prints the message only once for all hosts.
+    type: str
   show:
-    description: Whether to print the table.
+    description:
+      - Whether to print the report.
+      - Up to 40 hosts it is a table of the hosts and what is wrong with them, beyond that a table of groups
+        of hosts in the same state, and the faults by cause.
+      - The last lines are the verdict, new faults, and the path of the page.
     type: bool
     default: true
 extends_documentation_fragment:
@@ -126,8 +145,8 @@ EXAMPLES = r"""
       run_once: true
 
     - name: Fail the hosts that need attention
-      ansible.builtin.fail:
-        msg: "{{ inventory_hostname }} needs attention: {{ fleet.attention[inventory_hostname] }}; see {{ fleet.html }}"
+      mlops.fleet.fleet_report:
+        fail_host: "{{ fleet.attention[inventory_hostname] }}"
       when: inventory_hostname in fleet.failed_hosts
 """
 
@@ -151,9 +170,11 @@ failed_hosts:
   type: list
   elements: str
 attention:
-  description: Why each host of RV(failed_hosts) needs attention, one line per host.
-  returned: when a report was made
-  type: dict
+  description:
+    - Why each host of RV(failed_hosts) needs attention, one line per host.
+    - With O(fail_host), the host and the reason as text.
+  returned: when a report was made, or with O(fail_host)
+  type: raw
   sample: {"gpu7": "backup failed: The source /opt/ml/models does not exist. Name the directory that holds the models."}
 errors:
   description: What is wrong with the run as a whole, such as no host reachable.

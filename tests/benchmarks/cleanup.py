@@ -116,7 +116,9 @@ def cleanup(root: Path, units: int, check: bool) -> Callable[[], object]:
 
     world = World(run=start_program, clock=Later(), hostname="n1", environ={})
     target = {"name": "runs", "path": str(root), "retention_days": 30}
-    options = CleanupOptions.from_mapping({"targets": [target]})
+    # With the report that nodes with the agent keep.
+    state = f"{root}-state"
+    options = CleanupOptions.from_mapping({"targets": [target], "state_dir": state})
 
     def clean() -> None:
         result = run.run(options, world, check=check)

@@ -287,9 +287,14 @@ class OptionSet:
 
         :raises OptionError: see read_table; also for options that contradict each other.
         """
-        options = cls(read_table(cls.TABLE, given))
+        options = cls(read_table(cls.TABLE, cls.expand(given)))
         options.check_together()
         return options
+
+    @classmethod
+    def expand(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return options as they are given, short forms of mappings written out. There are none by default."""
+        return given
 
     @classmethod
     def from_section(cls: type[_Set], given: Mapping[str, Any]) -> _Set:

@@ -13,6 +13,10 @@ import subprocess
 
 import pytest
 
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
+
+BACKENDS = next(option.choices for option in GpuOptions.TABLE if option.name == "backend")
+
 
 @pytest.fixture
 def ask(command, tmp_path):
@@ -132,9 +136,7 @@ def test_zsh_completes_commands_flags_and_values(ask, tmp_path):
         return done.stdout.splitlines()
 
     assert any(line.startswith("gpu-test:") for line in offered("mlfleet", ""))
-    assert "*--backend[How to ask the driver.]:value:(auto nvml nvidia_smi)" in " ".join(
-        offered("mlfleet", "gpu", "--ba")
-    ).replace("driver]", "driver.]")
+    assert f":value:({' '.join(BACKENDS)})" in " ".join(offered("mlfleet", "gpu", "--ba"))
     assert any(line.endswith(":_files") for line in offered("mlfleet", "verify", ""))
 
 
@@ -155,5 +157,5 @@ def test_fish_completes_commands_flags_and_values(ask, tmp_path):
         return [entry.partition("\t")[0] for entry in done.stdout.splitlines()]
 
     assert {"gpu", "gpu-test"} <= set(offered("mlfleet g")) and "health" not in offered("mlfleet g")
-    assert offered("mlfleet gpu --backend ") == ["auto", "nvidia_smi", "nvml"]
+    assert offered("mlfleet gpu --backend ") == sorted(BACKENDS)
     assert "--dry-run" in offered("mlfleet backup --dr")

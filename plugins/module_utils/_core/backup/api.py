@@ -20,6 +20,33 @@ def is_backup_file(name: str) -> bool:
     return names.is_companion(name)
 
 
+def default_directory() -> str:
+    """Return where backups are made unless configured otherwise."""
+    from .options import BackupOptions
+
+    return str(BackupOptions.default("destination"))
+
+
+def contents_of(backup: Backup) -> set[tuple[int, str]]:
+    """Return size in bytes and SHA-256 of each file in a verified backup, by its manifest.
+
+    Empty when the manifest can't be read any more. :raises NotUsable: it is damaged.
+    """
+    from . import manifest
+
+    path = backup.path + names.MANIFEST
+    try:
+        with open(path, "rb") as stream:
+            raw = stream.read()
+    except OSError:
+        return set()
+    return {
+        (entry["size"], entry["sha256"])
+        for entry in manifest.parse(raw, path)["entries"]
+        if "sha256" in entry
+    }
+
+
 def backups_at(path: str) -> list[Backup]:
     """Return the backups in a directory, newest first, or a single backup.
 

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ..backup.api import backups_at
+from ..backup.api import backups_at, contents_of
 from ..errors import NotUsable
 from ..ports import Progress, Tell, World
 from ..system.removal import Changed, Identity, identity, open_directory
 from . import checkpoints, inuse, tools
 from .checkpoints import Checkpoint, Container, RunFacts
+from .cover import Content, Coverage
 from .guards import MOUNT, own_paths
 from .held import DOOMED, HeldUnit, Hold, expiry
 from .history import History
@@ -115,6 +116,25 @@ class Facts:
     space: dict[int, Space] = field(default_factory=dict)
     held: list[HoldFacts] = field(default_factory=list)
     history: History | None = None
+    #: Asked before a unit is removed whose files must be in a backup, None when they need not.
+    coverage: Coverage | None = None
+
+    def uncovered(self, place: TargetFacts, name: str) -> str:
+        """Return why a unit is not covered by backups, empty when it is, or need not be."""
+        root = self.roots.get(place.target.name)
+        if self.coverage is None or root is None:
+            return ""
+        if place.container is None:
+            return self.coverage.missing(root.fd, name)
+        try:
+            fd = checkpoints.open_below(root.fd, place.container.where, place.container.identity)
+        except (OSError, Changed) as error:
+            return f"it can't be compared with the backups: {error}"
+        try:
+            return self.coverage.missing(fd, name)
+        finally:
+            os.close(fd)
+
     #: Roots of containers in which stopped runs left something.
     inner: list[Root] = field(default_factory=list)
 
@@ -164,6 +184,20 @@ def backups(required: RequireBackupOptions) -> list[BackupFacts]:
         BackupFacts(backup.name, backup.created, backup.verified, tuple(backup.problems))
         for backup in backups_at(required.path)
     ]
+
+
+def coverage(required: RequireBackupOptions) -> Coverage:
+    """Return the contents of the verified backups, read when they are needed."""
+
+    def contents() -> set[Content]:
+        files: set[Content] = set()
+        for backup in backups_at(required.path):
+            if backup.verified:
+                with contextlib.suppress(NotUsable):
+                    files |= contents_of(backup)
+        return files
+
+    return Coverage(contents)
 
 
 def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> None:

@@ -117,12 +117,3 @@ def open_history(state_dir: str | None, world: World, needed: bool, check: bool)
     elif not os.access(directory, os.W_OK) and not (needed or state_dir):
         return History("")
     return History(directory)
-
-
-def amounts(removed: Any) -> dict[str, Amount]:
-    """Return what was removed by target."""
-    totals: dict[str, Amount] = {}
-    for removal in removed:
-        before = totals.get(removal.target, Amount(0, 0))
-        totals[removal.target] = Amount(before.units + 1, before.size + removal.size)
-    return totals

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
+from ..backup.api import default_directory
 from ..errors import OptionError
 from ..options import OptionSet, option
 from ..system.roots import refuse_dangerous
@@ -126,6 +129,11 @@ class RequireBackupOptions(OptionSet):
         type="path",
         required=True,
         help="Backup directory, or the manifest or archive of one backup.",
+    )
+    check: str = option(
+        default="fresh",
+        choices=("fresh", "covered"),
+        help="Whether a fresh backup must exist, or each file of a unit must be in a verified one.",
     )
     max_age_hours: float = option(
         type="float",
@@ -311,6 +319,16 @@ class CleanupOptions(OptionSet):
 
     directories: tuple[Target, ...]
     tools: tuple[str, ...]
+
+    @classmethod
+    def expand(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return options as they are given; ``require_backup: covered`` as a mapping."""
+        if given.get("require_backup") == "covered":
+            return {
+                **given,
+                "require_backup": {"check": "covered", "path": default_directory()},
+            }
+        return given
 
     def check_together(self) -> None:
         if self.targets is not None and not self.targets:

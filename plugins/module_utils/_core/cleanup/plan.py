@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple, Union
 
 from ..errors import Refused
@@ -252,6 +253,7 @@ def decide(options: CleanupOptions, facts: Facts) -> Plan:
         names = taken.setdefault(place.path, set()) if place.path in shared else None
         _decide_target(plan, place, names, facts.now, kept)
     plan.recoveries = [_decide_leftover(leftover, facts.now) for leftover in facts.leftovers]
+    _keep_uncovered(plan, facts)
     _purge_expired(plan, facts)
     _free_to_levels(plan, facts)
     for dummy, removals in plan.units:
@@ -392,30 +394,59 @@ def _decide_target(
         Kept(target.name, f"{base}/{name}", reason) for name, reason in place.unread.items()
     )
     # By what is in them: a unit that was only moved (or moved and put back) is not newer than the others.
-    units.sort(key=lambda unit: (unit.content, unit.name), reverse=True)
-    removals = []
-    run = place.run
-    for rank, unit in enumerate(units):
+    units.sort(key=attrgetter("name"))
+    units.sort(key=attrgetter("content"))
+    removals: list[UnitRemoval] = []
+    run, plain, keep_last = place.run, target.plain, target.keep_last
+    for rank, unit in enumerate(reversed(units)):
+        name = unit.name
+        # There may be hundreds of thousands that nothing keeps.
+        if (
+            plain
+            and rank >= keep_last
+            and unit.veto is None
+            and (limit is None or (unit.own <= limit and unit.content <= limit))
+            and name not in protected
+        ):
+            removals.append(UnitRemoval(place, unit, now))
+            continue
         # Where there are policies, these have counted.
-        number = rank if target.plain else target.keep_last
-        reason = why_kept(unit, target, limit, protected.get(unit.name, ""), number, now)
-        why = kept.get((id(place), unit.name))
+        number = rank if plain else keep_last
+        reason = why_kept(unit, target, limit, protected.get(name, ""), number, now)
+        why = kept.get((id(place), name))
         by_age = not fixed(unit, protected) and not (why and why.fixed)
         if why and not reason:
             reason = str(why)
         if reason:
-            plan.keep.append(Kept(target.name, f"{base}/{unit.name}", reason))
+            plan.keep.append(Kept(target.name, f"{base}/{name}", reason))
             if target.free_to is not None and by_age:
                 plan.following.setdefault(place.device, []).append((unit.newest, plan.keep[-1]))
-            if place.container is not None and run.checkpoints[unit.name].complete:
-                run.anchor = run.anchor or unit.name
-        elif target.plain:
+            if place.container is not None and run.checkpoints[name].complete:
+                run.anchor = run.anchor or name
+        elif plain:
             removals.append(UnitRemoval(place, unit, now))
         else:
-            surplus = _surplus(target, run.checkpoints[unit.name])
+            surplus = _surplus(target, run.checkpoints[name])
             removals.append(UnitRemoval(place, unit, now, surplus))
     removals.reverse()
     plan.units.append((place, removals))
+
+
+def _keep_uncovered(plan: Plan, facts: Facts) -> None:
+    """Keep units whose files are not all in a backup; where a file system has a level, only those that would go are compared."""
+    if facts.coverage is None:
+        return
+    for number, (place, removals) in enumerate(plan.units):
+        if place.target.free_to is not None:
+            continue
+        covered = []
+        for removal in removals:
+            why = facts.uncovered(place, removal.survey.name)
+            if why:
+                plan.keep.append(Kept(removal.target, removal.path, why))
+            else:
+                covered.append(removal)
+        plan.units[number] = (place, covered)
 
 
 def _free_to_levels(plan: Plan, facts: Facts) -> None:
@@ -449,15 +480,29 @@ def _free_to_levels(plan: Plan, facts: Facts) -> None:
             if unit.survey is not None and unit.hold.root.device == device
         )
         freed += _purge_for_space(plan, facts, device, level.needed - freed, count)
+        uncovered: dict[int, str] = {}
+
+        def usable(
+            number: int,
+            limited: Sequence[UnitRemoval] = limited,
+            uncovered: dict[int, str] = uncovered,
+        ) -> bool:
+            removal = limited[number]
+            why = facts.uncovered(removal.place, removal.survey.name)
+            if why:
+                uncovered[id(removal)] = why
+            return not why
+
         chosen, more = needed_first(
             (
                 (_complete(removal), removal.survey, number)
                 for number, removal in enumerate(limited)
             ),
             level.needed - freed,
+            usable,
         )
         spared = {id(removal) for removal in limited} - {id(limited[number]) for number in chosen}
-        _spare(plan, device, spared, level)
+        _spare(plan, device, spared, level, uncovered)
         following = sorted(plan.following.get(device, ()))
         level = level._replace(
             freed=freed + (0 if plan.run else more),
@@ -475,7 +520,9 @@ def _complete(removal: UnitRemoval) -> bool:
     return checkpoint is None or checkpoint.complete
 
 
-def _spare(plan: Plan, device: int, spared: set[int], level: Watermark) -> None:
+def _spare(
+    plan: Plan, device: int, spared: set[int], level: Watermark, uncovered: Mapping[int, str]
+) -> None:
     """Keep removals that are not needed to reach a level."""
     why = f"not needed: {human_size(level.goal)} are free without its removal"
     for number, (place, removals) in enumerate(plan.units):
@@ -483,7 +530,8 @@ def _spare(plan: Plan, device: int, spared: set[int], level: Watermark) -> None:
             continue
         for removal in removals:
             if id(removal) in spared:
-                plan.keep.append(Kept(removal.target, removal.path, why))
+                reason = uncovered.get(id(removal), why)
+                plan.keep.append(Kept(removal.target, removal.path, reason))
         plan.units[number] = (place, [removal for removal in removals if id(removal) not in spared])
 
 
@@ -689,6 +737,8 @@ def refuse_without_backup(
             path,
         )
     age = now - max(dated)
+    if required.check == "covered":
+        return  # each file is compared with them
     if age > required.max_age_hours * 3600:
         raise Refused(
             f"Nothing was removed: the newest verified backup in {path} is {human_duration(age)} old,"

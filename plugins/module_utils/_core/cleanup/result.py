@@ -9,6 +9,7 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from ..system.text import display_path, human_count, human_size
@@ -16,8 +17,9 @@ from ..verdict import isoformat
 from .execute import Failure, Outcome
 from .facts import Facts
 from .held import HeldEntry
+from .history import Amount
 from .options import CleanupOptions
-from .plan import Plan
+from .plan import Plan, UnitRemoval
 
 #: Entries of each list in the result; the report has all.
 LISTED = 1000
@@ -134,7 +136,7 @@ class CleanupResult:
         removed = self.outcome.removed
         if not removed:
             return {}
-        largest = heapq.nlargest(LARGEST, removed, key=lambda removal: removal.size)
+        largest = heapq.nlargest(LARGEST, removed, key=attrgetter("size"))
         return {"largest": [removal.to_dict() for removal in largest]}
 
     def message(self) -> str:
@@ -153,23 +155,34 @@ class CleanupResult:
             "after": "",
         }
 
-    def report(self) -> dict[str, Any]:
-        """Return the whole report, nothing left out."""
+    def report(self, limit: int | None = None) -> dict[str, Any]:
+        """Return the whole report, by default nothing left out; otherwise lists end after ``limit`` entries."""
         return {
             "timestamp": self.timestamp,
             "hostname": self.hostname,
             "options": self.options.to_dict(),
-            **self.to_dict(None),
+            **self.to_dict(limit),
         }
+
+    def _planned(self) -> tuple[Counter[str], Counter[str]]:
+        """Return the numbers of units to remove, and their bytes, by target."""
+        planned: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
+        for place, removals in self.plan.units:
+            planned[place.target.name] += len(removals)
+            sizes[place.target.name] += sum(removal.survey.disk_usage for removal in removals)
+        for removal in self.plan.remove:
+            if not isinstance(removal, UnitRemoval):
+                planned[removal.target] += 1
+                sizes[removal.target] += removal.size
+        return planned, sizes
 
     def _targets(self) -> list[dict[str, Any]]:
         failed = {failure.target for failure in self.failures}
-        removed = Counter(removal.target for removal in self.outcome.removed)
+        removed = self.outcome.amounts
+        nothing = Amount(0, 0)
         kept = Counter(unit.target for unit in chain(self.plan.keep, self.outcome.kept))
-        planned = Counter(removal.target for removal in self.plan.remove)
-        sizes: Counter[str] = Counter()
-        for removal in self.plan.remove:
-            sizes[removal.target] += removal.size
+        planned, sizes = self._planned()
         rows = [
             (place.target.name, place.path or place.target.path, place.state, place.note)
             for place in self.facts.targets
@@ -184,7 +197,7 @@ class CleanupResult:
                 "matched_count": self.plan.matched.get(name, 0),
                 "planned_count": planned[name],
                 "planned_bytes": sizes[name],
-                "removed_count": removed[name],
+                "removed_count": removed.get(name, nothing).units,
                 "kept_count": kept[name],
                 "freed_bytes": self.outcome.freed.get(name, 0),
             }

@@ -17,13 +17,13 @@ from ..system.files import atomic_write
 from ..system.locks import lock, lock_directory
 from ..verdict import isoformat
 from .execute import Outcome, carry_out, predict, restore
-from .facts import Facts, backups, observe, open_all
+from .facts import Facts, backups, coverage, observe, open_all
 from .held import select
-from .history import amounts, open_history
+from .history import open_history
 from .options import CleanupOptions
 from .plan import Braked, Plan, decide, refuse_without_backup
 from .record import Recorder
-from .result import CleanupResult
+from .result import LISTED, CleanupResult
 
 
 def run(
@@ -104,6 +104,8 @@ def _run(
     required = options.require_backup
     if required is not None:
         refuse_without_backup(required, backups(required), facts.now)
+        if required.check == "covered":
+            facts.coverage = coverage(required)
     growth = options.brake is not None and options.brake.max_growth is not None
     facts.history = open_history(options.state_dir, world, growth, check)
     try:
@@ -127,9 +129,9 @@ def _run(
         result.outcome.record = recorder
         carry_out(options, world, facts, plan, result.outcome, tell)
         if result.changed:
-            removed = amounts(result.outcome.removed)
+            removed = result.outcome.amounts
             try:
-                facts.history.add(removed, result.report(), facts.now, options.report_days)
+                facts.history.add(removed, result.report(LISTED), facts.now, options.report_days)
             except WriteFailed as error:
                 plan.notes.append(f"No report was kept: {error.message}")
         if options.report_path:

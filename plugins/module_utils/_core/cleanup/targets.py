@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..registry import Registry
-from .guards import never_a_unit
+from .guards import FILE_SYSTEMS_OWN, never_a_unit
 from .layouts import GENERIC
 from .watermark import Level
 
@@ -74,9 +74,10 @@ class Target:
         """Return those names that can be units, sorted."""
         if self.pattern != "*":
             names = fnmatch.filter(names, shell_pattern(self.pattern))
-        if not self.pattern.startswith("."):
-            names = [name for name in names if not name.startswith(".")]
-        return sorted(name for name in names if not never_a_unit(name))
+        if self.pattern.startswith("."):
+            return sorted(name for name in names if not never_a_unit(name))
+        # Our own directories' names begin with a dot, too.
+        return sorted(name for name in names if name[:1] != "." and name not in FILE_SYSTEMS_OWN)
 
     def fits(self, kind: str) -> bool:
         """Return whether an entry of this kind can be a unit; everything but a directory counts as a file."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..system.removal import Identity
@@ -138,10 +138,15 @@ class Freed:
         return size
 
 
-def needed_first(units: Iterable[tuple[bool, Survey, int]], needed: int) -> tuple[list[int], int]:
+def needed_first(
+    units: Iterable[tuple[bool, Survey, int]],
+    needed: int,
+    usable: Callable[[int], bool] = lambda number: True,
+) -> tuple[list[int], int]:
     """Return the numbers of the units to remove until so many bytes are free, and how many bytes that frees.
 
     :param units: whether it is complete, what it holds, and its number. Incomplete ones go first, then the oldest.
+    :param usable: whether the unit of a number may be removed; asked only where it would be.
     """
     order: Sequence[tuple[bool, Survey, int]] = sorted(
         units, key=lambda unit: (unit[0], unit[1].newest, unit[1].name)
@@ -150,6 +155,8 @@ def needed_first(units: Iterable[tuple[bool, Survey, int]], needed: int) -> tupl
     for dummy, survey, number in order:
         if freed >= needed:
             break
+        if not usable(number):
+            continue
         freed += count.add(survey)
         chosen.append(number)
     return chosen, freed

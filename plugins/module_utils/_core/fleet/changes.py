@@ -144,6 +144,33 @@ def _plain(text: str, length: int) -> str:
     return line.replace("://", ":⁄⁄").replace("[", "(").replace("]", ")")
 
 
+def cause_lines(causes: Sequence[Mapping[str, Any]], limit: int = 20) -> list[str]:
+    """Return causes as lines: status, number of hosts, message, action, the first hosts."""
+    lines = []
+    for cause in causes[:limit]:
+        hosts = ", ".join(cause["hosts"][:3])
+        more = f" and {len(cause['hosts']) - 3} more" if len(cause["hosts"]) > 3 else ""
+        action = "" if cause["action"] == "none" else f" [{cause['action']}]"
+        text = f"{cause['status']}: {cause['title']}{action}: {hosts}{more}"
+        lines.append(clean(f"{human_count(len(cause['hosts']), 'host')} {text}", 300))
+    if len(causes) > limit:
+        lines.append(f"and {len(causes) - limit} more causes")
+    return lines
+
+
+def last_lines(report: Mapping[str, Any], page: str | None) -> list[str]:
+    """Return the end of the run on the screen: what is new, and where the page is."""
+    changes = report["changes"]
+    lines = []
+    if changes["since"] is not None:
+        lines.append(f"Since {changes['since']}: {counts(changes)}")
+        causes = fleet_faults.causes([*changes["new"], *changes["worse"]])
+        lines += [f"new: {line}" for line in cause_lines(causes, 5)]
+    if page:
+        lines.append(f"Report: {page}")
+    return lines
+
+
 _SIGNS = {"new": "+", "gone": "-", "worse": "!", "better": "~"}
 
 

@@ -80,10 +80,24 @@ def earlier(directory: str, problems: list[Problem]) -> Iterator[dict[str, Any]]
             problems.append(Problem(display_path(name), clean(error, 200)))
 
 
+def since(directory: str, moment: float) -> list[str]:
+    """Return the names of the kept runs that are not older than a time, oldest first."""
+    limit = _moment(moment)
+    return [stem for stem in stems(directory) if _order(stem)[0] >= limit]
+
+
 def read(path: str) -> dict[str, Any]:
     """Return a kept document as one of the current version.
 
     :raises Damaged: it can't be used. :raises OSError: it can't be read.
+    """
+    return upgrade(load(path))
+
+
+def load(path: str) -> Any:
+    """Return the content of a kept document as it is.
+
+    :raises Damaged: it is no JSON. :raises OSError: it can't be read.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as stream:
@@ -94,10 +108,9 @@ def read(path: str) -> dict[str, Any]:
             raise Damaged("larger than 256 MiB")
         raw = stream.read(SIZE_LIMIT + 1)
     try:
-        document = json.loads(raw)
+        return json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise Damaged("not valid JSON") from error
-    return upgrade(document)
 
 
 def upgrade(document: Any) -> dict[str, Any]:

@@ -57,15 +57,15 @@ class Rate(NamedTuple):
 def rates(host: str, diagnostics: Result) -> list[Rate]:
     """Return all figures that a node's diagnostics measured."""
     measured = (diagnostics.get("measured") or {}).get("gpus") or {}
-    found = []
+    figures = []
     for gpu in diagnostics.get("gpus") or []:
         tests = measured.get(str(gpu["id"])) or {}
         for test, figure, dummy, dummy in FIGURES:
             value = (tests.get(test) or {}).get(figure)
             if value is not None:
                 name = f"{test}.{figure}"
-                found.append(Rate(host, int(gpu["id"]), str(gpu["name"]), name, float(value)))
-    return found
+                figures.append(Rate(host, int(gpu["id"]), str(gpu["name"]), name, float(value)))
+    return figures
 
 
 def slow(

@@ -104,6 +104,12 @@ def _devices(result: Result) -> list[dict[str, Any]]:
         device["model"] = clean(gpu.get("name") or "", 80)
         device["vbios"] = clean(gpu.get("vbios") or "", 40)
         device["status"] = clean(gpu.get("status") or "", 20)
+        past = gpu.get("history")
+        if isinstance(past, Mapping):  # the card's record follows it from node to node
+            device["uuid"] = clean(gpu.get("uuid") or "", 60)
+            device["serial"] = clean(gpu.get("serial") or "", 40)
+            device["incidents"] = _number(past.get("incidents"))
+            device["repeat_offender"] = past.get("repeat_offender") is True
         devices.append({name: value for name, value in device.items() if value not in (None, "")})
     return devices
 

@@ -58,7 +58,7 @@ UNITS: Registry[Unit] = Registry(
 _LINE = re.compile(
     r"^[\s,]*(?:pid=[^,]*,\s*)?(?:name=[^,]*,\s*)?(?:(?P<unit>[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*)\s+)?"
     r"(?P<severity>(?i:non[-_ ]?fatal|fatal)\b)?(?:.*?\bLink (?P<link>\d+))?"
-    r"(?:.*?\((?P<words>0x[0-9a-fA-F]+(?:\s+0x[0-9a-fA-F]+)*))?",
+    r"(?:.*?\((?P<values>0x[0-9a-fA-F]+(?:\s+0x[0-9a-fA-F]+)*))?",
     re.DOTALL,
 )
 
@@ -75,8 +75,8 @@ def meaning(general: Xid, text: str) -> Xid:
     name = (match["unit"] or "").upper() if match else ""
     unit = UNITS.get(name)
     severity = re.sub(r"[-_ ]", "", (match["severity"] or "") if match else "").lower()
-    words = (match["words"] or "").split() if match else []
-    status = int(words[1], 16) if len(words) > 1 else None
+    values = (match["values"] or "").split() if match else []
+    status = int(values[1], 16) if len(values) > 1 else None
     fatal = severity == "fatal" or (unit is not None and _is_fatal(unit, status))
     where = f" of {unit.text} ({name})" if unit is not None else f" of {name}" if name else ""
     if match and match["link"]:

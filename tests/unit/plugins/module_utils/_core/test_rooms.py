@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 
 CORE = pathlib.Path(__file__).resolve().parents[5] / "plugins" / "module_utils" / "_core"
@@ -125,12 +126,17 @@ def undeclared(imports: dict[tuple[str, ...], set[tuple[str, ...]]]) -> list[str
     return sorted(problems)
 
 
+@functools.cache
+def core() -> dict[tuple[str, ...], set[tuple[str, ...]]]:
+    return walk(CORE)
+
+
 def test_every_arrow_is_declared():
-    assert undeclared(walk(CORE)) == []
+    assert undeclared(core()) == []
 
 
 def test_no_circle():
-    imports = walk(CORE)
+    imports = {module: set(targets) for module, targets in core().items()}
     for module, target in KNOWN_CIRCLES:
         assert target in imports[module]
         imports[module].remove(target)
@@ -142,7 +148,7 @@ def test_rooms_without_circle():
 
 
 def test_no_arrow_is_declared_in_vain():
-    used = {(m[0], t[0]) for m, targets in walk(CORE).items() for t in targets if m and t}
+    used = {(m[0], t[0]) for m, targets in core().items() for t in targets if m and t}
     assert {(a, b) for a, targets in ARROWS.items() for b in targets} - used == set()
 
 

@@ -17,7 +17,7 @@ import types
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import history, run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
@@ -201,6 +201,12 @@ def clock(clock):
     """A clock that stands weeks ahead of the machine's, whatever the date, so that what a test makes is old."""
     clock.time = float(int(time.time()) + 51 * DAY)
     return clock
+
+
+@pytest.fixture(autouse=True)
+def no_agent(tmp_path, monkeypatch):
+    """Leave the state of an agent on this machine alone."""
+    monkeypatch.setattr(history, "NODE", str(tmp_path / "no-agent" / "cleanup"))
 
 
 @pytest.fixture

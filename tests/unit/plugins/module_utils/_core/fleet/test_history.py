@@ -11,9 +11,11 @@ import threading
 
 import pytest
 
+from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import NotUsable
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     changes,
     history,
+    merge,
     record,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
@@ -225,3 +227,41 @@ def test_causes_group_hosts_and_order_by_severity():
         ("disk", 1),
     ]
     assert causes[1]["variants"] == 2
+
+
+def test_slices_are_merged_into_one_run(tmp_path):
+    directory = str(tmp_path)
+    faulty = {**OK, "gpu": verdict(check("gpu_ecc"))}
+    for at, hosts in (
+        (NOW - 2 * DAY, {"old": OK}),
+        (NOW, {"a": OK, "b": faulty}),
+        (NOW, {"c": faulty, "a": faulty}),
+    ):
+        with history.adding(directory, at) as kept:
+            kept.write("json", json.dumps(run(hosts, at=at)))
+    options = {"timestamp": NOW, "title": "t", "fail_on": "critical"}
+    report = merge.combine(merge.recent(directory, NOW, 24), **options)
+    assert report["failed_hosts"] == ["a", "b", "c"] and report["summary"]["hosts"] == 3
+    assert report["causes"][0]["hosts"] == ["a", "b", "c"] and report["metrics"]["faults"] == 3
+    with pytest.raises(NotUsable, match="no run of the last 24 hours"):
+        merge.recent(directory, NOW + 3 * DAY, 24)
+    (tmp_path / "maintenance-20270115T080001Z.json").write_text("{")
+    with pytest.raises(NotUsable, match="JSON"):
+        merge.combine(merge.recent(directory, NOW, 24), **options)
+
+
+def test_the_record_of_a_gpu_is_in_the_data():
+    past = {"incidents": 4, "repeat_offender": True, "codes": ["79"]}
+    gpus = [
+        {"uuid": "GPU-a", "serial": "7", "status": "warning", "history": past},
+        {"uuid": "GPU-b", "status": "pass", "history": None},
+    ]
+    hosts = {"a": {"gpu": {**verdict(check("gpu_history", "warning")), "gpus": gpus}}}
+    first, second = run(hosts)["hosts"][0]["devices"]
+    assert (first["uuid"], first["serial"], first["incidents"], first["repeat_offender"]) == (
+        "GPU-a",
+        "7",
+        4,
+        True,
+    )
+    assert "repeat_offender" not in second

@@ -1,0 +1,84 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether every file of a unit is in a verified backup: by size first, then by SHA-256. Reads only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+
+from ..system.removal import Changed, Identity, identity, open_checked, open_directory
+from ..system.text import display_path
+
+#: (size in bytes, SHA-256) of a file.
+Content = tuple[int, str]
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_BLOCK = 1 << 20
+
+
+class Coverage:
+    """The contents of the verified backups. ``contents`` is called when the first unit is asked for."""
+
+    def __init__(self, contents: Callable[[], set[Content]]) -> None:
+        self._read = contents
+        self._contents: set[Content] | None = None
+        self._sizes: set[int] = set()
+
+    def missing(self, parent: int, name: str) -> str:
+        """Return why a unit of an open directory is not covered, empty when each of its files is in a backup."""
+        if self._contents is None:
+            self._contents = self._read()
+            self._sizes = {size for size, dummy in self._contents}
+        try:
+            state = os.lstat(name, dir_fd=parent)
+            if stat.S_ISDIR(state.st_mode):
+                return self._directory(parent, name, identity(state), name)
+            return self._file(parent, name, state, name)
+        except (OSError, Changed) as error:
+            return f"it can't be compared with the backups: {error}"
+
+    def _directory(self, parent: int, name: str, expected: Identity, where: str) -> str:
+        fd = open_checked(name, parent, expected, where)
+        directories = []
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    state = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(state.st_mode):
+                        directories.append((entry.name, identity(state)))
+                        continue
+                    why = self._file(fd, entry.name, state, f"{where}/{entry.name}")
+                    if why:
+                        return why
+            for inner, identity_ in directories:
+                why = self._directory(fd, inner, identity_, f"{where}/{inner}")
+                if why:
+                    return why
+        finally:
+            os.close(fd)
+        return ""
+
+    def _file(self, parent: int, name: str, state: os.stat_result, where: str) -> str:
+        # Links, sockets and empty files have no content to lose.
+        if not stat.S_ISREG(state.st_mode) or state.st_size == 0:
+            return ""
+        missing = f"{display_path(where)} is in no verified backup"
+        if state.st_size not in self._sizes:
+            return missing
+        fd = open_directory(name, parent, _FILE)
+        try:
+            if identity(os.fstat(fd)) != identity(state):
+                raise Changed(f"{where} was replaced while it was read")
+            digest, size = hashlib.sha256(), 0
+            while True:
+                block = os.read(fd, _BLOCK)
+                if not block:
+                    break
+                size += len(block)
+                digest.update(block)
+        finally:
+            os.close(fd)
+        return "" if (size, digest.hexdigest()) in (self._contents or ()) else missing
