@@ -363,7 +363,7 @@ def await_boot(node: dict[str, Any], deadline: float) -> None:
 
 
 SSH_OPTIONS = {
-    # Nodes are made anew with new host keys under old addresses: remembering them would only get in the way. Test nodes only.
+    # Nodes are made again, with new host keys under old addresses: remembering them would only get in the way. Test nodes only.
     "StrictHostKeyChecking": "no",
     "UserKnownHostsFile": "/dev/null",
     "LogLevel": "ERROR",

@@ -39,7 +39,7 @@ def open_folder(folder: Path) -> None:
 
 
 def lay_out(folder: Path, python: Path) -> None:
-    """Lay out the sample anew, but keep models that are there: unchanged models need no new backup, and a second run shows that."""
+    """Lay out the sample again, but keep models that are there: unchanged models need no new backup, and a second run shows that."""
     for name in ("experiments", "checkpoints", "logs"):
         shutil.rmtree(folder / "sample" / name, ignore_errors=True)
     subprocess.run(

@@ -60,7 +60,7 @@ options:
         ignored. A failure that DCGM calls a matter of configuration is a warning.
       - V(nvbandwidth) runs NVIDIA's C(nvbandwidth), which must be installed, for the tests
         V(host_bandwidth) and V(peer).
-      - The mapping of both was tested on recorded output, not on a node where they are installed.
+      - The mapping of both was tested on samples in the published formats, not on a node where they are installed.
     type: str
     choices: [builtin, dcgm, nvbandwidth]
     default: builtin

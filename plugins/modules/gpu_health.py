@@ -173,7 +173,7 @@ options:
       - V(nvidia_smi) does not report NVLink, PCIe replays, fabric state and processes, nor the margin
         with some drivers.
       - V(amd_smi) queries AMD GPUs through the program C(amd-smi). It is experimental, because it was
-        tested on recorded output only. V(auto) uses it on nodes with AMD GPUs and without NVIDIA's driver.
+        tested on samples in the published format only. V(auto) uses it on nodes with AMD GPUs and without NVIDIA's driver.
       - GPUs of other vendors are named in the message of the check C(gpu_driver), but not checked.
     type: str
     choices: [auto, nvml, nvidia_smi, amd_smi]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 
 import pytest
@@ -204,7 +205,10 @@ def test_the_old_variables_take_effect(host):
         "[Service]\\nExecStart=\\nExecStart=/usr/local/bin/mlfleet config --json\\n",
     ):
         said = printed_by_a_run(host, "ml-backup")
-    assert "environment RETENTION_DAYS" in said and "environment SERVICES_TO_CHECK" in said
+    document = json.loads(said[said.index("{\n") : said.rindex("}") + 1])["options"]
+    source = "/etc/ml-automation.conf"
+    assert document["backup"]["retention_days"] == {"value": 7, "from": source}
+    assert document["health"]["services"] == {"value": ["ssh", "cron"], "from": source}
 
 
 def test_the_unit_and_calls_by_hand_use_the_same_directory(host):

@@ -79,7 +79,7 @@ def parse(text: str, phase: str) -> Kept:
             raise ValueError
     except (ValueError, TypeError, KeyError) as error:
         raise NotUsable(
-            f"The last result of {phase} is damaged.", "The next run writes it anew.", phase
+            f"The last result of {phase} is damaged.", "The next run writes it again.", phase
         ) from error
     return kept
 

@@ -301,12 +301,12 @@ def _time_problems(job: JobOptions, world: World) -> Iterator[str]:
         ("random_delay", "timespan", job.random_delay),
     ):
         try:
-            answer = world.run(["systemd-analyze", verb, value], timeout=30)
+            result = world.run(["systemd-analyze", verb, value], timeout=30)
         except CommandFailed as error:
             reason = str(error)
         else:
-            never = "Next elapse: never" in answer.stdout
-            if answer.returncode == 0 and not never:
+            never = "Next elapse: never" in result.stdout
+            if result.returncode == 0 and not never:
                 continue
-            reason = answer.stderr.strip() or f"it never comes: {value}"
+            reason = result.stderr.strip() or f"it never comes: {value}"
         yield f"schedule_{job.name}_{option_name}: {reason}. Try: systemd-analyze {verb} EXPRESSION."

@@ -48,6 +48,7 @@ def test_help_teaches_every_subcommand(command):
         "gpu",
         "gpu-test",
         "backup",
+        "backups",
         "verify",
         "restore",
         "cleanup",
@@ -278,6 +279,18 @@ def test_an_empty_word_is_never_taken_for_no_word(node, words):
 def test_a_list_can_be_emptied(node):
     node.settings["health"] = {"checks": ["service"], "services": ["ssh"], "network": False}
     assert "ssh" not in node.run("health", "--services", "", "--verbose").stdout
+
+
+def test_backups_are_listed_with_why_each_is_kept(node):
+    made = node.json("backup")["backup"]
+    (listed,) = node.json("backups")["backups"]
+    assert {key: listed[key] for key in made} == made
+    assert (listed["where"], listed["kept"]) == ("local", "newest verified backup")
+    heading, line = node.run("backups", check=0).stdout.splitlines()
+    assert heading.split() == ["BACKUP", "CREATED", "SIZE", "FILES", "WHERE", "KEPT", "STATE"]
+    assert line.startswith(made["name"]) and "  newest verified backup  " in line
+    os.truncate(made["path"], 10)
+    assert "the archive is 10 bytes long" in node.run("backups", made["path"], check=0).stdout
 
 
 def test_what_can_not_be_verified_ends_with_2(node):

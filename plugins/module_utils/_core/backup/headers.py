@@ -54,7 +54,9 @@ def _number(field: bytes) -> int:
 
 def _block(data: bytes) -> bytes:
     """Return a header block whose checksum is right and that has no field we leave empty."""
-    if _number(data[148:156]) != sum(data) - sum(data[148:156]) + 8 * 32:
+    # Most bytes are zeros, and those need not be added up one by one.
+    counted = sum((data[:148] + data[156:]).replace(b"\0", b"")) + 8 * 32
+    if len(data) != SIZE or _number(data[148:156]) != counted:
         raise Unknown("an entry's header is damaged")
     if data[257:265] != _MAGIC or data[265:] != _ZEROS:
         raise Unknown("an entry's header is not as it was written")

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from ..errors import NotUsable
@@ -262,7 +263,7 @@ def _checksum(body: Mapping[str, object]) -> str:
 
 def dump(head: Head, rest: Contents) -> bytes:
     """Return the manifest as a JSON file, one line per entry and per chunk."""
-    lines = ",\n  ".join(json.dumps(entry) for entry in rest.entries)
+    lines = ",\n  ".join(_line(entry) for entry in rest.entries)
     entries = f',\n "entries": [\n  {lines}\n ]'.encode("ascii")
     index = rest.index or Index(0, (), ())
     chunks = ",\n  ".join(json.dumps(chunk) for chunk in index.chunks)
@@ -276,6 +277,16 @@ def dump(head: Head, rest: Contents) -> bytes:
     body["entries_part"], body["index_part"] = _part(entries), _part(tail)
     body["checksum"] = _checksum(body)
     return json.dumps(body, indent=1)[:-2].encode("ascii") + entries + tail
+
+
+def _line(entry: ManifestEntry) -> str:
+    """Return an entry as json.dumps would, which takes three times as long."""
+    values: Mapping[str, Any] = entry
+    pairs = [
+        f'"{key}": {quoted(value) if isinstance(value, str) else value}'
+        for key, value in values.items()
+    ]
+    return "{" + ", ".join(pairs) + "}"
 
 
 def _part(raw: bytes) -> Part:

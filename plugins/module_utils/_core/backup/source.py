@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
 
 from ..errors import NotUsable, Refused
 from ..system.text import display_path
@@ -346,17 +347,11 @@ def fingerprint(source: str, entries: Iterable[Entry]) -> str:
     """
     digest = hashlib.sha256(json.dumps(["mlops.fleet source 1", source]).encode("ascii"))
     for entry in entries:
-        fields = [
-            entry.path,
-            entry.type,
-            entry.mode,
-            entry.uid,
-            entry.gid,
-            entry.size,
-            entry.mtime_ns,
-            entry.ctime_ns,
-            entry.inode,
-            entry.target,
-        ]
-        digest.update(json.dumps(fields).encode("ascii") + b"\n")
+        # The same as json.dumps of a list, which takes three times as long.
+        line = (
+            f"[{quoted(entry.path)}, {quoted(entry.type)}, {entry.mode}, {entry.uid}, {entry.gid}, "
+            f"{entry.size}, {entry.mtime_ns}, {entry.ctime_ns}, {entry.inode}, "
+            f"{quoted(entry.target)}]\n"
+        )
+        digest.update(line.encode("ascii"))
     return digest.hexdigest()

@@ -46,7 +46,8 @@ def _ustar(
             b"ustar\x0000",
         )
     ).ljust(BLOCK, b"\0")
-    return fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]
+    counted = sum(fields.replace(b"\0", b""))  # most are zeros
+    return fields[:148] + b"%06o\0 " % counted + fields[156:]
 
 
 def _record(key: bytes, value: bytes) -> bytes:

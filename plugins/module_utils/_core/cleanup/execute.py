@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
-from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Generator, Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -46,6 +47,8 @@ from .watermark import Freed
 #: Units, and files in them, that are moved before the process table is read again. Those that must stay are back before
 #: the first of the others is removed, that is, after one look at so many files.
 BATCH = BATCH_FILES = 100_000
+#: Directories of runs that share one look at the processes.
+TOGETHER = 64
 #: Removed units between two reports of progress.
 _STEP = 50
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -296,26 +299,81 @@ def _clean_directories(
     tell: Tell,
     holds: Holds,
 ) -> None:
-    for place, units in plan.units:
-        target = place.target
-        root = facts.roots.get(target.name)
-        if root is None or not units:
-            continue
+    def steps(
+        place: TargetFacts, units: list[UnitRemoval], busy: _SharedLook
+    ) -> Generator[None, None, None]:
+        root = facts.roots[place.target.name]
         try:
             with _directory(root, place) as directory:
-                work = _work(options, world, directory, place, facts.now)
+                work = replace(_work(options, directory, place, facts.now), busy=busy)
                 try:
                     work = replace(work, compartment=holds.compartment(directory))
                 except OSError as error:
                     _fail_all(units, directory, error, outcome)
-                    continue
+                    return
                 try:
-                    _clean(work, units, outcome, tell)
+                    yield from _clean(work, units, outcome, tell)
                 finally:
                     if work.compartment is not None:
                         work.compartment.close()
         except (FleetError, OSError, Changed) as error:
-            outcome.fail(target.name, place.path, error)
+            outcome.fail(place.target.name, place.path, error)
+
+    for group in _groups(facts, plan):
+        roots = [facts.roots[group[0][0].target.name]]
+        busy = _SharedLook(functools.partial(in_use, options, world, roots))
+        running = [steps(place, units, busy) for place, units in group]
+        try:
+            for step in running:
+                next(step, None)
+            busy.shared = len(group) > 1
+            for step in running:
+                for dummy in step:
+                    pass
+        finally:
+            for step in running:
+                step.close()
+
+
+class _SharedLook:
+    """The processes' look at what is in use. Once it is ``shared``, several directories whose units were all moved before use one."""
+
+    def __init__(self, read: Callable[[], InUse | None]) -> None:
+        self.read, self.shared = read, False
+        self._known: list[InUse | None] = []
+
+    def __call__(self) -> InUse | None:
+        if not self.shared:
+            return self.read()
+        if not self._known:
+            self._known.append(self.read())
+        return self._known[0]
+
+
+def _groups(facts: Facts, plan: Plan) -> Iterator[list[tuple[TargetFacts, list[UnitRemoval]]]]:
+    """Yield the directories to clean; of one target together those with so few units that one look at the processes serves all."""
+    group: list[tuple[TargetFacts, list[UnitRemoval]]] = []
+    files = 0
+    for place, units in plan.units:
+        if not units or place.target.name not in facts.roots:
+            continue
+        size = max(len(units), sum(removal.survey.files for removal in units))
+        alone = place.container is None or size >= BATCH_FILES
+        if group and (
+            alone
+            or place.target.name != group[0][0].target.name
+            or files + size > BATCH_FILES
+            or len(group) >= TOGETHER
+        ):
+            yield group
+            group, files = [], 0
+        group.append((place, units))
+        files += size
+        if alone:
+            yield group
+            group, files = [], 0
+    if group:
+        yield group
 
 
 def _fail_all(units: Sequence[UnitRemoval], root: Root, error: OSError, outcome: Outcome) -> None:
@@ -338,15 +396,13 @@ def _directory(root: Root, place: TargetFacts) -> Iterator[Root]:
         directory.close()
 
 
-def _work(
-    options: CleanupOptions, world: World, root: Root, place: TargetFacts, now: float
-) -> Work:
+def _work(options: CleanupOptions, root: Root, place: TargetFacts, now: float) -> Work:
     required = options.require_backup
     return Work(
         root,
         place.target,
         now,
-        lambda: in_use(options, world, [root]),
+        lambda: None,
         place.run.anchor,
         required is not None and required.check == "covered",
     )
@@ -377,7 +433,10 @@ def _compare(
 # --- the units of one target ----------------------------------------------------------------------------------------------
 
 
-def _clean(work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tell) -> None:
+def _clean(
+    work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tell
+) -> Iterator[None]:
+    """Remove the units of one directory; yields each time when units were moved and the processes are to be looked at."""
     root = work.root
     units = list(units)
     try:
@@ -399,7 +458,7 @@ def _clean(work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tel
     try:
         finished = 0
         for batch in _batches(units):
-            _Batch(quarantine, work, outcome, tell, len(units), finished).run(batch)
+            yield from _Batch(quarantine, work, outcome, tell, len(units), finished).steps(batch)
             finished += len(batch)
         tell(Progress("remove", finished, len(units), "files", work.target.name))
     finally:
@@ -520,13 +579,14 @@ class _Batch:
         self.quarantine, self.work, self.outcome = quarantine, work, outcome
         self.tell, self.total, self.before = tell, total, before
 
-    def run(self, units: Sequence[UnitRemoval]) -> None:
-        """Remove the units."""
+    def steps(self, units: Sequence[UnitRemoval]) -> Iterator[None]:
+        """Remove the units; yields once when they were moved."""
         waiting = self._move(units)
         waiting.reverse()
         approved: list[tuple[UnitRemoval, Survey]] = []
         root, quarantine, work = self.work.root, self.quarantine, self.work
         try:
+            yield
             # Whoever opened a unit before it was moved is seen now; nobody can open it by its name any more.
             busy = work.busy()
             protected = root.protected(busy, quarantine.place("new"), quarantine.new)

@@ -201,10 +201,10 @@ def _show(world: World, names: list[str], timeout: float) -> dict[str, Unit]:
     if not names:
         return {}
     argv = ["systemctl", "show", "--no-pager", f"--property={_PROPERTIES}", "--", *names]
-    answer = world.run(argv, timeout=timeout)
-    described = parse_show(answer.stdout)
+    result = world.run(argv, timeout=timeout)
+    described = parse_show(result.stdout)
     if len(described) < len(names):
-        reason = answer.stderr.strip()[:200] or "incomplete answer"
+        reason = result.stderr.strip()[:200] or "incomplete answer"
         raise CommandFailed(f"systemctl show failed: {reason}.", "", "systemctl")
     return dict(zip(names, described))
 

@@ -103,14 +103,14 @@ def kernel_clock() -> KernelClock:
         ]
 
     libc = ctypes.CDLL(None, use_errno=True)
-    answer = Timex()
-    state = libc.adjtimex(ctypes.byref(answer))
+    timex = Timex()
+    state = libc.adjtimex(ctypes.byref(timex))
     if state < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
-    scale = 1e9 if answer.status & 0x2000 else 1e6  # STA_NANO
-    synchronised = state != _TIME_ERROR and not answer.status & _STA_UNSYNC
-    return KernelClock(synchronised, abs(answer.offset) / scale, answer.maxerror / 1e6)
+    scale = 1e9 if timex.status & 0x2000 else 1e6  # STA_NANO
+    synchronised = state != _TIME_ERROR and not timex.status & _STA_UNSYNC
+    return KernelClock(synchronised, abs(timex.offset) / scale, timex.maxerror / 1e6)
 
 
 def chrony_offset(world: World, timeout: float) -> KernelClock | None:

@@ -34,6 +34,8 @@ def human_duration(seconds: float) -> str:
 
 def display_path(path: str) -> str:
     """Return a file name of any bytes as one line of valid text."""
+    if path.isprintable():
+        return path
     return "".join(
         char
         if char.isprintable()

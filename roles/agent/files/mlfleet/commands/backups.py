@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``mlfleet backups``: list the backups, without reading them."""
+"""``mlfleet backups``: list the backups and their copies, without reading them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import argparse
 import os
 
 from ..._core import outcome
-from .. import parts
 from ..context import Context
 from ..parser import full_path
 from . import Command
@@ -26,35 +25,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context) -> int:
-    """Print a line for each backup, newest first."""
+    """Print a line for each backup and each copy in the configured bucket, newest first."""
+    from ..._core.backup import overview
+    from ..._core.backup.options import BackupOptions
     from ..._core.output import human
     from ..._core.system.text import human_size
 
-    path = context.arguments.path or parts.backup_directory(context)
-    result = parts.list_backups(context, path)
-    rows = [["BACKUP", "CREATED", "SIZE", "FILES", "STATE"]]
-    for backup in result["backups"]:
-        state = "verified" if backup.get("verified") else "not verified"
+    path, options = context.arguments.path, context.options("backup", BackupOptions, {})
+    result, listed = overview.run(options, path, context.world)
+    rows = [["BACKUP", "CREATED", "SIZE", "FILES", "WHERE", "KEPT", "STATE"]]
+    for backup in listed:
+        state = "verified" if backup["verified"] else "not verified"
         if backup.get("unreadable"):
             state = f"unknown: {backup['unreadable']}"
-        elif backup.get("problems"):
+        elif backup["problems"]:
             state = "; ".join(backup["problems"])
-        name = os.path.basename(str(backup["path"]))
-        size = human_size(backup.get("size") or 0)
-        files = backup.get("files")
-        created = str(backup.get("created") or "unknown")
-        rows.append([name, created, size, "unknown" if files is None else str(files), state])
-    if len(rows) > 1:
+        files = str(backup["files"]) if "files" in backup else "unknown"
+        size, kept = human_size(backup["size"]), backup["kept"] or "no: no rule keeps it"
+        created = backup["created"] or "unknown"
+        name = os.path.basename(backup["path"])
+        rows.append([name, created, size, files, backup["where"], kept, state])
+    if listed:
         context.terminal.say(*human.table(rows))
     else:
-        context.terminal.say(f"There is no backup in {path}")
-    context.terminal.data(result)
+        context.terminal.say(f"There is no backup in {path or options.destination}")
+    context.terminal.data({**result, "backups": listed})
     return outcome.OK
 
 
 COMMAND = Command(
     name="backups",
-    help="list the backups, newest first, without reading them",
+    help="list the backups and their copies, and why each is kept, without reading them",
     examples=("mlfleet backups", "mlfleet backups --json | jq '.backups[].path'"),
     arguments=arguments,
     run=run,

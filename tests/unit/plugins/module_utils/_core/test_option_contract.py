@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Released options stay: names, defaults, limits and old variables are those of option_contract.json.
 
-After a change on purpose write the file anew, and look at its difference:
+After a change on purpose write the file again, and look at its difference:
 
     MLOPS_WRITE_CONTRACT=1 python -m pytest tests/unit/plugins/module_utils/_core/test_option_contract.py
 """

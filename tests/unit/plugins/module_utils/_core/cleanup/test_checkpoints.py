@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import layouts
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import execute, layouts
 
 LIBRARIES = list(layouts.LAYOUTS.names)
 METRIC = {"transformers": "eval_loss"}
@@ -222,3 +222,28 @@ def test_step_of(name, step):
 )
 def test_metric_of(name, value):
     assert layouts.metric_of(name, "val_loss") == value
+
+
+def test_many_runs_share_one_look_at_the_processes(world, root, lab, monkeypatch):
+    for run_ in range(5):
+        for step in (100, 200):
+            lab.checkpoint(root / f"run-{run_}", "torch_dcp", step)
+    looks, held, real = [], [], execute.in_use
+    real_rename = os.rename
+
+    def look(*arguments):
+        looks.append(arguments)
+        return real(*arguments)
+
+    def rename(source, *arguments, **options):
+        if source == "step-100" and not held:
+            held.append(open(root / "run-0/step-100/__0_0.distcp"))
+        return real_rename(source, *arguments, **options)
+
+    monkeypatch.setattr(execute, "in_use", look)
+    monkeypatch.setattr(os, "rename", rename)
+    result = lab.clean(world, root, retention_days=0, layout="torch_dcp")
+    held[0].close()
+    assert result["removed_count"] == 4 and len(looks) == 1
+    assert "in use" in lab.reasons(result)["step-100"] and (root / "run-0/step-100").exists()
+    assert not list(root.glob("*/.mlops*"))

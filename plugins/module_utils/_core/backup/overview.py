@@ -1,0 +1,60 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All backups of one host with their copies, and why each is kept; reads only."""
+
+from __future__ import annotations
+
+from ..ports import World
+from . import catalogue, info, local, retention, stores
+from .catalogue import Backup, Description
+from .make import plan
+from .options import BackupOptions, InfoOptions
+from .store import Store
+
+LOCAL = "local"
+
+
+class Listed(Description):
+    """A backup, or a copy of one.
+
+    ``where`` is ``local`` or the URL of the place. ``kept`` is why the retention rules keep it,
+    empty when the next run removes it.
+    """
+
+    where: str
+    kept: str
+
+
+def run(options: BackupOptions, path: str | None, world: World) -> tuple[info.Result, list[Listed]]:
+    """Return the result for the local backups; and all backups, then the copies in each place.
+
+    :param path: a directory or archive to list instead of what is configured, then without copies.
+    :raises FleetError: the directory or a place can't be read.
+    """
+    result = info.run(InfoOptions.from_mapping({"path": path or options.destination}))
+    places: list[tuple[str, Store, bool]] = []
+    if path is None:
+        places.append((LOCAL, local.LocalStore(options.destination), True))
+        places += [(store.url(""), store, store.prunes) for store in stores.copy_stores(options)]
+    else:
+        store = stores.to_read(InfoOptions.from_mapping({"path": path}), path)
+        places.append((LOCAL, store, path == options.destination))
+    now = world.clock.now()
+    listed: list[Listed] = []
+    for where, store, pruned in places:
+        backups = store.listing()
+        reasons = _reasons(options, backups, now) if pruned else {}
+        for backup in backups:
+            kept = reasons.get(backup.name, "the retention rules do not apply to it")
+            listed.append({**backup.to_dict(), "where": where, "kept": kept})
+    return result, listed
+
+
+def _reasons(options: BackupOptions, backups: list[Backup], now: float) -> dict[str, str]:
+    """Return why the rules keep each backup of the configured source, empty where none does."""
+    own = catalogue.of_source(backups, options.source)
+    return {
+        decision.backup.name: decision.reason if decision.keep else ""
+        for decision in retention.decide(own, plan.rules(options), now)
+    }
