@@ -61,6 +61,8 @@ def build(options: type[OptionSet], **extra: t.Any) -> AnsibleModule:
     class Module(AnsibleModule):
         """Writes short forms of options out before they are checked."""
 
+        params: dict[str, t.Any]
+
         def _load_params(self) -> None:
             super()._load_params()
             self.params = dict(options.expand(self.params))

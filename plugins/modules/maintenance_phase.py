@@ -76,7 +76,7 @@ skip:
   type: dict
   contains:
     code:
-      description: C(switched_off), C(held), C(unreachable), C(backup_failed), C(backup_not_run) or C(earlier_failed).
+      description: C(switched_off), C(held), C(unreachable), C(backup_failed), C(backup_not_run), C(earlier_failed) or C(busy).
       type: str
     text:
       description: The same for people.

@@ -27,3 +27,8 @@ class MaintenanceOptions(OptionSet):
         env=("CONTINUE_ON_ERROR",),
         help="Go on after a phase that failed.",
     )
+    skip_busy: bool = option(
+        type="bool",
+        default=False,
+        help="Leave out backup and cleanup where the GPU phase of this run shows work on the GPUs.",
+    )

@@ -89,6 +89,10 @@ UNREACHABLE = "unreachable"
 BACKUP_FAILED = "backup_failed"
 BACKUP_NOT_RUN = "backup_not_run"
 EARLIER_FAILED = "earlier_failed"
+BUSY = "busy"
+
+#: Percent of a GPU's time from which it counts as busy where its processes are not reported.
+BUSY_UTILIZATION = 5
 
 
 class Skip(NamedTuple):
@@ -123,6 +127,10 @@ def decide(
     if any(result and result.get("unreachable") for result in results.values()):
         return Skip(UNREACHABLE, "not run: the host can't be reached")
     failed = [name for name in PHASES.names if phase_failed(results.get(name))]
+    if options.skip_busy and phase in ("backup", "cleanup"):
+        busy = busy_gpus(results.get("gpu"))
+        if busy:
+            return Skip(BUSY, f"not run: skip_busy is on and work runs on {busy} of the GPUs")
     waits_for_backup = phase == "cleanup" and options.run_backup
     if waits_for_backup and "backup" in failed:
         return Skip(BACKUP_FAILED, "not run: the backup failed, and cleanup never runs without it")
@@ -133,6 +141,15 @@ def decide(
             BACKUP_NOT_RUN, "not run: the backup did not run, and cleanup never runs without it"
         )
     return None
+
+
+def busy_gpus(result: Result | None) -> int:
+    """Return the number of GPUs that a result of the GPU phase shows at work."""
+    return sum(
+        1
+        for gpu in (result or {}).get("gpus") or ()
+        if gpu.get("process_count") or (gpu.get("util_gpu") or 0) >= BUSY_UTILIZATION
+    )
 
 
 def leaves_gpus(given: Mapping[str, Any], gpu_phase_runs: bool) -> bool:

@@ -98,3 +98,16 @@ def test_the_health_result_says_who_checks_the_gpus():
     assert noted["summary"] == {"total": 0, "skipped": 2} and result["checks"] == []
     assert "GPU phase" in noted["checks"][0]["message"]
     assert plan.note_gpus_left(FAILED) == FAILED
+
+
+def test_skip_busy_leaves_out_backup_and_cleanup_where_gpus_work():
+    busy = {"gpus": [{"process_count": 0, "util_gpu": 0}, {"process_count": 2}, {"util_gpu": 5}]}
+    idle = {"gpus": [{"process_count": 0, "util_gpu": 4}, {"process_count": None}]}
+    careful = MaintenanceOptions.from_mapping({"skip_busy": True})
+    for phase in ("backup", "cleanup"):
+        skip = plan.decide(phase, careful, {"gpu": busy})
+        assert skip is not None and skip.code == plan.BUSY and "2 of the GPUs" in skip.text
+        assert plan.decide(phase, careful, {"gpu": idle}) is None
+        assert plan.decide(phase, careful, {"gpu": None}) is None
+        assert plan.decide(phase, MaintenanceOptions.from_mapping({}), {"gpu": busy}) is None
+    assert plan.decide("health", careful, {"gpu": busy}) is None
