@@ -184,7 +184,11 @@ def action_groups() -> str:
     }
     groups = {
         "all": sorted(set(modules) - INTERNAL),
-        "s3": sorted(name for name, text in modules.items() if "  - mlops.fleet.s3" in text),
+        "s3": sorted(
+            name
+            for name, text in modules.items()
+            if "  - mlops.fleet.s3" in text or "\n  s3:\n" in text
+        ),
     }
     lines = ["action_groups:"]
     for group, members in groups.items():

@@ -17,7 +17,6 @@ description:
   - Reads the settings again after writing them, and fails if the server did not keep one.
 extends_documentation_fragment:
   - mlops.fleet.attributes
-  - mlops.fleet.s3
 attributes:
   check_mode:
     support: full
@@ -29,6 +28,8 @@ attributes:
     support: full
 options:
   s3:
+    description: The bucket, on any server that speaks S3.
+    type: dict
     required: true
     suboptions:
       bucket:
@@ -38,6 +39,26 @@ options:
         description: The lifecycle rules are for objects whose names begin with this prefix, followed by a slash. By default for all.
         type: str
         default: ""
+      endpoint_url:
+        description:
+          - Base URL of the server, like V(https://s3.example.com:9000). By default Amazon's.
+          - It must not contain credentials.
+        type: str
+      region:
+        description: Region of the bucket.
+        type: str
+      access_key:
+        description: Access key. By default the node's own credentials are used, in the order in which C(boto3) looks for them.
+        type: str
+      secret_key:
+        description: Secret key that belongs to O(s3.access_key).
+        type: str
+      session_token:
+        description: Token of temporary credentials.
+        type: str
+      ca_bundle:
+        description: File with the certificates of the authorities to trust, for servers with a private authority.
+        type: path
   create:
     description: Create the bucket if it is missing.
     type: bool

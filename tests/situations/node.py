@@ -24,6 +24,7 @@ ROOT = HERE.parents[1]
 DAY = 86400
 #: What differs between two runs of the same program: replaced in every text, in this order.
 _VARYING = (
+    (re.compile(r"\b[0-9a-f]{64}\b"), "$SHA256"),
     (re.compile(r"for another [\w .]+$"), "for another $DURATION"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?"), "$TIME"),
     (re.compile(r"\d{8}_\d{6}"), "$TIME"),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -482,17 +483,7 @@ def _free_to_levels(plan: Plan, facts: Facts) -> None:
         freed += _purge_for_space(plan, facts, device, level.needed - freed, count)
         uncovered: dict[int, str] = {}
 
-        def usable(
-            number: int,
-            limited: Sequence[UnitRemoval] = limited,
-            uncovered: dict[int, str] = uncovered,
-        ) -> bool:
-            removal = limited[number]
-            why = facts.uncovered(removal.place, removal.survey.name)
-            if why:
-                uncovered[id(removal)] = why
-            return not why
-
+        usable = functools.partial(_usable, facts, limited, uncovered)
         chosen, more = needed_first(
             (
                 (_complete(removal), removal.survey, number)
@@ -512,6 +503,17 @@ def _free_to_levels(plan: Plan, facts: Facts) -> None:
         plan.watermarks.append(level)
         if level.note():
             plan.notes.append(level.note())
+
+
+def _usable(
+    facts: Facts, limited: Sequence[UnitRemoval], uncovered: dict[int, str], number: int
+) -> bool:
+    """Return whether the interlock lets a unit go; note in ``uncovered`` why not."""
+    removal = limited[number]
+    why = facts.uncovered(removal.place, removal.survey.name)
+    if why:
+        uncovered[id(removal)] = why
+    return not why
 
 
 def _complete(removal: UnitRemoval) -> bool:

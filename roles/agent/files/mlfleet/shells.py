@@ -67,7 +67,9 @@ def _flag(command: str, action: argparse.Action) -> Flag:
     files = metavar in _FILES or (not action.option_strings and not choices)
     # Only the first clause: a menu of completions has one line for each.
     text = str(action.help or "").replace("%%", "%").replace("%(prog)s", "mlfleet")
-    return Flag(tuple(action.option_strings), text.split(" (default")[0], choices, files, switch)
+    return Flag(
+        tuple(action.option_strings), text.split(" (default", maxsplit=1)[0], choices, files, switch
+    )
 
 
 # --- bash -------------------------------------------------------------------------------------------------------------

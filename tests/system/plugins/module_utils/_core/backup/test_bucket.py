@@ -23,9 +23,12 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.bucket.op
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 
-from .test_s3 import DAY, HOME, KEYS, READER, bucket, client, endpoint, free_ports  # noqa: F401
+from . import test_s3
+from .test_s3 import DAY, HOME, KEYS, READER, client, free_ports
 
 boto3 = pytest.importorskip("boto3")
+
+endpoint, bucket = test_s3.endpoint, test_s3.bucket
 
 
 class Later:
@@ -130,7 +133,7 @@ def test_somebody_elses_change_is_put_right_and_their_rules_stay(moto):
     assert sorted(rule["ID"].split()[0] for rule in rules) == ["logs"] + ["mlops.fleet"] * 4
 
 
-def test_a_server_without_storage_classes(endpoint, bucket):  # noqa: F811
+def test_a_server_without_storage_classes(endpoint, bucket):
     with pytest.raises(errors.NotUsable, match="no setting block_public_access"):
         setup(endpoint, name=bucket)
     with pytest.raises(errors.StoreError, match="set transition_days to 0"):
@@ -143,7 +146,7 @@ def test_a_server_without_storage_classes(endpoint, bucket):  # noqa: F811
     assert setup(endpoint, **given)["changed"] is False
 
 
-def test_old_backups_that_are_kept_stop_it(endpoint, bucket):  # noqa: F811
+def test_old_backups_that_are_kept_stop_it(endpoint, bucket):
     s3 = client(endpoint)
     for age in (0, 10):
         name = f"{names.stem(time.time() - age * DAY)}.tar.gz"

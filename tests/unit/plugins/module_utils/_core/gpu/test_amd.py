@@ -36,9 +36,9 @@ METRIC = {
 LIST = {"gpu": 0, "bdf": "0000:83:00.0", "uuid": "17ff74a1-0000-1000-806f-1f0a2b3c4d5e"}
 
 
-def amd_node(node, static=STATIC, metric=METRIC, listed=LIST, wrap=lambda entry: [entry]):
+def amd_node(node, wrap=lambda entry: [entry], **given):
     node.pci("0000:83:00.0", vendor="0x1002", kind="0x120000", driver="amdgpu")
-    answers = {"static": static, "metric": metric, "list": listed}
+    answers = {"static": STATIC, "metric": METRIC, "list": LIST, **given}
     body = "".join(
         f"  {query}) cat <<'EOF'\n{json.dumps(wrap(entry)) if entry is not None else 'ERROR'}\nEOF\n  ;;\n"
         for query, entry in answers.items()
@@ -84,7 +84,7 @@ def test_faults(node, check, part, values, name, status):
 
 def test_a_card_without_values_is_not_unhealthy(node):
     bare = {"gpu": 0, **{key: "N/A" for key in METRIC if key != "gpu"}}
-    document = amd_node(node, static={"gpu": 0, "asic": "N/A"}, metric=bare, listed=None).run(
+    document = amd_node(node, static={"gpu": 0, "asic": "N/A"}, metric=bare, list=None).run(
         library=False
     )
     assert (document["status"], document["gpus"][0]["temp"]) == ("pass", None)
