@@ -10,9 +10,9 @@ import os
 import pathlib
 import re
 import subprocess
+import textwrap
 
 import pytest
-import yaml
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors, last
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import collected
@@ -41,8 +41,9 @@ def keep(state):
 
 def _script(state):
     """Return the playbook's own command."""
-    play = next(p for p in yaml.safe_load(PLAYBOOK.read_text()) if p["name"].startswith("Collect"))
-    return re.sub(r"\{\{.*?\}\}", str(state), play["tasks"][0]["ansible.builtin.raw"])
+    text = PLAYBOOK.read_text(encoding="utf-8")
+    script = text.partition("ansible.builtin.raw: |\n")[2].partition("      register:")[0]
+    return re.sub(r"\{\{.*?\}\}", str(state), textwrap.dedent(script))
 
 
 def fetch(state):
