@@ -25,6 +25,8 @@ DAY = 86400
 #: What differs between two runs of the same program: replaced in every text, in this order.
 _VARYING = (
     (re.compile(r"\b[0-9a-f]{64}\b"), "$SHA256"),
+    # The size of an archive depends on the library that compresses it.
+    (re.compile(r"(new backup: \d+ files?, )[\d.]+ [KMG]?i?B"), r"\1$SIZE"),
     (re.compile(r"for another [\w .]+$"), "for another $DURATION"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?"), "$TIME"),
     (re.compile(r"\d{8}_\d{6}"), "$TIME"),
@@ -313,9 +315,8 @@ class Node:
     def normal(self, value, key: str = ""):
         """Return a result without what differs from run to run and from machine to machine."""
         if isinstance(value, dict) and key not in _VARYING_KEYS:
-            size = (
-                {"size": "$SIZE"} if str(value.get("name", "")).startswith("models_backup_") else {}
-            )
+            name = os.path.basename(str(value.get("name") or value.get("path") or ""))
+            size = {"size": "$SIZE"} if name.startswith("models_backup_") else {}
             return {
                 self.normal(name): self.normal(item, name)
                 for name, item in {**value, **size}.items()

@@ -92,7 +92,8 @@ def test_no_line_of_the_configuration_is_longer_than_120_columns(ask, tmp_path):
         {"name": f"n{i}", "path": f"/srv/scratch-{i}/x", "retention_days": 1} for i in range(9)
     ]
     (tmp_path / "c.json").write_text(json.dumps({"cleanup": {"targets": targets}}))
-    lines = ask("config", "--config", str(tmp_path / "c.json")).stdout.splitlines()
+    text = ask("config", "--config", str(tmp_path / "c.json")).stdout
+    lines = text.replace(str(tmp_path), "/etc").splitlines()  # a long path stays in one piece
     assert max(map(len, lines)) <= 120
     assert all(f"/srv/scratch-{i}/x" in " ".join(lines) for i in range(9))
 

@@ -11,6 +11,7 @@ import os
 import pathlib
 import socket
 import struct
+import tempfile
 import threading
 import time
 
@@ -24,6 +25,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.node import acs,
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import mounts
+from ansible_collections.mlops.fleet.tests.unit.plugins.module_utils._core.node.conftest import (
+    Machine,
+)
 
 HOUR = 3600.0
 
@@ -64,6 +68,15 @@ def listener(family, address, reply, wait=0.0):
 
 PING = b"HTTP/1.1 200 OK\r\nApi-Version: 1.47\r\n\r\nOK"
 SETTINGS = b"\0\0\0\4\0\0\0\0\0\0\0\4\1\0\0\0\0"
+
+
+@pytest.fixture
+def machine(clock):
+    """A machine in a directory with a short name: the address of a socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="m", dir="/tmp") as directory:
+        made = Machine(pathlib.Path(directory), clock)
+        made.put("/proc/uptime", "864000.00 1000.00\n")
+        yield made
 
 
 @pytest.mark.parametrize(
