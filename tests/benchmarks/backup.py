@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import bench  # noqa: F401  # finds the other helpers
+import bench
 import setup
 from common import Problem, main_wrapper, say
 
@@ -128,11 +128,11 @@ def rows(root: Path) -> list[bool]:
         what = f"{MIB} MiB of weights, {engine}, verify={verify}"
         good = seed.cpu / cost.cpu >= least
         reached.append(row(what, cost, seed, f"{least} x less CPU", good))
-    if shutil.which("pigz"):
+    if bench.peer("pigz", "pigz"):
         row("pigz -6", shell(f"cd {root}; tar c weights | pigz -6 > p.tgz"))
     to = str(root / "to-any-True")
     cost = ours("restore", path=to, destination=str(root / "one"), files=["wanted"])
-    empty = measure([sys.executable, "-c", OURS.split("job, given")[0]])
+    empty = measure([sys.executable, "-c", OURS.split("job, given", maxsplit=1)[0]])
     good = cost.wall - empty.wall <= 0.2
     reached.append(row("one 2 MiB file, without the start", cost, empty, "0.2 s more", good))
     row("full restore", ours("restore", path=to, destination=str(root / "all")))

@@ -10,7 +10,7 @@ export LC_ALL=C
         -o -path '/tmp/systemd-private-*' -o -path '/var/tmp/systemd-private-*' -o -path '/tmp/ansible*' \
         -o -path /var/log/wtmp -o -path /var/log/btmp -o -path /var/log/lastlog -o -path /var/log/wtmp.db -o -path /var/lib/wtmpdb/wtmp.db-journal \
         -o -path '/etc/passwd-' -o -path '/etc/group-' -o -path '/etc/shadow-' -o -path '/etc/gshadow-' -o -path '/etc/subuid-' -o -path '/etc/subgid-' \
-        -o -path '/etc/.pwd.lock' -o -path '/srv/ml/*' -o -path '/var/backups/*' -o -path /var/lib/logrotate/status \) -prune \
+        -o -path '/etc/.pwd.lock' -o -path '/srv/ml/*' -o -path '/var/backups/*' -o -path '/var/cache/apt/*.bin' -o -path /var/lib/apt/lists/auxfiles -o -path /var/lib/logrotate/status \) -prune \
         -o -printf '%p %y %m %u %g\n' | sort -u
     find /etc -xdev -type f ! -name '*-' ! -name .pwd.lock -exec md5sum {} + | sort -k 2
 }

@@ -215,7 +215,7 @@ def test_the_old_variables_take_effect(host):
 def test_the_unit_and_calls_by_hand_use_the_same_directory(host):
     """It is named by a line with "export", which systemd alone would ignore."""
     assert "/srv/ml/backups" in show(host, "ml-backup.service", "ReadWritePaths")["ReadWritePaths"]
-    # The run makes a backup, or names the one that still matches.
+    # The run makes a backup, or names the latest if it still matches.
     archive = re.search(r"models_backup_\w+\.tar\.gz", printed_by_a_run(host, "ml-backup"))
     assert archive is not None and host.file(f"/srv/ml/backups/{archive[0]}").is_file
     assert host.run("ls /srv/ml/elsewhere/models_backup_*").rc != 0

@@ -39,10 +39,18 @@ def usable(head: Head | None, contents: Contents | None) -> bool:
     )
 
 
+class _Changed(Damaged):
+    """A chunk is not what was written."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        super().__init__(f"its bytes {chunk.offset} to {chunk.offset + chunk.length} were changed")
+        self.chunk = chunk
+
+
 def _unpacked(compression: Compression, raw: bytes, chunk: Chunk, size: int) -> bytes:
     """Return the plain data of a chunk. :raises Damaged: it is not what was written."""
     if hashlib.sha256(raw).hexdigest() != chunk.sha256:
-        raise Damaged(f"its bytes {chunk.offset} to {chunk.offset + chunk.length} were changed")
+        raise _Changed(chunk)
     return compression.unpack(raw, size)
 
 
@@ -180,7 +188,7 @@ def scan(
         if result.sha256 != head["archive"]["sha256"]:
             raise Damaged("its SHA-256 differs")
     except (Damaged, headers.Unknown) as error:
-        result.add(f"the archive is damaged: {error}", current)
+        result.add(f"the archive is damaged: {error}{_affected(error, contents)}", current)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
     return result
@@ -234,14 +242,27 @@ def damage(read: Callable[[int, int], bytes], contents: Contents) -> list[str]:
     for number, chunk in enumerate(index.chunks):
         if hashlib.sha256(read(chunk.offset, chunk.length)).hexdigest() == chunk.sha256:
             continue
-        paths = _files_in(contents, index, number)
-        listed = ", ".join(display_path(path) for path in paths[:_MOST_NAMED]) or "no file"
-        more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
         lines.append(
             f"bytes {chunk.offset} to {chunk.offset + chunk.length} of the archive are damaged; "
-            f"in them: {listed}{more}"
+            f"in them: {_listed(contents, index, number)}"
         )
     return lines
+
+
+def _affected(error: Exception, contents: Contents) -> str:
+    """Return the files in the damaged range, where that is known: any of them may be damaged."""
+    index = contents.index
+    if index is None or not isinstance(error, _Changed):
+        return ""
+    return f"; in them: {_listed(contents, index, index.chunks.index(error.chunk))}"
+
+
+def _listed(contents: Contents, index: Index, number: int) -> str:
+    """Return the files in a chunk as text, the first few by name."""
+    paths = _files_in(contents, index, number)
+    listed = ", ".join(display_path(path) for path in paths[:_MOST_NAMED]) or "no file"
+    more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
+    return listed + more
 
 
 def _files_in(contents: Contents, index: Index, number: int) -> list[str]:
@@ -331,7 +352,9 @@ def extract(
                     digest.update(piece)
                     sink.data(piece)
             except Damaged as error:
-                result.add(f"the archive is damaged: {error}", entry["path"])
+                result.add(
+                    f"the archive is damaged: {error}{_affected(error, contents)}", entry["path"]
+                )
                 return result
             if digest.hexdigest() != entry["sha256"]:
                 result.add("differs from the manifest in content (SHA-256)", entry["path"])

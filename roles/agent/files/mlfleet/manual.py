@@ -10,11 +10,11 @@ import argparse
 from . import commands, pages, parser
 
 
-def page(version: str) -> str:
-    """Return the page as roff (man(7)), without a date, so that the same version gives the same page."""
+def page() -> str:
+    """Return the page as roff (man(7)), without date and version: the same commands give the same page."""
     lines = [
         '.\\" Installed by mlops.fleet.agent; changes are lost.',
-        f'.TH MLFLEET 1 "" "mlfleet {_roff(version)}" "mlops.fleet"',
+        '.TH MLFLEET 1 "" "mlops.fleet" "mlops.fleet"',
         ".SH NAME",
         "mlfleet \\- keeps an ML node healthy",
         ".SH SYNOPSIS",

@@ -35,7 +35,7 @@ def run(context: Context) -> int:
     if context.arguments.man:
         from .. import manual
 
-        terminal.say(manual.page(command_line.version()))
+        terminal.say(manual.page())
     elif not topic:
         terminal.say(pages.overview(command_line.version()))
     elif topic in NAMES:
