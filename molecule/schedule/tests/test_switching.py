@@ -41,7 +41,7 @@ def on_each_node(work):
 
 def per_node(**values):
     """A variable that has another value on each node."""
-    return "{{ (" + json.dumps(values) + ")[inventory_hostname] }}"
+    return "{{ (" + repr(values) + ")[inventory_hostname] }}"
 
 
 def play(*roles, **variables):
@@ -89,9 +89,10 @@ def units(host):
 
 
 def state(host, name=""):
+    """What the node has of schedules and rotation: every file with mode, owner, target and checksum."""
     return host.check_output(
-        "cd /etc && { find systemd cron.d logrotate.d ! -type d -printf '%p %m %u %g %l\n'; find systemd cron.d logrotate.d -type f -exec md5sum {} +; } | sort;"
-        " ls -l /usr/local/sbin"
+        "cd /etc && find systemd cron.d logrotate.d ! -type d -printf '%p %m %u %g %l\\n' | sort;"
+        " find systemd cron.d logrotate.d -type f -exec md5sum {} + | sort; ls -l /usr/local/sbin"
     )
 
 
