@@ -123,6 +123,9 @@ def test_what_health_learned_is_expected(node):
         "checks": ["expected_hardware"],
         "expected_hardware_file": str(path),
     }
+    rehearsal = node.run("health", "--learn", "--dry-run", check=0)
+    assert f"would be written to {path}" in rehearsal.stdout and not path.exists()
+    assert "goes with --learn" in node.run("health", "--dry-run", check=3).stderr
     learned = node.json("health", "--learn", check=0)
     assert json.loads(path.read_text()) == learned
     document = node.json("health", "--no-alert", check=0)

@@ -92,4 +92,5 @@ COMMAND = Command(
     log="",
     dry_run=True,
     waits=False,
+    statuses="0 delivered, 1 a channel did not deliver, 3 could not run",
 )

@@ -64,4 +64,5 @@ COMMAND = Command(
     log="",
     dry_run=False,
     waits=False,
+    statuses="0 listed, 3 could not run",
 )

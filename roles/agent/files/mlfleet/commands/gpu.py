@@ -13,8 +13,10 @@ from ..._core.jobs import JOBS
 from ..._core.outcome import Outcome
 from .. import parts
 from ..context import Context
-from ..reporting import arguments
+from ..reporting import arguments, check_dry_run, dry_run_argument
 from . import Command
+
+CLEAR = "--clear-xids"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,16 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="check nothing; print what is remembered of each GPU in state_file",
     )
     parser.add_argument(
-        "--clear-xids",
+        CLEAR,
         metavar="GPU",
         help="check nothing; mark the Xids of a GPU as dealt with (UUID, serial number, PCI address or all)",
     )
-    parser.add_argument(
-        "--dry-run",
-        "-n",
-        action="store_true",
-        help="with --clear-xids: only list what would be marked",
-    )
+    dry_run_argument(parser, CLEAR)
 
 
 def run(context: Context) -> int:
@@ -43,10 +40,7 @@ def run(context: Context) -> int:
 
     :raises OptionError: --dry-run without --clear-xids.
     """
-    if context.arguments.dry_run and not context.arguments.clear_xids:
-        raise OptionError(
-            "--dry-run goes with --clear-xids.", "Leave it out: a check changes nothing.", "dry_run"
-        )
+    check_dry_run(context.arguments, CLEAR)
     if context.arguments.history or context.arguments.clear_xids:
         return _remembered(context)
     document = parts.check_gpus(context)

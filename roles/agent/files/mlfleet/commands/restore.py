@@ -20,7 +20,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", type=full_path, help="directory to restore to")
     parser.add_argument("files", nargs="*", help="only these files (patterns)")
     parser.add_argument(
-        "--backup", default="latest", type=archive, help="archive, its name, or latest"
+        "--backup",
+        default="latest",
+        type=archive,
+        help="archive, its name, or latest (default latest)",
     )
     parser.add_argument(
         "--path",
@@ -88,4 +91,5 @@ COMMAND = Command(
     log=JOBS["backup"].log,
     dry_run=True,
     waits=True,
+    statuses="0 done, 1 failed, 2 the backup is damaged, 3 could not begin",
 )
