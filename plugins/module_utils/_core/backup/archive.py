@@ -24,7 +24,7 @@ from ..system.text import display_path
 from . import tarstream
 from .codec import CHUNK, Codec
 from .manifest import Chunk
-from .source import FILE, GONE, Entry, Tree, below, stat_when_stable
+from .source import FILE, GONE, Directories, Entry, Tree, below, stat_when_stable
 
 #: Most threads that compress by default; more gain little and each costs 16 MiB.
 MOST_WORKERS = 8
@@ -155,7 +155,7 @@ def write(
     executor = ThreadPoolExecutor(workers, "compress")
     try:
         pipe = _Pipe(out, codec, executor, workers)
-        with below(root) as directories:
+        with below(root) as directories, _Elsewhere() as elsewhere:
             for walked in tree.entries:
                 entry = walked
                 if entry.type != FILE:
@@ -163,10 +163,9 @@ def write(
                     entries.append(entry)
                     places.append(-1)
                     continue
-                directory, dummy, base = entry.path.rpartition("/")
-                source = _open(
-                    directories.open, directory, base, f"{name}/{entry.path}", entry.path
-                )
+                opened = elsewhere.open if entry.origin else directories.open
+                directory, dummy, base = (entry.origin or entry.path).rpartition("/")
+                source = _open(opened, directory, base, f"{name}/{entry.path}", entry.path)
                 try:
                     entry = _current(entry, stat_when_stable(source))
                     pipe.put(tarstream.header(entry))
@@ -198,6 +197,29 @@ def write(
     )
 
 
+class _Elsewhere:
+    """Opens directories by real paths, never through a link that has come into being since."""
+
+    def __init__(self) -> None:
+        self._root = -1
+        self._directories: Directories | None = None
+
+    def __enter__(self) -> _Elsewhere:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._directories is not None:
+            self._directories.close()
+            os.close(self._root)
+
+    def open(self, path: str) -> int:
+        """Return a descriptor of a directory, valid until the next call. :raises OSError:"""
+        if self._directories is None:
+            self._root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._directories = Directories(self._root)
+        return self._directories.open(path.lstrip("/"))
+
+
 def _open(
     open_directory: Callable[[str], int], directory: str, base: str, full: str, path: str
 ) -> int:
@@ -225,7 +247,7 @@ def _current(entry: Entry, status: os.stat_result) -> Entry:
     """
     if not stat.S_ISREG(status.st_mode):
         raise Changed(entry.path)
-    return Entry.of(entry.path, FILE, status)
+    return Entry.of(entry.path, FILE, status, origin=entry.origin)
 
 
 def _progress(tell: Tell, done: int, total: int, path: str) -> Callable[[int], None]:

@@ -15,7 +15,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
@@ -39,6 +39,8 @@ GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _MOST_OPEN = 64
 #: Links that the kernel follows for one path.
 _MOST_LINKS = 40
+#: Path in the archive of a directory by its device and inode.
+Identities = dict[tuple[int, int], str]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Entry:
     """One file, directory or symbolic link.
 
     ``path`` is relative to the source; undecodable bytes are surrogates. Sizes in bytes.
+    ``origin`` is the real path of what a link out of the source names, "" for all else.
     """
 
     path: str
@@ -59,9 +62,12 @@ class Entry:
     inode: int
     allocated: int = 0
     target: str = ""
+    origin: str = ""
 
     @classmethod
-    def of(cls, path: str, kind: str, status: os.stat_result, target: str = "") -> Entry:
+    def of(
+        cls, path: str, kind: str, status: os.stat_result, target: str = "", origin: str = ""
+    ) -> Entry:
         return cls(
             path=path,
             type=kind,
@@ -74,6 +80,7 @@ class Entry:
             inode=status.st_ino,
             allocated=min(status.st_size, status.st_blocks * 512) if kind == FILE else 0,
             target=target,
+            origin=origin,
         )
 
 
@@ -81,11 +88,14 @@ class Entry:
 class Tree:
     """The result of a walk, directories before what is in them.
 
-    ``skipped`` names sockets, pipes and devices, with their kind.
+    ``skipped`` names sockets, pipes and devices, with their kind. Where links out of the source
+    are followed, ``followed`` are the paths of those and ``outside`` describes the others.
     """
 
     entries: tuple[Entry, ...]
     skipped: tuple[str, ...]
+    followed: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
 
     @property
     def files(self) -> int:
@@ -208,7 +218,7 @@ def selected(path: str, patterns: Iterable[str]) -> bool:
     return any(matches("/".join(parts[: n + 1]), patterns) for n in range(len(parts)))
 
 
-def _unreadable(root: str, path: str, error: OSError) -> NotUsable:
+def unreadable(root: str, path: str, error: OSError) -> NotUsable:
     full = display_path(f"{root}/{path}" if path else root)
     return NotUsable(
         f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full
@@ -216,19 +226,27 @@ def _unreadable(root: str, path: str, error: OSError) -> NotUsable:
 
 
 def walk(
-    root: int, name: str, exclude: Iterable[str] = (), never: os.stat_result | None = None
+    root: int,
+    name: str,
+    exclude: Iterable[str] = (),
+    never: os.stat_result | None = None,
+    follow: Callable[[Tree, Identities], Tree] | None = None,
 ) -> Tree:
     """Return everything below the directory open as ``root``, sorted, in the order of the archive.
 
     :param name: the directory's path, for messages.
     :param exclude: patterns, see matches; what is in an excluded directory is excluded.
     :param never: a directory that must not be below it, however it is mounted there.
+    :param follow: puts what links out of the directory name in place of the links.
     :raises NotUsable: something can't be read; an archive without it would not be a backup.
     :raises Refused: ``never`` is there.
     """
     exclude = tuple(exclude)
     for attempt in range(5):
-        tree = _walk_once(root, name, exclude, never)
+        identities: Identities | None = None if follow is None else {}
+        tree = walk_once(root, name, exclude, never, identities)
+        if follow is not None and identities is not None:
+            tree = follow(tree, identities)
         newest = max((entry.ctime_ns for entry in tree.entries), default=0)
         age = time.time_ns() - newest
         if age > _TICK_NS or age < 0 or attempt == 4:
@@ -237,61 +255,106 @@ def walk(
     return tree
 
 
-def _walk_once(
-    root: int, name: str, exclude: tuple[str, ...], never: os.stat_result | None
+def walk_once(
+    root: int,
+    name: str,
+    exclude: tuple[str, ...],
+    never: os.stat_result | None,
+    identities: Identities | None = None,
+    place: str = "",
 ) -> Tree:
+    """Return everything below the directory open as ``root``, like ``walk``.
+
+    :param identities: gets the path of each directory by its device and inode.
+    :param place: where it is in the archive if that is not the root. Then entries have their
+        ``origin``, the place is an entry, and a directory in ``identities`` becomes a link to it.
+    """
     entries: list[Entry] = []
     skipped: list[str] = []
     pending = [""]
     with below(root) as directories:
         while pending:
             where = pending.pop()
+            stored = "/".join(part for part in (place, where) if part)
             try:
                 fd = directories.open(where)
-                if where:
+                if stored or identities is not None:
                     here = os.fstat(fd)
-                    if never is not None and os.path.samestat(here, never):
-                        full = display_path(f"{name}/{where}")
-                        raise Refused(
-                            f"{full} is the destination, mounted there, so backups would contain "
-                            "backups.",
-                            "Exclude it, or unmount it.",
-                            full,
-                        )
-                    entries.append(Entry.of(where, DIRECTORY, here))
+                    if where and never is not None and os.path.samestat(here, never):
+                        raise _holds_destination(f"{name}/{where}")
+                    key = (here.st_dev, here.st_ino)
+                    if place and identities is not None and key in identities:
+                        target = relative(identities[key], stored)
+                        entries.append(Entry.of(stored, LINK, here, target))
+                        continue
+                    if identities is not None:
+                        identities.setdefault(key, stored)
+                    if stored:
+                        entries.append(Entry.of(stored, DIRECTORY, here))
                 children = sorted(os.listdir(fd), key=os.fsencode)
             except OSError as error:
                 if where and error.errno in GONE:
                     continue  # like a file that is gone, below
-                raise _unreadable(name, where, error) from error
+                raise unreadable(name, where, error) from error
             inner = []
             for child in children:
                 path = f"{where}/{child}" if where else child
-                if exclude and matches(path, exclude):
+                stored = f"{place}/{path}" if place else path
+                if exclude and matches(stored, exclude):
                     continue
                 try:
                     status = os.stat(child, dir_fd=fd, follow_symlinks=False)
                     if stat.S_ISDIR(status.st_mode):
                         inner.append(path)
-                    elif stat.S_ISLNK(status.st_mode):
-                        entries.append(Entry.of(path, LINK, status, os.readlink(child, dir_fd=fd)))
-                    elif stat.S_ISREG(status.st_mode):
-                        if not os.access(
-                            child,
-                            os.R_OK,
-                            dir_fd=fd,
-                            effective_ids=os.access in os.supports_effective_ids,
-                        ):
-                            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-                        entries.append(Entry.of(path, FILE, status))
+                        continue
+                    entry = _entry(fd, child, stored, status, f"{name}/{path}" if place else "")
+                    if entry is None:
+                        skipped.append(f"{display_path(stored)} ({_special(status.st_mode)})")
                     else:
-                        skipped.append(f"{display_path(path)} ({_special(status.st_mode)})")
+                        entries.append(entry)
                 except FileNotFoundError:
                     continue  # gone since the directory was read: no longer part of the tree
                 except OSError as error:
-                    raise _unreadable(name, path, error) from error
+                    raise unreadable(name, path, error) from error
             pending.extend(reversed(inner))
     return Tree(tuple(entries), tuple(skipped))
+
+
+def _entry(
+    directory: int, name: str, path: str, status: os.stat_result, origin: str
+) -> Entry | None:
+    """Return a file or link in an open directory, None for what can't be stored.
+
+    :raises OSError: it can't be read.
+    """
+    if stat.S_ISLNK(status.st_mode):
+        target = os.readlink(name, dir_fd=directory)
+        return Entry.of(path, LINK, status, target, origin)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    effective = os.access in os.supports_effective_ids
+    if not os.access(name, os.R_OK, dir_fd=directory, effective_ids=effective):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return Entry.of(path, FILE, status, origin=origin)
+
+
+def _holds_destination(path: str) -> Refused:
+    full = display_path(path)
+    return Refused(
+        f"{full} is the destination, mounted there, so backups would contain backups.",
+        "Exclude it, or unmount it.",
+        full,
+    )
+
+
+def relative(path: str, link: str) -> str:
+    """Return the target with which a link leads to ``path``, both relative to the source."""
+    return os.path.relpath(f"/{path}", os.path.dirname(f"/{link}"))
+
+
+def described(link: Entry) -> str:
+    """Return a link for a message."""
+    return f"{display_path(link.path)} -> {display_path(link.target)}"
 
 
 def _special(mode: int) -> str:

@@ -70,7 +70,12 @@ def _backup_message(result: Result) -> str:
     size = human_size(float(backup.get("size") or 0))
     proof = "verified" if backup.get("verified") else "not verified"
     what = "new backup" if result.get("changed") else "unchanged since the last backup"
-    return f"{what}: {human_count(backup.get('files') or 0, 'file')}, {size}, {proof}"
+    message = f"{what}: {human_count(backup.get('files') or 0, 'file')}, {size}, {proof}"
+    links = result.get("outside_links") or []
+    if links:
+        more = f" and {len(links) - 1} more" if len(links) > 1 else ""
+        message += f"; not in it is what links out of the source point to: {links[0]}{more}"
+    return message
 
 
 def _cleanup_message(result: Result) -> str:

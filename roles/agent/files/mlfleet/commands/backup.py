@@ -11,6 +11,7 @@ from typing import Any
 
 from ..._core.errors import OptionError
 from ..._core.jobs import JOBS
+from ..._core.outcome import Outcome
 from .. import parts
 from ..context import Context
 from ..parser import full_path
@@ -59,7 +60,10 @@ def run(context: Context) -> int:
     terminal.say(*lines)
     for line in lines:
         terminal.log("INFO", line)
+    for link in result["outside_links"]:
+        terminal.log("WARNING", f"not in the backup: what {link} points to")
     terminal.data(result)
+    context.outcome = Outcome(status=result["status"])
     return 0
 
 
@@ -87,6 +91,12 @@ def describe(result: Mapping[str, Any], dry_run: bool) -> list[str]:
         f"Expired backup {would}removed: {expired['path']} ({expired['reason']})"
         for expired in result["removed"]
     ]
+    links = result["outside_links"]
+    if links:
+        more = f" and {len(links) - 1} more" if len(links) > 1 else ""
+        lines.append(
+            f"Warning: what links out of the source point to is not in the backup: {links[0]}{more}"
+        )
     return lines
 
 
