@@ -6,7 +6,8 @@
     python3 scripts/generate.py            write them
     python3 scripts/generate.py --check    change nothing; end with 1 and name those that differ (the lint stage runs this)
 
-A whole file is generated, or a block of it between the lines "generated: NAME" and "end of generated: NAME".
+A whole file is generated, or a block of it between the lines "generated: NAME" and "end of
+generated: NAME".
 """
 
 from __future__ import annotations
@@ -45,11 +46,13 @@ HEADER = """# Copyright (c) 2026, mlops.fleet contributors
 ---
 # Made by scripts/generate.py from the option tables; changes are lost.
 """
-#: Modules that are parts of roles and take no options that users would set for several modules at once.
+#: Modules that are parts of roles and take no options that users would set for several modules at
+#: once.
 INTERNAL = {"agent_install", "maintenance_phase", "schedule_check", "schedule_timers"}
 
 
-# --- the maintenance role ---------------------------------------------------------------------------------------------
+# --- the maintenance role
+# ---------------------------------------------------------------------------------------------
 
 
 def _yaml(value: Any) -> str:
@@ -60,10 +63,12 @@ def _yaml(value: Any) -> str:
 
 
 def role_options() -> Iterator[tuple[str, Any, str, str | None, str]]:
-    """Yield the variables of the maintenance role: name, default, type, type of elements, description.
+    """Yield the variables of the maintenance role: name, default, type, type of elements,
+    description.
 
-    Types are those that a survey can give: text for every scalar ("" means not given), so a type that Ansible would
-    not make out of an empty text is C(raw). The role's first task checks the values against the option tables.
+    Types are those that a survey can give: text for every scalar ("" means not given), so a type
+    that Ansible would not make out of an empty text is C(raw). The role's first task checks the
+    values against the option tables.
     """
     for entry in MaintenanceOptions.TABLE:
         yield f"maintenance_{entry.name}", entry.default, "raw", None, f"(bool) {entry.help}"
@@ -174,7 +179,8 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-# --- action groups ----------------------------------------------------------------------------------------------------
+# --- action groups
+# ----------------------------------------------------------------------------------------------------
 
 
 def action_groups() -> str:
@@ -198,7 +204,8 @@ def action_groups() -> str:
     return "\n".join(lines) + "\n"
 
 
-# --- the schedule role ------------------------------------------------------------------------------------------------
+# --- the schedule role
+# ------------------------------------------------------------------------------------------------
 
 
 def kernel_rules() -> str:
@@ -236,7 +243,8 @@ def schedule_settings() -> str:
     return "\n".join(lines) + "\n"
 
 
-# --- the runbook in the fleet report -----------------------------------------------------------------------------------
+# --- the runbook in the fleet report
+# -----------------------------------------------------------------------------------
 
 
 def runbook() -> str:
@@ -272,7 +280,8 @@ def _blocks(content: str) -> Iterator[dict[str, Any]]:
             yield {"kind": kind, "parts": line.split("``")}
 
 
-# --- what is generated ------------------------------------------------------------------------------------------------
+# --- what is generated
+# ------------------------------------------------------------------------------------------------
 
 FILES: dict[str, Callable[[], str]] = {
     "roles/maintenance/meta/argument_specs.yml": argument_specs,

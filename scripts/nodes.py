@@ -10,11 +10,13 @@
     python3 scripts/nodes.py ssh-config                  for `ssh -F FILE NAME`
     python3 scripts/nodes.py down
 
-`full` nodes are privileged: the kernel then enforces resource limits, and loop devices and the kernel log work.
-Nodes belong to a group (`--group`, default `dev`), so that several sets live beside each other.
+`full` nodes are privileged: the kernel then enforces resource limits, and loop devices and the
+kernel log work. Nodes belong to a group (`--group`, default `dev`), so that several sets live
+beside each other.
 
-Variables: MLOPS_NODE_IMAGE_BOOKWORM / MLOPS_NODE_IMAGE_TRIXIE name a ready image to use instead (it needs systemd, sshd and Python),
-MLOPS_DEBIAN_MIRROR another source of Debian packages, MLOPS_NODES_DIR another folder for keys and settings than .build/nodes.
+Variables: MLOPS_NODE_IMAGE_BOOKWORM / MLOPS_NODE_IMAGE_TRIXIE name a ready image to use instead (it
+needs systemd, sshd and Python), MLOPS_DEBIAN_MIRROR another source of Debian packages,
+MLOPS_NODES_DIR another folder for keys and settings than .build/nodes.
 """
 
 from __future__ import annotations
@@ -55,11 +57,13 @@ NODE_PACKAGES = (
     "ca-certificates cron dbus e2fsprogs iproute2 kmod logrotate openssh-server procps python3 python3-boto3 python3-psutil python3-venv sudo"
     " systemd systemd-sysv zstd"
 ).split()
-# An empty machine-id lets every node get its own; units that need real hardware only delay the start.
+# An empty machine-id lets every node get its own; units that need real hardware only delay the
+# start.
 CUSTOMIZE = (
     'truncate -s 0 "$1/etc/machine-id"; rm -f "$1/var/lib/dbus/machine-id"',
-    # On a machine systemd shares the root mount; in a container it leaves it as it is: private in a privileged one, and then a unit's credentials
-    # (LoadCredential=) are mounted where nobody sees them.
+    # On a machine systemd shares the root mount; in a container it leaves it as it is: private in a
+    # privileged one, and then a unit's credentials (LoadCredential=) are mounted where nobody sees
+    # them.
     r"""printf '[Unit]\nDefaultDependencies=no\nConditionCapability=CAP_SYS_ADMIN\nBefore=sysinit.target\n[Service]\nType=oneshot\n"""
     r"""ExecStart=/bin/mount --make-rshared /\n[Install]\nWantedBy=sysinit.target\n' > "$1/etc/systemd/system/shared-mounts.service" """,
     'chroot "$1" systemctl enable ssh.service cron.service shared-mounts.service',
@@ -70,11 +74,14 @@ CUSTOMIZE = (
 BOOT_SECONDS = 90
 
 
-# --- what this machine can do -------------------------------------------------------------------------------------------------------------------
+# --- what this machine can do
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def cgroup_v2() -> bool:
-    """Whether the machine has the unified hierarchy; the hybrid one of older set-ups counts as version 1."""
+    """Whether the machine has the unified hierarchy; the hybrid one of older set-ups counts as
+    version 1.
+    """
     return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
@@ -122,7 +129,9 @@ def demand_tools(ready_image: bool = False) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment for podman: with its own containers.conf only where the default runtime refuses the machine's cgroups."""
+    """The environment for podman: with its own containers.conf only where the default runtime
+    refuses the machine's cgroups.
+    """
     env = dict(os.environ)
     if not cgroup_v2():
         # crun refuses a hybrid hierarchy ("cgroups in hybrid mode not supported"); runc takes it.
@@ -141,7 +150,9 @@ def podman(*argv: str, **options: Any) -> str:
 
 
 def limit_flags() -> list[str]:
-    """Limits for a node where this process can't raise its own: podman's defaults would then stop the start."""
+    """Limits for a node where this process can't raise its own: podman's defaults would then stop
+    the start.
+    """
     if rootless() or can_raise_limits():
         return []
     flags = []
@@ -155,11 +166,14 @@ def limit_flags() -> list[str]:
     return flags
 
 
-# --- images -----------------------------------------------------------------------------------------------------------------------------------------
+# --- images
+# -----------------------------------------------------------------------------------------------------------------------------------------
 
 
 def image_name(release: str) -> str:
-    """The image of a release: named by the fingerprint of its recipe, so a changed recipe is a new image."""
+    """The image of a release: named by the fingerprint of its recipe, so a changed recipe is a new
+    image.
+    """
     ready = os.environ.get(f"MLOPS_NODE_IMAGE_{release.upper()}")
     if ready:
         return ready
@@ -225,7 +239,8 @@ def build_image(release: str) -> str:
     return name
 
 
-# --- nodes ------------------------------------------------------------------------------------------------------------------------------------------
+# --- nodes
+# ------------------------------------------------------------------------------------------------------------------------------------------
 
 
 def key_pair() -> Path:
@@ -316,7 +331,8 @@ def start(group: str, name: str, release: str, full: bool) -> None:
     ]
     argv += limit_flags()
     if not cgroup_v2():
-        # systemd 256 and later refuses to boot on version 1 unless told; older ones don't know the variable.
+        # systemd 256 and later refuses to boot on version 1 unless told; older ones don't know the
+        # variable.
         argv += ["--env", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]
     if rootless():
         argv += ["--publish", "127.0.0.1::22"]
@@ -363,7 +379,8 @@ def await_boot(node: dict[str, Any], deadline: float) -> None:
 
 
 SSH_OPTIONS = {
-    # Nodes are made again, with new host keys under old addresses: remembering them would only get in the way. Test nodes only.
+    # Nodes are made again, with new host keys under old addresses: remembering them would only get
+    # in the way. Test nodes only.
     "StrictHostKeyChecking": "no",
     "UserKnownHostsFile": "/dev/null",
     "LogLevel": "ERROR",

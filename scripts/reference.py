@@ -176,7 +176,8 @@ def _argument(parser: argparse.ArgumentParser, flag: str) -> tuple[str, str]:
     return code(f"{spellings} {value if action.nargs != 0 else ''}".strip()), sentence(help_text)
 
 
-# --- options ----------------------------------------------------------------------------------------
+# --- options
+# ----------------------------------------------------------------------------------------
 
 
 def options() -> str:
@@ -227,7 +228,8 @@ def _kind(entry: Option) -> str:
     return f"{kind}, {code(default) or 'empty'}"
 
 
-# --- checks and registries ----------------------------------------------------------------------------
+# --- checks and registries
+# ----------------------------------------------------------------------------
 
 
 def runbook(entry: str) -> str:

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The situations: each prepares a node, does what an operator would do, and returns the results to record."""
+"""The situations: each prepares a node, does what an operator would do, and returns the results to
+record.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ H100 = {
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """``act`` takes the node and returns what to record; ``needs`` names what the machine must have."""
+    """``act`` takes the node and returns what to record; ``needs`` names what the machine must
+    have.
+    """
 
     name: str
     act: Callable[[Node], object]
@@ -670,7 +674,9 @@ SOLVED = {
 
 @contextlib.contextmanager
 def receiver(status: int = 200) -> Iterator[tuple[str, list]]:
-    """Receive what is posted to a port of the loopback interface; yields the address and the list of requests."""
+    """Receive what is posted to a port of the loopback interface; yields the address and the list
+    of requests.
+    """
     requests: list = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

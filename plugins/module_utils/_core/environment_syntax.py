@@ -20,7 +20,8 @@ _ESCAPED = '"\\`$'
 class Statement(NamedTuple):
     """A statement: its key, its value (None without ``=``) and its first line.
 
-    :param remarks: how bash reads it differently. :param comment: it is a comment, and that is what is wrong.
+    :param remarks: how bash reads it differently. :param comment: it is a comment, and that is what
+        is wrong.
     """
 
     key: str
@@ -35,7 +36,8 @@ class _Value:
 
     def __init__(self) -> None:
         self.text = ""
-        #: Length up to which the value stays if it ends now: blanks outside quotes and escapes are cut off.
+        #: Length up to which the value stays if it ends now: blanks outside quotes and escapes are
+        #: cut off.
         self.kept = 0
         self.expandable = ""
         self.comment = False
@@ -84,7 +86,9 @@ def statements(text: str) -> Iterator[Statement]:
 
 
 def _statement(text: str, start: int, line: int) -> tuple[Statement, int, int]:
-    """Return the statement that begins at a place, the place after it, and the number of lines it spans."""
+    """Return the statement that begins at a place, the place after it, and the number of lines it
+    spans.
+    """
     at = start
     while at < len(text) and text[at] not in "=\n\r":
         at += 1
@@ -115,7 +119,8 @@ def _statement(text: str, start: int, line: int) -> tuple[Statement, int, int]:
         elif not begun and character in "\"'":
             quote = character
         elif begun or character not in _BLANKS:
-            # Blanks before the first character, and between a closing quote and what follows, are dropped.
+            # Blanks before the first character, and between a closing quote and what follows, are
+            # dropped.
             value.add(character, literal=False, expands=True)
             begun = True
         at += 1
@@ -127,7 +132,9 @@ def _statement(text: str, start: int, line: int) -> tuple[Statement, int, int]:
 
 
 def _in_double_quotes(text: str, at: int, value: _Value) -> tuple[int, str]:
-    """Read what is at a place inside double quotes; return the place of its last character, and the quote that is open."""
+    """Read what is at a place inside double quotes; return the place of its last character, and the
+    quote that is open.
+    """
     character = text[at]
     if character == '"':
         return at, ""

@@ -47,7 +47,8 @@ class FleetError(Exception):
         return f"{self.message} {self.advice()}".strip()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Subclasses take other arguments; an isolated child sends its error to the parent pickled, without its cause.
+        # Subclasses take other arguments; an isolated child sends its error to the parent pickled,
+        # without its cause.
         state, cause = dict(self.__dict__), self.os_error()
         if cause is not None:
             state["_os_error"] = cause

@@ -1,9 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a schedule can work: what is wrong with the variables of the schedule role, and with the node they are for.
+"""Whether a schedule can work: what is wrong with the variables of the schedule role, and with the
+node they are for.
 
-The checks of the variables are pure; those of the node read it and ask systemd. All problems are found at once.
+The checks of the variables are pure; those of the node read it and ask systemd. All problems are
+found at once.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ _CREDENTIAL = re.compile(r"[A-Za-z0-9_.-]+")
 _CREDENTIAL_FILE = re.compile(r"/[^:\s]+")
 _DIRECTIVE = re.compile(r"[A-Z][A-Za-z]+")
 
-#: cron's five fields: numbers within their limits, or names. One wrong line makes cron ignore the whole file.
+#: cron's five fields: numbers within their limits, or names. One wrong line makes cron ignore the
+#: whole file.
 _MINUTE = r"[0-5]?\d"
 _HOUR = r"1?\d|2[0-3]"
 _DAY = r"0?[1-9]|[12]\d|3[01]"
@@ -186,8 +189,8 @@ def _systemd_problems(options: ScheduleOptions) -> Iterator[str]:
 def configured_paths(options: ScheduleOptions, world: World) -> dict[str, list[str]]:
     """Return the directories that each job writes to because the node's configuration names them.
 
-    They come from the configuration file and the file with the old scripts' variables, by precedence. A path
-    with a pattern counts up to the pattern.
+    They come from the configuration file and the file with the old scripts' variables, by
+    precedence. A path with a pattern counts up to the pattern.
 
     :raises FleetError: the configuration can't be read.
     """
@@ -237,7 +240,8 @@ def _is_directory(path: Any) -> bool:
 def problems_of_node(options: ScheduleOptions, world: World, check: bool) -> list[str]:
     """Return what this node lacks, and which times systemd does not accept.
 
-    :param check: the role may only be about to make users, command and credentials: they are not looked for.
+    :param check: the role may only be about to make users, command and credentials: they are not
+        looked for.
     """
     problems: list[str] = []
     if not check:

@@ -171,7 +171,8 @@ UUID = b"GPU-4f2a9c10-0000-4d3e-9b1a-012345678900"
 ALL_CODES = [*range(1, 31), 999]
 
 
-# ---- values ------------------------------------------------------------------------------------------------------------
+# ---- values
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_every_call_gives_the_value_of_the_scenario(run):
@@ -400,7 +401,8 @@ say([[f[i].nvmlReturn, f[i].valueType] for i in range(8)] + [f[0].value.siVal, f
     assert got[8:] == [-2, 5000000000, 1.5, 1, 1, 0, 4294967294]
 
 
-# ---- errors ------------------------------------------------------------------------------------------------------------
+# ---- errors
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_every_error_code_can_be_put_into_every_call(harness, run):
@@ -520,7 +522,8 @@ def test_a_value_that_is_no_number_is_an_error_and_said(run):
     assert "'warm' is not a number" in run.stderr
 
 
-# ---- behaviour of the library ------------------------------------------------------------------------------------------
+# ---- behaviour of the library
+# ------------------------------------------------------------------------------------------
 
 
 def test_nothing_works_before_init_or_after_the_last_shutdown(run):
@@ -764,7 +767,8 @@ say([supported & 8, waited, took, ask(n.nvmlDeviceRegisterEvents, g, 1 << 40, ev
     assert 0.3 <= took < 2
 
 
-# ---- the shipped scenarios, the harness, the compiler ------------------------------------------------------------------
+# ---- the shipped scenarios, the harness, the compiler
+# ------------------------------------------------------------------
 
 
 def test_all_shipped_scenarios_load(harness, run):

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What goes wrong around the command: libraries, files, pipes, signals. It says so in a line and leaves nothing half-made."""
+"""What goes wrong around the command: libraries, files, pipes, signals.
+
+It says so in a line and leaves nothing half-made.
+"""
 
 from __future__ import annotations
 

@@ -69,13 +69,16 @@ def _skipped(gpu: GpuFacts, reason: str) -> Check:
     )
 
 
-# --- verdicts ---------------------------------------------------------------------------------------------
+# --- verdicts
+# ---------------------------------------------------------------------------------------------
 
 
 def evaluate(
     options: DiagnosticsOptions, plan: Plan, outcome: Outcome, after: Facts
 ) -> list[Check]:
-    """Return the checks: figures against limits, GPUs against their peers, and what changed during the tests."""
+    """Return the checks: figures against limits, GPUs against their peers, and what changed during
+    the tests.
+    """
     if not plan.gpus and not plan.left_out:
         return [Check("gpu_test", verdict.SKIPPED, "No NVIDIA GPU on this node")]
     checks = list(plan.left_out)

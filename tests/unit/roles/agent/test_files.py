@@ -18,7 +18,9 @@ FILES = pathlib.Path(__file__).resolve().parents[4] / "roles" / "agent" / "files
 
 @pytest.fixture
 def missing(tmp_path):
-    """Ask with a package database that has zstd installed and git removed, and a Python that imports psutil only."""
+    """Ask with a package database that has zstd installed and git removed, and a Python that
+    imports psutil only.
+    """
     (tmp_path / "bin").mkdir()
     database = tmp_path / "bin" / "dpkg-query"
     database.write_text(

@@ -23,7 +23,9 @@ OURS = '"/var/log/ml-backup.log" "/var/log/ml-api/*.log"\n{\n  daily\n}\n'
 
 @pytest.fixture
 def conflicts(tmp_path):
-    """Run the script with one other configuration and return its lines, that configuration's path written OTHER."""
+    """Run the script with one other configuration and return its lines, that configuration's path
+    written OTHER.
+    """
 
     def run(theirs, name="other"):
         (tmp_path / "ours").write_text(OURS)

@@ -59,7 +59,9 @@ KNOWN_CIRCLES = {(("backup", "stores"), ("backup", "s3", "store"))}
 
 
 def walk(root: pathlib.Path) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
-    """Every module below root with the modules it imports, those in functions included, those for type checkers not."""
+    """Every module below root with the modules it imports, those in functions included, those for
+    type checkers not.
+    """
     modules = {}
     for path in root.rglob("*.py"):
         parts = path.relative_to(root).with_suffix("").parts

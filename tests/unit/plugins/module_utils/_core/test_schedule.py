@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a schedule can work. That systemd says what is assumed here is tested on booted nodes (molecule)."""
+"""Whether a schedule can work.
+
+That systemd says what is assumed here is tested on booted nodes (molecule).
+"""
 
 from __future__ import annotations
 

@@ -147,7 +147,9 @@ AFTERWARDS = {"cuCtxDestroy_v2", "cuMemFreeHost", "cuModuleUnload"}
 
 
 def test_every_call_may_fail_and_nothing_stays(tmp_path):
-    """One error in each call: a critical verdict that names the call, memory freed, context destroyed."""
+    """One error in each call: a critical verdict that names the call, memory freed, context
+    destroyed.
+    """
     calls = [call for call in CALLS if call not in PAIRS_ONLY]
     assert len(calls) > 18
     given = {

@@ -56,7 +56,9 @@ def test_a_file_stays_its_owners_unless_anybody_could_have_made_it(tmp_path):
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path):
-    """A file size limit stands for the full disk: the kernel refuses the write half-way, as ENOSPC would."""
+    """A file size limit stands for the full disk: the kernel refuses the write half-way, as ENOSPC
+    would.
+    """
     (tmp_path / "f").write_text("old")
     program = (
         "import resource, signal, sys\n"
