@@ -5,7 +5,7 @@
 
     make lint · make unit · ...                  set up what is missing, then run the session
     .build/dev/bin/nox --list                    all sessions
-    .build/dev/bin/nox -s unit -- -k verdict     arguments after `--` are passed to the session's tool
+    .build/dev/bin/nox -s unit -- -k verdict     arguments after `--`: for the session's tool
 
 Sessions have no virtual environments of nox's own: scripts/setup.py makes those under .build/, with
 the fingerprint of their requirements, and they stay between runs and are shared by sessions. That
@@ -84,7 +84,10 @@ def finish(session: nox.Session, checks: Checks) -> None:
 
 def describe(name: str) -> str:
     """An environment's ansible-core and Python."""
-    code = "import sys, ansible.release; print('core %s, Python %d.%d' % (ansible.release.__version__, *sys.version_info[:2]))"
+    code = (
+        "import sys, ansible.release; print('core %s, Python %d.%d' % (ansible.release.__version__,"
+        " *sys.version_info[:2]))"
+    )
     return ask([setup.environment_python(name), "-c", code])
 
 
@@ -168,16 +171,10 @@ def lint(session: nox.Session) -> None:
             "ansible-lint, profile production", [dev / "ansible-lint", "--strict", "--nocolor"]
         )
         checks.check("codespell", [dev / "codespell", *project_files()])
-        for script in (
-            "generate.py",
-            "wording.py",
-        ):  # derived files
-            if (ROOT / "scripts" / script).exists():
-                checks.check(
-                    f"scripts/{script} --check",
-                    [dev / "python", ROOT / "scripts" / script, "--check"],
-                )
-        checks.check("scripts/wordlist.py", [dev / "python", ROOT / "scripts" / "wordlist.py"])
+        generate = [dev / "python", ROOT / "scripts" / "generate.py", "--check"]
+        checks.check("scripts/generate.py --check", generate)
+        for script in ("wordlist.py", "limits.py"):
+            checks.check(f"scripts/{script}", [dev / "python", ROOT / "scripts" / script])
         shell = [path for path in project_files() if path.endswith(".sh") or is_shell(ROOT / path)]
         if not find_tool("shellcheck"):
             checks.result.skip("shellcheck", install_command(["shellcheck"]))
@@ -221,7 +218,9 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check the documentation: modules, roles and docsite with antsibull-docs, changelog fragments."""
+    """Check the documentation: modules, roles and docsite with antsibull-docs, changelog
+    fragments.
+    """
     with start(session) as checks:
         dev = environment_bin("dev")
         copy = copy_project(BUILD / "docs")

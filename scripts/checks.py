@@ -6,7 +6,7 @@ line with the sums.
 
     python3 scripts/checks.py                      every session of LANES (this is `make test`)
     python3 scripts/checks.py lint unit            some of them
-    python3 scripts/checks.py unit -- -k verdict   arguments after `--` are passed to the session's tool
+    python3 scripts/checks.py unit -- -k verdict   after `--`: arguments for the session's tool
 
 The sessions are in noxfile.py; this module starts them, two at a time, and gives them `Checks`,
 which runs commands into .build/logs/SESSION.log and counts single results: pytest cases, sanity
@@ -64,14 +64,17 @@ NOT_OURS = (
     "pip-*",
     "ansible*",
     "seaweedfs-*.sock",  # the S3 server's, which puts its socket there whatever TMPDIR says
-    "mlops-fleet-[0-9]*",  # the lock directory of a user without a runtime directory: never removed, by design
+    # The lock directory of a user without a runtime directory: never removed, by design.
+    "mlops-fleet-[0-9]*",
     *LEFTOVERS_EXPECTED,
 )  # in /tmp itself
 
 
 @dataclasses.dataclass
 class Result:
-    """What a session found: counts, and for everything that did not pass a line with what and why."""
+    """What a session found: counts, and for everything that did not pass a line with what and
+    why.
+    """
 
     passed: int = 0
     failed: int = 0
@@ -298,7 +301,8 @@ def report(name: str, result: Result) -> None:
     ] + fold_skips(result.notes):
         say(f"   {note}")
     say(
-        f"   {result.summary}: {result.passed} passed, {result.failed} failed, {result.skipped} skipped in {result.seconds:.0f} s"
+        f"   {result.summary}: {result.passed} passed, {result.failed} failed, {result.skipped}"
+        f" skipped in {result.seconds:.0f} s"
     )
 
 
@@ -316,7 +320,9 @@ def fold_skips(notes: list[str]) -> list[str]:
 
 
 def run_session(name: str, arguments: list[str]) -> Result:
-    """Run one nox session in a process of its own; a session that ends without a result has failed."""
+    """Run one nox session in a process of its own; a session that ends without a result has
+    failed.
+    """
     start = time.monotonic()
     (RESULTS / f"{name}.json").unlink(missing_ok=True)
     argv = [BUILD / "dev" / "bin" / "nox", "--noxfile", ROOT / "noxfile.py", "--session", name]
@@ -364,7 +370,9 @@ def main() -> int:
     parser.add_argument(
         "session",
         nargs="*",
-        help=f"{', '.join(known)}, or any other session of noxfile.py (default: the ones named here)",
+        help=(
+            f"{', '.join(known)}, or any other session of noxfile.py (default: the ones named here)"
+        ),
     )
     own, arguments = sys.argv[1:], []
     if "--" in own:
@@ -395,9 +403,8 @@ def main() -> int:
     passed, failed, skipped = (
         sum(counts) for counts in zip(*((r.passed, r.failed, r.skipped) for r in results.values()))
     )
-    say(
-        f"{'together':<14}{'':<15}{passed:>7}{failed:>8}{skipped:>9}{time.monotonic() - start:>9.0f}"
-    )
+    seconds = time.monotonic() - start
+    say(f"{'together':<14}{'':<15}{passed:>7}{failed:>8}{skipped:>9}{seconds:>9.0f}")
     say()
     say(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed or not (passed or skipped) else 0

@@ -81,7 +81,8 @@ def demand_python() -> None:
             os.execv(str(interpreter(version)), [str(interpreter(version)), *sys.argv])
     wanted = ".".join(map(str, OLDEST))
     sys.exit(
-        f"Python {wanted} or newer is needed, this is {sys.version.split()[0]}. Install one: {install_command(['python3'])}"
+        f"Python {wanted} or newer is needed, this is {sys.version.split()[0]}. Install one:"
+        f" {install_command(['python3'])}"
     )
 
 

@@ -320,7 +320,8 @@ def show(
         )
         if outcome == "survived":
             say(
-                f"{mutant.module}:{mutant.line}: {mutant.kind}\n  - {mutant.before}\n  + {mutant.after}"
+                f"{mutant.module}:{mutant.line}: {mutant.kind}\n  - {mutant.before}\n  +"
+                f" {mutant.after}"
             )
     say()
     for module, (killed, count) in totals.items():

@@ -4,7 +4,7 @@
 """Real nodes to test on: Debian with systemd and sshd, booted under podman and reached over SSH.
 
     python3 scripts/nodes.py check                       what this machine lacks for it
-    python3 scripts/nodes.py image bookworm trixie       build the images (minutes the first time, then nothing)
+    python3 scripts/nodes.py image bookworm trixie       build the images (minutes, the first time)
     python3 scripts/nodes.py up a=bookworm b=trixie,full --inventory hosts.json
     python3 scripts/nodes.py inventory                   the same inventory again
     python3 scripts/nodes.py ssh-config                  for `ssh -F FILE NAME`
@@ -54,8 +54,8 @@ LABEL = "org.mlops-fleet.group"
 RELEASES = ("bookworm", "trixie")
 # What a plain ML node has. pynvml is left out on purpose: a node without it is the common case.
 NODE_PACKAGES = (
-    "ca-certificates cron dbus e2fsprogs iproute2 kmod logrotate openssh-server procps python3 python3-boto3 python3-psutil python3-venv sudo"
-    " systemd systemd-sysv zstd"
+    "ca-certificates cron dbus e2fsprogs iproute2 kmod logrotate openssh-server procps python3"
+    " python3-boto3 python3-psutil python3-venv sudo systemd systemd-sysv zstd"
 ).split()
 # An empty machine-id lets every node get its own; units that need real hardware only delay the
 # start.
@@ -67,15 +67,20 @@ CUSTOMIZE = (
     r"""printf '[Unit]\nDefaultDependencies=no\nConditionCapability=CAP_SYS_ADMIN\nBefore=sysinit.target\n[Service]\nType=oneshot\n"""
     r"""ExecStart=/bin/mount --make-rshared /\n[Install]\nWantedBy=sysinit.target\n' > "$1/etc/systemd/system/shared-mounts.service" """,
     'chroot "$1" systemctl enable ssh.service cron.service shared-mounts.service',
-    'chroot "$1" systemctl mask systemd-udevd.service systemd-modules-load.service systemd-logind.service getty.target apt-daily.timer'
-    " apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer",
-    'rm -rf "$1"/usr/share/doc/* "$1"/usr/share/locale/* "$1"/usr/share/man/* "$1"/var/cache/apt/*.bin',
+    (
+        'chroot "$1" systemctl mask systemd-udevd.service systemd-modules-load.service'
+        " systemd-logind.service getty.target apt-daily.timer apt-daily-upgrade.timer"
+        " e2scrub_all.timer fstrim.timer"
+    ),
+    (
+        'rm -rf "$1"/usr/share/doc/* "$1"/usr/share/locale/* "$1"/usr/share/man/*'
+        ' "$1"/var/cache/apt/*.bin'
+    ),
 )
 BOOT_SECONDS = 90
 
 
 # --- what this machine can do
-# -------------------------------------------------------------------------------------------------------------------
 
 
 def cgroup_v2() -> bool:
@@ -86,7 +91,9 @@ def cgroup_v2() -> bool:
 
 
 def rootless() -> bool:
-    """Whether podman works without root here; its nodes then have no address that the host reaches."""
+    """Whether podman works without root here; its nodes then have no address that the host
+    reaches.
+    """
     return os.geteuid() != 0
 
 
@@ -99,7 +106,9 @@ def can_raise_limits() -> bool:
 
 
 def obstacle(ready_image: bool = False) -> str:
-    """Why nodes can't run on this machine, with the command that changes it; empty where they can."""
+    """Why nodes can't run on this machine, with the command that changes it; empty where they
+    can.
+    """
     wanted = ["podman", "ssh", "ssh-keygen"]
     wanted += ["newuidmap", "slirp4netns"] if rootless() else ["iptables", "netavark"]
     if not cgroup_v2():
@@ -110,14 +119,20 @@ def obstacle(ready_image: bool = False) -> str:
     if missing:
         return f"nodes need {', '.join(missing)}. Install: {install_command(packages_for(missing))}"
     if rootless() and not cgroup_v2():
-        return "booted nodes without root need cgroup version 2, which this machine has not. Run it as root"
+        return (
+            "booted nodes without root need cgroup version 2, which this machine has not. Run it as"
+            " root"
+        )
     if rootless():
         user = pwd.getpwuid(os.getuid()).pw_name
         ranges = (
             Path("/etc/subuid").read_text(encoding="utf-8") if Path("/etc/subuid").exists() else ""
         )
         if not any(line.split(":")[0] in (user, str(os.getuid())) for line in ranges.splitlines()):
-            return f"{user} has no subordinate user numbers. Give some: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+            return (
+                f"{user} has no subordinate user numbers. Give some: sudo usermod --add-subuids"
+                f" 100000-165535 --add-subgids 100000-165535 {user}"
+            )
     return ""
 
 
@@ -167,7 +182,6 @@ def limit_flags() -> list[str]:
 
 
 # --- images
-# -----------------------------------------------------------------------------------------------------------------------------------------
 
 
 def image_name(release: str) -> str:
@@ -209,7 +223,8 @@ def build_image(release: str) -> str:
             return name
         with timed() as seconds, tempfile.TemporaryDirectory(dir=STATE) as folder:
             say(
-                f"image {name}: downloading {len(NODE_PACKAGES)} packages and what they need (minutes, once)"
+                f"image {name}: downloading {len(NODE_PACKAGES)} packages and what they need"
+                " (minutes, once)"
             )
             tarball = Path(folder) / "node.tar"
             argv = [
@@ -240,7 +255,6 @@ def build_image(release: str) -> str:
 
 
 # --- nodes
-# ------------------------------------------------------------------------------------------------------------------------------------------
 
 
 def key_pair() -> Path:
@@ -369,12 +383,14 @@ def await_boot(node: dict[str, Any], deadline: float) -> None:
                         "exec", node["container"], "systemctl", "--failed", "--plain", "--no-legend"
                     )
                     say(
-                        f"node {node['name']}: booted, with failed units: {' '.join(line.split()[0] for line in failed.splitlines())}"
+                        f"node {node['name']}: booted, with failed units:"
+                        f" {' '.join(line.split()[0] for line in failed.splitlines())}"
                     )
                 return
         time.sleep(0.5)
     raise Problem(
-        f"node {node['name']} ({node['container']}) did not come up in {BOOT_SECONDS} s: systemd says {state!r}, ssh says {words!r}"
+        f"node {node['name']} ({node['container']}) did not come up in {BOOT_SECONDS} s: systemd"
+        f" says {state!r}, ssh says {words!r}"
     )
 
 
@@ -442,7 +458,8 @@ def up(group: str, wanted: list[str]) -> None:
             if node["name"] in names:
                 await_boot(node, deadline)
         say(
-            f"nodes {', '.join(name for name, _r, _f in nodes)}: booted and reachable after {seconds():.0f} s"
+            f"nodes {', '.join(name for name, _r, _f in nodes)}: booted and reachable after"
+            f" {seconds():.0f} s"
         )
 
 
@@ -491,7 +508,8 @@ def main() -> int:
         demand_tools(ready_image=True)
         for node in running(given.group):
             say(
-                f"Host {node['name']}\n  HostName {node['address']}\n  Port {node['port']}\n  User root\n  IdentityFile {KEY}"
+                f"Host {node['name']}\n  HostName {node['address']}\n  Port {node['port']}\n  User"
+                f" root\n  IdentityFile {KEY}"
             )
             for key, value in SSH_OPTIONS.items():
                 say(f"  {key} {value}")

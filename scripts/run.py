@@ -36,7 +36,8 @@ def open_folder(folder: Path) -> None:
         raise Problem(f"{folder} is a file. Name another folder with MLOPS_RUN_DIR.")
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise Problem(
-            f"{folder} holds things that no earlier run made. Name an empty or a new folder with MLOPS_RUN_DIR."
+            f"{folder} holds things that no earlier run made. Name an empty or a new folder with"
+            " MLOPS_RUN_DIR."
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).write_text("made by `make run`; this folder may be removed\n", encoding="utf-8")

@@ -104,7 +104,8 @@ def find_base(name: str) -> Path:
         if found:
             return found
     raise Unavailable(
-        f"Python {' or '.join(pythons)} is not on this machine ({install_command(['python' + pythons[0], f'python{pythons[0]}-venv'])}, or with pyenv)"
+        f"Python {' or '.join(pythons)} is not on this machine"
+        f" ({install_command(['python' + pythons[0], f'python{pythons[0]}-venv'])}, or with pyenv)"
     )
 
 
@@ -152,7 +153,10 @@ def ensure(name: str) -> Path:
             except Problem as problem:
                 if find_tool("gcc") or find_tool("cc"):
                     raise
-                hint = f"There is no C compiler, which a package without a ready wheel needs. Install: {install_command(packages_for(['gcc']))}"
+                hint = (
+                    "There is no C compiler, which a package without a ready wheel needs. Install:"
+                    f" {install_command(packages_for(['gcc']))}"
+                )
                 raise Problem(f"{problem}\n{hint}") from problem
             stamp.write_text(wanted, encoding="utf-8")
             say(f"setup: .build/{name} is ready after {seconds():.0f} s")
@@ -258,7 +262,8 @@ def system_tools(tools: list[str]) -> list[str]:
     missing = [tool for tool in tools if not find_tool(tool)]
     if missing:
         say(
-            f"setup: not on this machine: {', '.join(missing)}. What needs them is skipped. Install: {install_command(packages_for(missing))}"
+            f"setup: not on this machine: {', '.join(missing)}. What needs them is skipped."
+            f" Install: {install_command(packages_for(missing))}"
         )
     return missing
 
@@ -293,7 +298,8 @@ def main() -> int:
     ]
     if unknown:
         raise Problem(
-            f"unknown: {', '.join(unknown)}. Choose from: {', '.join([*GROUPS, 'tools', *ENVIRONMENTS])}"
+            f"unknown: {', '.join(unknown)}. Choose from:"
+            f" {', '.join([*GROUPS, 'tools', *ENVIRONMENTS])}"
         )
     link_collection()
     if "test" in given or "tools" in given:

@@ -52,7 +52,8 @@ try:
         options = GpuOptions.from_mapping({"backend": sys.argv[2]})
     result = part.run(options, World(run=run)).to_dict()
 except FleetError as error:
-    result = {"checks": [], "gpus": [], "status": "error", "error": f"{type(error).__name__}: {error}"}
+    result = {"checks": [], "gpus": [], "status": "error"}
+    result["error"] = f"{type(error).__name__}: {error}"
 result["seconds"] = round(time.perf_counter() - start, 3)
 print(json.dumps(result))
 """
@@ -133,7 +134,8 @@ def disagreements(nvml: dict, other: dict, page: str) -> list[str]:
                 same = len(numbers) == 3 and max(numbers) - min(numbers) <= margin
             if not same:
                 problems.append(
-                    f"GPU {one.get('id')} {name}: NVML {values[0]!r}, nvidia-smi back end {values[1]!r}, page {values[2]!r}"
+                    f"GPU {one.get('id')} {name}: NVML {values[0]!r}, nvidia-smi back end"
+                    f" {values[1]!r}, page {values[2]!r}"
                 )
     if len(nvml["gpus"]) != len(other["gpus"]):
         problems.append(f"NVML shows {len(nvml['gpus'])} GPUs, nvidia-smi {len(other['gpus'])}")

@@ -97,7 +97,8 @@ def scenario_path(scenario):
         if candidate.is_file():
             return candidate.resolve()
     raise FileNotFoundError(
-        f"no scenario {scenario}: neither a file nor one of {sorted(p.stem for p in SCENARIOS.glob('*.ini'))}"
+        f"no scenario {scenario}: neither a file nor one of"
+        f" {sorted(p.stem for p in SCENARIOS.glob('*.ini'))}"
     )
 
 

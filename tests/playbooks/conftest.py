@@ -96,7 +96,9 @@ class Fleet:
         )
 
     def run(self, playbook: str = "maintenance", *arguments: str) -> Run:
-        """Run one of the collection's playbooks by its name, or one of the test's own by its path."""
+        """Run one of the collection's playbooks by its name, or one of the test's own by its
+        path.
+        """
         inventory = self.directory / "inventory.json"
         inventory.write_text(json.dumps({"all": {"children": {"fleet": {"hosts": self.hosts}}}}))
         command = [

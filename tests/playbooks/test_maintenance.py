@@ -230,7 +230,9 @@ def play(fleet, *tasks, **keywords):
 ROLE = {"ansible.builtin.import_role": {"name": "mlops.fleet.maintenance"}}
 SHOW_CHECKS = {
     "ansible.builtin.debug": {
-        "msg": "CHECKS {{ maintenance_result_health.checks | map(attribute='check') | unique | sort }}"
+        "msg": (
+            "CHECKS {{ maintenance_result_health.checks | map(attribute='check') | unique | sort }}"
+        )
     },
     "tags": ["always"],
 }

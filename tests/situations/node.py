@@ -42,8 +42,8 @@ _VARYING = (
 #: Keys whose numbers and texts differ between two runs or machines: times, durations, free space,
 #: what zlib's version decides.
 _VARYING_KEYS = frozenset(
-    "duration duration_ms durations timestamp created started last since mtime archive_sha256 sha256 bytes_written ratio estimated_size "
-    "available_before available_after difference".split()
+    "duration duration_ms durations timestamp created started last since mtime archive_sha256"
+    " sha256 bytes_written ratio estimated_size available_before available_after difference".split()
 )
 
 
@@ -118,7 +118,9 @@ class Node:
             directory.mkdir(mode=0o700)
         self.config = base / "config.json"
         self.env: dict[str, str] = {
-            "PATH": f"{self.bin}:{pathlib.Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": (
+                f"{self.bin}:{pathlib.Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+            ),
             "HOME": str(base),
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",

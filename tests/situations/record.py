@@ -26,7 +26,8 @@ from situations import SITUATIONS, Situation
 RECORDED = pathlib.Path(__file__).resolve().parent / "recorded"
 #: Keys whose values are prose. Everything else is an interface.
 PROSE = frozenset(
-    "message msg todo reason detail stderr lines table text headline attention problems errors error skip_reason".split()
+    "message msg todo reason detail stderr lines table text headline attention problems errors"
+    " error skip_reason".split()
 )
 
 

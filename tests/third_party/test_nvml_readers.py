@@ -57,7 +57,8 @@ def need_readers():
     missing = [tool for tool in ("gpustat", "nvitop") if not (READERS / "bin" / tool).exists()]
     if missing:
         pytest.skip(
-            f"{READERS} has no {' and '.join(missing)}: python3 -m venv {READERS} && {READERS}/bin/pip install gpustat nvitop"
+            f"{READERS} has no {' and '.join(missing)}: python3 -m venv {READERS} &&"
+            f" {READERS}/bin/pip install gpustat nvitop"
         )
 
 

@@ -60,7 +60,9 @@ def _link(folder: str, name: str) -> str:
 
 
 def _point(folder: str, name: str, version: str) -> None:
-    """Let a link name a version: made beside it and renamed over it, so that it never is missing."""
+    """Let a link name a version: made beside it and renamed over it, so that it never is
+    missing.
+    """
     temporary = os.path.join(folder, f".{name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
@@ -70,7 +72,9 @@ def _point(folder: str, name: str, version: str) -> None:
 
 
 def installed(folder: str) -> dict[str, Any]:
-    """Return C(current), C(previous) (names or empty) and C(versions) (list) of an install folder."""
+    """Return C(current), C(previous) (names or empty) and C(versions) (list) of an install
+    folder.
+    """
     try:
         versions = sorted(
             name for name in os.listdir(os.path.join(folder, "versions")) if _VERSION.match(name)
@@ -127,7 +131,8 @@ def check_interpreter(run: CommandRunner, interpreter: str) -> None:
     found = re.match(r"(\d+) (\d+)\s*$", done.stdout)
     if done.returncode or not found:
         raise NotUsable(
-            f"{interpreter} is not a Python that works: {(done.stderr.strip() or done.stdout.strip())[-200:]}.",
+            f"{interpreter} is not a Python that works:"
+            f" {(done.stderr.strip() or done.stdout.strip())[-200:]}.",
             todo,
             interpreter,
         )
@@ -224,7 +229,8 @@ def _make_writable(bin_dir: str, command: str) -> None:
     if read_only:
         raise NotUsable(
             f"Can't write {command}: {bin_dir} is on a read-only file system.",
-            "Set agent_bin_dir (bin_dir of the module) to a directory that can be written to, such as /opt/bin.",
+            "Set agent_bin_dir (bin_dir of the module) to a directory that can be written to, such"
+            " as /opt/bin.",
             bin_dir,
         )
 

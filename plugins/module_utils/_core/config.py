@@ -181,7 +181,10 @@ class Configuration:
 
     @property
     def file(self) -> dict[str, dict[str, Any]]:
-        """The sections of the file. :raises NotUsable: this user can't read it. Raises like load."""
+        """The sections of the file.
+
+        :raises NotUsable: this user can't read it. Raises like load.
+        """
         if self._file is None:
             try:
                 self._file = load(self.path)
@@ -237,7 +240,9 @@ class Configuration:
         return any(values.get(kind.option) for kind in channels)
 
     def _line_of(self, kind: type[OptionSet], option: str) -> str:
-        """Return which line of the environment file sets an option, empty when it is not one line."""
+        """Return which line of the environment file sets an option, empty when it is not one
+        line.
+        """
         table = [entry for entry in kind.TABLE if entry.name == option]
         variables = from_environment(table, self.environ).get(option, ("", ""))[1]
         if variables not in self._lines:
@@ -270,8 +275,8 @@ def unreadable(environment: Environment) -> str:
     if not environment.unreadable:
         return ""
     return (
-        f"{environment.path} can't be read by {_user_name()} ({environment.unreadable}): its variables are not in "
-        f"force. Run this as root{_or_as_member(environment.path)}."
+        f"{environment.path} can't be read by {_user_name()} ({environment.unreadable}): its"
+        f" variables are not in force. Run this as root{_or_as_member(environment.path)}."
     )
 
 

@@ -102,13 +102,16 @@ def job(
         result = work()
     except FleetError as error:
         status, note = (CRITICAL, "") if needed else (WARNING, " (nothing on this node starts it)")
-        return Check(
-            f"job {name}",
-            status,
-            f"{name} can't run{note}: {error}",
-            subject=name,
-            action="inspect",
-        ), {}
+        return (
+            Check(
+                f"job {name}",
+                status,
+                f"{name} can't run{note}: {error}",
+                subject=name,
+                action="inspect",
+            ),
+            {},
+        )
     return Check(f"job {name}", PASS, f"{name} can run", subject=name), result
 
 
@@ -251,7 +254,10 @@ def last_runs(world: World, but: Sequence[str] = ()) -> list[Check]:
         if how.status == PASS:
             found.append(Check("last run", PASS, f"{unit} {how.text}", subject=unit))
             continue
-        text = f"{unit} {how.text.replace('failed', 'failed when it was last started', 1)}: journalctl -u {unit}"
+        text = (
+            f"{unit} {how.text.replace('failed', 'failed when it was last started', 1)}: journalctl"
+            f" -u {unit}"
+        )
         found.append(
             Check("last run", how.status, text, subject=unit, value=how.number, action="inspect")
         )
@@ -269,26 +275,33 @@ def trial_run(
         trial.UNITS[name] + ".service" if found.backend == "systemd" else f"{trial.RUNNER} {name}"
     )
     if name not in found.jobs:
-        return Check(
-            "trial run",
-            SKIPPED,
-            f"{name} was not started: it is not scheduled on this node",
-            subject=name,
-        ), None
+        return (
+            Check(
+                "trial run",
+                SKIPPED,
+                f"{name} was not started: it is not scheduled on this node",
+                subject=name,
+            ),
+            None,
+        )
     if obstacle:
-        return Check(
-            "trial run", SKIPPED, f"{what} was not started: {obstacle}", subject=name
-        ), None
+        return (
+            Check("trial run", SKIPPED, f"{what} was not started: {obstacle}", subject=name),
+            None,
+        )
     try:
         how = trial.start(world, found, name, rehearse_cleanup)
     except FleetError as error:
-        return Check(
-            "trial run",
-            CRITICAL,
-            f"{what} can't be started: {error}",
-            subject=name,
-            action="inspect",
-        ), None
+        return (
+            Check(
+                "trial run",
+                CRITICAL,
+                f"{what} can't be started: {error}",
+                subject=name,
+                action="inspect",
+            ),
+            None,
+        )
     rehearsed = (
         " (the cleanup only as a rehearsal)" if rehearse_cleanup and JOBS[name].removes else ""
     )
@@ -302,9 +315,10 @@ def trial_run(
     # run was in its way says nothing of that.
     busy = how.outcome is not None and how.outcome.error == LockBusy.code
     status = WARNING if busy else CRITICAL
-    return Check(
-        "trial run", status, text + more, subject=name, value=how.number, action="inspect"
-    ), how
+    return (
+        Check("trial run", status, text + more, subject=name, value=how.number, action="inspect"),
+        how,
+    )
 
 
 def alerts(

@@ -43,7 +43,11 @@ class _Value:
         self.comment = False
 
     def add(self, text: str, literal: bool = True, expands: bool = False) -> None:
-        """Add text. :param literal: it also stays at the end. :param expands: bash would expand it."""
+        """Add text.
+
+        :param literal: it also stays at the end.
+        :param expands: bash would expand it.
+        """
         if text == "#" and not literal and self.text[-1:] in (" ", "\t"):
             self.comment = True
         self.text += text
@@ -77,7 +81,10 @@ def statements(text: str) -> Iterator[Statement]:
                 at += 1
             following = text[at:].lstrip(_NEWLINES)[:1]
             if text[start:at].endswith("\\") and following not in ("", "#", ";"):
-                remark = "the comment ends with a backslash: systemd before 254 ignores the next line too"
+                remark = (
+                    "the comment ends with a backslash: systemd before 254 ignores the next"
+                    " line too"
+                )
                 yield Statement("", None, line, comment=remark)
         else:
             statement, at, newlines = _statement(text, at, line)

@@ -55,11 +55,15 @@ class FleetError(Exception):
         return _restore, (type(self), self.args, state)
 
     def advice(self) -> str:
-        """Return what to do: what the shell knows about this place (advise_by), otherwise ``todo``."""
+        """Return what to do: what the shell knows about this place (advise_by), otherwise
+        ``todo``.
+        """
         return (_adviser(self) if _adviser is not None else "") or self.todo
 
     def os_error(self) -> OSError | None:
-        """Return the error of the operating system that caused this one, None when there was none."""
+        """Return the error of the operating system that caused this one, None when there was
+        none.
+        """
         cause: BaseException | None = self
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__
@@ -171,7 +175,9 @@ class NotPermitted(NotUsable):
 
 
 class Refused(FleetError):
-    """The request is understood but dangerous, so nothing was done (roots, brakes, mount points)."""
+    """The request is understood but dangerous, so nothing was done (roots, brakes, mount
+    points).
+    """
 
 
 class CommandFailed(FleetError):

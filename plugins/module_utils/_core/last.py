@@ -74,7 +74,8 @@ def parse(text: str, phase: str) -> Kept:
         document = json.loads(text)
         if document["version"] != VERSION:
             raise NotUsable(
-                f"The last result of {phase} has version {document['version']!r}, known is {VERSION}.",
+                f"The last result of {phase} has version {document['version']!r}, known is"
+                f" {VERSION}.",
                 "Use the collection's version of the node's agent, or a later one.",
                 phase,
             )
@@ -106,7 +107,10 @@ def read(phase: str, directory: str = DIRECTORY) -> Kept | None:
 def keep_all(
     results: Mapping[str, Mapping[str, Any]], now: float, directory: str = DIRECTORY
 ) -> str:
-    """Keep several results. Return why one could not be written, else nothing: it must fail no job."""
+    """Keep several results.
+
+    Return why one could not be written, else nothing: it must fail no job.
+    """
     try:
         for phase, result in results.items():
             keep(phase, result, now, directory)

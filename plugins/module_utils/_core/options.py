@@ -7,7 +7,7 @@ and configuration.
 A part subclasses OptionSet and declares each option as an annotated class attribute::
 
     class BackupOptions(OptionSet):
-        source: str = option(type="path", default="/opt/ml/models", env=("MODEL_DIR",), help="Directory to back up.")
+        source: str = option(type="path", env=("MODEL_DIR",), help="Directory to back up.")
 
 The annotation is what a type checker sees on an instance, the call of option() is what the shells
 derive argument specs, flags and configuration keys from. C(TABLE) holds the options in the order of

@@ -63,7 +63,10 @@ class Registry(Generic[Entry]):
         return entry
 
     def __getitem__(self, name: str) -> Entry:
-        """Return an entry. :raises OptionError: no such entry; the message names those that exist."""
+        """Return an entry.
+
+        :raises OptionError: no such entry; the message names those that exist.
+        """
         try:
             return self._entries[name]
         except KeyError:

@@ -84,7 +84,10 @@ def _read_only(unit: str, job: str, path: str) -> str:
 def _inaccessible(unit: str, job: str, point: str) -> str:
     start = f"The sandbox of {unit} hides {point}."
     if job:
-        return f"{start} Change ProtectHome or InaccessiblePaths in schedule_{job}_directives {_AGAIN}."
+        return (
+            f"{start} Change ProtectHome or InaccessiblePaths in schedule_{job}_directives"
+            f" {_AGAIN}."
+        )
     return f"{start} See ProtectHome= and InaccessiblePaths= in systemctl cat {unit}."
 
 

@@ -94,7 +94,6 @@ def jobs(world: World) -> tuple[str, list[JobStatus]]:
 
 
 # --- systemd
-# ----------------------------------------------------------------------------------------------------------
 
 
 def _units(world: World) -> dict[str, dict[str, str]]:
@@ -150,7 +149,6 @@ def _time(text: str) -> float | None:
 
 
 # --- cron
-# -------------------------------------------------------------------------------------------------------------
 
 
 def _cron_lines(world: World) -> dict[str, str]:
@@ -159,7 +157,10 @@ def _cron_lines(world: World) -> dict[str, str]:
         contextlib.suppress(OSError),
         open(world.path(trial.CRON), encoding="utf-8", errors="replace") as stream,
     ):
-        pattern = rf"^(@\w+|\S+(?:[ \t]+\S+){{4}})[ \t]+\S+[ \t]+{re.escape(trial.RUNNER)}[ \t]+(\w+)[ \t]*$"
+        pattern = (
+            rf"^(@\w+|\S+(?:[ \t]+\S+){{4}})[ \t]+\S+[ \t]+{re.escape(trial.RUNNER)}[ \t]+(\w+)["
+            r" \t]*$"
+        )
         return {job: line for line, job in re.findall(pattern, stream.read(), re.MULTILINE)}
     return {}
 
@@ -236,7 +237,6 @@ def _values(field: str, low: int, high: int, names: Sequence[str] = (), first: i
 
 
 # --- alerts
-# -----------------------------------------------------------------------------------------------------------
 
 
 def alerts(directory: str | None, cooldown: float, world: World) -> Alerts:

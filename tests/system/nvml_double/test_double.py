@@ -273,9 +273,8 @@ def test_a_key_that_is_not_there_is_not_supported(run):
 def test_the_faults_of_the_faulty_gpu_arrive(run):
     values = run(
         "faulty",
-        CALLS
-        + INIT
-        + "g = n.nvmlDeviceGetHandleByIndex(1)\nsay({name: ask(call) for name, call in CALLS.items()})",
+        CALLS + INIT + "g = n.nvmlDeviceGetHandleByIndex(1)\nsay({name: ask(call) for name, call in"
+        " CALLS.items()})",
     )
     assert values["nvmlDeviceGetTotalEccErrors"] == 3
     assert values["nvmlDeviceGetMemoryErrorCounter"] == 1
@@ -412,7 +411,10 @@ def test_every_error_code_can_be_put_into_every_call(harness, run):
     system["nvmlDeviceGetHandleByIndex_v2"] = "ok;" + system["nvmlDeviceGetHandleByIndex_v2"]
     gpu = {name: ";".join(f"!{code}" for code in ALL_CODES) for name in names[0]}
     scenario = {"base": "h100x8", "system": system, "gpu": gpu}
-    code = f"say({{name: [ask(call) for _ in range({len(ALL_CODES)})] for name, call in {{**CALLS, **SYSTEM_CALLS}}.items()}})"
+    code = (
+        f"say({{name: [ask(call) for _ in range({len(ALL_CODES)})] for name, call in {{**CALLS,"
+        " **SYSTEM_CALLS}.items()})"
+    )
     got = run(scenario, CALLS + INIT + code)
     expected = [f"!{code}" for code in ALL_CODES]
     # On INSUFFICIENT_SIZE pynvml asks again with a buffer, and gets the next step.
@@ -464,7 +466,10 @@ say([n.nvmlDeviceGetCount(), ask(n.nvmlDeviceGetHandleByIndex, 1), n.nvmlDeviceG
 
 
 def test_a_gpu_lost_midway_answers_first(run):
-    code = "n.nvmlInit(); g = n.nvmlDeviceGetHandleByIndex(1)\nsay([ask(n.nvmlDeviceGetTemperature, g, 0) for _ in range(25)])"
+    code = (
+        "n.nvmlInit(); g = n.nvmlDeviceGetHandleByIndex(1)\nsay([ask(n.nvmlDeviceGetTemperature, g,"
+        " 0) for _ in range(25)])"
+    )
     got = run("lost_midway", code)
     assert got == [41] * 19 + ["!15"] * 6
 
@@ -607,7 +612,8 @@ def test_steps_advance_once_per_read_and_the_last_stays(run):
         one(temp__gpu="70;75;!GPU_IS_LOST;80", procs__compute="1:5;;!TIMEOUT"),
         INIT
         + "say([[ask(n.nvmlDeviceGetTemperature, g, 0) for _ in range(5)], "
-        + "[p if isinstance(p, str) else len(p) for p in [ask(n.nvmlDeviceGetComputeRunningProcesses, g) for _ in range(4)]]])",
+        + "[p if isinstance(p, str) else len(p) for p in"
+        " [ask(n.nvmlDeviceGetComputeRunningProcesses, g) for _ in range(4)]]])",
     )
     assert got == [[70, 75, "!15", 80, 80], [1, 0, "!10", "!10"]]
 
@@ -743,8 +749,8 @@ def test_absent_symbols_raise_the_class_of_a_missing_symbol(run):
     scenario = one(temp__gpu=40)
     scenario["system"] = {"absent": "nvmlDeviceGetName, nvmlDeviceGetTemperatureV"}
     code = (
-        INIT
-        + "say([ask(n.nvmlDeviceGetName, g), ask(n.nvmlDeviceGetTemperatureV, g, 0), ask(n.nvmlDeviceGetTemperature, g, 0)])"
+        INIT + "say([ask(n.nvmlDeviceGetName, g), ask(n.nvmlDeviceGetTemperatureV, g, 0),"
+        " ask(n.nvmlDeviceGetTemperature, g, 0)])"
     )
     assert run(scenario, code) == ["!13", "!13", 40]
     scenario["system"] = {"absent": "nvmlDeviceGetNaem"}

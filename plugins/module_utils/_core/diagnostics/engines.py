@@ -62,7 +62,8 @@ def run(name: str, plan: Plan, world: World) -> Results:
         except CommandFailed as error:
             if error.code == CommandFailed.MISSING:
                 raise NotUsable(
-                    f"The engine {name} needs the program {engine.program}, which is not installed.",
+                    f"The engine {name} needs the program {engine.program}, which is not"
+                    " installed.",
                     "Install it, or set engine to builtin.",
                     "engine",
                 ) from error
@@ -80,7 +81,9 @@ def run(name: str, plan: Plan, world: World) -> Results:
 
 
 def _json(text: str) -> Any:
-    """Return the JSON object in a program's output, which may have lines before it; None without."""
+    """Return the JSON object in a program's output, which may have lines before it; None
+    without.
+    """
     start = text.find("{")
     if start < 0:
         return None

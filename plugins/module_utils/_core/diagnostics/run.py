@@ -50,7 +50,9 @@ def run(
 
 
 def _nvml() -> Any:
-    """Return NVML's library for the sensors, None without it: the tests run without readings then."""
+    """Return NVML's library for the sensors, None without it: the tests run without readings
+    then.
+    """
     try:
         return nvml()
     except MissingLibrary:

@@ -46,7 +46,9 @@ class Outcome:
 
 #: Children at one time; more jobs than that wait until one has ended.
 _AT_ONCE = 128
-_HEADER = 8  # bytes that hold the length of the answer, so that a grandchild with our pipe open can't hold it back
+#: Bytes that hold the length of the answer, so that a grandchild with our pipe open can't hold it
+#: back.
+_HEADER = 8
 
 
 @dataclass

@@ -44,7 +44,9 @@ class Holder(NamedTuple):
     since: float | None = None
 
     def text(self) -> str:
-        """Return the holder as text: ``mlfleet backup (process 4711) since 2026-11-28 02:00:03``."""
+        """Return the holder as text: ``mlfleet backup (process 4711) since 2026-11-28
+        02:00:03``.
+        """
         process = "unknown" if self.pid is None else self.pid
         text = f"{self.command or 'another job'} (process {process})"
         return text + (

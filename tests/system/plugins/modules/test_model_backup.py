@@ -159,7 +159,8 @@ def test_without_boto3_it_is_named_with_the_interpreter(source, tmp_path):
     bare = tmp_path / "bin" / "python3"
     bare.parent.mkdir()
     bare.write_text(
-        f'#!/bin/sh\nexec {sys._base_executable if hasattr(sys, "_base_executable") else sys.executable} -S "$@"\n'
+        "#!/bin/sh\nexec"
+        f' {sys._base_executable if hasattr(sys, "_base_executable") else sys.executable} -S "$@"\n'
     )
     bare.chmod(0o755)
     found = run(

@@ -22,7 +22,8 @@ def systemctl(world, tmp_path, monkeypatch):
         lines = "\n".join(f"{name}={value}" for name, value in properties.items())
         program = tmp_path / "systemctl"
         program.write_text(
-            f'#!/bin/sh\ncase "$*" in *{unit}) cat <<END\n{lines}\nEND\n;; *) echo LoadState=not-found; echo ExecMainStatus=0;; esac\n'
+            f'#!/bin/sh\ncase "$*" in *{unit}) cat <<END\n{lines}\nEND\n;; *) echo'
+            " LoadState=not-found; echo ExecMainStatus=0;; esac\n"
         )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")

@@ -220,7 +220,8 @@ def test_what_the_configuration_makes_the_jobs_write_to(tmp_path):
         ' "alert": {"state_dir": "/state"}}'
     )
     (etc / "ml-automation.conf").write_text(
-        '# BACKUP_DIR=/no\nexport BACKUP_DIR="/from/conf"\nEXPERIMENTS_DIR=relative\nCHECKPOINTS_DIR=/ckpt\n'
+        "# BACKUP_DIR=/no\nexport"
+        ' BACKUP_DIR="/from/conf"\nEXPERIMENTS_DIR=relative\nCHECKPOINTS_DIR=/ckpt\n'
     )
     assert schedule.configured_paths(options(), World(run=None, root=str(tmp_path))) == {
         "health": ["/state"],
