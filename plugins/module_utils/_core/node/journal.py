@@ -308,7 +308,7 @@ def _hits(rule: KernelRule, kernel: list[LogEntry], taken: set[int], own: bool) 
     Of our rules the first that matches takes a message; the user's ``own`` see all.
     """
     pattern = re.compile(rule.pattern)
-    hits = []
+    hits: list[str] = []
     for index, entry in enumerate(kernel):
         if entry.priority > rule.level:
             continue
