@@ -20,7 +20,7 @@ description:
     newer verified backup exists.
   - Symbolic links are stored as links. For links that point out of O(source) see O(outside_links).
   - Sockets, pipes and devices are left out and named in RV(notes).
-    A file that can't be read fails the task. A file that changes while it is read makes the run start over, up to three times.
+  - A file that can't be read fails the task. A file that changes while it is read makes the run start over, up to three times.
 extends_documentation_fragment:
   - mlops.fleet.attributes
   - mlops.fleet.s3.copies
@@ -120,14 +120,17 @@ options:
     default: []
   outside_links:
     description:
-      - What to do about symbolic links that point out of O(source), for example C(current -> /mnt/big).
-      - With V(warn) they are stored as links, what they point to is not in the backup, and RV(status) is V(warning), which
-        makes the backup phase of C(mlops.fleet.maintenance) a warning.
+      - What to do about symbolic links that point out of O(source), for example
+        C(current -> /mnt/big).
+      - With V(warn) they are stored as links, what they point to is not in the backup, and
+        RV(status) is V(warning), which makes the backup phase of C(mlops.fleet.maintenance) a
+        warning.
       - With V(fail) such a link fails the task, and no backup is made.
-      - With V(follow) what they point to is stored in place of the link, on whatever file system it is, and so is what links in
-        it point to. Each tree is stored once. Other links to it, or into it, become relative links to that place.
-      - V(follow) does not follow a link that leads nowhere, to a directory that contains O(source) or O(destination), or into
-        O(destination). Such a link is treated as with V(warn).
+      - With V(follow) what they point to is stored in place of the link, on whatever file system it
+        is, and so is what links in it point to. Each tree is stored once. Other links to it, or
+        into it, become relative links to that place.
+      - V(follow) does not follow a link that leads nowhere, to a directory that contains O(source)
+        or O(destination), or into O(destination). Such a link is treated as with V(warn).
     type: str
     choices: [warn, fail, follow]
     default: warn
@@ -204,7 +207,8 @@ status:
   returned: success
   type: str
 outside_links:
-  description: Links out of the source whose targets are not in the backup, with their targets, at most 100.
+  description:
+    - Links out of the source whose targets are not in the backup, with their targets, at most 100.
   returned: success
   type: list
   elements: str

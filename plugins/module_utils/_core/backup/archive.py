@@ -141,10 +141,7 @@ def write(
     from concurrent.futures import ThreadPoolExecutor
 
     digest = hashlib.sha256()
-    total, done, size = tree.size, 0, 0
-    entries: list[Entry] = []
-    digests: dict[str, str] = {}
-    places: list[int] = []
+    size = 0
 
     def out(data: bytes) -> None:
         nonlocal size
@@ -156,45 +153,85 @@ def write(
     try:
         pipe = _Pipe(out, codec, executor, workers)
         with below(root) as directories, _Elsewhere() as elsewhere:
-            for walked in tree.entries:
-                entry = walked
-                if entry.type != FILE:
-                    pipe.put(tarstream.header(entry))
-                    entries.append(entry)
-                    places.append(-1)
-                    continue
-                opened = elsewhere.open if entry.origin else directories.open
-                directory, dummy, base = (entry.origin or entry.path).rpartition("/")
-                source = _open(opened, directory, base, f"{name}/{entry.path}", entry.path)
-                try:
-                    entry = _current(entry, stat_when_stable(source))
-                    pipe.put(tarstream.header(entry))
-                    places.append(pipe.plain)
-                    digests[entry.path] = _copy(
-                        source,
-                        entry,
-                        pipe,
-                        f"{name}/{entry.path}",
-                        _progress(tell, done, total, entry.path),
-                    )
-                finally:
-                    os.close(source)
-                entries.append(entry)
-                done += entry.size
+            members = _Members(pipe, name, directories, elsewhere, tell, tree.size)
+            for entry in tree.entries:
+                members.add(entry)
         pipe.put(tarstream.end(pipe.plain))
         pipe.finish()
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
-    tell(Progress("archive", done, total))
+    tell(Progress("archive", members.done, tree.size))
     return Written(
         size,
         digest.hexdigest(),
         pipe.plain,
-        tuple(entries),
-        digests,
+        tuple(members.entries),
+        members.digests,
         tuple(pipe.chunks),
-        tuple(places),
+        tuple(members.places),
     )
+
+
+class _Members:
+    """Puts entries into the tar, as they are when they are read.
+
+    :param name: path of the source, for messages. :param total: bytes of all files, for progress.
+    """
+
+    def __init__(
+        self,
+        pipe: _Pipe,
+        name: str,
+        directories: Directories,
+        elsewhere: _Elsewhere,
+        tell: Tell,
+        total: int,
+    ) -> None:
+        self._pipe, self._name, self._tell, self._total = pipe, name, tell, total
+        self._directories, self._elsewhere = directories, elsewhere
+        self.entries: list[Entry] = []
+        self.digests: dict[str, str] = {}
+        self.places: list[int] = []
+        #: Bytes of files that were read.
+        self.done = 0
+
+    def add(self, entry: Entry) -> None:
+        """Put one entry into the tar. :raises Changed: it changed. :raises NotUsable:"""
+        place = -1
+        if entry.type == FILE:
+            source = self._open(entry)
+            try:
+                entry = _current(entry, stat_when_stable(source))
+                self._pipe.put(tarstream.header(entry))
+                place = self._pipe.plain
+                full = f"{self._name}/{entry.path}"
+                progress = _progress(self._tell, self.done, self._total, entry.path)
+                self.digests[entry.path] = _copy(source, entry, self._pipe, full, progress)
+            finally:
+                os.close(source)
+            self.done += entry.size
+        else:
+            self._pipe.put(tarstream.header(entry))
+        self.entries.append(entry)
+        self.places.append(place)
+
+    def _open(self, entry: Entry) -> int:
+        open_directory, path = self._directories.open, entry.path
+        if entry.origin:
+            open_directory, path = self._elsewhere.open, entry.origin
+        directory, dummy, base = path.rpartition("/")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            return os.open(base, flags, dir_fd=open_directory(directory))
+        except OSError as error:
+            if error.errno in GONE:
+                raise Changed(entry.path) from None
+            full = display_path(f"{self._name}/{entry.path}")
+            raise NotUsable(
+                f"Can't read {full}: {error.strerror}.",
+                "Give this user access to it, or exclude it.",
+                full,
+            ) from error
 
 
 class _Elsewhere:
@@ -218,26 +255,6 @@ class _Elsewhere:
             self._root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._directories = Directories(self._root)
         return self._directories.open(path.lstrip("/"))
-
-
-def _open(
-    open_directory: Callable[[str], int], directory: str, base: str, full: str, path: str
-) -> int:
-    try:
-        return os.open(
-            base,
-            os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-            dir_fd=open_directory(directory),
-        )
-    except OSError as error:
-        if error.errno in GONE:
-            raise Changed(path) from None
-        full = display_path(full)
-        raise NotUsable(
-            f"Can't read {full}: {error.strerror}.",
-            "Give this user access to it, or exclude it.",
-            full,
-        ) from error
 
 
 def _current(entry: Entry, status: os.stat_result) -> Entry:

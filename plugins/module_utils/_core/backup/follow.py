@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 from . import source
 from .source import FILE, LINK, Entry, Identities, Tree
+from .walk import Walker, unreadable
 
 #: What looking at the target of a link raises where it leads nowhere.
 _NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
@@ -66,7 +67,7 @@ class _Places:
                 with contextlib.suppress(OSError):
                     stored = self.same(os.stat(path))
             if stored is not None:
-                return "/".join((*([stored] if stored else []), *reversed(rest)))
+                return "/".join((stored, *reversed(rest))).lstrip("/")
             if path == "/":
                 return None
             path, dummy, last = path.rpartition("/")
@@ -116,7 +117,10 @@ class Follower:
         self._reserve(places, outside)
         entries: list[Entry] = []
         for entry in tree.entries:
-            entries += self._resolved(entry, places) if entry.path in outside else (entry,)
+            if entry.path in outside:
+                entries += self._resolved(entry, places)
+            else:
+                entries.append(entry)
         return replace(
             tree,
             entries=tuple(entries),
@@ -163,7 +167,7 @@ class Follower:
         except OSError as error:
             if error.errno in _NOTHING:
                 return [self._left_alone(link, "which leads nowhere")]
-            raise source.unreadable(self._origin, link.path, error) from error
+            raise unreadable(self._origin, link.path, error) from error
         stored = places.same(status)
         if stored is None and places.find(real) != link.path:
             stored = places.find(real)
@@ -204,7 +208,7 @@ def follower(
     def walk(real: str, place: str, identities: Identities) -> Tree:
         root = source.open_root(real)
         try:
-            tree = source.walk_once(root, real, exclude, never, identities, place)
+            tree = Walker(root, real, exclude, never, identities, place).walk()
         finally:
             os.close(root)
         links = {

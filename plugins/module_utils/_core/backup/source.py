@@ -1,10 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The source tree.
-
-Walked without following links, with a fingerprint that tells whether anything has changed.
-"""
+"""The source tree, and the fingerprint that tells whether anything in it has changed."""
 
 from __future__ import annotations
 
@@ -15,12 +12,12 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
 
-from ..errors import NotUsable, Refused
+from ..errors import NotUsable
 from ..system.text import display_path
 
 FILE = "file"
@@ -31,7 +28,7 @@ LINK = "link"
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Kernels stamp files with a clock that ticks every 1 to 10 ms: a change within the tick of the
 #: walk would leave no trace.
-_TICK_NS = 20_000_000
+TICK_NS = 20_000_000
 #: What opening something says that was removed, or replaced by a link or a file, since its
 #: directory was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -195,9 +192,9 @@ def stat_when_stable(fd: int) -> os.stat_result:
     for dummy in range(2):
         status = os.fstat(fd)
         age = time.time_ns() - status.st_ctime_ns
-        if not 0 <= age <= _TICK_NS:
+        if not 0 <= age <= TICK_NS:
             break
-        time.sleep((_TICK_NS - age) / 1e9)
+        time.sleep((TICK_NS - age) / 1e9)
     return status
 
 
@@ -218,135 +215,6 @@ def selected(path: str, patterns: Iterable[str]) -> bool:
     return any(matches("/".join(parts[: n + 1]), patterns) for n in range(len(parts)))
 
 
-def unreadable(root: str, path: str, error: OSError) -> NotUsable:
-    full = display_path(f"{root}/{path}" if path else root)
-    return NotUsable(
-        f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full
-    )
-
-
-def walk(
-    root: int,
-    name: str,
-    exclude: Iterable[str] = (),
-    never: os.stat_result | None = None,
-    follow: Callable[[Tree, Identities], Tree] | None = None,
-) -> Tree:
-    """Return everything below the directory open as ``root``, sorted, in the order of the archive.
-
-    :param name: the directory's path, for messages.
-    :param exclude: patterns, see matches; what is in an excluded directory is excluded.
-    :param never: a directory that must not be below it, however it is mounted there.
-    :param follow: puts what links out of the directory name in place of the links.
-    :raises NotUsable: something can't be read; an archive without it would not be a backup.
-    :raises Refused: ``never`` is there.
-    """
-    exclude = tuple(exclude)
-    for attempt in range(5):
-        identities: Identities | None = None if follow is None else {}
-        tree = walk_once(root, name, exclude, never, identities)
-        if follow is not None and identities is not None:
-            tree = follow(tree, identities)
-        newest = max((entry.ctime_ns for entry in tree.entries), default=0)
-        age = time.time_ns() - newest
-        if age > _TICK_NS or age < 0 or attempt == 4:
-            break
-        time.sleep(_TICK_NS / 1e9)
-    return tree
-
-
-def walk_once(
-    root: int,
-    name: str,
-    exclude: tuple[str, ...],
-    never: os.stat_result | None,
-    identities: Identities | None = None,
-    place: str = "",
-) -> Tree:
-    """Return everything below the directory open as ``root``, like ``walk``.
-
-    :param identities: gets the path of each directory by its device and inode.
-    :param place: where it is in the archive if that is not the root. Then entries have their
-        ``origin``, the place is an entry, and a directory in ``identities`` becomes a link to it.
-    """
-    entries: list[Entry] = []
-    skipped: list[str] = []
-    pending = [""]
-    with below(root) as directories:
-        while pending:
-            where = pending.pop()
-            stored = "/".join(part for part in (place, where) if part)
-            try:
-                fd = directories.open(where)
-                if stored or identities is not None:
-                    here = os.fstat(fd)
-                    if where and never is not None and os.path.samestat(here, never):
-                        raise _holds_destination(f"{name}/{where}")
-                    key = (here.st_dev, here.st_ino)
-                    if place and identities is not None and key in identities:
-                        target = relative(identities[key], stored)
-                        entries.append(Entry.of(stored, LINK, here, target))
-                        continue
-                    if identities is not None:
-                        identities.setdefault(key, stored)
-                    if stored:
-                        entries.append(Entry.of(stored, DIRECTORY, here))
-                children = sorted(os.listdir(fd), key=os.fsencode)
-            except OSError as error:
-                if where and error.errno in GONE:
-                    continue  # like a file that is gone, below
-                raise unreadable(name, where, error) from error
-            inner = []
-            for child in children:
-                path = f"{where}/{child}" if where else child
-                stored = f"{place}/{path}" if place else path
-                if exclude and matches(stored, exclude):
-                    continue
-                try:
-                    status = os.stat(child, dir_fd=fd, follow_symlinks=False)
-                    if stat.S_ISDIR(status.st_mode):
-                        inner.append(path)
-                        continue
-                    entry = _entry(fd, child, stored, status, f"{name}/{path}" if place else "")
-                    if entry is None:
-                        skipped.append(f"{display_path(stored)} ({_special(status.st_mode)})")
-                    else:
-                        entries.append(entry)
-                except FileNotFoundError:
-                    continue  # gone since the directory was read: no longer part of the tree
-                except OSError as error:
-                    raise unreadable(name, path, error) from error
-            pending.extend(reversed(inner))
-    return Tree(tuple(entries), tuple(skipped))
-
-
-def _entry(
-    directory: int, name: str, path: str, status: os.stat_result, origin: str
-) -> Entry | None:
-    """Return a file or link in an open directory, None for what can't be stored.
-
-    :raises OSError: it can't be read.
-    """
-    if stat.S_ISLNK(status.st_mode):
-        target = os.readlink(name, dir_fd=directory)
-        return Entry.of(path, LINK, status, target, origin)
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    effective = os.access in os.supports_effective_ids
-    if not os.access(name, os.R_OK, dir_fd=directory, effective_ids=effective):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    return Entry.of(path, FILE, status, origin=origin)
-
-
-def _holds_destination(path: str) -> Refused:
-    full = display_path(path)
-    return Refused(
-        f"{full} is the destination, mounted there, so backups would contain backups.",
-        "Exclude it, or unmount it.",
-        full,
-    )
-
-
 def relative(path: str, link: str) -> str:
     """Return the target with which a link leads to ``path``, both relative to the source."""
     return os.path.relpath(f"/{path}", os.path.dirname(f"/{link}"))
@@ -355,14 +223,6 @@ def relative(path: str, link: str) -> str:
 def described(link: Entry) -> str:
     """Return a link for a message."""
     return f"{display_path(link.path)} -> {display_path(link.target)}"
-
-
-def _special(mode: int) -> str:
-    if stat.S_ISSOCK(mode):
-        return "socket"
-    if stat.S_ISFIFO(mode):
-        return "pipe"
-    return "device"
 
 
 def points_outside(path: str, target: str, root: str, links: Mapping[str, str]) -> bool:

@@ -16,7 +16,7 @@ from ..installed import compare
 from ..maintenance import plan
 from ..maintenance.options import MaintenanceOptions
 from ..output import human
-from ..system.text import human_count, human_duration, human_size, one_line
+from ..system.text import human_count, human_duration, human_list, human_size, one_line
 from .stats import percentile
 
 #: The phases in their order.
@@ -73,8 +73,8 @@ def _backup_message(result: Result) -> str:
     message = f"{what}: {human_count(backup.get('files') or 0, 'file')}, {size}, {proof}"
     links = result.get("outside_links") or []
     if links:
-        more = f" and {len(links) - 1} more" if len(links) > 1 else ""
-        message += f"; not in it is what links out of the source point to: {links[0]}{more}"
+        listed = human_list(links, 1)
+        message += f"; not in it is what links out of the source point to: {listed}"
     return message
 
 

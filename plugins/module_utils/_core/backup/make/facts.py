@@ -15,6 +15,7 @@ from ...errors import NotUsable
 from ...ports import World
 from ...system import mounts
 from .. import catalogue, codecs, source
+from .. import walk as walking
 from ..catalogue import Backup
 from ..follow import follower, is_inside
 from ..options import FOLLOW, BackupOptions
@@ -181,7 +182,7 @@ def walk(root: int, options: BackupOptions) -> Tree:
     if options.outside_links == FOLLOW:
         exclude = tuple(options.exclude)
         follow = follower(options.source, options.destination, exclude, never)
-    tree = source.walk(root, options.source, options.exclude, never, follow)
+    tree = walking.walk(root, options.source, options.exclude, never, follow)
     if not tree.files:
         unexcluded = " that is not excluded" if options.exclude else ""
         raise NotUsable(

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ...errors import NotPermitted, NotUsable, Refused, WriteFailed
 from ...system.roots import FORBIDDEN_TREES
-from ...system.text import display_path, human_count, human_size
+from ...system.text import display_path, human_count, human_list, human_size
+from ...verdict import PASS, WARNING
 from .. import catalogue, codecs, manifest, names, retention, source
 from ..catalogue import Backup
 from ..options import FAIL, FOLLOW, BackupOptions
@@ -162,25 +163,13 @@ def decide_copies(
     return CopyPlan(upload, _removals(options, [*others, current], current, now))
 
 
-def rules(options: BackupOptions) -> retention.Rules:
-    """Return the retention options as rules."""
-    return retention.Rules(
-        days=options.retention_days,
-        last=options.keep_last,
-        daily=options.keep_daily,
-        weekly=options.keep_weekly,
-        monthly=options.keep_monthly,
-        yearly=options.keep_yearly,
-    )
-
-
 def _removals(
     options: BackupOptions, backups: Sequence[Backup], current: Backup, now: float
 ) -> tuple[Decision, ...]:
     """Return what no rule keeps. The run's own backup is never removed, whatever the clock says."""
     return tuple(
         decision
-        for decision in retention.decide(backups, rules(options), now)
+        for decision in retention.decide(backups, retention.rules(options), now)
         if not decision.keep and decision.backup.name != current.name
     )
 
@@ -295,17 +284,22 @@ def outside(options: BackupOptions, tree: Tree) -> tuple[str, ...]:
     )
 
 
+def status(links: Sequence[str]) -> str:
+    """Return the verdict about a backup that lacks what these links point to."""
+    if links:
+        return WARNING
+    return PASS
+
+
 def _check_links(options: BackupOptions, tree: Tree) -> None:
     """:raises Refused: a link points out of the source, and that is to fail."""
     if options.outside_links != FAIL:
         return
     links = outside(options, tree)
     if links:
-        listed = ", ".join(links[:_MOST_NAMED])
-        more = f" and {len(links) - _MOST_NAMED} more" if len(links) > _MOST_NAMED else ""
         raise Refused(
             f"{human_count(len(links), 'link')} of {options.source} point out of it, so what they "
-            f"point to would not be in the backup: {listed}{more}.",
+            f"point to would not be in the backup: {human_list(links, _MOST_NAMED)}.",
             "Set outside_links to follow to store it, or to warn to leave it out.",
             options.source,
         )

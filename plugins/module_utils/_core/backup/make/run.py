@@ -14,7 +14,7 @@ from typing import TypedDict, Union
 
 from ...errors import StoreError
 from ...ports import Tell, World, silent
-from ...verdict import PASS, WARNING, isoformat
+from ...verdict import isoformat
 from .. import catalogue, stores
 from ..catalogue import Backup, Description
 from ..options import BackupOptions
@@ -120,7 +120,7 @@ class Result:
         written, size = self.written, self.tree.size
         return {
             "changed": self.changed,
-            "status": WARNING if self.outside else PASS,
+            "status": plan.status(self.outside),
             "backup": self.backup,
             "outside_links": list(self.outside[:_MOST_LINKS]),
             "plan": {

@@ -69,7 +69,7 @@ def run(context: Context) -> int:
 
 def describe(result: Mapping[str, Any], dry_run: bool) -> list[str]:
     """Return what a backup run did, or would do, as lines."""
-    from ..._core.system.text import human_count, human_size
+    from ..._core.system.text import human_count, human_list, human_size
 
     would = "would be " if dry_run else ""
     made, plan = result["backup"] or {}, result["plan"]
@@ -91,11 +91,10 @@ def describe(result: Mapping[str, Any], dry_run: bool) -> list[str]:
         f"Expired backup {would}removed: {expired['path']} ({expired['reason']})"
         for expired in result["removed"]
     ]
-    links = result["outside_links"]
-    if links:
-        more = f" and {len(links) - 1} more" if len(links) > 1 else ""
+    if result["outside_links"]:
+        links = human_list(result["outside_links"], 1)
         lines.append(
-            f"Warning: what links out of the source point to is not in the backup: {links[0]}{more}"
+            f"Warning: what links out of the source point to is not in the backup: {links}"
         )
     return lines
 

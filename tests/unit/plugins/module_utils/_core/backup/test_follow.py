@@ -30,7 +30,7 @@ def source(tmp_path) -> pathlib.Path:
 
 
 def stored(result, tmp_path) -> dict[str, str | None]:
-    """Unpack the archive with tar; return content, or the target of a link, by path; None for a directory."""
+    """Unpack with tar; return content, or the target of a link, by path; None: a directory."""
     target = tmp_path / "unpacked"
     subprocess.run(["rm", "-rf", target], check=True)
     target.mkdir()
