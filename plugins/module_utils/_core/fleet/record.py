@@ -58,7 +58,9 @@ def extend(
         entry["checks"] = _checks(results)
         entry["devices"] = _devices(results.get("gpu", {}))
         entry["software"] = _software(results)
-        entry["hardware"] = hardware.facts(results.get("health", {}).get("hardware"))
+        facts = hardware.facts(results.get("health", {}).get("hardware"))
+        if facts:
+            entry["hardware"] = facts
         entry["copies"] = _copies(results.get("backup", {}))
         entry["removed"] = _removed(results.get("cleanup", {}))
         every_fault += entry["faults"]
