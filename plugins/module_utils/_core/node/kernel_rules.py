@@ -37,7 +37,8 @@ PATTERNS = Registry(
     (
         KernelRule(
             "btrfs checksum error",
-            r"BTRFS (warning|error).*(csum failed|checksum (error|verify failed)|fixed up error at)",
+            r"BTRFS (warning|error).*"
+            r"(csum failed|checksum (error|verify failed)|fixed up error at)",
             "critical",
             "inspect",
             "fs/btrfs/btrfs_inode.h (btrfs_print_data_csum_error), fs/btrfs/disk-io.c"
