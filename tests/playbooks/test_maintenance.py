@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The playbooks over several hosts, real modules, real files; what they leave is read with other tools."""
+"""The playbooks over several hosts, real modules, real files; what they leave is read with other
+tools.
+"""
 
 from __future__ import annotations
 
@@ -228,7 +230,9 @@ def play(fleet, *tasks, **keywords):
 ROLE = {"ansible.builtin.import_role": {"name": "mlops.fleet.maintenance"}}
 SHOW_CHECKS = {
     "ansible.builtin.debug": {
-        "msg": "CHECKS {{ maintenance_result_health.checks | map(attribute='check') | unique | sort }}"
+        "msg": (
+            "CHECKS {{ maintenance_result_health.checks | map(attribute='check') | unique | sort }}"
+        )
     },
     "tags": ["always"],
 }

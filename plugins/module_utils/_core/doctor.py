@@ -28,7 +28,9 @@ from .verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
 
 
 def configuration(path: str, problems: Sequence[str]) -> list[Check]:
-    """Check the configuration: usable, and not readable or writable by others (it may hold secrets)."""
+    """Check the configuration: usable, and not readable or writable by others (it may hold
+    secrets).
+    """
     found = [
         Check(
             "configuration", CRITICAL, f"Configuration: {problem}", subject=path, action="inspect"
@@ -100,18 +102,23 @@ def job(
         result = work()
     except FleetError as error:
         status, note = (CRITICAL, "") if needed else (WARNING, " (nothing on this node starts it)")
-        return Check(
-            f"job {name}",
-            status,
-            f"{name} can't run{note}: {error}",
-            subject=name,
-            action="inspect",
-        ), {}
+        return (
+            Check(
+                f"job {name}",
+                status,
+                f"{name} can't run{note}: {error}",
+                subject=name,
+                action="inspect",
+            ),
+            {},
+        )
     return Check(f"job {name}", PASS, f"{name} can run", subject=name), result
 
 
 def space(destination: str, plan: Mapping[str, Any]) -> Check:
-    """Check the free space for the next backup: at least the estimate or, without one, the size of the source."""
+    """Check the free space for the next backup: at least the estimate or, without one, the size of
+    the source.
+    """
     needed = int(plan.get("estimated_size") or plan.get("bytes") or 0)
     folder = destination
     while not os.path.isdir(folder) and folder != "/":
@@ -161,7 +168,9 @@ def logs(paths: Sequence[str]) -> list[Check]:
 
 
 def rotation(world: World) -> Check:
-    """Check whether anything rotates the logs: ours, or a configuration of the same files under another name."""
+    """Check whether anything rotates the logs: ours, or a configuration of the same files under
+    another name.
+    """
     folder = "/etc/logrotate.d"
     for name in sorted(os.listdir(world.path(folder)) if os.path.isdir(world.path(folder)) else []):
         with (
@@ -181,7 +190,9 @@ def rotation(world: World) -> Check:
 
 
 def check_schedule(found: trial.Schedule, world: World) -> Check:
-    """Check whether anything runs the jobs: an active timer of ours, or the cron file and a cron that reads it."""
+    """Check whether anything runs the jobs: an active timer of ours, or the cron file and a cron
+    that reads it.
+    """
     if found.backend == "systemd":
         return Check(
             "schedule",
@@ -210,7 +221,9 @@ def check_schedule(found: trial.Schedule, world: World) -> Check:
 
 
 def _runs(world: World, names: Sequence[str]) -> bool:
-    """Say whether a process of one of these names runs; where other users' processes are hidden, it is taken as given."""
+    """Say whether a process of one of these names runs; where other users' processes are hidden, it
+    is taken as given.
+    """
     seen = set()
     for number in filter(str.isdigit, os.listdir(world.path("/proc"))):
         with (
@@ -222,7 +235,8 @@ def _runs(world: World, names: Sequence[str]) -> bool:
 
 
 def last_runs(world: World, but: Sequence[str] = ()) -> list[Check]:
-    """Check how the jobs ended when their timers last started them: a unit may fail where the same job, started by hand, does not.
+    """Check how the jobs ended when their timers last started them: a unit may fail where the same
+    job, started by hand, does not.
 
     :param but: jobs that were checked already.
     """
@@ -240,7 +254,10 @@ def last_runs(world: World, but: Sequence[str] = ()) -> list[Check]:
         if how.status == PASS:
             found.append(Check("last run", PASS, f"{unit} {how.text}", subject=unit))
             continue
-        text = f"{unit} {how.text.replace('failed', 'failed when it was last started', 1)}: journalctl -u {unit}"
+        text = (
+            f"{unit} {how.text.replace('failed', 'failed when it was last started', 1)}: journalctl"
+            f" -u {unit}"
+        )
         found.append(
             Check("last run", how.status, text, subject=unit, value=how.number, action="inspect")
         )
@@ -258,26 +275,33 @@ def trial_run(
         trial.UNITS[name] + ".service" if found.backend == "systemd" else f"{trial.RUNNER} {name}"
     )
     if name not in found.jobs:
-        return Check(
-            "trial run",
-            SKIPPED,
-            f"{name} was not started: it is not scheduled on this node",
-            subject=name,
-        ), None
+        return (
+            Check(
+                "trial run",
+                SKIPPED,
+                f"{name} was not started: it is not scheduled on this node",
+                subject=name,
+            ),
+            None,
+        )
     if obstacle:
-        return Check(
-            "trial run", SKIPPED, f"{what} was not started: {obstacle}", subject=name
-        ), None
+        return (
+            Check("trial run", SKIPPED, f"{what} was not started: {obstacle}", subject=name),
+            None,
+        )
     try:
         how = trial.start(world, found, name, rehearse_cleanup)
     except FleetError as error:
-        return Check(
-            "trial run",
-            CRITICAL,
-            f"{what} can't be started: {error}",
-            subject=name,
-            action="inspect",
-        ), None
+        return (
+            Check(
+                "trial run",
+                CRITICAL,
+                f"{what} can't be started: {error}",
+                subject=name,
+                action="inspect",
+            ),
+            None,
+        )
     rehearsed = (
         " (the cleanup only as a rehearsal)" if rehearse_cleanup and JOBS[name].removes else ""
     )
@@ -287,13 +311,14 @@ def trial_run(
     if how.status == PASS:
         return Check("trial run", PASS, text, subject=name), how
     more = f" (journalctl -u {what})" if found.backend == "systemd" else ""
-    # Rehearsed by hand it can work, in its unit it does not: user, sandbox or limits. That another run was in its way
-    # says nothing of that.
+    # Rehearsed by hand it can work, in its unit it does not: user, sandbox or limits. That another
+    # run was in its way says nothing of that.
     busy = how.outcome is not None and how.outcome.error == LockBusy.code
     status = WARNING if busy else CRITICAL
-    return Check(
-        "trial run", status, text + more, subject=name, value=how.number, action="inspect"
-    ), how
+    return (
+        Check("trial run", status, text + more, subject=name, value=how.number, action="inspect"),
+        how,
+    )
 
 
 def alerts(

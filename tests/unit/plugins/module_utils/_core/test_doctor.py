@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the doctor makes of systemctl's words; the words themselves are checked on booted nodes (molecule/agent)."""
+"""What the doctor makes of systemctl's words; the words themselves are checked on booted nodes
+(molecule/agent).
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,16 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core import doctor
 
 @pytest.fixture
 def systemctl(world, tmp_path, monkeypatch):
-    """Put a systemctl in the way that says the given properties of one unit, and that the others do not exist."""
+    """Put a systemctl in the way that says the given properties of one unit, and that the others do
+    not exist.
+    """
 
     def say(unit, **properties):
         lines = "\n".join(f"{name}={value}" for name, value in properties.items())
         program = tmp_path / "systemctl"
         program.write_text(
-            f'#!/bin/sh\ncase "$*" in *{unit}) cat <<END\n{lines}\nEND\n;; *) echo LoadState=not-found; echo ExecMainStatus=0;; esac\n'
+            f'#!/bin/sh\ncase "$*" in *{unit}) cat <<END\n{lines}\nEND\n;; *) echo'
+            " LoadState=not-found; echo ExecMainStatus=0;; esac\n"
         )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting jobs, with a systemctl that is told what to say; that the real one says so is tested on booted nodes (molecule)."""
+"""Starting jobs, with a systemctl that is told what to say; that the real one says so is tested on
+booted nodes (molecule).
+"""
 
 from __future__ import annotations
 
