@@ -37,9 +37,11 @@ def display_path(path: str) -> str:
     if path.isprintable():
         return path
     return "".join(
-        char
-        if char.isprintable()
-        else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        (
+            char
+            if char.isprintable()
+            else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        )
         for char in path
     )
 
@@ -56,7 +58,9 @@ def one_line(text: str) -> str:
 
 
 def field_text(value: object) -> str:
-    """Return a field of a journal entry as text; what is not UTF-8 is written as a list of bytes."""
+    """Return a field of a journal entry as text; what is not UTF-8 is written as a list of
+    bytes.
+    """
     if isinstance(value, list):
         if value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
             return bytes(value).decode("utf-8", "replace")

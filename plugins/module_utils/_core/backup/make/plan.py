@@ -158,25 +158,13 @@ def decide_copies(
     return CopyPlan(upload, _removals(options, [*others, current], current, now))
 
 
-def rules(options: BackupOptions) -> retention.Rules:
-    """Return the retention options as rules."""
-    return retention.Rules(
-        days=options.retention_days,
-        last=options.keep_last,
-        daily=options.keep_daily,
-        weekly=options.keep_weekly,
-        monthly=options.keep_monthly,
-        yearly=options.keep_yearly,
-    )
-
-
 def _removals(
     options: BackupOptions, backups: Sequence[Backup], current: Backup, now: float
 ) -> tuple[Decision, ...]:
     """Return what no rule keeps. The run's own backup is never removed, whatever the clock says."""
     return tuple(
         decision
-        for decision in retention.decide(backups, rules(options), now)
+        for decision in retention.decide(backups, retention.rules(options), now)
         if not decision.keep and decision.backup.name != current.name
     )
 
