@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real reboot: what a node missed while it was off is caught up. The last file, because a node comes back under another address."""
+"""A real reboot: what a node missed while it was off is caught up.
+
+The last file, because a node comes back under another address.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +48,13 @@ def reboot(name):
     def inside(command, **options):
         return podman("exec", container(name), "sh", "-c", command, **options)
 
-    inside("mkdir -p /etc/systemd/system/ml-backup.timer.d")
+    directory = "/etc/systemd/system/ml-backup.timer.d"
     inside(
-        "printf '[Timer]\\nRandomizedDelaySec=0\\n' > /etc/systemd/system/ml-backup.timer.d/now.conf"
+        f"mkdir -p {directory}; printf '[Timer]\\nRandomizedDelaySec=0\\n' > {directory}/now.conf"
     )
     # As if the node had been off for two days; the cleanup's last run is not that long ago.
-    inside(
-        "systemctl stop ml-backup.timer && touch -d '2 days ago' /var/lib/systemd/timers/stamp-ml-backup.timer"
-    )
+    stamp = "/var/lib/systemd/timers/stamp-ml-backup.timer"
+    inside(f"systemctl stop ml-backup.timer && touch -d '2 days ago' {stamp}")
     lines = int(inside("wc -l < /var/log/ml-backup.log"))
     podman("restart", "--time", "30", container(name))
     end = time.monotonic() + 90

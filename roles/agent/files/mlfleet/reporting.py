@@ -35,7 +35,7 @@ def dry_run_argument(parser: argparse.ArgumentParser, flag: str) -> None:
 
 
 def check_dry_run(arguments: argparse.Namespace, flag: str) -> None:
-    """Check that a rehearsal has something to rehearse. :raises OptionError: the flag was not given."""
+    """Check that a rehearsal has something to rehearse. :raises OptionError: it has not."""
     if arguments.dry_run and not getattr(arguments, flag.lstrip("-").replace("-", "_")):
         raise OptionError(
             f"--dry-run goes with {flag}.", "Leave it out: a check changes nothing.", "dry_run"
