@@ -15,9 +15,10 @@ from typing import TypedDict, Union
 from ...errors import StoreError
 from ...ports import Tell, World, silent
 from ...verdict import isoformat
-from .. import catalogue, stores
+from .. import catalogue, proofs, stores
 from ..catalogue import Backup, Description
 from ..options import BackupOptions
+from ..proofs import Proof
 from ..retention import Decision
 from ..source import Tree
 from ..store import CopyStore, StoredCopy
@@ -85,6 +86,7 @@ class ResultData(TypedDict):
     removed: list[Removal]
     copies: list[CopyResult]
     stats: Stats
+    last_restore_proof: Proof | None
     notes: list[str]
 
 
@@ -93,7 +95,8 @@ class Result:
     """What was done, or in check mode would be.
 
     ``backup`` is None when there is none yet; ``tree`` is the source as it was read last;
-    ``before`` and ``after`` are the names of the backups in the destination.
+    ``before`` and ``after`` are the names of the backups in the destination, ``proof`` is the last
+    restore drill on record.
     """
 
     plan: Plan
@@ -107,6 +110,7 @@ class Result:
     written: int = 0
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
+    proof: Proof | None = None
 
     def to_dict(self) -> ResultData:
         """Return what the module returns. Durations in seconds, sizes in bytes."""
@@ -131,6 +135,7 @@ class Result:
                 "bytes_written": written,
                 "ratio": round(written / size, 4) if written and size else None,
             },
+            "last_restore_proof": self.proof,
             "notes": self.notes,
         }
 
@@ -178,6 +183,7 @@ def _result(planned: Plan, tree: Tree, current: Backup | None) -> Result:
         notes=plan.notes(planned.options, tree, seen.backups, seen.now),
         before=before,
         after=sorted(({*before} | {planned.current.name}) - removed),
+        proof=proofs.newest(planned.options.destination),
     )
 
 
