@@ -1,15 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run nox sessions, none stopping another, each in its own log; then print a table and one last line with the sums.
+"""Run nox sessions, none stopping another, each in its own log; then print a table and one last
+line with the sums.
 
     python3 scripts/checks.py                      every session of LANES (this is `make test`)
     python3 scripts/checks.py lint unit            some of them
-    python3 scripts/checks.py unit -- -k verdict   arguments after `--` are passed to the session's tool
+    python3 scripts/checks.py unit -- -k verdict   after `--`: arguments for the session's tool
 
-The sessions are in noxfile.py; this module starts them, two at a time, and gives them `Checks`, which runs commands into
-.build/logs/SESSION.log and counts single results: pytest cases, sanity tests, targets, linters. What can't run on this machine counts
-as skipped, with the reason and the command that changes it.
+The sessions are in noxfile.py; this module starts them, two at a time, and gives them `Checks`,
+which runs commands into .build/logs/SESSION.log and counts single results: pytest cases, sanity
+tests, targets, linters. What can't run on this machine counts as skipped, with the reason and the
+command that changes it.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ from common import BUILD, ROOT, Problem, main_wrapper, run, say
 
 LOGS = BUILD / "logs"
 RESULTS = BUILD / "results"
-# What runs side by side. The first lane keeps the processors busy; the second mostly waits, and its members use the machine's own lock
-# directory, so that no two of them may run at the same time.
+# What runs side by side. The first lane keeps the processors busy; the second mostly waits, and its
+# members use the machine's own lock directory, so that no two of them may run at the same time.
 LANES = (
     ("lint", "typing", "docs", "unit", "system", "readers"),
     ("molecule", "integration", "sanity", "importer"),
@@ -62,14 +64,17 @@ NOT_OURS = (
     "pip-*",
     "ansible*",
     "seaweedfs-*.sock",  # the S3 server's, which puts its socket there whatever TMPDIR says
-    "mlops-fleet-[0-9]*",  # the lock directory of a user without a runtime directory: never removed, by design
+    # The lock directory of a user without a runtime directory: never removed, by design.
+    "mlops-fleet-[0-9]*",
     *LEFTOVERS_EXPECTED,
 )  # in /tmp itself
 
 
 @dataclasses.dataclass
 class Result:
-    """What a session found: counts, and for everything that did not pass a line with what and why."""
+    """What a session found: counts, and for everything that did not pass a line with what and
+    why.
+    """
 
     passed: int = 0
     failed: int = 0
@@ -103,8 +108,9 @@ class Result:
 class Checks:
     """One session: runs commands into its log and collects the counts.
 
-    As a context manager it gives the session a temporary directory of its own, reports what is left in it as a failure, and writes the
-    result to .build/results/SESSION.json. Problems inside become failures; `good` is for nox.
+    As a context manager it gives the session a temporary directory of its own, reports what is left
+    in it as a failure, and writes the result to .build/results/SESSION.json. Problems inside become
+    failures; `good` is for nox.
     """
 
     def __init__(self, name: str, arguments: list[str]) -> None:
@@ -152,7 +158,9 @@ class Checks:
         return not self.result.failed
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The environment of every command: this checkout's collections path only, our tools first, nothing of an outer shell's set-up."""
+        """The environment of every command: this checkout's collections path only, our tools first,
+        nothing of an outer shell's set-up.
+        """
         env = {
             key: value
             for key, value in setup.clean_environment().items()
@@ -220,7 +228,9 @@ class Checks:
         return self.result.record(title, done.returncode == 0, last.strip()[:200])
 
     def pytest(self, title: str, python: Path, arguments: list[Any], **options: Any) -> None:
-        """Run pytest and count its cases from the JUnit file it writes; a rerun that passed is reported."""
+        """Run pytest and count its cases from the JUnit file it writes; a rerun that passed is
+        reported.
+        """
         slug = re.sub(r"[^A-Za-z0-9.]+", "-", title)
         report_path = LOGS / f"{self.name}-{slug}.xml"
         report_path.unlink(missing_ok=True)
@@ -248,7 +258,9 @@ class Checks:
             self.result.notes.append(f"rerun: {title}: {test}")
 
     def count(self, title: str, code: int, report_path: Path) -> None:
-        """Take the cases of a JUnit report into the counts; of a test that ran again, the last attempt."""
+        """Take the cases of a JUnit report into the counts; of a test that ran again, the last
+        attempt.
+        """
         cases = {
             (case.get("classname"), case.get("name")): case
             for case in ElementTree.parse(report_path).getroot().iter("testcase")
@@ -280,14 +292,17 @@ def unexpected(names: list[str], patterns: tuple[str, ...]) -> list[str]:
 
 
 def report(name: str, result: Result) -> None:
-    """Print a session's outcome: failures and reruns one by one, skipped checks with equal reasons in one line."""
+    """Print a session's outcome: failures and reruns one by one, skipped checks with equal reasons
+    in one line.
+    """
     say(f"== {name}: log in {os.path.relpath(LOGS / f'{name}.log')}")
     for note in [note for note in result.notes if note.startswith(("failed", "rerun"))][
         :30
     ] + fold_skips(result.notes):
         say(f"   {note}")
     say(
-        f"   {result.summary}: {result.passed} passed, {result.failed} failed, {result.skipped} skipped in {result.seconds:.0f} s"
+        f"   {result.summary}: {result.passed} passed, {result.failed} failed, {result.skipped}"
+        f" skipped in {result.seconds:.0f} s"
     )
 
 
@@ -305,7 +320,9 @@ def fold_skips(notes: list[str]) -> list[str]:
 
 
 def run_session(name: str, arguments: list[str]) -> Result:
-    """Run one nox session in a process of its own; a session that ends without a result has failed."""
+    """Run one nox session in a process of its own; a session that ends without a result has
+    failed.
+    """
     start = time.monotonic()
     (RESULTS / f"{name}.json").unlink(missing_ok=True)
     argv = [BUILD / "dev" / "bin" / "nox", "--noxfile", ROOT / "noxfile.py", "--session", name]
@@ -353,7 +370,9 @@ def main() -> int:
     parser.add_argument(
         "session",
         nargs="*",
-        help=f"{', '.join(known)}, or any other session of noxfile.py (default: the ones named here)",
+        help=(
+            f"{', '.join(known)}, or any other session of noxfile.py (default: the ones named here)"
+        ),
     )
     own, arguments = sys.argv[1:], []
     if "--" in own:
@@ -369,7 +388,8 @@ def main() -> int:
     results = run_lanes(chosen or known, arguments)
     results.update({name: run_session(name, arguments) for name in chosen if name not in known})
     if not chosen:
-        # Sessions have temporary directories of their own: what is new in /tmp was written by a path that ignores TMPDIR.
+        # Sessions have temporary directories of their own: what is new in /tmp was written by a
+        # path that ignores TMPDIR.
         left = unexpected([name for name in os.listdir("/tmp") if name not in before], NOT_OURS)
         results["leftovers"] = Result()
         results["leftovers"].record("nothing left in /tmp", not left, ", ".join(left[:10]))
@@ -383,9 +403,8 @@ def main() -> int:
     passed, failed, skipped = (
         sum(counts) for counts in zip(*((r.passed, r.failed, r.skipped) for r in results.values()))
     )
-    say(
-        f"{'together':<14}{'':<15}{passed:>7}{failed:>8}{skipped:>9}{time.monotonic() - start:>9.0f}"
-    )
+    seconds = time.monotonic() - start
+    say(f"{'together':<14}{'':<15}{passed:>7}{failed:>8}{skipped:>9}{seconds:>9.0f}")
     say()
     say(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed or not (passed or skipped) else 0

@@ -8,9 +8,10 @@
     python scripts/mutation.py --only cleanup/plan      of modules whose path contains this
     python scripts/mutation.py --fresh                  forget earlier outcomes
 
-Outcomes are kept in .build/mutation.json with the fingerprint of the module and its tests, so that a stopped run goes on where it was.
-A mutant that changes nothing observable is marked in the source, `# mutant: equivalent because ...`, on its line, and is left out.
-Exit code 1: fewer than MINIMUM percent were killed.
+Outcomes are kept in .build/mutation.json with the fingerprint of the module and its tests, so that
+a stopped run goes on where it was. A mutant that changes nothing observable is marked in the
+source, `# mutant: equivalent because ...`, on its line, and is left out. Exit code 1: fewer than
+MINIMUM percent were killed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ STATE = BUILD / "mutation.json"
 MINIMUM = 90
 TIMEOUT = 60
 MARK = "# mutant: equivalent because"
-# Modules that decide. Each is tested by tests/unit/PART/test_MODULE*.py, and by what EXTRA_TESTS adds.
+# Modules that decide. Each is tested by tests/unit/PART/test_MODULE*.py, and by what EXTRA_TESTS
+# adds.
 MODULES = (
     "*/options.py",
     "*/plan.py",
@@ -295,7 +297,9 @@ def show(
     prints: dict[str, str],
     tests: dict[str, list[str]],
 ) -> int:
-    """Print survivors and the score of each module, and write them to .build/mutation-report.json; return the exit code."""
+    """Print survivors and the score of each module, and write them to .build/mutation-report.json;
+    return the exit code.
+    """
     rows: list[dict[str, object]] = []
     totals: dict[str, list[int]] = {}
     for mutant in sorted(mutants, key=lambda m: (m.module, m.line)):
@@ -316,7 +320,8 @@ def show(
         )
         if outcome == "survived":
             say(
-                f"{mutant.module}:{mutant.line}: {mutant.kind}\n  - {mutant.before}\n  + {mutant.after}"
+                f"{mutant.module}:{mutant.line}: {mutant.kind}\n  - {mutant.before}\n  +"
+                f" {mutant.after}"
             )
     say()
     for module, (killed, count) in totals.items():

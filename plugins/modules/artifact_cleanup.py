@@ -577,10 +577,10 @@ import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import record, run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.brake import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 
 
 def main() -> None:

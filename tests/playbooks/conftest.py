@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fleet of several names of this machine, each with directories of its own, and the playbooks run on it as users do."""
+"""A fleet of several names of this machine, each with directories of its own, and the playbooks run
+on it as users do.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ class Fleet:
         )
 
     def run(self, playbook: str = "maintenance", *arguments: str) -> Run:
-        """Run one of the collection's playbooks by its name, or one of the test's own by its path."""
+        """Run one of the collection's playbooks by its name, or one of the test's own by its
+        path.
+        """
         inventory = self.directory / "inventory.json"
         inventory.write_text(json.dumps({"all": {"children": {"fleet": {"hosts": self.hosts}}}}))
         command = [

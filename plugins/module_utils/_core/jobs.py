@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The jobs that a node can run by itself: their units, logs, exit codes and default times.
 
-The node command, its doctor and the schedule role use this table; ``scripts/generate.py`` writes the role's part of it.
+The node command, its doctor and the schedule role use this table; ``scripts/generate.py`` writes
+the role's part of it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ class Job(NamedTuple):
     :param name: also the subcommand of mlfleet that does the work, unless ``command`` says otherwise.
     :param unit: systemd unit, without ``.service`` and ``.timer``.
     :param log: file that the command appends to.
-    :param fine: exit codes beside 0 with which the unit counts as successful (1 of a check is a warning,
-        75 of the others means that another job was running).
-    :param reports: exit codes beside 0 with which the job did its work, although it reports something critical.
+    :param fine: exit codes beside 0 with which the unit counts as successful (1 of a check is a
+        warning, 75 of the others means that another job was running).
+    :param reports: exit codes beside 0 with which the job did its work, although it reports
+        something critical.
     :param removes: whether the job deletes anything, so that a trial only rehearses that.
     :param calendar: default time, as ``OnCalendar=`` takes it. :param cron: the same for cron.
     :param command: arguments of mlfleet that do the work, empty for the name.

@@ -14,7 +14,9 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class CommandResult:
-    """Exit status of a finished program (negative = killed by that signal) and its decoded output."""
+    """Exit status of a finished program (negative = killed by that signal) and its decoded
+    output.
+    """
 
     returncode: int
     stdout: str

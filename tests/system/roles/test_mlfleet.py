@@ -106,7 +106,8 @@ def test_health_prints_for_nagios_and_ci(node):
     }
     done = node.run("health", "--format", "nagios", "--no-alert", check=1)
     assert done.returncode == 1 and re.match(
-        r"NODE WARNING - Memory usage: \d+% .*, score 50 \| 'memory_usage'=[\d.]+%;@0:100 'health_score'=50;;;0;100\n",
+        r"NODE WARNING - Memory usage: \d+% .*, score 50 \| 'memory_usage'=[\d.]+%;@0:100"
+        r" 'health_score'=50;;;0;100\n",
         done.stdout,
     )
     done = node.run("health", "--format", "junit", "--no-alert", check=1)
@@ -221,14 +222,15 @@ def test_backup_verify_damage_restore(node):
 
 def test_a_restore_drill(node):
     """It needs no destination, leaves nothing but the proof, and the proof is shown wherever backups are."""
-    scratch = node.folder / "scratch"
+    home = node.config.parent
+    scratch = home / "scratch"
     scratch.mkdir()
     words = ("restore", "--drill", "--scratch", str(scratch))
     assert "no complete backup" in node.run(*words, check=1).stderr
     assert "needs a bucket" in node.run(*words, "--s3", check=3).stderr
     assert "needs a bucket" in node.run("verify", "--s3", check=3).stderr
     assert "destination is required" in node.run("restore", check=3).stderr
-    assert "drill and destination" in node.run(*words, str(node.folder / "new"), check=3).stderr
+    assert "drill and destination" in node.run(*words, str(home / "new"), check=3).stderr
     name = node.json("backup")["backup"]["name"]
     assert "Last restore proof: none" in node.run("backups", check=0).stdout
     assert f"from {name}, compare and remove" in node.run(*words, "--dry-run", check=0).stdout
@@ -524,13 +526,10 @@ def test_a_call_at_a_terminal_sends_alerts_only_when_asked_to(node, webhook):
 def test_no_boto3_and_no_ansible_is_imported_for_gpu(command, node):
     node.config.write_text("{}")
     program = (
-        "import runpy, sys\n"
-        f"sys.argv = ['mlfleet', 'gpu', '--config', {str(node.config)!r}, '--log-file', {str(node.folder / 'l')!r}]\n"
-        "try:\n"
-        f"    runpy.run_path({str(command)!r}, run_name='__main__')\n"
-        "except SystemExit:\n"
-        "    pass\n"
-        "print([name for name in ('boto3', 'ansible', 'smtplib', 'psutil', 'tarfile') if name in sys.modules])\n"
+        f"import runpy, sys\nsys.argv = ['mlfleet', 'gpu', '--config', {str(node.config)!r},"
+        f" '--log-file', {str(node.folder / 'l')!r}]\ntry:\n    runpy.run_path({str(command)!r},"
+        " run_name='__main__')\nexcept SystemExit:\n    pass\nprint([name for name in ('boto3',"
+        " 'ansible', 'smtplib', 'psutil', 'tarfile') if name in sys.modules])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -704,22 +703,17 @@ def test_a_scheduled_job_waits_and_then_gives_way_with_a_warning(node, words):
 
 def test_repeated_list_flags_add_up_for_every_list_option(node, command):
     parse = (
-        "import json, sys\n"
-        "sys.path.insert(0, sys.argv[1])\n"
-        "from mlops_fleet._core import config\n"
-        "from mlops_fleet.mlfleet import commands, parser\n"
-        "count = 0\n"
-        "for command in map(commands.load, commands.NAMES):\n"
-        "    for option in config.option_set(command.part).TABLE if command.part else ():\n"
-        "        if option.type != 'list' or option.suboptions or option.secret or option.name in command.leave_out:\n"
-        "            continue\n"
-        "        flag = '--' + option.name.replace('_', '-')\n"
-        "        given = parser.parse([command.name, flag, 'a,b', flag, 'c d', *option.flags[:1], *['e' for dummy in option.flags[:1]]])\n"
-        "        expected = ['a', 'b', 'c', 'd', *['e' for dummy in option.flags[:1]]]\n"
-        "        assert parser.flags_given(given)[option.name] == expected, flag\n"
-        "        assert parser.flags_given(parser.parse([command.name, flag, '']))[option.name] == []\n"
-        "        count += 1\n"
-        "print(count)\n"
+        "import json, sys\nsys.path.insert(0, sys.argv[1])\nfrom mlops_fleet._core import"
+        " config\nfrom mlops_fleet.mlfleet import commands, parser\ncount = 0\nfor command in"
+        " map(commands.load, commands.NAMES):\n    for option in"
+        " config.option_set(command.part).TABLE if command.part else ():\n        if option.type !="
+        " 'list' or option.suboptions or option.secret or option.name in command.leave_out:\n      "
+        "      continue\n        flag = '--' + option.name.replace('_', '-')\n        given ="
+        " parser.parse([command.name, flag, 'a,b', flag, 'c d', *option.flags[:1], *['e' for dummy"
+        " in option.flags[:1]]])\n        expected = ['a', 'b', 'c', 'd', *['e' for dummy in"
+        " option.flags[:1]]]\n        assert parser.flags_given(given)[option.name] == expected,"
+        " flag\n        assert parser.flags_given(parser.parse([command.name, flag,"
+        " '']))[option.name] == []\n        count += 1\nprint(count)\n"
     )
     version = os.path.realpath(command.parents[1] / "opt" / "current")
     done = subprocess.run(

@@ -21,6 +21,8 @@ DESTINATION = "/backup/models"
 SCRATCH = "/var/tmp"
 #: A backup that the drill draws by lot.
 RANDOM = "random"
+#: What to do about symbolic links that point out of the source.
+WARN, FAIL, FOLLOW = "warn", "fail", "follow"
 #: Storage classes from which objects can be read back at once; others are stored but need to be
 #: thawed first.
 STORAGE_CLASSES = (
@@ -153,14 +155,32 @@ def url_secrets(given: Mapping[str, Any]) -> set[str]:
     return {secret for secret in (userinfo, *userinfo.split(":", 1)) if secret}
 
 
-def _keep(what: str) -> Any:
+def _keep(what: str) -> int:
     """Declare one of the rules that keep a number of backups."""
-    return option(
+    rule: int = option(
         type="int", default=0, minimum=0, help=f"Keep {what}, whatever their age; 0 = no such rule."
     )
+    return rule
 
 
-class BackupOptions(OptionSet):
+class RetentionOptions(OptionSet):
+    """Which backups are kept; retention.rules makes the rules of them."""
+
+    retention_days: int = option(
+        type="int",
+        default=30,
+        minimum=0,
+        env=("RETENTION_DAYS",),
+        help="Keep backups up to this age in days; 0 = no such rule.",
+    )
+    keep_last: int = _keep("this many newest backups")
+    keep_daily: int = _keep("the newest backup of each of this many days")
+    keep_weekly: int = _keep("the newest backup of each of this many weeks")
+    keep_monthly: int = _keep("the newest backup of each of this many months")
+    keep_yearly: int = _keep("the newest backup of each of this many years")
+
+
+class BackupOptions(RetentionOptions):
     """Making backups."""
 
     source: str = option(
@@ -195,18 +215,6 @@ class BackupOptions(OptionSet):
         env=("VERIFY_BACKUP",),
         help="Read the archive back and compare every file before it counts.",
     )
-    retention_days: int = option(
-        type="int",
-        default=30,
-        minimum=0,
-        env=("RETENTION_DAYS",),
-        help="Keep backups up to this age in days; 0 = no such rule.",
-    )
-    keep_last: int = _keep("this many newest backups")
-    keep_daily: int = _keep("the newest backup of each of this many days")
-    keep_weekly: int = _keep("the newest backup of each of this many weeks")
-    keep_monthly: int = _keep("the newest backup of each of this many months")
-    keep_yearly: int = _keep("the newest backup of each of this many years")
     force: bool = option(
         type="bool", default=False, help="Make a backup even though nothing has changed."
     )
@@ -215,6 +223,11 @@ class BackupOptions(OptionSet):
         elements="str",
         default=[],
         help="Patterns of names or relative paths to leave out.",
+    )
+    outside_links: str = option(
+        default=WARN,
+        choices=(WARN, FAIL, FOLLOW),
+        help="What to do about symbolic links that point out of the source.",
     )
     s3: S3Copies | None = option(
         type="dict", suboptions=S3Copies, help="Object storage that holds copies."

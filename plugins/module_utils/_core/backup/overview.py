@@ -8,7 +8,6 @@ from __future__ import annotations
 from ..ports import World
 from . import catalogue, info, local, proofs, retention, stores
 from .catalogue import Backup, Description
-from .make import plan
 from .options import BackupOptions, InfoOptions
 from .proofs import Proof
 from .store import Store
@@ -69,5 +68,5 @@ def _reasons(options: BackupOptions, backups: list[Backup], now: float) -> dict[
     own = catalogue.of_source(backups, options.source)
     return {
         decision.backup.name: decision.reason if decision.keep else ""
-        for decision in retention.decide(own, plan.rules(options), now)
+        for decision in retention.decide(own, retention.rules(options), now)
     }

@@ -15,8 +15,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .catalogue import DAY, Backup, credible
+
+if TYPE_CHECKING:
+    from .options import RetentionOptions
 
 #: Name and date format of the local period that a rule is about.
 _PERIODS: tuple[tuple[str, str], ...] = (
@@ -40,6 +44,18 @@ class Rules:
     weekly: int = 0
     monthly: int = 0
     yearly: int = 0
+
+
+def rules(options: RetentionOptions) -> Rules:
+    """Return the retention options as rules."""
+    return Rules(
+        days=options.retention_days,
+        last=options.keep_last,
+        daily=options.keep_daily,
+        weekly=options.keep_weekly,
+        monthly=options.keep_monthly,
+        yearly=options.keep_yearly,
+    )
 
 
 @dataclass(frozen=True)

@@ -5,176 +5,25 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, NamedTuple, Union
 
-from ..errors import Refused
-from ..system.text import display_path, human_duration, human_size
-from ..verdict import isoformat
+from ..system.text import display_path
 from . import policies
+from .brake import check_brake
 from .checkpoints import Checkpoint
-from .facts import BackupFacts, Facts, HoldFacts, LeftoverFacts, TargetFacts
-from .held import DOOMED, HeldUnit, run_name
-from .history import History
-from .options import BrakeOptions, CleanupOptions, RequireBackupOptions
+from .facts import Facts, LeftoverFacts, TargetFacts
+from .held import run_name
+from .levels import free_to_levels, interrupted, keep_uncovered, purge_expired, remains
+from .options import CleanupOptions
 from .policies import Member, Reasons
+from .removals import Kept, NamedRemoval, Plan, Recovery, UnitRemoval, days
 from .scan import Survey
 from .targets import DAY, Target, cutoff
 from .tools import CACHE, TOOLS, Item, ToolFacts
-from .watermark import NEXT, Freed, Watermark, needed_first
 
-#: Seconds by which the clock that dated a backup may be ahead of ours.
-SKEW = 3600.0
-#: Why a unit goes back that a stopped run had moved.
-PUT_BACK = "put back: a run was interrupted before its removal, and it is not due"
 #: Characters of a path in a reason.
 _PATH_LENGTH = 200
-
-
-class Kept(NamedTuple):
-    """A unit that stays, and why."""
-
-    target: str
-    path: str
-    reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the entry of the result."""
-        return {"target": self.target, "path": display_path(self.path), "reason": self.reason}
-
-
-class UnitRemoval:
-    """A unit of a directory that is removed.
-
-    There may be hundreds of thousands, so that everything but the survey is computed when it is asked for.
-    """
-
-    __slots__ = ("now", "place", "survey", "why")
-
-    def __init__(self, place: TargetFacts, survey: Survey, now: float, why: str = "") -> None:
-        self.place, self.survey, self.now, self.why = place, survey, now, why
-
-    @property
-    def target(self) -> str:
-        """Name of its target."""
-        return self.place.target.name
-
-    @property
-    def path(self) -> str:
-        """Its path, without symbolic links."""
-        return f"{self.place.path.rstrip('/')}/{self.survey.name}"
-
-    @property
-    def kind(self) -> str:
-        """``dir``, ``link`` or ``file``."""
-        return self.survey.kind
-
-    @property
-    def size(self) -> int:
-        """Allocated bytes as du(1) counts them."""
-        return self.survey.disk_usage
-
-    @property
-    def age(self) -> float:
-        """Seconds since the newest change."""
-        return max(0.0, self.now - self.survey.newest / 10**9)
-
-    @property
-    def reason(self) -> str:
-        """Why it is removed."""
-        retention = self.place.target.retention
-        reason = f"{_days(self.age)} old, kept {_days(retention)}"
-        if retention == 0:
-            reason = f"{_days(self.age)} old" if self.why else "always removed"
-        return f"{reason}; {self.why}" if self.why else reason
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the entry of the result."""
-        return _entry(self)
-
-
-class NamedRemoval(NamedTuple):
-    """Something else that is removed: what a tool cleans, or what a stopped run left.
-
-    ``size`` is in bytes, ``age`` in seconds (None when unknown).
-    """
-
-    target: str
-    path: str
-    kind: str
-    size: int
-    age: float | None
-    reason: str
-    survey: Survey | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the entry of the result."""
-        return _entry(self)
-
-
-Removal = Union[UnitRemoval, NamedRemoval]
-
-
-def _entry(removal: Removal) -> dict[str, Any]:
-    return {
-        "target": removal.target,
-        "path": display_path(removal.path),
-        "kind": removal.kind,
-        "size": removal.size,
-        "files": None if removal.survey is None else removal.survey.files,
-        "age_days": None if removal.age is None else round(removal.age / DAY, 3),
-        "reason": removal.reason,
-    }
-
-
-class Recovery(NamedTuple):
-    """What happens with what a stopped run left in a quarantine directory.
-
-    ``begun``: its removal had begun and continues. ``due``: was only moved, and is removed. ``back`` (target, name): was only moved, and is
-    put back.
-    """
-
-    facts: LeftoverFacts
-    begun: tuple[NamedRemoval, ...]
-    due: tuple[NamedRemoval, ...]
-    back: tuple[tuple[str, str], ...]
-
-
-@dataclass
-class Plan:
-    """What is removed and what stays, in the order of the targets, oldest first.
-
-    ``matched`` counts units by target name. ``units`` are the removals of each directory, ``tools`` the items by tool name.
-    ``braked`` says what exceeds the brake, empty when nothing does; otherwise nothing may be removed, and ``allow`` says how to allow it.
-    """
-
-    remove: list[Removal] = field(default_factory=list)
-    keep: list[Kept] = field(default_factory=list)
-    matched: dict[str, int] = field(default_factory=dict)
-    units: list[tuple[TargetFacts, list[UnitRemoval]]] = field(default_factory=list)
-    tools: dict[str, list[tuple[Item, NamedRemoval]]] = field(default_factory=dict)
-    recoveries: list[Recovery] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    braked: str = ""
-    allow: str = ""
-    #: Units in quarantine that are removed for good.
-    purge: list[tuple[HeldUnit, NamedRemoval]] = field(default_factory=list)
-    #: Name of the run whose units are kept in quarantine, and for how many seconds; "" and 0 when they are not kept.
-    run: str = ""
-    held_for: int = 0
-    #: The levels of file systems, and by st_dev what only its age or a policy keeps, with the newest time in it.
-    watermarks: list[Watermark] = field(default_factory=list)
-    following: dict[int, list[tuple[int, Kept]]] = field(default_factory=dict)
-
-    def of(self, target: str) -> list[Removal]:
-        """Return what is removed from one target."""
-        return [removal for removal in self.remove if removal.target == target]
-
-
-# --- one unit -------------------------------------------------------------------------------------------------------------
 
 
 def due(unit: Survey, limit: int | None) -> bool:
@@ -211,8 +60,8 @@ def why_kept(
     if not due(unit, limit):
         where = f" ({display_path(unit.newest_path)[-_PATH_LENGTH:]})" if unit.newest_path else ""
         age = now - unit.newest / 10**9
-        when = f"{_days(age)} ago" if age >= 0 else f"is dated {_days(-age)} in the future"
-        return f"newest change {when}{where}, kept {_days(target.retention)}"
+        when = f"{days(age)} ago" if age >= 0 else f"is dated {days(-age)} in the future"
+        return f"newest change {when}{where}, kept {days(target.retention)}"
     if rank < target.keep_last:
         return f"one of the {target.keep_last} newest"
     return ""
@@ -231,13 +80,6 @@ def why_put_back(planned: Survey, unit: Survey, limit: int | None, protected: st
     return ""
 
 
-def _days(seconds: float) -> str:
-    return f"{seconds / DAY:.1f} days" if seconds >= DAY else human_duration(seconds)
-
-
-# --- the whole plan -------------------------------------------------------------------------------------------------------
-
-
 def decide(options: CleanupOptions, facts: Facts) -> Plan:
     """Return the plan. A unit stays if anything protects it. A path that several targets match belongs to the first of them."""
     plan = Plan()
@@ -254,9 +96,9 @@ def decide(options: CleanupOptions, facts: Facts) -> Plan:
         names = taken.setdefault(place.path, set()) if place.path in shared else None
         _decide_target(plan, place, names, facts.now, kept)
     plan.recoveries = [_decide_leftover(leftover, facts.now) for leftover in facts.leftovers]
-    _keep_uncovered(plan, facts)
-    _purge_expired(plan, facts)
-    _free_to_levels(plan, facts)
+    keep_uncovered(plan, facts)
+    purge_expired(plan, facts)
+    free_to_levels(plan, facts)
     for dummy, removals in plan.units:
         plan.remove.extend(removals)
     for tool in facts.tools:
@@ -277,59 +119,6 @@ def decide(options: CleanupOptions, facts: Facts) -> Plan:
         plan.remove.extend(removal for dummy, removal in plan.purge)
         plan.remove.extend(removal for dummy, removal in interrupted(facts))
     return plan
-
-
-def interrupted(facts: Facts) -> list[tuple[HoldFacts, NamedRemoval]]:
-    """Return the units in quarantine whose removal was interrupted."""
-    return [
-        (
-            held,
-            _left(
-                held.target.name,
-                f"{held.hold.path}/{DOOMED}/{name}",
-                unit,
-                "its removal was interrupted",
-            ),
-        )
-        for held in facts.held
-        for name, unit in held.begun
-    ]
-
-
-def _purge(plan: Plan, unit: HeldUnit, held: HoldFacts, now: float, reason: str) -> None:
-    age = now - held.hold.since
-    kind = "dir" if unit.survey is None else unit.survey.kind
-    target = unit.target or held.target.name
-    plan.purge.append(
-        (unit, NamedRemoval(target, unit.original, kind, unit.size, age, reason, unit.survey))
-    )
-
-
-def _purge_expired(plan: Plan, facts: Facts) -> None:
-    """Remove the units whose time in quarantine is over."""
-    for held in facts.held:
-        if facts.now < held.hold.until:
-            continue
-        for unit in held.units:
-            if unit.stays or unit.survey is None:
-                plan.keep.append(Kept(unit.target or held.target.name, unit.path, unit.stays))
-                continue
-            days = _days(held.hold.until - held.hold.since)
-            _purge(plan, unit, held, facts.now, f"its {days} in quarantine are over")
-
-
-def _purge_for_space(plan: Plan, facts: Facts, device: int, needed: int, count: Freed) -> int:
-    """Remove units from quarantine before their time, the oldest first, until so much is free; return the bytes that frees."""
-    freed = 0
-    for held in sorted(facts.held, key=lambda held: (held.hold.since, held.hold.run)):
-        if held.device != device or facts.now >= held.hold.until:
-            continue
-        for unit in held.units:
-            if freed >= needed or unit.stays or unit.survey is None:
-                continue
-            freed += count.add(unit.survey)
-            _purge(plan, unit, held, facts.now, "in quarantine, and its space is needed")
-    return freed
 
 
 def _repeated(paths: Iterable[str]) -> set[str]:
@@ -433,110 +222,6 @@ def _decide_target(
     plan.units.append((place, removals))
 
 
-def _keep_uncovered(plan: Plan, facts: Facts) -> None:
-    """Keep units whose files are not all in a backup; where a file system has a level, only those that would go are compared."""
-    if facts.coverage is None:
-        return
-    for number, (place, removals) in enumerate(plan.units):
-        if place.target.free_to is not None:
-            continue
-        covered = []
-        for removal in removals:
-            why = facts.uncovered(place, removal.survey.name)
-            if why:
-                plan.keep.append(Kept(removal.target, removal.path, why))
-            else:
-                covered.append(removal)
-        plan.units[number] = (place, covered)
-
-
-def _free_to_levels(plan: Plan, facts: Facts) -> None:
-    """Where a file system has a level, take from the plan what need not go to reach it."""
-    for device in facts.space:
-        level = facts.watermark(device)
-        if level is None:
-            continue
-        count = Freed()
-        recovered = [
-            removal
-            for recovery in plan.recoveries
-            if recovery.facts.quarantine.root.device == device
-            for removal in (*(() if plan.run else recovery.due), *recovery.begun)
-        ]
-        freed = sum(count.add(removal.survey) for removal in recovered if removal.survey)
-        freed += sum(
-            count.add(removal.survey)
-            for held, removal in interrupted(facts)
-            if held.device == device and removal.survey is not None
-        )
-        limited: list[UnitRemoval] = []
-        for place, removals in plan.units:
-            if place.device == device and place.target.free_to is not None:
-                limited.extend(removals)
-            elif place.device == device and not plan.run:
-                freed += sum(count.add(removal.survey) for removal in removals)
-        freed += sum(
-            count.add(unit.survey)
-            for unit, dummy in plan.purge
-            if unit.survey is not None and unit.hold.root.device == device
-        )
-        freed += _purge_for_space(plan, facts, device, level.needed - freed, count)
-        uncovered: dict[int, str] = {}
-
-        usable = functools.partial(_usable, facts, limited, uncovered)
-        chosen, more = needed_first(
-            (
-                (_complete(removal), removal.survey, number)
-                for number, removal in enumerate(limited)
-            ),
-            level.needed - freed,
-            usable,
-        )
-        spared = {id(removal) for removal in limited} - {id(limited[number]) for number in chosen}
-        _spare(plan, device, spared, level, uncovered)
-        following = sorted(plan.following.get(device, ()))
-        level = level._replace(
-            freed=freed + (0 if plan.run else more),
-            moved=more if plan.run else 0,
-            following=tuple((kept.path, kept.reason) for dummy, kept in following[:NEXT]),
-        )
-        plan.watermarks.append(level)
-        if level.note():
-            plan.notes.append(level.note())
-
-
-def _usable(
-    facts: Facts, limited: Sequence[UnitRemoval], uncovered: dict[int, str], number: int
-) -> bool:
-    """Return whether the interlock lets a unit go; note in ``uncovered`` why not."""
-    removal = limited[number]
-    why = facts.uncovered(removal.place, removal.survey.name)
-    if why:
-        uncovered[id(removal)] = why
-    return not why
-
-
-def _complete(removal: UnitRemoval) -> bool:
-    """Return whether a unit is a complete checkpoint, or no checkpoint at all."""
-    checkpoint = removal.place.run.checkpoints.get(removal.survey.name)
-    return checkpoint is None or checkpoint.complete
-
-
-def _spare(
-    plan: Plan, device: int, spared: set[int], level: Watermark, uncovered: Mapping[int, str]
-) -> None:
-    """Keep removals that are not needed to reach a level."""
-    why = f"not needed: {human_size(level.goal)} are free without its removal"
-    for number, (place, removals) in enumerate(plan.units):
-        if place.device != device or place.target.free_to is None:
-            continue
-        for removal in removals:
-            if id(removal) in spared:
-                reason = uncovered.get(id(removal), why)
-                plan.keep.append(Kept(removal.target, removal.path, reason))
-        plan.units[number] = (place, [removal for removal in removals if id(removal) not in spared])
-
-
 def _decide_tool(plan: Plan, facts: ToolFacts, now: float) -> None:
     retention = TOOLS[facts.name].retention
     chosen = []
@@ -581,7 +266,7 @@ def _decide_leftover(facts: LeftoverFacts, now: float) -> Recovery:
     those are is only known of units in their places.
     """
     begun = tuple(
-        _left(facts.first.name, path, unit, "its removal was interrupted")
+        remains(facts.first.name, path, unit, "its removal was interrupted")
         for path, unit in facts.begun
     )
     due_again, back = [], []
@@ -593,7 +278,7 @@ def _decide_leftover(facts: LeftoverFacts, now: float) -> Recovery:
             back.append((target.name, moved.name))
         else:
             reason = "a run was interrupted before its removal"
-            due_again.append(_left(target.name, moved.path, unit, reason))
+            due_again.append(remains(target.name, moved.path, unit, reason))
     return Recovery(facts, begun, tuple(due_again), tuple(back))
 
 
@@ -602,12 +287,6 @@ def may_finish(unit: Survey, target: Target, now: float) -> bool:
     if target.keeps or not target.fits(unit.kind):
         return False
     return not vetoed(unit) and due(unit, cutoff(target, now))
-
-
-def _left(target: str, path: str, unit: Survey | None, reason: str) -> NamedRemoval:
-    if unit is None:
-        return NamedRemoval(target, path, "dir", 0, None, reason)
-    return NamedRemoval(target, path, unit.kind, unit.disk_usage, None, reason, unit)
 
 
 def _notes(facts: Facts) -> list[str]:
@@ -619,132 +298,3 @@ def _notes(facts: Facts) -> list[str]:
         f"{busy.unseen or 'Some'} process(es) could not be examined;"
         f" only locks and mounts tell what they use{stay}."
     ]
-
-
-# --- brake and interlock --------------------------------------------------------------------------------------------------
-
-
-class Braked(Refused):
-    """The plan is larger than the brake allows; nothing was removed. ``result`` is the result of a run that did nothing."""
-
-    result: Mapping[str, Any] = {}
-
-
-class Brake(NamedTuple):
-    """Which limit a plan exceeds, with the unit that is too much, and the options that allow it once."""
-
-    why: str
-    allow: str
-
-
-def check_brake(
-    plan: Plan,
-    targets: Sequence[Target],
-    brake: BrakeOptions | None,
-    history: History | None = None,
-) -> Brake | None:
-    """Return which limit the plan exceeds, None when none.
-
-    Targets that are always emptied (retention 0) do not count for the share. Without earlier runs there is no growth.
-    """
-    if brake is None:
-        return None
-    count, size = len(plan.remove), sum(removal.size for removal in plan.remove)
-    if brake.max_units is not None and count > brake.max_units:
-        why = f"{count} units would be removed, the brake allows {brake.max_units}"
-        return _brake(why, plan.remove, brake.max_units, "max-units", count)
-    if brake.max_bytes is not None and size > brake.max_bytes:
-        why = f"{human_size(size)} would be removed, the brake allows {human_size(brake.max_bytes)}"
-        return _brake(why, plan.remove, _fitting(plan.remove, brake.max_bytes), "max-bytes", size)
-    for target in targets:
-        removals, matched = plan.of(target.name), plan.matched.get(target.name, 0)
-        count = len(removals)
-        share = brake.max_share
-        if share is not None and target.plain and target.retention == 0:
-            share = None
-        if share is not None and matched and count / matched > share:
-            why = f"{count} of {matched} units of {target.name} would be removed, the brake allows a share of {share:g}"
-            return _brake(why, removals, int(share * matched), "max-share", _up(count / matched))
-        last = None if history is None else history.largest(target.name)
-        if brake.max_growth is None or last is None:
-            continue
-        size = sum(removal.size for removal in removals)
-        units, bytes_ = brake.max_growth * last.units, brake.max_growth * last.size
-        growth = _up(max(count / max(1, last.units), size / max(1, last.size)))
-        if count > units:
-            why = (
-                f"{count} units of {target.name} would be removed, at most {last.units} in its last runs,"
-                f" the brake allows a growth of {brake.max_growth:g}"
-            )
-            return _brake(why, removals, int(units), "max-growth", growth)
-        if size > bytes_:
-            why = (
-                f"{human_size(size)} of {target.name} would be removed, at most {human_size(last.size)} in its last runs,"
-                f" the brake allows a growth of {brake.max_growth:g}"
-            )
-            return _brake(why, removals, _fitting(removals, bytes_), "max-growth", growth)
-    return None
-
-
-def _up(number: float) -> float:
-    """Return a number rounded up to a hundredth, so that it is a limit that allows it."""
-    return -(-number * 100 // 1) / 100
-
-
-def _fitting(removals: Sequence[Removal], size: float) -> int:
-    """Return how many removals fit into so many bytes."""
-    total = 0
-    for number, removal in enumerate(removals):
-        total += removal.size
-        if total > size:
-            return number
-    return len(removals)
-
-
-def _brake(why: str, removals: Sequence[Removal], allowed: int, option: str, value: float) -> Brake:
-    removal = removals[min(allowed, len(removals) - 1)]
-    first = f"the first beyond it is {display_path(removal.path)} ({human_size(removal.size)})"
-    number = f"{value:g}" if isinstance(value, float) else str(value)
-    name = option.replace("-", "_")
-    return Brake(
-        f"{why}; {first}",
-        "Look at the plan. To allow it once, run"
-        f" mlfleet cleanup --brake-{option} {number}, or the task with brake={{{name}: {number}}}.",
-    )
-
-
-def refuse_without_backup(
-    required: RequireBackupOptions, backups: Sequence[BackupFacts], now: float
-) -> None:
-    """Refuse the cleanup unless there is a verified and fresh backup. :raises Refused: there is none."""
-    path = required.path
-    verified = [backup for backup in backups if backup.verified]
-    if not verified:
-        why = ""
-        if backups:
-            problems = "; ".join(backups[0].problems) or "it was not verified"
-            why = f" ({display_path(backups[0].name)}: {problems})"
-        raise Refused(
-            f"Nothing was removed: {path} holds no verified backup{why}.",
-            "Make one with mlops.fleet.model_backup first.",
-            path,
-        )
-    # A date in the future would make a backup fresh for ever.
-    dated = [backup.created for backup in verified if backup.created <= now + SKEW]
-    if not dated:
-        raise Refused(
-            f"Nothing was removed: the newest verified backup in {path} is dated in the future"
-            f" ({isoformat(verified[0].created)}); a clock was wrong.",
-            "Check the clock and make a new backup with mlops.fleet.model_backup first.",
-            path,
-        )
-    age = now - max(dated)
-    if required.check == "covered":
-        return  # each file is compared with them
-    if age > required.max_age_hours * 3600:
-        raise Refused(
-            f"Nothing was removed: the newest verified backup in {path} is {human_duration(age)} old,"
-            f" {required.max_age_hours:g} h are allowed.",
-            "Make a new one with mlops.fleet.model_backup first.",
-            path,
-        )

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from ..system.files import write_all
 from ..system.text import display_path, one_line
-from .plan import Removal
+from .removals import Removal
 
 #: Where the agent's jobs log; logrotate takes care of it on nodes that have the agent.
 LOG = "/var/log/ml-cleanup.log"

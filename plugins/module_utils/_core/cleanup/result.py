@@ -14,12 +14,12 @@ from typing import Any
 
 from ..system.text import display_path, human_count, human_size
 from ..verdict import isoformat
-from .execute import Failure, Outcome
 from .facts import Facts
 from .held import HeldEntry
 from .history import Amount
 from .options import CleanupOptions
-from .plan import Plan, UnitRemoval
+from .outcome import Failure, Outcome
+from .removals import Plan, UnitRemoval
 
 #: Entries of each list in the result; the report has all.
 LISTED = 1000

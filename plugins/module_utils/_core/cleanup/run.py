@@ -16,14 +16,18 @@ from ..ports import Tell, World, silent
 from ..system.files import atomic_write
 from ..system.locks import lock, lock_directory
 from ..verdict import isoformat
-from .execute import Outcome, carry_out, predict, restore
+from .brake import Braked, refuse_without_backup
+from .execute import carry_out, predict
 from .facts import Facts, backups, coverage, observe, open_all
 from .held import select
 from .history import open_history
 from .options import CleanupOptions
-from .plan import Braked, Plan, decide, refuse_without_backup
+from .outcome import Outcome
+from .plan import decide
 from .record import Recorder
+from .removals import Plan
 from .result import LISTED, CleanupResult
+from .undo import restore
 
 
 def run(

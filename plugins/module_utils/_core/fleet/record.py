@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import verdict
 from . import faults as fleet_faults
-from . import history
+from . import hardware, history
 from .faults import clean
 from .report import Lookup, Result
 from .stats import median
@@ -58,6 +58,9 @@ def extend(
         entry["checks"] = _checks(results)
         entry["devices"] = _devices(results.get("gpu", {}))
         entry["software"] = _software(results)
+        facts = hardware.facts(results.get("health", {}).get("hardware"))
+        if facts:
+            entry["hardware"] = facts
         entry["copies"] = _copies(results.get("backup", {}))
         entry["restore_proof"] = _restore_proof(results.get("backup", {}))
         entry["removed"] = _removed(results.get("cleanup", {}))
@@ -117,13 +120,13 @@ def _devices(result: Result) -> list[dict[str, Any]]:
 
 def _software(results: Mapping[str, Result]) -> dict[str, str]:
     health, gpu = results.get("health", {}), results.get("gpu", {})
-    hardware, driver = health.get("hardware"), gpu.get("driver")
-    hardware = hardware if isinstance(hardware, Mapping) else {}
+    inventory, driver = health.get("hardware"), gpu.get("driver")
+    inventory = inventory if isinstance(inventory, Mapping) else {}
     driver = driver if isinstance(driver, Mapping) else {}
     versions = {
         "agent": health.get("agent_version"),
-        "kernel": hardware.get("kernel"),
-        "driver": driver.get("version") or hardware.get("driver"),
+        "kernel": inventory.get("kernel"),
+        "driver": driver.get("version") or inventory.get("driver"),
         "cuda": driver.get("cuda_version"),
     }
     return {name: clean(value, 80) for name, value in versions.items() if value}

@@ -38,9 +38,9 @@ _OOM = re.compile(
 )
 
 
-_ERROR, _WARNING, _INFO = 3, 4, 6  # syslog priorities
+_ERROR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6  # syslog priorities
 #: What tells of a fault although it is less than a warning (see kernel_rules).
-_INFORMATIONAL = re.compile(r"pciehp|table overflow|Port module event")
+_INFORMATIONAL = re.compile(r"pciehp|table overflow|Port module event|nfs: server")
 #: Where the entries come from.
 JOURNAL, KERNEL = "journal", "kernel"
 
@@ -133,16 +133,25 @@ def _journal(world: World, options: NodeOptions, timeout: float) -> LogFacts | N
 
 
 def _informational(world: World) -> list[str]:
-    """Return matches for kernel messages that tell of a fault at priority info.
+    """Return matches for kernel messages that tell of a fault below priority warning.
 
-    There are too many of that priority to read them all. A PCI device that is lost is reported
-    where there are hot-plug slots; a full table of neighbours has counters.
+    There are too many to read them all. A PCI device that is lost is reported where there are
+    hot-plug slots, by the port or (before Linux 5.2) its service; a cable by the adapter; a full
+    table of neighbours has counters; an NFS server has mounts.
     """
+    matches = []
     if _neighbours_refused(world):
-        return ["+", "_TRANSPORT=kernel", f"PRIORITY={_INFO}"]
-    if procfs.directory(world, "/sys/bus/pci/slots"):
-        return ["+", "_TRANSPORT=kernel", f"PRIORITY={_INFO}", "_KERNEL_SUBSYSTEM=pci"]
-    return []
+        matches += ["+", "_TRANSPORT=kernel", f"PRIORITY={_INFO}"]
+    elif procfs.directory(world, "/sys/bus/pci/slots") or _is_loaded(world, "mlx5_core"):
+        pci = ["_KERNEL_SUBSYSTEM=pci", "_KERNEL_SUBSYSTEM=pci_express"]
+        matches += ["+", "_TRANSPORT=kernel", f"PRIORITY={_INFO}", *pci]
+    if re.search(" - nfs4? ", procfs.text(world, "/proc/self/mountinfo") or ""):
+        matches += ["+", "_TRANSPORT=kernel", f"PRIORITY={_NOTICE}"]
+    return matches
+
+
+def _is_loaded(world: World, module: str) -> bool:
+    return os.path.isdir(world.path(f"/sys/module/{module}"))
 
 
 def _neighbours_refused(world: World) -> bool:
@@ -299,7 +308,7 @@ def _hits(rule: KernelRule, kernel: list[LogEntry], taken: set[int], own: bool) 
     Of our rules the first that matches takes a message; the user's ``own`` see all.
     """
     pattern = re.compile(rule.pattern)
-    hits = []
+    hits: list[str] = []
     for index, entry in enumerate(kernel):
         if entry.priority > rule.level:
             continue
@@ -308,7 +317,10 @@ def _hits(rule: KernelRule, kernel: list[LogEntry], taken: set[int], own: bool) 
         # What a reboot cures is cured by the last one.
         if rule.action == "reboot" and not entry.this_boot:
             continue
-        if pattern.search(entry.message):
+        over = re.search(rule.over, entry.message) if rule.over else None
+        if over:
+            hits = [message for message in hits if over[1] not in message.split()]
+        elif pattern.search(entry.message):
             hits.append(entry.message)
             taken.add(index)
     return hits

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..registry import Registry
 
-_ERR, _WARNING, _INFO = 3, 4, 6  # syslog priorities
+_ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6  # syslog priorities
 
 
 class KernelRule(NamedTuple):
@@ -17,6 +17,8 @@ class KernelRule(NamedTuple):
 
     :param source: where the message is written: a file of the kernel's source, or a rule of
         another tool. :param level: the least severe syslog priority at which kernels log it.
+    :param over: pattern of a later message that takes the fault back; its group is what must
+        occur in the earlier message.
     """
 
     name: str
@@ -25,6 +27,7 @@ class KernelRule(NamedTuple):
     action: str
     source: str
     level: int = _ERR
+    over: str = ""
 
 
 #: On every node. The first that matches takes a message. Drives for removable media (fd0, sr0)
@@ -34,19 +37,24 @@ PATTERNS = Registry(
     (
         KernelRule(
             "btrfs checksum error",
-            r"BTRFS warning.*(csum failed|checksum (error|verify failed))",
+            r"BTRFS (warning|error).*"
+            r"(csum failed|checksum (error|verify failed)|fixed up error at)",
             "critical",
             "inspect",
-            "fs/btrfs/btrfs_inode.h (btrfs_print_data_csum_error), fs/btrfs/scrub.c",
+            "fs/btrfs/btrfs_inode.h (btrfs_print_data_csum_error), fs/btrfs/disk-io.c"
+            " (btrfs_validate_extent_buffer), fs/btrfs/scrub.c",
             _WARNING,
         ),
         KernelRule(
             "file system error",
-            r"EXT4-fs error|XFS \(\S+\): .*([Cc]orruption|[Ss]hutting down|metadata I/O error)"
-            r"|BTRFS (error|critical)|Remounting filesystem read-only",
+            r"EXT4-fs error|XFS \(\S+\): .*([Cc]orruption|[Ss]hutting down"
+            r"|([Mm]etadata|log) I/O [Ee]rror)"
+            r"|BTRFS (error|critical)|Remounting filesystem read-only"
+            r"|I/O error while writing superblock|Aborting journal on device",
             "critical",
             "drain",
-            "fs/ext4/super.c, fs/xfs/xfs_log.c, fs/btrfs/messages.c",
+            "fs/ext4/super.c, fs/jbd2/journal.c, fs/xfs/xfs_fsops.c, fs/xfs/xfs_log.c,"
+            " fs/btrfs/messages.c",
         ),
         KernelRule(
             "disk I/O error",
@@ -60,34 +68,35 @@ PATTERNS = Registry(
             "NVMe controller fault",
             r"nvme.*(controller is down|Removing after probe failure|"
             r"Disabling device after reset failure|Device not ready; aborting|"
-            r"I/O .*timeout, (reset|disable))",
+            r"no available path - failing I/O|I/O .*timeout, (reset|disable))",
             "critical",
             "drain",
-            "drivers/nvme/host/pci.c",
+            "drivers/nvme/host/pci.c (nvme_warn_reset, nvme_timeout), multipath.c",
             _WARNING,
         ),
         KernelRule(
             "NVMe time-out",
-            r"nvme.*I/O .*timeout, (aborting|completion polled)",
+            r"nvme.*(I/O .*QID \d+ timeout|queue \d+: timeout request 0x)",
             "warning",
             "inspect",
-            "drivers/nvme/host/pci.c (nvme_timeout)",
+            "drivers/nvme/host/pci.c (nvme_timeout), tcp.c, rdma.c",
             _WARNING,
         ),
         KernelRule(
             "ATA command failed",
-            r"\bata\d+(\.\d+)?: (failed command|disable device|revalidation failed)",
+            r"\bata\d+(\.\d+)?: (failed command|disable device|disabled$|revalidation failed"
+            r"|reset failed, giving up)",
             "warning",
             "inspect",
-            "drivers/ata/libata-eh.c",
+            "drivers/ata/libata-eh.c (ata_eh_link_report, ata_eh_reset), libata-core.c",
             _WARNING,
         ),
         KernelRule(
             "uncorrected memory error",
-            r"EDAC .*\b[1-9]\d* UE ",
+            r"EDAC .*((MC|DEVICE)\d+: UE\b|\b[1-9]\d* UE )",
             "critical",
             "drain",
-            "drivers/edac/edac_mc.c (edac_ue_error)",
+            "drivers/edac/edac_mc.c (edac_ue_error), edac_device.c",
             _WARNING,
         ),
         KernelRule(
@@ -131,7 +140,7 @@ PATTERNS = Registry(
         ),
         KernelRule(
             "hung task",
-            r"blocked for more than \d+ seconds",
+            r"blocked( in I/O wait)? for more than \d+ seconds",
             "warning",
             "inspect",
             "kernel/hung_task.c",
@@ -139,10 +148,20 @@ PATTERNS = Registry(
         KernelRule(
             "network adapter fault",
             r"mlx5_core.*(device's health compromised|Health issue observed, .*severity\([0-3]\)|"
-            r"Fatal error \d+ detected|timeout\. Will cause a leak of a command resource)",
+            r"Fatal error \d+ detected|PCI slot is unavailable|FW is unable to respond|"
+            r"timeout\. Will cause a leak of a command resource)",
             "critical",
             "drain",
-            "drivers/net/ethernet/mellanox/mlx5/core/health.c, cmd.c",
+            "drivers/net/ethernet/mellanox/mlx5/core/health.c (poll_health, print_health_info),"
+            " cmd.c (wait_func)",
+        ),
+        KernelRule(
+            "network adapter warning",
+            r"mlx5_core.*(Health issue observed, .*severity\(4\)|High temperature on sensors)",
+            "warning",
+            "inspect",
+            "drivers/net/ethernet/mellanox/mlx5/core/health.c, events.c (temp_warn)",
+            _WARNING,
         ),
         KernelRule(
             "network cable fault",
@@ -186,7 +205,8 @@ PATTERNS = Registry(
         ),
         KernelRule(
             "PCIe link down",
-            r"pciehp.*: Slot\([^)]*\): (Link Down(?!/)|Card not present)",
+            r"pciehp.*([Ss]lot\([^)]*\): (Link Down(?!/| event (ignored|queued))|Card not present)"
+            r"|Card not present on Slot)",
             "warning",
             "inspect",
             "drivers/pci/hotplug/pciehp_ctrl.c (pciehp_handle_presence_or_link_change)",
@@ -194,18 +214,22 @@ PATTERNS = Registry(
         ),
         KernelRule(
             "IOMMU fault",
-            r"DMAR: .*(handling fault status|[Ff]ault addr)|AMD-Vi: Event logged \[",
+            r"(DMAR|dmar|DRHD):.*(handling fault status|fault (addr|index|reason))"
+            r"|AMD-Vi:.*(Event logged \[|Completion-Wait loop timed out)",
             "warning",
             "inspect",
-            "drivers/iommu/intel/dmar.c (dmar_fault_do_one), drivers/iommu/amd/iommu.c",
+            "drivers/iommu/intel/dmar.c (dmar_fault, dmar_fault_do_one), drivers/iommu/amd/iommu.c"
+            " (iommu_print_event, wait_on_sem)",
         ),
         KernelRule(
             "network file system",
-            r"nfs: server \S+ not responding(?!, still trying.*OK)|LustreError|"
-            r"CIFS: VFS: \S+ has not responded",
+            r"nfs: server \S+ not responding|LustreError|CIFS: VFS: \S+ has not responded",
             "warning",
             "inspect",
-            "net/sunrpc/clnt.c (call_timeout), fs/smb/client/connect.c, Lustre's libcfs/debug.h",
+            "net/sunrpc/clnt.c (rpc_check_timeout), fs/smb/client/connect.c, Lustre's"
+            " libcfs/debug.h",
+            _NOTICE,
+            over=r"nfs: server (\S+) OK",
         ),
     ),
     required=("pattern", "status", "action", "source"),

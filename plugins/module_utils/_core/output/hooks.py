@@ -33,8 +33,9 @@ class Hook(NamedTuple):
 HOOKS: Registry[Hook] = Registry(
     "scheduler hook",
     (
-        # A prolog or epilog that ends with another code than 0 drains the node. A command that could
-        # not check anything, as after a mistake in the configuration, must not drain all of them.
+        # A prolog or epilog that ends with another code than 0 drains the node. A command that
+        # could not check anything, as after a mistake in the configuration, must not drain all of
+        # them.
         Hook("slurm", "Slurm", "https://slurm.schedmd.com/prolog_epilog.html", 1, 0, 200),
         Hook(
             "npd",

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The mount table (mountinfo, proc(5)), and questions that it answers without touching a file system that may hang."""
+"""The mount table (mountinfo, proc(5)), and questions that it answers without touching a file
+system that may hang.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-#: File systems of this machine: looking at a file on them never waits for a network or another program.
+#: File systems of this machine: looking at a file on them never waits for a network or another
+#: program.
 ANSWERING = frozenset(
     "bcachefs btrfs erofs ext2 ext3 ext4 f2fs overlay ramfs rootfs squashfs tmpfs xfs zfs".split()
 )
@@ -24,8 +27,9 @@ _LINKS_MAX = 40
 class Mount(NamedTuple):
     """One line of mountinfo.
 
-    ``device`` is major:minor as text, ``root`` the path inside that file system which is mounted at ``point``, ``source`` the
-    file system's device or server; ``mount_options`` and ``super_options`` are comma-separated.
+    ``device`` is major:minor as text, ``root`` the path inside that file system which is mounted at
+    ``point``, ``source`` the file system's device or server; ``mount_options`` and
+    ``super_options`` are comma-separated.
     """
 
     id: int
@@ -104,7 +108,9 @@ def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
 
 
 def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
-    """Return device (major:minor) and path inside that file system of an absolute path, by the mount table alone."""
+    """Return device (major:minor) and path inside that file system of an absolute path, by the
+    mount table alone.
+    """
     best = mount_of(path, mounts) if path else None
     if best is None:
         return None
@@ -115,7 +121,8 @@ def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
 def follow(path: str, mounts: Sequence[Mount], own: int | None) -> str:
     """Return where an absolute path leads.
 
-    Empty when it leads beyond a mount that may not answer (other than the one with the id ``own``), or into a loop.
+    Empty when it leads beyond a mount that may not answer (other than the one with the id ``own``),
+    or into a loop.
     """
     pending, real, links = deque(path.split("/")), "", 0
     while pending:
@@ -146,7 +153,8 @@ def follow(path: str, mounts: Sequence[Mount], own: int | None) -> str:
 def available(path: str | int) -> int:
     """Return the bytes that an ordinary user may still write where a path or an open file is.
 
-    Of a path that does not exist yet the nearest directory above it counts. May hang on a dead network mount.
+    Of a path that does not exist yet the nearest directory above it counts. May hang on a dead
+    network mount.
     """
     if isinstance(path, str):
         while not os.path.isdir(path) and os.path.dirname(path) != path:

@@ -69,7 +69,9 @@ class Process(NamedTuple):
 
 
 def parse_stat(content: str) -> Process | None:
-    """Return the process that a ``/proc/PID/stat`` line describes (proc(5)), None when it is not one."""
+    """Return the process that a ``/proc/PID/stat`` line describes (proc(5)), None when it is not
+    one.
+    """
     before, separator, after = content.rpartition(")")
     fields = after.split()
     if not separator or len(fields) < 20:

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The page of a run as markup: complete without a script, nothing from outside, no text of a host is active."""
+"""The page of a run as markup: complete without a script, nothing from outside, no text of a host
+is active.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'\x1b
 
 
 class Page(html.parser.HTMLParser):
-    """Collects text, scripts and references to the outside, and checks that elements close in order."""
+    """Collects text, scripts and references to the outside, and checks that elements close in
+    order.
+    """
 
     def __init__(self, text):
         super().__init__()

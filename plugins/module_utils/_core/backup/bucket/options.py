@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 from ...errors import OptionError
-from ...options import OptionSet, option
-from .. import retention
-from ..options import STORAGE_CLASSES, S3Connection, check_s3
+from ...options import option
+from ..options import STORAGE_CLASSES, RetentionOptions, S3Connection, check_s3
 
 #: Encryption is left as it is.
 KEEP = "keep"
@@ -17,19 +16,11 @@ KMS = "aws:kms"
 _NOT_TARGETS = ("STANDARD", "REDUCED_REDUNDANCY")
 
 
-def _keep(what: str) -> int:
-    """Declare one of the retention rules of model_backup."""
-    rule: int = option(
-        type="int",
-        default=0,
-        minimum=0,
-        help=f"The backups keep {what}; 0 = no such rule.",
-    )
-    return rule
+class BucketOptions(RetentionOptions):
+    """Settings of a bucket that holds copies of backups.
 
-
-class BucketOptions(OptionSet):
-    """Settings of a bucket that holds copies of backups."""
+    The retention options are those of the backups: the lifecycle must leave room for them.
+    """
 
     s3: S3Connection = option(
         type="dict", suboptions=S3Connection, required=True, help="The bucket."
@@ -82,29 +73,6 @@ class BucketOptions(OptionSet):
     block_public_access: bool = option(
         type="bool", default=True, help="Block public access; false leaves it as it is."
     )
-    retention_days: int = option(
-        type="int",
-        default=30,
-        minimum=0,
-        help="The backups keep everything up to this age in days; 0 = no such rule.",
-    )
-    keep_last: int = _keep("this many newest backups")
-    keep_daily: int = _keep("the newest backup of each of this many days")
-    keep_weekly: int = _keep("the newest backup of each of this many weeks")
-    keep_monthly: int = _keep("the newest backup of each of this many months")
-    keep_yearly: int = _keep("the newest backup of each of this many years")
-
-    @property
-    def rules(self) -> retention.Rules:
-        """The retention rules that the lifecycle must leave room for."""
-        return retention.Rules(
-            days=self.retention_days,
-            last=self.keep_last,
-            daily=self.keep_daily,
-            weekly=self.keep_weekly,
-            monthly=self.keep_monthly,
-            yearly=self.keep_yearly,
-        )
 
     def check_together(self) -> None:
         if check_s3(self.s3) is None:

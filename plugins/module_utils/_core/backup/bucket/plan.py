@@ -211,7 +211,7 @@ def _kept(
         catalogue.of_source(backups, source) for source in sorted(catalogue.sources(backups))
     ] or [list(backups)]
     for group in groups:
-        for decision in retention.decide(group, options.rules, now):
+        for decision in retention.decide(group, retention.rules(options), now):
             if decision.keep and now - decision.backup.created >= days * DAY:
                 return decision
     return None

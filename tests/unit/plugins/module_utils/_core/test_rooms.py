@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which room of the core may import which, lazily or not; modules import each other in no circle."""
+"""Which room of the core may import which, lazily or not; modules import each other in no
+circle.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,10 @@ ARROWS = {
     "registry": {"errors"},
     "sandbox": {"errors", "jobs", "ports", "system"},
     # What the jobs write to is in the options of the parts.
-    "schedule": {"config", "environment", "errors", "options", "ports"}
-    | {"alert", "backup", "cleanup", "gpu", "node"},
+    "schedule": (
+        {"config", "environment", "errors", "options", "ports"}
+        | {"alert", "backup", "cleanup", "gpu", "node"}
+    ),
     "status": {"alert", "errors", "jobs", "outcome", "ports", "trial", "verdict"},
     "system": {"errors", "ports"},
     "timers": {"errors", "options", "ports"},
@@ -59,7 +63,9 @@ KNOWN_CIRCLES = {(("backup", "stores"), ("backup", "s3", "store"))}
 
 
 def walk(root: pathlib.Path) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
-    """Every module below root with the modules it imports, those in functions included, those for type checkers not."""
+    """Every module below root with the modules it imports, those in functions included, those for
+    type checkers not.
+    """
     modules = {}
     for path in root.rglob("*.py"):
         parts = path.relative_to(root).with_suffix("").parts

@@ -14,9 +14,9 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import execute
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import batches
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.brake import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.guards import TRASH
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 
 DAY = 86400
 OLD = {f"old-{number}": ("a", "d/b", "d/e/c") for number in range(4)}
@@ -317,7 +317,7 @@ def test_only_quarantine_folders_that_are_exactly_ours_are_touched(
 
 @pytest.mark.parametrize("limit", ["BATCH", "BATCH_FILES"])
 def test_many_units_go_in_batches(world, root, lab, monkeypatch, limit):
-    monkeypatch.setattr(execute, limit, 3)
+    monkeypatch.setattr(batches, limit, 3)
     for number in range(10):
         (root / f"f{number}").write_text("x")
     assert lab.clean(world, root)["removed_count"] == 10 and os.listdir(root) == []

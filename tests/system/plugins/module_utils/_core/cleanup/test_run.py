@@ -20,12 +20,12 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import execute, inuse, run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import inuse, run, steps
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.brake import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.guards import TRASH
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     LockBusy,
     NotUsable,
@@ -605,13 +605,13 @@ def test_what_must_stay_is_back_in_its_place_before_anything_is_removed(
     one = lab.unit(root, "run")
     for number in range(5):
         lab.unit(root, f"go-{number}")
-    there, real = [], execute.remove
+    there, real = [], steps.remove
 
     def remove(*arguments):
         there.append((one / "model.bin").exists())
         return real(*arguments)
 
-    monkeypatch.setattr(execute, "remove", remove)
+    monkeypatch.setattr(steps, "remove", remove)
     held = []
     try:
         result = _two(root, later, world, _once(lambda: held.append(open(one / "model.bin"))))

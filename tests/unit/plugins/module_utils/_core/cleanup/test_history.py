@@ -12,10 +12,10 @@ import os
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import history, run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.brake import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import NotUsable
 
 

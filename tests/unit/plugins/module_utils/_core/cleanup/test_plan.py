@@ -10,7 +10,7 @@ import stat
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import plan, scan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import brake, plan, scan
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.facts import (
     BackupFacts,
     Facts,
@@ -399,10 +399,10 @@ def test_without_a_fresh_verified_backup_nothing_is_removed(backups, refusal):
         for number, (hours, verified, problems) in enumerate(backups)
     ]
     if not refusal:
-        plan.refuse_without_backup(required, facts, NOW)
+        brake.refuse_without_backup(required, facts, NOW)
         return
     with pytest.raises(Refused, match=re.escape(refusal)):
-        plan.refuse_without_backup(required, facts, NOW)
+        brake.refuse_without_backup(required, facts, NOW)
 
 
 def test_the_default_limits_of_brake_and_interlock():

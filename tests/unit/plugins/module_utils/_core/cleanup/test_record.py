@@ -13,14 +13,12 @@ import tempfile
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import record, run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.brake import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.plan import (
-    Braked,
-    NamedRemoval,
-)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.record import Recorder
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.removals import NamedRemoval
 
 
 @pytest.fixture
@@ -104,9 +102,9 @@ def test_each_unit_is_recorded_before_the_next_one_is_removed(
         lab.unit(root, name)
     log = tmp_path / "cleanup.log"
     log.write_text("")
-    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import execute
+    from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import steps
 
-    real, seen = execute.remove, []
+    real, seen = steps.remove, []
 
     def remove(*arguments):
         seen.append(len(log.read_text().splitlines()))
@@ -114,7 +112,7 @@ def test_each_unit_is_recorded_before_the_next_one_is_removed(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(execute, "remove", remove)
+    monkeypatch.setattr(steps, "remove", remove)
     with pytest.raises(KeyboardInterrupt):
         _clean(world, root, Recorder(str(log), journal="/nowhere"))
     assert seen == [0, 1, 2] and len(log.read_text().splitlines()) == 2

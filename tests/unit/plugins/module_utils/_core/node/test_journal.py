@@ -52,9 +52,39 @@ REPORTED = [
         "mlx5_core 0000:0d:00.0: print_health_info:431:(pid 0): Health issue observed, firmware internal error, severity(3) ERROR:",
     ),
     (
-        None,
+        "network adapter warning",
         4,
         "mlx5_core 0000:0d:00.0: print_health_info:431:(pid 0): Health issue observed, High temperature, severity(4) WARNING:",
+    ),
+    (
+        "network adapter warning",
+        4,
+        "mlx5_core 0000:41:00.1: temp_warn:170:(pid 0): High temperature on sensors with bit set 0 1",
+    ),
+    (
+        "network adapter fault",
+        3,
+        "mlx5_core 0000:41:00.0: poll_health:471:(pid 0): device's health compromised",
+    ),
+    (
+        "network adapter fault",
+        3,
+        "mlx5_core 0000:bb:00.0: poll_health:1083:(pid 0): Fatal error 1 detected",
+    ),
+    (
+        "network adapter fault",
+        3,
+        "mlx5_core 0000:bb:00.0: print_health_info:491:(pid 0): PCI slot is unavailable",
+    ),
+    (
+        None,
+        4,
+        "mlx5_core 0000:5c:00.0: mlx5_pcie_event:299:(pid 268269): Detected insufficient power on the PCIe slot (27W).",
+    ),
+    (
+        None,
+        3,
+        "mlx5_core 0000:d2:00.0: mlx5_cmd_out_err:838:(pid 268269): ACCESS_REG(0x805) op_mod(0x1) failed",
     ),
     (
         "network adapter fault",
@@ -77,13 +107,57 @@ REPORTED = [
     ("PCIe link down", 6, "pcieport 0000:b0:03.0: pciehp: Slot(3-1): Card not present"),
     (None, 6, "pcieport 0000:b0:03.0: pciehp: Slot(3): Link Down/Up ignored (recovered by DPC)"),
     (None, 6, "pcieport 0000:b0:03.0: pciehp: Slot(3): Link Up"),
+    ("PCIe link down", 6, "pciehp 0000:13:01.0:pcie24: slot(1-5): Link Down event"),
+    ("PCIe link down", 6, "pciehp 0000:00:1c.0:pcie004: Card not present on Slot(2)"),
+    (
+        None,
+        6,
+        "pciehp 0000:00:1c.1:pcie004: Slot(3): Link Down event queued; currently getting powered on",
+    ),
+    (
+        None,
+        6,
+        "pciehp 0000:00:1c.1:pcie004: Slot(3): Link Down event ignored; already powering off",
+    ),
+    (None, 6, "pciehp 0000:00:1c.1:pcie004: Card present on Slot(3)"),
     ("ATA command failed", 3, "ata1.00: failed command: READ FPDMA QUEUED"),
     (
         "btrfs checksum error",
         4,
         "BTRFS warning (device sda4): csum failed root 257 ino 293 off 15661608960 csum 0x445ced74 expected csum 0x2f7d82ec mirror 1",
     ),
+    ("ATA command failed", 3, "ata6.02: failed command: READ DMA EXT"),
+    ("ATA command failed", 4, "ata2.00: disabled"),
+    ("ATA command failed", 3, "ata3: reset failed, giving up"),
+    (None, 4, "ata1.00: NCQ disabled due to excessive errors"),
+    (None, 4, "ata7: reset failed (errno=-32), retrying in 8 secs"),
+    (
+        "btrfs checksum error",
+        4,
+        "BTRFS warning (device dm-0): checksum verify failed on logical 2070681747456 mirror 1 wanted 0x00000000 found 0xbed7400f level 0",
+    ),
+    (
+        "btrfs checksum error",
+        3,
+        "BTRFS error (device sdb): fixed up error at logical 5312512 on dev /dev/sdb",
+    ),
+    (None, 6, "BTRFS info (device loop0): using blake2b (blake2b-256-generic) checksum algorithm"),
     ("NVMe time-out", 4, "nvme nvme0: I/O 978 QID 3 timeout, completion polled"),
+    ("NVMe time-out", 4, "nvme nvme0: I/O 201 (I/O Cmd) QID 4 timeout, aborting"),
+    ("NVMe time-out", 4, "nvme nvme0: queue 1: timeout request 0x3 type 6"),
+    (
+        "NVMe time-out",
+        4,
+        "nvme nvme1: I/O tag 0 (0000) type 4 opcode 0x18 (Keep Alive) QID 0 timeout",
+    ),
+    (
+        "NVMe controller fault",
+        4,
+        "nvme nvme4: I/O tag 22 (2016) opcode 0x2 (Admin Cmd) QID 0 timeout, reset controller",
+    ),
+    ("NVMe controller fault", 4, "block nvme0n1: no available path - failing I/O"),
+    (None, 4, "block nvme0n1: no usable path - requeuing I/O"),
+    (None, 4, "nvme nvme0: Shutdown timeout set to 10 seconds"),
     (
         "NVMe time-out",
         4,
@@ -93,6 +167,11 @@ REPORTED = [
         "workqueue lock-up",
         0,
         "BUG: workqueue lockup - pool cpus=4 node=0 flags=0x0 nice=0 stuck for 30s!",
+    ),
+    (
+        None,
+        4,
+        "workqueue: drm_fb_helper_damage_work hogged CPU for >10000us 4 times, consider switching to WQ_UNBOUND",
     ),
     (
         "network device stuck",
@@ -112,7 +191,23 @@ REPORTED = [
     ),
     (None, 6, "DMAR: Host address width 46"),
     (None, 6, "AMD-Vi: Interrupt remapping enabled"),
+    ("IOMMU fault", 3, "DRHD: handling fault status reg 3"),
+    ("IOMMU fault", 3, "DMAR:[DMA Read] Request device [04:00.0] fault addr fde00000"),
+    ("IOMMU fault", 3, "DMAR:[fault reason 12] non-zero reserved fields in PTE"),
+    ("IOMMU fault", 3, "dmar: DRHD: handling fault status reg 2"),
+    (
+        "IOMMU fault",
+        3,
+        "DMAR: [INTR-REMAP] Request device [c9:05.0] fault index 0xa00 [fault reason 0x25] Blocked a compatibility format interrupt request",
+    ),
+    (
+        "IOMMU fault",
+        3,
+        "AMD-Vi: Event logged [IO_PAGE_FAULT device=0a:00.0 domain=0x001d address=0x000000000637c000 flags=0x0000]",
+    ),
+    ("IOMMU fault", 1, "AMD-Vi: IOMMU 0000:20:00.2: Completion-Wait loop timed out"),
     ("neighbour table overflow", 6, "neighbour: arp_cache: neighbor table overflow!"),
+    ("neighbour table overflow", 4, "Neighbour table overflow."),
     (
         "uncorrected memory error",
         4,
@@ -124,10 +219,32 @@ REPORTED = [
         "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1 offset:0x0 grain:32)",
     ),
     (
-        "network file system",
-        3,
-        "nfs: server nas1 not responding, timed out",
+        "uncorrected memory error",
+        4,
+        "EDAC MC0: 1 UE multi-bit ECC on unknown memory (node:0 card:0 module:1 rank:1 bank:13 device:6 row:64114 column:832)",
     ),
+    (
+        "uncorrected memory error",
+        4,
+        'EDAC MC0: UE page 0x1fffc, offset 0x0, grain 4096, row 0, labels ":": i82875p UE',
+    ),
+    (
+        "uncorrected memory error",
+        0,
+        "EDAC DEVICE0: UE: cpu instance: cpu0 block: L2 count: 1 'L2 double bit'",
+    ),
+    ("network file system", 5, "nfs: server nas1 not responding, timed out"),
+    ("network file system", 5, "nfs: server 7.247.192.16 not responding, still trying"),
+    (None, 5, "nfs: server 7.247.192.16 OK"),
+    ("hung task", 3, "INFO: task dd:456 blocked in I/O wait for more than 122 seconds."),
+    (
+        "file system error",
+        1,
+        "XFS (dm-0): Metadata I/O Error (0x1) detected at xfs_trans_read_buf_map+0x1ea/0x4b0 [xfs] (fs/xfs/xfs_trans_buf.c:311).  Shutting down filesystem.",
+    ),
+    ("file system error", 1, "XFS (dm-0): log I/O error -5"),
+    ("file system error", 3, "Aborting journal on device sdc1-8."),
+    ("file system error", 3, "EXT4-fs (dm-0): I/O error while writing superblock"),
 ]
 
 
@@ -198,9 +315,30 @@ def test_more_kernel_messages(options, name, priority, message):
     if name == "machine check":
         assert found[0].status == "warning", "corrected"
     if priority > 3:
-        assert _judge(options(), facts)[("journal_errors", None)].value == 0
+        assert _checks(options(), facts)[("journal_errors", None)].value == 0
 
 
+def test_a_server_that_responds_again_is_no_fault(options):
+    lines = [
+        "nfs: server a not responding, still trying",
+        "nfs: server ab not responding, timed out",
+    ]
+    entries = [LogEntry(line, 0, True, 5, "kernel") for line in [*lines, "nfs: server a OK"]]
+    check = _checks(options(), _facts(entries=entries))[("kernel_errors", "network file system")]
+    assert (check.value, check.message[-15:]) == (1, "ding, timed out")
+    entries.append(LogEntry("nfs: server ab OK", 0, True, 5, "kernel"))
+    assert _checks(options(), _facts(entries=entries))[("kernel_errors", None)].status == "pass"
+
+
+PCI = [
+    "+",
+    "_TRANSPORT=kernel",
+    "PRIORITY=6",
+    "_KERNEL_SUBSYSTEM=pci",
+    "_KERNEL_SUBSYSTEM=pci_express",
+]
+NFS = "36 25 0:40 / /data rw - nfs4 nas:/ rw\n"
+NFSD = "36 25 0:40 / /proc/fs/nfsd rw - nfsd nfsd rw\n"
 OVERFLOWS = "entries allocs table_fulls\n00000003 000000c8 {}\n00000003 000000c8 00000000\n"
 
 
@@ -213,10 +351,10 @@ OVERFLOWS = "entries allocs table_fulls\n00000003 000000c8 {}\n00000003 000000c8
             {"/proc/net/stat/ndisc_cache": OVERFLOWS.format("0000000a")},
             ["+", "_TRANSPORT=kernel", "PRIORITY=6"],
         ),
-        (
-            {"/sys/bus/pci/slots/3/address": "0000:b0:00\n"},
-            ["+", "_TRANSPORT=kernel", "PRIORITY=6", "_KERNEL_SUBSYSTEM=pci"],
-        ),
+        ({"/sys/bus/pci/slots/3/address": "0000:b0:00\n"}, PCI),
+        ({"/sys/module/mlx5_core/refcnt": "1\n"}, PCI),
+        ({"/proc/self/mountinfo": NFS}, ["+", "_TRANSPORT=kernel", "PRIORITY=5"]),
+        ({"/proc/self/mountinfo": NFSD}, []),
     ],
 )
 def test_lesser_messages_are_read_only_where_they_may_matter(machine, options, files, matches):
@@ -239,7 +377,7 @@ def _facts(*messages, **more):
     return LogFacts(journal.JOURNAL, entries, {}, False, 3600)._replace(**more)
 
 
-def _judge(options, facts):
+def _checks(options, facts):
     return {
         (check.check, check.subject): check
         for check in journal.decide(facts, OomCounter(), options)
@@ -248,7 +386,7 @@ def _judge(options, facts):
 
 @pytest.mark.parametrize(("name", "message"), REAL.items())
 def test_known_kernel_messages(options, name, message):
-    found = _judge(options(), _facts(message))
+    found = _checks(options(), _facts(message))
     assert [key for key in found if key[0] == "kernel_errors"] == [("kernel_errors", name)]
     assert (
         found[("kernel_errors", name)].status in ("warning", "critical")
@@ -257,7 +395,7 @@ def test_known_kernel_messages(options, name, message):
 
 
 def test_harmless_messages_raise_nothing(options):
-    found = _judge(
+    found = _checks(
         options(),
         _facts(
             "usb 1-1: device descriptor read/64, error -71",
@@ -274,13 +412,13 @@ def test_harmless_messages_raise_nothing(options):
 def test_own_patterns(options):
     every = options(error_patterns=[{"name": "all", "pattern": "."}])
     assert {
-        key[1] for key in _judge(every, _facts(REAL["lock-up"])) if key[0] == "kernel_errors"
+        key[1] for key in _checks(every, _facts(REAL["lock-up"])) if key[0] == "kernel_errors"
     } == {"lock-up", "all"}, "ours hides no other"
     given = options(
         error_patterns=[{"name": "my disk", "pattern": "raidcard.*offline", "status": "critical"}]
     )
     assert (
-        _judge(given, _facts("raidcard 3: offline"))[("kernel_errors", "my disk")].status
+        _checks(given, _facts("raidcard 3: offline"))[("kernel_errors", "my disk")].status
         == "critical"
     )
 
@@ -290,7 +428,7 @@ def test_own_patterns(options):
     [([], "pass", 0), ([OOM], "warning", 1), ([OOM] * 10, "critical", 10)],
 )
 def test_oom_kills(options, messages, status, value):
-    check = _judge(options(), _facts(*messages))[("oom_kills", None)]
+    check = _checks(options(), _facts(*messages))[("oom_kills", None)]
     assert (check.status, check.value) == (status, value)
     if messages:
         assert (
@@ -301,14 +439,14 @@ def test_oom_kills(options, messages, status, value):
 
 
 def test_an_oom_of_the_whole_node_is_told_apart(options):
-    check = _judge(options(), _facts(NODE_OOM))[("oom_kills", None)]
+    check = _checks(options(), _facts(NODE_OOM))[("oom_kills", None)]
     assert check.details == {"victims": ["trainer (77)"], "whole_node": True}
 
 
 def test_many_errors_warn_and_name_their_sources(options):
     entries = [LogEntry("x", 0, False, 3, "noisy.service") for dummy in range(100)]
     facts = _facts(entries=entries)
-    check = _judge(options(), facts)[("journal_errors", None)]
+    check = _checks(options(), facts)[("journal_errors", None)]
     assert (
         check.status == "warning"
         and check.message == "Recent errors: 100 in the last 60 min: noisy.service 100"
@@ -412,7 +550,7 @@ def test_a_flood_hides_neither_the_kernel_nor_restarts(machine, options):
     facts = journal.observe(
         World(run=run, clock=machine.world.clock, root=str(machine.root)), options(), 4
     )
-    found = _judge(options(), facts)
+    found = _checks(options(), facts)
     assert found[("kernel_errors", "disk I/O error")].status == "critical" and facts.restarts == {
         "loop.service": 3
     }
@@ -447,7 +585,7 @@ def test_a_lock_up_before_the_last_reboot_asks_for_no_other(machine, options):
     boot = "aaaa"
     found = [
         key[1]
-        for key in _judge(options(), journal.observe(world, options(), 4))
+        for key in _checks(options(), journal.observe(world, options(), 4))
         if key[0] == "kernel_errors"
     ]
     assert found == ["disk I/O error", "machine check"]
@@ -456,7 +594,7 @@ def test_a_lock_up_before_the_last_reboot_asks_for_no_other(machine, options):
         len(
             [
                 key
-                for key in _judge(options(), journal.observe(world, options(), 4))
+                for key in _checks(options(), journal.observe(world, options(), 4))
                 if key[0] == "kernel_errors"
             ]
         )
@@ -500,7 +638,7 @@ def test_odd_entries_spoil_nothing(machine, options, fields):
         clock=machine.world.clock,
         root=str(machine.root),
     )
-    check = _judge(options(), journal.observe(world, options(), 4))[("oom_kills", None)]
+    check = _checks(options(), journal.observe(world, options(), 4))[("oom_kills", None)]
     assert check.value >= 2
 
 
@@ -598,8 +736,8 @@ def test_kills_by_systemd_oomd_count_beside_the_kernels(machine, options):
     log = journal.observe(world, options(), 4)
     assert log.oomd_kills == {"train.scope": 3, "b.service": 1}
     assert f"MESSAGE_ID={journal.OOMD_KILLED}" in seen[0][0]
-    check = _judge(options(), log)[("oom_kills", None)]
+    check = _checks(options(), log)[("oom_kills", None)]
     assert (check.status, check.value) == ("warning", 5)
     assert "4 of them by systemd-oomd (train.scope, b.service)" in check.message
     assert check.details["oomd"] == {"train.scope": 3, "b.service": 1}
-    assert _judge(options(), log)[("journal_errors", None)].value == 1
+    assert _checks(options(), log)[("journal_errors", None)].value == 1
