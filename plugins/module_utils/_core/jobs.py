@@ -18,7 +18,8 @@ from .registry import Registry
 class Job(NamedTuple):
     """A job.
 
-    :param name: also the subcommand of mlfleet that does the work, unless ``command`` says otherwise.
+    :param name: also the subcommand of mlfleet that does the work, unless there is a
+        ``command``.
     :param unit: systemd unit, without ``.service`` and ``.timer``.
     :param log: file that the command appends to.
     :param fine: exit codes beside 0 with which the unit counts as successful (1 of a check is a

@@ -221,7 +221,7 @@ def test_backup_verify_damage_restore(node):
 
 
 def test_a_restore_drill(node):
-    """It needs no destination, leaves nothing but the proof, and the proof is shown wherever backups are."""
+    """It needs no destination and leaves nothing but the proof, shown wherever backups are."""
     home = node.config.parent
     scratch = home / "scratch"
     scratch.mkdir()

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Restore drills: a backup is restored into a scratch directory, compared, removed, and the proof recorded.
+"""Restore drills: a backup is restored into a scratch directory, compared and removed.
 
-What a drill does is what a restore does; it then reads every file again from the disk.
+What a drill does is what a restore does; it then reads every file again from the disk. A success is recorded.
 """
 
 from __future__ import annotations

@@ -64,7 +64,8 @@ def restore_proof_line(proof: Mapping[str, Any] | None) -> str:
         return "Last restore proof: none (mlfleet restore --drill)"
     if proof.get("unreadable"):
         return f"Last restore proof: unknown: {proof['unreadable']}"
-    return f"Last restore proof: {proof['at']}, {proof['backup']} from {proof['place']} in {proof['seconds']:.1f} s"
+    what = f"{proof['backup']} from {proof['place']} in {proof['seconds']:.1f} s"
+    return f"Last restore proof: {proof['at']}, {what}"
 
 
 COMMAND = Command(

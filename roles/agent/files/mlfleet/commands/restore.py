@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``mlfleet restore``: restore a backup, verified while it is written; or rehearse that (``--drill``)."""
+"""``mlfleet restore``: restore a backup, verified while it is written, or rehearse that."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drill",
         action="store_true",
-        help="restore into a scratch directory, compare every file, remove it, and record the proof",
+        help="restore into a scratch directory, compare all files, remove it, record the proof",
     )
     parser.add_argument(
         "--scratch",
@@ -81,7 +81,8 @@ def _drill(context: Context, given: dict[str, Any]) -> int:
     with context.job_lock():
         result = drill.run(options, context.world, check=args.dry_run, tell=terminal.progress)
     restored, proof = result["restored"], result["last_restore_proof"]
-    what = f"{human_count(restored['files'], 'file')} ({human_size(restored['bytes'])}) from {restored['backup']}"
+    files, size = human_count(restored["files"], "file"), human_size(restored["bytes"])
+    what = f"{files} ({size}) from {restored['backup']}"
     line = f"Would restore {what}, compare and remove them"
     if proof is not None:
         line = f"Restored {what} in {proof['seconds']:.1f} s, compared and removed them"

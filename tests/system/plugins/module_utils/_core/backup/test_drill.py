@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Restore drills: what is restored is compared and removed whatever happens, and only a success is recorded."""
+"""Restore drills: what is restored is compared and always removed; only a success is recorded."""
 
 from __future__ import annotations
 
