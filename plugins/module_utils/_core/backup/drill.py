@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Restore drills: a backup is restored into a scratch directory, compared and removed.
 
-What a drill does is what a restore does; it then reads every file again from the disk. A success is recorded.
+What a drill does is what a restore does; it then reads every file again from the disk.
+A success is recorded.
 """
 
 from __future__ import annotations
