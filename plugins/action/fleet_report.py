@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import typing as t
 from typing import Any
@@ -17,6 +16,7 @@ from ansible_collections.mlops.fleet.plugins.action import agent_install
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     FleetError,
     OptionError,
+    StoreError,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     changes,
@@ -27,9 +27,10 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     peers,
     record,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import page as page_data
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 from ansible_collections.mlops.fleet.plugins.module_utils._core.options import OptionSet, option
-from ansible_collections.mlops.fleet.plugins.plugin_utils import page
+from ansible_collections.mlops.fleet.plugins.plugin_utils import page, run_stores
 
 #: Message with which the gate fails a host.
 GATE = "This host needs attention. The report says why and what to do."
@@ -64,6 +65,12 @@ class ReportOptions(OptionSet):
     previous: Any = option(
         type="raw", default=None, help="Earlier run to compare with, newer than those in dest."
     )
+    history: str | None = option(
+        help="Store that keeps the runs where the controller does not: a bucket or a Git repository."
+    )
+    s3: dict[str, Any] | None = option(
+        type="dict", secret=True, help="Connection to the bucket of history or merge."
+    )
     outlier_limit: float = option(
         type="float", minimum=1, default=peers.LIMIT, help="Distance from the median of an outlier."
     )
@@ -77,7 +84,7 @@ class ReportOptions(OptionSet):
         type="dict", help="Hours after which collected results are too old, by phase."
     )
     merge: str | None = option(
-        type="path", relative_ok=True, help="Directory with the runs of slices to merge into one."
+        help="Directory or other store with the runs of slices to merge into one."
     )
     merge_hours: float = option(
         type="float", minimum=0, default=24.0, help="Age in hours of the oldest run to merge."
@@ -212,23 +219,25 @@ class ActionModule(ActionBase):
         check_mode = bool(self._task.check_mode)
         if options.merge:
             report = merge.combine(
-                merge.recent(os.path.abspath(options.merge), now, options.merge_hours),
+                merge.recent(
+                    run_stores.open_store(options.merge, options.s3), now, options.merge_hours
+                ),
                 timestamp=now,
                 title=options.title,
                 fail_on=options.fail_on,
             )
         else:
             report = self._assemble(options, task_vars, now)
-        problems: list[history.Problem] = []
-        runs = _Runs(self._earlier(options, problems))
-        report["changes"] = changes.compare(report, runs)
+        kept = _Kept(options)
+        report["changes"] = changes.compare(report, kept.runs)
         report["outliers"] = peers.find(
             report,
             limit=options.outlier_limit,
             minimum=options.outlier_min_group,
-            before=runs.corrected,
+            before=kept.runs.corrected,
         )
-        for problem in problems:
+        report["trend"] = kept.trend()
+        for problem in kept.problems:
             self._display.warning(f"The report {problem.name} is left out: {problem.reason}.")
         lines = fleet.table(report)
         difference = changes.text(report["changes"])
@@ -238,7 +247,9 @@ class ActionModule(ActionBase):
         if options.show:
             # Ansible shows the diffs of changed tasks only, and a report changes no host.
             self._print([*(difference if self._task.diff else []), *lines])
-        paths = self._write(options, report, runs, now) if options.dest and not check_mode else {}
+        paths = {} if check_mode else kept.add(report, now)
+        for error in kept.errors:
+            self._display.error(str(error))
         if options.show:
             self._print(changes.last_lines(report, paths.get("html")))
         chat = changes.chat(report)
@@ -252,8 +263,9 @@ class ActionModule(ActionBase):
         summary["run"] = _artifact(report)
         return {
             "changed": False,
+            **kept.failure(),
             **({"diff": {"prepared": "\n".join(difference) + "\n"}} if self._task.diff else {}),
-            "msg": fleet.headline(report),
+            "msg": kept.errors[0].message if kept.errors else fleet.headline(report),
             "failed_hosts": report["failed_hosts"],
             "attention": fleet.attention(report),
             "errors": report["errors"],
@@ -264,7 +276,7 @@ class ActionModule(ActionBase):
             "changes": report["changes"],
             "causes": report["causes"],
             "chat": chat,
-            "left_out_reports": [problem._asdict() for problem in problems],
+            "left_out_reports": [problem._asdict() for problem in kept.problems],
             **paths,
             # What AWX stores as the job's artifacts and hands to later nodes of a workflow.
             "ansible_stats": {
@@ -274,36 +286,75 @@ class ActionModule(ActionBase):
             },
         }
 
-    def _earlier(
-        self, options: t.Any, problems: list[history.Problem]
-    ) -> t.Iterator[dict[str, t.Any]]:
+
+class _Kept:
+    """The earlier runs wherever they are kept, and this run added to them.
+
+    A store that can't be reached costs the comparison, not the report of this run.
+    """
+
+    def __init__(self, options: t.Any) -> None:
+        self._options = options
+        self._stores: list[history.Store] = []
+        self.problems: list[history.Problem] = []
+        self.errors: list[FleetError] = []
+        if options.history:
+            try:
+                self._stores.append(run_stores.open_store(options.history, options.s3))
+            except OptionError:
+                raise
+            except FleetError as error:
+                self.errors.append(error)
+        if options.dest:
+            self._stores.append(history.Directory(options.dest))
+        self.runs = _Runs(self._earlier())
+
+    def _earlier(self) -> t.Iterator[dict[str, t.Any]]:
         """Yield the runs to compare with, newest first."""
-        if options.previous:
-            given = options.previous
+        given = self._options.previous
+        if given:
             try:
                 yield history.upgrade(json.loads(given) if isinstance(given, str) else given)
             except ValueError as error:
-                problems.append(history.Problem("given as previous", str(error)))
-        if options.dest:
-            yield from history.earlier(os.path.abspath(options.dest), problems)
+                self.problems.append(history.Problem("given as previous", str(error)))
+        if self._stores and not self.errors:
+            try:
+                yield from history.earlier(self._stores[0], self.problems)
+            except StoreError as error:
+                self.errors.append(error)
 
-    def _write(
-        self, options: t.Any, report: dict[str, t.Any], runs: _Runs, now: float
-    ) -> dict[str, str]:
-        directory = os.path.abspath(options.dest)
-        with history.adding(directory, now) as kept:
-            paths = {
-                "json": kept.write("json", json.dumps(report, indent=1, ensure_ascii=False) + "\n"),
-                "html": kept.write(
-                    "html",
-                    page.render(
-                        report, runs.trend(), options.outlier_limit, options.outlier_min_group
-                    ),
-                ),
-                "markdown": kept.write("md", changes.markdown(report, fleet.headline(report))),
-            }
-            kept.prune(options.keep, options.keep_days, now)
-        return paths
+    def trend(self) -> list[tuple[str, dict[str, float]]]:
+        """Return time and metrics of the earlier runs, oldest first."""
+        near = all(isinstance(store, history.Directory) for store in self._stores)
+        return self.runs.trend(read_all=near)
+
+    def add(self, report: dict[str, t.Any], now: float) -> dict[str, str]:
+        """Keep the run in every place; return where its files are, in the directory if there is one."""
+        options = self._options
+        if not self._stores:
+            return {}
+        texts = {
+            "json": json.dumps(report, indent=1, ensure_ascii=False) + "\n",
+            "html": page.render(
+                report, report["trend"], options.outlier_limit, options.outlier_min_group
+            ),
+            "md": changes.markdown(report, fleet.headline(report)),
+        }
+        places: dict[str, str] = {}
+        for store in self._stores:
+            try:
+                places.update(store.add(texts, now, options.keep, options.keep_days))
+            except FleetError as error:
+                if isinstance(store, history.Directory):
+                    raise
+                self.errors.append(error)
+        return {"markdown" if kind == "md" else kind: place for kind, place in places.items()}
+
+    def failure(self) -> dict[str, t.Any]:
+        """Return that the task failed, where a store could not be read or written."""
+        if not self.errors:
+            return {}
+        return {"failed": True, "error": self.errors[0].to_dict()}
 
 
 class _Runs:
@@ -312,26 +363,37 @@ class _Runs:
     def __init__(self, documents: t.Iterator[dict[str, t.Any]]) -> None:
         self._documents = documents
         self._metrics: list[tuple[str, dict[str, float]]] = []
+        #: What the oldest of the runs that were read says of those before it.
+        self._trend: list[tuple[str, dict[str, float]]] = []
         #: Corrected memory errors by host and GPU in the newest run that read them.
         self.corrected: dict[str, dict[str, float]] = {}
 
     def __iter__(self) -> t.Iterator[dict[str, t.Any]]:
         for document in self._documents:
             self._metrics.append((document["timestamp"], document["metrics"]))
+            self._trend = document["trend"]
             for entry in document["hosts"]:
                 if entry.get("corrected"):
                     self.corrected.setdefault(entry["host"], entry["corrected"])
             yield document
 
-    def trend(self) -> list[tuple[str, dict[str, float]]]:
-        """Return time and metrics of all earlier runs, oldest first."""
-        for dummy in self:
-            pass
-        return self._metrics[::-1]
+    def trend(self, read_all: bool) -> list[tuple[str, dict[str, float]]]:
+        """Return time and metrics of the earlier runs, oldest first.
+
+        :param read_all: read them all; otherwise what the newest one says of those before it is enough.
+        """
+        if read_all or not self._metrics:
+            for dummy in self:
+                if not read_all:
+                    break
+        metrics = {**dict(self._trend), **dict(self._metrics)}
+        return sorted(metrics.items())[-page_data.RUNS :]
 
 
 #: Most faults of a run in the job's artifacts: AWX keeps them in its database.
 ARTIFACT_FAULTS = 200
+#: Most earlier runs whose metrics are in the artifacts.
+ARTIFACT_TREND = 14
 
 
 def _artifact(report: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -343,6 +405,7 @@ def _artifact(report: dict[str, t.Any]) -> dict[str, t.Any]:
         return {}
     return {
         **{name: report[name] for name in ("version", "timestamp", "title", "phases", "metrics")},
+        "trend": report["trend"][-ARTIFACT_TREND:],
         "hosts": [
             {
                 "host": entry["host"],

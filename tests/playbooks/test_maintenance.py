@@ -327,3 +327,31 @@ def test_the_second_run_says_what_changed_and_sends_one_alert(fleet):
     assert "2 new" in (fleet.reports / "latest.md").read_text()
     again = fleet.run("backup")
     assert fleet.report()["changes"]["unchanged"] == 2 and sent.read_text() == "x\n", again
+
+
+def test_the_history_is_kept_in_a_git_repository(fleet):
+    home = fleet.host("n1")
+    repository = fleet.directory / "reports.git"
+    git = ["git", "-C", str(repository)]
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", repository], check=True)
+    sent = fleet.directory / "sent"
+    alert = {"command": ["/bin/sh", "-c", f"echo x >> {sent}"]}
+    common = {"fleet_report_alert": alert, "fleet_report_alert_when": "always"}
+
+    def run(place, **more):
+        variables = {**common, "fleet_report_history": place, **more}
+        return fleet.run("backup", "-e", json.dumps(variables))
+
+    assert run(f"git+{repository}", fleet_report_dir="").rc == 0
+    (home / "models" / "weights.bin").unlink()
+    (home / "models").rmdir()
+    failed = run(f"git+{repository}")
+    assert failed.rc == 2 and ": 1 new\n" in failed.out, failed
+    assert fleet.report()["changes"]["new"][0]["host"] == "n1" and len(fleet.report()["trend"]) == 1
+    log = subprocess.run([*git, "log", "--format=%s"], capture_output=True, text=True, check=True)
+    assert log.stdout.count("Add the run") == 2 and len(sent.read_text().split()) == 2
+
+    away = run(f"git+http://u:canary-9d@127.0.0.1:9/{repository.name}")
+    assert away.rc == 2 and "127.0.0.1:9" in away.out and "canary-9d" not in away.out, away
+    assert "Report: " in away.out and len(list(fleet.reports.glob("m*.html"))) == 2
+    assert len(sent.read_text().split()) == 3

@@ -17,6 +17,8 @@ from .codecs import CODECS
 #: Where the old scripts looked and wrote.
 SOURCE = "/opt/ml/models"
 DESTINATION = "/backup/models"
+#: What to do about symbolic links that point out of the source.
+WARN, FAIL, FOLLOW = "warn", "fail", "follow"
 #: Storage classes from which objects can be read back at once; others are stored but need to be
 #: thawed first.
 STORAGE_CLASSES = (
@@ -217,6 +219,11 @@ class BackupOptions(RetentionOptions):
         elements="str",
         default=[],
         help="Patterns of names or relative paths to leave out.",
+    )
+    outside_links: str = option(
+        default=WARN,
+        choices=(WARN, FAIL, FOLLOW),
+        help="What to do about symbolic links that point out of the source.",
     )
     s3: S3Copies | None = option(
         type="dict", suboptions=S3Copies, help="Object storage that holds copies."

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from .. import verdict
 from ..system.text import human_count, human_duration, human_size
 from .faults import severity
+from .history import TREND
 from .report import HELD, NO_DATA, UNREACHABLE, worst
 
 LABELS = {verdict.PASS: "ok", NO_DATA: "no data", verdict.SKIPPED: "not run"}
@@ -28,7 +29,7 @@ MARKS = {
     UNREACHABLE: "⊘",
 }
 #: Runs that a trend shows.
-RUNS = 60
+RUNS = TREND
 
 
 class Series(NamedTuple):

@@ -25,6 +25,9 @@ from . import execute, facts, plan
 from .facts import CopyFacts
 from .plan import Plan
 
+#: Links that the result lists.
+_MOST_LINKS = 100
+
 
 class Removal(TypedDict):
     """A backup that was removed, as modules return it. ``size`` in bytes."""
@@ -80,7 +83,9 @@ class ResultData(TypedDict):
     """What the module returns."""
 
     changed: bool
+    status: str
     backup: Description | None
+    outside_links: list[str]
     plan: PlanResult
     removed: list[Removal]
     copies: list[CopyResult]
@@ -93,7 +98,8 @@ class Result:
     """What was done, or in check mode would be.
 
     ``backup`` is None when there is none yet; ``tree`` is the source as it was read last;
-    ``before`` and ``after`` are the names of the backups in the destination.
+    ``before`` and ``after`` are the names of the backups in the destination. ``outside`` are links
+    to what is not in the backup.
     """
 
     plan: Plan
@@ -103,6 +109,7 @@ class Result:
     copies: list[CopyResult] = field(default_factory=list)
     changed: bool = False
     notes: list[str] = field(default_factory=list)
+    outside: tuple[str, ...] = ()
     durations: dict[str, float] = field(default_factory=dict)
     written: int = 0
     before: list[str] = field(default_factory=list)
@@ -113,7 +120,9 @@ class Result:
         written, size = self.written, self.tree.size
         return {
             "changed": self.changed,
+            "status": plan.status(self.outside),
             "backup": self.backup,
+            "outside_links": list(self.outside[:_MOST_LINKS]),
             "plan": {
                 "action": "create" if self.plan.make else "keep",
                 "reason": self.plan.reason,
@@ -176,6 +185,7 @@ def _result(planned: Plan, tree: Tree, current: Backup | None) -> Result:
         current.to_dict() if current is not None else None,
         [_removal(decision) for decision in planned.removals],
         notes=plan.notes(planned.options, tree, seen.backups, seen.now),
+        outside=plan.outside(planned.options, tree),
         before=before,
         after=sorted(({*before} | {planned.current.name}) - removed),
     )

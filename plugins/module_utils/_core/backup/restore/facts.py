@@ -20,7 +20,7 @@ from ...ports import Progress, Tell, World, silent
 from ...system import mounts
 from ...system.roots import refuse_dangerous
 from ...system.text import display_path
-from .. import source, writer
+from .. import source, walk, writer
 from ..catalogue import Backup
 from ..codec import BLOCK
 from ..manifest import Contents, ManifestEntry
@@ -265,7 +265,7 @@ def difference(destination: str, wanted: Sequence[ManifestEntry], tell: Tell = s
     """
     root = source.open_root(destination)
     try:
-        tree = source.walk(root, destination)
+        tree = walk.walk(root, destination)
         expected = {entry["path"]: entry for entry in wanted}
         present = {entry.path: entry for entry in tree.entries}
         reason = _difference_by_status(expected, present)
@@ -338,7 +338,7 @@ def names_in(path: str) -> list[str]:
     except NotUsable:
         return []
     try:
-        return sorted(entry.path for entry in source.walk(root, path).entries)
+        return sorted(entry.path for entry in walk.walk(root, path).entries)
     except NotUsable:
         return []
     finally:

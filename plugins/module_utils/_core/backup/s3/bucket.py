@@ -105,8 +105,9 @@ class Bucket:
             return data[offset : offset + length]  # the server knows no ranges
         return data
 
-    def put(self, name: str, data: bytes, metadata: dict[str, str]) -> None:
+    def put(self, name: str, data: bytes, metadata: dict[str, str], content_type: str = "") -> None:
         """Write a small object."""
+        described = {"ContentType": content_type} if content_type else {}
         with asking("Writing", self.url(name)):
             self.client.put_object(
                 Bucket=self.bucket,
@@ -115,6 +116,7 @@ class Bucket:
                 Metadata=metadata,
                 ChecksumSHA256=base64_text(hashlib.sha256(data).digest()),
                 ChecksumAlgorithm="SHA256",  # buckets with object lock may ask for it by name
+                **described,
             )
 
     def delete(self, name: str) -> None:

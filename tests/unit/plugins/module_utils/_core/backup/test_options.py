@@ -224,6 +224,7 @@ def test_defaults_and_limits_are_the_released_ones():
         ),
         "force": (False, None, None),
         "exclude": ([], None, None),
+        "outside_links": ("warn", None, None),
         "s3": (None, None, None),
     }
     assert defaults(RestoreOptions) == {
