@@ -262,6 +262,13 @@ stats:
     bytes_read: {description: Bytes of files read., type: int, returned: success}
     bytes_written: {description: Size of the new archive in bytes., type: int, returned: success}
     ratio: {description: Size of the archive divided by that of the files., type: float, returned: when a backup was made}
+last_restore_proof:
+  description:
+    - The newest restore drill on record in O(destination), of a local backup or a copy, as M(mlops.fleet.model_restore) returns
+      it. Null when there is none.
+    - If the record can't be read, it has one key, C(unreadable), which says why.
+  returned: success
+  type: dict
 notes:
   description: Remarks, for example about files that are not backed up.
   returned: success
