@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Changing the schedule by playbook.
 
-Refused mistakes, another calendar, one job instead of four, the cron back end, and back again. The order
-matters, and every run takes its time: nodes make different mistakes in the same run, and work at the
-same time.
+Refused mistakes, another calendar, one job instead of four, the cron back end, and back again. The
+order matters, and every run takes its time: nodes make different mistakes in the same run, and work
+at the same time.
 """
 
 from __future__ import annotations
@@ -231,8 +231,8 @@ exit 1
 def expected_result(host):
     """How the unit has to end by what its log says.
 
-    A critical verdict gives exit status 1, though every phase did its work. Nodes share kernel and disk
-    with the machine they run on, so nothing says that one is well.
+    A critical verdict gives exit status 1, though every phase did its work. Nodes share kernel and
+    disk with the machine they run on, so nothing says that one is well.
     """
     headline = host.check_output("grep 'Maintenance: ' /var/log/ml-maintenance.log | tail -1")
     return "exit-code" if "Maintenance: CRITICAL" in headline else "success"
