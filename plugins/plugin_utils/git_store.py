@@ -119,7 +119,10 @@ class GitStore:
         return history.Directory(self._directory())
 
     def _directory(self) -> str:
-        """Return the directory of the runs. :raises NotUsable: a link leads out of the repository."""
+        """Return the directory of the runs.
+
+        :raises NotUsable: a link leads out of the repository.
+        """
         directory = os.path.join(self._tree, self._below)
         top, real = os.path.realpath(self._tree), os.path.realpath(directory)
         if os.path.commonpath([top, real]) != top:
@@ -200,7 +203,10 @@ class GitStore:
     def _prune(
         self, directory: str, stem: str, keep: int, keep_days: float | None, now: float
     ) -> None:
-        """Remove old runs with a commit of its own. Where another controller is faster, it removed them."""
+        """Remove old runs with a commit of its own.
+
+        Where another controller is faster, it removed them.
+        """
         names = os.listdir(directory)
         old = history.files_of(names, history.outdated(names, stem, keep, keep_days, now))
         if not old:

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the controller keeps the runs: a directory, a bucket or a Git repository. Only for the controller."""
+"""Where the controller keeps the runs: a directory, a bucket or a Git repository.
+
+Only for the controller.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ _TYPES = {"json": "application/json", "html": "text/html; charset=utf-8", "md": 
 
 
 def open_store(place: str, s3: t.Mapping[str, t.Any] | None = None) -> history.Store:
-    """Return the store that a text names: ``s3://BUCKET/PREFIX``, ``git+REPOSITORY`` or a directory.
+    """Return the store that a text names: ``s3://BUCKET/PREFIX``, ``git+REPOSITORY`` or a
+    directory.
 
     :param s3: connection options of a bucket, as the modules for backups take them.
     :raises OptionError: the text names no store. :raises FleetError: the store can't be used.
@@ -34,16 +38,18 @@ def open_store(place: str, s3: t.Mapping[str, t.Any] | None = None) -> history.S
     if "://" in place:
         raise OptionError(
             f"{history.without_secrets(place)} names no place for the history.",
-            "Give a directory, s3://BUCKET/PREFIX, or git+ and the URL or path of a Git repository.",
+            "Give a directory, s3://BUCKET/PREFIX, or git+ and the URL or path of a repository.",
             "history",
         )
     return history.Directory(os.path.expanduser(place))
 
 
 class S3Store:
-    """A prefix of a bucket. Objects have the names of the files in a directory; implements history.Store.
+    """A prefix of a bucket. Objects have the names of the files in a directory; implements
+    history.Store.
 
-    The name of a run ends with a random number: controllers that write at the same time need no lock.
+    The name of a run ends with a random number: controllers that write at the same time need no
+    lock.
     """
 
     def __init__(self, place: str, given: t.Mapping[str, t.Any]) -> None:

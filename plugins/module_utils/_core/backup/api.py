@@ -77,7 +77,8 @@ def open_bucket(given: Mapping[str, Any]) -> Bucket:
     """Return a bucket for documents of another part.
 
     :param given: the options of the connection, with bucket and prefix.
-    :raises OptionError: one can't be used. :raises MissingLibrary: boto3 is not installed or too old.
+    :raises OptionError: one can't be used. :raises MissingLibrary: boto3 is not installed or too
+        old.
     """
     from .options import S3Connection
     from .s3.bucket import Bucket
