@@ -9,6 +9,9 @@ Private to this collection; no interface is promised to others.
 
 from __future__ import annotations
 
+# First, because it makes the imports below cheaper.
+from . import _packed  # noqa: F401  # isort: skip  # pylint: disable=unused-import
+
 import os
 import time
 import typing as t

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hardware of hosts in a form that can be compared: what node_health returns as ``hardware``. Pure."""
+"""Hardware of hosts in a form that can be compared: what node_health returns as ``hardware``.
+
+Pure.
+"""
 
 from __future__ import annotations
 

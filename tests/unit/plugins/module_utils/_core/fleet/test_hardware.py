@@ -31,7 +31,10 @@ UNLIKE = [
     ({"swap": 8 * GIB}, "swap 8.0 GiB on odd; most hosts of the group h100 have 0 B"),
     (
         {"disks": [{"size": 3840755982336, "count": 7}, {"size": 480103981056, "count": 2}]},
-        "disks 7 x 3.5 TiB, 2 x 447.1 GiB on odd; most hosts of the group h100 have 8 x 3.5 TiB, 2 x 447.1 GiB",
+        (
+            "disks 7 x 3.5 TiB, 2 x 447.1 GiB on odd; most hosts of the group h100 have 8 x 3.5"
+            " TiB, 2 x 447.1 GiB"
+        ),
     ),
     ({"disks": []}, "disks none on odd; most hosts"),
     (
