@@ -20,10 +20,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import FleetError
+from ..records import dataclass, field
 
 
 @dataclass(frozen=True)
