@@ -173,13 +173,21 @@ def test_one_phase_playbooks(fleet):
     assert list(fleet.phases("n1")) == ["backup"]
     run = fleet.run("verify_backups")
     assert run.rc == 0 and "1 backup verified" in run.out, run
+    scratch = fleet.directory / "scratch"
+    scratch.mkdir()
+    run = fleet.run("restore_drill", "-e", json.dumps({"restore_drill_scratch": str(scratch)}))
+    assert run.rc == 0 and archives(home)[0].name in run.out and not list(scratch.iterdir()), run
     restored = fleet.directory / "restored"
     run = fleet.run("restore", "-e", json.dumps({"restore_destination": str(restored)}))
     assert run.rc == 0, run
     assert subprocess.run(["diff", "-r", home / "models", restored], check=False).returncode == 0
     assert fleet.run("restore").rc != 0
 
-    for playbook, variable in (("restore", "restore_s3"), ("verify_backups", "verify_backups_s3")):
+    for playbook, variable in (
+        ("restore", "restore_s3"),
+        ("verify_backups", "verify_backups_s3"),
+        ("restore_drill", "restore_drill_s3"),
+    ):
         away = {
             variable: {
                 "bucket": "models",
@@ -201,6 +209,8 @@ def test_one_phase_playbooks(fleet):
     archive.write_bytes(data)
     run = fleet.run("verify_backups")
     assert run.rc != 0 and archive.name in run.out, run
+    run = fleet.run("restore_drill", "-e", json.dumps({"restore_drill_scratch": str(scratch)}))
+    assert run.rc != 0 and archive.name in run.out and not list(scratch.iterdir()), run
 
 
 def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):

@@ -220,6 +220,31 @@ def test_backup_verify_damage_restore(node):
     assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[CRITICAL\] .*DAMAGED", node.log, re.M)
 
 
+def test_a_restore_drill(node):
+    """It needs no destination and leaves nothing but the proof, shown wherever backups are."""
+    home = node.config.parent
+    scratch = home / "scratch"
+    scratch.mkdir()
+    words = ("restore", "--drill", "--scratch", str(scratch))
+    assert "no complete backup" in node.run(*words, check=1).stderr
+    assert "needs a bucket" in node.run(*words, "--s3", check=3).stderr
+    assert "needs a bucket" in node.run("verify", "--s3", check=3).stderr
+    assert "destination is required" in node.run("restore", check=3).stderr
+    assert "drill and destination" in node.run(*words, str(home / "new"), check=3).stderr
+    name = node.json("backup")["backup"]["name"]
+    assert "Last restore proof: none" in node.run("backups", check=0).stdout
+    assert f"from {name}, compare and remove" in node.run(*words, "--dry-run", check=0).stdout
+    assert node.json("backups")["last_restore_proof"] is None
+    assert f"from {name} in" in node.run(*words, "--backup", "random", check=0).stdout
+    proof = node.json(*words)["last_restore_proof"]
+    assert proof["backup"] == name and proof["files"] == 1
+    assert node.json("backups")["last_restore_proof"] == proof
+    assert node.json("status")["backup"]["last_restore_proof"] == proof
+    for command in ("backups", "status"):
+        assert f"Last restore proof: {proof['at']}, {name}" in node.run(command).stdout
+    assert os.listdir(scratch) == [] and "compared and removed" in node.log
+
+
 def test_paths_of_the_command_line_are_meant_from_where_one_is(node):
     archive = node.json("backup")["backup"]["path"]
     name = os.path.basename(archive)

@@ -16,7 +16,7 @@ from ..installed import compare
 from ..maintenance import plan
 from ..maintenance.options import MaintenanceOptions
 from ..output import human
-from ..system.text import human_count, human_duration, human_size, one_line
+from ..system.text import human_count, human_duration, human_list, human_size, one_line
 from .stats import percentile
 
 #: The phases in their order.
@@ -70,7 +70,12 @@ def _backup_message(result: Result) -> str:
     size = human_size(float(backup.get("size") or 0))
     proof = "verified" if backup.get("verified") else "not verified"
     what = "new backup" if result.get("changed") else "unchanged since the last backup"
-    return f"{what}: {human_count(backup.get('files') or 0, 'file')}, {size}, {proof}"
+    message = f"{what}: {human_count(backup.get('files') or 0, 'file')}, {size}, {proof}"
+    links = result.get("outside_links") or []
+    if links:
+        listed = human_list(links, 1)
+        message += f"; not in it is what links out of the source point to: {listed}"
+    return message
 
 
 def _cleanup_message(result: Result) -> str:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def human_size(size: float) -> str:
     """Return bytes in the largest binary unit that fits: ``1.2 GiB``."""
@@ -18,6 +20,14 @@ def human_size(size: float) -> str:
 def human_count(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 host``, ``3 hosts``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def human_list(items: Sequence[str], most: int) -> str:
+    """Return the first items, and how many more there are: ``a, b and 3 more``."""
+    listed = ", ".join(items[:most])
+    if len(items) > most:
+        listed += f" and {len(items) - most} more"
+    return listed
 
 
 def human_duration(seconds: float) -> str:
