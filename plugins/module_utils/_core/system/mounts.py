@@ -10,14 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-<<<<<<< HEAD
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..records import NamedTuple
-=======
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
->>>>>>> main
 
 #: File systems of this machine: looking at a file on them never waits for a network or another
 #: program.
