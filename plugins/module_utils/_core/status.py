@@ -12,13 +12,14 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import trial
 from .errors import CommandFailed, FleetError
 from .jobs import JOBS, Job
 from .outcome import GAVE_WAY
 from .ports import World
+from .records import NamedTuple
 from .verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING
 
 _PROPERTIES = (
