@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
 from ..ports import World
+from ..records import NamedTuple
 from ..system import procfs
 from ..verdict import Check
 from .options import NodeOptions
