@@ -76,6 +76,16 @@ def test_the_user_who_installed_has_no_home_and_no_sudo_without_a_terminal(host)
             done = host.run(f"runuser -u deploy -- mlfleet {arguments}")
             assert done.rc in (0, 1, 2), (arguments, done.stderr)
             assert "nonexistent" not in done.stdout + done.stderr
+        # The lock is one for the node, whoever holds it.
+        host.check_output(
+            "systemd-run --unit=holder --uid=deploy --gid=mlops-fleet"
+            " flock /run/lock/mlops-fleet/jobs.lock sleep 600; sleep 1"
+        )
+        refused = host.run("mlfleet cleanup")
+        host.check_output("systemctl stop holder.service")
+        assert refused.rc == 3
+        assert "Another job of mlfleet is running (process " in refused.stderr
+        assert "flock /run/lock/mlops-fleet/jobs.lock" in refused.stderr
     finally:
         host.check_output("gpasswd --delete deploy mlops-fleet")
 

@@ -149,6 +149,16 @@ def test_a_job_can_write_only_where_it_must(host):
     assert "CapEff:\t0000000000000000" in said
 
 
+def test_a_directory_that_only_the_sandbox_closes_is_reported_with_the_variable_that_opens_it(host):
+    host.check_output("mkdir -p /srv/closed")
+    command = "/usr/local/bin/mlfleet backup --force --destination /srv/closed"
+    text = f"[Service]\\nExecStart=\\nExecStart={command}\\n"
+    with drop_in(host, "ml-backup.service", text):
+        printed = printed_by_a_run(host, "ml-backup")
+    assert "/srv/closed" in printed and "schedule_backup_write_paths" in printed
+    assert host.run(f"{command} --dry-run").rc == 0, "nothing but the sandbox is in the way"
+
+
 def test_a_warning_is_no_failed_unit_but_more_is(host):
     for status, result in ((1, "success"), (2, "exit-code"), (3, "exit-code")):
         with drop_in(
