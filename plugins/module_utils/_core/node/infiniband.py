@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
 from ..ports import World
+from ..records import NamedTuple
 from ..system import procfs
 from ..verdict import Check
 from .options import NodeOptions
