@@ -81,18 +81,17 @@ def package_indexes(proxy):
     """node12 reaches no package index, so the wheels are all there is; node13 has one behind a
     proxy."""
     port, dummy = proxy
-    old = {name: node(name).run("cat /etc/environment").stdout for name in NODES}
     node("node12").check_output(
-        "printf '[global]\nindex-url = http://127.0.0.1:9/simple\n' > /etc/pip.conf"
+        "printf '[global]\\nindex-url = http://127.0.0.1:9/simple\\n' > /etc/pip.conf"
     )
     node("node13").check_output(
-        "printf '[global]\nindex-url = http://packages.invalid/simple\ntrusted-host = "
-        "packages.invalid\n' > /etc/pip.conf;"
-        " controller=$(ip -4 route show default | cut -d' ' -f3); sed -i "
-        f"s,127.0.0.1:9,$controller:{port}, /etc/environment"
+        "printf '[global]\\nindex-url = http://packages.invalid/simple\\n"
+        "trusted-host = packages.invalid\\n' > /etc/pip.conf;"
+        " controller=$(ip -4 route show default | cut -d' ' -f3);"
+        f" sed -i.old s,127.0.0.1:9,$controller:{port}, /etc/environment"
     )
     yield
-    node("node13").check_output("cat > /etc/environment <<'END'\n%s\nEND", old["node13"].rstrip())
+    node("node13").check_output("mv /etc/environment.old /etc/environment")
     for name in NODES:
         node(name).check_output("rm /etc/pip.conf")
 
