@@ -12,7 +12,7 @@ import sys
 import threading
 
 import pytest
-from playing import EPHEMERAL, NODES, PYTHONS, node, per_node, role
+from playing import ENVIRONMENT, EPHEMERAL, NODES, PYTHONS, node, per_node, role
 
 testinfra_hosts = ["local://"]
 
@@ -77,10 +77,12 @@ def proxy(wheels):
 
 
 @pytest.fixture
-def package_indexes(proxy):
+def package_indexes(proxy, monkeypatch):
     """node12 reaches no package index, so the wheels are all there is; node13 has one behind a
     proxy."""
     port, dummy = proxy
+    # A login has the proxies; an open connection keeps those that it has.
+    monkeypatch.setitem(ENVIRONMENT, "ANSIBLE_SSH_CONTROL_PATH_DIR", str(EPHEMERAL / "cp"))
     node("node12").check_output(
         "printf '[global]\\nindex-url = http://127.0.0.1:9/simple\\n' > /etc/pip.conf"
     )

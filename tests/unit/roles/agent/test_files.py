@@ -57,6 +57,12 @@ def test_a_library_that_does_not_work_is_missing(missing):
     assert missing(*packages) == packages
 
 
+def test_a_directory_that_a_removed_package_left_is_no_library(missing, tmp_path):
+    (tmp_path / "psutil.py").unlink()
+    (tmp_path / "psutil" / "__pycache__").mkdir(parents=True)
+    assert missing("python3-psutil") == ["python3-psutil"]
+
+
 @pytest.fixture
 def new(tmp_path):
     def look(*others):
