@@ -282,7 +282,7 @@ duration:
 
 import typing as t
 
-from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils import _progress, _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     BackupOptions,
@@ -296,7 +296,9 @@ def main() -> None:
 
     def work() -> dict[str, t.Any]:
         options = BackupOptions.from_mapping(module.params)
-        result = run.run(options, _shell.world(module), check=module.check_mode)
+        result = run.run(
+            options, _shell.world(module), check=module.check_mode, tell=_progress.writer()
+        )
         data: dict[str, t.Any] = {**result.to_dict()}
         if module._diff:
             data["diff"] = {

@@ -229,6 +229,32 @@ def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):
     assert not any(archives(home) for home in homes) and "1 of 1 hosts failed" in run.out
 
 
+def test_groups_one_after_the_other_and_a_brake_for_each(fleet):
+    only = {"maintenance_run_backup": False, "maintenance_run_cleanup": False}
+    broken = {"maintenance_health_services": ["no name"], "maintenance_health_checks": None}
+    for name in ("a1", "a2", "b1", "b2", "other", "first"):
+        fleet.host(name, models=False, **only, **(broken if name == "a1" else {}))
+    fleet.groups = {"canary": ["first"], "rack_a": ["a1", "a2"], "rack_b": ["b1", "b2"]}
+    rollout = {
+        "maintenance_canary": "canary",
+        "maintenance_batches": "rack_a, rack_b",
+        "maintenance_brake_groups": "rack_a,rack_b",
+        "maintenance_max_fail_percentage": 20,
+        "maintenance_run_gpu": False,
+    }
+    run = fleet.run("maintenance", "-e", json.dumps({**rollout, "maintenance_serial": 1}))
+    states = {entry["host"]: entry["status"] for entry in fleet.report()["hosts"]}
+    assert run.rc == 2 and states.pop("a1") == "failed" and states.pop("a2") == "held", run
+    assert not {"held", "failed"} & set(states.values()) and len(states) == 4
+    assert "1 of 1 hosts of the group rack_a failed" in run.out, run
+
+    fleet.hosts["first"].update(broken)
+    run = fleet.run("maintenance", "-e", json.dumps(rollout), "--limit", "first,b1,other")
+    states = {entry["host"]: entry["status"] for entry in fleet.report()["hosts"]}
+    assert states == {"first": "failed", "b1": "held", "other": "held"}, run
+    assert run.out.count("PLAY [Maintain the nodes]") == 3, run
+
+
 def play(fleet, *tasks, **keywords):
     """Write a playbook of the test's own; return its path."""
     path = fleet.directory / "mine.yml"

@@ -19,9 +19,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .errors import OptionError
+from .records import NamedTuple
 
 _Set = TypeVar("_Set", bound="OptionSet")
 if TYPE_CHECKING:
@@ -231,7 +232,11 @@ def read_table(
         if key not in names:
             import difflib  # only a misspelled option needs it
 
-            close = difflib.get_close_matches(str(key), names, n=1)
+            close = difflib.get_close_matches(
+                str(key),
+                names,
+                n=1,  # mutant: equivalent because only the first is used
+            )
             hint = (
                 f"Did you mean {prefix}{close[0]}?"
                 if close

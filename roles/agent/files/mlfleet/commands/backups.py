@@ -79,4 +79,5 @@ COMMAND = Command(
     log="",
     dry_run=False,
     waits=False,
+    statuses="0 listed, 3 could not run",
 )

@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--backup",
         default="latest",
         type=archive,
-        help="archive, its name, latest, or random (with --drill)",
+        help="archive, its name, latest (default), or random (with --drill)",
     )
     parser.add_argument(
         "--path",
@@ -143,4 +143,5 @@ COMMAND = Command(
     log=JOBS["backup"].log,
     dry_run=True,
     waits=True,
+    statuses="0 done, 1 failed, 2 the backup is damaged, 3 could not begin",
 )

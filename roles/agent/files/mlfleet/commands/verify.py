@@ -87,4 +87,5 @@ COMMAND = Command(
     log=JOBS["backup"].log,
     dry_run=False,
     waits=False,
+    statuses="0 all backups verified, 2 a backup is damaged or there is none, 3 could not run",
 )
