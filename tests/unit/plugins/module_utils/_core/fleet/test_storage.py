@@ -64,7 +64,9 @@ def test_backups_to_look_at_begin_with_hosts_that_never_had_any():
         (1, "10.0 days ago", "yes"),
         (3, "this run", "no"),
     ]
-    assert table.note.startswith("4 hosts: 2 with three copies") and "0 with a restore" in table.note
+    assert (
+        table.note.startswith("4 hosts: 2 with three copies") and "0 with a restore" in table.note
+    )
 
 
 def test_restore_proofs():
