@@ -97,7 +97,9 @@ def mount_id(fd: int) -> int | None:
         match = re.search(rb"^mnt_id:\s*(\d+)", os.read(info, 4096), re.M)
     finally:
         os.close(info)
-    return int(match.group(1)) if match else None
+    if match:
+        return int(match.group(1))
+    return None
 
 
 def entry_mount_id(dir_fd: int, name: str) -> int | None:
