@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..registry import Registry
 from .guards import FILE_SYSTEMS_OWN, never_a_unit
 from .layouts import GENERIC
+from .units import Unit
 from .watermark import Level
 
 DAY = 86400.0
@@ -78,6 +79,20 @@ class Target:
             return sorted(name for name in names if not never_a_unit(name))
         # Our own directories' names begin with a dot, too.
         return sorted(name for name in names if name[:1] != "." and name not in FILE_SYSTEMS_OWN)
+
+    def fitting(self) -> Callable[[str], object] | None:
+        """Return a function that says whether a name matches the pattern; None when every name does."""
+        if self.pattern == "*":
+            return None
+        return re.compile(fnmatch.translate(shell_pattern(self.pattern))).match
+
+    def units_of(self, files: list[Unit]) -> list[Unit]:
+        """Return the files that are units, of those whose names match the pattern."""
+        if self.unit == "dir":
+            return []
+        if self.pattern.startswith("."):
+            return [file for file in files if not never_a_unit(file.name)]
+        return [file for file in files if file.name[0] != "." and file.name not in FILE_SYSTEMS_OWN]
 
     def fits(self, kind: str) -> bool:
         """Return whether an entry of this kind can be a unit; everything but a directory counts as a file."""
