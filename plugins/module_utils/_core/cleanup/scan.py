@@ -218,6 +218,12 @@ def survey(parent: int, name: str, look: Look) -> Survey:
     return unit
 
 
+#: Bits of a mode that are the type of a file, and those of a regular one.
+_TYPE, _REGULAR = 0o170000, 0o100000
+#: Names of backups are between these.
+_BACKUPS, _AFTER = "models_backup_", "models_backup`"
+
+
 def list_files(
     fd: int,
     look: Look,
@@ -236,7 +242,7 @@ def list_files(
     names: list[str] = []
     files: list[Unit] = []
     device, inodes, excluded = look.device, look.inodes, look.excluded
-    newest, regular = look.stamp is _newest, stat.S_ISREG
+    newest = look.stamp is _newest
     append, new = files.append, tuple.__new__
     with os.scandir(fd) as entries:
         # There may be hundreds of thousands: what is frequent is done here without calls.
@@ -258,10 +264,10 @@ def list_files(
                 names.append(name)
                 continue
             mode, inode, here, links_, uid = state[:5]
-            if links_ != 1 or here != device or inode in inodes or not regular(mode):
+            if links_ != 1 or here != device or inode in inodes or mode & _TYPE != _REGULAR:
                 names.append(name)
                 continue
-            if name[:14] == "models_backup_" or (excluded is not None and excluded.match(name)):
+            if _BACKUPS <= name < _AFTER or (excluded is not None and excluded.match(name)):
                 names.append(name)  # it may be protected
                 continue
             own = mtime = state.st_mtime_ns
@@ -377,41 +383,45 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
         return []
     prefix = "/".join(path) + "/" if path else ""
     excluded, inodes, hidden, device = look.excluded, look.inodes, look.hidden, look.device
-    stamp, regular = None if look.stamp is _newest else look.stamp, stat.S_ISREG
+    stamp = None if look.stamp is _newest else look.stamp
+    quick = excluded is None and hidden is None
     directories: list[tuple[str, Identity]] = []
     files = blocks = 0
+    newest, newest_name = unit.content, ""
     with os.scandir(fd) as entries:
+        # What is frequent is done here without calls.
         for entry in entries:
-            name = entry.name
             try:
                 state = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            # What is frequent is done here without calls.
+            name = entry.name
+            mode, inode, here, links, dummy = state[:5]
             time = state.st_ctime_ns
             if stamp is not None:
                 time = stamp(state)
             elif state.st_mtime_ns > time:
                 time = state.st_mtime_ns
-            if time > unit.content:
-                unit.content, unit.content_path = time, prefix + name
+            if time > newest:
+                newest, newest_name = time, name
+            regular = links == 1 and mode & _TYPE == _REGULAR and here == device
+            if regular and quick and inode not in inodes and not _BACKUPS <= name < _AFTER:
+                files += 1
+                blocks += state.st_blocks
+                continue
             if excluded is not None and excluded.match(name):
                 unit.keep(f"holds {prefix}{name}, which is excluded")
-            if name[:14] == "models_backup_" and is_backup_file(name):
+            if is_backup_file(name):
                 unit.keep(f"holds the backup {prefix}{name}")
-            if (
-                state.st_nlink == 1
-                and regular(state.st_mode)
-                and state.st_dev == device
-                and state.st_ino not in inodes
-                and hidden is None
-            ):
+            if regular and inode not in inodes and hidden is None:
                 files += 1
                 blocks += state.st_blocks
                 continue
             _count(unit, fd, name, prefix + name, state, look)
-            if stat.S_ISDIR(state.st_mode) and state.st_dev == device:
-                directories.append((name, identity(state)))
+            if stat.S_ISDIR(mode) and here == device:
+                directories.append((name, (here, inode)))
+    if newest_name:
+        unit.content, unit.content_path = newest, prefix + newest_name
     unit.files += files
     unit.size += blocks * BLOCK
     return [] if _is_fresh(unit, look) else directories
