@@ -29,7 +29,7 @@ from .quarantine import Aside, Quarantine
 from .root import Root, open_target
 from .scan import STAMPS, Look, survey
 from .targets import Target
-from .tools import ToolFacts
+from .tool import ToolFacts
 from .units import Survey, Unit
 from .watermark import Space, Watermark
 

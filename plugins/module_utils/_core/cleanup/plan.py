@@ -21,7 +21,8 @@ from .options import CleanupOptions
 from .policies import Member, Reasons
 from .removals import Kept, NamedRemoval, Plan, Recovery, UnitRemoval, days
 from .targets import DAY, Target, cutoff
-from .tools import CACHE, TOOLS, Item, ToolFacts
+from .tool import CACHE, Item, ToolFacts
+from .tools import TOOLS
 from .units import PlainFile, Unit
 
 #: Characters of a path in a reason.
@@ -248,7 +249,7 @@ def _decide_tool(plan: Plan, facts: ToolFacts, now: float) -> None:
             continue
         why = f"a cache of {item.files} files"
         if age is not None:
-            why = _created(age, retention)
+            why = _since(item, age, retention)
         removal = NamedRemoval(facts.name, item.path, item.kind, item.size, age, why)
         chosen.append((item, removal))
     plan.tools[facts.name] = chosen
@@ -261,17 +262,17 @@ def decide_item(item: Item, retention: float, now: float) -> tuple[float | None,
     if item.kind == CACHE and retention == 0:
         return None, item.in_use
     if item.made is None:
-        return None, "its creation time is unknown"
+        return None, item.in_use or "its creation time is unknown"
     age = now - item.made
     if item.in_use:
         return age, item.in_use
     if age < retention:
-        return age, _created(age, retention)
+        return age, _since(item, age, retention)
     return age, ""
 
 
-def _created(age: float, retention: float) -> str:
-    return f"created {age / DAY:.1f} days ago, kept {retention / DAY:.1f} days"
+def _since(item: Item, age: float, retention: float) -> str:
+    return f"{item.event} {age / DAY:.1f} days ago, kept {retention / DAY:.1f} days"
 
 
 def _decide_leftover(facts: LeftoverFacts, now: float) -> Recovery:

@@ -12,7 +12,7 @@ from ..system.text import display_path, human_duration
 from .facts import LeftoverFacts, TargetFacts
 from .held import HeldUnit
 from .targets import DAY
-from .tools import Item
+from .tool import Item
 from .units import Unit
 from .watermark import Watermark
 
