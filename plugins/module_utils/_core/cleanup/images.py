@@ -190,7 +190,8 @@ def observe_crictl(world: World) -> ToolFacts:
                 path=names[0] if names else image["id"],
                 kind="image",
                 size=int(image.get("size") or 0),
-                made=None if in_use else _made_crictl(world, image["id"]),
+                # One more call for each image, which says nothing of those that stay anyway.
+                made=0.0 if in_use else _made_crictl(world, image["id"]),
                 in_use=in_use,
                 arguments=(image["id"],),
             )

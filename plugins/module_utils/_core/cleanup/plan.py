@@ -262,7 +262,7 @@ def decide_item(item: Item, retention: float, now: float) -> tuple[float | None,
     if item.kind == CACHE and retention == 0:
         return None, item.in_use
     if item.made is None:
-        return None, item.in_use or "its creation time is unknown"
+        return None, "its creation time is unknown"
     age = now - item.made
     if item.in_use:
         return age, item.in_use
