@@ -5,16 +5,18 @@
 
     make lint · make unit · ...                  set up what is missing, then run the session
     .build/dev/bin/nox --list                    all sessions
-    .build/dev/bin/nox -s unit -- -k verdict     arguments after `--` are passed to the session's tool
+    .build/dev/bin/nox -s unit -- -k verdict     arguments after `--`: for the session's tool
 
-Sessions have no virtual environments of nox's own: scripts/setup.py makes those under .build/, with the fingerprint of their
-requirements, and they stay between runs and are shared by sessions. That keeps a warm start at about a second, and one environment
-serves lint, unit tests and sanity. antsibull-nox is not used for the same reason: its sessions install their tools themselves, and
-its ansible-test sessions want containers.
+Sessions have no virtual environments of nox's own: scripts/setup.py makes those under .build/, with
+the fingerprint of their requirements, and they stay between runs and are shared by sessions. That
+keeps a warm start at about a second, and one environment serves lint, unit tests and sanity.
+antsibull-nox is not used for the same reason: its sessions install their tools themselves, and its
+ansible-test sessions want containers.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import re
 import shutil
@@ -58,7 +60,8 @@ ARTIFACT_TOP = {
 }
 ARTIFACT_TOP |= {"changelogs", "docs", "meta", "playbooks", "plugins", "roles"}
 ARTIFACT_TOP |= {"CODE_OF_CONDUCT.md", "MAINTAINING.md", "SECURITY.md"}
-# A deadline can be missed on a busy machine: a failed test runs twice more before it counts as failed, and the summary says so.
+# A deadline can be missed on a busy machine: a failed test runs twice more before it counts as
+# failed, and the summary says so.
 RERUNS = ["--reruns=2", "--reruns-delay=2"]
 WORKERS = os.environ.get("MLOPS_TEST_WORKERS", "")
 
@@ -82,7 +85,10 @@ def finish(session: nox.Session, checks: Checks) -> None:
 
 def describe(name: str) -> str:
     """An environment's ansible-core and Python."""
-    code = "import sys, ansible.release; print('core %s, Python %d.%d' % (ansible.release.__version__, *sys.version_info[:2]))"
+    code = (
+        "import sys, ansible.release; print('core %s, Python %d.%d' % (ansible.release.__version__,"
+        " *sys.version_info[:2]))"
+    )
     return ask([setup.environment_python(name), "-c", code])
 
 
@@ -106,7 +112,8 @@ def project_files() -> list[str]:
 
 
 def copy_project(directory: Path) -> Path:
-    """Copy the project's files to DIRECTORY/ansible_collections/mlops/fleet, a git repository of its own; return that path.
+    """Copy the project's files to DIRECTORY/ansible_collections/mlops/fleet, a git repository of
+    its own; return that path.
 
     ansible-test wants exactly that, and a copy keeps what tests write out of the checkout.
     """
@@ -121,7 +128,8 @@ def copy_project(directory: Path) -> Path:
 
 
 def ansible_test_environment(checks: Checks) -> dict[str, str]:
-    """A home of its own for ansible-test, with the pip bootstrap scripts that it would otherwise download from a fixed host.
+    """A home of its own for ansible-test, with the pip bootstrap scripts that it would otherwise
+    download from a fixed host.
 
     The user's own ~/.ansible stays untouched; pip and pyenv still find the machine's settings.
     """
@@ -164,16 +172,10 @@ def lint(session: nox.Session) -> None:
             "ansible-lint, profile production", [dev / "ansible-lint", "--strict", "--nocolor"]
         )
         checks.check("codespell", [dev / "codespell", *project_files()])
-        for script in (
-            "generate.py",
-            "wording.py",
-        ):  # derived files
-            if (ROOT / "scripts" / script).exists():
-                checks.check(
-                    f"scripts/{script} --check",
-                    [dev / "python", ROOT / "scripts" / script, "--check"],
-                )
-        checks.check("scripts/wordlist.py", [dev / "python", ROOT / "scripts" / "wordlist.py"])
+        generate = [dev / "python", ROOT / "scripts" / "generate.py", "--check"]
+        checks.check("scripts/generate.py --check", generate)
+        for script in ("wordlist.py", "limits.py"):
+            checks.check(f"scripts/{script}", [dev / "python", ROOT / "scripts" / script])
         shell = [path for path in project_files() if path.endswith(".sh") or is_shell(ROOT / path)]
         if not find_tool("shellcheck"):
             checks.result.skip("shellcheck", install_command(["shellcheck"]))
@@ -217,7 +219,9 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check the documentation: modules, roles and docsite with antsibull-docs, changelog fragments."""
+    """Check the documentation: modules, roles and docsite with antsibull-docs, changelog
+    fragments.
+    """
     with start(session) as checks:
         dev = environment_bin("dev")
         copy = copy_project(BUILD / "docs")
@@ -238,7 +242,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Run tests/unit: all of it on both ansible-core lines, that of _core on every Python that targets run."""
+    """Run tests/unit: all of it on both ansible-core lines, that of _core on every Python that
+    targets run.
+    """
     with start(session) as checks:
         covered = set()
         for name, (_line, version) in ANSIBLE_LINES.items():
@@ -269,7 +275,9 @@ def unit(session: nox.Session) -> None:
 
 @nox.session
 def system(session: nox.Session) -> None:
-    """Run tests/system on the oldest and the newest Python; what stands above _core runs on both ansible-core lines."""
+    """Run tests/system on the oldest and the newest Python; what stands above _core runs on both
+    ansible-core lines.
+    """
     with start(session) as checks:
         oldest, newest = TARGET_PYTHONS[0], ANSIBLE_LINES["core221"][1]
         above = ["tests/system", f"--ignore=tests/system/{CORE}"]
@@ -321,18 +329,26 @@ def sanity(session: nox.Session) -> None:
             path for path in project_files() if re.fullmatch(r"tests/sanity/ignore-.*\.txt", path)
         ]
         checks.result.record("no ignore files", not ignores, ", ".join(ignores))
-        copy = copy_project(BUILD / "sanity")
+        binaries = {}
         for name in ANSIBLE_LINES:
             try:
-                binary = environment_bin(name) / "ansible-test"
+                binaries[name] = environment_bin(name) / "ansible-test"
             except setup.Unavailable as reason:
                 checks.result.skip(f"sanity on .build/{name}", str(reason))
-                continue
-            run_sanity(checks, name, binary, copy)
+        copies = {name: copy_project(BUILD / "sanity" / name) for name in binaries}
+        env = ansible_test_environment(checks)
+
+        def on_line(name: str) -> None:
+            run_sanity(checks, name, binaries[name], copies[name], env)
+
+        # Most of it is pylint on a single processor.
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for future in [pool.submit(on_line, name) for name in binaries]:
+                future.result()
     finish(session, checks)
 
 
-def run_sanity(checks: Checks, name: str, binary: Path, copy: Path) -> None:
+def run_sanity(checks: Checks, name: str, binary: Path, copy: Path, env: dict[str, str]) -> None:
     """Run the sanity tests with one ansible-core and count them from what ansible-test prints."""
     version = ANSIBLE_LINES[name][1]
     argv = [
@@ -346,9 +362,7 @@ def run_sanity(checks: Checks, name: str, binary: Path, copy: Path) -> None:
         "no",
         "-v",
     ]
-    done = checks.command(
-        [*argv, *checks.arguments], cwd=copy, env=ansible_test_environment(checks)
-    )
+    done = checks.command([*argv, *checks.arguments], live=False, cwd=copy, env=env)
     title = f"sanity ({describe(name)})"
     ran = list(dict.fromkeys(re.findall(r'^Running sanity test "([^"]+)"', done.stdout, re.M)))
     summary = re.search(
@@ -399,7 +413,9 @@ def readers(session: nox.Session) -> None:
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """Run the playbooks over several hosts, then every integration target under ansible-test, from a copy."""
+    """Run the playbooks over several hosts, then every integration target under ansible-test, from
+    a copy.
+    """
     with start(session) as checks:
         dev = environment_bin("dev")
         checks.pytest("playbooks", dev / "python", ["--timeout=600", "tests/playbooks"])
@@ -469,7 +485,9 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def importer(session: nox.Session) -> None:
-    """Build, install into an empty path and use the collection from there; then run Galaxy's own checks of an upload."""
+    """Build, install into an empty path and use the collection from there; then run Galaxy's own
+    checks of an upload.
+    """
     with start(session) as checks:
         artifact = build_artifact(checks)
         with tarfile.open(artifact) as archive:
@@ -487,7 +505,9 @@ def importer(session: nox.Session) -> None:
 
 
 def use_installed(checks: Checks, artifact: Path) -> bool:
-    """Install the artifact into an empty collections path and use everything from there; return whether it could be installed."""
+    """Install the artifact into an empty collections path and use everything from there; return
+    whether it could be installed.
+    """
     installed = BUILD / "installed"
     shutil.rmtree(installed, ignore_errors=True)
     env, dev = checks.environment(ANSIBLE_COLLECTIONS_PATH=str(installed)), environment_bin("dev")

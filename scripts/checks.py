@@ -1,15 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run nox sessions, none stopping another, each in its own log; then print a table and one last line with the sums.
+"""Run nox sessions, none stopping another, each in its own log; then print a table and one last
+line with the sums.
 
-    python3 scripts/checks.py                      every session of LANES (this is `make test`)
+    python3 scripts/checks.py                      every session of SESSIONS (this is `make test`)
     python3 scripts/checks.py lint unit            some of them
-    python3 scripts/checks.py unit -- -k verdict   arguments after `--` are passed to the session's tool
+    python3 scripts/checks.py unit -- -k verdict   after `--`: arguments for the session's tool
 
-The sessions are in noxfile.py; this module starts them, two at a time, and gives them `Checks`, which runs commands into
-.build/logs/SESSION.log and counts single results: pytest cases, sanity tests, targets, linters. What can't run on this machine counts
-as skipped, with the reason and the command that changes it.
+The sessions are in noxfile.py; this module starts them, two at a time, and gives them `Checks`,
+which runs commands into .build/logs/SESSION.log and counts single results: pytest cases, sanity
+tests, targets, linters. What can't run on this machine counts as skipped, with the reason and the
+command that changes it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -36,12 +39,24 @@ from common import BUILD, ROOT, Problem, main_wrapper, run, say
 
 LOGS = BUILD / "logs"
 RESULTS = BUILD / "results"
-# What runs side by side. The first lane keeps the processors busy; the second mostly waits, and its members use the machine's own lock
-# directory, so that no two of them may run at the same time.
-LANES = (
-    ("lint", "typing", "docs", "unit", "system", "readers"),
-    ("molecule", "integration", "sanity", "importer"),
+# In the order in which they start: quick feedback first, then what takes longest, so that both
+# workers end at about the same time.
+SESSIONS = (
+    "molecule",
+    "lint",
+    "typing",
+    "docs",
+    "integration",
+    "importer",
+    "system",
+    "unit",
+    "sanity",
+    "readers",
 )
+# These use the machine's own lock directory, so that no two of them may run at the same time.
+EXCLUSIVE = {"molecule", "integration", "importer"}
+WORKERS = 2
+STATE = "/var/lib/mlops-fleet"
 LEFTOVERS_EXPECTED = (  # in the temporary directory of a session
     "containers-*",  # podman's, which keeps it between calls
     "podman-run-*",
@@ -62,14 +77,17 @@ NOT_OURS = (
     "pip-*",
     "ansible*",
     "seaweedfs-*.sock",  # the S3 server's, which puts its socket there whatever TMPDIR says
-    "mlops-fleet-[0-9]*",  # the lock directory of a user without a runtime directory: never removed, by design
+    # The lock directory of a user without a runtime directory: never removed, by design.
+    "mlops-fleet-[0-9]*",
     *LEFTOVERS_EXPECTED,
 )  # in /tmp itself
 
 
 @dataclasses.dataclass
 class Result:
-    """What a session found: counts, and for everything that did not pass a line with what and why."""
+    """What a session found: counts, and for everything that did not pass a line with what and
+    why.
+    """
 
     passed: int = 0
     failed: int = 0
@@ -103,8 +121,9 @@ class Result:
 class Checks:
     """One session: runs commands into its log and collects the counts.
 
-    As a context manager it gives the session a temporary directory of its own, reports what is left in it as a failure, and writes the
-    result to .build/results/SESSION.json. Problems inside become failures; `good` is for nox.
+    As a context manager it gives the session a temporary directory of its own, reports what is left
+    in it as a failure, and writes the result to .build/results/SESSION.json. Problems inside become
+    failures; `good` is for nox.
     """
 
     def __init__(self, name: str, arguments: list[str]) -> None:
@@ -152,7 +171,9 @@ class Checks:
         return not self.result.failed
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The environment of every command: this checkout's collections path only, our tools first, nothing of an outer shell's set-up."""
+        """The environment of every command: this checkout's collections path only, our tools first,
+        nothing of an outer shell's set-up.
+        """
         env = {
             key: value
             for key, value in setup.clean_environment().items()
@@ -220,7 +241,9 @@ class Checks:
         return self.result.record(title, done.returncode == 0, last.strip()[:200])
 
     def pytest(self, title: str, python: Path, arguments: list[Any], **options: Any) -> None:
-        """Run pytest and count its cases from the JUnit file it writes; a rerun that passed is reported."""
+        """Run pytest and count its cases from the JUnit file it writes; a rerun that passed is
+        reported.
+        """
         slug = re.sub(r"[^A-Za-z0-9.]+", "-", title)
         report_path = LOGS / f"{self.name}-{slug}.xml"
         report_path.unlink(missing_ok=True)
@@ -248,7 +271,9 @@ class Checks:
             self.result.notes.append(f"rerun: {title}: {test}")
 
     def count(self, title: str, code: int, report_path: Path) -> None:
-        """Take the cases of a JUnit report into the counts; of a test that ran again, the last attempt."""
+        """Take the cases of a JUnit report into the counts; of a test that ran again, the last
+        attempt.
+        """
         cases = {
             (case.get("classname"), case.get("name")): case
             for case in ElementTree.parse(report_path).getroot().iter("testcase")
@@ -272,6 +297,11 @@ class Checks:
             self.result.skip(title, "no tests there")
 
 
+def state_files() -> set[str]:
+    """The files of the agent's state directory, which tests leave alone."""
+    return {str(path) for path in Path(STATE).rglob("*")}
+
+
 def unexpected(names: list[str], patterns: tuple[str, ...]) -> list[str]:
     """The names that no pattern allows, sorted."""
     return sorted(
@@ -280,14 +310,17 @@ def unexpected(names: list[str], patterns: tuple[str, ...]) -> list[str]:
 
 
 def report(name: str, result: Result) -> None:
-    """Print a session's outcome: failures and reruns one by one, skipped checks with equal reasons in one line."""
+    """Print a session's outcome: failures and reruns one by one, skipped checks with equal reasons
+    in one line.
+    """
     say(f"== {name}: log in {os.path.relpath(LOGS / f'{name}.log')}")
     for note in [note for note in result.notes if note.startswith(("failed", "rerun"))][
         :30
     ] + fold_skips(result.notes):
         say(f"   {note}")
     say(
-        f"   {result.summary}: {result.passed} passed, {result.failed} failed, {result.skipped} skipped in {result.seconds:.0f} s"
+        f"   {result.summary}: {result.passed} passed, {result.failed} failed, {result.skipped}"
+        f" skipped in {result.seconds:.0f} s"
     )
 
 
@@ -305,7 +338,9 @@ def fold_skips(notes: list[str]) -> list[str]:
 
 
 def run_session(name: str, arguments: list[str]) -> Result:
-    """Run one nox session in a process of its own; a session that ends without a result has failed."""
+    """Run one nox session in a process of its own; a session that ends without a result has
+    failed.
+    """
     start = time.monotonic()
     (RESULTS / f"{name}.json").unlink(missing_ok=True)
     argv = [BUILD / "dev" / "bin" / "nox", "--noxfile", ROOT / "noxfile.py", "--session", name]
@@ -330,49 +365,70 @@ def run_session(name: str, arguments: list[str]) -> Result:
     return result
 
 
-def run_lanes(names: list[str], arguments: list[str]) -> dict[str, Result]:
-    """Run the lanes side by side, the sessions of a lane one after the other."""
-    lanes = [[name for name in lane if name in names] for lane in LANES]
+def next_session(waiting: list[str], running: set[str]) -> str | None:
+    """Return the session to start next, None when each one that waits has to wait longer."""
+    for name in waiting:
+        if name not in EXCLUSIVE or not running & EXCLUSIVE:
+            return name
+    return None
+
+
+def run_sessions(
+    names: list[str], start: Callable[[str], Result], workers: int = WORKERS
+) -> dict[str, Result]:
+    """Run sessions side by side; return their results in the order of SESSIONS."""
+    waiting = [name for name in SESSIONS if name in names]
     results: dict[str, Result] = {}
-
-    def run_lane(lane: list[str]) -> None:
-        for name in lane:
-            results[name] = run_session(name, arguments)
-
-    with concurrent.futures.ThreadPoolExecutor(max_workers=len(lanes)) as pool:
-        for future in [pool.submit(run_lane, lane) for lane in lanes]:
-            future.result()
-    return {name: results[name] for lane in LANES for name in lane if name in results}
+    futures: dict[concurrent.futures.Future[Result], str] = {}
+    with concurrent.futures.ThreadPoolExecutor(max_workers=workers) as pool:
+        while waiting or futures:
+            name = None
+            if len(futures) < workers:
+                name = next_session(waiting, set(futures.values()))
+            if name is not None:
+                waiting.remove(name)
+                futures[pool.submit(start, name)] = name
+                continue
+            ended = concurrent.futures.wait(
+                futures, return_when=concurrent.futures.FIRST_COMPLETED
+            ).done
+            for future in ended:
+                results[futures.pop(future)] = future.result()
+    return {name: results[name] for name in SESSIONS if name in results}
 
 
 def main() -> int:
-    known = [name for lane in LANES for name in lane]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "session",
         nargs="*",
-        help=f"{', '.join(known)}, or any other session of noxfile.py (default: the ones named here)",
+        help=(
+            f"{', '.join(SESSIONS)}, or any other session of noxfile.py (default: the ones named here)"
+        ),
     )
     own, arguments = sys.argv[1:], []
     if "--" in own:
         own, arguments = own[: own.index("--")], own[own.index("--") + 1 :]
     chosen = parser.parse_args(own).session
     os.chdir(ROOT)
-    before = set(os.listdir("/tmp"))
+    before, state_before = set(os.listdir("/tmp")), state_files()
     start = time.monotonic()
     if not chosen:
         setup.system_tools(setup.TOOLS_FOR_TESTS)
     setup.ensure("dev")
     setup.link_collection()
-    results = run_lanes(chosen or known, arguments)
-    results.update({name: run_session(name, arguments) for name in chosen if name not in known})
+    results = run_sessions(chosen or [*SESSIONS], lambda name: run_session(name, arguments))
+    results.update({name: run_session(name, arguments) for name in chosen if name not in SESSIONS})
     if not chosen:
-        # Sessions have temporary directories of their own: what is new in /tmp was written by a path that ignores TMPDIR.
+        # Sessions have temporary directories of their own: what is new in /tmp was written by a
+        # path that ignores TMPDIR.
         left = unexpected([name for name in os.listdir("/tmp") if name not in before], NOT_OURS)
         results["leftovers"] = Result()
         results["leftovers"].record("nothing left in /tmp", not left, ", ".join(left[:10]))
+        kept = sorted(state_files() - state_before)
+        results["leftovers"].record(f"nothing left in {STATE}", not kept, ", ".join(kept[:10]))
         report("leftovers", results["leftovers"])
     say()
     say(f"{'session':<14}{'result':<15}{'passed':>7}{'failed':>8}{'skipped':>9}{'seconds':>9}")
@@ -383,9 +439,8 @@ def main() -> int:
     passed, failed, skipped = (
         sum(counts) for counts in zip(*((r.passed, r.failed, r.skipped) for r in results.values()))
     )
-    say(
-        f"{'together':<14}{'':<15}{passed:>7}{failed:>8}{skipped:>9}{time.monotonic() - start:>9.0f}"
-    )
+    seconds = time.monotonic() - start
+    say(f"{'together':<14}{'':<15}{passed:>7}{failed:>8}{skipped:>9}{seconds:>9.0f}")
     say()
     say(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed or not (passed or skipped) else 0

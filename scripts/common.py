@@ -1,9 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the project's scripts share: where things lie, how commands run, which tools are missing and how to get them.
+"""What the project's scripts share: where things lie, how commands run, which tools are missing and
+how to get them.
 
-Standard library only, and importable by any Python 3 so that an old interpreter gets a sentence instead of a traceback.
+Standard library only, and importable by any Python 3 so that an old interpreter gets a sentence
+instead of a traceback.
 """
 
 from __future__ import annotations
@@ -79,12 +81,15 @@ def demand_python() -> None:
             os.execv(str(interpreter(version)), [str(interpreter(version)), *sys.argv])
     wanted = ".".join(map(str, OLDEST))
     sys.exit(
-        f"Python {wanted} or newer is needed, this is {sys.version.split()[0]}. Install one: {install_command(['python3'])}"
+        f"Python {wanted} or newer is needed, this is {sys.version.split()[0]}. Install one:"
+        f" {install_command(['python3'])}"
     )
 
 
 def find_tool(name: str) -> str | None:
-    """The path of a program, looked for in PATH and where system tools hide; None where there is none."""
+    """The path of a program, looked for in PATH and where system tools hide; None where there is
+    none.
+    """
     return shutil.which(
         name,
         path=os.pathsep.join(
@@ -110,7 +115,9 @@ def install_command(packages: list[str]) -> str:
 
 
 def run(argv: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; a failure becomes a Problem that shows the command and its last words."""
+    """Run a command to its end; a failure becomes a Problem that shows the command and its last
+    words.
+    """
     command = [str(part) for part in argv]
     capture = options.pop("capture", False)
     if capture:
@@ -153,7 +160,9 @@ def digest(*parts: str | bytes) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that two runs in one checkout wait for each other instead of disturbing each other."""
+    """Hold a lock file, so that two runs in one checkout wait for each other instead of disturbing
+    each other.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -168,7 +177,9 @@ def timed() -> Iterator[Callable[[], float]]:
 
 
 def _answers(candidate: Path | str, version: str) -> bool:
-    """Whether a candidate really is that Python: a pyenv shim exists for versions that are not selected and then fails."""
+    """Whether a candidate really is that Python: a pyenv shim exists for versions that are not
+    selected and then fails.
+    """
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run(
@@ -197,7 +208,9 @@ def interpreter(version: str) -> Path | None:
 
 
 def interpreters(*wanted: str) -> dict[str, Path]:
-    """The interpreters found on this machine, by version; all known ones, or only those wanted, in the order asked for."""
+    """The interpreters found on this machine, by version; all known ones, or only those wanted, in
+    the order asked for.
+    """
     found = {version: interpreter(version) for version in wanted or PYTHONS}
     return {version: path for version, path in found.items() if path}
 

@@ -4,9 +4,10 @@
 """Write the files and tables that are made from the option tables and registries:
 
     python3 scripts/generate.py            write them
-    python3 scripts/generate.py --check    change nothing; end with 1 and name those that differ (the lint stage runs this)
+    python3 scripts/generate.py --check    name those that differ; end with 1 then
 
-A whole file is generated, or a block of it between the lines "generated: NAME" and "end of generated: NAME".
+A whole file is generated, or a block of it between the lines "generated: NAME" and "end of
+generated: NAME".
 """
 
 from __future__ import annotations
@@ -31,9 +32,14 @@ import setup  # noqa: E402
 
 sys.path.insert(0, str(setup.link_collection()))
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import config, schedule  # noqa: E402
+from ansible_collections.mlops.fleet.plugins.module_utils._core import (  # noqa: E402
+    config,
+    schedule,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.jobs import JOBS  # noqa: E402
-from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance import plan  # noqa: E402
+from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance import (  # noqa: E402
+    plan,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance.options import (  # noqa: E402
     MaintenanceOptions,
 )
@@ -45,11 +51,12 @@ HEADER = """# Copyright (c) 2026, mlops.fleet contributors
 ---
 # Made by scripts/generate.py from the option tables; changes are lost.
 """
-#: Modules that are parts of roles and take no options that users would set for several modules at once.
+#: Modules that are parts of roles and take no options that users would set for several modules at
+#: once.
 INTERNAL = {"agent_install", "maintenance_phase", "schedule_check", "schedule_timers"}
 
 
-# --- the maintenance role ---------------------------------------------------------------------------------------------
+# --- the maintenance role
 
 
 def _yaml(value: Any) -> str:
@@ -60,10 +67,12 @@ def _yaml(value: Any) -> str:
 
 
 def role_options() -> Iterator[tuple[str, Any, str, str | None, str]]:
-    """Yield the variables of the maintenance role: name, default, type, type of elements, description.
+    """Yield the variables of the maintenance role: name, default, type, type of elements,
+    description.
 
-    Types are those that a survey can give: text for every scalar ("" means not given), so a type that Ansible would
-    not make out of an empty text is C(raw). The role's first task checks the values against the option tables.
+    Types are those that a survey can give: text for every scalar ("" means not given), so a type
+    that Ansible would not make out of an empty text is C(raw). The role's first task checks the
+    values against the option tables.
     """
     for entry in MaintenanceOptions.TABLE:
         yield f"maintenance_{entry.name}", entry.default, "raw", None, f"(bool) {entry.help}"
@@ -72,18 +81,65 @@ def role_options() -> Iterator[tuple[str, Any, str, str | None, str]]:
         100,
         "raw",
         None,
-        "(float) Start no further host when more than this share (percent) of those started failed. 100 switches the "
-        "brake off. Works per batch of C(maintenance_serial).",
+        (
+            "(float) Start no further host when more than this share (percent) of those started"
+            " failed. 100 switches the brake off. Works per batch of C(maintenance_serial)."
+        ),
+    )
+    yield (
+        "maintenance_canary",
+        "",
+        "str",
+        None,
+        (
+            "Group that the playbook maintains first, as a batch of its own. When the brake holds"
+            " it, no other host is started."
+        ),
+    )
+    yield (
+        "maintenance_brake_groups",
+        [],
+        "list",
+        "str",
+        (
+            "Groups that the brake counts one by one. When too many hosts of one failed, no further"
+            " host of that group is started; other groups go on. Hosts in none of them are counted"
+            " together."
+        ),
     )
     for phase in plan.PHASES:
         module = phase.module
+        yield (
+            f"maintenance_{phase.name}_time_limit",
+            0,
+            "raw",
+            None,
+            (
+                "(float) Seconds that this phase may take on one host. Then it is stopped and has"
+                " failed, also where the host does not answer any more. 0 is no limit."
+            ),
+        )
         if phase.name == "backup":
+            yield (
+                "maintenance_backup_progress",
+                0,
+                "raw",
+                None,
+                (
+                    "(float) Seconds between two lines that say how far the backup of a host is."
+                    " It then runs in the background of the host, and a lost connection does not"
+                    " stop it. 0 is no progress."
+                ),
+            )
             yield (
                 "maintenance_backup_throttle",
                 0,
                 "raw",
                 None,
-                "(int) Hosts that back up at the same time; 0 for as many as there are forks. Protects the object store.",
+                (
+                    "(int) Hosts that back up at the same time; 0 for as many as there are forks."
+                    " Protects the object store."
+                ),
             )
         for entry in config.option_set(phase.name).TABLE:
             if entry.name in phase.withheld:
@@ -110,7 +166,10 @@ def argument_specs() -> str:
         "  main:",
         "    short_description: Maintenance of a node",
         "    description:",
-        "      - Health, GPU check, verified backup and cleanup, in this order, one module call each.",
+        (
+            "      - Health, GPU check, verified backup and cleanup, in this order, one module call"
+            " each."
+        ),
         "    options:",
     ]
     for name, default, kind, elements, description in role_options():
@@ -131,22 +190,41 @@ def _quoted(text: str) -> str:
 
 def role_defaults() -> str:
     comments = {
-        "maintenance_run_health": "What runs. The order is fixed: "
-        + ", ".join(plan.PHASES.names)
-        + ".",
-        "maintenance_continue_on_error": "Whether later phases run on a host after one could not do its job. "
-        "Cleanup never runs after a failed backup.",
-        "maintenance_max_fail_percentage": "Start no further host when more than this share (percent) of those "
-        "started failed; 100 switches the brake off.",
-        "maintenance_backup_throttle": "Hosts that back up at the same time (0: as many as there are forks). "
-        "Protects the object store.",
+        "maintenance_run_health": (
+            "What runs. The order is fixed: " + ", ".join(plan.PHASES.names) + "."
+        ),
+        "maintenance_continue_on_error": (
+            "Whether later phases run on a host after one could not do its job. "
+            "Cleanup never runs after a failed backup."
+        ),
+        "maintenance_max_fail_percentage": (
+            "Start no further host when more than this share (percent) of those "
+            "started failed; 100 switches the brake off."
+        ),
+        "maintenance_canary": (
+            "Group that is maintained first; groups that the brake counts one by one."
+        ),
+        "maintenance_backup_progress": (
+            "Seconds between two lines that say how far a backup is; 0: none."
+        ),
+        **{
+            f"maintenance_{phase.name}_time_limit": (
+                f"Seconds for the phase {phase.name} on one host; 0: no limit."
+            )
+            for phase in plan.PHASES
+        },
+        "maintenance_backup_throttle": (
+            "Hosts that back up at the same time (0: as many as there are forks). "
+            "Protects the object store."
+        ),
         "maintenance_model_dir": "What is backed up, and where to.",
     }
     for phase in plan.PHASES:
         first = next(entry for entry in config.option_set(phase.name).TABLE)
         comments.setdefault(
             phase.variable(first.name),
-            f"Options of {phase.module}; null or an empty text leaves them to module_defaults and the module's default.",
+            f"Options of {phase.module}; null or an empty text leaves them to module_defaults and"
+            " the module's default.",
         )
     lines = []
     for name, default, _kind, _elements, _description in role_options():
@@ -164,8 +242,8 @@ def role_table() -> str:
                 continue
             default = "" if entry.default is None else f"`{_yaml(entry.default)}`"
             rows.append(
-                f"| `{phase.variable(entry.name)}` | {default} | `{phase.module.rsplit('.', 1)[1]}.{entry.name}`: "
-                f"{_cell(entry.help)} |"
+                f"| `{phase.variable(entry.name)}` | {default} |"
+                f" `{phase.module.rsplit('.', 1)[1]}.{entry.name}`: {_cell(entry.help)} |"
             )
     return "\n".join(rows) + "\n"
 
@@ -174,7 +252,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-# --- action groups ----------------------------------------------------------------------------------------------------
+# --- action groups
 
 
 def action_groups() -> str:
@@ -198,7 +276,7 @@ def action_groups() -> str:
     return "\n".join(lines) + "\n"
 
 
-# --- the schedule role ------------------------------------------------------------------------------------------------
+# --- the schedule role
 
 
 def kernel_rules() -> str:
@@ -236,7 +314,7 @@ def schedule_settings() -> str:
     return "\n".join(lines) + "\n"
 
 
-# --- the runbook in the fleet report -----------------------------------------------------------------------------------
+# --- the runbook in the fleet report
 
 
 def runbook() -> str:
@@ -272,7 +350,7 @@ def _blocks(content: str) -> Iterator[dict[str, Any]]:
             yield {"kind": kind, "parts": line.split("``")}
 
 
-# --- what is generated ------------------------------------------------------------------------------------------------
+# --- what is generated
 
 FILES: dict[str, Callable[[], str]] = {
     "roles/maintenance/meta/argument_specs.yml": argument_specs,
@@ -298,7 +376,10 @@ BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
 
 
 def _with_block(text: str, name: str, content: str, path: str) -> str:
-    pattern = rf"(^[^\n]*\bgenerated: {re.escape(name)}[^\n]*\n).*?(^[^\n]*end of generated: {re.escape(name)}\b)"
+    pattern = (
+        rf"(^[^\n]*\bgenerated: {re.escape(name)}[^\n]*\n).*?(^[^\n]*end of generated:"
+        rf" {re.escape(name)}\b)"
+    )
     result, count = re.subn(
         pattern,
         lambda match: match[1] + content + match[2],

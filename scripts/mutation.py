@@ -8,9 +8,10 @@
     python scripts/mutation.py --only cleanup/plan      of modules whose path contains this
     python scripts/mutation.py --fresh                  forget earlier outcomes
 
-Outcomes are kept in .build/mutation.json with the fingerprint of the module and its tests, so that a stopped run goes on where it was.
-A mutant that changes nothing observable is marked in the source, `# mutant: equivalent because ...`, on its line, and is left out.
-Exit code 1: fewer than MINIMUM percent were killed.
+Outcomes are kept in .build/mutation.json with the fingerprint of the module and its tests, so that
+a stopped run goes on where it was. A mutant that changes nothing observable is marked in the
+source, `# mutant: equivalent because ...`, on its line, and is left out. Exit code 1: fewer than
+MINIMUM percent were killed.
 """
 
 from __future__ import annotations
@@ -39,10 +40,16 @@ STATE = BUILD / "mutation.json"
 MINIMUM = 90
 TIMEOUT = 60
 MARK = "# mutant: equivalent because"
-# Modules that decide. Each is tested by tests/unit/PART/test_MODULE*.py, and by what EXTRA_TESTS adds.
+# Modules that decide. Each is tested by tests/unit/PART/test_MODULE*.py, and by what EXTRA_TESTS
+# adds.
 MODULES = (
     "*/options.py",
     "*/plan.py",
+    "cleanup/brake.py",
+    "cleanup/levels.py",
+    "cleanup/policies.py",
+    "cleanup/removals.py",
+    "cleanup/watermark.py",
     "*/guards.py",
     "*/root.py",
     "*/retention.py",
@@ -65,7 +72,16 @@ EXTRA_TESTS = {
     "diagnostics/options.py": ["diagnostics/test_plan.py"],
     "maintenance/options.py": ["maintenance/test_plan.py"],
     "cleanup/options.py": ["cleanup/test_targets.py", "cleanup/test_checkpoints.py"],
-    "cleanup/plan.py": ["cleanup/test_checkpoints.py", "cleanup/test_history.py"],
+    "cleanup/plan.py": [
+        "cleanup/test_checkpoints.py",
+        "cleanup/test_history.py",
+        "cleanup/test_levels.py",
+    ],
+    "cleanup/brake.py": ["cleanup/test_plan.py", "cleanup/test_history.py"],
+    "cleanup/levels.py": ["cleanup/test_plan.py"],
+    "cleanup/policies.py": ["cleanup/test_checkpoints.py", "cleanup/test_levels.py"],
+    "cleanup/removals.py": ["cleanup/test_plan.py", "cleanup/test_levels.py"],
+    "cleanup/watermark.py": ["cleanup/test_levels.py", "cleanup/test_options.py"],
     "gpu/plan.py": ["gpu/test_history.py", "gpu/test_nvswitch.py"],
     "node/options.py": ["node/test_expected.py", "node/test_values.py"],
 }
@@ -128,10 +144,10 @@ def replacements(node: ast.AST) -> Iterator[tuple[str, ast.expr, ast.expr]]:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node except type annotations and what only type checkers run."""
+    """Every node except type annotations, decorators and what only type checkers run."""
     yield node
     for field, value in ast.iter_fields(node):
-        if field in ("annotation", "returns"):
+        if field in ("annotation", "returns", "decorator_list"):
             continue
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST):
@@ -157,7 +173,9 @@ def mutants_of(module: str) -> list[Mutant]:
             )
             after = f"({ast.unparse(ast.fix_missing_locations(new))})"
             text = (data[:begin] + after.encode() + data[end:]).decode()
-            if text in seen or any(MARK in line for line in lines[old.lineno - 1 : old.end_lineno]):
+            if text in seen or any(
+                MARK in line for line in lines[max(old.lineno - 2, 0) : old.end_lineno]
+            ):
                 continue
             try:
                 compile(text, module, "exec")
@@ -295,7 +313,9 @@ def show(
     prints: dict[str, str],
     tests: dict[str, list[str]],
 ) -> int:
-    """Print survivors and the score of each module, and write them to .build/mutation-report.json; return the exit code."""
+    """Print survivors and the score of each module, and write them to .build/mutation-report.json;
+    return the exit code.
+    """
     rows: list[dict[str, object]] = []
     totals: dict[str, list[int]] = {}
     for mutant in sorted(mutants, key=lambda m: (m.module, m.line)):
@@ -316,7 +336,8 @@ def show(
         )
         if outcome == "survived":
             say(
-                f"{mutant.module}:{mutant.line}: {mutant.kind}\n  - {mutant.before}\n  + {mutant.after}"
+                f"{mutant.module}:{mutant.line}: {mutant.kind}\n  - {mutant.before}\n  +"
+                f" {mutant.after}"
             )
     say()
     for module, (killed, count) in totals.items():

@@ -4,17 +4,19 @@
 """Real nodes to test on: Debian with systemd and sshd, booted under podman and reached over SSH.
 
     python3 scripts/nodes.py check                       what this machine lacks for it
-    python3 scripts/nodes.py image bookworm trixie       build the images (minutes the first time, then nothing)
+    python3 scripts/nodes.py image bookworm trixie       build the images (minutes, the first time)
     python3 scripts/nodes.py up a=bookworm b=trixie,full --inventory hosts.json
     python3 scripts/nodes.py inventory                   the same inventory again
     python3 scripts/nodes.py ssh-config                  for `ssh -F FILE NAME`
     python3 scripts/nodes.py down
 
-`full` nodes are privileged: the kernel then enforces resource limits, and loop devices and the kernel log work.
-Nodes belong to a group (`--group`, default `dev`), so that several sets live beside each other.
+`full` nodes are privileged: the kernel then enforces resource limits, and loop devices and the
+kernel log work. Nodes belong to a group (`--group`, default `dev`), so that several sets live
+beside each other.
 
-Variables: MLOPS_NODE_IMAGE_BOOKWORM / MLOPS_NODE_IMAGE_TRIXIE name a ready image to use instead (it needs systemd, sshd and Python),
-MLOPS_DEBIAN_MIRROR another source of Debian packages, MLOPS_NODES_DIR another folder for keys and settings than .build/nodes.
+Variables: MLOPS_NODE_IMAGE_BOOKWORM / MLOPS_NODE_IMAGE_TRIXIE name a ready image to use instead (it
+needs systemd, sshd and Python), MLOPS_DEBIAN_MIRROR another source of Debian packages,
+MLOPS_NODES_DIR another folder for keys and settings than .build/nodes.
 """
 
 from __future__ import annotations
@@ -52,34 +54,46 @@ LABEL = "org.mlops-fleet.group"
 RELEASES = ("bookworm", "trixie")
 # What a plain ML node has. pynvml is left out on purpose: a node without it is the common case.
 NODE_PACKAGES = (
-    "ca-certificates cron dbus e2fsprogs iproute2 kmod logrotate openssh-server procps python3 python3-boto3 python3-psutil python3-venv sudo"
-    " systemd systemd-sysv zstd"
+    "ca-certificates cron dbus e2fsprogs iproute2 kmod logrotate openssh-server procps python3"
+    " python3-boto3 python3-psutil python3-venv sudo systemd systemd-sysv zstd"
 ).split()
-# An empty machine-id lets every node get its own; units that need real hardware only delay the start.
+# An empty machine-id lets every node get its own; units that need real hardware only delay the
+# start.
 CUSTOMIZE = (
     'truncate -s 0 "$1/etc/machine-id"; rm -f "$1/var/lib/dbus/machine-id"',
-    # On a machine systemd shares the root mount; in a container it leaves it as it is: private in a privileged one, and then a unit's credentials
-    # (LoadCredential=) are mounted where nobody sees them.
+    # On a machine systemd shares the root mount; in a container it leaves it as it is: private in a
+    # privileged one, and then a unit's credentials (LoadCredential=) are mounted where nobody sees
+    # them.
     r"""printf '[Unit]\nDefaultDependencies=no\nConditionCapability=CAP_SYS_ADMIN\nBefore=sysinit.target\n[Service]\nType=oneshot\n"""
     r"""ExecStart=/bin/mount --make-rshared /\n[Install]\nWantedBy=sysinit.target\n' > "$1/etc/systemd/system/shared-mounts.service" """,
     'chroot "$1" systemctl enable ssh.service cron.service shared-mounts.service',
-    'chroot "$1" systemctl mask systemd-udevd.service systemd-modules-load.service systemd-logind.service getty.target apt-daily.timer'
-    " apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer",
-    'rm -rf "$1"/usr/share/doc/* "$1"/usr/share/locale/* "$1"/usr/share/man/* "$1"/var/cache/apt/*.bin',
+    (
+        'chroot "$1" systemctl mask systemd-udevd.service systemd-modules-load.service'
+        " systemd-logind.service getty.target apt-daily.timer apt-daily-upgrade.timer"
+        " e2scrub_all.timer fstrim.timer"
+    ),
+    (
+        'rm -rf "$1"/usr/share/doc/* "$1"/usr/share/locale/* "$1"/usr/share/man/*'
+        ' "$1"/var/cache/apt/*.bin'
+    ),
 )
 BOOT_SECONDS = 90
 
 
-# --- what this machine can do -------------------------------------------------------------------------------------------------------------------
+# --- what this machine can do
 
 
 def cgroup_v2() -> bool:
-    """Whether the machine has the unified hierarchy; the hybrid one of older set-ups counts as version 1."""
+    """Whether the machine has the unified hierarchy; the hybrid one of older set-ups counts as
+    version 1.
+    """
     return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 def rootless() -> bool:
-    """Whether podman works without root here; its nodes then have no address that the host reaches."""
+    """Whether podman works without root here; its nodes then have no address that the host
+    reaches.
+    """
     return os.geteuid() != 0
 
 
@@ -92,7 +106,9 @@ def can_raise_limits() -> bool:
 
 
 def obstacle(ready_image: bool = False) -> str:
-    """Why nodes can't run on this machine, with the command that changes it; empty where they can."""
+    """Why nodes can't run on this machine, with the command that changes it; empty where they
+    can.
+    """
     wanted = ["podman", "ssh", "ssh-keygen"]
     wanted += ["newuidmap", "slirp4netns"] if rootless() else ["iptables", "netavark"]
     if not cgroup_v2():
@@ -103,14 +119,20 @@ def obstacle(ready_image: bool = False) -> str:
     if missing:
         return f"nodes need {', '.join(missing)}. Install: {install_command(packages_for(missing))}"
     if rootless() and not cgroup_v2():
-        return "booted nodes without root need cgroup version 2, which this machine has not. Run it as root"
+        return (
+            "booted nodes without root need cgroup version 2, which this machine has not. Run it as"
+            " root"
+        )
     if rootless():
         user = pwd.getpwuid(os.getuid()).pw_name
         ranges = (
             Path("/etc/subuid").read_text(encoding="utf-8") if Path("/etc/subuid").exists() else ""
         )
         if not any(line.split(":")[0] in (user, str(os.getuid())) for line in ranges.splitlines()):
-            return f"{user} has no subordinate user numbers. Give some: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+            return (
+                f"{user} has no subordinate user numbers. Give some: sudo usermod --add-subuids"
+                f" 100000-165535 --add-subgids 100000-165535 {user}"
+            )
     return ""
 
 
@@ -122,7 +144,9 @@ def demand_tools(ready_image: bool = False) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment for podman: with its own containers.conf only where the default runtime refuses the machine's cgroups."""
+    """The environment for podman: with its own containers.conf only where the default runtime
+    refuses the machine's cgroups.
+    """
     env = dict(os.environ)
     if not cgroup_v2():
         # crun refuses a hybrid hierarchy ("cgroups in hybrid mode not supported"); runc takes it.
@@ -141,7 +165,9 @@ def podman(*argv: str, **options: Any) -> str:
 
 
 def limit_flags() -> list[str]:
-    """Limits for a node where this process can't raise its own: podman's defaults would then stop the start."""
+    """Limits for a node where this process can't raise its own: podman's defaults would then stop
+    the start.
+    """
     if rootless() or can_raise_limits():
         return []
     flags = []
@@ -155,11 +181,13 @@ def limit_flags() -> list[str]:
     return flags
 
 
-# --- images -----------------------------------------------------------------------------------------------------------------------------------------
+# --- images
 
 
 def image_name(release: str) -> str:
-    """The image of a release: named by the fingerprint of its recipe, so a changed recipe is a new image."""
+    """The image of a release: named by the fingerprint of its recipe, so a changed recipe is a new
+    image.
+    """
     ready = os.environ.get(f"MLOPS_NODE_IMAGE_{release.upper()}")
     if ready:
         return ready
@@ -195,7 +223,8 @@ def build_image(release: str) -> str:
             return name
         with timed() as seconds, tempfile.TemporaryDirectory(dir=STATE) as folder:
             say(
-                f"image {name}: downloading {len(NODE_PACKAGES)} packages and what they need (minutes, once)"
+                f"image {name}: downloading {len(NODE_PACKAGES)} packages and what they need"
+                " (minutes, once)"
             )
             tarball = Path(folder) / "node.tar"
             argv = [
@@ -225,7 +254,7 @@ def build_image(release: str) -> str:
     return name
 
 
-# --- nodes ------------------------------------------------------------------------------------------------------------------------------------------
+# --- nodes
 
 
 def key_pair() -> Path:
@@ -316,7 +345,8 @@ def start(group: str, name: str, release: str, full: bool) -> None:
     ]
     argv += limit_flags()
     if not cgroup_v2():
-        # systemd 256 and later refuses to boot on version 1 unless told; older ones don't know the variable.
+        # systemd 256 and later refuses to boot on version 1 unless told; older ones don't know the
+        # variable.
         argv += ["--env", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]
     if rootless():
         argv += ["--publish", "127.0.0.1::22"]
@@ -353,17 +383,20 @@ def await_boot(node: dict[str, Any], deadline: float) -> None:
                         "exec", node["container"], "systemctl", "--failed", "--plain", "--no-legend"
                     )
                     say(
-                        f"node {node['name']}: booted, with failed units: {' '.join(line.split()[0] for line in failed.splitlines())}"
+                        f"node {node['name']}: booted, with failed units:"
+                        f" {' '.join(line.split()[0] for line in failed.splitlines())}"
                     )
                 return
         time.sleep(0.5)
     raise Problem(
-        f"node {node['name']} ({node['container']}) did not come up in {BOOT_SECONDS} s: systemd says {state!r}, ssh says {words!r}"
+        f"node {node['name']} ({node['container']}) did not come up in {BOOT_SECONDS} s: systemd"
+        f" says {state!r}, ssh says {words!r}"
     )
 
 
 SSH_OPTIONS = {
-    # Nodes are made again, with new host keys under old addresses: remembering them would only get in the way. Test nodes only.
+    # Nodes are made again, with new host keys under old addresses: remembering them would only get
+    # in the way. Test nodes only.
     "StrictHostKeyChecking": "no",
     "UserKnownHostsFile": "/dev/null",
     "LogLevel": "ERROR",
@@ -425,7 +458,8 @@ def up(group: str, wanted: list[str]) -> None:
             if node["name"] in names:
                 await_boot(node, deadline)
         say(
-            f"nodes {', '.join(name for name, _r, _f in nodes)}: booted and reachable after {seconds():.0f} s"
+            f"nodes {', '.join(name for name, _r, _f in nodes)}: booted and reachable after"
+            f" {seconds():.0f} s"
         )
 
 
@@ -474,7 +508,8 @@ def main() -> int:
         demand_tools(ready_image=True)
         for node in running(given.group):
             say(
-                f"Host {node['name']}\n  HostName {node['address']}\n  Port {node['port']}\n  User root\n  IdentityFile {KEY}"
+                f"Host {node['name']}\n  HostName {node['address']}\n  Port {node['port']}\n  User"
+                f" root\n  IdentityFile {KEY}"
             )
             for key, value in SSH_OPTIONS.items():
                 say(f"  {key} {value}")

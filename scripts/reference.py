@@ -176,15 +176,16 @@ def _argument(parser: argparse.ArgumentParser, flag: str) -> tuple[str, str]:
     return code(f"{spellings} {value if action.nargs != 0 else ''}".strip()), sentence(help_text)
 
 
-# --- options ----------------------------------------------------------------------------------------
+# --- options
 
 
 def options() -> str:
     text = heading("Options", "-", "options")
     text += (
-        "Each option is an option of the module, a key of the section in\n"
-        "``/etc/mlops-fleet/config.json``, and a flag of the command, unless it is a secret or a list\n"
-        "of mappings. Flags win over environment variables, these over the file, that over defaults.\n\n"
+        "Each option is an option of the module, a key of the section"
+        " in\n``/etc/mlops-fleet/config.json``, and a flag of the command, unless it is a secret or"
+        " a list\nof mappings. Flags win over environment variables, these over the file, that over"
+        " defaults.\n\n"
     )
     header = ("Option", "Flag", "Type and default", "Environment", "Purpose")
     for part in config.PARTS:
@@ -227,7 +228,7 @@ def _kind(entry: Option) -> str:
     return f"{kind}, {code(default) or 'empty'}"
 
 
-# --- checks and registries ----------------------------------------------------------------------------
+# --- checks and registries
 
 
 def runbook(entry: str) -> str:
@@ -237,8 +238,8 @@ def runbook(entry: str) -> str:
 def node_checks() -> str:
     text = heading("Node checks", "-", "node_checks")
     text += (
-        f"What each check looks at is explained in :ref:`{LABEL}.node_health`. Limits are *warning /\n"
-        "critical*; the option ``limits`` changes them.\n\n"
+        f"What each check looks at is explained in :ref:`{LABEL}.node_health`. Limits are *warning"
+        " /\ncritical*; the option ``limits`` changes them.\n\n"
     )
     rows = (
         (

@@ -1,10 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole maintenance on this machine, with a small sample instead of real models (this is `make run`).
+"""The whole maintenance on this machine, with a small sample instead of real models (this is `make
+run`).
 
-Health and GPU checks read the real machine; backup and cleanup work on the sample. Everything that is written lies in one folder:
-MLOPS_RUN_DIR, by default ./mlops-fleet-run, and the virtual environment in .build/venv.
+Health and GPU checks read the real machine; backup and cleanup work on the sample. Everything that
+is written lies in one folder: MLOPS_RUN_DIR, by default ./mlops-fleet-run, and the virtual
+environment in .build/venv.
 
     python3 scripts/run.py [--folder DIR] [--collections PATH] [-- words for ansible-playbook]
 """
@@ -27,19 +29,24 @@ MARK = ".mlops-fleet-run"
 
 
 def open_folder(folder: Path) -> None:
-    """Make the working folder, or take that of an earlier run; anything else that is not empty is somebody's data."""
+    """Make the working folder, or take that of an earlier run; anything else that is not empty is
+    somebody's data.
+    """
     if folder.exists() and not folder.is_dir():
         raise Problem(f"{folder} is a file. Name another folder with MLOPS_RUN_DIR.")
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise Problem(
-            f"{folder} holds things that no earlier run made. Name an empty or a new folder with MLOPS_RUN_DIR."
+            f"{folder} holds things that no earlier run made. Name an empty or a new folder with"
+            " MLOPS_RUN_DIR."
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).write_text("made by `make run`; this folder may be removed\n", encoding="utf-8")
 
 
 def lay_out(folder: Path, python: Path) -> None:
-    """Lay out the sample again, but keep models that are there: unchanged models need no new backup, and a second run shows that."""
+    """Lay out the sample again, but keep models that are there: unchanged models need no new
+    backup, and a second run shows that.
+    """
     for name in ("experiments", "checkpoints", "logs"):
         shutil.rmtree(folder / "sample" / name, ignore_errors=True)
     subprocess.run(
@@ -50,14 +57,17 @@ def lay_out(folder: Path, python: Path) -> None:
 
 
 def variables(folder: Path) -> dict[str, Any]:
-    """What differs from the roles' defaults: every path is inside the folder, and only the sample is backed up and cleaned."""
+    """What differs from the roles' defaults: every path is inside the folder, and only the sample
+    is backed up and cleaned.
+    """
     sample = folder / "sample"
     return {
         "maintenance_model_dir": str(sample / "models"),
         "maintenance_backup_dir": str(folder / "backups"),
         "maintenance_gpu_metrics_csv": str(folder / "state" / "gpu-metrics.csv"),
         "maintenance_health_state_file": str(folder / "state" / "health.json"),
-        # A ctime can't be set back, so fresh sample data is never old by it: here the modification time decides.
+        # A ctime can't be set back, so fresh sample data is never old by it: here the modification
+        # time decides.
         "maintenance_cleanup_targets": [
             {
                 "name": "experiments",
@@ -135,6 +145,7 @@ def main() -> int:
     env["MLOPS_FLEET_LOCK_DIR"] = str(
         folder / "state" / "lock"
     )  # modules run on this machine inherit it
+    env["MLOPS_FLEET_STATE_DIR"] = str(folder / "state")
     env.update(
         PYTHONDONTWRITEBYTECODE="1",
         ANSIBLE_LOCALHOST_WARNING="False",

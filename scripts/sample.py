@@ -5,10 +5,10 @@
 
     python3 sample.py FOLDER
 
-makes FOLDER/models, FOLDER/experiments, FOLDER/checkpoints and FOLDER/logs (about 12 MB). Models are real: safetensors files that the
-safetensors library reads, whole and in shards with their index. The content is the same on every run; ages count from now.
-Models that are there already are left as they are.
-Needs nothing but Python 3.9; it also runs on the nodes of the molecule scenario.
+makes FOLDER/models, FOLDER/experiments, FOLDER/checkpoints and FOLDER/logs (about 12 MB). Models
+are real: safetensors files that the safetensors library reads, whole and in shards with their
+index. The content is the same on every run; ages count from now. Models that are there already are
+left as they are. Needs nothing but Python 3.9; it also runs on the nodes of the molecule scenario.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ DAY = 86400
 
 
 def weights(seed: int, count: int) -> bytes:
-    """`count` bfloat16 numbers shaped like trained weights: random mantissas, exponents around 2^-6, so they compress as real ones do."""
+    """`count` bfloat16 numbers shaped like trained weights: random mantissas, exponents around
+    2^-6, so they compress as real ones do.
+    """
     dice = random.Random(seed)
     high = dice.choices(b"\x3c\x3b\x3d\xbc\xbb\xbd", weights=(8, 5, 2, 8, 5, 2), k=count)
     out = bytearray(2 * count)
@@ -35,7 +37,9 @@ def weights(seed: int, count: int) -> bytes:
 
 
 def safetensors(path: Path, tensors: dict[str, tuple[int, ...]], seed: int) -> int:
-    """Write a safetensors file: header length (8 bytes, little endian), JSON header padded to 8, then the tensors. Returns the data's size."""
+    """Write a safetensors file: header length (8 bytes, little endian), JSON header padded to 8,
+    then the tensors. Returns the data's size.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in tensors.items():
@@ -153,7 +157,9 @@ def log(path: Path, name: str) -> None:
 
 
 def age(path: Path, days: float, now: float) -> None:
-    """Set the times of everything under a path back by so many days, leaves first so that folders keep theirs."""
+    """Set the times of everything under a path back by so many days, leaves first so that folders
+    keep theirs.
+    """
     stamp = now - days * DAY
     if path.is_dir():
         for child in path.iterdir():

@@ -1,14 +1,16 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make what the other commands need: virtual environments under .build/ and, for root on Debian or Ubuntu, system packages.
+"""Make what the other commands need: virtual environments under .build/ and, for root on Debian or
+Ubuntu, system packages.
 
     python3 scripts/setup.py run            the environment of `make run`
     python3 scripts/setup.py test           everything `make test` uses
     python3 scripts/setup.py dev unit-3.9   single environments by name
 
-Every environment carries a stamp with the fingerprint of its requirements and its interpreter: nothing happens while that is unchanged.
-Where packages come from is the machine's own setting (pip.conf, PIP_* variables): no index is named here.
+Every environment carries a stamp with the fingerprint of its requirements and its interpreter:
+nothing happens while that is unchanged. Where packages come from is the machine's own setting
+(pip.conf, PIP_* variables): no index is named here.
 """
 
 from __future__ import annotations
@@ -102,12 +104,16 @@ def find_base(name: str) -> Path:
         if found:
             return found
     raise Unavailable(
-        f"Python {' or '.join(pythons)} is not on this machine ({install_command(['python' + pythons[0], f'python{pythons[0]}-venv'])}, or with pyenv)"
+        f"Python {' or '.join(pythons)} is not on this machine"
+        f" ({install_command(['python' + pythons[0], f'python{pythons[0]}-venv'])}, or with pyenv)"
     )
 
 
 def stamp_text(name: str, base: Path) -> str:
-    """What an environment is made of: Python's version and the requirements. The path of the interpreter is left out: shims have many."""
+    """What an environment is made of: Python's version and the requirements.
+
+    The path of the interpreter is left out: shims have many.
+    """
     version = ask([base, "-c", "import platform; print(platform.python_version())"])
     return f"{version} {digest((REQUIREMENTS / f'{ENVIRONMENTS[name][0]}.txt').read_bytes())}\n"
 
@@ -122,7 +128,8 @@ def ensure(name: str) -> Path:
             return environment_python(name)
         with timed() as seconds:
             say(f"setup: .build/{name} with {base}: installing")
-            # Other requirements on the same Python are installed on top: somebody may be using the environment.
+            # Other requirements on the same Python are installed on top: somebody may be using the
+            # environment.
             if not environment_python(name).exists() or (
                 found and found.split()[0] != wanted.split()[0]
             ):
@@ -146,7 +153,10 @@ def ensure(name: str) -> Path:
             except Problem as problem:
                 if find_tool("gcc") or find_tool("cc"):
                     raise
-                hint = f"There is no C compiler, which a package without a ready wheel needs. Install: {install_command(packages_for(['gcc']))}"
+                hint = (
+                    "There is no C compiler, which a package without a ready wheel needs. Install:"
+                    f" {install_command(packages_for(['gcc']))}"
+                )
                 raise Problem(f"{problem}\n{hint}") from problem
             stamp.write_text(wanted, encoding="utf-8")
             say(f"setup: .build/{name} is ready after {seconds():.0f} s")
@@ -154,7 +164,9 @@ def ensure(name: str) -> Path:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what would pull an outer virtual environment or user packages into ours."""
+    """The environment without what would pull an outer virtual environment or user packages into
+    ours.
+    """
     env = {
         key: value
         for key, value in os.environ.items()
@@ -185,7 +197,9 @@ def make_environment(base: Path, folder: Path) -> None:
 
 
 def unpack(package: str) -> bool:
-    """Put the programs of a Debian package into .build/tools without installing it: no service starts, no root is needed."""
+    """Put the programs of a Debian package into .build/tools without installing it: no service
+    starts, no root is needed.
+    """
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         return False
     say(f"setup: unpacking the programs of {package} into .build/tools")
@@ -236,7 +250,9 @@ def install_packages(packages: list[str]) -> bool:
 
 
 def system_tools(tools: list[str]) -> list[str]:
-    """Install the tools that are missing; returns those still missing, and says which command brings them."""
+    """Install the tools that are missing; returns those still missing, and says which command
+    brings them.
+    """
     missing = [tool for tool in tools if not find_tool(tool)]
     if missing and not install_packages(packages_for(missing)):
         # One package that does not exist here must not cost the others.
@@ -246,13 +262,16 @@ def system_tools(tools: list[str]) -> list[str]:
     missing = [tool for tool in tools if not find_tool(tool)]
     if missing:
         say(
-            f"setup: not on this machine: {', '.join(missing)}. What needs them is skipped. Install: {install_command(packages_for(missing))}"
+            f"setup: not on this machine: {', '.join(missing)}. What needs them is skipped."
+            f" Install: {install_command(packages_for(missing))}"
         )
     return missing
 
 
 def link_collection() -> Path:
-    """A collections path in which this checkout is mlops.fleet, for ad-hoc calls and for mypy; returns it."""
+    """A collections path in which this checkout is mlops.fleet, for ad-hoc calls and for mypy;
+    returns it.
+    """
     link = COLLECTIONS / "ansible_collections" / "mlops" / "fleet"
     if not link.is_symlink() or link.resolve() != ROOT:
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +298,8 @@ def main() -> int:
     ]
     if unknown:
         raise Problem(
-            f"unknown: {', '.join(unknown)}. Choose from: {', '.join([*GROUPS, 'tools', *ENVIRONMENTS])}"
+            f"unknown: {', '.join(unknown)}. Choose from:"
+            f" {', '.join([*GROUPS, 'tools', *ENVIRONMENTS])}"
         )
     link_collection()
     if "test" in given or "tools" in given:
@@ -291,7 +311,8 @@ def main() -> int:
         try:
             ensure(name)
         except Unavailable as reason:
-            # In a group an environment that can't exist is a skipped one; asked for by name it is a failure.
+            # In a group an environment that can't exist is a skipped one; asked for by name it is a
+            # failure.
             say(f"setup: .build/{name} is left out: {reason}")
             code = code or (1 if name in given or "run" in given else 0)
     return code

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The versions that the collection supports and is tested with.
 
-Files that other tools read (requirements.txt, meta/runtime.yml, tests/config.yml, ...) repeat some of them;
-tests/unit/test_versions.py compares every such place with this file. Change a version here first, then what that test names.
+Files that other tools read (requirements.txt, meta/runtime.yml, tests/config.yml, ...) repeat some
+of them; tests/unit/test_versions.py compares every such place with this file. Change a version here
+first, then what that test names.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ TARGET_PYTHONS = (
     "3.13",
 )  # what nodes run: _core, modules and the node command
 ANSIBLE_FLOOR = "2.18"  # meta/runtime.yml
-# The ansible-core lines of `make test`, each with the Python it is tested on, by the name of its environment under .build/.
+# The ansible-core lines of `make test`, each with the Python it is tested on, by the name of its
+# environment under .build/.
 ANSIBLE_LINES = {"dev": ("2.19", "3.11"), "core221": ("2.21", "3.13")}
 # The lines of the workflows, each with the Pythons its controller runs on.
 ANSIBLE_MATRIX = {

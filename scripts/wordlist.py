@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Find words and names that the project does not use, in docs, help texts, comments and code.
 
-    python scripts/wordlist.py             report new findings; exit with 1 if a rule has more than in wordlist.json
+    python scripts/wordlist.py             end with 1 if there are more than in wordlist.json
     python scripts/wordlist.py --list      print every finding
     python scripts/wordlist.py --update    lower the counts in wordlist.json; they never rise
     python scripts/wordlist.py FILE ...    check these files only and print every finding

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make the checkout importable as ansible_collections.mlops.fleet, and offer real ports to the tests of tests/unit and tests/system."""
+"""Make the checkout importable as ansible_collections.mlops.fleet, and offer real ports to the
+tests of tests/unit and tests/system.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,23 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import Com
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give this process a lock directory of its own: several interpreters and workers run tests side by side."""
+    """Give this process a lock and a state directory of its own.
+
+    Several interpreters and workers run tests side by side, on machines that may have an agent.
+    """
     locks = tempfile.TemporaryDirectory(prefix="mlops-fleet-locks-")
     config.add_cleanup(locks.cleanup)
     os.environ["MLOPS_FLEET_LOCK_DIR"] = locks.name
+    state = tempfile.TemporaryDirectory(prefix="mlops-fleet-state-")
+    config.add_cleanup(state.cleanup)
+    os.environ["MLOPS_FLEET_STATE_DIR"] = state.name
 
 
 class Clock:
-    """A clock that stands until a test turns it; seconds since the epoch. It starts in 2049, ahead of every file that tests make."""
+    """A clock that stands until a test turns it; seconds since the epoch.
+
+    It starts in 2049, ahead of every file that tests make.
+    """
 
     def __init__(self, now: float = 2_500_000_000.0) -> None:
         self.time = now

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 import typing as t
 from typing import Any
@@ -22,14 +20,14 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     changes,
     collected,
     faults,
-    history,
     merge,
     peers,
     record,
+    rollout,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 from ansible_collections.mlops.fleet.plugins.module_utils._core.options import OptionSet, option
-from ansible_collections.mlops.fleet.plugins.plugin_utils import page
+from ansible_collections.mlops.fleet.plugins.plugin_utils import kept_runs, run_stores
 
 #: Message with which the gate fails a host.
 GATE = "This host needs attention. The report says why and what to do."
@@ -64,6 +62,12 @@ class ReportOptions(OptionSet):
     previous: Any = option(
         type="raw", default=None, help="Earlier run to compare with, newer than those in dest."
     )
+    history: str | None = option(
+        help="Store that keeps the runs where the controller does not: a bucket or a Git repository."
+    )
+    s3: dict[str, Any] | None = option(
+        type="dict", secret=True, help="Connection to the bucket of history or merge."
+    )
     outlier_limit: float = option(
         type="float", minimum=1, default=peers.LIMIT, help="Distance from the median of an outlier."
     )
@@ -77,7 +81,7 @@ class ReportOptions(OptionSet):
         type="dict", help="Hours after which collected results are too old, by phase."
     )
     merge: str | None = option(
-        type="path", relative_ok=True, help="Directory with the runs of slices to merge into one."
+        help="Directory or other store with the runs of slices to merge into one."
     )
     merge_hours: float = option(
         type="float", minimum=0, default=24.0, help="Age in hours of the oldest run to merge."
@@ -170,7 +174,7 @@ class ActionModule(ActionBase):
 
     def _brake(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         hosts, lookup = results_of(task_vars, options.prefix)
-        reason = fleet.brake(
+        reason = rollout.brake(
             ([lookup(host, phase) for phase in options.phases] for host in hosts),
             options.max_fail_percentage,
         )
@@ -183,15 +187,11 @@ class ActionModule(ActionBase):
     ) -> dict[str, t.Any]:
         """Return the run over the hosts of this play, from their registered results."""
         hosts, lookup = results_of(task_vars, options.prefix, options.max_age)
-        held = {
-            host: str(
-                ((task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake") or {}).get(
-                    "held"
-                )
-                or ""
-            )
-            for host in hosts
-        }
+        groups = plain(task_vars.get("groups") or {})
+        held = {}
+        for host in hosts:
+            brake = (task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake")
+            held[host] = rollout.held_host(plain(brake), host, groups)
         report = fleet.assemble(
             hosts,
             lookup,
@@ -205,30 +205,35 @@ class ActionModule(ActionBase):
             tags="all" not in (task_vars.get("ansible_run_tags") or ["all"])
             or bool(task_vars.get("ansible_skip_tags")),
         )
-        return record.extend(report, lookup, plain(task_vars.get("groups") or {}))
+        return record.extend(report, lookup, groups)
 
     def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         now = time.time()
         check_mode = bool(self._task.check_mode)
         if options.merge:
             report = merge.combine(
-                merge.recent(os.path.abspath(options.merge), now, options.merge_hours),
+                merge.recent(
+                    run_stores.open_store(options.merge, options.s3), now, options.merge_hours
+                ),
                 timestamp=now,
                 title=options.title,
                 fail_on=options.fail_on,
             )
         else:
             report = self._assemble(options, task_vars, now)
-        problems: list[history.Problem] = []
-        runs = _Runs(self._earlier(options, problems))
-        report["changes"] = changes.compare(report, runs)
+        kept = kept_runs.KeptRuns(options)
+        report["changes"] = changes.compare(report, kept.runs)
         report["outliers"] = peers.find(
             report,
             limit=options.outlier_limit,
             minimum=options.outlier_min_group,
-            before=runs.corrected,
+            before=kept.runs.corrected,
         )
-        for problem in problems:
+        report["trend"] = kept.trend()
+        for entry in report["hosts"]:
+            if entry["host"] in kept.runs.backed_up:
+                entry.setdefault("backed_up", kept.runs.backed_up[entry["host"]])
+        for problem in kept.problems:
             self._display.warning(f"The report {problem.name} is left out: {problem.reason}.")
         lines = fleet.table(report)
         difference = changes.text(report["changes"])
@@ -238,7 +243,9 @@ class ActionModule(ActionBase):
         if options.show:
             # Ansible shows the diffs of changed tasks only, and a report changes no host.
             self._print([*(difference if self._task.diff else []), *lines])
-        paths = self._write(options, report, runs, now) if options.dest and not check_mode else {}
+        paths = {} if check_mode else kept.add(report, now)
+        for error in kept.errors:
+            self._display.error(str(error))
         if options.show:
             self._print(changes.last_lines(report, paths.get("html")))
         chat = changes.chat(report)
@@ -252,8 +259,9 @@ class ActionModule(ActionBase):
         summary["run"] = _artifact(report)
         return {
             "changed": False,
+            **kept.failure(),
             **({"diff": {"prepared": "\n".join(difference) + "\n"}} if self._task.diff else {}),
-            "msg": fleet.headline(report),
+            "msg": kept.errors[0].message if kept.errors else fleet.headline(report),
             "failed_hosts": report["failed_hosts"],
             "attention": fleet.attention(report),
             "errors": report["errors"],
@@ -264,7 +272,7 @@ class ActionModule(ActionBase):
             "changes": report["changes"],
             "causes": report["causes"],
             "chat": chat,
-            "left_out_reports": [problem._asdict() for problem in problems],
+            "left_out_reports": [problem._asdict() for problem in kept.problems],
             **paths,
             # What AWX stores as the job's artifacts and hands to later nodes of a workflow.
             "ansible_stats": {
@@ -274,64 +282,11 @@ class ActionModule(ActionBase):
             },
         }
 
-    def _earlier(
-        self, options: t.Any, problems: list[history.Problem]
-    ) -> t.Iterator[dict[str, t.Any]]:
-        """Yield the runs to compare with, newest first."""
-        if options.previous:
-            given = options.previous
-            try:
-                yield history.upgrade(json.loads(given) if isinstance(given, str) else given)
-            except ValueError as error:
-                problems.append(history.Problem("given as previous", str(error)))
-        if options.dest:
-            yield from history.earlier(os.path.abspath(options.dest), problems)
-
-    def _write(
-        self, options: t.Any, report: dict[str, t.Any], runs: _Runs, now: float
-    ) -> dict[str, str]:
-        directory = os.path.abspath(options.dest)
-        with history.adding(directory, now) as kept:
-            paths = {
-                "json": kept.write("json", json.dumps(report, indent=1, ensure_ascii=False) + "\n"),
-                "html": kept.write(
-                    "html",
-                    page.render(
-                        report, runs.trend(), options.outlier_limit, options.outlier_min_group
-                    ),
-                ),
-                "markdown": kept.write("md", changes.markdown(report, fleet.headline(report))),
-            }
-            kept.prune(options.keep, options.keep_days, now)
-        return paths
-
-
-class _Runs:
-    """The earlier runs, newest first. Of each only what trends and comparisons need stays in memory."""
-
-    def __init__(self, documents: t.Iterator[dict[str, t.Any]]) -> None:
-        self._documents = documents
-        self._metrics: list[tuple[str, dict[str, float]]] = []
-        #: Corrected memory errors by host and GPU in the newest run that read them.
-        self.corrected: dict[str, dict[str, float]] = {}
-
-    def __iter__(self) -> t.Iterator[dict[str, t.Any]]:
-        for document in self._documents:
-            self._metrics.append((document["timestamp"], document["metrics"]))
-            for entry in document["hosts"]:
-                if entry.get("corrected"):
-                    self.corrected.setdefault(entry["host"], entry["corrected"])
-            yield document
-
-    def trend(self) -> list[tuple[str, dict[str, float]]]:
-        """Return time and metrics of all earlier runs, oldest first."""
-        for dummy in self:
-            pass
-        return self._metrics[::-1]
-
 
 #: Most faults of a run in the job's artifacts: AWX keeps them in its database.
 ARTIFACT_FAULTS = 200
+#: Most earlier runs whose metrics are in the artifacts.
+ARTIFACT_TREND = 14
 
 
 def _artifact(report: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -343,6 +298,7 @@ def _artifact(report: dict[str, t.Any]) -> dict[str, t.Any]:
         return {}
     return {
         **{name: report[name] for name in ("version", "timestamp", "title", "phases", "metrics")},
+        "trend": report["trend"][-ARTIFACT_TREND:],
         "hosts": [
             {
                 "host": entry["host"],
@@ -351,6 +307,7 @@ def _artifact(report: dict[str, t.Any]) -> dict[str, t.Any]:
                     for phase in entry["phases"]
                 ],
                 "faults": entry["faults"],
+                "backed_up": entry.get("backed_up", ""),
             }
             for entry in report["hosts"]
         ],

@@ -1,12 +1,16 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Ansible side of every module: argument specs from option tables, ports over AnsibleModule, typed errors to fail_json.
+"""The Ansible side of every module: argument specs from option tables, ports over AnsibleModule,
+typed errors to fail_json.
 
 Private to this collection; no interface is promised to others.
 """
 
 from __future__ import annotations
+
+# First, because it makes the imports below cheaper.
+from . import _packed  # noqa: F401  # isort: skip  # pylint: disable=unused-import
 
 import os
 import time
@@ -56,7 +60,10 @@ def _argument(option: Option) -> dict[str, t.Any]:
 
 
 def build(options: type[OptionSet], **extra: t.Any) -> AnsibleModule:
-    """Make the AnsibleModule for an option set; every module supports check mode. Extra arguments go to AnsibleModule."""
+    """Make the AnsibleModule for an option set; every module supports check mode.
+
+    Extra arguments go to AnsibleModule.
+    """
 
     class Module(AnsibleModule):
         """Writes short forms of options out before they are checked."""
@@ -71,7 +78,9 @@ def build(options: type[OptionSet], **extra: t.Any) -> AnsibleModule:
 
 
 class ModuleCommandRunner:
-    """The CommandRunner port over AnsibleModule.run_command, which knows no deadline: each call runs in an isolated child."""
+    """The CommandRunner port over AnsibleModule.run_command, which knows no deadline: each call
+    runs in an isolated child.
+    """
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
@@ -121,10 +130,12 @@ def world(module: AnsibleModule) -> World:
 
 
 def execute(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.NoReturn:
-    """Run C(work) and leave the module with its result and C(duration) (seconds), or with one clear message.
+    """Run C(work) and leave the module with its result and C(duration) (seconds), or with one clear
+    message.
 
-    A missing library makes the module start again under the interpreter of the agent role's virtual environment when that has
-    it; else it gives Ansible's standard message, which names the library and this interpreter's path.
+    A missing library makes the module start again under the interpreter of the agent role's virtual
+    environment when that has it; else it gives Ansible's standard message, which names the library
+    and this interpreter's path.
     """
     started = time.monotonic()
 
@@ -159,7 +170,9 @@ class VerdictFailed(FleetError):
 
 
 def judged(result: dict[str, t.Any], fail_on: str) -> dict[str, t.Any]:
-    """Return a verdict's result; raise VerdictFailed with it when its status is what the user calls a failure (C(fail_on))."""
+    """Return a verdict's result; raise VerdictFailed with it when its status is what the user calls
+    a failure (C(fail_on)).
+    """
     if verdict.fails(result["status"], fail_on):
         bad = [
             check["message"]

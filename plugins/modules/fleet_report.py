@@ -64,6 +64,41 @@ options:
         as C(mlops_fleet.run), except that a run with more than 200 faults is too large and gives an empty
         mapping.
     type: raw
+  history:
+    description:
+      - Store that keeps the runs, for controllers that are discarded after the run. The run is compared with those in
+        it instead of those in O(dest), and O(keep) and O(keep_days) limit it, too.
+      - V(s3://BUCKET/PREFIX) is a bucket, which needs C(boto3) on the controller. The newest run is also written to
+        C(latest.json), C(latest.html) and C(latest.md) under the prefix.
+      - V(git+) and a path or URL is a Git repository, then optionally C(#BRANCH) or C(#BRANCH:DIRECTORY). Each run is a commit
+        with the JSON document, the page and the Markdown, and is pushed. A repository with a working tree on the
+        controller is used in place, and pushed if its branch has an upstream. Needs the program C(git).
+      - Several controllers may write to the same store at the same time.
+      - If the store can't be read or written, the task prints the report, writes it to O(dest) and fails.
+    type: str
+  s3:
+    description:
+      - Connection to the bucket of O(history) or O(merge).
+    type: dict
+    suboptions:
+      endpoint_url:
+        description: Base URL of the server, like V(https://s3.example.com:9000). By default Amazon's.
+        type: str
+      region:
+        description: Region of the bucket.
+        type: str
+      access_key:
+        description: Access key. By default C(boto3) looks for credentials on the controller.
+        type: str
+      secret_key:
+        description: Secret key that belongs to O(s3.access_key).
+        type: str
+      session_token:
+        description: Token of temporary credentials.
+        type: str
+      ca_bundle:
+        description: File on the controller with the certificates of the authorities to trust.
+        type: path
   outlier_limit:
     description:
       - Distance from the median of its peers at which a reading counts as an outlier, in units of the
@@ -90,10 +125,11 @@ options:
     type: dict
   merge:
     description:
-      - Directory on the controller with the runs of several slices of a job, or of several controllers. The
-        report is made from them instead of registered results. Of a host in several runs the newest counts.
-      - Let the slices write to a directory of their own, and this report to another O(dest).
-    type: path
+      - Directory on the controller with the runs of several slices of a job, or of several controllers, or a store
+        as in O(history). The report is made from them instead of registered results. Of a host in several runs the
+        newest counts.
+      - Let the slices write to a place of their own, and this report to another.
+    type: str
   merge_hours:
     description: Age in hours of the oldest run that O(merge) takes.
     type: float
@@ -148,6 +184,17 @@ EXAMPLES = r"""
       mlops.fleet.fleet_report:
         fail_host: "{{ fleet.attention[inventory_hostname] }}"
       when: inventory_hostname in fleet.failed_hosts
+
+- name: Merge the reports of job slices into one, with the history in a bucket
+  hosts: localhost
+  gather_facts: false
+  tasks:
+    - name: Write the report
+      mlops.fleet.fleet_report:
+        merge: s3://ml-reports/slices
+        history: s3://ml-reports/nightly
+        s3:
+          endpoint_url: https://s3.example.com:9000
 """
 
 RETURN = r"""
@@ -271,16 +318,16 @@ table:
   type: list
   elements: str
 json:
-  description: Path of the JSON report.
-  returned: when O(dest) is set and not in check mode
+  description: Path of the JSON report, or where it is in O(history) without O(dest).
+  returned: when O(dest) or O(history) is set and not in check mode
   type: str
 html:
-  description: Path of the HTML report.
-  returned: when O(dest) is set and not in check mode
+  description: Path of the HTML report, or where it is in O(history) without O(dest).
+  returned: when O(dest) or O(history) is set and not in check mode
   type: str
 markdown:
-  description: Path of the report as Markdown.
-  returned: when O(dest) is set and not in check mode
+  description: Path of the report as Markdown, or where it is in O(history) without O(dest).
+  returned: when O(dest) or O(history) is set and not in check mode
   type: str
 held:
   description: Why no further host may be started; empty when the rollout may continue.

@@ -18,8 +18,9 @@ description:
   - Old backups are removed according to O(retention_days) and O(keep_last), O(keep_daily) and so on, and only after everything
     else has succeeded. The newest verified backup always stays. Archives that other tools made under such a name stay until a
     newer verified backup exists.
-  - Symbolic links are stored as links and never followed. Sockets, pipes and devices are left out and named in RV(notes).
-    A file that can't be read fails the task. A file that changes while it is read makes the run start over, up to three times.
+  - Symbolic links are stored as links. For links that point out of O(source) see O(outside_links).
+  - Sockets, pipes and devices are left out and named in RV(notes).
+  - A file that can't be read fails the task. A file that changes while it is read makes the run start over, up to three times.
 extends_documentation_fragment:
   - mlops.fleet.attributes
   - mlops.fleet.s3.copies
@@ -117,6 +118,22 @@ options:
     type: list
     elements: str
     default: []
+  outside_links:
+    description:
+      - What to do about symbolic links that point out of O(source), for example
+        C(current -> /mnt/big).
+      - With V(warn) they are stored as links, what they point to is not in the backup, and
+        RV(status) is V(warning), which makes the backup phase of C(mlops.fleet.maintenance) a
+        warning.
+      - With V(fail) such a link fails the task, and no backup is made.
+      - With V(follow) what they point to is stored in place of the link, on whatever file system it
+        is, and so is what links in it point to. Each tree is stored once. Other links to it, or
+        into it, become relative links to that place.
+      - V(follow) does not follow a link that leads nowhere, to a directory that contains O(source)
+        or O(destination), or into O(destination). Such a link is treated as with V(warn).
+    type: str
+    choices: [warn, fail, follow]
+    default: warn
 notes:
   - Permissions, owners (as numbers) and times are stored. Access control lists and extended attributes are not.
   - Two runs to the same O(destination) never overlap. The second fails and changes nothing.
@@ -155,6 +172,10 @@ EXAMPLES = r"""
       secret_key: "{{ vault_s3_secret_key }}"
       storage_class: STANDARD_IA
 
+- name: Store what links to another disk point to
+  mlops.fleet.model_backup:
+    outside_links: follow
+
 - name: Show what would be backed up and removed
   mlops.fleet.model_backup:
   check_mode: true
@@ -181,6 +202,17 @@ backup:
     manifest: {description: Path of its manifest., type: str, returned: success}
     legacy: {description: Whether it has a checksum file but no manifest., type: bool, returned: success}
     problems: {description: What is wrong with it., type: list, elements: str, returned: success}
+status:
+  description: V(warning) when RV(outside_links) is not empty, otherwise V(pass).
+  returned: success
+  type: str
+outside_links:
+  description:
+    - Links out of the source whose targets are not in the backup, with their targets, at most 100.
+  returned: success
+  type: list
+  elements: str
+  sample: ["current -> /mnt/big"]
 plan:
   description: What had to be done, and why.
   returned: success
@@ -230,6 +262,13 @@ stats:
     bytes_read: {description: Bytes of files read., type: int, returned: success}
     bytes_written: {description: Size of the new archive in bytes., type: int, returned: success}
     ratio: {description: Size of the archive divided by that of the files., type: float, returned: when a backup was made}
+last_restore_proof:
+  description:
+    - The newest restore drill on record in O(destination), of a local backup or a copy, as M(mlops.fleet.model_restore) returns
+      it. Null when there is none.
+    - If the record can't be read, it has one key, C(unreadable), which says why.
+  returned: success
+  type: dict
 notes:
   description: Remarks, for example about files that are not backed up.
   returned: success
@@ -243,7 +282,7 @@ duration:
 
 import typing as t
 
-from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils import _progress, _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     BackupOptions,
@@ -257,7 +296,9 @@ def main() -> None:
 
     def work() -> dict[str, t.Any]:
         options = BackupOptions.from_mapping(module.params)
-        result = run.run(options, _shell.world(module), check=module.check_mode)
+        result = run.run(
+            options, _shell.world(module), check=module.check_mode, tell=_progress.writer()
+        )
         data: dict[str, t.Any] = {**result.to_dict()}
         if module._diff:
             data["diff"] = {

@@ -243,6 +243,12 @@ options:
           - Version of the NVIDIA driver, as a shell pattern. Another one is a warning, none is
             critical.
         type: str
+      firmware:
+        description:
+          - Versions of firmware by component, as shell patterns. Another one, or none, is a warning.
+          - Components are V(bios), InfiniBand and RoCE adapters by their board (V(board_id) in C(/sys/class/infiniband)), and NVMe disks by
+            their model. Several versions of one component are one text, in order and with commas.
+        type: dict
   expected_hardware_file:
     description:
       - File with what this node must have, as C(mlfleet health --learn) writes it. A mapping
@@ -576,7 +582,7 @@ hardware:
       of GPUs, fabric and parallel file systems, and the expected ones.
   returned: with O(hardware_facts)
   type: dict
-  sample: {cpus: 224, memory: 2163870044160, gpus: 8, disks: [{size: 3840755982336, count: 8}], kernel: 6.8.0-1013-nvidia}
+  sample: {cpus: 224, memory: 2163870044160, gpus: 8, disks: [{size: 3840755982336, count: 8}], kernel: 6.8.0-1013-nvidia, firmware: {bios: 2.4.4}}
 agent_version:
   description: Version of the agent (the command C(mlfleet)) on this node, V(null) where it is not installed in C(/opt/mlops-fleet).
   returned: always

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds the CUDA double and points a process at it; what can be planted is described in cuda_double.c."""
+"""Builds the CUDA double and points a process at it; what can be planted is described in
+cuda_double.c.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ nvml = _load_nvml_harness()
 def build(output=None):
     """Compile the library where it is missing or older than its source, and return its path.
 
-    Safe to call from several processes at once: the file appears by a rename. Raises RuntimeError when it does not build.
+    Safe to call from several processes at once: the file appears by a rename. Raises RuntimeError
+    when it does not build.
     """
     library = Path(output or DEFAULT_OUTPUT).resolve()
     source = HERE / "cuda_double.c"
@@ -61,7 +64,8 @@ def build(output=None):
 def environment(scenario, planted="", base=None):
     """Return the environment of a process that finds both doubles.
 
-    ``scenario`` is one of the NVML double; its GPUs are the devices, in the same order. ``planted`` are faults.
+    ``scenario`` is one of the NVML double; its GPUs are the devices, in the same order. ``planted``
+    are faults.
     """
     env = nvml.environment(scenario, base)
     env["LD_LIBRARY_PATH"] = os.pathsep.join([str(build().parent), env["LD_LIBRARY_PATH"]])

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Read a machine's GPUs through NVML and write what they say as a scenario of the NVML double.
 
-Serial numbers and UUIDs are replaced. A call that the driver does not support leaves its key out; any other
-error is written as the error, so that the double repeats it. Keys: tests/nvml_double/README.md.
+Serial numbers and UUIDs are replaced. A call that the driver does not support leaves its key out;
+any other error is written as the error, so that the double repeats it. Keys:
+tests/nvml_double/README.md.
 """
 
 from __future__ import annotations
@@ -201,7 +202,10 @@ def _fields(handle: Any) -> Iterator[str]:
 
 
 def scenario(title: str) -> str:
-    """Return the scenario of this machine's GPUs. :raises pynvml.NVMLError: the driver can't be asked at all."""
+    """Return the scenario of this machine's GPUs.
+
+    :raises pynvml.NVMLError: the driver can't be asked at all.
+    """
     pynvml.nvmlInit()
     lines = [
         "# Copyright (c) 2026, mlops.fleet contributors",

@@ -1,14 +1,15 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Try the GPU check and the diagnostics on a real NVIDIA GPU, idle and busy, and keep what the hardware says.
+"""Try the GPU check and the diagnostics on a real NVIDIA GPU, idle and busy, and keep what the
+hardware says.
 
     python3 tests/hardware/check_gpu.py OUTPUT_DIRECTORY
 
-Needs Linux, an NVIDIA driver, Python 3.9 and nvidia-ml-py; no network, no compiler. For each state it runs the
-check through NVML and through nvidia-smi, compares both with each other and with ``nvidia-smi -q -x``, measures
-how long it took, and writes a scenario of the NVML double, the XML, and a query as CSV, without serial numbers.
-Exits with 1 when something disagrees.
+Needs Linux, an NVIDIA driver, Python 3.9 and nvidia-ml-py; no network, no compiler. For each state
+it runs the check through NVML and through nvidia-smi, compares both with each other and with
+``nvidia-smi -q -x``, measures how long it took, and writes a scenario of the NVML double, the XML,
+and a query as CSV, without serial numbers. Exits with 1 when something disagrees.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ try:
         options = GpuOptions.from_mapping({"backend": sys.argv[2]})
     result = part.run(options, World(run=run)).to_dict()
 except FleetError as error:
-    result = {"checks": [], "gpus": [], "status": "error", "error": f"{type(error).__name__}: {error}"}
+    result = {"checks": [], "gpus": [], "status": "error"}
+    result["error"] = f"{type(error).__name__}: {error}"
 result["seconds"] = round(time.perf_counter() - start, 3)
 print(json.dumps(result))
 """
@@ -105,7 +107,9 @@ def _number(text: str | None) -> float | None:
 
 
 def disagreements(nvml: dict, other: dict, page: str) -> list[str]:
-    """Return what the two back ends and nvidia-smi's page say differently; readings that move have a margin."""
+    """Return what the two back ends and nvidia-smi's page say differently; readings that move have
+    a margin.
+    """
     problems = []
     for label, result in (("nvml", nvml), ("nvidia_smi", other)):
         if result.get("error"):
@@ -130,7 +134,8 @@ def disagreements(nvml: dict, other: dict, page: str) -> list[str]:
                 same = len(numbers) == 3 and max(numbers) - min(numbers) <= margin
             if not same:
                 problems.append(
-                    f"GPU {one.get('id')} {name}: NVML {values[0]!r}, nvidia-smi back end {values[1]!r}, page {values[2]!r}"
+                    f"GPU {one.get('id')} {name}: NVML {values[0]!r}, nvidia-smi back end"
+                    f" {values[1]!r}, page {values[2]!r}"
                 )
     if len(nvml["gpus"]) != len(other["gpus"]):
         problems.append(f"NVML shows {len(nvml['gpus'])} GPUs, nvidia-smi {len(other['gpus'])}")

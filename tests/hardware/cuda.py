@@ -1,7 +1,8 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A small port to CUDA's driver interface (libcuda.so.1) by ctypes: enough to load a GPU and to measure copies.
+"""A small port to CUDA's driver interface (libcuda.so.1) by ctypes: enough to load a GPU and to
+measure copies.
 
 Source of names and signatures: CUDA Driver API, https://docs.nvidia.com/cuda/cuda-driver-api/.
 """
@@ -14,8 +15,8 @@ import time
 _DEVICE_ATTRIBUTE_MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
-#: Each thread repeats a fused multiply-add chain and stores its last value. The chain is deterministic, so
-#: every thread of every launch on every GPU must store the same bits.
+#: Each thread repeats a fused multiply-add chain and stores its last value. The chain is
+#: deterministic, so every thread of every launch on every GPU must store the same bits.
 MULTIPLY_ADD = rb"""
 .version 6.0
 .target sm_70
@@ -63,7 +64,8 @@ LOOP:
     ret;
 }
 """
-#: Launches between two looks at the results: often enough to notice, seldom enough to keep the GPU busy.
+#: Launches between two looks at the results: often enough to notice, seldom enough to keep the GPU
+#: busy.
 _LAUNCHES = 20
 FLOPS_PER_ROUND = 16  # eight fused multiply-adds, two operations each
 
@@ -131,7 +133,9 @@ class Gpu:
         self.call("cuCtxSynchronize")
 
     def compute(self, seconds: float) -> dict[str, object]:
-        """Run the multiply-add kernel for about C(seconds); return TFLOP/s and whether all results were equal."""
+        """Run the multiply-add kernel for about C(seconds); return TFLOP/s and whether all results
+        were equal.
+        """
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("cuModuleLoadData", ctypes.byref(module), MULTIPLY_ADD)
         self.call("cuModuleGetFunction", ctypes.byref(function), module, b"multiply_add")
@@ -165,7 +169,9 @@ class Gpu:
         }
 
     def copies(self, size: int = 1 << 30, repeats: int = 10) -> dict[str, float]:
-        """Return bandwidths in GB/s: device to device (bytes read and written), host to device and back (pinned)."""
+        """Return bandwidths in GB/s: device to device (bytes read and written), host to device and
+        back (pinned).
+        """
         source, target = self.allocate(size), self.allocate(size)
         pinned = ctypes.c_void_p()
         self.call("cuMemAllocHost_v2", ctypes.byref(pinned), ctypes.c_size_t(size))

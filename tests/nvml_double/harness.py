@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds the NVML double and points a process at it. The scenario format is in README.md beside this file."""
+"""Builds the NVML double and points a process at it.
+
+The scenario format is in README.md beside this file.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,10 @@ def compiler():
 def build(output=None, cflags=None):
     """Compile the library where it is missing or older than its source, and return its path.
 
-    ``output`` is the file to write (default ``.build/nvml/libnvidia-ml.so.1`` of the checkout, or ``NVML_DOUBLE_LIBRARY``),
-    ``cflags`` a string of compiler flags. Safe to call from several processes at once: the file appears by a rename.
-    Raises RuntimeError with the compiler's words when it does not build.
+    ``output`` is the file to write (default ``.build/nvml/libnvidia-ml.so.1`` of the checkout, or
+    ``NVML_DOUBLE_LIBRARY``), ``cflags`` a string of compiler flags. Safe to call from several
+    processes at once: the file appears by a rename. Raises RuntimeError with the compiler's words
+    when it does not build.
     """
     library = Path(output or os.environ.get("NVML_DOUBLE_LIBRARY") or DEFAULT_OUTPUT).resolve()
     source = HERE / "nvml_double.c"
@@ -69,8 +73,9 @@ def build(output=None, cflags=None):
 def environment(scenario, base=None, library=None):
     """The environment in which a process finds the double and this scenario.
 
-    ``scenario`` is a path, the name of a file in scenarios/ (with or without .ini), or None for no scenario at all, which
-    is a machine without driver. ``base`` is the environment to extend, by default this process's.
+    ``scenario`` is a path, the name of a file in scenarios/ (with or without .ini), or None for no
+    scenario at all, which is a machine without driver. ``base`` is the environment to extend, by
+    default this process's.
     """
     env = dict(os.environ if base is None else base)
     directory = str(Path(library or build()).parent)
@@ -84,22 +89,27 @@ def environment(scenario, base=None, library=None):
 
 
 def scenario_path(scenario):
-    """Absolute path of a scenario given as a path or by the name of a shipped one. Raises FileNotFoundError."""
+    """Absolute path of a scenario given as a path or by the name of a shipped one.
+
+    Raises FileNotFoundError.
+    """
     for candidate in (Path(scenario), SCENARIOS / str(scenario), SCENARIOS / f"{scenario}.ini"):
         if candidate.is_file():
             return candidate.resolve()
     raise FileNotFoundError(
-        f"no scenario {scenario}: neither a file nor one of {sorted(p.stem for p in SCENARIOS.glob('*.ini'))}"
+        f"no scenario {scenario}: neither a file nor one of"
+        f" {sorted(p.stem for p in SCENARIOS.glob('*.ini'))}"
     )
 
 
 def write_scenario(path, system=None, gpu=None, gpus=(), base=None):
     """Write a scenario file, atomically, and return its path.
 
-    ``system``, ``gpu`` are mappings of key to value for [system] and for the defaults; ``gpus`` is a list (or a mapping by
-    number) of mappings for the single GPUs. ``base`` is a shipped scenario, or path, whose text comes first; what is given
-    here overrides it, but defaults given here do not override what the base says of a single GPU. None as a value stands for
-    ``!NOT_SUPPORTED``, which is what a key that is not there gives.
+    ``system``, ``gpu`` are mappings of key to value for [system] and for the defaults; ``gpus`` is
+    a list (or a mapping by number) of mappings for the single GPUs. ``base`` is a shipped scenario,
+    or path, whose text comes first; what is given here overrides it, but defaults given here do not
+    override what the base says of a single GPU. None as a value stands for ``!NOT_SUPPORTED``,
+    which is what a key that is not there gives.
     """
     path = Path(path)
     lines = [scenario_path(base).read_text(encoding="utf-8")] if base else []

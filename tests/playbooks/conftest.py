@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fleet of several names of this machine, each with directories of its own, and the playbooks run on it as users do."""
+"""A fleet of several names of this machine, each with directories of its own, and the playbooks run
+on it as users do.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +50,8 @@ class Fleet:
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
         self.hosts: dict[str, dict] = {}
+        #: Further groups: name to the names of their hosts.
+        self.groups: dict[str, list[str]] = {}
         self.reports = directory / "reports"
 
     def host(self, name: str, models: bool = True, **variables) -> pathlib.Path:
@@ -94,9 +98,15 @@ class Fleet:
         )
 
     def run(self, playbook: str = "maintenance", *arguments: str) -> Run:
-        """Run one of the collection's playbooks by its name, or one of the test's own by its path."""
+        """Run one of the collection's playbooks by its name, or one of the test's own by its
+        path.
+        """
         inventory = self.directory / "inventory.json"
-        inventory.write_text(json.dumps({"all": {"children": {"fleet": {"hosts": self.hosts}}}}))
+        groups = {"fleet": {"hosts": self.hosts}}
+        groups.update(
+            {name: {"hosts": dict.fromkeys(hosts)} for name, hosts in self.groups.items()}
+        )
+        inventory.write_text(json.dumps({"all": {"children": groups}}))
         command = [
             str(pathlib.Path(sys.executable).parent / "ansible-playbook"),
             "-i",

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The playbooks over several hosts, real modules, real files; what they leave is read with other tools."""
+"""The playbooks over several hosts, real modules, real files; what they leave is read with other
+tools.
+"""
 
 from __future__ import annotations
 
@@ -171,13 +173,21 @@ def test_one_phase_playbooks(fleet):
     assert list(fleet.phases("n1")) == ["backup"]
     run = fleet.run("verify_backups")
     assert run.rc == 0 and "1 backup verified" in run.out, run
+    scratch = fleet.directory / "scratch"
+    scratch.mkdir()
+    run = fleet.run("restore_drill", "-e", json.dumps({"restore_drill_scratch": str(scratch)}))
+    assert run.rc == 0 and archives(home)[0].name in run.out and not list(scratch.iterdir()), run
     restored = fleet.directory / "restored"
     run = fleet.run("restore", "-e", json.dumps({"restore_destination": str(restored)}))
     assert run.rc == 0, run
     assert subprocess.run(["diff", "-r", home / "models", restored], check=False).returncode == 0
     assert fleet.run("restore").rc != 0
 
-    for playbook, variable in (("restore", "restore_s3"), ("verify_backups", "verify_backups_s3")):
+    for playbook, variable in (
+        ("restore", "restore_s3"),
+        ("verify_backups", "verify_backups_s3"),
+        ("restore_drill", "restore_drill_s3"),
+    ):
         away = {
             variable: {
                 "bucket": "models",
@@ -199,6 +209,8 @@ def test_one_phase_playbooks(fleet):
     archive.write_bytes(data)
     run = fleet.run("verify_backups")
     assert run.rc != 0 and archive.name in run.out, run
+    run = fleet.run("restore_drill", "-e", json.dumps({"restore_drill_scratch": str(scratch)}))
+    assert run.rc != 0 and archive.name in run.out and not list(scratch.iterdir()), run
 
 
 def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):
@@ -217,6 +229,32 @@ def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):
     assert not any(archives(home) for home in homes) and "1 of 1 hosts failed" in run.out
 
 
+def test_groups_one_after_the_other_and_a_brake_for_each(fleet):
+    only = {"maintenance_run_backup": False, "maintenance_run_cleanup": False}
+    broken = {"maintenance_health_services": ["no name"], "maintenance_health_checks": None}
+    for name in ("a1", "a2", "b1", "b2", "other", "first"):
+        fleet.host(name, models=False, **only, **(broken if name == "a1" else {}))
+    fleet.groups = {"canary": ["first"], "rack_a": ["a1", "a2"], "rack_b": ["b1", "b2"]}
+    rollout = {
+        "maintenance_canary": "canary",
+        "maintenance_batches": "rack_a, rack_b",
+        "maintenance_brake_groups": "rack_a,rack_b",
+        "maintenance_max_fail_percentage": 20,
+        "maintenance_run_gpu": False,
+    }
+    run = fleet.run("maintenance", "-e", json.dumps({**rollout, "maintenance_serial": 1}))
+    states = {entry["host"]: entry["status"] for entry in fleet.report()["hosts"]}
+    assert run.rc == 2 and states.pop("a1") == "failed" and states.pop("a2") == "held", run
+    assert not {"held", "failed"} & set(states.values()) and len(states) == 4
+    assert "1 of 1 hosts of the group rack_a failed" in run.out, run
+
+    fleet.hosts["first"].update(broken)
+    run = fleet.run("maintenance", "-e", json.dumps(rollout), "--limit", "first,b1,other")
+    states = {entry["host"]: entry["status"] for entry in fleet.report()["hosts"]}
+    assert states == {"first": "failed", "b1": "held", "other": "held"}, run
+    assert run.out.count("PLAY [Maintain the nodes]") == 3, run
+
+
 def play(fleet, *tasks, **keywords):
     """Write a playbook of the test's own; return its path."""
     path = fleet.directory / "mine.yml"
@@ -228,7 +266,9 @@ def play(fleet, *tasks, **keywords):
 ROLE = {"ansible.builtin.import_role": {"name": "mlops.fleet.maintenance"}}
 SHOW_CHECKS = {
     "ansible.builtin.debug": {
-        "msg": "CHECKS {{ maintenance_result_health.checks | map(attribute='check') | unique | sort }}"
+        "msg": (
+            "CHECKS {{ maintenance_result_health.checks | map(attribute='check') | unique | sort }}"
+        )
     },
     "tags": ["always"],
 }
@@ -312,6 +352,7 @@ def test_the_second_run_says_what_changed_and_sends_one_alert(fleet):
     homes = [fleet.host(name, fleet_report_alert=handler) for name in ("n1", "n2")]
     first = fleet.run("backup")
     assert first.rc == 0 and not sent.exists(), first
+    good = fleet.report()["timestamp"]
     for home in homes:
         (home / "models" / "weights.bin").unlink()
         (home / "models").rmdir()
@@ -322,4 +363,33 @@ def test_the_second_run_says_what_changed_and_sends_one_alert(fleet):
     assert sent.read_text() == "x\n", run
     assert "2 new" in (fleet.reports / "latest.md").read_text()
     again = fleet.run("backup")
+    assert [entry["backed_up"] for entry in fleet.report()["hosts"]] == [good, good]
     assert fleet.report()["changes"]["unchanged"] == 2 and sent.read_text() == "x\n", again
+
+
+def test_the_history_is_kept_in_a_git_repository(fleet):
+    home = fleet.host("n1")
+    repository = fleet.directory / "reports.git"
+    git = ["git", "-C", str(repository)]
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", repository], check=True)
+    sent = fleet.directory / "sent"
+    alert = {"command": ["/bin/sh", "-c", f"echo x >> {sent}"]}
+    common = {"fleet_report_alert": alert, "fleet_report_alert_when": "always"}
+
+    def run(place, **more):
+        variables = {**common, "fleet_report_history": place, **more}
+        return fleet.run("backup", "-e", json.dumps(variables))
+
+    assert run(f"git+{repository}", fleet_report_dir="").rc == 0
+    (home / "models" / "weights.bin").unlink()
+    (home / "models").rmdir()
+    failed = run(f"git+{repository}")
+    assert failed.rc == 2 and ": 1 new\n" in failed.out, failed
+    assert fleet.report()["changes"]["new"][0]["host"] == "n1" and len(fleet.report()["trend"]) == 1
+    log = subprocess.run([*git, "log", "--format=%s"], capture_output=True, text=True, check=True)
+    assert log.stdout.count("Add the run") == 2 and len(sent.read_text().split()) == 2
+
+    away = run(f"git+http://u:canary-9d@127.0.0.1:9/{repository.name}")
+    assert away.rc == 2 and "127.0.0.1:9" in away.out and "canary-9d" not in away.out, away
+    assert "Report: " in away.out and len(list(fleet.reports.glob("m*.html"))) == 2
+    assert len(sent.read_text().split()) == 3

@@ -1,9 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A node that situations run on: directories of its own, the installed command, modules as Ansible starts them.
+"""A node that situations run on: directories of its own, the installed command, modules as Ansible
+starts them.
 
-Only interfaces that users have are used, so that a recorded result outlives every change inside the collection.
+Only interfaces that users have are used, so that a recorded result outlives every change inside the
+collection.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ _VARYING = (
     (re.compile(r"\b1[789]\d{8}\b"), "$TIME"),  # seconds since the epoch
     (re.compile(r"\b\d+\.\d+\.\d+(?:-dev\d*)?-[0-9a-f]{12}\b"), "$VERSION"),
 )
-#: Keys whose numbers and texts differ between two runs or machines: times, durations, free space, what zlib's version decides.
+#: Keys whose numbers and texts differ between two runs or machines: times, durations, free space,
+#: what zlib's version decides.
 _VARYING_KEYS = frozenset(
-    "duration duration_ms durations timestamp created started last since mtime archive_sha256 sha256 bytes_written ratio estimated_size "
-    "available_before available_after difference".split()
+    "duration duration_ms durations timestamp created started last since mtime archive_sha256"
+    " sha256 bytes_written ratio estimated_size available_before available_after difference".split()
 )
 
 
@@ -66,7 +69,8 @@ def collections_of(tree: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
 def install_command(collections: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     """Install the node command of a checkout as the agent role does; return its path.
 
-    The one place that knows where the command comes from: when its files move, only this function follows.
+    The one place that knows where the command comes from: when its files move, only this function
+    follows.
     """
     program = (
         "import sys\n"
@@ -100,23 +104,30 @@ class Programs:
 
 
 class Node:
-    """One node. ``run`` starts the command, ``module`` a module; both return what came out as plain data."""
+    """One node.
+
+    ``run`` starts the command, ``module`` a module; both return what came out as plain data.
+    """
 
     def __init__(self, programs: Programs, base: pathlib.Path) -> None:
         self.programs = programs
         self.base = base
         self.bin = base / "bin"
         self.locks = base / "locks"
+        self.state = base / "state"
         for directory in (self.bin, self.locks):
             directory.mkdir(mode=0o700)
         self.config = base / "config.json"
         self.env: dict[str, str] = {
-            "PATH": f"{self.bin}:{pathlib.Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": (
+                f"{self.bin}:{pathlib.Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+            ),
             "HOME": str(base),
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",
             "COLUMNS": "120",
             "MLOPS_FLEET_LOCK_DIR": str(self.locks),
+            "MLOPS_FLEET_STATE_DIR": str(self.state),
             "NVML_DOUBLE_SCENARIO": "",
         }
         self.binds: list[str] = []
@@ -137,7 +148,9 @@ class Node:
         return target
 
     def age(self, path: str, days: float) -> None:
-        """Make a file or directory and all in it ``days`` (and an hour, so that no whole day is ever close) old."""
+        """Make a file or directory and all in it ``days`` (and an hour, so that no whole day is
+        ever close) old.
+        """
         when = int(time.time()) - days * DAY - 3600
         target = self.base / path
         for found in [*(target.rglob("*") if target.is_dir() else ()), target]:
@@ -252,7 +265,9 @@ class Node:
         return result
 
     def module(self, name: str, check_mode: bool = False, **options) -> dict:
-        """Run a module as Ansible does on a node: a process that reads its arguments and prints one JSON document."""
+        """Run a module as Ansible does on a node: a process that reads its arguments and prints one
+        JSON document.
+        """
         arguments = {
             **options,
             "_ansible_check_mode": check_mode,

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stands in for nvidia-smi: answers its queries from the JSON file named by NVIDIA_SMI_ANSWERS, field by field."""
+"""Stands in for nvidia-smi: answers its queries from the JSON file named by NVIDIA_SMI_ANSWERS,
+field by field.
+"""
 
 from __future__ import annotations
 

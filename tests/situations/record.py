@@ -1,11 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Record the results of situations: ``python tests/situations/record.py [--tree CHECKOUT] [--check] [NAME ...]``.
+"""Record the results of situations: ``python tests/situations/record.py [--tree CHECKOUT] [--check]
+[NAME ...]``.
 
-Without names all are recorded. ``--tree`` records another checkout, for example an earlier version. ``--check`` writes
-nothing and prints what would change. The last line says whether only prose changes (``message``, ``todo`` and the like),
-or results too.
+Without names all are recorded. ``--tree`` records another checkout, for example an earlier version.
+``--check`` writes nothing and prints what would change. The last line says whether only prose
+changes (``message``, ``todo`` and the like), or results too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from situations import SITUATIONS, Situation
 RECORDED = pathlib.Path(__file__).resolve().parent / "recorded"
 #: Keys whose values are prose. Everything else is an interface.
 PROSE = frozenset(
-    "message msg todo reason detail stderr lines table text headline attention problems errors error skip_reason".split()
+    "message msg todo reason detail stderr lines table text headline attention problems errors"
+    " error skip_reason".split()
 )
 
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The situations: each prepares a node, does what an operator would do, and returns the results to record."""
+"""The situations: each prepares a node, does what an operator would do, and returns the results to
+record.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ H100 = {
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """``act`` takes the node and returns what to record; ``needs`` names what the machine must have."""
+    """``act`` takes the node and returns what to record; ``needs`` names what the machine must
+    have.
+    """
 
     name: str
     act: Callable[[Node], object]
@@ -215,7 +219,8 @@ def health_load_and_pressure(node: Node) -> object:
         if os.path.exists(f"/proc/pressure/{resource}"):
             node.replace(
                 f"/proc/pressure/{resource}",
-                "some avg10=45.00 avg60=45.00 avg300=45.00 total=1\nfull avg10=15.00 avg60=15.00 avg300=15.00 total=1\n",
+                "some avg10=45.00 avg60=45.00 avg300=45.00 total=1\nfull avg10=15.00 avg60=15.00"
+                " avg300=15.00 total=1\n",
             )
     return node.run(
         "health", "--no-alert", "--checks", "cpu_load cpu_pressure io_pressure memory_pressure"
@@ -306,11 +311,17 @@ def health_journal(node: Node) -> object:
     entries = [
         {
             **kernel,
-            "MESSAGE": "I/O error, dev sda, sector 12345 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2",
+            "MESSAGE": (
+                "I/O error, dev sda, sector 12345 op 0x0:(READ) flags 0x80700 phys_seg 1 prio"
+                " class 2"
+            ),
         },
         {
             **kernel,
-            "MESSAGE": "Out of memory: Killed process 77 (trainer) total-vm:1kB, anon-rss:1kB, UID:1000 oom_score_adj:0",
+            "MESSAGE": (
+                "Out of memory: Killed process 77 (trainer) total-vm:1kB, anon-rss:1kB, UID:1000"
+                " oom_score_adj:0"
+            ),
         },
         {
             **common,
@@ -568,7 +579,7 @@ def cleanup_keeps(node: Node) -> object:
     node.put("experiments/run-b/keep.me", "x")
     node.age("experiments/run-b", 60)
     (node.base / "experiments" / "link").symlink_to(node.base / "experiments" / "run-a")
-    (target, _other) = node.settings["cleanup"]["targets"]
+    target, _other = node.settings["cleanup"]["targets"]
     target.update(keep_last=1, exclude=["keep.*"])
     return [node.run("cleanup", "--only", "experiments"), node.tree("experiments")]
 
@@ -670,7 +681,9 @@ SOLVED = {
 
 @contextlib.contextmanager
 def receiver(status: int = 200) -> Iterator[tuple[str, list]]:
-    """Receive what is posted to a port of the loopback interface; yields the address and the list of requests."""
+    """Receive what is posted to a port of the loopback interface; yields the address and the list
+    of requests.
+    """
     requests: list = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -794,7 +807,8 @@ def alert_undelivered(node: Node) -> object:
 def alert_by_command(node: Node) -> object:
     node.program(
         "notify",
-        f'echo "$@" >> "{node.base}/notified"; env | grep ^MLOPS_ | grep -v LOCK_DIR | sort >> "{node.base}/notified"\n',
+        f'echo "$@" >> "{node.base}/notified"; env | grep ^MLOPS_ | grep -v LOCK_DIR | sort >>'
+        f' "{node.base}/notified"\n',
     )
     node.settings["alert"].update(command=[str(node.bin / "notify"), "--page"])
     results = [

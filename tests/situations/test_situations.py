@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Results of the command and of modules in recorded situations are the same as before.
 
-A result that changes on purpose is recorded again with ``python tests/situations/record.py NAME``; the diff of the
-recorded file is part of the change and says what users will see.
+A result that changes on purpose is recorded again with ``python tests/situations/record.py NAME``;
+the diff of the recorded file is part of the change and says what users will see.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def test_every_recording_belongs_to_a_situation():
 
 
 def test_a_changed_value_is_reported(programs, tmp_path):
-    """A comparison that can't fail is no test: one number of a recording is changed, and the difference names it."""
+    """A comparison that can't fail is no test: one number of a recording is changed, and the
+    difference names it.
+    """
     expected = json.loads(record.path_of("backup_dry_run").read_text(encoding="utf-8"))
     observed = record.observe(SITUATIONS["backup_dry_run"], programs, tmp_path)
     assert observed == expected

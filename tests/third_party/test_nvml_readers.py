@@ -1,10 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Other people's GPU readers on the simulated GPUs: gpustat and nvitop must say what the scenario says, and so must we.
+"""Other people's GPU readers on the simulated GPUs: gpustat and nvitop must say what the scenario
+says, and so must we.
 
-They come from a virtual environment of their own (``MLOPS_READERS_VENV``, default ``.build/readers``), our module runs through
-``ansible`` of ``MLOPS_DEV_VENV`` (default ``.build/dev``). Neither knows that there is no GPU.
+They come from a virtual environment of their own (``MLOPS_READERS_VENV``, default
+``.build/readers``), our module runs through ``ansible`` of ``MLOPS_DEV_VENV`` (default
+``.build/dev``). Neither knows that there is no GPU.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def need_readers():
     missing = [tool for tool in ("gpustat", "nvitop") if not (READERS / "bin" / tool).exists()]
     if missing:
         pytest.skip(
-            f"{READERS} has no {' and '.join(missing)}: python3 -m venv {READERS} && {READERS}/bin/pip install gpustat nvitop"
+            f"{READERS} has no {' and '.join(missing)}: python3 -m venv {READERS} &&"
+            f" {READERS}/bin/pip install gpustat nvitop"
         )
 
 
@@ -116,7 +119,9 @@ def ours(scenario):
 
 
 def read_scenario(name):
-    """The GPUs of a shipped scenario as mappings, read by an interpreter of the format that is not the library's."""
+    """The GPUs of a shipped scenario as mappings, read by an interpreter of the format that is not
+    the library's.
+    """
     defaults, gpus, keys = {}, {}, {}
     for line in harness.scenario_path(name).read_text(encoding="utf-8").splitlines():
         header = re.fullmatch(r"\[(system|gpu)(?: (\d+))?\]", line.strip())
@@ -177,7 +182,8 @@ def assert_same(seen, wanted, who):
 
 
 PROFILES = ["h100x8", "h100x8_busy", "a100x4", "l40s", "rtx4080", "faulty"]
-# nvitop reads temperatures only through a call that drivers of branch 535 do not have, and shows N/A.
+# nvitop reads temperatures only through a call that drivers of branch 535 do not have, and shows
+# N/A.
 NVITOP_WITHOUT_TEMPERATURE = {"a100x4"}
 
 
@@ -277,7 +283,8 @@ def test_no_driver_is_an_error_for_everyone():
         assert "driver" in (done.stdout + done.stderr).lower(), tool
 
 
-# ---- our module beside them --------------------------------------------------------------------------------------------
+# ---- our module beside them
+# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -325,7 +332,9 @@ def test_our_module_agrees_with_both(profile):
 
 
 def test_our_module_goes_on_where_gpustat_gives_up():
-    """A driver of branch 470 with a current nvidia-ml-py: gpustat stops with an error, nvitop has neither temperature nor memory."""
+    """A driver of branch 470 with a current nvidia-ml-py: gpustat stops with an error, nvitop has
+    neither temperature nor memory.
+    """
     need_readers()
     stopped = subprocess.run(
         [READERS / "bin" / "gpustat", "--json"],

@@ -1,7 +1,8 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Installing the node agent: versioned folders, a C(current) link that is switched atomically, one older version kept.
+"""Installing the node agent: versioned folders, a C(current) link that is switched atomically, one
+older version kept.
 
 Layout below the install folder::
 
@@ -9,7 +10,8 @@ Layout below the install folder::
     current -> versions/0.1.0-1f2e3d4c5b6a
     previous -> the version before, for a rollback
 
-A running job resolves C(current) once, at its start, so an upgrade never mixes two versions in one process.
+A running job resolves C(current) once, at its start, so an upgrade never mixes two versions in one
+process.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def _link(folder: str, name: str) -> str:
 
 
 def _point(folder: str, name: str, version: str) -> None:
-    """Let a link name a version: made beside it and renamed over it, so that it never is missing."""
+    """Let a link name a version: made beside it and renamed over it, so that it never is
+    missing.
+    """
     temporary = os.path.join(folder, f".{name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
@@ -68,7 +72,9 @@ def _point(folder: str, name: str, version: str) -> None:
 
 
 def installed(folder: str) -> dict[str, Any]:
-    """Return C(current), C(previous) (names or empty) and C(versions) (list) of an install folder."""
+    """Return C(current), C(previous) (names or empty) and C(versions) (list) of an install
+    folder.
+    """
     try:
         versions = sorted(
             name for name in os.listdir(os.path.join(folder, "versions")) if _VERSION.match(name)
@@ -125,7 +131,8 @@ def check_interpreter(run: CommandRunner, interpreter: str) -> None:
     found = re.match(r"(\d+) (\d+)\s*$", done.stdout)
     if done.returncode or not found:
         raise NotUsable(
-            f"{interpreter} is not a Python that works: {(done.stderr.strip() or done.stdout.strip())[-200:]}.",
+            f"{interpreter} is not a Python that works:"
+            f" {(done.stderr.strip() or done.stdout.strip())[-200:]}.",
             todo,
             interpreter,
         )
@@ -143,13 +150,17 @@ def install(
     config: str = "/etc/mlops-fleet/config.json",
     environment_file: str = "/etc/ml-automation.conf",
 ) -> dict[str, Any]:
-    """Install C(version) (C(RELEASE-DIGEST)) from the bundle (gzipped tar of the package's files) and make it current.
+    """Install C(version) (C(RELEASE-DIGEST)) from the bundle (gzipped tar of the package's files)
+    and make it current.
 
-    :param interpreter: absolute path for the command's first line; at most 120 characters, no blanks.
+    :param interpreter: absolute path for the command's first line; at most 120 characters, no
+        blanks.
     :param config: the configuration that the command reads when no other is named.
     :param environment_file: the file with the old scripts' variables, likewise.
-    :return: C(changed), C(before) and C(after) as of C(installed). With C(check) nothing is written.
-    :raises Refused: dangerous folder or unusable interpreter. :raises VerificationFailed: the bundle holds foreign files.
+    :return: C(changed), C(before) and C(after) as of C(installed). With C(check) nothing is
+        written.
+    :raises Refused: dangerous folder or unusable interpreter. :raises VerificationFailed: the
+        bundle holds foreign files.
     """
     folder = refuse_dangerous(folder, "install folder")
     if not _VERSION.match(version):
@@ -218,7 +229,8 @@ def _make_writable(bin_dir: str, command: str) -> None:
     if read_only:
         raise NotUsable(
             f"Can't write {command}: {bin_dir} is on a read-only file system.",
-            "Set agent_bin_dir (bin_dir of the module) to a directory that can be written to, such as /opt/bin.",
+            "Set agent_bin_dir (bin_dir of the module) to a directory that can be written to, such"
+            " as /opt/bin.",
             bin_dir,
         )
 
@@ -251,7 +263,9 @@ def roll_back(folder: str, check: bool = False) -> dict[str, Any]:
 
 
 def remove(folder: str, bin_dir: str, check: bool = False) -> dict[str, Any]:
-    """Remove what C(install) made and nothing else: our versions, links, lock and command; folders only when empty then."""
+    """Remove what C(install) made and nothing else: our versions, links, lock and command; folders
+    only when empty then.
+    """
     folder = refuse_dangerous(folder, "install folder")
     before = installed(folder)
     command = os.path.join(bin_dir, "mlfleet")

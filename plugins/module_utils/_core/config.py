@@ -1,10 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Node configuration: one JSON document whose sections are the parts and whose keys are the module options.
+"""Node configuration: one JSON document whose sections are the parts and whose keys are the module
+options.
 
-Precedence, highest first: flags, environment (the old scripts' variables), the file of these variables
-(see environment), the configuration file, defaults.
+Precedence, highest first: flags, environment (the old scripts' variables), the file of these
+variables (see environment), the configuration file, defaults.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import contextlib
 import importlib
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from .environment import Environment
 from .errors import FleetError, NotUsable, OptionError
 from .options import OptionSet, from_environment
+from .records import NamedTuple
 from .system.files import read_json
 
 #: Where the node command looks by default.
@@ -62,7 +64,8 @@ def _known(section: object) -> str:
 def load(path: str = PATH) -> dict[str, dict[str, Any]]:
     """Return the sections of the configuration file, {} when there is none.
 
-    :raises NotUsable: unreadable or not JSON. :raises OptionError: not a mapping of mappings, or an unknown section.
+    :raises NotUsable: unreadable or not JSON. :raises OptionError: not a mapping of mappings, or an
+        unknown section.
     """
     document = read_json(path)
     if document is None:
@@ -94,7 +97,8 @@ def merge(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Merge file section, environment and flags by precedence.
 
-    :param from_file: variables of the environment that come from a file, and the origin that they get.
+    :param from_file: variables of the environment that come from a file, and the origin that they
+        get.
     :return: the merged mapping (input of ``from_mapping``) and where each option came from
         (``flag``, ``environment VARIABLE``, ``file``, ``default``).
     """
@@ -113,14 +117,18 @@ def merge(
 
 
 def _origin(variables: str, from_file: Mapping[str, str]) -> str:
-    """Return where variables (separated by commas) come from: the file when all of them come from it."""
+    """Return where variables (separated by commas) come from: the file when all of them come from
+    it.
+    """
     if all(variable in from_file for variable in variables.split(", ")):
         return from_file[variables.partition(",")[0]]
     return f"environment {variables}"
 
 
 def validate(document: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what is wrong with a configuration document, one line per problem; empty when it can be used."""
+    """Return what is wrong with a configuration document, one line per problem; empty when it can
+    be used.
+    """
     problems = []
     for section, values in document.items():
         try:
@@ -153,7 +161,9 @@ class Setting(NamedTuple):
 
 
 class Configuration:
-    """The effective configuration of a node: file, environment and flags. The file is read when it is first needed.
+    """The effective configuration of a node: file, environment and flags.
+
+    The file is read when it is first needed.
 
     :param environ: may change until the configuration is first used.
     :param environment: the file of the old scripts' variables, whose variables ``environ`` lacks.
@@ -172,7 +182,10 @@ class Configuration:
 
     @property
     def file(self) -> dict[str, dict[str, Any]]:
-        """The sections of the file. :raises NotUsable: this user can't read it. Raises like load."""
+        """The sections of the file.
+
+        :raises NotUsable: this user can't read it. Raises like load.
+        """
         if self._file is None:
             try:
                 self._file = load(self.path)
@@ -214,8 +227,9 @@ class Configuration:
             ) from error
 
     def has_channel(self) -> bool:
-        """Return whether an alert channel is configured. The alert part, which costs more than a check, is
-        loaded only where something can name one.
+        """Return whether an alert channel is configured.
+
+        The alert part, which costs more than a check, is loaded only where something can name one.
         """
         named = self.file.get("alert") or any(
             variable.startswith(ALERT_VARIABLES) for variable in self.environ
@@ -227,7 +241,9 @@ class Configuration:
         return any(values.get(kind.option) for kind in channels)
 
     def _line_of(self, kind: type[OptionSet], option: str) -> str:
-        """Return which line of the environment file sets an option, empty when it is not one line."""
+        """Return which line of the environment file sets an option, empty when it is not one
+        line.
+        """
         table = [entry for entry in kind.TABLE if entry.name == option]
         variables = from_environment(table, self.environ).get(option, ("", ""))[1]
         if variables not in self._lines:
@@ -235,7 +251,9 @@ class Configuration:
         return f", line {self._lines[variables]} ({variables})"
 
     def effective(self) -> tuple[dict[str, dict[str, Setting]], list[str]]:
-        """Return the options in force by part, and what is wrong with the configuration, a line per problem."""
+        """Return the options in force by part, and what is wrong with the configuration, a line per
+        problem.
+        """
         settings: dict[str, dict[str, Setting]] = {}
         problems = []
         for part in PARTS:
@@ -252,12 +270,14 @@ class Configuration:
 
 
 def unreadable(environment: Environment) -> str:
-    """Return the sentence that says that the file of variables can't be read, and what to do; empty when it can."""
+    """Return the sentence that says that the file of variables can't be read, and what to do; empty
+    when it can.
+    """
     if not environment.unreadable:
         return ""
     return (
-        f"{environment.path} can't be read by {_user_name()} ({environment.unreadable}): its variables are not in "
-        f"force. Run this as root{_or_as_member(environment.path)}."
+        f"{environment.path} can't be read by {_user_name()} ({environment.unreadable}): its"
+        f" variables are not in force. Run this as root{_or_as_member(environment.path)}."
     )
 
 
@@ -272,11 +292,14 @@ def _user_name() -> str:
 
 
 def _or_as_member(path: str) -> str:
-    """Return the advice to become a member of the group that may read the file, empty where it is unknown."""
+    """Return the advice to become a member of the group that may read the file, empty where it is
+    unknown.
+    """
     import grp
 
     with contextlib.suppress(OSError, KeyError):
-        # Where even the file's status is closed to this user, its directory is: whoever may enter it may read it.
+        # Where even the file's status is closed to this user, its directory is: whoever may enter
+        # it may read it.
         status = os.stat(path if os.path.exists(path) else os.path.dirname(os.path.abspath(path)))
         group = grp.getgrgid(status.st_gid)
         if group.gr_gid:

@@ -1,11 +1,13 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The file with the old scripts' variables (``/etc/ml-automation.conf``), read in one way everywhere.
+"""The file with the old scripts' variables (``/etc/ml-automation.conf``), read in one way
+everywhere.
 
-The syntax is that of systemd's ``EnvironmentFile=`` (systemd.exec(5)), so that units and everything else
-read the same: comments with ``#`` and ``;``, quotes, backslashes, nothing is expanded. In addition a line
-may begin with ``export``, because people source the file in bash; systemd ignores such a line.
+The syntax is that of systemd's ``EnvironmentFile=`` (systemd.exec(5)), so that units and everything
+else read the same: comments with ``#`` and ``;``, quotes, backslashes, nothing is expanded. In
+addition a line may begin with ``export``, because people source the file in bash; systemd ignores
+such a line.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from .records import NamedTuple
 
 #: Where the file is unless the schedule role was given another place.
 PATH = "/etc/ml-automation.conf"
@@ -51,7 +54,8 @@ class Problem(NamedTuple):
 class Environment(NamedTuple):
     """What the file says.
 
-    :param path: empty when no file is to be read. :param exists: False as well when nobody can tell.
+    :param path: empty when no file is to be read. :param exists: False as well when nobody can
+        tell.
     :param unreadable: why this user can't read it, empty when the file was read or is not there.
     :param variables: the last assignment of each variable.
     :param units: the values that systemd gives to units.
@@ -75,8 +79,9 @@ class Environment(NamedTuple):
     def complete(self, environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, int]]:
         """Add the variables of the file to an environment, which wins.
 
-        :return: the environment, and line numbers of the variables that come from the file. In a unit
-            systemd has added them already: a variable that has the value systemd read counts as the file's.
+        :return: the environment, and line numbers of the variables that come from the file. In a
+            unit systemd has added them already: a variable that has the value systemd read counts
+            as the file's.
         """
         in_unit = "INVOCATION_ID" in environ
         merged, lines = dict(environ), {}

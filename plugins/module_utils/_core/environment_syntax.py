@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from .records import NamedTuple
 
 #: What bash would expand.
 _EXPANDS = re.compile(r"\$[A-Za-z_{(]|`")
@@ -20,7 +21,8 @@ _ESCAPED = '"\\`$'
 class Statement(NamedTuple):
     """A statement: its key, its value (None without ``=``) and its first line.
 
-    :param remarks: how bash reads it differently. :param comment: it is a comment, and that is what is wrong.
+    :param remarks: how bash reads it differently. :param comment: it is a comment, and that is what
+        is wrong.
     """
 
     key: str
@@ -35,13 +37,18 @@ class _Value:
 
     def __init__(self) -> None:
         self.text = ""
-        #: Length up to which the value stays if it ends now: blanks outside quotes and escapes are cut off.
+        #: Length up to which the value stays if it ends now: blanks outside quotes and escapes are
+        #: cut off.
         self.kept = 0
         self.expandable = ""
         self.comment = False
 
     def add(self, text: str, literal: bool = True, expands: bool = False) -> None:
-        """Add text. :param literal: it also stays at the end. :param expands: bash would expand it."""
+        """Add text.
+
+        :param literal: it also stays at the end.
+        :param expands: bash would expand it.
+        """
         if text == "#" and not literal and self.text[-1:] in (" ", "\t"):
             self.comment = True
         self.text += text
@@ -75,7 +82,10 @@ def statements(text: str) -> Iterator[Statement]:
                 at += 1
             following = text[at:].lstrip(_NEWLINES)[:1]
             if text[start:at].endswith("\\") and following not in ("", "#", ";"):
-                remark = "the comment ends with a backslash: systemd before 254 ignores the next line too"
+                remark = (
+                    "the comment ends with a backslash: systemd before 254 ignores the next"
+                    " line too"
+                )
                 yield Statement("", None, line, comment=remark)
         else:
             statement, at, newlines = _statement(text, at, line)
@@ -84,7 +94,9 @@ def statements(text: str) -> Iterator[Statement]:
 
 
 def _statement(text: str, start: int, line: int) -> tuple[Statement, int, int]:
-    """Return the statement that begins at a place, the place after it, and the number of lines it spans."""
+    """Return the statement that begins at a place, the place after it, and the number of lines it
+    spans.
+    """
     at = start
     while at < len(text) and text[at] not in "=\n\r":
         at += 1
@@ -115,7 +127,8 @@ def _statement(text: str, start: int, line: int) -> tuple[Statement, int, int]:
         elif not begun and character in "\"'":
             quote = character
         elif begun or character not in _BLANKS:
-            # Blanks before the first character, and between a closing quote and what follows, are dropped.
+            # Blanks before the first character, and between a closing quote and what follows, are
+            # dropped.
             value.add(character, literal=False, expands=True)
             begun = True
         at += 1
@@ -127,7 +140,9 @@ def _statement(text: str, start: int, line: int) -> tuple[Statement, int, int]:
 
 
 def _in_double_quotes(text: str, at: int, value: _Value) -> tuple[int, str]:
-    """Read what is at a place inside double quotes; return the place of its last character, and the quote that is open."""
+    """Read what is at a place inside double quotes; return the place of its last character, and the
+    quote that is open.
+    """
     character = text[at]
     if character == '"':
         return at, ""

@@ -47,18 +47,23 @@ class FleetError(Exception):
         return f"{self.message} {self.advice()}".strip()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Subclasses take other arguments; an isolated child sends its error to the parent pickled, without its cause.
+        # Subclasses take other arguments; an isolated child sends its error to the parent pickled,
+        # without its cause.
         state, cause = dict(self.__dict__), self.os_error()
         if cause is not None:
             state["_os_error"] = cause
         return _restore, (type(self), self.args, state)
 
     def advice(self) -> str:
-        """Return what to do: what the shell knows about this place (advise_by), otherwise ``todo``."""
+        """Return what to do: what the shell knows about this place (advise_by), otherwise
+        ``todo``.
+        """
         return (_adviser(self) if _adviser is not None else "") or self.todo
 
     def os_error(self) -> OSError | None:
-        """Return the error of the operating system that caused this one, None when there was none."""
+        """Return the error of the operating system that caused this one, None when there was
+        none.
+        """
         cause: BaseException | None = self
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__
@@ -170,7 +175,9 @@ class NotPermitted(NotUsable):
 
 
 class Refused(FleetError):
-    """The request is understood but dangerous, so nothing was done (roots, brakes, mount points)."""
+    """The request is understood but dangerous, so nothing was done (roots, brakes, mount
+    points).
+    """
 
 
 class CommandFailed(FleetError):
@@ -222,3 +229,9 @@ class VerificationFailed(FleetError):
 
 class StoreError(FleetError):
     """The object store refused or failed a request."""
+
+
+class ColdStorage(StoreError):
+    """An object must be restored from cold storage before it can be read: it may be perfect."""
+
+    code = "cold_storage"

@@ -3,28 +3,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The jobs that a node can run by itself: their units, logs, exit codes and default times.
 
-The node command, its doctor and the schedule role use this table; ``scripts/generate.py`` writes the role's part of it.
+The node command, its doctor and the schedule role use this table; ``scripts/generate.py`` writes
+the role's part of it.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from .outcome import GAVE_WAY
+from .records import NamedTuple
 from .registry import Registry
 
 
 class Job(NamedTuple):
     """A job.
 
-    :param name: also the subcommand of mlfleet that does the work.
+    :param name: also the subcommand of mlfleet that does the work, unless there is a
+        ``command``.
     :param unit: systemd unit, without ``.service`` and ``.timer``.
     :param log: file that the command appends to.
-    :param fine: exit codes beside 0 with which the unit counts as successful (1 of a check is a warning,
-        75 of the others means that another job was running).
-    :param reports: exit codes beside 0 with which the job did its work, although it reports something critical.
+    :param fine: exit codes beside 0 with which the unit counts as successful (1 of a check is a
+        warning, 75 of the others means that another job was running).
+    :param reports: exit codes beside 0 with which the job did its work, although it reports
+        something critical.
     :param removes: whether the job deletes anything, so that a trial only rehearses that.
     :param calendar: default time, as ``OnCalendar=`` takes it. :param cron: the same for cron.
+    :param command: arguments of mlfleet that do the work, empty for the name.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Job(NamedTuple):
     removes: bool
     calendar: str
     cron: str
+    command: tuple[str, ...] = ()
 
 
 #: In the order in which a trial starts them: what later jobs need comes first.
@@ -96,6 +100,18 @@ JOBS: Registry[Job] = Registry(
             True,
             "*-*-* 04:00:00",
             "0 4 * * *",
+        ),
+        Job(
+            "restore_drill",
+            "ml-restore-drill",
+            "Rehearse the restore of a backup",
+            "/var/log/ml-backup.log",
+            (GAVE_WAY,),
+            (),
+            False,
+            "*-*-01 05:00:00",
+            "0 5 1 * *",
+            ("restore", "--drill"),
         ),
     ],
     required=("unit", "description", "log", "calendar", "cron"),

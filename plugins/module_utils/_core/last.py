@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The last result of each phase that a timer or cron ran on this node.
 
-One file per phase, on one line, so that a controller reads them without running anything: the playbook ``collect``
-makes the fleet report of them.
+One file per phase, on one line, so that a controller reads them without running anything: the
+playbook ``collect`` makes the fleet report of them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import FleetError, NotUsable
+from .records import NamedTuple
 from .system import files, roots
 
 DIRECTORY = "/var/lib/mlops-fleet/last"
@@ -35,7 +36,8 @@ class Kept(NamedTuple):
 def keep(phase: str, result: Mapping[str, Any], now: float, directory: str = DIRECTORY) -> None:
     """Write the result of a phase in place of the one before.
 
-    Not through a link anywhere in the path: the service user owns the directory above, and root writes here too.
+    Not through a link anywhere in the path: the service user owns the directory above, and root
+    writes here too.
 
     :param now: seconds since the epoch.
     :raises FleetError: it can't be written.
@@ -65,12 +67,16 @@ def _shortened(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(text: str, phase: str) -> Kept:
-    """Read what ``keep`` wrote. :raises NotUsable: it is damaged, of a later version, or of another phase."""
+    """Read what ``keep`` wrote.
+
+    :raises NotUsable: it is damaged, of a later version, or of another phase.
+    """
     try:
         document = json.loads(text)
         if document["version"] != VERSION:
             raise NotUsable(
-                f"The last result of {phase} has version {document['version']!r}, known is {VERSION}.",
+                f"The last result of {phase} has version {document['version']!r}, known is"
+                f" {VERSION}.",
                 "Use the collection's version of the node's agent, or a later one.",
                 phase,
             )
@@ -85,7 +91,10 @@ def parse(text: str, phase: str) -> Kept:
 
 
 def read(phase: str, directory: str = DIRECTORY) -> Kept | None:
-    """Return the last result of a phase, None when there is none yet. :raises NotUsable: see parse; or it can't be read."""
+    """Return the last result of a phase, None when there is none yet.
+
+    :raises NotUsable: see parse; or it can't be read.
+    """
     path = os.path.join(directory, f"{phase}.json")
     try:
         with open(path, encoding="utf-8") as stream:
@@ -99,7 +108,10 @@ def read(phase: str, directory: str = DIRECTORY) -> Kept | None:
 def keep_all(
     results: Mapping[str, Mapping[str, Any]], now: float, directory: str = DIRECTORY
 ) -> str:
-    """Keep several results. Return why one could not be written, else nothing: it must fail no job."""
+    """Keep several results.
+
+    Return why one could not be written, else nothing: it must fail no job.
+    """
     try:
         for phase, result in results.items():
             keep(phase, result, now, directory)

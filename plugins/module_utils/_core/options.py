@@ -1,15 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Declarative options: one class per part, the single source for argument specs, flags, environment and configuration.
+"""Declarative options: one class per part, the single source for argument specs, flags, environment
+and configuration.
 
 A part subclasses OptionSet and declares each option as an annotated class attribute::
 
     class BackupOptions(OptionSet):
-        source: str = option(type="path", default="/opt/ml/models", env=("MODEL_DIR",), help="Directory to back up.")
+        source: str = option(type="path", env=("MODEL_DIR",), help="Directory to back up.")
 
-The annotation is what a type checker sees on an instance, the call of option() is what the shells derive
-argument specs, flags and configuration keys from. C(TABLE) holds the options in the order of declaration.
+The annotation is what a type checker sees on an instance, the call of option() is what the shells
+derive argument specs, flags and configuration keys from. C(TABLE) holds the options in the order of
+declaration.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .errors import OptionError
+from .records import NamedTuple
 
 _Set = TypeVar("_Set", bound="OptionSet")
 if TYPE_CHECKING:
@@ -33,12 +36,13 @@ _TYPES = frozenset({"str", "int", "float", "bool", "path", "list", "dict", "raw"
 class Option(NamedTuple):
     """One option.
 
-    :param type: C(str int float bool path list dict raw); C(path) values must be absolute unless C(relative_ok).
+    :param type: C(str int float bool path list dict raw); C(path) values must be absolute unless
+        C(relative_ok).
     :param env: environment variables of the old scripts that set it; the first one present wins.
     :param flags: flags of the node command beside C(--name-with-dashes).
     :param minimum: smallest value allowed (inclusive); C(maximum) likewise.
-    :param suboptions: options of the mapping, or of each mapping in the list: an OptionSet (values become
-        instances of it) or a plain table (values stay mappings).
+    :param suboptions: options of the mapping, or of each mapping in the list: an OptionSet (values
+        become instances of it) or a plain table (values stay mappings).
     :param check: returns what is wrong with a value, or None; it sees the converted value.
     :param secret: the value must never be shown.
     :param help: one line for C(--help).
@@ -72,7 +76,8 @@ class Option(NamedTuple):
         """Return C(value) as this option's type, checked.
 
         :param where: the option's full name, for messages.
-        :raises OptionError: the value does not fit; the message names option, value (never a secret) and limit.
+        :raises OptionError: the value does not fit; the message names option, value (never a
+            secret) and limit.
         """
         value = self._typed(value, where)
         if value is None:
@@ -183,7 +188,8 @@ class Option(NamedTuple):
 
 
 def option(**description: Any) -> Any:
-    """Declare an option as an attribute of an OptionSet; the arguments are the fields of Option without C(name).
+    """Declare an option as an attribute of an OptionSet; the arguments are the fields of Option
+    without C(name).
 
     The return type is Any so that the attribute's annotation is what type checkers see.
     """
@@ -191,7 +197,10 @@ def option(**description: Any) -> Any:
 
 
 def _complete(declared: Option, owner: str) -> Option:
-    """Return a declared option. :raises TypeError: it lacks something that the shells derive from it."""
+    """Return a declared option.
+
+    :raises TypeError: it lacks something that the shells derive from it.
+    """
     label = f"Option {owner}.{declared.name}"
     if declared.type not in _TYPES:
         raise TypeError(f"{label}: unknown type {declared.type!r}")
@@ -207,10 +216,12 @@ def _complete(declared: Option, owner: str) -> Option:
 def read_table(
     table: Iterable[Option], given: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, Any]:
-    """Return a value for each option of C(table): the given one converted and checked, or its default.
+    """Return a value for each option of C(table): the given one converted and checked, or its
+    default.
 
-    None and, where an empty text makes no sense, C("") mean "not given" (AWX surveys send C("") for unanswered
-    questions). An empty path is an error: it is far more often an undefined variable than a wish.
+    None and, where an empty text makes no sense, C("") mean "not given" (AWX surveys send C("") for
+    unanswered questions). An empty path is an error: it is far more often an undefined variable
+    than a wish.
 
     :raises OptionError: unknown key, missing required option, or a value that does not fit.
     """
@@ -221,7 +232,11 @@ def read_table(
         if key not in names:
             import difflib  # only a misspelled option needs it
 
-            close = difflib.get_close_matches(str(key), names, n=1)
+            close = difflib.get_close_matches(
+                str(key),
+                names,
+                n=1,  # mutant: equivalent because only the first is used
+            )
             hint = (
                 f"Did you mean {prefix}{close[0]}?"
                 if close
@@ -247,7 +262,10 @@ def read_table(
 
 
 class OptionSet:
-    """The checked options of one part, one attribute each. Subclasses may override C(check_together)."""
+    """The checked options of one part, one attribute each.
+
+    Subclasses may override C(check_together).
+    """
 
     TABLE: ClassVar[tuple[Option, ...]] = ()
 
@@ -293,19 +311,25 @@ class OptionSet:
 
     @classmethod
     def expand(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return options as they are given, short forms of mappings written out. There are none by default."""
+        """Return options as they are given, short forms of mappings written out.
+
+        There are none by default.
+        """
         return given
 
     @classmethod
     def from_section(cls: type[_Set], given: Mapping[str, Any]) -> _Set:
-        """Read the options of a configuration section, where options that only a call can give may be missing.
+        """Read the options of a configuration section, where options that only a call can give may
+        be missing.
 
         Raises like from_mapping.
         """
         return cls.from_mapping(given)
 
     def check_together(self) -> None:
-        """Check options against each other and normalise them; raise OptionError where they contradict."""
+        """Check options against each other and normalise them; raise OptionError where they
+        contradict.
+        """
 
     def to_dict(self) -> dict[str, Any]:
         """Return all options with secrets replaced by C(********), nested sets as mappings."""

@@ -1,19 +1,22 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a run of the node command ended: its exit code, and the same in a form that other programs read.
+"""How a run of the node command ended: its exit code, and the same in a form that other programs
+read.
 
-Exit codes: 0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 critical (a backup is damaged), 3 could not run,
-75 a scheduled job gave way to another job that held the lock for too long.
+Exit codes: 0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 critical (a backup is
+damaged), 3 could not run, 75 a scheduled job gave way to another job that held the lock for too
+long.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import FleetError, LockBusy, MissingLibrary, OptionError, VerificationFailed
+from .records import NamedTuple
 
 OK, FAILED, BAD_BACKUP, NOT_RUN = 0, 1, 2, 3
 #: A scheduled job gave way to another one: a warning, no failure (EX_TEMPFAIL of sysexits.h).
@@ -31,7 +34,9 @@ _MARK = "mlfleet-outcome: "
 
 
 def exit_code(command: str, error: FleetError, scheduled: bool = False) -> int:
-    """Return the exit code of a command that ended with an error; ``scheduled``: a timer or cron started it."""
+    """Return the exit code of a command that ended with an error; ``scheduled``: a timer or cron
+    started it.
+    """
     if scheduled and isinstance(error, LockBusy):
         return GAVE_WAY
     if isinstance(error, VerificationFailed):
@@ -41,9 +46,11 @@ def exit_code(command: str, error: FleetError, scheduled: bool = False) -> int:
 
 
 def of_backups(backups: Sequence[Mapping[str, Any]]) -> int:
-    """Return the exit code for backups that were verified: a damaged one is bad, and so is none at all.
+    """Return the exit code for backups that were verified: a damaged one is bad, and so is none at
+    all.
 
-    Where the others are good, a backup that could not be read for lack of permission is no verdict about it.
+    Where the others are good, a backup that could not be read for lack of permission is no verdict
+    about it.
     """
     bad = [backup for backup in backups if not backup.get("verified")]
     if not backups or any(not backup.get("unreadable") for backup in bad):
@@ -71,7 +78,8 @@ class Outcome(NamedTuple):
 
     :param status: the verdict of a job that has one, else empty.
     :param failed_phases: phases of a maintenance that could not do their work.
-    :param freed_bytes: what was removed. :param error: code or type of the error that ended the job, or empty.
+    :param freed_bytes: what was removed. :param error: code or type of the error that ended the
+        job, or empty.
     """
 
     status: str = ""
@@ -90,7 +98,9 @@ def of_error(error: FleetError) -> Outcome:
 
 
 def read(text: str) -> tuple[Outcome | None, str]:
-    """Return the last outcome among the lines a job printed, None without one; and the text without such lines."""
+    """Return the last outcome among the lines a job printed, None without one; and the text without
+    such lines.
+    """
     outcome, lines = None, []
     for line in text.splitlines(keepends=True):
         if not line.startswith(_MARK):

@@ -1,11 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Registries: every kind of thing that can be added to is a table of entries that describe themselves completely.
+"""Registries: every kind of thing that can be added to is a table of entries that describe
+themselves completely.
 
-An entry is a NamedTuple (or any object) with a C(name). An incomplete or repeated entry is an error when the
-module that holds the table is imported, so that it can't reach a node. A name that is not registered is an error
-where it is looked up, never a silent fallback.
+An entry is a NamedTuple (or any object) with a C(name). An incomplete or repeated entry is an error
+when the module that holds the table is imported, so that it can't reach a node. A name that is not
+registered is an error where it is looked up, never a silent fallback.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Registry(Generic[Entry]):
     """Entries by name, in the order of registration.
 
     :param kind: what an entry is, for messages (C(node check), C(payload)).
-    :param required: fields that must not be None or empty in any entry. 0 and False count as values.
+    :param required: fields that must not be None or empty in any entry. 0 and False count as
+        values.
     :raises TypeError: an entry lacks a required field, or two have the same name.
     """
 
@@ -46,7 +48,10 @@ class Registry(Generic[Entry]):
             self.add(entry)
 
     def add(self, entry: Entry) -> Entry:
-        """Register an entry and return it. :raises TypeError: it is incomplete, or its name is taken."""
+        """Register an entry and return it.
+
+        :raises TypeError: it is incomplete, or its name is taken.
+        """
         for field in self.required:
             value = getattr(entry, field, None)
             if value is None or (hasattr(value, "__len__") and not len(value)):
@@ -58,7 +63,10 @@ class Registry(Generic[Entry]):
         return entry
 
     def __getitem__(self, name: str) -> Entry:
-        """Return an entry. :raises OptionError: no such entry; the message names those that exist."""
+        """Return an entry.
+
+        :raises OptionError: no such entry; the message names those that exist.
+        """
         try:
             return self._entries[name]
         except KeyError:

@@ -1,10 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether the sandbox of a systemd unit is what denied something, and which variable of the schedule role widens it.
+"""Whether the sandbox of a systemd unit is what denied something, and which variable of the
+schedule role widens it.
 
-A denial by the sandbox reads like a broken disk or a wrong mode: what this process sees is compared with what
-the node sees (the mounts of process 1).
+A denial by the sandbox reads like a broken disk or a wrong mode: what this process sees is compared
+with what the node sees (the mounts of process 1).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _AGAIN = "and run the role mlops.fleet.schedule again"
 
 
 def advice(error: FleetError, world: World) -> str:
-    """Return what to do about an error that the sandbox of this unit caused, empty where it did not."""
+    """Return what to do about an error that the sandbox of this unit caused, empty where it did
+    not.
+    """
     cause = error.os_error()
     if cause is None or cause.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
         return ""
@@ -81,7 +84,10 @@ def _read_only(unit: str, job: str, path: str) -> str:
 def _inaccessible(unit: str, job: str, point: str) -> str:
     start = f"The sandbox of {unit} hides {point}."
     if job:
-        return f"{start} Change ProtectHome or InaccessiblePaths in schedule_{job}_directives {_AGAIN}."
+        return (
+            f"{start} Change ProtectHome or InaccessiblePaths in schedule_{job}_directives"
+            f" {_AGAIN}."
+        )
     return f"{start} See ProtectHome= and InaccessiblePaths= in systemctl cat {unit}."
 
 

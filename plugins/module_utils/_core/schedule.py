@@ -1,9 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a schedule can work: what is wrong with the variables of the schedule role, and with the node they are for.
+"""Whether a schedule can work: what is wrong with the variables of the schedule role, and with the
+node they are for.
 
-The checks of the variables are pure; those of the node read it and ask systemd. All problems are found at once.
+The checks of the variables are pure; those of the node read it and ask systemd. All problems are
+found at once.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ _CREDENTIAL = re.compile(r"[A-Za-z0-9_.-]+")
 _CREDENTIAL_FILE = re.compile(r"/[^:\s]+")
 _DIRECTIVE = re.compile(r"[A-Z][A-Za-z]+")
 
-#: cron's five fields: numbers within their limits, or names. One wrong line makes cron ignore the whole file.
+#: cron's five fields: numbers within their limits, or names. One wrong line makes cron ignore the
+#: whole file.
 _MINUTE = r"[0-5]?\d"
 _HOUR = r"1?\d|2[0-3]"
 _DAY = r"0?[1-9]|[12]\d|3[01]"
@@ -126,8 +129,8 @@ def problems_of_variables(options: ScheduleOptions) -> list[str]:
         ]
         if not _fits(_MAILTO, options.cron_mailto):
             problems.append(
-                f"schedule_cron_mailto '{options.cron_mailto}' must be one or more addresses, separated by commas "
-                "without blanks."
+                f"schedule_cron_mailto '{options.cron_mailto}' must be one or more addresses,"
+                " separated by commas without blanks."
             )
         return problems
     return [*problems, *_systemd_problems(options)]
@@ -146,7 +149,10 @@ def _common_problems(options: ScheduleOptions) -> Iterator[str]:
         ("schedule_environment_file", _ENVIRONMENT_FILE, options.environment_file),
     ):
         if not _fits(pattern, value):
-            yield f"{variable} '{value}' must be a full path without blanks, double quotes, '%' and backslashes."
+            yield (
+                f"{variable} '{value}' must be a full path without blanks, double quotes, '%' and"
+                " backslashes."
+            )
     for job in options.jobs:
         prefix = f"schedule_{job.name}_"
         if not _fits(_USER, job.user):
@@ -157,7 +163,10 @@ def _common_problems(options: ScheduleOptions) -> Iterator[str]:
             yield f"{prefix}arguments must have neither line breaks, double quotes nor backslashes."
         for path in job.write_paths:
             if not _fits(_PATH, path):
-                yield f"{prefix}write_paths: '{path}' must be a full path without line breaks, quotes, colons and backslashes."
+                yield (
+                    f"{prefix}write_paths: '{path}' must be a full path without line breaks,"
+                    " quotes, colons and backslashes."
+                )
 
 
 def _systemd_problems(options: ScheduleOptions) -> Iterator[str]:
@@ -170,24 +179,24 @@ def _systemd_problems(options: ScheduleOptions) -> Iterator[str]:
     for credential, path in options.credentials.items():
         if not _fits(_CREDENTIAL, credential) or not _fits(_CREDENTIAL_FILE, path):
             yield (
-                f"schedule_credentials: '{credential}' must have a name of letters, digits, '_', '.', '-' and a full path "
-                "without blanks and colons."
+                f"schedule_credentials: '{credential}' must have a name of letters, digits, '_',"
+                " '.', '-' and a full path without blanks and colons."
             )
     for job in options.jobs:
         for directive, value in job.directives.items():
             values = value if isinstance(value, list) else [value]
             if not _fits(_DIRECTIVE, directive) or any("\n" in str(item) for item in values):
                 yield (
-                    f"schedule_{job.name}_directives: '{directive}' must be a name like MemoryMax with values of one line "
-                    "(a list for several)."
+                    f"schedule_{job.name}_directives: '{directive}' must be a name like MemoryMax"
+                    " with values of one line (a list for several)."
                 )
 
 
 def configured_paths(options: ScheduleOptions, world: World) -> dict[str, list[str]]:
     """Return the directories that each job writes to because the node's configuration names them.
 
-    They come from the configuration file and the file with the old scripts' variables, by precedence. A path
-    with a pattern counts up to the pattern.
+    They come from the configuration file and the file with the old scripts' variables, by
+    precedence. A path with a pattern counts up to the pattern.
 
     :raises FleetError: the configuration can't be read.
     """
@@ -218,6 +227,7 @@ def configured_paths(options: ScheduleOptions, world: World) -> dict[str, list[s
         "health": [_parent(health.get("state_file")), _parent(health.get("textfile")), state],
         "gpu": [_parent(gpu.get("metrics_csv")), _parent(gpu.get("textfile")), state],
         "backup": [backup.get("destination")],
+        "restore_drill": [backup.get("destination")],
         "cleanup": [*roots, _parent(cleanup.get("report_path")), *cleaned],
     }
     return {
@@ -237,7 +247,8 @@ def _is_directory(path: Any) -> bool:
 def problems_of_node(options: ScheduleOptions, world: World, check: bool) -> list[str]:
     """Return what this node lacks, and which times systemd does not accept.
 
-    :param check: the role may only be about to make users, command and credentials: they are not looked for.
+    :param check: the role may only be about to make users, command and credentials: they are not
+        looked for.
     """
     problems: list[str] = []
     if not check:
@@ -247,15 +258,17 @@ def problems_of_node(options: ScheduleOptions, world: World, check: bool) -> lis
         has_cron = any(os.path.exists(world.path(daemon)) for daemon in daemons)
         if not has_cron or not os.path.isdir(world.path("/etc/cron.d")):
             problems.append(
-                "This node has no cron daemon with /etc/cron.d. Install cron (Debian, Ubuntu) or cronie (Red Hat), or set "
-                "schedule_backend to systemd."
+                "This node has no cron daemon with /etc/cron.d. Install cron (Debian, Ubuntu) or"
+                " cronie (Red Hat), or set schedule_backend to systemd."
             )
         return problems
     if not os.path.isdir(world.path("/run/systemd/system")):
         return [
             *problems,
-            "This node was not booted by systemd (there is no /run/systemd/system), so it has no timers. Set "
-            "schedule_backend to cron.",
+            (
+                "This node was not booted by systemd (there is no /run/systemd/system), so it has"
+                " no timers. Set schedule_backend to cron."
+            ),
         ]
     for job in options.jobs:
         problems += _time_problems(job, world)
@@ -267,7 +280,8 @@ def _missing(options: ScheduleOptions, world: World) -> Iterator[str]:
 
     if not os.access(world.path(options.command), os.X_OK):
         yield (
-            f"{options.command} is not there. Run the role mlops.fleet.agent first, or set schedule_command."
+            f"{options.command} is not there. Run the role mlops.fleet.agent first, or set"
+            " schedule_command."
         )
     for user in _unique([*(job.user for job in options.jobs), options.alert_user]):
         try:
@@ -280,8 +294,8 @@ def _missing(options: ScheduleOptions, world: World) -> Iterator[str]:
         ]
         if exposed:
             yield (
-                f"schedule_credentials: {', '.join(exposed)} must be there and closed to others (chmod 0600): "
-                "without it no job can start."
+                f"schedule_credentials: {', '.join(exposed)} must be there and closed to others"
+                " (chmod 0600): without it no job can start."
             )
 
 
@@ -309,4 +323,6 @@ def _time_problems(job: JobOptions, world: World) -> Iterator[str]:
             if result.returncode == 0 and not never:
                 continue
             reason = result.stderr.strip() or f"it never comes: {value}"
-        yield f"schedule_{job.name}_{option_name}: {reason}. Try: systemd-analyze {verb} EXPRESSION."
+        yield (
+            f"schedule_{job.name}_{option_name}: {reason}. Try: systemd-analyze {verb} EXPRESSION."
+        )

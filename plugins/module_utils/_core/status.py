@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a node is doing by itself: its jobs with their last and next runs, backups, open problems, muted alerts."""
+"""How a node is doing by itself: its jobs with their last and next runs, backups, open problems,
+muted alerts.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,14 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import trial
 from .errors import CommandFailed, FleetError
 from .jobs import JOBS, Job
 from .outcome import GAVE_WAY
 from .ports import World
+from .records import NamedTuple
 from .verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING
 
 _PROPERTIES = (
@@ -43,7 +46,8 @@ _SHORTHANDS = {
 class JobStatus(NamedTuple):
     """A job of the node; times are seconds since the epoch, None when there is or is known none.
 
-    :param verdict: status of the last run; ``skipped`` when it never ran. :param result: the same as text.
+    :param verdict: status of the last run; ``skipped`` when it never ran. :param result: the same
+        as text.
     """
 
     name: str
@@ -90,7 +94,7 @@ def jobs(world: World) -> tuple[str, list[JobStatus]]:
     return schedule.backend, [_of_systemd(job, units, job.name in schedule.jobs) for job in JOBS]
 
 
-# --- systemd ----------------------------------------------------------------------------------------------------------
+# --- systemd
 
 
 def _units(world: World) -> dict[str, dict[str, str]]:
@@ -145,7 +149,7 @@ def _time(text: str) -> float | None:
     return None
 
 
-# --- cron -------------------------------------------------------------------------------------------------------------
+# --- cron
 
 
 def _cron_lines(world: World) -> dict[str, str]:
@@ -154,7 +158,10 @@ def _cron_lines(world: World) -> dict[str, str]:
         contextlib.suppress(OSError),
         open(world.path(trial.CRON), encoding="utf-8", errors="replace") as stream,
     ):
-        pattern = rf"^(@\w+|\S+(?:[ \t]+\S+){{4}})[ \t]+\S+[ \t]+{re.escape(trial.RUNNER)}[ \t]+(\w+)[ \t]*$"
+        pattern = (
+            rf"^(@\w+|\S+(?:[ \t]+\S+){{4}})[ \t]+\S+[ \t]+{re.escape(trial.RUNNER)}[ \t]+(\w+)["
+            r" \t]*$"
+        )
         return {job: line for line, job in re.findall(pattern, stream.read(), re.MULTILINE)}
     return {}
 
@@ -183,7 +190,9 @@ def _last_line(path: str) -> tuple[str, str]:
 
 
 def next_time(line: str, now: float) -> float | None:
-    """Return when cron comes to a line next, in seconds since the epoch; None for never and for what is no time."""
+    """Return when cron comes to a line next, in seconds since the epoch; None for never and for
+    what is no time.
+    """
     fields = _SHORTHANDS.get(line.lower(), line).split()
     if len(fields) != 5:
         return None
@@ -223,24 +232,28 @@ def _values(field: str, low: int, high: int, names: Sequence[str] = (), first: i
         if span == "*":
             begin, end = str(low), str(high)
         lower = names.index(begin) + first if begin in names else int(begin)
-        upper = names.index(end) + first if end in names else int(end or (high if step else lower))
+        upper = high if step else lower
+        if end:
+            upper = names.index(end) + first if end in names else int(end)
         values |= set(range(lower, upper + 1, int(step or 1)))
     return values
 
 
-# --- alerts -----------------------------------------------------------------------------------------------------------
+# --- alerts
 
 
 def alerts(directory: str | None, cooldown: float, world: World) -> Alerts:
     """Return the open problems that the alert state knows of.
 
-    :param directory: the state directory, None for the default. :param cooldown: as of the alert options.
+    :param directory: the state directory, None for the default. :param cooldown: as of the alert
+        options.
     """
     from .alert import store
 
     path = directory or store.default_directory(world)
-    if directory is None and path != world.path(store.NODE) and not _is_missing(world, store.NODE):
-        return Alerts(unknown=f"{store.NODE} can't be read by this user")
+    of_node = world.state(store.NODE)
+    if directory is None and path != of_node and not _is_missing(of_node):
+        return Alerts(unknown=f"{of_node} can't be read by this user")
     state = store.Store(path, world)
     try:
         os.stat(state.path)
@@ -272,10 +285,10 @@ def alerts(directory: str | None, cooldown: float, world: World) -> Alerts:
     return Alerts(tuple(problems), undelivered)
 
 
-def _is_missing(world: World, path: str) -> bool:
+def _is_missing(path: str) -> bool:
     """Return whether a path is known not to exist; what this user may not look at may be there."""
     try:
-        os.stat(world.path(path))
+        os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:

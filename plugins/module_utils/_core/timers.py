@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Loading changed timers into systemd without starting a job that was not due.
 
-systemd computes the next time of a timer from its last run, or from its last start. When a calendar changes, a new time
-that lies between then and now counts as missed, and the job starts at once. This holds for ``Persistent=`` timers (the
-last run is the time stamp of a file), for other timers, and for a plain ``daemon-reload``. So changed timers are stopped
-first, and count from now when they start again, unless a run was already due by the old calendar.
+systemd computes the next time of a timer from its last run, or from its last start. When a calendar
+changes, a new time that lies between then and now counts as missed, and the job starts at once.
+This holds for ``Persistent=`` timers (the last run is the time stamp of a file), for other timers,
+and for a plain ``daemon-reload``. So changed timers are stopped first, and count from now when they
+start again, unless a run was already due by the old calendar.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import CommandFailed, NotUsable
 from .options import OptionSet, option
 from .ports import World
+from .records import NamedTuple
 
 STAMPS = "/var/lib/systemd/timers"
 _RUNTIME = "/run/systemd/system"
@@ -45,7 +47,8 @@ class Timer(NamedTuple):
     """A timer as systemd has loaded it.
 
     :param stale: its file has changed since.
-    :param elapses: its calendars, each with the next time (seconds since the epoch, 0 = never) without random delay.
+    :param elapses: its calendars, each with the next time (seconds since the epoch, 0 = never)
+        without random delay.
     """
 
     unit: str
@@ -104,10 +107,12 @@ def _seconds(text: str) -> float:
 def activate(options: TimerOptions, world: World, check: bool) -> dict[str, Any]:
     """Load changed units, and enable and start timers.
 
-    :return: ``changed``, ``loaded`` (whether systemd read the units again), ``started`` (timers) and ``counting_from_now``.
+    :return: ``changed``, ``loaded`` (whether systemd read the units again), ``started`` (timers)
+        and ``counting_from_now``.
     :raises CommandFailed: systemd refused; the message has its reason.
     """
-    # Of a run that was killed; what is loaded differs from the files then, so the timer starts again below.
+    # Of a run that was killed; what is loaded differs from the files then, so the timer starts
+    # again below.
     if not check:
         _remove_drop_ins(options.units, world)
     # An instance stands for a template.
@@ -148,7 +153,8 @@ def activate(options: TimerOptions, world: World, check: bool) -> dict[str, Any]
 def _start(timers: Sequence[Timer], fresh: Iterable[str], world: World) -> None:
     """Start timers; those in ``fresh`` as if their jobs had run just now.
 
-    systemd reads the stamp only of a persistent timer, so the others are persistent while they start.
+    systemd reads the stamp only of a persistent timer, so the others are persistent while they
+    start.
     """
     others = [timer.unit for timer in timers if not timer.persistent and timer.unit in fresh]
     for unit in fresh:
@@ -198,7 +204,9 @@ def _remove_drop_ins(units: Iterable[str], world: World) -> None:
 
 
 def _properties_of(units: Sequence[str], world: World) -> Mapping[str, list[tuple[str, str]]]:
-    """Return the properties of units, in the order in which systemd gives them; some come several times."""
+    """Return the properties of units, in the order in which systemd gives them; some come several
+    times.
+    """
     if not units:
         return {}
     properties = ",".join(_PROPERTIES)

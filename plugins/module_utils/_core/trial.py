@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting the scheduled jobs once, as their timers (or cron) start them: in their own units, with user, sandbox and limits."""
+"""Starting the scheduled jobs once, as their timers (or cron) start them: in their own units, with
+user, sandbox and limits.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,14 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import outcome
 from .errors import CommandFailed, FleetError, LockBusy, NotUsable
 from .jobs import JOBS
 from .outcome import Outcome
 from .ports import World
+from .records import NamedTuple
 from .system.access import closed_to
 from .system.files import atomic_write
 from .verdict import CRITICAL, PASS, WARNING
@@ -27,12 +30,14 @@ UNITS = {job.name: job.unit for job in JOBS}
 CRON = "/etc/cron.d/mlops-fleet"
 RUNNER = "/usr/local/sbin/mlops-fleet-cron"
 ALERT = "mlops-fleet-alert@"
-#: Until this time (seconds since the epoch) cleanups only rehearse. A time, so that one that is left behind stops no cleanup for good.
+#: Until this time (seconds since the epoch) cleanups only rehearse. A time, so that one that is
+#: left behind stops no cleanup for good.
 REHEARSE = "MLFLEET_REHEARSE_CLEANUP_UNTIL"
 
 _RUNTIME = "/run/systemd/system"
 _DROP_IN = "mlops-fleet-trial.conf"
-#: Longer than any job, and than a backup that a cleanup waits for: the jobs' own time-outs end them.
+#: Longer than any job, and than a backup that a cleanup waits for: the jobs' own time-outs end
+#: them.
 _LONG = 86400.0
 _PROPERTIES = "LoadState,Result,ExecMainStatus,ExecMainStartTimestamp,InvocationID"
 
@@ -47,8 +52,10 @@ class Schedule(NamedTuple):
 class Ended(NamedTuple):
     """How a job ended.
 
-    :param status: status of the check about it. :param text: how, in words. :param number: exit status.
-    :param said: what it printed. :param outcome: what it reported for programs, None when it reported nothing.
+    :param status: status of the check about it. :param text: how, in words. :param number: exit
+        status.
+    :param said: what it printed. :param outcome: what it reported for programs, None when it
+        reported nothing.
     """
 
     status: str
@@ -59,7 +66,9 @@ class Ended(NamedTuple):
 
     @property
     def last_line(self) -> str:
-        """The last thing the job printed: its result, or why it failed (notes begin with C(mlfleet:))."""
+        """The last thing the job printed: its result, or why it failed (notes begin with
+        C(mlfleet:)).
+        """
         lines = [line.strip() for line in self.said.splitlines() if line.strip()]
         results = [line for line in lines if not line.startswith("mlfleet: ")]
         return ((self.status == PASS and results) or lines or [""])[-1][:300]
@@ -86,7 +95,9 @@ def scheduled(world: World) -> Schedule:
 
 
 def environment_file(world: World, schedule: Schedule) -> str:
-    """Return the path of the file from which the scheduled jobs get the old scripts' variables, empty when it is unknown."""
+    """Return the path of the file from which the scheduled jobs get the old scripts' variables,
+    empty when it is unknown.
+    """
     with contextlib.suppress(CommandFailed, OSError, ValueError):
         if schedule.backend == "systemd":
             shown = world.run(
@@ -118,8 +129,8 @@ def state(world: World, unit: str) -> dict[str, str]:
 def ended(unit: str, found: Mapping[str, str]) -> Ended | None:
     """Return how a unit ended when it was last started; None when it is not there or never was.
 
-    A critical verdict (exit status 2 of the two checks) is work done. Statuses from 200 on are systemd's own: it could not
-    set up what the unit asks for (C(EXIT STATUS) in systemd.exec(5)).
+    A critical verdict (exit status 2 of the two checks) is work done. Statuses from 200 on are
+    systemd's own: it could not set up what the unit asks for (C(EXIT STATUS) in systemd.exec(5)).
     """
     number, result = int(found.get("ExecMainStatus") or 0), found.get("Result", "")
     if found.get("LoadState") != "loaded" or (
@@ -142,7 +153,8 @@ def ended(unit: str, found: Mapping[str, str]) -> Ended | None:
 def with_reason(world: World, job: str, ended_run: Ended, backend: str = "systemd") -> Ended:
     """Add which file or directory keeps the user of a job from running the command.
 
-    systemd and cron name the command even when its interpreter, or a directory above that, is what the user may not enter.
+    systemd and cron name the command even when its interpreter, or a directory above that, is what
+    the user may not enter.
     """
     if ended_run.number != (126 if backend == "cron" else 203):
         return ended_run
@@ -211,7 +223,8 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
 
 
 def _make_sure_it_rehearses(world: World, unit: str, until: str) -> None:
-    """Check that the unit gets our setting: one of the administrator's may undo it, and the cleanup would be a real one.
+    """Check that the unit gets our setting: one of the administrator's may undo it, and the cleanup
+    would be a real one.
 
     :raises NotUsable: it does not get it.
     """
@@ -225,7 +238,9 @@ def _make_sure_it_rehearses(world: World, unit: str, until: str) -> None:
 
 
 def _only_unhealthy(job: str, number: int, reported: Outcome | None) -> bool:
-    """Return whether a maintenance ended with 1 only because the node is critical: every phase did its work."""
+    """Return whether a maintenance ended with 1 only because the node is critical: every phase did
+    its work.
+    """
     return (
         job == "maintenance"
         and number == outcome.FAILED
@@ -237,7 +252,9 @@ def _only_unhealthy(job: str, number: int, reported: Outcome | None) -> bool:
 
 
 def alert_test(world: World, schedule: Schedule, command: str) -> list[dict[str, Any]] | None:
-    """Send a test message as a failed job would: from the alert unit or the cron runner. Returns the channels, None when neither is there.
+    """Send a test message as a failed job would: from the alert unit or the cron runner.
+
+    Returns the channels, None when neither is there.
 
     :param command: full path of mlfleet.
     :raises NotUsable: it gave no answer.

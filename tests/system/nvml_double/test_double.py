@@ -171,7 +171,8 @@ UUID = b"GPU-4f2a9c10-0000-4d3e-9b1a-012345678900"
 ALL_CODES = [*range(1, 31), 999]
 
 
-# ---- values ------------------------------------------------------------------------------------------------------------
+# ---- values
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_every_call_gives_the_value_of_the_scenario(run):
@@ -272,9 +273,8 @@ def test_a_key_that_is_not_there_is_not_supported(run):
 def test_the_faults_of_the_faulty_gpu_arrive(run):
     values = run(
         "faulty",
-        CALLS
-        + INIT
-        + "g = n.nvmlDeviceGetHandleByIndex(1)\nsay({name: ask(call) for name, call in CALLS.items()})",
+        CALLS + INIT + "g = n.nvmlDeviceGetHandleByIndex(1)\nsay({name: ask(call) for name, call in"
+        " CALLS.items()})",
     )
     assert values["nvmlDeviceGetTotalEccErrors"] == 3
     assert values["nvmlDeviceGetMemoryErrorCounter"] == 1
@@ -400,7 +400,8 @@ say([[f[i].nvmlReturn, f[i].valueType] for i in range(8)] + [f[0].value.siVal, f
     assert got[8:] == [-2, 5000000000, 1.5, 1, 1, 0, 4294967294]
 
 
-# ---- errors ------------------------------------------------------------------------------------------------------------
+# ---- errors
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_every_error_code_can_be_put_into_every_call(harness, run):
@@ -410,7 +411,10 @@ def test_every_error_code_can_be_put_into_every_call(harness, run):
     system["nvmlDeviceGetHandleByIndex_v2"] = "ok;" + system["nvmlDeviceGetHandleByIndex_v2"]
     gpu = {name: ";".join(f"!{code}" for code in ALL_CODES) for name in names[0]}
     scenario = {"base": "h100x8", "system": system, "gpu": gpu}
-    code = f"say({{name: [ask(call) for _ in range({len(ALL_CODES)})] for name, call in {{**CALLS, **SYSTEM_CALLS}}.items()}})"
+    code = (
+        f"say({{name: [ask(call) for _ in range({len(ALL_CODES)})] for name, call in {{**CALLS,"
+        " **SYSTEM_CALLS}.items()})"
+    )
     got = run(scenario, CALLS + INIT + code)
     expected = [f"!{code}" for code in ALL_CODES]
     # On INSUFFICIENT_SIZE pynvml asks again with a buffer, and gets the next step.
@@ -462,7 +466,10 @@ say([n.nvmlDeviceGetCount(), ask(n.nvmlDeviceGetHandleByIndex, 1), n.nvmlDeviceG
 
 
 def test_a_gpu_lost_midway_answers_first(run):
-    code = "n.nvmlInit(); g = n.nvmlDeviceGetHandleByIndex(1)\nsay([ask(n.nvmlDeviceGetTemperature, g, 0) for _ in range(25)])"
+    code = (
+        "n.nvmlInit(); g = n.nvmlDeviceGetHandleByIndex(1)\nsay([ask(n.nvmlDeviceGetTemperature, g,"
+        " 0) for _ in range(25)])"
+    )
     got = run("lost_midway", code)
     assert got == [41] * 19 + ["!15"] * 6
 
@@ -520,7 +527,8 @@ def test_a_value_that_is_no_number_is_an_error_and_said(run):
     assert "'warm' is not a number" in run.stderr
 
 
-# ---- behaviour of the library ------------------------------------------------------------------------------------------
+# ---- behaviour of the library
+# ------------------------------------------------------------------------------------------
 
 
 def test_nothing_works_before_init_or_after_the_last_shutdown(run):
@@ -604,7 +612,8 @@ def test_steps_advance_once_per_read_and_the_last_stays(run):
         one(temp__gpu="70;75;!GPU_IS_LOST;80", procs__compute="1:5;;!TIMEOUT"),
         INIT
         + "say([[ask(n.nvmlDeviceGetTemperature, g, 0) for _ in range(5)], "
-        + "[p if isinstance(p, str) else len(p) for p in [ask(n.nvmlDeviceGetComputeRunningProcesses, g) for _ in range(4)]]])",
+        + "[p if isinstance(p, str) else len(p) for p in"
+        " [ask(n.nvmlDeviceGetComputeRunningProcesses, g) for _ in range(4)]]])",
     )
     assert got == [[70, 75, "!15", 80, 80], [1, 0, "!10", "!10"]]
 
@@ -740,8 +749,8 @@ def test_absent_symbols_raise_the_class_of_a_missing_symbol(run):
     scenario = one(temp__gpu=40)
     scenario["system"] = {"absent": "nvmlDeviceGetName, nvmlDeviceGetTemperatureV"}
     code = (
-        INIT
-        + "say([ask(n.nvmlDeviceGetName, g), ask(n.nvmlDeviceGetTemperatureV, g, 0), ask(n.nvmlDeviceGetTemperature, g, 0)])"
+        INIT + "say([ask(n.nvmlDeviceGetName, g), ask(n.nvmlDeviceGetTemperatureV, g, 0),"
+        " ask(n.nvmlDeviceGetTemperature, g, 0)])"
     )
     assert run(scenario, code) == ["!13", "!13", 40]
     scenario["system"] = {"absent": "nvmlDeviceGetNaem"}
@@ -764,7 +773,8 @@ say([supported & 8, waited, took, ask(n.nvmlDeviceRegisterEvents, g, 1 << 40, ev
     assert 0.3 <= took < 2
 
 
-# ---- the shipped scenarios, the harness, the compiler ------------------------------------------------------------------
+# ---- the shipped scenarios, the harness, the compiler
+# ------------------------------------------------------------------
 
 
 def test_all_shipped_scenarios_load(harness, run):

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What goes wrong around the command: libraries, files, pipes, signals. It says so in a line and leaves nothing half-made."""
+"""What goes wrong around the command: libraries, files, pipes, signals.
+
+It says so in a line and leaves nothing half-made.
+"""
 
 from __future__ import annotations
 
@@ -71,8 +74,9 @@ def test_a_missing_library_is_named_with_interpreter_and_command(tmp_path):
 
 def test_the_distributions_python_is_told_the_distributions_package():
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); sys.prefix = sys.base_prefix = '/usr'\n"
-        "from ansible_collections.mlops.fleet.plugins.module_utils._core import errors; print(errors.install_command('psutil'))"
+        "import sys; sys.path.insert(0, sys.argv[1]); sys.prefix = sys.base_prefix = '/usr'\nfrom"
+        " ansible_collections.mlops.fleet.plugins.module_utils._core import errors;"
+        " print(errors.install_command('psutil'))"
     )
     path = str(pathlib.Path(__file__).resolve().parents[3] / ".build" / "collections")
     said = subprocess.run(
@@ -314,7 +318,10 @@ def test_a_stopped_backup_leaves_nothing_half_and_ends_by_the_signal(node, comma
 
 def test_nohup_is_respected(node, command):
     node.config.write_text(json.dumps(node.settings))
-    script = "trap '' HUP; exec mlfleet health --config $CONFIG --log-file $LOG & sleep 0.1; kill -HUP $!; wait $!"
+    script = (
+        "trap '' HUP; exec mlfleet health --config $CONFIG --log-file $LOG & sleep 0.1; kill -HUP"
+        " $!; wait $!"
+    )
     assert shell(script, node, command).returncode in (0, 1)
 
 
@@ -376,8 +383,8 @@ def complete(command, tmp_path_factory):
 
 def test_bash_completes_subcommands_flags_values_and_files(complete, tmp_path):
     names = (
-        "status health gpu gpu-test doctor backup backups verify restore cleanup maintenance config alert completion help"
-        " --help --version"
+        "status health gpu gpu-test doctor backup backups verify restore cleanup maintenance config"
+        " alert completion help --help --version"
     ).split()
     assert complete("mlfleet", "") == names
     assert complete("mlfleet", "re") == ["restore"]

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Maintenance as AWX runs it: ansible-runner, survey answers as text in env/extravars, artifacts from the events."""
+"""Maintenance as AWX runs it: ansible-runner, survey answers as text in env/extravars, artifacts
+from the events.
+"""
 
 from __future__ import annotations
 

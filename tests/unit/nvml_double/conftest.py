@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A clean process with unmodified pynvml on a scenario: NVML is one library per process, so each test gets its own."""
+"""A clean process with unmodified pynvml on a scenario: NVML is one library per process, so each
+test gets its own.
+"""
 
 from __future__ import annotations
 

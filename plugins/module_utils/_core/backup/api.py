@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from ..errors import NotPermitted
+from ..errors import NotPermitted, StoreError
 from . import names
 
 if TYPE_CHECKING:
     from .catalogue import Backup
+    from .s3.bucket import Bucket
 
 
 def is_backup_file(name: str) -> bool:
@@ -69,3 +71,25 @@ def backups_at(path: str) -> list[Backup]:
             if backup.unreadable:
                 raise NotPermitted(backup.unreadable, catalogue.TODO, backup.path)
     return backups
+
+
+def open_bucket(given: Mapping[str, Any]) -> Bucket:
+    """Return a bucket for documents of another part.
+
+    :param given: the options of the connection, with bucket and prefix.
+    :raises OptionError: one can't be used. :raises MissingLibrary: boto3 is not installed or too
+        old.
+    """
+    from .options import S3Connection
+    from .s3.bucket import Bucket
+
+    connection = S3Connection.from_mapping(given)
+    connection.check_together()
+    return Bucket(connection)
+
+
+def is_missing_object(error: StoreError) -> bool:
+    """Say whether the server reported that there is no such object."""
+    from .s3.connection import error_code
+
+    return hasattr(error.__cause__, "response") and error_code(error.__cause__) == "NoSuchKey"

@@ -24,7 +24,7 @@ from ..system.text import display_path
 from . import tarstream
 from .codec import CHUNK, Codec
 from .manifest import Chunk
-from .source import FILE, GONE, Entry, Tree, below, stat_when_stable
+from .source import FILE, GONE, Directories, Entry, Tree, below, stat_when_stable
 
 #: Most threads that compress by default; more gain little and each costs 16 MiB.
 MOST_WORKERS = 8
@@ -141,10 +141,7 @@ def write(
     from concurrent.futures import ThreadPoolExecutor
 
     digest = hashlib.sha256()
-    total, done, size = tree.size, 0, 0
-    entries: list[Entry] = []
-    digests: dict[str, str] = {}
-    places: list[int] = []
+    size = 0
 
     def out(data: bytes) -> None:
         nonlocal size
@@ -155,67 +152,109 @@ def write(
     executor = ThreadPoolExecutor(workers, "compress")
     try:
         pipe = _Pipe(out, codec, executor, workers)
-        with below(root) as directories:
-            for walked in tree.entries:
-                entry = walked
-                if entry.type != FILE:
-                    pipe.put(tarstream.header(entry))
-                    entries.append(entry)
-                    places.append(-1)
-                    continue
-                directory, dummy, base = entry.path.rpartition("/")
-                source = _open(
-                    directories.open, directory, base, f"{name}/{entry.path}", entry.path
-                )
-                try:
-                    entry = _current(entry, stat_when_stable(source))
-                    pipe.put(tarstream.header(entry))
-                    places.append(pipe.plain)
-                    digests[entry.path] = _copy(
-                        source,
-                        entry,
-                        pipe,
-                        f"{name}/{entry.path}",
-                        _progress(tell, done, total, entry.path),
-                    )
-                finally:
-                    os.close(source)
-                entries.append(entry)
-                done += entry.size
+        with below(root) as directories, _Elsewhere() as elsewhere:
+            members = _Members(pipe, name, directories, elsewhere, tell, tree.size)
+            for entry in tree.entries:
+                members.add(entry)
         pipe.put(tarstream.end(pipe.plain))
         pipe.finish()
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
-    tell(Progress("archive", done, total))
+    tell(Progress("archive", members.done, tree.size))
     return Written(
         size,
         digest.hexdigest(),
         pipe.plain,
-        tuple(entries),
-        digests,
+        tuple(members.entries),
+        members.digests,
         tuple(pipe.chunks),
-        tuple(places),
+        tuple(members.places),
     )
 
 
-def _open(
-    open_directory: Callable[[str], int], directory: str, base: str, full: str, path: str
-) -> int:
-    try:
-        return os.open(
-            base,
-            os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-            dir_fd=open_directory(directory),
-        )
-    except OSError as error:
-        if error.errno in GONE:
-            raise Changed(path) from None
-        full = display_path(full)
-        raise NotUsable(
-            f"Can't read {full}: {error.strerror}.",
-            "Give this user access to it, or exclude it.",
-            full,
-        ) from error
+class _Members:
+    """Puts entries into the tar, as they are when they are read.
+
+    :param name: path of the source, for messages. :param total: bytes of all files, for progress.
+    """
+
+    def __init__(
+        self,
+        pipe: _Pipe,
+        name: str,
+        directories: Directories,
+        elsewhere: _Elsewhere,
+        tell: Tell,
+        total: int,
+    ) -> None:
+        self._pipe, self._name, self._tell, self._total = pipe, name, tell, total
+        self._directories, self._elsewhere = directories, elsewhere
+        self.entries: list[Entry] = []
+        self.digests: dict[str, str] = {}
+        self.places: list[int] = []
+        #: Bytes of files that were read.
+        self.done = 0
+
+    def add(self, entry: Entry) -> None:
+        """Put one entry into the tar. :raises Changed: it changed. :raises NotUsable:"""
+        place = -1
+        if entry.type == FILE:
+            source = self._open(entry)
+            try:
+                entry = _current(entry, stat_when_stable(source))
+                self._pipe.put(tarstream.header(entry))
+                place = self._pipe.plain
+                full = f"{self._name}/{entry.path}"
+                progress = _progress(self._tell, self.done, self._total, entry.path)
+                self.digests[entry.path] = _copy(source, entry, self._pipe, full, progress)
+            finally:
+                os.close(source)
+            self.done += entry.size
+        else:
+            self._pipe.put(tarstream.header(entry))
+        self.entries.append(entry)
+        self.places.append(place)
+
+    def _open(self, entry: Entry) -> int:
+        open_directory, path = self._directories.open, entry.path
+        if entry.origin:
+            open_directory, path = self._elsewhere.open, entry.origin
+        directory, dummy, base = path.rpartition("/")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            return os.open(base, flags, dir_fd=open_directory(directory))
+        except OSError as error:
+            if error.errno in GONE:
+                raise Changed(entry.path) from None
+            full = display_path(f"{self._name}/{entry.path}")
+            raise NotUsable(
+                f"Can't read {full}: {error.strerror}.",
+                "Give this user access to it, or exclude it.",
+                full,
+            ) from error
+
+
+class _Elsewhere:
+    """Opens directories by real paths, never through a link that has come into being since."""
+
+    def __init__(self) -> None:
+        self._root = -1
+        self._directories: Directories | None = None
+
+    def __enter__(self) -> _Elsewhere:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._directories is not None:
+            self._directories.close()
+            os.close(self._root)
+
+    def open(self, path: str) -> int:
+        """Return a descriptor of a directory, valid until the next call. :raises OSError:"""
+        if self._directories is None:
+            self._root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._directories = Directories(self._root)
+        return self._directories.open(path.lstrip("/"))
 
 
 def _current(entry: Entry, status: os.stat_result) -> Entry:
@@ -225,7 +264,7 @@ def _current(entry: Entry, status: os.stat_result) -> Entry:
     """
     if not stat.S_ISREG(status.st_mode):
         raise Changed(entry.path)
-    return Entry.of(entry.path, FILE, status)
+    return Entry.of(entry.path, FILE, status, origin=entry.origin)
 
 
 def _progress(tell: Tell, done: int, total: int, path: str) -> Callable[[int], None]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from ..ports import Progress, Tell
-from ..system.text import display_path
+from ..system.text import display_path, human_list
 from . import codecs, headers
 from .codec import BLOCK, Damaged
 from .codecs import Compression
@@ -259,10 +259,8 @@ def _affected(error: Exception, contents: Contents) -> str:
 
 def _listed(contents: Contents, index: Index, number: int) -> str:
     """Return the files in a chunk as text, the first few by name."""
-    paths = _files_in(contents, index, number)
-    listed = ", ".join(display_path(path) for path in paths[:_MOST_NAMED]) or "no file"
-    more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
-    return listed + more
+    paths = [display_path(path) for path in _files_in(contents, index, number)]
+    return human_list(paths, _MOST_NAMED) or "no file"
 
 
 def _files_in(contents: Contents, index: Index, number: int) -> list[str]:

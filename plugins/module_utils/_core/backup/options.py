@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +18,12 @@ from .codecs import CODECS
 #: Where the old scripts looked and wrote.
 SOURCE = "/opt/ml/models"
 DESTINATION = "/backup/models"
+#: Where drills restore to unless another directory is named; not in memory on most systems.
+SCRATCH = "/var/tmp"
+#: A backup that the drill draws by lot.
+RANDOM = "random"
+#: What to do about symbolic links that point out of the source.
+WARN, FAIL, FOLLOW = "warn", "fail", "follow"
 #: Storage classes from which objects can be read back at once; others are stored but need to be
 #: thawed first.
 STORAGE_CLASSES = (
@@ -29,6 +36,28 @@ STORAGE_CLASSES = (
     "DEEP_ARCHIVE",
     "REDUCED_REDUNDANCY",
 )
+
+
+_RATE = re.compile(r"([0-9]+(?:[.][0-9]+)?)([KMG]?)", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+#: A limit below this, in bytes per second, would keep single requests from ending in time.
+_LOWEST_RATE = 16 << 10
+
+
+def _parse_rate(text: str) -> int:
+    """Return bytes per second. :raises ValueError: it is none."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _rate_problem(text: str) -> str | None:
+    try:
+        rate = _parse_rate(text)
+    except ValueError:
+        return "it must be a number of bytes per second, like 20M"
+    return None if rate >= _LOWEST_RATE else "it must be at least 16K"
 
 
 class S3Connection(OptionSet):
@@ -50,6 +79,23 @@ class S3Connection(OptionSet):
     ca_bundle: str | None = option(
         type="path", help="File with the certificates of the authorities to trust."
     )
+
+    parallel: int = option(
+        type="int",
+        default=4,
+        minimum=1,
+        maximum=32,
+        help="Parts of an archive that are sent or read at the same time.",
+    )
+    bandwidth_limit: str | None = option(
+        check=_rate_problem,
+        help="Most bytes per second, all connections together: a number, or with K, M or G.",
+    )
+
+    @property
+    def bytes_per_second(self) -> int | None:
+        """The bandwidth limit, None where there is none."""
+        return None if self.bandwidth_limit is None else _parse_rate(self.bandwidth_limit)
 
     def check_together(self) -> None:
         """:raises OptionError: options contradict each other, or the endpoint can't be used."""
@@ -127,7 +173,11 @@ def check_s3(connection: _Connection | None) -> _Connection | None:
         return None
     if not connection.bucket:
         given = connection.given()
-        pointless = [entry.name for entry in S3Connection.TABLE if given[entry.name]]
+        pointless = [
+            entry.name
+            for entry in S3Connection.TABLE
+            if given[entry.name] and given[entry.name] != entry.default
+        ]
         if pointless:
             raise OptionError(
                 f"Option s3.bucket is missing, but s3.{pointless[0]} is set.",
@@ -218,6 +268,11 @@ class BackupOptions(RetentionOptions):
         default=[],
         help="Patterns of names or relative paths to leave out.",
     )
+    outside_links: str = option(
+        default=WARN,
+        choices=(WARN, FAIL, FOLLOW),
+        help="What to do about symbolic links that point out of the source.",
+    )
     s3: S3Copies | None = option(
         type="dict", suboptions=S3Copies, help="Object storage that holds copies."
     )
@@ -270,7 +325,8 @@ class RestoreOptions(OptionSet):
     """Restoring a backup."""
 
     backup: str = option(
-        default="latest", help="latest, a backup's file name, or the path of an archive."
+        default="latest",
+        help="latest, random (drill only), a backup's file name, or an archive's path.",
     )
     path: str = option(
         type="path",
@@ -278,7 +334,9 @@ class RestoreOptions(OptionSet):
         env=("BACKUP_DIR",),
         help="Directory in which names are looked up.",
     )
-    destination: str = option(type="path", required=True, help="Directory to restore into.")
+    destination: str | None = option(
+        type="path", help="Directory to restore into; required unless drill is true."
+    )
     files: list[str] = option(
         type="list",
         elements="str",
@@ -296,12 +354,36 @@ class RestoreOptions(OptionSet):
     allow_outside_links: bool = option(
         type="bool", default=False, help="Restore symbolic links that point out of the directory."
     )
+    drill: bool = option(
+        type="bool",
+        default=False,
+        help="Restore into a scratch directory, compare, remove it, record the proof.",
+    )
+    scratch: str = option(
+        type="path",
+        default=SCRATCH,
+        help="Directory in which a drill makes its scratch directory.",
+    )
     s3: S3Connection | None = option(
         type="dict", suboptions=S3Connection, help="Object storage that holds copies."
     )
 
     def check_together(self) -> None:
         self.s3 = check_s3(self.s3)
+        if self.drill:
+            self._check_drill()
+        elif not self.destination:
+            raise OptionError(
+                "Option destination is required.",
+                "Name the directory to restore to.",
+                "destination",
+            )
+        elif self.backup == RANDOM:
+            raise OptionError(
+                "Option backup is random, which only a drill takes.",
+                "Set drill to true, or name a backup.",
+                "backup",
+            )
         if self.files and self.mode == "replace":
             raise OptionError(
                 "Options files and mode=replace contradict each other: replacing swaps the whole directory, "
@@ -328,3 +410,25 @@ class RestoreOptions(OptionSet):
                 "",
                 "backup",
             )
+
+    @property
+    def target(self) -> str:
+        """The directory to restore into; a drill sets it to one in its scratch directory."""
+        return self.destination or ""
+
+    def _check_drill(self) -> None:
+        """:raises OptionError: an option that a drill has no use for is set."""
+        pointless = {
+            "destination": bool(self.destination),
+            "files": bool(self.files),
+            "mode": self.mode != "new",
+            "verify": not self.verify,
+        }
+        for name, is_set in pointless.items():
+            if is_set:
+                raise OptionError(
+                    f"Options drill and {name} contradict each other: a drill restores all of a "
+                    "backup into a scratch directory and compares every file.",
+                    f"Remove {name}; the option scratch says where the directory is made.",
+                    name,
+                )

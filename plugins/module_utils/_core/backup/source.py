@@ -1,10 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The source tree.
-
-Walked without following links, with a fingerprint that tells whether anything has changed.
-"""
+"""The source tree, and the fingerprint that tells whether anything in it has changed."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
 
-from ..errors import NotUsable, Refused
+from ..errors import NotUsable
 from ..system.text import display_path
 
 FILE = "file"
@@ -31,7 +28,7 @@ LINK = "link"
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Kernels stamp files with a clock that ticks every 1 to 10 ms: a change within the tick of the
 #: walk would leave no trace.
-_TICK_NS = 20_000_000
+TICK_NS = 20_000_000
 #: What opening something says that was removed, or replaced by a link or a file, since its
 #: directory was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -39,6 +36,8 @@ GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _MOST_OPEN = 64
 #: Links that the kernel follows for one path.
 _MOST_LINKS = 40
+#: Path in the archive of a directory by its device and inode.
+Identities = dict[tuple[int, int], str]
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Entry:
     """One file, directory or symbolic link.
 
     ``path`` is relative to the source; undecodable bytes are surrogates. Sizes in bytes.
+    ``origin`` is the real path of what a link out of the source names, "" for all else.
     """
 
     path: str
@@ -59,9 +59,12 @@ class Entry:
     inode: int
     allocated: int = 0
     target: str = ""
+    origin: str = ""
 
     @classmethod
-    def of(cls, path: str, kind: str, status: os.stat_result, target: str = "") -> Entry:
+    def of(
+        cls, path: str, kind: str, status: os.stat_result, target: str = "", origin: str = ""
+    ) -> Entry:
         return cls(
             path=path,
             type=kind,
@@ -74,6 +77,7 @@ class Entry:
             inode=status.st_ino,
             allocated=min(status.st_size, status.st_blocks * 512) if kind == FILE else 0,
             target=target,
+            origin=origin,
         )
 
 
@@ -81,11 +85,14 @@ class Entry:
 class Tree:
     """The result of a walk, directories before what is in them.
 
-    ``skipped`` names sockets, pipes and devices, with their kind.
+    ``skipped`` names sockets, pipes and devices, with their kind. Where links out of the source
+    are followed, ``followed`` are the paths of those and ``outside`` describes the others.
     """
 
     entries: tuple[Entry, ...]
     skipped: tuple[str, ...]
+    followed: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
 
     @property
     def files(self) -> int:
@@ -185,9 +192,9 @@ def stat_when_stable(fd: int) -> os.stat_result:
     for dummy in range(2):
         status = os.fstat(fd)
         age = time.time_ns() - status.st_ctime_ns
-        if not 0 <= age <= _TICK_NS:
+        if not 0 <= age <= TICK_NS:
             break
-        time.sleep((_TICK_NS - age) / 1e9)
+        time.sleep((TICK_NS - age) / 1e9)
     return status
 
 
@@ -208,98 +215,14 @@ def selected(path: str, patterns: Iterable[str]) -> bool:
     return any(matches("/".join(parts[: n + 1]), patterns) for n in range(len(parts)))
 
 
-def _unreadable(root: str, path: str, error: OSError) -> NotUsable:
-    full = display_path(f"{root}/{path}" if path else root)
-    return NotUsable(
-        f"Can't read {full}: {error.strerror}.", "Give this user access to it, or exclude it.", full
-    )
+def relative(path: str, link: str) -> str:
+    """Return the target with which a link leads to ``path``, both relative to the source."""
+    return os.path.relpath(f"/{path}", os.path.dirname(f"/{link}"))
 
 
-def walk(
-    root: int, name: str, exclude: Iterable[str] = (), never: os.stat_result | None = None
-) -> Tree:
-    """Return everything below the directory open as ``root``, sorted, in the order of the archive.
-
-    :param name: the directory's path, for messages.
-    :param exclude: patterns, see matches; what is in an excluded directory is excluded.
-    :param never: a directory that must not be below it, however it is mounted there.
-    :raises NotUsable: something can't be read; an archive without it would not be a backup.
-    :raises Refused: ``never`` is there.
-    """
-    exclude = tuple(exclude)
-    for attempt in range(5):
-        tree = _walk_once(root, name, exclude, never)
-        newest = max((entry.ctime_ns for entry in tree.entries), default=0)
-        age = time.time_ns() - newest
-        if age > _TICK_NS or age < 0 or attempt == 4:
-            break
-        time.sleep(_TICK_NS / 1e9)
-    return tree
-
-
-def _walk_once(
-    root: int, name: str, exclude: tuple[str, ...], never: os.stat_result | None
-) -> Tree:
-    entries: list[Entry] = []
-    skipped: list[str] = []
-    pending = [""]
-    with below(root) as directories:
-        while pending:
-            where = pending.pop()
-            try:
-                fd = directories.open(where)
-                if where:
-                    here = os.fstat(fd)
-                    if never is not None and os.path.samestat(here, never):
-                        full = display_path(f"{name}/{where}")
-                        raise Refused(
-                            f"{full} is the destination, mounted there, so backups would contain "
-                            "backups.",
-                            "Exclude it, or unmount it.",
-                            full,
-                        )
-                    entries.append(Entry.of(where, DIRECTORY, here))
-                children = sorted(os.listdir(fd), key=os.fsencode)
-            except OSError as error:
-                if where and error.errno in GONE:
-                    continue  # like a file that is gone, below
-                raise _unreadable(name, where, error) from error
-            inner = []
-            for child in children:
-                path = f"{where}/{child}" if where else child
-                if exclude and matches(path, exclude):
-                    continue
-                try:
-                    status = os.stat(child, dir_fd=fd, follow_symlinks=False)
-                    if stat.S_ISDIR(status.st_mode):
-                        inner.append(path)
-                    elif stat.S_ISLNK(status.st_mode):
-                        entries.append(Entry.of(path, LINK, status, os.readlink(child, dir_fd=fd)))
-                    elif stat.S_ISREG(status.st_mode):
-                        if not os.access(
-                            child,
-                            os.R_OK,
-                            dir_fd=fd,
-                            effective_ids=os.access in os.supports_effective_ids,
-                        ):
-                            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-                        entries.append(Entry.of(path, FILE, status))
-                    else:
-                        skipped.append(f"{display_path(path)} ({_special(status.st_mode)})")
-                except FileNotFoundError:
-                    continue  # gone since the directory was read: no longer part of the tree
-                except OSError as error:
-                    raise _unreadable(name, path, error) from error
-            pending.extend(reversed(inner))
-    return Tree(tuple(entries), tuple(skipped))
-
-
-def _special(mode: int) -> str:
-    if stat.S_ISSOCK(mode):
-        return "socket"
-    if stat.S_ISFIFO(mode):
-        return "pipe"
-    return "device"
+def described(link: Entry) -> str:
+    """Return a link for a message."""
+    return f"{display_path(link.path)} -> {display_path(link.target)}"
 
 
 def points_outside(path: str, target: str, root: str, links: Mapping[str, str]) -> bool:

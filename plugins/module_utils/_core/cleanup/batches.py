@@ -1,9 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Remove the units of one directory: move them aside, decide again on fresh facts, then remove them there.
+"""Remove the units of one directory: move them aside, decide again on fresh facts, then remove them
+there.
 
-Directories are removed in the quarantine's second compartment, since their removal takes many steps; a file takes one.
+Directories are removed in the quarantine's second compartment, since their removal takes many
+steps; a file takes one.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ from .steps import give_back, keep, remove_directory, updated
 from .units import Unit
 from .work import Work
 
-#: Units, and files in them, that are moved before the process table is read again. Those that must stay are back before
-#: the first of the others is removed, that is, after one look at so many files.
+#: Units, and files in them, that are moved before the process table is read again. Those that must
+#: stay are back before the first of the others is removed, that is, after one look at so many
+#: files.
 BATCH = BATCH_FILES = 100_000
 
 #: Removed units between two reports of progress.
@@ -34,7 +37,9 @@ _STEP = 50
 
 
 def clean(work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tell) -> Iterator[None]:
-    """Remove the units of one directory; yields each time when units were moved and the processes are to be looked at."""
+    """Remove the units of one directory; yields each time when units were moved and the processes
+    are to be looked at.
+    """
     root = work.root
     units = remove_files(work, units, outcome, tell)
     if not units:
@@ -46,7 +51,8 @@ def clean(work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tell
             fail_all(units, root, error, outcome)
             return
         if error.errno in FULL:
-            # No room for a directory: files need none, since unlinking one is atomic. Afterwards there is room.
+            # No room for a directory: files need none, since unlinking one is atomic. Afterwards
+            # there is room.
             units = unlink_files(work, units, outcome)
             if not units:
                 return
@@ -85,7 +91,10 @@ def _batches(units: Sequence[UnitRemoval]) -> Iterator[list[UnitRemoval]]:
 
 
 class _Batch:
-    """Units that are moved, decided about again, and removed together. ``before`` of ``total`` units were finished before."""
+    """Units that are moved, decided about again, and removed together.
+
+    ``before`` of ``total`` units were finished before.
+    """
 
     def __init__(
         self,
@@ -107,7 +116,8 @@ class _Batch:
         root, quarantine, work = self.work.root, self.quarantine, self.work
         try:
             yield
-            # Whoever opened a unit before it was moved is seen now; nobody can open it by its name any more.
+            # Whoever opened a unit before it was moved is seen now; nobody can open it by its name
+            # any more.
             busy = work.busy()
             protected = root.protected(busy, quarantine.place("new"), quarantine.new)
             look = root.look(work.target, busy, work.now, moved=True)
@@ -151,7 +161,10 @@ class _Batch:
         return moved
 
     def _approve(self, removal: UnitRemoval, look: Look, protected: dict[str, str]) -> Unit | None:
-        """Look again at a unit that was moved. Return what it is now, or put it back where it must stay and return None."""
+        """Look again at a unit that was moved.
+
+        Return what it is now, or put it back where it must stay and return None.
+        """
         planned = removal.survey
         reason = protected.get(planned.name, "")
         unit = None

@@ -22,13 +22,18 @@ SKEW = 3600.0
 
 
 class Braked(Refused):
-    """The plan is larger than the brake allows; nothing was removed. ``result`` is the result of a run that did nothing."""
+    """The plan is larger than the brake allows; nothing was removed.
+
+    ``result`` is the result of a run that did nothing.
+    """
 
     result: Mapping[str, Any] = {}
 
 
 class Brake(NamedTuple):
-    """Which limit a plan exceeds, with the unit that is too much, and the options that allow it once."""
+    """Which limit a plan exceeds, with the unit that is too much, and the options that allow it
+    once.
+    """
 
     why: str
     allow: str
@@ -42,7 +47,8 @@ def check_brake(
 ) -> Brake | None:
     """Return which limit the plan exceeds, None when none.
 
-    Targets that are always emptied (retention 0) do not count for the share. Without earlier runs there is no growth.
+    Targets that are always emptied (retention 0) do not count for the share. Without earlier runs
+    there is no growth.
     """
     if brake is None:
         return None
@@ -60,7 +66,10 @@ def check_brake(
         if share is not None and target.plain and target.retention == 0:
             share = None
         if share is not None and matched and count / matched > share:
-            why = f"{count} of {matched} units of {target.name} would be removed, the brake allows a share of {share:g}"
+            why = (
+                f"{count} of {matched} units of {target.name} would be removed, the brake allows a"
+                f" share of {share:g}"
+            )
             return _brake(why, removals, int(share * matched), "max-share", _up(count / matched))
         last = None if history is None else history.largest(target.name)
         if brake.max_growth is None or last is None:
@@ -70,14 +79,15 @@ def check_brake(
         growth = _up(max(count / max(1, last.units), size / max(1, last.size)))
         if count > units:
             why = (
-                f"{count} units of {target.name} would be removed, at most {last.units} in its last runs,"
-                f" the brake allows a growth of {brake.max_growth:g}"
+                f"{count} units of {target.name} would be removed, at most {last.units} in its last"
+                f" runs, the brake allows a growth of {brake.max_growth:g}"
             )
             return _brake(why, removals, int(units), "max-growth", growth)
         if size > bytes_:
             why = (
-                f"{human_size(size)} of {target.name} would be removed, at most {human_size(last.size)} in its last runs,"
-                f" the brake allows a growth of {brake.max_growth:g}"
+                f"{human_size(size)} of {target.name} would be removed, at most"
+                f" {human_size(last.size)} in its last runs, the brake allows a growth of"
+                f" {brake.max_growth:g}"
             )
             return _brake(why, removals, _fitting(removals, bytes_), "max-growth", growth)
     return None
@@ -113,7 +123,10 @@ def _brake(why: str, removals: Sequence[Removal], allowed: int, option: str, val
 def refuse_without_backup(
     required: RequireBackupOptions, backups: Sequence[BackupFacts], now: float
 ) -> None:
-    """Refuse the cleanup unless there is a verified and fresh backup. :raises Refused: there is none."""
+    """Refuse the cleanup unless there is a verified and fresh backup.
+
+    :raises Refused: there is none.
+    """
     path = required.path
     verified = [backup for backup in backups if backup.verified]
     if not verified:
@@ -140,8 +153,8 @@ def refuse_without_backup(
         return  # each file is compared with them
     if age > required.max_age_hours * 3600:
         raise Refused(
-            f"Nothing was removed: the newest verified backup in {path} is {human_duration(age)} old,"
-            f" {required.max_age_hours:g} h are allowed.",
+            f"Nothing was removed: the newest verified backup in {path} is {human_duration(age)}"
+            f" old, {required.max_age_hours:g} h are allowed.",
             "Make a new one with mlops.fleet.model_backup first.",
             path,
         )

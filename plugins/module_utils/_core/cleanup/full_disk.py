@@ -46,7 +46,8 @@ def unlink_files(work: Work, units: Sequence[UnitRemoval], outcome: Outcome) -> 
 
 
 def make_room(work: Work, units: list[UnitRemoval], outcome: Outcome) -> Quarantine:
-    """Make a quarantine directory, if need be by removing directories where they are, the smallest first.
+    """Make a quarantine directory, if need be by removing directories where they are, the smallest
+    first.
 
     :raises OSError: there is no room even so.
     """

@@ -1,11 +1,13 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The hub cache of Hugging Face, by revision: what no branch or tag names any more, and files that no revision has.
+"""The hub cache of Hugging Face, by revision: what no branch or tag names any more, and files that
+no revision has.
 
-Its documented layout: ``models--org--name/refs/main`` holds the name of a revision, ``snapshots/REVISION`` links to
-``blobs/HASH``, and whoever writes a blob holds a lock on ``.locks/models--org--name/HASH.lock``. Everything is opened through
-the descriptor of its directory, and no link is followed.
+Its documented layout: ``models--org--name/refs/main`` holds the name of a revision,
+``snapshots/REVISION`` links to ``blobs/HASH``, and whoever writes a blob holds a lock on
+``.locks/models--org--name/HASH.lock``. Everything is opened through the descriptor of its
+directory, and no link is followed.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ _NOATIME = getattr(os, "ST_NOATIME", 1024)
 
 @dataclass
 class Revision:
-    """A snapshot: the blobs that it links to, the bytes of files of its own, and the newest change (seconds since the epoch)."""
+    """A snapshot: the blobs that it links to, the bytes of files of its own, and the newest change
+    (seconds since the epoch).
+    """
 
     name: str
     blobs: set[str] = field(default_factory=set)
@@ -63,11 +67,15 @@ class Repository:
         return max([revision.changed, *map(_used, self._states(revision.blobs))])
 
     def orphans(self) -> set[str]:
-        """Return the blobs that no revision links to: unfinished downloads, and what is left of removed revisions."""
+        """Return the blobs that no revision links to: unfinished downloads, and what is left of
+        removed revisions.
+        """
         return self.blobs.keys() - {blob for revision in self.revisions for blob in revision.blobs}
 
     def frees(self, revision: Revision) -> int:
-        """Return the bytes that the removal of a revision frees, when those that were used before it are removed, too."""
+        """Return the bytes that the removal of a revision frees, when those that were used before
+        it are removed, too.
+        """
         size, used = revision.size, self.used(revision)
         for blob in revision.blobs & self.blobs.keys():
             others = [
@@ -154,7 +162,9 @@ def read(cache: int, name: str) -> Repository:
 
 
 def _read_refs(fd: int, where: str, refs: dict[str, str], depth: int = 0) -> None:
-    """Read the revisions that branches and tags name; pull requests are in directories (``refs/pr/1``)."""
+    """Read the revisions that branches and tags name; pull requests are in directories
+    (``refs/pr/1``).
+    """
     for name in os.listdir(fd):
         state = os.lstat(name, dir_fd=fd)
         if stat.S_ISDIR(state.st_mode) and depth < _DEPTH:
@@ -255,7 +265,10 @@ def _items(repository: Repository, busy: InUse, unknown: str) -> Iterator[Item]:
 
 
 def clean(world: World, facts: ToolFacts, items: Sequence[Item]) -> dict[str, str]:
-    """Remove revisions, and then the blobs that no revision links to any more. What was used meanwhile stays."""
+    """Remove revisions, and then the blobs that no revision links to any more.
+
+    What was used meanwhile stays.
+    """
     problems: dict[str, str] = {}
     with _cache(facts.root) as cache:
         busy = _busy(world, cache, facts.root)
@@ -280,7 +293,9 @@ def _finish(cache: int) -> None:
 
 
 def _remove(cache: int, name: str, revision: str, item: Item, busy: InUse) -> str:
-    """Remove a revision, or with an empty one the blobs that had none; return why that was not possible."""
+    """Remove a revision, or with an empty one the blobs that had none; return why that was not
+    possible.
+    """
     repository = read(cache, name)
     if not revision:
         unlinked = repository.orphans()
@@ -328,7 +343,9 @@ def _unlink(cache: int, name: str, blobs: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def _lock(cache: int, name: str, blob: str) -> Iterator[bool]:
-    """Hold the lock that a download of a blob takes, where there is one; give whether it is free."""
+    """Hold the lock that a download of a blob takes, where there is one; give whether it is
+    free.
+    """
     fd = -1
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:

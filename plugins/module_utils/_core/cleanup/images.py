@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Container images: of docker, of podman, and of containerd and CRI-O (crictl). Each is removed by its own program."""
+"""Container images: of docker, of podman, and of containerd and CRI-O (crictl).
+
+Each is removed by its own program.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ IN_USE = "in use: a container is made from it"
 
 
 def parse_created(text: str) -> float:
-    """Return docker's creation time (RFC 3339, up to nanoseconds) as seconds since the epoch. :raises ValueError: it is none."""
+    """Return docker's creation time (RFC 3339, up to nanoseconds) as seconds since the epoch.
+
+    :raises ValueError: it is none.
+    """
     match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)", text)
     if match is None:
         raise ValueError(text)
@@ -32,9 +38,11 @@ def parse_created(text: str) -> float:
 
 
 def made_at(image: Mapping[str, Any]) -> float | None:
-    """Return when an image was made or last pulled or tagged here, whichever is later, None when neither is known.
+    """Return when an image was made or last pulled or tagged here, whichever is later, None when
+    neither is known.
 
-    Reproducible builds date their images 1970 or earlier, and an image made long ago may have been pulled for today's training.
+    Reproducible builds date their images 1970 or earlier, and an image made long ago may have been
+    pulled for today's training.
     """
     times = []
     for text in (image.get("Created"), (image.get("Metadata") or {}).get("LastTagTime")):
@@ -104,7 +112,10 @@ def observe_docker(world: World) -> ToolFacts:
     return ToolFacts(
         "docker",
         "docker images",
-        note="ages count from when images were made, pulled or tagged; sizes count layers that images share each time",
+        note=(
+            "ages count from when images were made, pulled or tagged; sizes count layers that"
+            " images share each time"
+        ),
         items=tuple(items),
     )
 
@@ -119,7 +130,8 @@ def _remove_each(
     problems = {}
     for item in items:
         try:
-            # Without --force: the program itself refuses what a container has begun to use meanwhile.
+            # Without --force: the program itself refuses what a container has begun to use
+            # meanwhile.
             run_program(world, [*command, *item.arguments], timeout)
         except CommandFailed as error:
             problems[item.path] = error.message
@@ -159,7 +171,9 @@ def observe_podman(world: World) -> ToolFacts:
     return ToolFacts(
         "podman",
         "podman images",
-        note="ages count from when images were made; sizes count layers that images share each time",
+        note=(
+            "ages count from when images were made; sizes count layers that images share each time"
+        ),
         items=tuple(items),
     )
 
@@ -169,7 +183,9 @@ def clean_podman(world: World, _facts: ToolFacts, items: Sequence[Item]) -> dict
 
 
 def observe_crictl(world: World) -> ToolFacts:
-    """Images of the container runtime of a Kubernetes node, by age: it keeps no time of last use, nor that of the download."""
+    """Images of the container runtime of a Kubernetes node, by age: it keeps no time of last use,
+    nor that of the download.
+    """
     images = run_json(world, ["crictl", "images", "--output", "json"]).get("images") or []
     containers = run_json(world, ["crictl", "ps", "--all", "--output", "json"])
     used: set[str | None] = set()

@@ -1,11 +1,14 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Remove many plain files where they are, without moving them aside first: that would double the cost of the removal.
+"""Remove many plain files where they are, without moving them aside first: that would double the
+cost of the removal.
 
-The order keeps what a move would: a watch reports from then on which entries are opened, then the process table is read, and each file
-is looked at and removed in two consecutive system calls. What was opened before the watch is in the process table or, closed again, has
-another time; what is opened later is reported. A file that is opened or replaced between these two calls, a few microseconds, goes.
+The order keeps what a move would: a watch reports from then on which entries are opened, then the
+process table is read, and each file is looked at and removed in two consecutive system calls. What
+was opened before the watch is in the process table or, closed again, has another time; what is
+opened later is reported. A file that is opened or replaced between these two calls, a few
+microseconds, goes.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ _STEP = 500
 def remove_files(
     work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tell
 ) -> list[UnitRemoval]:
-    """Remove the plain files among the units that are still what was planned; return the other units, of which none was touched."""
+    """Remove the plain files among the units that are still what was planned; return the other
+    units, of which none was touched.
+    """
     if not work.in_place or sum(plain(removal.survey) for removal in units) < MANY:
         return list(units)
     try:

@@ -1,8 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Decide what goes to reach a level of free space, what leaves quarantine, and what the interlock with backups keeps. Pure but for that
-interlock, which compares files only where that decides."""
+"""Decide what goes to reach a level of free space, what leaves quarantine, and what the interlock
+with backups keeps. Pure but for that interlock, which compares files only where that decides.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +64,9 @@ def purge_expired(plan: Plan, facts: Facts) -> None:
 
 
 def _purge_for_space(plan: Plan, facts: Facts, device: int, needed: int, count: Freed) -> int:
-    """Remove units from quarantine before their time, the oldest first, until so much is free; return the bytes that frees."""
+    """Remove units from quarantine before their time, the oldest first, until so much is free;
+    return the bytes that frees.
+    """
     freed = 0
     for held in sorted(facts.held, key=lambda held: (held.hold.since, held.hold.run)):
         if held.device != device or facts.now >= held.hold.until:
@@ -77,7 +80,9 @@ def _purge_for_space(plan: Plan, facts: Facts, device: int, needed: int, count: 
 
 
 def keep_uncovered(plan: Plan, facts: Facts) -> None:
-    """Keep units whose files are not all in a backup; where a file system has a level, only those that would go are compared."""
+    """Keep units whose files are not all in a backup; where a file system has a level, only those
+    that would go are compared.
+    """
     if facts.coverage is None:
         return
     for number, (place, removals) in enumerate(plan.units):

@@ -57,7 +57,9 @@ class Outcome:
             self.record(removal, "moved to quarantine")
 
     def all_gone(self, removals: Sequence[UnitRemoval]) -> None:
-        """Count units of one target that were removed and recorded before; there may be hundreds of thousands."""
+        """Count units of one target that were removed and recorded before; there may be hundreds of
+        thousands.
+        """
         if not removals:
             return
         size = 0

@@ -73,7 +73,10 @@ def clean_apt(world: World, facts: ToolFacts, _items: Sequence[Item]) -> dict[st
 
 
 def _first(world: World, programs: Sequence[str], arguments: Sequence[str]) -> tuple[str, str]:
-    """Return the first of several programs that is here, and its output. :raises CommandFailed: none is, or it failed."""
+    """Return the first of several programs that is here, and its output.
+
+    :raises CommandFailed: none is, or it failed.
+    """
     failure: CommandFailed | None = None
     for program in programs:
         try:
@@ -84,7 +87,10 @@ def _first(world: World, programs: Sequence[str], arguments: Sequence[str]) -> t
 
 
 def observe_uv(world: World) -> ToolFacts:
-    """The cache of the user who runs this. Files that are also in an environment free nothing and do not count."""
+    """The cache of the user who runs this.
+
+    Files that are also in an environment free nothing and do not count.
+    """
     home = world.environ.get("HOME", "/root")
     program, output = _first(world, ("uv", f"{home}/.local/bin/uv"), ("cache", "dir"))
     directory = output.strip()

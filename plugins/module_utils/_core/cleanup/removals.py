@@ -35,7 +35,8 @@ class Kept(NamedTuple):
 class UnitRemoval(NamedTuple):
     """A unit of a directory that is removed.
 
-    There may be hundreds of thousands, so that everything but the survey is computed when it is asked for.
+    There may be hundreds of thousands, so that everything but the survey is computed when it is
+    asked for.
     """
 
     place: TargetFacts
@@ -119,8 +120,8 @@ def _entry(removal: Removal) -> dict[str, Any]:
 class Recovery(NamedTuple):
     """What happens with what a stopped run left in a quarantine directory.
 
-    ``begun``: its removal had begun and continues. ``due``: was only moved, and is removed. ``back`` (target, name): was only moved, and is
-    put back.
+    ``begun``: its removal had begun and continues. ``due``: was only moved, and is removed.
+    ``back`` (target, name): was only moved, and is put back.
     """
 
     facts: LeftoverFacts
@@ -133,8 +134,9 @@ class Recovery(NamedTuple):
 class Plan:
     """What is removed and what stays, in the order of the targets, oldest first.
 
-    ``matched`` counts units by target name. ``units`` are the removals of each directory, ``tools`` the items by tool name.
-    ``braked`` says what exceeds the brake, empty when nothing does; otherwise nothing may be removed, and ``allow`` says how to allow it.
+    ``matched`` counts units by target name. ``units`` are the removals of each directory, ``tools``
+    the items by tool name. ``braked`` says what exceeds the brake, empty when nothing does;
+    otherwise nothing may be removed, and ``allow`` says how to allow it.
     """
 
     remove: list[Removal] = field(default_factory=list)
@@ -148,10 +150,12 @@ class Plan:
     allow: str = ""
     #: Units in quarantine that are removed for good.
     purge: list[tuple[HeldUnit, NamedRemoval]] = field(default_factory=list)
-    #: Name of the run whose units are kept in quarantine, and for how many seconds; "" and 0 when they are not kept.
+    #: Name of the run whose units are kept in quarantine, and for how many seconds; "" and 0 when
+    #: they are not kept.
     run: str = ""
     held_for: int = 0
-    #: The levels of file systems, and by st_dev what only its age or a policy keeps, with the newest time in it.
+    #: The levels of file systems, and by st_dev what only its age or a policy keeps, with the
+    #: newest time in it.
     watermarks: list[Watermark] = field(default_factory=list)
     following: dict[int, list[tuple[int, Kept]]] = field(default_factory=dict)
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The steps that a unit takes once it was moved to the quarantine directory: back, into quarantine for a time, or away."""
+"""The steps that a unit takes once it was moved to the quarantine directory: back, into quarantine
+for a time, or away.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a program that cleans a place of its own is to the cleanup, and what several of them share."""
+"""What a program that cleans a place of its own is to the cleanup, and what several of them
+share.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ CACHE = "cache"
 class Item(NamedTuple):
     """One thing that a tool can remove.
 
-    ``made`` is in seconds since the epoch, None when unknown (it does not count where the tool has no retention); ``in_use`` says why it
-    is in use, empty when it is not; ``arguments`` are what the tool is called with.
+    ``made`` is in seconds since the epoch, None when unknown (it does not count where the tool has
+    no retention); ``in_use`` says why it is in use, empty when it is not; ``arguments`` are what
+    the tool is called with.
     """
 
     path: str
@@ -38,7 +41,10 @@ class Item(NamedTuple):
 
 
 class ToolFacts(NamedTuple):
-    """What was observed of one tool. ``state`` is ``ok`` or ``skipped`` (not here, or not ours to clean); ``note`` says why."""
+    """What was observed of one tool.
+
+    ``state`` is ``ok`` or ``skipped`` (not here, or not ours to clean); ``note`` says why.
+    """
 
     name: str
     root: str = ""
@@ -53,8 +59,9 @@ class ToolFacts(NamedTuple):
 class Tool(NamedTuple):
     """A program that cleans a place of its own.
 
-    ``observe`` reads only and raises CommandFailed when the program is not here; ``clean`` removes items and returns an error by path for
-    those that could not be removed. ``retention`` is in seconds since an item was made; 0 must be written down.
+    ``observe`` reads only and raises CommandFailed when the program is not here; ``clean`` removes
+    items and returns an error by path for those that could not be removed. ``retention`` is in
+    seconds since an item was made; 0 must be written down.
     """
 
     name: str
@@ -65,7 +72,10 @@ class Tool(NamedTuple):
 
 
 def run_program(world: World, argv: list[str], timeout: float = 60.0) -> str:
-    """Return a program's output. :raises CommandFailed: missing, too slow, or it ended with an error."""
+    """Return a program's output.
+
+    :raises CommandFailed: missing, too slow, or it ended with an error.
+    """
     result = world.run(argv, timeout=timeout)
     if result.returncode != 0:
         output = (result.stderr or result.stdout).strip().splitlines()
@@ -75,7 +85,10 @@ def run_program(world: World, argv: list[str], timeout: float = 60.0) -> str:
 
 
 def run_json(world: World, argv: list[str], timeout: float = 60.0) -> Any:
-    """Return a program's output, which is JSON. :raises CommandFailed: as run_program(), or it is no JSON."""
+    """Return a program's output, which is JSON.
+
+    :raises CommandFailed: as run_program(), or it is no JSON.
+    """
     try:
         return json.loads(run_program(world, argv, timeout))
     except ValueError as error:
@@ -87,7 +100,8 @@ def run_json(world: World, argv: list[str], timeout: float = 60.0) -> Any:
 def measure(
     directories: Iterable[str], pattern: str = "*", unlinked: bool = False
 ) -> tuple[int, int]:
-    """Return number and allocated bytes of the files in these trees whose name fits; (0, 0) when there is none.
+    """Return number and allocated bytes of the files in these trees whose name fits; (0, 0) when
+    there is none.
 
     :param unlinked: do not count the bytes of files that have further links.
     """

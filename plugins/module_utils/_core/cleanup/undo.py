@@ -16,7 +16,10 @@ from .removals import NamedRemoval
 
 
 def restore(units: Sequence[HeldUnit], facts: Facts, check: bool, outcome: Outcome) -> None:
-    """Bring units back from quarantine, or with ``check`` say which would come back. What can't be brought back stays where it is."""
+    """Bring units back from quarantine, or with ``check`` say which would come back.
+
+    What can't be brought back stays where it is.
+    """
     seen: set[str] = set()
     for unit in units:
         target = unit.target or next(

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is known of a unit: of a tree or a special file, and, for hundreds of thousands of them, of a plain file."""
+"""What is known of a unit: of a tree or a special file, and, for hundreds of thousands of them, of
+a plain file.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ BLOCK = 512
 class Survey:
     """What a unit is and holds.
 
-    ``size`` is the allocated bytes without files that have further links; those are in ``linked``: identity to (number of links the file
-    has, number seen here, allocated bytes), None without any. ``own`` is the time of the unit itself, ``content`` the newest time in it,
-    which belongs to ``content_path`` (relative to the unit, empty for itself); both in nanoseconds since the epoch. ``veto`` says why the
-    unit must stay; ``stopped`` that the survey ended early at something fresh. There may be hundreds of thousands, hence the slots.
+    ``size`` is the allocated bytes without files that have further links; those are in ``linked``:
+    identity to (number of links the file has, number seen here, allocated bytes), None without any.
+    ``own`` is the time of the unit itself, ``content`` the newest time in it, which belongs to
+    ``content_path`` (relative to the unit, empty for itself); both in nanoseconds since the epoch.
+    ``veto`` says why the unit must stay; ``stopped`` that the survey ended early at something
+    fresh. There may be hundreds of thousands, hence the slots.
     """
 
     __slots__ = (
@@ -91,7 +95,9 @@ class Survey:
 
     @property
     def disk_usage(self) -> int:
-        """Allocated bytes as du(1) counts them: every file once, whether or not it has links elsewhere."""
+        """Allocated bytes as du(1) counts them: every file once, whether or not it has links
+        elsewhere.
+        """
         if self.linked is None:
             return self.size
         return self.size + sum(size for dummy, dummy, size in self.linked.values())
@@ -103,7 +109,8 @@ class Survey:
 
 
 class PlainFile(NamedTuple):
-    """A regular file with one link that nothing in it or about it protects; like a Survey, at a quarter of its cost.
+    """A regular file with one link that nothing in it or about it protects; like a Survey, at a
+    quarter of its cost.
 
     ``own`` and ``content`` are times, ``size`` the allocated bytes, as there.
     """
@@ -170,7 +177,9 @@ Unit = Union[Survey, PlainFile]
 
 
 def unchanged(planned: Unit, state: os.stat_result) -> bool:
-    """Return whether a plain file still is what it was when it was looked at; its change time may be that of a move."""
+    """Return whether a plain file still is what it was when it was looked at; its change time may
+    be that of a move.
+    """
     # Every field that a decision depends on, cheapest difference first.
     return (
         state.st_mtime_ns == planned.mtime_ns

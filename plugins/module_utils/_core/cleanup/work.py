@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What removing the units of one directory needs, and the decision that is made again right before."""
+"""What removing the units of one directory needs, and the decision that is made again right
+before.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from .units import Unit
 
 @dataclass(frozen=True)
 class Work:
-    """What removing the units of one directory needs. ``busy`` reads the process table again (None: what is in use is not asked)."""
+    """What removing the units of one directory needs.
+
+    ``busy`` reads the process table again (None: what is in use is not asked).
+    """
 
     root: Root
     target: Target
@@ -31,7 +36,8 @@ class Work:
     covered: bool = False
     #: Where removed units are kept, None when they are not.
     compartment: Compartment | None = None
-    #: Whether nothing but a file's own state decides about it, so that many files can be removed where they are.
+    #: Whether nothing but a file's own state decides about it, so that many files can be removed
+    #: where they are.
     in_place: bool = False
 
     @property

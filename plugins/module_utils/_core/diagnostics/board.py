@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Memory shared with a child process: what it had found is known even when it hangs in the driver and is killed."""
+"""Memory shared with a child process: what it had found is known even when it hangs in the driver
+and is killed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from typing import Any
 
 
 class Board:
-    """A JSON document in shared memory; the last complete one can be read at any time, whatever happens to the writer."""
+    """A JSON document in shared memory; the last complete one can be read at any time, whatever
+    happens to the writer.
+    """
 
     _HALF = 1 << 17
 

@@ -1,10 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A port to CUDA's driver interface (``libcuda.so.1``), which comes with the driver: nothing else is needed on a node.
+"""A port to CUDA's driver interface (``libcuda.so.1``), which comes with the driver: nothing else
+is needed on a node.
 
-Names, signatures and numbers: CUDA Driver API, https://docs.nvidia.com/cuda/cuda-driver-api/. Every call may hang
-in a broken driver, so that a session runs in a child process with a deadline only.
+Names, signatures and numbers: CUDA Driver API, https://docs.nvidia.com/cuda/cuda-driver-api/. Every
+call may hang in a broken driver, so that a session runs in a child process with a deadline only.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ Pointer = ctypes.c_uint64
 class CudaError(FleetError):
     """A call of the driver interface failed.
 
-    :param call: the function, such as ``cuMemAlloc_v2``. :param code: CUDA's number of the error (CUresult).
+    :param call: the function, such as ``cuMemAlloc_v2``. :param code: CUDA's number of the error
+        (CUresult).
     :param name: CUDA's name of it, such as ``CUDA_ERROR_OUT_OF_MEMORY``.
     """
 
@@ -40,7 +42,11 @@ class CudaError(FleetError):
 
 
 class Driver:
-    """The driver's library. :raises OSError: it is not installed. :raises CudaError: it can't be initialised."""
+    """The driver's library.
+
+    :raises OSError: it is not installed.
+    :raises CudaError: it can't be initialised.
+    """
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL("libcuda.so.1")
@@ -69,7 +75,9 @@ class Driver:
 
     @contextmanager
     def context(self, device: int) -> Iterator[Context]:
-        """Open a context on a GPU; its memory is freed and it is destroyed at the end, whatever happened."""
+        """Open a context on a GPU; its memory is freed and it is destroyed at the end, whatever
+        happened.
+        """
         handle = ctypes.c_void_p()
         self.call("cuCtxCreate_v2", ctypes.byref(handle), 0, device)
         context = Context(self, device, handle)
@@ -150,7 +158,9 @@ class Context:
         self._module = module
 
     def launch(self, name: str, blocks: int, threads: int, *arguments: Any) -> None:
-        """Start a kernel of the loaded module; the arguments are ctypes values in the kernel's order."""
+        """Start a kernel of the loaded module; the arguments are ctypes values in the kernel's
+        order.
+        """
         function = ctypes.c_void_p()
         self.driver.call(
             "cuModuleGetFunction", ctypes.byref(function), self._module, name.encode("ascii")

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Other makers' tests: NVIDIA's ``dcgmi diag`` and ``nvbandwidth``, their JSON as our figures and checks."""
+"""Other makers' tests: NVIDIA's ``dcgmi diag`` and ``nvbandwidth``, their JSON as our figures and
+checks.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ def run(name: str, plan: Plan, world: World) -> Results:
         except CommandFailed as error:
             if error.code == CommandFailed.MISSING:
                 raise NotUsable(
-                    f"The engine {name} needs the program {engine.program}, which is not installed.",
+                    f"The engine {name} needs the program {engine.program}, which is not"
+                    " installed.",
                     "Install it, or set engine to builtin.",
                     "engine",
                 ) from error
@@ -78,7 +81,9 @@ def run(name: str, plan: Plan, world: World) -> Results:
 
 
 def _json(text: str) -> Any:
-    """Return the JSON object in a program's output, which may have lines before it; None without."""
+    """Return the JSON object in a program's output, which may have lines before it; None
+    without.
+    """
     start = text.find("{")
     if start < 0:
         return None
@@ -131,7 +136,8 @@ _DCGM_STATUSES = {
     "not run": verdict.SKIPPED,
     "notrun": verdict.SKIPPED,
 }
-#: Severity of a warning (dcgm_errors.h) -> status and action: monitor, isolate, unknown, triage, configuration, reset.
+#: Severity of a warning (dcgm_errors.h) -> status and action: monitor, isolate, unknown, triage,
+#: configuration, reset.
 _DCGM_SEVERITIES = {
     1: (verdict.WARNING, "inspect"),
     2: (verdict.CRITICAL, "drain"),
@@ -203,7 +209,9 @@ def _dcgm_numbers(result: Mapping[str, Any]) -> list[Optional[int]]:
 
 def _dcgm_warnings(given: Any) -> tuple[list[str], list[int]]:
     """Return the texts and severities; older versions have only text."""
-    entries = given if isinstance(given, list) else [given] if given else []
+    entries = [] if not given else [given]
+    if isinstance(given, list):
+        entries = given
     texts, severities = [], []
     for entry in entries:
         if isinstance(entry, Mapping):
@@ -228,7 +236,9 @@ def _nvbandwidth_arguments(plan: Plan) -> list[str]:
 
 
 def _nvbandwidth(plan: Plan, document: Any) -> Results:
-    """Read ``nvbandwidth -j``: a matrix for each test, numbers as text, N/A where nothing was measured."""
+    """Read ``nvbandwidth -j``: a matrix for each test, numbers as text, N/A where nothing was
+    measured.
+    """
     content = document["nvbandwidth"]
     cases = {str(case["name"]): case for case in content.get("testcases", [])}
     checks = [
@@ -273,7 +283,10 @@ def _row(gpus: Sequence[GpuFacts], case: Mapping[str, Any] | None) -> dict[int, 
 
 
 def _pairs(gpus: Sequence[GpuFacts], case: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """Yield the copies between GPUs. Each row is the GPU that reads, each column the one it reads from."""
+    """Yield the copies between GPUs.
+
+    Each row is the GPU that reads, each column the one it reads from.
+    """
     for target, row in zip(gpus, (case or {}).get("bandwidth_matrix") or []):
         for source, cell in zip(gpus, row):
             rate = _cell(cell)

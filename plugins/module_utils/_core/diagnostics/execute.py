@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the planned tests in child processes that end at the deadline, or with their parent, whatever the driver does."""
+"""Runs the planned tests in child processes that end at the deadline, or with their parent,
+whatever the driver does.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from .plan import Plan
 
 #: prctl(2): the signal that this process gets when its parent ends.
 _PR_SET_PDEATHSIG = 1
-#: Share of the time, and seconds at most, that stay for the test that runs when nothing new is begun any more.
+#: Share of the time, and seconds at most, that stay for the test that runs when nothing new is
+#: begun any more.
 _LAST_SHARE, _LAST_SECONDS = 0.2, 15.0
 
 
@@ -33,7 +36,8 @@ def carry_out(plan: Plan, pynvml: Any, tell: Tell) -> Outcome:
 
     :param pynvml: NVML's library for the sensors, None without it.
 
-    :raises LockBusy: other diagnostics run on this node. :raises NotUsable: libcuda.so.1 is not installed.
+    :raises LockBusy: other diagnostics run on this node. :raises NotUsable: libcuda.so.1 is not
+        installed.
     """
     if not plan.gpus:
         return Outcome((), (), None)

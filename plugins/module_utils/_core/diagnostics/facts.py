@@ -19,7 +19,10 @@ IDLE_MEMORY = 1024
 
 
 class GpuFacts(NamedTuple):
-    """One GPU as the passive check sees it. C(processes) are process ids, None where they can't be asked."""
+    """One GPU as the passive check sees it.
+
+    C(processes) are process ids, None where they can't be asked.
+    """
 
     number: int
     name: str
@@ -55,7 +58,10 @@ class Facts(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A test that did not end as it should. C(hung): it did not end at all; C(stuck): its process can't be killed."""
+    """A test that did not end as it should.
+
+    C(hung): it did not end at all; C(stuck): its process can't be killed.
+    """
 
     test: str
     text: str
@@ -65,7 +71,9 @@ class Failure(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What the tests of one GPU gave: figures by the name of the test, readings of the sensors, what failed."""
+    """What the tests of one GPU gave: figures by the name of the test, readings of the sensors,
+    what failed.
+    """
 
     number: int
     figures: dict[str, dict[str, Any]]
@@ -74,7 +82,10 @@ class Measured(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Everything that was measured. C(pairs) are the copies between GPUs, C(peer_failure) what ended them early."""
+    """Everything that was measured.
+
+    C(pairs) are the copies between GPUs, C(peer_failure) what ended them early.
+    """
 
     gpus: tuple[Measured, ...]
     pairs: tuple[dict[str, Any], ...]

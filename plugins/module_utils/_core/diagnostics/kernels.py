@@ -1,25 +1,29 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The programs that run on the GPU, as PTX text for compute capability 7.0 and later; the driver compiles them.
+"""The programs that run on the GPU, as PTX text for compute capability 7.0 and later; the driver
+compiles them.
 
 Language: PTX ISA 6.0, https://docs.nvidia.com/cuda/parallel-thread-execution/.
 """
 
 from __future__ import annotations
 
-#: A word of the pattern is ``seed XOR (index * GOLDEN)`` in 32 bits: neighbours differ in about half of their bits.
+#: A word of the pattern is ``seed XOR (index * GOLDEN)`` in 32 bits: neighbours differ in about
+#: half of their bits.
 GOLDEN = 0x9E3779B9
 #: Threads of a block, the same for every kernel.
 THREADS = 256
 #: Mismatches that are recorded with index, expected and read value; more are only counted.
 RECORDED = 16
-#: 32-bit words of the record: the count, then (index low, index high, expected, read) for each mismatch.
+#: 32-bit words of the record: the count, then (index low, index high, expected, read) for each
+#: mismatch.
 RECORD_WORDS = 1 + 4 * RECORDED
-#: Rounds of one launch of ``compute``: some 20 ms on a card of 2022, so that a deadline is never far.
+#: Rounds of one launch of ``compute``: some 20 ms on a card of 2022, so that a deadline is never
+#: far.
 ROUNDS = 100_000
-#: The beginning of the SHA-256 of what a block of ``compute`` stores after ROUNDS rounds. An H100 and the CPU
-#: (tests/cuda_double, IEEE 754 arithmetic with fused multiply-add) give the same.
+#: The beginning of the SHA-256 of what a block of ``compute`` stores after ROUNDS rounds. An H100
+#: and the CPU (tests/cuda_double, IEEE 754 arithmetic with fused multiply-add) give the same.
 ANSWER = "3b955c865cca1ba6"
 #: Floating-point operations of a thread in a round of ``compute``: four fused multiply-adds.
 FLOPS_PER_ROUND = 8
@@ -114,9 +118,10 @@ END:
 }
 """
 
-# x -> fraction of x * a + b, brought back to [1, 2) by its bits: a chaotic chain, in which one wrong bit anywhere
-# changes the result, while a chain that converges would heal it. The start depends on the thread only, so that
-# every block of every launch on every GPU must give the same words. 1.5707963 and 0.70710677 have no pattern.
+# x -> fraction of x * a + b, brought back to [1, 2) by its bits: a chaotic chain, in which one
+# wrong bit anywhere changes the result, while a chain that converges would heal it. The start
+# depends on the thread only, so that every block of every launch on every GPU must give the same
+# words. 1.5707963 and 0.70710677 have no pattern.
 _COMPUTE = """
 .visible .entry compute(.param .u64 output, .param .u32 rounds)
 {

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tests themselves: each runs inside a child process on one GPU (or one pair) and returns plain figures."""
+"""The tests themselves: each runs inside a child process on one GPU (or one pair) and returns plain
+figures.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def memory(context: Context, level: Level, until: float) -> Figures:
     """Write patterns over a share of the free memory and read them back.
 
     :param until: monotonic time after which no further pattern is begun.
-    :return: C(bytes) under test, C(patterns), C(mismatches) and C(samples) of (address offset, expected, read).
+    :return: C(bytes) under test, C(patterns), C(mismatches) and C(samples) of (address offset,
+        expected, read).
     """
     free, total = context.memory()
     wanted = int(min(free * level.memory_share, free - total * RESERVE))
@@ -46,7 +49,8 @@ def memory(context: Context, level: Level, until: float) -> Figures:
     }
     started = time.monotonic()
     for number in range(level.patterns):
-        # Every second pattern is the complement of the one before it, so that each bit is 0 once and 1 once.
+        # Every second pattern is the complement of the one before it, so that each bit is 0 once
+        # and 1 once.
         seed = (0x5DEECE66 * (number // 2 + 1)) & 0xFFFFFFFF
         seed ^= 0xFFFFFFFF if number % 2 else 0
         for pointer, size in pieces:
@@ -128,8 +132,8 @@ def host_bandwidth(context: Context, level: Level, _until: float) -> Figures:
 def compute(context: Context, level: Level, until: float) -> Figures:
     """Run the arithmetic kernel and compare the results of all blocks and launches.
 
-    :return: C(tflops), C(launches), C(wrong) (blocks whose result differs from the first block's of the first
-        launch) and C(fingerprint) of that result, the same on every healthy GPU.
+    :return: C(tflops), C(launches), C(wrong) (blocks whose result differs from the first block's of
+        the first launch) and C(fingerprint) of that result, the same on every healthy GPU.
     """
     blocks = context.multiprocessors * _WAVES
     size = kernels.THREADS * 4
@@ -170,7 +174,9 @@ SINGLE: dict[str, Callable[[Context, Level, float], Figures]] = {
 
 
 class _Side(NamedTuple):
-    """One GPU of the copies between GPUs: its context, a filled source, a target and a record of mismatches."""
+    """One GPU of the copies between GPUs: its context, a filled source, a target and a record of
+    mismatches.
+    """
 
     context: Context
     source: Pointer
@@ -188,7 +194,8 @@ def peer(
 
     :param devices: number of the GPU to the driver's number of it.
     :param note: gets each pair before it is tried.
-    :return: for each pair C(source), C(target), C(direct) (peer access), C(rate) in GB/s and C(mismatches).
+    :return: for each pair C(source), C(target), C(direct) (peer access), C(rate) in GB/s and
+        C(mismatches).
     """
     results: list[Figures] = []
     with ExitStack() as stack:
@@ -256,7 +263,9 @@ def _copy_size(context: Context, level: Level) -> int:
 
 
 def _time(context: Context, level: Level, start: Callable[[], None]) -> float:
-    """Return the seconds that the level's repeats take, the best of three tries; one copy before them warms up."""
+    """Return the seconds that the level's repeats take, the best of three tries; one copy before
+    them warms up.
+    """
     start()
     context.synchronize()
     best = float("inf")

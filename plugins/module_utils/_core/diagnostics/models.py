@@ -16,7 +16,8 @@ class Model(NamedTuple):
     source: str
 
 
-#: The first entry whose name is part of the GPU's name counts, so longer names stand before shorter ones.
+#: The first entry whose name is part of the GPU's name counts, so longer names stand before shorter
+#: ones.
 MODELS = (
     Model("B200", 8000.0, "HGX B200 data sheet"),
     Model("GH200 144G", 4900.0, "GH200 data sheet"),
@@ -41,12 +42,14 @@ MODELS = (
     Model("V100-SXM2", 900.0, "V100 data sheet"),
     Model("V100-PCIE", 900.0, "V100 data sheet"),
 )
-#: Share of the data sheet's figure that a copy reaches at least on a healthy card: an H100 SXM gave 0.90.
+#: Share of the data sheet's figure that a copy reaches at least on a healthy card: an H100 SXM gave
+#: 0.90.
 REACHED = 0.75
-#: PCI Express, one direction, GB/s per lane by generation, after line coding (PCI-SIG base specifications).
+#: PCI Express, one direction, GB/s per lane by generation, after line coding (PCI-SIG base
+#: specifications).
 LANE = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
-#: Share of the link's rate that a pinned copy reaches at least on a healthy node: an H100 on x16 of generation 5
-#: gave 0.84 and 0.87.
+#: Share of the link's rate that a pinned copy reaches at least on a healthy node: an H100 on x16 of
+#: generation 5 gave 0.84 and 0.87.
 LINK_REACHED = 0.6
 
 

@@ -40,8 +40,8 @@ LEVELS: Registry[Level] = Registry(
     ),
     required=("documentation", "memory_share", "patterns", "compute", "copy", "repeats", "timeout"),
 )
-#: What can be tested, in the order in which it runs. Copies are timed before the memory is filled: the driver clears
-#: freed memory in the background, which made copies on an H100 15 % slower.
+#: What can be tested, in the order in which it runs. Copies are timed before the memory is filled:
+#: the driver clears freed memory in the background, which made copies on an H100 15 % slower.
 TESTS = ("device_bandwidth", "host_bandwidth", "memory", "compute", "peer")
 #: Share of the device's memory that always stays free.
 RESERVE = 0.05

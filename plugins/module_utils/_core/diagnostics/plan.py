@@ -69,13 +69,15 @@ def _skipped(gpu: GpuFacts, reason: str) -> Check:
     )
 
 
-# --- verdicts ---------------------------------------------------------------------------------------------
+# --- verdicts
 
 
 def evaluate(
     options: DiagnosticsOptions, plan: Plan, outcome: Outcome, after: Facts
 ) -> list[Check]:
-    """Return the checks: figures against limits, GPUs against their peers, and what changed during the tests."""
+    """Return the checks: figures against limits, GPUs against their peers, and what changed during
+    the tests.
+    """
     if not plan.gpus and not plan.left_out:
         return [Check("gpu_test", verdict.SKIPPED, "No NVIDIA GPU on this node")]
     checks = list(plan.left_out)
@@ -121,8 +123,9 @@ def _memory(gpu: GpuFacts, figures: Mapping[str, Any], *_unused: Any) -> list[Ch
         return [_check("gpu_test_memory", verdict.PASS, gpu, message, value=0)]
     offset, written, read = figures["samples"][0]
     message = (
-        f"GPU {gpu.number}: {human_count(figures['mismatches'], 'word')} of {size} read back wrong, the first at offset"
-        f" {offset:#x}: written {written:#010x}, read {read:#010x}, bits {written ^ read:#010x} differ"
+        f"GPU {gpu.number}: {human_count(figures['mismatches'], 'word')} of {size} read back wrong,"
+        f" the first at offset {offset:#x}: written {written:#010x}, read {read:#010x}, bits"
+        f" {written ^ read:#010x} differ"
     )
     details = {
         "samples": [
@@ -354,7 +357,8 @@ def _slow(
             "gpu_test_peers",
             verdict.WARNING,
             same[index],
-            f"GPU {index}: {label} {rate:g} {unit}, its {len(rates) - 1} peers have a median of {median:g}",
+            f"GPU {index}: {label} {rate:g} {unit}, its {len(rates) - 1} peers have a median of"
+            f" {median:g}",
             value=rate,
             unit=unit,
             warn=round(limit, 1),
@@ -440,7 +444,10 @@ def _changed(plan: Plan, after: Facts) -> list[Check]:
             continue
         hard, soft = now.uncorrected - gpu.uncorrected, now.corrected - gpu.corrected
         if hard > 0:
-            message = f"GPU {gpu.number}: {human_count(hard, 'uncorrected memory error')} during the tests"
+            message = (
+                f"GPU {gpu.number}: {human_count(hard, 'uncorrected memory error')} during the"
+                " tests"
+            )
             checks.append(
                 _check(
                     "gpu_test_errors", verdict.CRITICAL, gpu, message, value=hard, action="drain"

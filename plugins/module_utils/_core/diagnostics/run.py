@@ -21,8 +21,10 @@ def run(
 ) -> Document:
     """Test the GPUs and return the verdict; C(check) looks and decides, and tests nothing.
 
-    :raises Refused: a GPU is in use and C(when_busy) is C(fail). :raises LockBusy: other diagnostics run.
-    :raises MissingLibrary: the GPUs can't even be asked. :raises NotUsable: a GPU was named that does not exist.
+    :raises Refused: a GPU is in use and C(when_busy) is C(fail). :raises LockBusy: other
+        diagnostics run.
+    :raises MissingLibrary: the GPUs can't even be asked. :raises NotUsable: a GPU was named that
+        does not exist.
     """
     before = observe(options, world)
     decided = plan.decide(options, before)
@@ -48,7 +50,9 @@ def run(
 
 
 def _nvml() -> Any:
-    """Return NVML's library for the sensors, None without it: the tests run without readings then."""
+    """Return NVML's library for the sensors, None without it: the tests run without readings
+    then.
+    """
     try:
         return nvml()
     except MissingLibrary:
@@ -56,7 +60,9 @@ def _nvml() -> Any:
 
 
 def _new_problems(before: Facts, after: Facts) -> list[Check]:
-    """Return what the passive check reports after the tests and did not report before them (Xids, slowdowns ...)."""
+    """Return what the passive check reports after the tests and did not report before them (Xids,
+    slowdowns ...).
+    """
     known = {(check.check, check.subject, check.status) for check in before.problems}
     return [
         check for check in after.problems if (check.check, check.subject, check.status) not in known

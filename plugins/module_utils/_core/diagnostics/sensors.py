@@ -11,8 +11,8 @@ from typing import Any
 
 #: Seconds between two readings.
 INTERVAL = 0.25
-#: Clock reasons (nvml.h, nvmlClocksEventReason*) that mean a slowdown by hardware or heat: HW slowdown, SW thermal,
-#: HW thermal, HW power brake.
+#: Clock reasons (nvml.h, nvmlClocksEventReason*) that mean a slowdown by hardware or heat: HW
+#: slowdown, SW thermal, HW thermal, HW power brake.
 SLOWDOWN = 0x8 | 0x20 | 0x40 | 0x80
 _SM_CLOCK = 1
 
@@ -20,8 +20,10 @@ _SM_CLOCK = 1
 def watch(
     pynvml: Any, indexes: list[int], finished: Callable[[], bool]
 ) -> dict[str, dict[str, Any]]:
-    """Read until C(finished); return by the GPU's number C(temperature) (°C) and C(power) (W) at most, C(clock)
-    (MHz) at least while it was loaded, C(reasons) (bits) seen, and C(readings). What can't be read is None."""
+    """Read until C(finished); return by the GPU's number C(temperature) (°C) and C(power) (W) at
+    most, C(clock) (MHz) at least while it was loaded, C(reasons) (bits) seen, and C(readings). What
+    can't be read is None.
+    """
     pynvml.nvmlInit()
     seen: dict[str, dict[str, Any]] = {
         str(index): {"temperature": None, "power": None, "clock": None, "reasons": 0, "readings": 0}
@@ -57,4 +59,5 @@ def _read(pynvml: Any, index: int, entry: dict[str, Any]) -> None:
 
 
 def _largest(before: Any, now: Any) -> Any:
-    return before if now is None else now if before is None else max(before, now)
+    values = [value for value in (before, now) if value is not None]
+    return max(values, default=None)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The runs kept in a directory: read whatever is there, add one, remove the oldest.
+"""The kept runs, in a directory or another store: read whatever is there, add one, remove the oldest.
 
 A run is a JSON document ``maintenance-TIMESTAMP.json`` with its page and its Markdown beside it.
 Version 2 has the keys that the page ``fleet_report`` of the documentation lists. Version 1, of
@@ -16,8 +16,8 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import NotUsable
 from ..system.files import atomic_write
@@ -29,6 +29,8 @@ from .faults import ANY_CHECK, clean, severity
 VERSION = 2
 #: Largest document that is read.
 SIZE_LIMIT = 256 * 1024**2
+#: Most earlier runs whose metrics a run repeats.
+TREND = 60
 #: Seconds to wait for another controller that writes to the same directory.
 LOCK_WAIT = 60.0
 _NAME = re.compile(r"^(?P<stem>maintenance-(?P<time>\d{8}T\d{6}Z)(?:-\d+)?)\.(?:json|html|md)$")
@@ -45,19 +47,93 @@ class Problem(NamedTuple):
     reason: str
 
 
-def stems(directory: str) -> list[str]:
-    """Return the names (without suffix) of the kept runs, oldest first; none without a directory."""
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise NotUsable(
-            f"Can't read the report directory {directory}: {error.strerror}.",
-            "Set fleet_report_dir to a directory that this user can read.",
-            directory,
-        ) from error
+class Store(Protocol):
+    """Where runs are kept: a directory, a bucket, a Git repository."""
+
+    @property
+    def place(self) -> str:
+        """The store for people, without secrets."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def names(self) -> list[str]:
+        """Return the names of the kept files, others too. :raises FleetError: they can't be read."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def load(self, name: str) -> Any:
+        """Return the content of a kept document as it is.
+
+        :raises Damaged: it can't be used. :raises OSError, FleetError: it can't be read.
+        """
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def add(
+        self, texts: Mapping[str, str], now: float, keep: int, keep_days: float | None
+    ) -> dict[str, str]:
+        """Add a run, remove those beyond a number and an age; return where each file is.
+
+        :param texts: suffix (``json``, ``html``, ``md``) to content. :raises FleetError: it can't be kept.
+        """
+        ...  # pylint: disable=unnecessary-ellipsis
+
+
+class Directory:
+    """A directory on the controller; implements Store."""
+
+    def __init__(self, path: str) -> None:
+        self.place = os.path.abspath(path)
+
+    def names(self) -> list[str]:
+        """Return the names in the directory; none without it."""
+        try:
+            return os.listdir(self.place)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise NotUsable(
+                f"Can't read the report directory {self.place}: {error.strerror}.",
+                "Set fleet_report_dir to a directory that this user can read.",
+                self.place,
+            ) from error
+
+    def load(self, name: str) -> Any:
+        return load(os.path.join(self.place, name))
+
+    def add(
+        self, texts: Mapping[str, str], now: float, keep: int, keep_days: float | None
+    ) -> dict[str, str]:
+        with adding(self.place, now) as kept:
+            paths = {kind: kept.write(kind, text) for kind, text in texts.items()}
+            kept.prune(keep, keep_days, now)
+        return paths
+
+
+def secret_of(url: str) -> str:
+    """Return user and password in a URL, the empty text without any."""
+    authority = url.partition("://")[2].partition("/")[0]
+    return authority.rpartition("@")[0] if ":" in authority.rpartition("@")[0] else ""
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL for people: without user and password."""
+    secret = secret_of(url)
+    return url.replace(f"{secret}@", "", 1) if secret else url
+
+
+def stems_of(names: Iterable[str]) -> list[str]:
+    """Return the names of runs (without suffix) among names of files, oldest first."""
     return sorted({match["stem"] for match in map(_NAME.match, names) if match}, key=_order)
+
+
+def files_of(names: Iterable[str], runs: Collection[str]) -> list[str]:
+    """Return the names of the files that belong to these runs."""
+    return [
+        name for name in names for match in [_NAME.match(name)] if match and match["stem"] in runs
+    ]
+
+
+def stems(directory: str) -> list[str]:
+    """Return the names of the runs that a directory keeps, oldest first; none without a directory."""
+    return stems_of(Directory(directory).names())
 
 
 def _order(stem: str) -> tuple[str, int]:
@@ -65,33 +141,26 @@ def _order(stem: str) -> tuple[str, int]:
     return moment, int(number or 1)
 
 
-def earlier(directory: str, problems: list[Problem]) -> Iterator[dict[str, Any]]:
+def earlier(store: Store, problems: list[Problem]) -> Iterator[dict[str, Any]]:
     """Yield the kept runs, newest first, as documents of the current version.
 
     :param problems: gets the documents that can't be used.
+    :raises FleetError: the store can't be read.
     """
-    for stem in reversed(stems(directory)):
+    for stem in reversed(stems_of(store.names())):
         name = f"{stem}.json"
         try:
-            yield read(os.path.join(directory, name))
+            yield upgrade(store.load(name))
         except FileNotFoundError:
             continue  # removed by another controller meanwhile, or only a page
         except (Damaged, OSError) as error:
             problems.append(Problem(display_path(name), clean(error, 200)))
 
 
-def since(directory: str, moment: float) -> list[str]:
+def since(store: Store, moment: float) -> list[str]:
     """Return the names of the kept runs that are not older than a time, oldest first."""
-    limit = _moment(moment)
-    return [stem for stem in stems(directory) if _order(stem)[0] >= limit]
-
-
-def read(path: str) -> dict[str, Any]:
-    """Return a kept document as one of the current version.
-
-    :raises Damaged: it can't be used. :raises OSError: it can't be read.
-    """
-    return upgrade(load(path))
+    limit = stamp(moment)
+    return [stem for stem in stems_of(store.names()) if _order(stem)[0] >= limit]
 
 
 def load(path: str) -> Any:
@@ -107,6 +176,11 @@ def load(path: str) -> Any:
         if status.st_size > SIZE_LIMIT:
             raise Damaged("larger than 256 MiB")
         raw = stream.read(SIZE_LIMIT + 1)
+    return parse(raw)
+
+
+def parse(raw: bytes) -> Any:
+    """Return the content of a document. :raises Damaged: it is no JSON."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -115,7 +189,7 @@ def load(path: str) -> Any:
 
 def upgrade(document: Any) -> dict[str, Any]:
     """Return a document of any known version as one of the current version, with the keys that
-    comparisons and trends read: ``timestamp phases hosts metrics``.
+    comparisons and trends read: ``timestamp phases hosts metrics trend``.
 
     :raises Damaged: it is not a run, or its version is newer.
     """
@@ -137,8 +211,12 @@ def upgrade(document: Any) -> dict[str, Any]:
             "phases": [clean(phase, 40) for phase in document["phases"]],
             "hosts": hosts,
             "metrics": _numbers(metrics) if isinstance(metrics, Mapping) else {},
+            "trend": [
+                (clean(moment, 40), _numbers(values))
+                for moment, values in list(document.get("trend", ()))[-TREND:]
+            ],
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Damaged("keys of a report are missing or of another type") from error
 
 
@@ -173,7 +251,13 @@ def _host(entry: Mapping[str, Any], version: int) -> dict[str, Any]:
         for device in entry.get("devices", ())
         if "corrected" in _numbers(device)
     }
-    return {"host": host, "phases": phases, "faults": faults, "corrected": corrected}
+    return {
+        "host": host,
+        "phases": phases,
+        "faults": faults,
+        "corrected": corrected,
+        "backed_up": clean(entry.get("backed_up") or "", 40),
+    }
 
 
 def _phase_fault(host: str, phase: Mapping[str, str]) -> dict[str, Any]:
@@ -216,20 +300,27 @@ class Kept(NamedTuple):
 
     def prune(self, keep: int, keep_days: float | None, now: float) -> None:
         """Remove the runs beyond a number and an age; never this one."""
-        kept = stems(self.directory)
-        limit = "" if not keep_days else _moment(now - keep_days * 86400)
-        stay = {self.stem, *kept[-keep:]}
-        gone = {stem for stem in kept if stem not in stay or (_order(stem)[0] < limit)} - {
-            self.stem
-        }
-        for name in os.listdir(self.directory):
-            match = _NAME.match(name)
-            if match and match["stem"] in gone:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self.directory, name))
+        names = os.listdir(self.directory)
+        for name in files_of(names, outdated(names, self.stem, keep, keep_days, now)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.directory, name))
 
 
-def _moment(now: float) -> str:
+def outdated(
+    names: Iterable[str], this: str, keep: int, keep_days: float | None, now: float
+) -> set[str]:
+    """Return the runs beyond a number and an age; never this one.
+
+    :param names: the names of all kept files.
+    """
+    kept = stems_of(names)
+    limit = "" if not keep_days else stamp(now - keep_days * 86400)
+    stay = {this, *kept[-keep:]}
+    return {stem for stem in kept if stem not in stay or (_order(stem)[0] < limit)} - {this}
+
+
+def stamp(now: float) -> str:
+    """Return a time as it stands in the names of runs."""
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(max(0.0, now)))
 
 
@@ -251,7 +342,7 @@ def adding(directory: str, now: float) -> Iterator[Kept]:
             directory,
         ) from error
     with lock(os.path.join(directory, ".lock"), "writing the fleet report", LOCK_WAIT):
-        base = f"maintenance-{_moment(now)}"
+        base = f"maintenance-{stamp(now)}"
         taken = set(stems(directory))
         stem, number = base, 1
         while stem in taken:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,31 +15,32 @@ from . import history, record
 from .report import PHASES, conclude
 
 
-def recent(directory: str, now: float, hours: float) -> list[str]:
-    """Return the paths of the kept runs of the last hours, oldest first.
+def recent(store: history.Store, now: float, hours: float) -> list[Mapping[str, Any]]:
+    """Return the runs of the last hours, oldest first.
 
-    :raises NotUsable: there is none.
+    :raises NotUsable: there is none, or one can't be read, is damaged or has another version.
     """
-    stems = history.since(directory, now - hours * 3600)
+    stems = history.since(store, now - hours * 3600)
     if not stems:
         raise NotUsable(
-            f"{directory} holds no run of the last {hours:g} hours.",
+            f"{store.place} holds no run of the last {hours:g} hours.",
             "Let the slices write their reports there first.",
-            directory,
+            store.place,
         )
-    return [os.path.join(directory, f"{stem}.json") for stem in stems]
+    return [_load(store, f"{stem}.json") for stem in stems]
 
 
-def combine(paths: Iterable[str], *, timestamp: float, title: str, fail_on: str) -> dict[str, Any]:
-    """Return one run with the hosts of all these documents; of a host in several the last counts.
+def combine(
+    runs: Iterable[Mapping[str, Any]], *, timestamp: float, title: str, fail_on: str
+) -> dict[str, Any]:
+    """Return one run with the hosts of all these runs; of a host in several the last counts.
 
-    :param paths: documents of the current version, oldest first.
-    :raises NotUsable: a document can't be read, is damaged or has another version.
+    :param runs: documents of the current version, oldest first.
+    :raises NotUsable: a document lacks keys, or they are of another type.
     """
     hosts: dict[str, dict[str, Any]] = {}
     phases: set[str] = set()
-    for path in paths:
-        document = _load(path)
+    for document in runs:
         phases.update(phase for phase in document["phases"] if phase in PHASES)
         for entry in document["hosts"]:
             hosts[str(entry["host"])] = entry
@@ -69,10 +69,11 @@ def combine(paths: Iterable[str], *, timestamp: float, title: str, fail_on: str)
     return report
 
 
-def _load(path: str) -> Mapping[str, Any]:
+def _load(store: history.Store, name: str) -> Mapping[str, Any]:
+    path = f"{store.place}/{name}"
     try:
-        history.read(path)  # checks version and keys
-        document: Mapping[str, Any] = history.load(path)
+        document: Mapping[str, Any] = store.load(name)
+        history.upgrade(document)  # checks version and keys
     except (history.Damaged, OSError) as error:
         raise NotUsable(
             f"Can't use the run {path}: {error}.", "Remove it, or let the slice run again.", path

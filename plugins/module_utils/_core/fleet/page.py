@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from .. import verdict
 from ..system.text import human_count, human_duration, human_size
+from . import storage
 from .faults import severity
+from .history import TREND
 from .report import HELD, NO_DATA, UNREACHABLE, worst
 
 LABELS = {verdict.PASS: "ok", NO_DATA: "no data", verdict.SKIPPED: "not run"}
@@ -28,7 +30,7 @@ MARKS = {
     UNREACHABLE: "⊘",
 }
 #: Runs that a trend shows.
-RUNS = 60
+RUNS = TREND
 
 
 class Series(NamedTuple):
@@ -152,6 +154,12 @@ def script_data(report: Mapping[str, Any]) -> dict[str, Any]:
             "backup": entry["backup"],
             "copies": entry["copies"],
             "removed": entry["removed"],
+            "disks": entry.get("disks", []),
+            "places": storage.copies(entry),
+            "safe": storage.meets_321(entry),
+            "proof": storage.proof(entry),
+            "exposed": storage.exposed(entry, report["timestamp"]),
+            "hardware": entry.get("hardware", {}),
             "freed": entry["freed_bytes"],
             "notes": entry["notes"],
         }

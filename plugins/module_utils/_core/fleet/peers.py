@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..system.text import human_count, human_duration
-from .record import age
+from . import hardware
 from .stats import median
+from .storage import age
 
 #: Default of the factor, as Iglewicz and Hoaglin (1993) recommend.
 LIMIT = 3.5
@@ -84,6 +85,7 @@ def find(
             *_old_backups(members, limit, minimum, place, report["timestamp"]),
             *_fewer_gpus(members, minimum, place),
             *_versions(members, minimum, place),
+            *_hardware(members, minimum, place),
         )
         result += [{**entry, "group": group} for entry in entries]
     result += [{**entry, "group": ""} for entry in _growing(report["hosts"], before or {})]
@@ -96,7 +98,9 @@ def _load(device: Mapping[str, Any]) -> str:
     if not power or not top:
         return "unknown power"
     share = power / top
-    return "low power" if share < 0.35 else "medium power" if share < 0.7 else "high power"
+    if share < 0.35:
+        return "low power"
+    return "medium power" if share < 0.7 else "high power"
 
 
 def _temperatures(
@@ -199,21 +203,48 @@ def _versions(
                     common[entry["host"]] = device["vbios"]
                 else:
                     common[entry["host"]] += ", " + device["vbios"]
-    for what, by_host in versions.items():
-        common_version = _majority(list(by_host.values()), minimum)
-        if common_version is None:
+    for what, value, hosts, common_version in _drift(versions, minimum):
+        yield {
+            "kind": "version",
+            "hosts": hosts,
+            "text": f"{what} {value} on {_who(hosts)}; most hosts of {place} have {common_version}",
+        }
+
+
+def _hardware(
+    members: Sequence[Mapping[str, Any]], minimum: int, place: str
+) -> Iterable[dict[str, Any]]:
+    known = hardware.table((entry["host"], entry.get("hardware") or {}) for entry in members)
+    for what, value, hosts, common in _drift(known, minimum):
+        text = f"{what} {value} on {_who(hosts)}; most hosts of {place} have {common}"
+        if value == hardware.MISSING:
+            text = f"{what} is missing on {_who(hosts)}; most hosts of {place} have it"
+        elif common == hardware.MISSING:
+            text = f"{what} is on {_who(hosts)}; most hosts of {place} do not have it"
+        yield {"kind": "hardware", "hosts": hosts, "text": text}
+
+
+def _drift(
+    table: Mapping[str, Mapping[str, str]], minimum: int
+) -> Iterable[tuple[str, str, list[str], str]]:
+    """Return thing, value, hosts and the majority's value, for each value that is not that one.
+
+    :param table: by thing and host.
+    """
+    for what, by_host in table.items():
+        common = _majority(list(by_host.values()), minimum)
+        if common is None:
             continue
         others: dict[str, list[str]] = {}
-        for host, version in by_host.items():
-            if version != common_version:
-                others.setdefault(version, []).append(host)
-        for version, hosts in others.items():
-            who = hosts[0] if len(hosts) == 1 else human_count(len(hosts), "host")
-            yield {
-                "kind": "version",
-                "hosts": hosts,
-                "text": f"{what} {version} on {who}; most hosts of {place} have {common_version}",
-            }
+        for host, value in by_host.items():
+            if value != common:
+                others.setdefault(value, []).append(host)
+        for value, hosts in others.items():
+            yield what, value, hosts, common
+
+
+def _who(hosts: Sequence[str]) -> str:
+    return hosts[0] if len(hosts) == 1 else human_count(len(hosts), "host")
 
 
 def _growing(

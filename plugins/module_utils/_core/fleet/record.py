@@ -5,22 +5,21 @@
 
 from __future__ import annotations
 
-import calendar
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import verdict
 from . import faults as fleet_faults
-from . import history
+from . import hardware, history
 from .faults import clean
 from .report import Lookup, Result
 from .stats import median
+from .storage import age, disks
 
 #: Most checks, GPUs and removed paths that are kept of a host.
 CHECKS = 400
 GPUS = 64
-REMOVED = 3
+REMOVED = 5
 #: Readings of a GPU that are kept, as gpu_health names them.
 GPU_NUMBERS = (
     "id",
@@ -58,8 +57,17 @@ def extend(
         entry["checks"] = _checks(results)
         entry["devices"] = _devices(results.get("gpu", {}))
         entry["software"] = _software(results)
+        facts = hardware.facts(results.get("health", {}).get("hardware"))
+        if facts:
+            entry["hardware"] = facts
         entry["copies"] = _copies(results.get("backup", {}))
+        entry["restore_proof"] = _restore_proof(results.get("backup", {}))
         entry["removed"] = _removed(results.get("cleanup", {}))
+        entry["disks"] = disks(results.get("health", {}))
+        if any(
+            phase["phase"] == "backup" and phase["status"] == "pass" for phase in entry["phases"]
+        ):
+            entry["backed_up"] = report["timestamp"]
         every_fault += entry["faults"]
     report["version"] = history.VERSION
     report["causes"] = fleet_faults.causes(every_fault)
@@ -116,13 +124,13 @@ def _devices(result: Result) -> list[dict[str, Any]]:
 
 def _software(results: Mapping[str, Result]) -> dict[str, str]:
     health, gpu = results.get("health", {}), results.get("gpu", {})
-    hardware, driver = health.get("hardware"), gpu.get("driver")
-    hardware = hardware if isinstance(hardware, Mapping) else {}
+    inventory, driver = health.get("hardware"), gpu.get("driver")
+    inventory = inventory if isinstance(inventory, Mapping) else {}
     driver = driver if isinstance(driver, Mapping) else {}
     versions = {
         "agent": health.get("agent_version"),
-        "kernel": hardware.get("kernel"),
-        "driver": driver.get("version") or hardware.get("driver"),
+        "kernel": inventory.get("kernel"),
+        "driver": driver.get("version") or inventory.get("driver"),
         "cuda": driver.get("cuda_version"),
     }
     return {name: clean(value, 80) for name, value in versions.items() if value}
@@ -136,6 +144,24 @@ def _copies(result: Result) -> list[dict[str, str]]:
     ]
 
 
+def _restore_proof(result: Result) -> dict[str, Any]:
+    """Return the last restore drill: when, of what, and how long; empty when there is none.
+
+    Only ``unreadable`` where the host could not read its record.
+    """
+    proof = result.get("last_restore_proof")
+    if not isinstance(proof, Mapping):
+        return {}
+    texts = {
+        name: clean(proof.get(name) or "", 200) for name in ("at", "backup", "place", "unreadable")
+    }
+    seconds = _number(proof.get("seconds"))
+    return {
+        **{name: text for name, text in texts.items() if text},
+        **({} if seconds is None else {"seconds": seconds}),
+    }
+
+
 def _removed(result: Result) -> list[dict[str, Any]]:
     """Return the largest of what the cleanup removed."""
     removed = [
@@ -144,18 +170,6 @@ def _removed(result: Result) -> list[dict[str, Any]]:
         if isinstance(unit, Mapping)
     ]
     return sorted(removed, key=lambda unit: -float(unit["size"]))[:REMOVED]
-
-
-def age(created: object, now: str) -> float | None:
-    """Return the seconds between two times in ISO 8601 with ``+00:00``, None when one is none."""
-    try:
-        moments = [
-            calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S"))
-            for text in (created, now)
-        ]
-    except ValueError:
-        return None
-    return float(max(0, moments[1] - moments[0]))
 
 
 def metrics(report: Mapping[str, Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from ..installed import compare
 from ..maintenance import plan
 from ..maintenance.options import MaintenanceOptions
 from ..output import human
-from ..system.text import human_count, human_duration, human_size, one_line
+from ..system.text import human_count, human_duration, human_list, human_size, one_line
 from .stats import percentile
 
 #: The phases in their order.
@@ -70,7 +70,12 @@ def _backup_message(result: Result) -> str:
     size = human_size(float(backup.get("size") or 0))
     proof = "verified" if backup.get("verified") else "not verified"
     what = "new backup" if result.get("changed") else "unchanged since the last backup"
-    return f"{what}: {human_count(backup.get('files') or 0, 'file')}, {size}, {proof}"
+    message = f"{what}: {human_count(backup.get('files') or 0, 'file')}, {size}, {proof}"
+    links = result.get("outside_links") or []
+    if links:
+        listed = human_list(links, 1)
+        message += f"; not in it is what links out of the source point to: {listed}"
+    return message
 
 
 def _cleanup_message(result: Result) -> str:
@@ -333,22 +338,6 @@ def conclude(report: dict[str, Any], fail_on: str = verdict.CRITICAL) -> dict[st
         "status": status,
         "exit_code": verdict.EXIT_CODES[status],
     }
-
-
-def brake(results: Iterable[Iterable[Result | None]], limit: float) -> str:
-    """Say why no further host may be started, or return the empty text.
-
-    :param results: per host that was started, its phases' registered results.
-    :param limit: the largest share of failed hosts allowed, in percent (100 = no brake).
-    """
-    started = [[result for result in host if result is not None] for host in results]
-    started = [host for host in started if host]
-    failed = sum(1 for host in started if any(plan.phase_failed(result) for result in host))
-    if started and 100.0 * failed / len(started) > limit:
-        return (
-            f"held back: {failed} of {len(started)} hosts failed, more than the {limit:g} % allowed"
-        )
-    return ""
 
 
 def troubles(entry: Mapping[str, Any]) -> list[str]:

@@ -9,9 +9,10 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..ports import World
+from ..records import NamedTuple
 from ..system import boot, procfs
 from ..system.mounts import Mount
 from ..verdict import Check
@@ -32,7 +33,8 @@ from .thresholds import skipped
 if TYPE_CHECKING:
     from .certificates import CertificateAnswer
     from .disks import DiskHealth
-    from .expected import ExpectedFacts, Inventory
+    from .expected import ExpectedFacts
+    from .inventory import Inventory
 
 #: Seconds that a child keeps for itself, to kill a program before its own deadline.
 _MARGIN = 0.5
@@ -162,9 +164,9 @@ def _wanted_hardware(world: World, options: NodeOptions) -> ExpectedHardware | P
 
 
 def _inventory(world: World, wanted: ExpectedHardware | Problem | None) -> Inventory:
-    from . import expected
+    from . import inventory
 
-    return expected.observe(world, None if isinstance(wanted, Problem) else wanted)
+    return inventory.observe(world, None if isinstance(wanted, Problem) else wanted)
 
 
 def _expected(

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from ..records import NamedTuple
 from ..registry import Registry
 
 _ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6  # syslog priorities
@@ -37,7 +36,8 @@ PATTERNS = Registry(
     (
         KernelRule(
             "btrfs checksum error",
-            r"BTRFS (warning|error).*(csum failed|checksum (error|verify failed)|fixed up error at)",
+            r"BTRFS (warning|error).*"
+            r"(csum failed|checksum (error|verify failed)|fixed up error at)",
             "critical",
             "inspect",
             "fs/btrfs/btrfs_inode.h (btrfs_print_data_csum_error), fs/btrfs/disk-io.c"

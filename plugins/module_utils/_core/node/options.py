@@ -109,6 +109,13 @@ def _size(given: str) -> str | None:
     return None
 
 
+def _versions(given: Mapping[Any, Any]) -> str | None:
+    for component, version in given.items():
+        if not isinstance(component, str) or not isinstance(version, str):
+            return f"the version of {component} must be text: quote it"
+    return None
+
+
 class PatternOptions(OptionSet):
     """A rule of the user's for kernel messages."""
 
@@ -171,6 +178,11 @@ class ExpectedHardware(OptionSet):
     )
     kernel: str | None = option(help="Version of the running kernel, a shell pattern.")
     driver: str | None = option(help="Version of the NVIDIA driver, a shell pattern.")
+    firmware: dict[str, Any] | None = option(
+        type="dict",
+        check=_versions,
+        help="Versions of firmware by component, shell patterns.",
+    )
 
 
 class NodeOptions(ReportOptions):

@@ -23,8 +23,8 @@ def run(options: NodeOptions, world: World, check: bool = False) -> Document:
 
     ``extra`` holds the recommendation (``none``, ``inspect``, ``drain``, ``reboot``), its
     reasons (texts) and the domain (``none``, ``user``, ``node``), and with ``hardware_facts`` the
-    ``hardware``. A state or metrics file that
-    can't be written becomes a check, so that a full disk does not hide the rest.
+    ``hardware``. A state or metrics file that can't be written becomes a check, so that a full
+    disk does not hide the rest.
 
     :param check: write nothing. :raises MissingLibrary: see observe().
     """
@@ -41,9 +41,9 @@ def run(options: NodeOptions, world: World, check: bool = False) -> Document:
     checks, advice = conclude(checks, problems)
     extra = advice._asdict()
     if options.hardware_facts and not isinstance(facts.inventory, (Problem, type(None))):
-        from . import expected
+        from . import inventory
 
-        extra["hardware"] = expected.to_dict(facts.inventory)
+        extra["hardware"] = inventory.to_dict(facts.inventory)
     return Document(isoformat(facts.now), world.hostname, tuple(checks), extra=extra)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
 from ..errors import FleetError
+from ..records import NamedTuple, replace
 from ..system import files
 from ..verdict import Check, isoformat
 from .checks import CHECKS, group_of
@@ -142,6 +142,7 @@ def _observe(
     action, domain, details = check.action, check.domain, check.details
     if status != check.status:
         raised = status in _RAISED
+        # mutant: equivalent because a check that was not raised had no action
         action = old.action if raised else "none"
         domain = old.domain if raised else None
         details = {**(details or {}), "observed": check.status}

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
+from ..records import NamedTuple
 from ..registry import Registry
 
 
@@ -33,8 +34,9 @@ class Hook(NamedTuple):
 HOOKS: Registry[Hook] = Registry(
     "scheduler hook",
     (
-        # A prolog or epilog that ends with another code than 0 drains the node. A command that could
-        # not check anything, as after a mistake in the configuration, must not drain all of them.
+        # A prolog or epilog that ends with another code than 0 drains the node. A command that
+        # could not check anything, as after a mistake in the configuration, must not drain all of
+        # them.
         Hook("slurm", "Slurm", "https://slurm.schedmd.com/prolog_epilog.html", 1, 0, 200),
         Hook(
             "npd",

@@ -71,8 +71,10 @@ def table(rows: Iterable[Iterable[Any]], rule: bool = False) -> list[str]:
     ]
 
 
-def wrapped_table(rows: Sequence[Sequence[str]], width: int = 120) -> list[str]:
-    """Return rows of three cells as aligned lines of at most ``width`` columns; long cells continue below."""
+def wrapped_table(rows: Sequence[Sequence[str]], width: int = 100) -> list[str]:
+    """Return rows of three cells as aligned lines of at most ``width`` columns; long cells continue
+    below.
+    """
     import textwrap
 
     first = max(len(row[0]) for row in rows)

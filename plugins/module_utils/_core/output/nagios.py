@@ -62,7 +62,9 @@ def _plain(text: str) -> str:
 
 
 def _perfdata(checks: list[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
-    """Return ``'label'=value[unit];[warn];[crit]`` for every measured number; a label occurs once."""
+    """Return ``'label'=value[unit];[warn];[crit]`` for every measured number; a label occurs
+    once.
+    """
     data: dict[str, str] = {}
     for check in checks:
         value = check.get("value")

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why a user can't run a program: the directory or file that is closed to them, which neither shell nor systemd names."""
+"""Why a user can't run a program: the directory or file that is closed to them, which neither shell
+nor systemd names.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,11 @@ from collections.abc import Collection
 
 
 def closed_to(user: str, program: str) -> str:
-    """Return the first path that keeps a user from running a program, with owner and mode; empty when there is none.
+    """Return the first path that keeps a user from running a program, with owner and mode; empty
+    when there is none.
 
-    The interpreter of a script and what links point to are looked at as well. Permission bits only, no access lists.
+    The interpreter of a script and what links point to are looked at as well. Permission bits only,
+    no access lists.
     """
     try:
         entry = pwd.getpwnam(user)
@@ -47,7 +51,9 @@ def _executable(status: os.stat_result, uid: int, groups: Collection[int]) -> bo
 
 
 def _steps(path: str) -> list[str]:
-    """Return the directories on the way to a path and the path, as it is written and with links resolved."""
+    """Return the directories on the way to a path and the path, as it is written and with links
+    resolved.
+    """
     steps: list[str] = []
     for spelling in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
         step = spelling

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When the kernel and this system started. All times follow the clock of the world that is asked."""
+"""When the kernel and this system started.
+
+All times follow the clock of the world that is asked.
+"""
 
 from __future__ import annotations
 

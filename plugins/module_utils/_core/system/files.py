@@ -31,10 +31,12 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool = True) -> None:
-    """Replace the file C(path) by C(data) whole or not at all: temporary file beside it, fsync, rename, fsync of the folder.
+    """Replace the file C(path) by C(data) whole or not at all: temporary file beside it, fsync,
+    rename, fsync of the folder.
 
-    The temporary name starts with a dot and is random; it is opened exclusively, so a link planted in the folder is never
-    followed. An existing file's owner is kept when we may (root), unless others may write to the folder and so may have made the file.
+    The temporary name starts with a dot and is random; it is opened exclusively, so a link planted
+    in the folder is never followed. An existing file's owner is kept when we may (root), unless
+    others may write to the folder and so may have made the file.
 
     :param mode: permission bits of the new file, independent of the umask.
     :raises WriteFailed: any step failed; the old file is untouched and the temporary one is gone.
@@ -81,7 +83,10 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
 
 
 def _keep_owner(fd: int, path: str) -> None:
-    """Give the new file the old one's owner. A service user's file that root wrote once stays the service user's."""
+    """Give the new file the old one's owner.
+
+    A service user's file that root wrote once stays the service user's.
+    """
     with contextlib.suppress(OSError):
         old, new = os.lstat(path), os.fstat(fd)
         shared = os.stat(os.path.dirname(path) or ".").st_mode & 0o022

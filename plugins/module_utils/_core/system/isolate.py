@@ -1,36 +1,44 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run something that may hang in a forked child with a deadline, killed as a group, never waited for.
+"""Run something that may hang in a forked child with a deadline, killed as a group, never waited
+for.
 
-A system call on a dead mount or a wedged driver can't be interrupted by a signal, and a thread that sits in one keeps the
-interpreter from exiting. A forked child in a session of its own, with no descriptor of ours but the result pipe, can be left
-behind: the caller gets its answer at the deadline even when SIGKILL has no effect yet.
+A system call on a dead mount or a wedged driver can't be interrupted by a signal, and a thread that
+sits in one keeps the interpreter from exiting. A forked child in a session of its own, with no
+descriptor of ours but the result pipe, can be left behind: the caller gets its answer at the
+deadline even when SIGKILL has no effect yet.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
-import pickle
 import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import FleetError
+
+try:
+    from _pickle import dumps, loads  # what pickle itself uses, without its slow form
+except ImportError:
+    from pickle import dumps, loads
+from ..records import dataclass, field
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one isolated call.
 
-    Exactly one of three: C(error) is None and C(value) is what the function returned; C(error) is the exception it raised
-    (a FleetError keeps its type, anything else arrives as a FleetError); C(timed_out) is true. C(pid) is the child's,
-    C(alive) says whether it could not be killed by then (stuck in the kernel), C(duration) is in seconds.
+    Exactly one of three: C(error) is None and C(value) is what the function returned; C(error) is
+    the exception it raised (a FleetError keeps its type, anything else arrives as a FleetError);
+    C(timed_out) is true. C(pid) is the child's, C(alive) says whether it could not be killed by
+    then (stuck in the kernel), C(duration) is in seconds.
     """
 
     value: Any = None
@@ -43,7 +51,9 @@ class Outcome:
 
 #: Children at one time; more jobs than that wait until one has ended.
 _AT_ONCE = 128
-_HEADER = 8  # bytes that hold the length of the answer, so that a grandchild with our pipe open can't hold it back
+#: Bytes that hold the length of the answer, so that a grandchild with our pipe open can't hold it
+#: back.
+_HEADER = 8
 
 
 @dataclass
@@ -97,6 +107,7 @@ def _child(function: Callable[[], Any], write_fd: int) -> None:
     """Run in the forked child; never returns and never runs the parent's exit handlers."""
     try:
         os.setsid()
+        gc.freeze()  # a collection would write to, and so copy, all that is shared with the parent
         # Locks and pipes of the parent must not live on in a child that can't be killed.
         for fd in _descriptors():
             if fd > 2 and fd != write_fd:
@@ -111,7 +122,7 @@ def _child(function: Callable[[], Any], write_fd: int) -> None:
             reply = ("error", error)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the parent must hear of it
             reply = ("error", FleetError(f"{type(error).__name__}: {error}"))
-        whole = pickle.dumps(reply)
+        whole = dumps(reply)
         data = memoryview(len(whole).to_bytes(_HEADER, "big") + whole)
         while data:
             data = data[os.write(write_fd, data) :]
@@ -137,7 +148,9 @@ def _families(pids: list[int]) -> list[int]:
 
 
 def _kill(children: list[_Child], whole_family: bool) -> None:
-    """Kill children with their groups, and also what they started in other sessions (a program with a child of its own around it)."""
+    """Kill children with their groups, and also what they started in other sessions (a program with
+    a child of its own around it).
+    """
     for child in children:
         os.close(child.fd)
     if not children:
@@ -161,14 +174,16 @@ def _outcome(child: _Child, timed_out: bool, alive: bool) -> Outcome:
             pid=child.pid,
             duration=duration,
         )
-    kind, value = pickle.loads(child.data[_HEADER:])
+    kind, value = loads(child.data[_HEADER:])
     if kind == "error":
         return Outcome(error=value, pid=child.pid, duration=duration)
     return Outcome(value=value, pid=child.pid, duration=duration)
 
 
 def _reap(children: list[_Child], patience: float) -> set[int]:
-    """Collect the children without ever blocking on one; return the process ids of those that are not gone."""
+    """Collect the children without ever blocking on one; return the process ids of those that are
+    not gone.
+    """
     end = time.monotonic() + patience
     left = {child.pid for child in children}
     while left:
@@ -186,7 +201,9 @@ def _reap(children: list[_Child], patience: float) -> set[int]:
 
 
 def _wait(children: list[_Child]) -> set[int]:
-    """Wait until a child says something or the first deadline is over; return the descriptors with something to read."""
+    """Wait until a child says something or the first deadline is over; return the descriptors with
+    something to read.
+    """
     poll = select.poll()  # unlike select() it takes any descriptor
     for child in children:
         poll.register(child.fd, select.POLLIN)
@@ -197,10 +214,12 @@ def _wait(children: list[_Child]) -> set[int]:
 def call_many(
     jobs: Mapping[str, Callable[[], Any]], timeout: float, total: float | None = None
 ) -> dict[str, Outcome]:
-    """Run all functions at once, each in a child of its own; return their outcomes by name, in the order given.
+    """Run all functions at once, each in a child of its own; return their outcomes by name, in the
+    order given.
 
-    :param timeout: seconds for each. :param total: seconds for all together; what could not even be started by then has timed out with C(pid) 0.
-    Values travel pickled through a pipe, so they must be plain data.
+    :param timeout: seconds for each. :param total: seconds for all together; what could not even be
+        started by then has timed out with C(pid) 0. Values travel pickled through a pipe, so they
+        must be plain data.
     """
     end = math.inf if total is None else time.monotonic() + total
     waiting = list(jobs.items())[::-1]

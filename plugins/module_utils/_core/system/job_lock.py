@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lock that all jobs of a node share, whoever runs them.
 
-It is ``jobs.lock`` in a directory that only root writes to and everybody may enter. Root and the members of
-the agent's group hold it by turns. Other users can't hold it (anybody could keep a node from its backup), but
-they see in ``/proc/locks`` that it is held, and wait as well.
+It is ``jobs.lock`` in a directory that only root writes to and everybody may enter. Root and the
+members of the agent's group hold it by turns. Other users can't hold it (anybody could keep a node
+from its backup), but they see in ``/proc/locks`` that it is held, and wait as well.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from ..errors import LockBusy, Refused, WriteFailed
+from ..records import NamedTuple
 from . import locks
 from .procfs import parse_stat
 from .text import one_line
 
 NAME = "jobs.lock"
 PURPOSE = "job of mlfleet"
-#: Where the lock is unless the environment names another directory; the second on systems without /run/lock.
+#: Where the lock is unless the environment names another directory; the second on systems without
+#: /run/lock.
 DIRECTORIES = ("/run/lock/mlops-fleet", "/run/mlops-fleet")
 
 _PAUSE = 0.2
@@ -43,7 +44,9 @@ class Holder(NamedTuple):
     since: float | None = None
 
     def text(self) -> str:
-        """Return the holder as text: ``mlfleet backup (process 4711) since 2026-11-28 02:00:03``."""
+        """Return the holder as text: ``mlfleet backup (process 4711) since 2026-11-28
+        02:00:03``.
+        """
         process = "unknown" if self.pid is None else self.pid
         text = f"{self.command or 'another job'} (process {process})"
         return text + (
@@ -63,8 +66,10 @@ def hold(
     """Hold the node's lock while the body runs.
 
     :param command: what the body does, for the messages of others (``mlfleet backup``).
-    :param wait: seconds to wait for another holder to release it. :param waiting: is called once before that.
-    :param group: number of the group whose members may hold the lock too; used by root, who makes it.
+    :param wait: seconds to wait for another holder to release it. :param waiting: is called once
+        before that.
+    :param group: number of the group whose members may hold the lock too; used by root, who makes
+        it.
     :raises LockBusy: another job still holds it. :raises WriteFailed: it can't be made.
     :raises Refused: others may write to its directory.
     """
@@ -187,7 +192,10 @@ def _content(fd: int) -> str:
 
 
 def _write(fd: int, text: str) -> None:
-    """Write who holds the lock. Informative only: it is held without it, on a full disk or a read-only descriptor."""
+    """Write who holds the lock.
+
+    Informative only: it is held without it, on a full disk or a read-only descriptor.
+    """
     if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         return
     with contextlib.suppress(OSError):
@@ -196,7 +204,9 @@ def _write(fd: int, text: str) -> None:
 
 
 def _holder(status: os.stat_result, content: str) -> Holder:
-    """Return who holds the lock: the kernel knows the process, the file what it does and since when."""
+    """Return who holds the lock: the kernel knows the process, the file what it does and since
+    when.
+    """
     written = _parse(content)
     pid = _locker(status)
     if pid is None:

@@ -1,17 +1,21 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The mount table (mountinfo, proc(5)), and questions that it answers without touching a file system that may hang."""
+"""The mount table (mountinfo, proc(5)), and questions that it answers without touching a file
+system that may hang.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
 
-#: File systems of this machine: looking at a file on them never waits for a network or another program.
+from ..records import NamedTuple
+
+#: File systems of this machine: looking at a file on them never waits for a network or another
+#: program.
 ANSWERING = frozenset(
     "bcachefs btrfs erofs ext2 ext3 ext4 f2fs overlay ramfs rootfs squashfs tmpfs xfs zfs".split()
 )
@@ -24,8 +28,9 @@ _LINKS_MAX = 40
 class Mount(NamedTuple):
     """One line of mountinfo.
 
-    ``device`` is major:minor as text, ``root`` the path inside that file system which is mounted at ``point``, ``source`` the
-    file system's device or server; ``mount_options`` and ``super_options`` are comma-separated.
+    ``device`` is major:minor as text, ``root`` the path inside that file system which is mounted at
+    ``point``, ``source`` the file system's device or server; ``mount_options`` and
+    ``super_options`` are comma-separated. ``parent`` is the id of the mount that it is on.
     """
 
     id: int
@@ -36,6 +41,7 @@ class Mount(NamedTuple):
     source: str = ""
     mount_options: str = ""
     super_options: str = ""
+    parent: int = 0
 
     @property
     def mount_read_only(self) -> bool:
@@ -82,6 +88,7 @@ def parse(content: str) -> list[Mount]:
                 source=unescape(extra[1]) if len(extra) > 1 else "",
                 mount_options=fields[5],
                 super_options=extra[-1] if len(extra) > 1 else "",
+                parent=int(fields[1]) if fields[1].isdigit() else 0,
             )
         )
     return mounts
@@ -91,6 +98,45 @@ def read(path: str = "/proc/self/mountinfo") -> list[Mount]:
     """Return the mounts in a mountinfo file. :raises OSError: it can't be read."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
         return parse(stream.read())
+
+
+def hidden(mounts: Sequence[Mount]) -> set[int]:
+    """Return the ids of mounts that can't be reached, because another one lies over them.
+
+    It is mounted on the same mount, on a directory above; or on the mount itself; or the mount
+    below is hidden. What is mounted over the root hides nothing from who has that root.
+    """
+    on: dict[int, dict[str, int]] = {}
+    for mount in mounts:
+        if mount.point != "/":
+            on.setdefault(mount.parent, {})[mount.point] = mount.id
+    points = {mount.id: mount.point for mount in mounts}
+    covered = {
+        mount.id
+        for mount in mounts
+        if on.get(mount.id, {}).get(mount.point, mount.id) != mount.id  # a root is on itself
+    }
+    lost = {mount.id for mount in mounts if _lies_below(mount, on.get(mount.parent, {}))}
+    lost |= {
+        mount.id
+        for mount in mounts
+        if mount.parent in covered and mount.point != points[mount.parent]
+    }
+    while True:
+        more = {mount.id for mount in mounts if mount.parent in lost} - lost
+        if not more:
+            return covered | lost
+        lost |= more
+
+
+def _lies_below(mount: Mount, beside: Mapping[str, int]) -> bool:
+    """Return whether one of the mounts ``beside`` it is on a directory above it."""
+    above = os.path.dirname(mount.point)
+    while above not in ("", "/"):
+        if above in beside:
+            return True
+        above = os.path.dirname(above)
+    return False
 
 
 def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
@@ -104,7 +150,9 @@ def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
 
 
 def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
-    """Return device (major:minor) and path inside that file system of an absolute path, by the mount table alone."""
+    """Return device (major:minor) and path inside that file system of an absolute path, by the
+    mount table alone.
+    """
     best = mount_of(path, mounts) if path else None
     if best is None:
         return None
@@ -115,7 +163,8 @@ def located(path: str, mounts: Iterable[Mount]) -> tuple[str, str] | None:
 def follow(path: str, mounts: Sequence[Mount], own: int | None) -> str:
     """Return where an absolute path leads.
 
-    Empty when it leads beyond a mount that may not answer (other than the one with the id ``own``), or into a loop.
+    Empty when it leads beyond a mount that may not answer (other than the one with the id ``own``),
+    or into a loop.
     """
     pending, real, links = deque(path.split("/")), "", 0
     while pending:
@@ -146,7 +195,8 @@ def follow(path: str, mounts: Sequence[Mount], own: int | None) -> str:
 def available(path: str | int) -> int:
     """Return the bytes that an ordinary user may still write where a path or an open file is.
 
-    Of a path that does not exist yet the nearest directory above it counts. May hang on a dead network mount.
+    Of a path that does not exist yet the nearest directory above it counts. May hang on a dead
+    network mount.
     """
     if isinstance(path, str):
         while not os.path.isdir(path) and os.path.dirname(path) != path:

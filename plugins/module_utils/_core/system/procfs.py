@@ -9,9 +9,9 @@ A file that is missing or can't be read is None (or empty), never an error.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from ..ports import World
+from ..records import NamedTuple
 
 #: ``flags`` of a kernel thread (include/linux/sched.h).
 _PF_KTHREAD = 0x00200000
@@ -69,7 +69,9 @@ class Process(NamedTuple):
 
 
 def parse_stat(content: str) -> Process | None:
-    """Return the process that a ``/proc/PID/stat`` line describes (proc(5)), None when it is not one."""
+    """Return the process that a ``/proc/PID/stat`` line describes (proc(5)), None when it is not
+    one.
+    """
     before, separator, after = content.rpartition(")")
     fields = after.split()
     if not separator or len(fields) < 20:

@@ -1,11 +1,13 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Remove a file or a tree through directory descriptors only, and what walks through changing trees need for that.
+"""Remove a file or a tree through directory descriptors only, and what walks through changing trees
+need for that.
 
-No path is used twice: everything is opened through the descriptor of its directory, symbolic links are never followed, FIFOs and
-devices never opened. A walk holds one descriptor at a time whatever the depth: it climbs back through ``..`` and compares what it
-finds there with what it came from, so that a directory that is moved while the walk is inside ends the walk.
+No path is used twice: everything is opened through the descriptor of its directory, symbolic links
+are never followed, FIFOs and devices never opened. A walk holds one descriptor at a time whatever
+the depth: it climbs back through ``..`` and compares what it finds there with what it came from, so
+that a directory that is moved while the walk is inside ends the walk.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class Changed(Exception):
 
 
 def open_directory(name: str, dir_fd: int, flags: int = DIRECTORY) -> int:
-    """Open a directory (with other flags: a file), where possible without leaving a trace in its access time."""
+    """Open a directory (with other flags: a file), where possible without leaving a trace in its
+    access time.
+    """
     try:
         return os.open(name, flags | _NOATIME, dir_fd=dir_fd)
     except PermissionError:
@@ -79,7 +83,8 @@ def _ask_mount(fd: int, name: bytes, flags: int) -> int | None:
 def mount_id(fd: int) -> int | None:
     """Return the id of the mount that an open file is on, None when the kernel does not say.
 
-    Called for every directory: statx(2) returns it since Linux 5.8 at a tenth of the cost of reading /proc (since 3.15).
+    Called for every directory: statx(2) returns it since Linux 5.8 at a tenth of the cost of
+    reading /proc (since 3.15).
     """
     mount = _ask_mount(fd, b"", _EMPTY_PATH)
     if mount is not None:
@@ -96,12 +101,17 @@ def mount_id(fd: int) -> int | None:
 
 
 def entry_mount_id(dir_fd: int, name: str) -> int | None:
-    """Return the id of the mount that an entry of an open directory is on, None when the kernel does not say."""
+    """Return the id of the mount that an entry of an open directory is on, None when the kernel
+    does not say.
+    """
     return _ask_mount(dir_fd, os.fsencode(name), _NOFOLLOW)
 
 
 def open_checked(name: str, parent: int, expected: Identity, where: str) -> int:
-    """Open the directory that was seen under this name before. :raises Changed: it is another one now."""
+    """Open the directory that was seen under this name before.
+
+    :raises Changed: it is another one now.
+    """
     fd = open_directory(name, parent)
     if identity(os.fstat(fd)) != expected:
         os.close(fd)
@@ -110,7 +120,9 @@ def open_checked(name: str, parent: int, expected: Identity, where: str) -> int:
 
 
 def climb(fd: int, expected: Identity, where: str) -> int:
-    """Return the descriptor of the directory above; ``fd`` is closed if that is where the walk came from."""
+    """Return the descriptor of the directory above; ``fd`` is closed if that is where the walk came
+    from.
+    """
     above = open_directory("..", fd)
     if identity(os.fstat(above)) != expected:
         os.close(above)
@@ -120,9 +132,12 @@ def climb(fd: int, expected: Identity, where: str) -> int:
 
 
 def remove(parent: int, name: str, device: int, mount: int | None) -> list[str]:
-    """Remove a file or a whole tree. Return what could not be removed, and why (at most 5 lines); empty when all is gone.
+    """Remove a file or a whole tree.
 
-    Continues after an entry that can't be removed, so that as much as possible is freed; never enters another file system or mount.
+    Return what could not be removed, and why (at most 5 lines); empty when all is gone.
+
+    Continues after an entry that can't be removed, so that as much as possible is freed; never
+    enters another file system or mount.
     """
     problems: list[str] = []
     # A process that still holds a directory open may add to it while it is emptied.

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Directories that may be changed: dangerous ones are refused, and none is opened through a symbolic link."""
+"""Directories that may be changed: dangerous ones are refused, and none is opened through a
+symbolic link.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import os
 
 from ..errors import NotUsable, Refused
 
-#: Folders that are never a cleanup root or a restore target, whatever the options say. Their children may be.
+#: Folders that are never a cleanup root or a restore target, whatever the options say. Their
+#: children may be.
 DANGEROUS = frozenset(
     {
         "/",
@@ -51,7 +54,8 @@ DANGEROUS = frozenset(
         "/var/tmp",
     }
 )
-#: Of these, the ones many programs share: acceptable where a pattern limits what is meant (C(/var/log) with C(ml-*)).
+#: Of these, the ones many programs share: acceptable where a pattern limits what is meant
+#: (C(/var/log) with C(ml-*)).
 SHARED = frozenset({"/tmp", "/var/log", "/var/tmp"})
 #: Trees in which nothing is ever ours: neither they nor anything below them is accepted.
 FORBIDDEN_TREES = (
@@ -98,12 +102,15 @@ _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def refuse_dangerous(path: str, what: str, shared_ok: bool = False) -> str:
-    """Return C(path) normalised, when it may be the C(what) (C("cleanup root"), C("restore target"), ...).
+    """Return C(path) normalised, when it may be the C(what) (C("cleanup root"), C("restore
+    target"), ...).
 
-    Links are resolved for the test, so that a link to C(/home) is refused like C(/home). C(shared_ok) accepts the folders
-    in SHARED; pass it only when a pattern with a literal beginning limits what inside them is meant.
+    Links are resolved for the test, so that a link to C(/home) is refused like C(/home).
+    C(shared_ok) accepts the folders in SHARED; pass it only when a pattern with a literal beginning
+    limits what inside them is meant.
 
-    :raises Refused: empty, relative, C(/), a system folder, a home folder itself, or less than two levels deep.
+    :raises Refused: empty, relative, C(/), a system folder, a home folder itself, or less than two
+        levels deep.
     """
     if not path or not os.path.isabs(path):
         raise Refused(
@@ -142,7 +149,8 @@ def refuse_dangerous(path: str, what: str, shared_ok: bool = False) -> str:
 
 
 def open_folder(path: str) -> int:
-    """Open the folder C(path) component by component without following any symbolic link; return its descriptor.
+    """Open the folder C(path) component by component without following any symbolic link; return
+    its descriptor.
 
     :raises NotUsable: it does not exist, is no folder, or a component is a symbolic link.
     """

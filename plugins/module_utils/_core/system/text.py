@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def human_size(size: float) -> str:
     """Return bytes in the largest binary unit that fits: ``1.2 GiB``."""
@@ -18,6 +20,14 @@ def human_size(size: float) -> str:
 def human_count(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 host``, ``3 hosts``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def human_list(items: Sequence[str], most: int) -> str:
+    """Return the first items, and how many more there are: ``a, b and 3 more``."""
+    listed = ", ".join(items[:most])
+    if len(items) > most:
+        listed += f" and {len(items) - most} more"
+    return listed
 
 
 def human_duration(seconds: float) -> str:
@@ -37,9 +47,11 @@ def display_path(path: str) -> str:
     if path.isprintable():
         return path
     return "".join(
-        char
-        if char.isprintable()
-        else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        (
+            char
+            if char.isprintable()
+            else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        )
         for char in path
     )
 
@@ -50,13 +62,14 @@ def one_line(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text
-    )
+    blanks = "".join(" " if char.isspace() else char for char in text)
+    return "".join(char if char.isprintable() else "\ufffd" for char in blanks)
 
 
 def field_text(value: object) -> str:
-    """Return a field of a journal entry as text; what is not UTF-8 is written as a list of bytes."""
+    """Return a field of a journal entry as text; what is not UTF-8 is written as a list of
+    bytes.
+    """
     if isinstance(value, list):
         if value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
             return bytes(value).decode("utf-8", "replace")

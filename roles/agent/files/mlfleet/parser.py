@@ -58,12 +58,9 @@ def _refuse(word: str) -> NoReturn:
 def command_parser(command: Command) -> pages.Parser:
     """Return the parser of a subcommand."""
     sub = pages.Parser(
-        prog=f"mlfleet {command.name}",
-        description=pages.page_top(command),
-        epilog=pages.page_end(command),
-        formatter_class=pages.Formatter,
-        allow_abbrev=False,
+        prog=f"mlfleet {command.name}", formatter_class=pages.Formatter, allow_abbrev=False
     )
+    sub.page_of = command
     sub.set_defaults(command=command)
     sub.add_argument(
         "--config",
@@ -95,12 +92,18 @@ def command_parser(command: Command) -> pages.Parser:
         add_options(sub, config.option_set(command.part).TABLE, command.leave_out)
     command.arguments(sub)
     positionals = "".join(
-        f" {action.dest.upper()}" if action.nargs is None else f" [{action.dest.upper()}]"
-        for action in sub._actions
-        if not action.option_strings
+        f" {_positional(action)}" for action in sub._actions if not action.option_strings
     )
     sub.usage = f"mlfleet {command.name} [options]{positionals}"
     return sub
+
+
+def _positional(action: argparse.Action) -> str:
+    """Return how the usage shows an argument."""
+    name = action.dest.upper()
+    if action.nargs is None:
+        return name
+    return f"[{name} ...]" if action.nargs == "*" else f"[{name}]"
 
 
 # --- flags from the option tables -------------------------------------------------------------------------------------

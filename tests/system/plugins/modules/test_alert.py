@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The alert module through a real ansible-playbook at -vvv: results, check mode, and no secret anywhere."""
+"""The alert module through a real ansible-playbook at -vvv: results, check mode, and no secret
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ class Sampler(threading.Thread):
 
 @pytest.fixture
 def play(tmp_path):
-    """Run one alert task from a playbook file; return its result, the output at -vvv, and what the sampler saw."""
+    """Run one alert task from a playbook file; return its result, the output at -vvv, and what the
+    sampler saw.
+    """
 
     def call(args, pipelining=True, check=False, watch=False):
         result = tmp_path / "result.json"
@@ -311,7 +315,9 @@ def examples():
 
 
 def test_every_documented_example_is_delivered(server, tmp_path):
-    """Only addresses are changed: what went to the internet goes to loopback, mail and handler to a program here."""
+    """Only addresses are changed: what went to the internet goes to loopback, mail and handler to a
+    program here.
+    """
     from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.options import (
         AlertOptions,
     )

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The cleanup module as Ansible runs it: check, apply, check, apply again; failures; its documentation says what its options are."""
+"""The cleanup module as Ansible runs it: check, apply, check, apply again; failures; its
+documentation says what its options are.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ OLD = 1_000_000_000
 
 
 def run(options, check=False, diff=False):
-    """Run the module's file with its arguments on standard input, as Ansible does; return (exit status, result)."""
+    """Run the module's file with its arguments on standard input, as Ansible does; return (exit
+    status, result).
+    """
     given = {
         "ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check, "_ansible_diff": diff}
     }

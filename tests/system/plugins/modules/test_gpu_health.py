@@ -149,7 +149,9 @@ def test_nvidia_smi_that_ignores_sigterm_is_left_behind_in_time(tmp_path):
     reason="needs root and setpriv to become somebody else",
 )
 def test_without_root_the_log_is_called_unread_and_not_clean(tmp_path):
-    """The module runs as nobody; ad hoc it would need a home, so the core's reader is asked in a child."""
+    """The module runs as nobody; ad hoc it would need a home, so the core's reader is asked in a
+    child.
+    """
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import facts\n"

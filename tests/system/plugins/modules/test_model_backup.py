@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The three backup modules as Ansible runs them: ad hoc, through AnsiballZ, in processes of their own."""
+"""The three backup modules as Ansible runs them: ad hoc, through AnsiballZ, in processes of their
+own.
+"""
 
 from __future__ import annotations
 
@@ -157,7 +159,8 @@ def test_without_boto3_it_is_named_with_the_interpreter(source, tmp_path):
     bare = tmp_path / "bin" / "python3"
     bare.parent.mkdir()
     bare.write_text(
-        f'#!/bin/sh\nexec {sys._base_executable if hasattr(sys, "_base_executable") else sys.executable} -S "$@"\n'
+        "#!/bin/sh\nexec"
+        f' {sys._base_executable if hasattr(sys, "_base_executable") else sys.executable} -S "$@"\n'
     )
     bare.chmod(0o755)
     found = run(

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the role runs on the node: which packages are missing, and what its directories were before."""
+"""What the role runs on the node: which packages are missing, and what its directories were
+before.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,14 @@ FILES = pathlib.Path(__file__).resolve().parents[4] / "roles" / "agent" / "files
 
 @pytest.fixture
 def missing(tmp_path):
-    """Ask with a package database that has zstd installed and git removed, and a Python that imports psutil only."""
+    """Ask with a package database that has zstd installed and git removed, and a Python that
+    imports psutil only.
+    """
     (tmp_path / "bin").mkdir()
     database = tmp_path / "bin" / "dpkg-query"
     database.write_text(
-        "#!/bin/sh\ncase $3 in zstd) printf installed ;; git) printf not-installed ;; *) exit 1 ;; esac\n"
+        "#!/bin/sh\ncase $3 in zstd) printf installed ;; git) printf not-installed ;; *) exit 1 ;;"
+        " esac\n"
     )
     database.chmod(0o755)
     for module, text in (("psutil", ""), ("boto3", "raise AttributeError\n")):

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whose configuration rotates the same files: the script the role runs on the node, run as it is."""
+"""Whose configuration rotates the same files: the script the role runs on the node, run as it
+is.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ OURS = '"/var/log/ml-backup.log" "/var/log/ml-api/*.log"\n{\n  daily\n}\n'
 
 @pytest.fixture
 def conflicts(tmp_path):
-    """Run the script with one other configuration and return its lines, that configuration's path written OTHER."""
+    """Run the script with one other configuration and return its lines, that configuration's path
+    written OTHER.
+    """
 
     def run(theirs, name="other"):
         (tmp_path / "ours").write_text(OURS)
@@ -57,7 +61,10 @@ def conflicts(tmp_path):
         ("/var/log/a.log\n/var/log/*.log {\n}\n", 2, "/var/log/*.log"),
         ('"/var/log/ml-backup.log" {\n}\n', 1, "/var/log/ml-backup.log"),
         (
-            "/var/log/a {\n postrotate\n  if true; then { echo; }; fi\n endscript\n}\n/var/log/ml-backup.log {\n}\n",
+            (
+                "/var/log/a {\n postrotate\n  if true; then { echo; }; fi\n"
+                " endscript\n}\n/var/log/ml-backup.log {\n}\n"
+            ),
             6,
             "/var/log/ml-backup.log",
         ),

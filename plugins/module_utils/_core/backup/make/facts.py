@@ -15,8 +15,10 @@ from ...errors import NotUsable
 from ...ports import World
 from ...system import mounts
 from .. import catalogue, codecs, source
+from .. import walk as walking
 from ..catalogue import Backup
-from ..options import BackupOptions
+from ..follow import follower, is_inside
+from ..options import FOLLOW, BackupOptions
 from ..source import Tree
 from ..store import CopyStore, StoredCopy
 
@@ -135,8 +137,8 @@ def observe_place(options: BackupOptions) -> Place:
         destination=kind_of(target),
         real_destination=target,
         dangling=None if os.path.exists(present) else os.path.realpath(present),
-        destination_in_source=_is_inside(target, origin),
-        source_in_destination=_is_inside(origin, target),
+        destination_in_source=is_inside(target, origin),
+        source_in_destination=is_inside(origin, target),
     )
 
 
@@ -152,24 +154,6 @@ def kind_of(path: str) -> str:
     except OSError:
         return OTHER if os.path.lexists(path) else MISSING
     return DIRECTORY if stat.S_ISDIR(mode) else OTHER
-
-
-def _is_inside(path: str, directory: str) -> bool:
-    """Say whether ``path`` is the directory or in it.
-
-    By identity, so that bind mounts and other spellings count.
-    """
-    try:
-        wanted = os.stat(directory)
-    except OSError:
-        return False
-    while True:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(path), wanted):
-                return True
-        if path == "/":
-            return False
-        path = os.path.dirname(path)
 
 
 @contextlib.contextmanager
@@ -194,7 +178,11 @@ def walk(root: int, options: BackupOptions) -> Tree:
     never = None
     with contextlib.suppress(OSError):
         never = os.stat(options.destination)
-    tree = source.walk(root, options.source, options.exclude, never)
+    follow = None
+    if options.outside_links == FOLLOW:
+        exclude = tuple(options.exclude)
+        follow = follower(options.source, options.destination, exclude, never)
+    tree = walking.walk(root, options.source, options.exclude, never, follow)
     if not tree.files:
         unexcluded = " that is not excluded" if options.exclude else ""
         raise NotUsable(

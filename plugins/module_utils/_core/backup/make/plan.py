@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from ...errors import NotPermitted, NotUsable, Refused, WriteFailed
 from ...system.roots import FORBIDDEN_TREES
-from ...system.text import display_path, human_size
+from ...system.text import display_path, human_count, human_list, human_size
+from ...verdict import PASS, WARNING
 from .. import catalogue, codecs, manifest, names, retention, source
 from ..catalogue import Backup
-from ..options import BackupOptions
+from ..options import FAIL, FOLLOW, BackupOptions
 from ..retention import Decision
 from ..source import LINK, Tree
 from .facts import DENIED, DIRECTORY, MISSING, OTHER, CopyFacts, Facts, Place
@@ -22,6 +23,8 @@ from .facts import DENIED, DIRECTORY, MISSING, OTHER, CopyFacts, Facts, Place
 NONE_READABLE = "there is no complete backup that this user may read"
 #: Files that are not backed up and are named one by one.
 _MOST_SKIPPED = 20
+#: Links that a message names.
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,9 @@ def decide(options: BackupOptions, facts: Facts) -> Plan:
     """Say whether a backup is needed and which ones are to be removed afterwards.
 
     :raises WriteFailed: it would not fit.
+    :raises Refused: a link points out of the source, and that is to fail.
     """
+    _check_links(options, facts.tree)
     own = catalogue.of_source(facts.backups, options.source)
     newest = catalogue.newest(own, facts.now)
     reason = why_needed(options, facts, newest)
@@ -247,7 +252,7 @@ def notes(options: BackupOptions, tree: Tree, backups: Sequence[Backup], now: fl
     if len(tree.skipped) > _MOST_SKIPPED:
         more = len(tree.skipped) - _MOST_SKIPPED
         lines.append(f"not backed up: {more} more sockets, pipes and devices")
-    lines += _link_notes(tree, os.path.normpath(options.source))
+    lines += _link_notes(options, tree)
     ahead = [backup for backup in backups if not catalogue.credible(backup, now)]
     if ahead:
         lines.append(
@@ -266,16 +271,51 @@ def notes(options: BackupOptions, tree: Tree, backups: Sequence[Backup], now: fl
     return lines
 
 
-def _link_notes(tree: Tree, origin: str) -> list[str]:
+def outside(options: BackupOptions, tree: Tree) -> tuple[str, ...]:
+    """Return the links out of the source whose targets are not in the backup."""
+    if options.outside_links == FOLLOW:
+        return tree.outside
+    origin = os.path.normpath(options.source)
     links = {entry.path: entry.target for entry in tree.entries if entry.type == LINK}
-    outside = [
-        f"{display_path(path)} -> {display_path(target)}"
-        for path, target in links.items()
-        if source.points_outside(path, target, origin, links)
-    ]
-    if not outside:
-        return []
-    return [
-        f"{len(outside)} links point out of the source ({outside[0]}): what they point to is not in "
-        "the backup, and restoring them needs allow_outside_links"
-    ]
+    return tuple(
+        source.described(entry)
+        for entry in tree.entries
+        if entry.type == LINK and source.points_outside(entry.path, entry.target, origin, links)
+    )
+
+
+def status(links: Sequence[str]) -> str:
+    """Return the verdict about a backup that lacks what these links point to."""
+    if links:
+        return WARNING
+    return PASS
+
+
+def _check_links(options: BackupOptions, tree: Tree) -> None:
+    """:raises Refused: a link points out of the source, and that is to fail."""
+    if options.outside_links != FAIL:
+        return
+    links = outside(options, tree)
+    if links:
+        raise Refused(
+            f"{human_count(len(links), 'link')} of {options.source} point out of it, so what they "
+            f"point to would not be in the backup: {human_list(links, _MOST_NAMED)}.",
+            "Set outside_links to follow to store it, or to warn to leave it out.",
+            options.source,
+        )
+
+
+def _link_notes(options: BackupOptions, tree: Tree) -> list[str]:
+    lines = []
+    links = outside(options, tree)
+    if links:
+        lines.append(
+            f"{len(links)} links point out of the source ({links[0]}): what they point to is not in "
+            "the backup, and restoring them needs allow_outside_links"
+        )
+    if tree.followed:
+        lines.append(
+            f"{human_count(len(tree.followed), 'link')} out of the source followed "
+            f"({display_path(tree.followed[0])}): what they point to is stored in their place"
+        )
+    return lines

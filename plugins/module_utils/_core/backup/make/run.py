@@ -15,15 +15,19 @@ from typing import TypedDict, Union
 from ...errors import StoreError
 from ...ports import Tell, World, silent
 from ...verdict import isoformat
-from .. import catalogue, stores
+from .. import catalogue, proofs, stores
 from ..catalogue import Backup, Description
 from ..options import BackupOptions
+from ..proofs import Proof
 from ..retention import Decision
 from ..source import Tree
 from ..store import CopyStore, StoredCopy
 from . import execute, facts, plan
 from .facts import CopyFacts
 from .plan import Plan
+
+#: Links that the result lists.
+_MOST_LINKS = 100
 
 
 class Removal(TypedDict):
@@ -80,11 +84,14 @@ class ResultData(TypedDict):
     """What the module returns."""
 
     changed: bool
+    status: str
     backup: Description | None
+    outside_links: list[str]
     plan: PlanResult
     removed: list[Removal]
     copies: list[CopyResult]
     stats: Stats
+    last_restore_proof: Proof | None
     notes: list[str]
 
 
@@ -93,7 +100,8 @@ class Result:
     """What was done, or in check mode would be.
 
     ``backup`` is None when there is none yet; ``tree`` is the source as it was read last;
-    ``before`` and ``after`` are the names of the backups in the destination.
+    ``before`` and ``after`` are the names of the backups in the destination, ``proof`` is the last
+    restore drill on record. ``outside`` are links to what is not in the backup.
     """
 
     plan: Plan
@@ -103,17 +111,21 @@ class Result:
     copies: list[CopyResult] = field(default_factory=list)
     changed: bool = False
     notes: list[str] = field(default_factory=list)
+    outside: tuple[str, ...] = ()
     durations: dict[str, float] = field(default_factory=dict)
     written: int = 0
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
+    proof: Proof | None = None
 
     def to_dict(self) -> ResultData:
         """Return what the module returns. Durations in seconds, sizes in bytes."""
         written, size = self.written, self.tree.size
         return {
             "changed": self.changed,
+            "status": plan.status(self.outside),
             "backup": self.backup,
+            "outside_links": list(self.outside[:_MOST_LINKS]),
             "plan": {
                 "action": "create" if self.plan.make else "keep",
                 "reason": self.plan.reason,
@@ -131,6 +143,7 @@ class Result:
                 "bytes_written": written,
                 "ratio": round(written / size, 4) if written and size else None,
             },
+            "last_restore_proof": self.proof,
             "notes": self.notes,
         }
 
@@ -176,8 +189,10 @@ def _result(planned: Plan, tree: Tree, current: Backup | None) -> Result:
         current.to_dict() if current is not None else None,
         [_removal(decision) for decision in planned.removals],
         notes=plan.notes(planned.options, tree, seen.backups, seen.now),
+        outside=plan.outside(planned.options, tree),
         before=before,
         after=sorted(({*before} | {planned.current.name}) - removed),
+        proof=proofs.newest(planned.options.destination),
     )
 
 

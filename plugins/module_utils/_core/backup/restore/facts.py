@@ -20,7 +20,7 @@ from ...ports import Progress, Tell, World, silent
 from ...system import mounts
 from ...system.roots import refuse_dangerous
 from ...system.text import display_path
-from .. import source, writer
+from .. import source, walk, writer
 from ..catalogue import Backup
 from ..codec import BLOCK
 from ..manifest import Contents, ManifestEntry
@@ -49,7 +49,8 @@ class Place:
     """What is known about source and destination before the destination's content is read.
 
     ``backups`` are those to choose from at ``where``. ``link`` means that the destination is a
-    symbolic link; ``mount_point`` is the destination itself or the first mount point in it.
+    symbolic link; ``mount_point`` is the destination itself or the first mount point in it. ``lot``
+    is a random number from 0 to below 1.
     """
 
     destination: str
@@ -58,6 +59,7 @@ class Place:
     now: float
     link: bool = False
     mount_point: str | None = None
+    lot: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def observe_place(options: RestoreOptions, store: Store, world: World) -> Place:
 
     :raises Refused: the destination is dangerous. :raises FleetError: the backups can't be listed.
     """
-    destination = refuse_dangerous(options.destination, "restore destination")
+    destination = refuse_dangerous(options.target, "restore destination")
     return Place(
         destination,
         tuple(store.listing()),
@@ -133,6 +135,7 @@ def observe_place(options: RestoreOptions, store: Store, world: World) -> Place:
         world.clock.now(),
         os.path.islink(destination),
         _mount_point(destination),
+        int.from_bytes(os.urandom(4), "big") / (1 << 32),
     )
 
 
@@ -265,7 +268,7 @@ def difference(destination: str, wanted: Sequence[ManifestEntry], tell: Tell = s
     """
     root = source.open_root(destination)
     try:
-        tree = source.walk(root, destination)
+        tree = walk.walk(root, destination)
         expected = {entry["path"]: entry for entry in wanted}
         present = {entry.path: entry for entry in tree.entries}
         reason = _difference_by_status(expected, present)
@@ -338,7 +341,7 @@ def names_in(path: str) -> list[str]:
     except NotUsable:
         return []
     try:
-        return sorted(entry.path for entry in source.walk(root, path).entries)
+        return sorted(entry.path for entry in walk.walk(root, path).entries)
     except NotUsable:
         return []
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..._core.errors import OptionError
 from ..._core.jobs import JOBS
+from ..._core.outcome import Outcome
 from .. import parts
 from ..context import Context
 from ..parser import full_path
@@ -59,13 +60,16 @@ def run(context: Context) -> int:
     terminal.say(*lines)
     for line in lines:
         terminal.log("INFO", line)
+    for link in result["outside_links"]:
+        terminal.log("WARNING", f"not in the backup: what {link} points to")
     terminal.data(result)
+    context.outcome = Outcome(status=result["status"])
     return 0
 
 
 def describe(result: Mapping[str, Any], dry_run: bool) -> list[str]:
     """Return what a backup run did, or would do, as lines."""
-    from ..._core.system.text import human_count, human_size
+    from ..._core.system.text import human_count, human_list, human_size
 
     would = "would be " if dry_run else ""
     made, plan = result["backup"] or {}, result["plan"]
@@ -87,6 +91,11 @@ def describe(result: Mapping[str, Any], dry_run: bool) -> list[str]:
         f"Expired backup {would}removed: {expired['path']} ({expired['reason']})"
         for expired in result["removed"]
     ]
+    if result["outside_links"]:
+        links = human_list(result["outside_links"], 1)
+        lines.append(
+            f"Warning: what links out of the source point to is not in the backup: {links}"
+        )
     return lines
 
 
@@ -106,4 +115,5 @@ COMMAND = Command(
     log=JOBS["backup"].log,
     dry_run=True,
     waits=True,
+    statuses="0 done, or nothing had changed, 1 failed, 2 a backup is damaged, 3 could not begin",
 )

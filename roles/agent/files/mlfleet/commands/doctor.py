@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
-    jobs = ("health", "gpu", "backup", "cleanup", "maintenance")
+    jobs = JOBS.names
     parser.add_argument(
         "--run",
         nargs="*",
@@ -93,7 +93,9 @@ class _Node:
 
 def run(context: Context) -> int:
     """Check the node, start the jobs that were asked for, and print what was found."""
-    from ..._core import doctor, trial
+    from ..._core import trial
+    from ..._core.doctor import run as doctor
+    from ..._core.doctor.options import Request
 
     args, world = context.arguments, context.world
     if args.run is not None and os.geteuid():
@@ -109,18 +111,18 @@ def run(context: Context) -> int:
         context.read_environment(path)
         context.note_environment()
         world.environ = dict(context.environ)
-    request = doctor.Request(
+    request = Request(
         config_path=args.config,
         start=None if args.run is None else tuple(args.run),
         rehearse_cleanup=args.cleanup == "rehearse",
         alert_test=args.alert_test,
         command=os.path.realpath(sys.argv[0]),
     )
-    log_files = [job.log for job in JOBS]
-    checks, changed = doctor.examine(request, schedule, world, _Node(context), log_files)
-    extra = {"version": version(), "changed": changed}
+    log_files = list(dict.fromkeys(job.log for job in JOBS))
+    result = doctor.run(request, schedule, world, _Node(context), log_files)
+    extra = {"version": version(), "changed": result.changed}
     document = verdict.Document(
-        verdict.isoformat(time.time()), world.hostname, tuple(checks), extra
+        verdict.isoformat(time.time()), world.hostname, result.checks, extra
     ).to_dict()
     parts.show_document(context, document)
     return int(document["exit_code"])

@@ -132,7 +132,10 @@ def test_nothing_to_roll_back_to(place):
 
 
 def test_a_running_job_stays_on_its_version(place):
-    slow = "import time\n\n\ndef main():\n    time.sleep(1)\n    from mlops_fleet import late\n    print(late.NAME)\n"
+    slow = (
+        "import time\n\n\ndef main():\n    time.sleep(1)\n    from mlops_fleet import late\n   "
+        " print(late.NAME)\n"
+    )
     for letter in "ab":
         files = bundle({"__init__.py": "", "mlfleet.py": slow, "late.py": f"NAME = {letter!r}\n"})
         agent.install(
@@ -187,10 +190,10 @@ def test_killed_at_any_moment_the_command_still_runs(place, tmp_path):
     place("a")
     (tmp_path / "b.tgz").write_bytes(release("b"))
     program = (
-        "import sys\n"
-        "from ansible_collections.mlops.fleet.plugins.module_utils._core import agent\n"
-        f"bundle = open({str(tmp_path / 'b.tgz')!r}, 'rb').read()\n"
-        f"agent.install({str(place.folder)!r}, {str(place.command.parent)!r}, sys.executable, {version('b')!r}, bundle)\n"
+        "import sys\nfrom ansible_collections.mlops.fleet.plugins.module_utils._core import"
+        f" agent\nbundle = open({str(tmp_path / 'b.tgz')!r},"
+        f" 'rb').read()\nagent.install({str(place.folder)!r}, {str(place.command.parent)!r},"
+        f" sys.executable, {version('b')!r}, bundle)\n"
     )
     random.seed(4)
     for dummy in range(8):

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one reader of the file with the old scripts' variables. UNITS is what systemd 252 and 257 gave a unit."""
+"""The one reader of the file with the old scripts' variables.
+
+UNITS is what systemd 252 and 257 gave a unit.
+"""
 
 from __future__ import annotations
 

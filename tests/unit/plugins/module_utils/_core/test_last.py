@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Last results: written whole, never through a link, read back by the fleet report as if they had been registered."""
+"""Last results: written whole, never through a link, read back by the fleet report as if they had
+been registered.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Released options stay: names, defaults, limits and old variables are those of option_contract.json.
+"""Released options stay: names, defaults, limits and old variables are those of
+option_contract.json.
 
 After a change on purpose write the file again, and look at its difference:
 
-    MLOPS_WRITE_CONTRACT=1 python -m pytest tests/unit/plugins/module_utils/_core/test_option_contract.py
+    MLOPS_WRITE_CONTRACT=1 python -m pytest
+    tests/unit/plugins/module_utils/_core/test_option_contract.py
 """
 
 from __future__ import annotations

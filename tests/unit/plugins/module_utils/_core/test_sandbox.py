@@ -1,7 +1,8 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A denial by a unit's sandbox names the variable that widens it; any other denial keeps its advice.
+"""A denial by a unit's sandbox names the variable that widens it; any other denial keeps its
+advice.
 
 The mount tables have the lines of systemd 252 with ProtectSystem=strict and ProtectHome=yes.
 """

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a schedule can work. That systemd says what is assumed here is tested on booted nodes (molecule)."""
+"""Whether a schedule can work.
+
+That systemd says what is assumed here is tested on booted nodes (molecule).
+"""
 
 from __future__ import annotations
 
@@ -217,16 +220,20 @@ def test_what_the_configuration_makes_the_jobs_write_to(tmp_path):
         ' "alert": {"state_dir": "/state"}}'
     )
     (etc / "ml-automation.conf").write_text(
-        '# BACKUP_DIR=/no\nexport BACKUP_DIR="/from/conf"\nEXPERIMENTS_DIR=relative\nCHECKPOINTS_DIR=/ckpt\n'
+        "# BACKUP_DIR=/no\nexport"
+        ' BACKUP_DIR="/from/conf"\nEXPERIMENTS_DIR=relative\nCHECKPOINTS_DIR=/ckpt\n'
     )
     assert schedule.configured_paths(options(), World(run=None, root=str(tmp_path))) == {
         "health": ["/state"],
         "gpu": ["/prom", "/state"],
         "backup": ["/from/conf"],
+        "restore_drill": ["/from/conf"],
         "cleanup": ["/scratch", "/data", "/ckpt"],
     }
 
 
 def test_no_configuration_names_no_directories(tmp_path):
     paths = schedule.configured_paths(options(), World(run=None, root=str(tmp_path)))
-    assert set(paths) == {"health", "gpu", "backup", "cleanup"} and not any(paths.values())
+    assert set(paths) == {"health", "gpu", "backup", "cleanup", "restore_drill"} and not any(
+        paths.values()
+    )

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When a timer counts from now. That systemd then starts nothing is tested on booted nodes (molecule/schedule)."""
+"""When a timer counts from now.
+
+That systemd then starts nothing is tested on booted nodes (molecule/schedule).
+"""
 
 from __future__ import annotations
 

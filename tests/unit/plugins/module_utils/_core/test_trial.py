@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting jobs, with a systemctl that is told what to say; that the real one says so is tested on booted nodes (molecule)."""
+"""Starting jobs, with a systemctl that is told what to say; that the real one says so is tested on
+booted nodes (molecule).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import doctor, outcome, trial
+from ansible_collections.mlops.fleet.plugins.module_utils._core import outcome, trial
+from ansible_collections.mlops.fleet.plugins.module_utils._core.doctor import execute, facts, plan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.doctor.options import Request
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     CommandFailed,
     LockBusy,
@@ -88,6 +92,26 @@ def world(world, systemd, tmp_path):
 ON = trial.Schedule("systemd", tuple(trial.UNITS))
 
 
+class Shell:
+    """Notes which jobs are started."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def starting(self, job):
+        self.jobs.append(job)
+
+
+def trial_run(world, schedule, name, obstacle=""):
+    """Start a job as ``doctor --run`` does; return its check and how it ended."""
+    request = Request("/etc/config.json", (name,), True, False, "/usr/local/bin/mlfleet")
+    start = plan.Start(name, name in schedule.jobs, obstacle)
+    shell = Shell()
+    (started,) = execute.carry_out(request, plan.Plan((), (start,)), schedule, world, shell)
+    assert shell.jobs == [name]
+    return plan.trial_run(schedule.backend, started, True), started.ended
+
+
 def test_what_is_scheduled(world, systemd, tmp_path):
     assert trial.scheduled(world) == trial.Schedule("none", ())
     (tmp_path / "etc/cron.d").mkdir(parents=True)
@@ -127,7 +151,7 @@ def test_a_cleanup_that_can_not_be_made_a_rehearsal_is_not_started(world, system
     systemd.show = lambda argv: CommandResult(
         0, answer(argv).stdout.replace("MLFLEET", "OTHER"), ""
     )
-    check, how = doctor.trial_run(world, ON, "cleanup", True)
+    check, how = trial_run(world, ON, "cleanup")
     assert (check.status, how) == (
         "critical",
         None,
@@ -161,7 +185,7 @@ def test_a_result_is_told_before_the_notes(world, systemd):
 def test_a_failed_job_says_why(world, systemd):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "1"}
     systemd.said = "mlfleet: The source /srv/models does not exist.\n\n"
-    check, how = doctor.trial_run(world, ON, "backup", True)
+    check, how = trial_run(world, ON, "backup")
     assert (check.status, check.value, how.last_line) == (
         "critical",
         1,
@@ -187,7 +211,7 @@ def test_a_failed_job_says_why(world, systemd):
 def test_a_maintenance_of_an_unhealthy_node_did_its_work(world, systemd, reported, status):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "1"}
     systemd.said = "Maintenance: CRITICAL\n" + (f"{reported.line()}\n" if reported else "")
-    check, how = doctor.trial_run(world, ON, "maintenance", True)
+    check, how = trial_run(world, ON, "maintenance")
     assert check.status == status and how.said == "Maintenance: CRITICAL\n"
 
 
@@ -195,26 +219,26 @@ def test_another_run_in_the_way_says_nothing_of_the_node(world, systemd):
     systemd.after = {"Result": "exit-code", "ExecMainStatus": "3"}
     busy = outcome.of_error(LockBusy("job of mlfleet", "/run/lock/jobs.lock", 4711))
     systemd.said = f"mlfleet: it is busy\n{busy.line()}\n"
-    assert doctor.trial_run(world, ON, "backup", True)[0].status == "warning"
+    assert trial_run(world, ON, "backup")[0].status == "warning"
     systemd.said, systemd.started = (
         "mlfleet: /etc/mlops-fleet/config.json can't be read by mluser.\n",
         False,
     )
-    assert doctor.trial_run(world, ON, "gpu", True)[0].status == "critical"
+    assert trial_run(world, ON, "gpu")[0].status == "critical"
 
 
 def test_a_unit_that_a_condition_holds_back_is_no_success(world, systemd):
     systemd.after = {"InvocationID": "1", "ExecMainStartTimestamp": ""}
-    check, dummy = doctor.trial_run(world, ON, "gpu", True)
+    check, dummy = trial_run(world, ON, "gpu")
     assert check.status == "critical" and "condition" in check.message
 
 
 def test_what_is_not_started_says_why(world, systemd):
     assert (
         "not scheduled"
-        in doctor.trial_run(world, trial.Schedule("systemd", ("gpu",)), "backup", True)[0].message
+        in trial_run(world, trial.Schedule("systemd", ("gpu",)), "backup")[0].message
     )
-    check, how = doctor.trial_run(world, ON, "backup", True, "backup can't run")
+    check, how = trial_run(world, ON, "backup", "backup can't run")
     assert (check.status, how) == ("skipped", None) and "backup can't run" in check.message
     assert not systemd.started
 
@@ -243,12 +267,6 @@ def test_the_test_message_comes_from_the_alert_unit(world, systemd, tmp_path):
     assert systemd.drop_ins == [
         "[Service]\nExecStart=\nExecStart=/usr/local/bin/mlfleet alert --test --json\n"
     ] and not list(tmp_path.rglob("*.d"))
-    check = doctor.alerts(found, tested=True)
-    assert check.status == "warning" and "mail: refused" in check.message
-    assert (
-        doctor.alerts(found[:1], tested=True).status == "critical"
-        and doctor.alerts(found[1:], tested=True).status == "pass"
-    )
 
 
 def test_an_alert_unit_that_can_not_start_is_named(world, systemd):
@@ -258,27 +276,18 @@ def test_an_alert_unit_that_can_not_start_is_named(world, systemd):
 
 
 def test_cron_lines_without_a_cron_are_found(world, tmp_path):
-    found = trial.Schedule("cron", ("backup",))
-    for name, status in (("bash", "critical"), ("cron", "pass")):
+    schedule = trial.Schedule("cron", ("backup",))
+    for name, status in (("bash", "critical"), ("cron", "pass"), ("crond", "pass")):
         (tmp_path / "proc/1").mkdir(parents=True, exist_ok=True)
         (tmp_path / "proc/1/comm").write_text(name + "\n")
-        assert doctor.check_schedule(found, world).status == status
+        assert plan.schedule(schedule, facts.cron(world)).status == status
 
 
 def test_logs_that_nothing_rotates_are_found(world, tmp_path):
-    folder = tmp_path / "etc/logrotate.d"
-    assert doctor.rotation(world).status == "warning"
-    folder.mkdir(parents=True)
-    (folder / "old").write_text("# /var/log/ml-backup.log\n/var/log/other.log {\n}\n")
-    assert doctor.rotation(world).status == "warning"
-    (folder / "ml-infrastructure").write_text("/var/log/ml-*.log {\n}\n")
-    assert doctor.rotation(world).message.endswith("/etc/logrotate.d/ml-infrastructure")
-
-
-def test_a_job_that_nothing_starts_may_be_unable(world):
-    def work():
-        raise NotUsable("The source does not exist.")
-
-    assert doctor.job("backup", work)[0].status == "critical"
-    check, dummy = doctor.job("backup", work, needed=False)
-    assert check.status == "warning" and "nothing on this node starts it" in check.message
+    directory = tmp_path / "etc/logrotate.d"
+    assert facts.rotation(world) == ""
+    directory.mkdir(parents=True)
+    (directory / "old").write_text("# /var/log/ml-backup.log\n/var/log/other.log {\n}\n")
+    assert facts.rotation(world) == ""
+    (directory / "ml-infrastructure").write_text("/var/log/ml-*.log {\n}\n")
+    assert facts.rotation(world) == "/etc/logrotate.d/ml-infrastructure"

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many plain files in one directory, which are removed without moving them aside: what happens to the others meanwhile."""
+"""Many plain files in one directory, which are removed without moving them aside: what happens to
+the others meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +154,9 @@ def _exchange(first, second, stop):
 
 
 def test_files_exchanged_for_links_cost_nothing_outside(world, many, tmp_path, lab):
-    """Attackers exchange files for links to a victim all the time; a link may go, what it leads to may not."""
+    """Attackers exchange files for links to a victim all the time; a link may go, what it leads to
+    may not.
+    """
     victim = tmp_path / "victim"
     victim.mkdir()
     stop, attackers = multiprocessing.Event(), []

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The diagnostics on simulated GPUs: planted faults are found and named, and nothing stays behind."""
+"""The diagnostics on simulated GPUs: planted faults are found and named, and nothing stays
+behind.
+"""
 
 from __future__ import annotations
 
@@ -147,7 +149,9 @@ AFTERWARDS = {"cuCtxDestroy_v2", "cuMemFreeHost", "cuModuleUnload"}
 
 
 def test_every_call_may_fail_and_nothing_stays(tmp_path):
-    """One error in each call: a critical verdict that names the call, memory freed, context destroyed."""
+    """One error in each call: a critical verdict that names the call, memory freed, context
+    destroyed.
+    """
     calls = [call for call in CALLS if call not in PAIRS_ONLY]
     assert len(calls) > 18
     given = {

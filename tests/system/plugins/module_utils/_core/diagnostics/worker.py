@@ -1,8 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run diagnostics in a process that found the doubles when it started: a list of [planted faults, options] on
-standard input, a list of documents or errors on standard output."""
+"""Run diagnostics in a process that found the doubles when it started: a list of [planted faults,
+options] on standard input, a list of documents or errors on standard output.
+"""
 
 from __future__ import annotations
 

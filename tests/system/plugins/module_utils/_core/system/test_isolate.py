@@ -83,7 +83,9 @@ def test_grandchildren_die_with_the_call(tmp_path):
 
 
 def test_what_was_started_in_a_session_of_its_own_dies_too(tmp_path):
-    """A program inside a probe has a child of its own around it: both are killed when only the probe's deadline is shorter."""
+    """A program inside a probe has a child of its own around it: both are killed when only the
+    probe's deadline is shorter.
+    """
     note = tmp_path / "pid"
 
     def inner() -> None:

@@ -140,7 +140,7 @@ def test_documents_that_cant_be_used_are_named_and_left_out(tmp_path, content, r
     (tmp_path / "maintenance-20250101T000000Z.json").write_text(json.dumps(run({"a": OK})))
     os.mkfifo(tmp_path / "maintenance-20240101T000000Z.json")
     problems = []
-    assert len(list(history.earlier(str(tmp_path), problems))) == 1
+    assert len(list(history.earlier(history.Directory(str(tmp_path)), problems))) == 1
     assert reason in problems[0].reason and len(problems) == 2
 
 
@@ -231,6 +231,7 @@ def test_causes_group_hosts_and_order_by_severity():
 
 def test_slices_are_merged_into_one_run(tmp_path):
     directory = str(tmp_path)
+    store = history.Directory(directory)
     faulty = {**OK, "gpu": verdict(check("gpu_ecc"))}
     for at, hosts in (
         (NOW - 2 * DAY, {"old": OK}),
@@ -240,14 +241,14 @@ def test_slices_are_merged_into_one_run(tmp_path):
         with history.adding(directory, at) as kept:
             kept.write("json", json.dumps(run(hosts, at=at)))
     options = {"timestamp": NOW, "title": "t", "fail_on": "critical"}
-    report = merge.combine(merge.recent(directory, NOW, 24), **options)
+    report = merge.combine(merge.recent(store, NOW, 24), **options)
     assert report["failed_hosts"] == ["a", "b", "c"] and report["summary"]["hosts"] == 3
     assert report["causes"][0]["hosts"] == ["a", "b", "c"] and report["metrics"]["faults"] == 3
     with pytest.raises(NotUsable, match="no run of the last 24 hours"):
-        merge.recent(directory, NOW + 3 * DAY, 24)
+        merge.recent(store, NOW + 3 * DAY, 24)
     (tmp_path / "maintenance-20270115T080001Z.json").write_text("{")
     with pytest.raises(NotUsable, match="JSON"):
-        merge.combine(merge.recent(directory, NOW, 24), **options)
+        merge.combine(merge.recent(store, NOW, 24), **options)
 
 
 def test_the_record_of_a_gpu_is_in_the_data():

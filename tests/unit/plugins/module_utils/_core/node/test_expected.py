@@ -42,6 +42,12 @@ def node(machine):
     machine.put("/sys/bus/pci/devices/0000:03:00.0/vendor", "0x10de\n")
     machine.put("/sys/bus/pci/devices/0000:03:00.0/class", "0x068000\n")  # an NVSwitch
     machine.put("/sys/module/nvidia/version", "570.86.15\n")
+    machine.put("/sys/class/dmi/id/bios_version", "2.4.4\n")
+    for port, version in (("mlx5_0", "28.39.1002"), ("mlx5_1", "28.38.1900")):
+        machine.put(f"/sys/class/infiniband/{port}/board_id", "MT_0000000838\n")
+        machine.put(f"/sys/class/infiniband/{port}/fw_ver", f"{version}\n")
+    machine.put("/sys/class/nvme/nvme0/model", "SAMSUNG MZQL23T8HCLS-00A07   \n")
+    machine.put("/sys/class/nvme/nvme0/firmware_rev", "GDC5902Q\n")
     machine.put("/sys/module/nvidia_peermem/refcnt", "0\n")
     machine.put("/proc/sys/kernel/osrelease", "6.8.0-1\n")
     machine.put("/lib/modules/6.8.0-1/modules.builtin", "kernel/drivers/infiniband/ib-core.ko\n")
@@ -92,6 +98,14 @@ def decided(node, options, **given):
         ({"kernel": "5.15.0-1"}, "kernel", "warning", "6.8.0-1, expected 5.15.0-1"),
         ({"driver": "570.86.15"}, "driver", "pass", ""),
         ({"driver": "535.*"}, "driver", "warning", "expected 535.*"),
+        ({"firmware": {"bios": "2.4.*"}}, "firmware bios", "pass", "2.4.4"),
+        ({"firmware": {"bmc": "1.*"}}, "firmware bmc", "warning", "none, expected 1.*"),
+        (
+            {"firmware": {"MT_0000000838": "28.39.1002"}},
+            "firmware MT_0000000838",
+            "warning",
+            "28.38.1900, 28.39.1002, expected 28.39.1002",
+        ),
     ],
 )
 def test_what_is_expected_is_compared(node, options, wanted, subject, status, part):
@@ -145,6 +159,11 @@ def test_what_was_learned_is_expected(node, options):
         "libraries": ["libcuda.so.1"],
         "kernel": "6.8.0-1",
         "driver": "570.86.15",
+        "firmware": {
+            "bios": "2.4.4",
+            "MT_0000000838": "28.38.1900, 28.39.1002",
+            "SAMSUNG MZQL23T8HCLS-00A07": "GDC5902Q",
+        },
     }
     assert {status for status, dummy in decided(node, options).values()} == {"pass"}
     (node.root / "sys/block/nvme1n1/size").unlink()

@@ -34,7 +34,10 @@ CHECKS = [
 def test_checks_become_one_sample_each_the_worst_where_a_subject_comes_twice():
     text = render(of_checks("gpu", CHECKS, 1738333800.9))
     assert text.splitlines()[:5] == [
-        "# HELP mlops_gpu_check_status Result of one GPU check: 0 pass, 1 warning, 2 critical, 3 unknown.",
+        (
+            "# HELP mlops_gpu_check_status Result of one GPU check: 0 pass, 1 warning, 2 critical,"
+            " 3 unknown."
+        ),
         "# TYPE mlops_gpu_check_status gauge",
         'mlops_gpu_check_status{check="gpu_state",subject="GPU 0"} 0',
         'mlops_gpu_check_status{check="gpu_state",subject="GPU 1"} 2',

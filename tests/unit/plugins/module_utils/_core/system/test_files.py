@@ -56,17 +56,17 @@ def test_a_file_stays_its_owners_unless_anybody_could_have_made_it(tmp_path):
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path):
-    """A file size limit stands for the full disk: the kernel refuses the write half-way, as ENOSPC would."""
+    """A file size limit stands for the full disk: the kernel refuses the write half-way, as ENOSPC
+    would.
+    """
     (tmp_path / "f").write_text("old")
     program = (
-        "import resource, signal, sys\n"
-        "from ansible_collections.mlops.fleet.plugins.module_utils._core.system import files, locks\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try:\n"
-        f"    files.atomic_write({str(tmp_path / 'f')!r}, b'x' * 5000)\n"
-        "except files.WriteFailed as error:\n"
-        "    print(error)\n"
+        "import resource, signal, sys\nfrom"
+        " ansible_collections.mlops.fleet.plugins.module_utils._core.system import files,"
+        " locks\nsignal.signal(signal.SIGXFSZ,"
+        " signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\ntry:\n   "
+        f" files.atomic_write({str(tmp_path / 'f')!r}, b'x' * 5000)\nexcept files.WriteFailed as"
+        " error:\n    print(error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -101,10 +101,9 @@ def test_a_lock_directory_that_can_not_be_made_is_one_clear_message(tmp_path, mo
 def test_only_one_holder_and_a_crash_frees_the_lock(tmp_path):
     path = str(tmp_path / "l")
     program = (
-        "import os, sys\n"
-        "from ansible_collections.mlops.fleet.plugins.module_utils._core.system import files, locks\n"
-        f"with locks.lock({path!r}, 'backup'):\n"
-        "    print('held', flush=True); sys.stdin.read()\n"
+        "import os, sys\nfrom ansible_collections.mlops.fleet.plugins.module_utils._core.system"
+        f" import files, locks\nwith locks.lock({path!r}, 'backup'):\n    print('held',"
+        " flush=True); sys.stdin.read()\n"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", program],

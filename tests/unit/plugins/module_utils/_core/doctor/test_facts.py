@@ -1,28 +1,34 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the doctor makes of systemctl's words; the words themselves are checked on booted nodes (molecule/agent)."""
+"""What the doctor makes of systemctl's output, and reads of files.
+
+The output itself is checked on booted nodes (molecule/agent).
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import doctor
+from ansible_collections.mlops.fleet.plugins.module_utils._core.doctor import facts, plan
 
 
 @pytest.fixture
 def systemctl(world, tmp_path, monkeypatch):
-    """Put a systemctl in the way that says the given properties of one unit, and that the others do not exist."""
+    """Put a systemctl in the way that says the given properties of one unit, and that the others do
+    not exist.
+    """
 
     def say(unit, **properties):
         lines = "\n".join(f"{name}={value}" for name, value in properties.items())
         program = tmp_path / "systemctl"
         program.write_text(
-            f'#!/bin/sh\ncase "$*" in *{unit}) cat <<END\n{lines}\nEND\n;; *) echo LoadState=not-found; echo ExecMainStatus=0;; esac\n'
+            f'#!/bin/sh\ncase "$*" in *{unit}) cat <<END\n{lines}\nEND\n;; *) echo'
+            " LoadState=not-found; echo ExecMainStatus=0;; esac\n"
         )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-        return doctor.last_runs(world)
+        return [plan.last_run(run) for run in facts.last_runs(world)]
 
     return say
 
@@ -45,21 +51,21 @@ STARTED = "Mon 2026-11-23 22:00:00 UTC"
     ],
 )
 def test_how_a_job_ended(systemctl, unit, result, number, status):
-    (found,) = systemctl(
+    (check,) = systemctl(
         unit,
         LoadState="loaded",
         Result=result,
         ExecMainStatus=number,
         ExecMainStartTimestamp=STARTED,
     )
-    assert (found.status, found.subject) == (status, unit)
+    assert (check.status, check.subject) == (status, unit)
     assert status == "pass" or (
-        f"{unit} failed when it was last started ({result}, status {number})" in found.message
-        and f"journalctl -u {unit}" in found.message
+        f"{unit} failed when it was last started ({result}, status {number})" in check.message
+        and f"journalctl -u {unit}" in check.message
     )
 
 
-def test_jobs_that_are_not_installed_or_never_ran_are_not_judged(systemctl):
+def test_jobs_that_are_not_installed_or_never_ran_have_no_check(systemctl):
     assert systemctl("nothing.service") == []
     assert (
         systemctl(
@@ -73,20 +79,11 @@ def test_jobs_that_are_not_installed_or_never_ran_are_not_judged(systemctl):
     )
 
 
-GOOD, DAMAGED = {"verified": True}, {"verified": False, "problems": ["cut off"]}
-DENIED = {"verified": False, "unreadable": "Can't read x: Permission denied."}
-
-
-@pytest.mark.parametrize(
-    ("backups", "status", "text"),
-    [
-        ([], "warning", "There is no verified backup"),
-        ([DAMAGED], "warning", "There is no verified backup"),
-        ([DENIED], "unknown", "can't be checked: Can't read x: Permission denied"),
-        ([DAMAGED, DENIED], "unknown", "can't be checked"),
-        ([DENIED, GOOD, GOOD], "pass", "2 verified backups in /b"),
-    ],
-)
-def test_backups_that_can_not_be_read_are_not_absent(backups, status, text):
-    check = doctor.proven(backups, "/b")
-    assert check.status == status and text in check.message
+def test_a_log_file_has_its_mode_and_a_missing_one_may_be_made(tmp_path):
+    path = tmp_path / "ml-backup.log"
+    path.touch(0o600)
+    path.chmod(0o642)
+    assert facts.log_file(str(path)) == facts.LogFile(str(path), 0o642)
+    missing = facts.log_file(str(tmp_path / "ml-cleanup.log"))
+    assert (missing.mode, missing.can_be_made) == (None, True)
+    assert not facts.log_file("/nowhere/ml-cleanup.log").can_be_made
