@@ -61,27 +61,85 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where the chosen backup is read from.
+class Part:
+    """An archive that is read: the backup itself, or one that a set names.
 
     :param open: opens its stream. :param read: returns a range, given offset and length.
-    :param url: its path or URL.
     :param contents: what its manifest lists, None for archives of the old scripts.
     """
 
     backup: Backup
     open: Callable[[], BinaryIO]
     read: Callable[[int, int], bytes]
-    url: str
     contents: Contents | None = None
 
 
-def observe_contents(store: Store, backup: Backup, verify: bool) -> tuple[Contents | None, str]:
-    """Return what the backup's manifest lists, and what to note about that.
+@dataclass(frozen=True)
+class Origin:
+    """Where the chosen backup is read from.
 
-    :param verify: whether a damaged manifest ends the restore.
-    :raises VerificationFailed: the manifest is damaged. :raises FleetError: it can't be read.
+    :param url: its path or URL. :param parts: the archives to read.
     """
+
+    backup: Backup
+    url: str
+    parts: tuple[Part, ...]
+
+
+def observe_parts(
+    store: Store, backup: Backup, verify: bool, model: str | None
+) -> tuple[tuple[Part, ...], list[str]]:
+    """Return the archives of the backup with what they hold, and what to note about them.
+
+    :param verify: whether damage ends the restore. :param model: the only model to look at.
+    :raises VerificationFailed: an archive is gone, or its manifest is damaged.
+    :raises FleetError: it can't be read.
+    """
+    archives, notes = [backup], []
+    if backup.is_set:
+        archives = []
+        for named, member in zip(backup.archives, store.members(backup)):
+            if model not in (None, named["model"]):
+                continue
+            if member.problems and verify:
+                raise VerificationFailed(
+                    f"{backup.path} is damaged: {'; '.join(member.problems)}.",
+                    "Use another backup.",
+                    backup.path,
+                )
+            notes += [f"damaged: {problem}" for problem in member.problems]
+            if not member.lost:
+                archives.append(member)
+    parts = []
+    for archive in archives:
+        contents, note = _contents(store, archive, verify)
+        parts.append(_part(store, archive, contents))
+        if note:
+            notes.append(note)
+    return tuple(parts), notes
+
+
+def _part(store: Store, archive: Backup, contents: Contents | None) -> Part:
+    return Part(
+        archive,
+        lambda: store.open(archive),
+        lambda offset, length: store.read(archive, offset, length),
+        contents,
+    )
+
+
+def merged(parts: Sequence[Part]) -> Contents | None:
+    """Return what all these archives hold together; None where that is not known of one."""
+    entries: list[ManifestEntry] = []
+    for part in parts:
+        if part.contents is None:
+            return None
+        entries += part.contents.entries
+    return Contents(entries)
+
+
+def _contents(store: Store, backup: Backup, verify: bool) -> tuple[Contents | None, str]:
+    """Return what an archive's manifest lists, and what to note about that."""
     try:
         contents = store.contents(backup)
     except NotPermitted:
@@ -159,7 +217,7 @@ def observe(
     place: Place,
     backup: Backup,
     wanted: tuple[ManifestEntry, ...] | None,
-    contents: Contents | None,
+    parts: tuple[Part, ...],
     store: Store,
     tell: Tell = silent,
 ) -> Facts:
@@ -168,14 +226,8 @@ def observe(
     :raises NotUsable: it can't be read.
     :raises Refused: it is no directory.
     """
-    local = store.local_path(backup)
-    origin = Origin(
-        backup,
-        lambda: store.open(backup),
-        lambda offset, length: store.read(backup, offset, length),
-        local or store.url(backup.name),
-        contents,
-    )
+    url = store.local_path(backup) or store.url(backup.name)
+    origin = Origin(backup, url, parts)
     state, reason = _compare(place.destination, wanted, tell)
     free = mounts.available(place.destination)
     return Facts(origin, place.destination, wanted, state, free, reason)
