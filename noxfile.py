@@ -16,6 +16,7 @@ ansible-test sessions want containers.
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import re
 import shutil
@@ -328,18 +329,26 @@ def sanity(session: nox.Session) -> None:
             path for path in project_files() if re.fullmatch(r"tests/sanity/ignore-.*\.txt", path)
         ]
         checks.result.record("no ignore files", not ignores, ", ".join(ignores))
-        copy = copy_project(BUILD / "sanity")
+        binaries = {}
         for name in ANSIBLE_LINES:
             try:
-                binary = environment_bin(name) / "ansible-test"
+                binaries[name] = environment_bin(name) / "ansible-test"
             except setup.Unavailable as reason:
                 checks.result.skip(f"sanity on .build/{name}", str(reason))
-                continue
-            run_sanity(checks, name, binary, copy)
+        copies = {name: copy_project(BUILD / "sanity" / name) for name in binaries}
+        env = ansible_test_environment(checks)
+
+        def on_line(name: str) -> None:
+            run_sanity(checks, name, binaries[name], copies[name], env)
+
+        # Most of it is pylint on a single processor.
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for future in [pool.submit(on_line, name) for name in binaries]:
+                future.result()
     finish(session, checks)
 
 
-def run_sanity(checks: Checks, name: str, binary: Path, copy: Path) -> None:
+def run_sanity(checks: Checks, name: str, binary: Path, copy: Path, env: dict[str, str]) -> None:
     """Run the sanity tests with one ansible-core and count them from what ansible-test prints."""
     version = ANSIBLE_LINES[name][1]
     argv = [
@@ -353,9 +362,7 @@ def run_sanity(checks: Checks, name: str, binary: Path, copy: Path) -> None:
         "no",
         "-v",
     ]
-    done = checks.command(
-        [*argv, *checks.arguments], cwd=copy, env=ansible_test_environment(checks)
-    )
+    done = checks.command([*argv, *checks.arguments], live=False, cwd=copy, env=env)
     title = f"sanity ({describe(name)})"
     ran = list(dict.fromkeys(re.findall(r'^Running sanity test "([^"]+)"', done.stdout, re.M)))
     summary = re.search(

@@ -4,7 +4,7 @@
 """Run nox sessions, none stopping another, each in its own log; then print a table and one last
 line with the sums.
 
-    python3 scripts/checks.py                      every session of LANES (this is `make test`)
+    python3 scripts/checks.py                      every session of SESSIONS (this is `make test`)
     python3 scripts/checks.py lint unit            some of them
     python3 scripts/checks.py unit -- -k verdict   after `--`: arguments for the session's tool
 
@@ -29,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -38,12 +39,23 @@ from common import BUILD, ROOT, Problem, main_wrapper, run, say
 
 LOGS = BUILD / "logs"
 RESULTS = BUILD / "results"
-# What runs side by side. The first lane keeps the processors busy; the second mostly waits, and its
-# members use the machine's own lock directory, so that no two of them may run at the same time.
-LANES = (
-    ("lint", "typing", "docs", "unit", "system", "readers"),
-    ("molecule", "integration", "sanity", "importer"),
+# In the order in which they start: quick feedback first, then what takes longest, so that both
+# workers end at about the same time.
+SESSIONS = (
+    "molecule",
+    "lint",
+    "typing",
+    "docs",
+    "integration",
+    "importer",
+    "system",
+    "unit",
+    "sanity",
+    "readers",
 )
+# These use the machine's own lock directory, so that no two of them may run at the same time.
+EXCLUSIVE = {"molecule", "integration", "importer"}
+WORKERS = 2
 LEFTOVERS_EXPECTED = (  # in the temporary directory of a session
     "containers-*",  # podman's, which keeps it between calls
     "podman-run-*",
@@ -347,23 +359,39 @@ def run_session(name: str, arguments: list[str]) -> Result:
     return result
 
 
-def run_lanes(names: list[str], arguments: list[str]) -> dict[str, Result]:
-    """Run the lanes side by side, the sessions of a lane one after the other."""
-    lanes = [[name for name in lane if name in names] for lane in LANES]
+def next_session(waiting: list[str], running: set[str]) -> str | None:
+    """Return the session to start next, None when each one that waits has to wait longer."""
+    for name in waiting:
+        if name not in EXCLUSIVE or not running & EXCLUSIVE:
+            return name
+    return None
+
+
+def run_sessions(
+    names: list[str], start: Callable[[str], Result], workers: int = WORKERS
+) -> dict[str, Result]:
+    """Run sessions side by side; return their results in the order of SESSIONS."""
+    waiting = [name for name in SESSIONS if name in names]
     results: dict[str, Result] = {}
-
-    def run_lane(lane: list[str]) -> None:
-        for name in lane:
-            results[name] = run_session(name, arguments)
-
-    with concurrent.futures.ThreadPoolExecutor(max_workers=len(lanes)) as pool:
-        for future in [pool.submit(run_lane, lane) for lane in lanes]:
-            future.result()
-    return {name: results[name] for lane in LANES for name in lane if name in results}
+    futures: dict[concurrent.futures.Future[Result], str] = {}
+    with concurrent.futures.ThreadPoolExecutor(max_workers=workers) as pool:
+        while waiting or futures:
+            name = None
+            if len(futures) < workers:
+                name = next_session(waiting, set(futures.values()))
+            if name is not None:
+                waiting.remove(name)
+                futures[pool.submit(start, name)] = name
+                continue
+            ended = concurrent.futures.wait(
+                futures, return_when=concurrent.futures.FIRST_COMPLETED
+            ).done
+            for future in ended:
+                results[futures.pop(future)] = future.result()
+    return {name: results[name] for name in SESSIONS if name in results}
 
 
 def main() -> int:
-    known = [name for lane in LANES for name in lane]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -371,7 +399,7 @@ def main() -> int:
         "session",
         nargs="*",
         help=(
-            f"{', '.join(known)}, or any other session of noxfile.py (default: the ones named here)"
+            f"{', '.join(SESSIONS)}, or any other session of noxfile.py (default: the ones named here)"
         ),
     )
     own, arguments = sys.argv[1:], []
@@ -385,8 +413,8 @@ def main() -> int:
         setup.system_tools(setup.TOOLS_FOR_TESTS)
     setup.ensure("dev")
     setup.link_collection()
-    results = run_lanes(chosen or known, arguments)
-    results.update({name: run_session(name, arguments) for name in chosen if name not in known})
+    results = run_sessions(chosen or [*SESSIONS], lambda name: run_session(name, arguments))
+    results.update({name: run_session(name, arguments) for name in chosen if name not in SESSIONS})
     if not chosen:
         # Sessions have temporary directories of their own: what is new in /tmp was written by a
         # path that ignores TMPDIR.

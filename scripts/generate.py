@@ -86,9 +86,51 @@ def role_options() -> Iterator[tuple[str, Any, str, str | None, str]]:
             " failed. 100 switches the brake off. Works per batch of C(maintenance_serial)."
         ),
     )
+    yield (
+        "maintenance_canary",
+        "",
+        "str",
+        None,
+        (
+            "Group that the playbook maintains first, as a batch of its own. When the brake holds"
+            " it, no other host is started."
+        ),
+    )
+    yield (
+        "maintenance_brake_groups",
+        [],
+        "list",
+        "str",
+        (
+            "Groups that the brake counts one by one. When too many hosts of one failed, no further"
+            " host of that group is started; other groups go on. Hosts in none of them are counted"
+            " together."
+        ),
+    )
     for phase in plan.PHASES:
         module = phase.module
+        yield (
+            f"maintenance_{phase.name}_time_limit",
+            0,
+            "raw",
+            None,
+            (
+                "(float) Seconds that this phase may take on one host. Then it is stopped and has"
+                " failed, also where the host does not answer any more. 0 is no limit."
+            ),
+        )
         if phase.name == "backup":
+            yield (
+                "maintenance_backup_progress",
+                0,
+                "raw",
+                None,
+                (
+                    "(float) Seconds between two lines that say how far the backup of a host is."
+                    " It then runs in the background of the host, and a lost connection does not"
+                    " stop it. 0 is no progress."
+                ),
+            )
             yield (
                 "maintenance_backup_throttle",
                 0,
@@ -159,6 +201,18 @@ def role_defaults() -> str:
             "Start no further host when more than this share (percent) of those "
             "started failed; 100 switches the brake off."
         ),
+        "maintenance_canary": (
+            "Group that is maintained first; groups that the brake counts one by one."
+        ),
+        "maintenance_backup_progress": (
+            "Seconds between two lines that say how far a backup is; 0: none."
+        ),
+        **{
+            f"maintenance_{phase.name}_time_limit": (
+                f"Seconds for the phase {phase.name} on one host; 0: no limit."
+            )
+            for phase in plan.PHASES
+        },
         "maintenance_backup_throttle": (
             "Hosts that back up at the same time (0: as many as there are forks). "
             "Protects the object store."

@@ -66,8 +66,9 @@ def findings_in(path: str, text: str) -> Iterator[Finding]:
                 yield Finding("long function", path, node.lineno, f"{node.name}: {length} lines")
         elif isinstance(node, ast.IfExp):
             inner = (node.test, node.body, node.orelse)
-            nested = any(isinstance(part, ast.IfExp) for root in inner for part in ast.walk(root))
-            rule = "nested conditional expression" if nested else "conditional expression"
+            rule = "conditional expression"
+            if any(isinstance(part, ast.IfExp) for root in inner for part in ast.walk(root)):
+                rule = f"nested {rule}"
             yield Finding(rule, path, node.lineno, ast.unparse(node)[:80])
 
 

@@ -45,6 +45,11 @@ MARK = "# mutant: equivalent because"
 MODULES = (
     "*/options.py",
     "*/plan.py",
+    "cleanup/brake.py",
+    "cleanup/levels.py",
+    "cleanup/policies.py",
+    "cleanup/removals.py",
+    "cleanup/watermark.py",
     "*/guards.py",
     "*/root.py",
     "*/retention.py",
@@ -67,7 +72,16 @@ EXTRA_TESTS = {
     "diagnostics/options.py": ["diagnostics/test_plan.py"],
     "maintenance/options.py": ["maintenance/test_plan.py"],
     "cleanup/options.py": ["cleanup/test_targets.py", "cleanup/test_checkpoints.py"],
-    "cleanup/plan.py": ["cleanup/test_checkpoints.py", "cleanup/test_history.py"],
+    "cleanup/plan.py": [
+        "cleanup/test_checkpoints.py",
+        "cleanup/test_history.py",
+        "cleanup/test_levels.py",
+    ],
+    "cleanup/brake.py": ["cleanup/test_plan.py", "cleanup/test_history.py"],
+    "cleanup/levels.py": ["cleanup/test_plan.py"],
+    "cleanup/policies.py": ["cleanup/test_checkpoints.py", "cleanup/test_levels.py"],
+    "cleanup/removals.py": ["cleanup/test_plan.py", "cleanup/test_levels.py"],
+    "cleanup/watermark.py": ["cleanup/test_levels.py", "cleanup/test_options.py"],
     "gpu/plan.py": ["gpu/test_history.py", "gpu/test_nvswitch.py"],
     "node/options.py": ["node/test_expected.py", "node/test_values.py"],
 }
@@ -130,10 +144,10 @@ def replacements(node: ast.AST) -> Iterator[tuple[str, ast.expr, ast.expr]]:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node except type annotations and what only type checkers run."""
+    """Every node except type annotations, decorators and what only type checkers run."""
     yield node
     for field, value in ast.iter_fields(node):
-        if field in ("annotation", "returns"):
+        if field in ("annotation", "returns", "decorator_list"):
             continue
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST):
@@ -159,7 +173,9 @@ def mutants_of(module: str) -> list[Mutant]:
             )
             after = f"({ast.unparse(ast.fix_missing_locations(new))})"
             text = (data[:begin] + after.encode() + data[end:]).decode()
-            if text in seen or any(MARK in line for line in lines[old.lineno - 1 : old.end_lineno]):
+            if text in seen or any(
+                MARK in line for line in lines[max(old.lineno - 2, 0) : old.end_lineno]
+            ):
                 continue
             try:
                 compile(text, module, "exec")

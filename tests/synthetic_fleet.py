@@ -43,8 +43,9 @@ def _check(
 def _verdict(checks: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
     warnings = sum(check["status"] in ("warning", "unknown") for check in checks)
     failed = sum(check["status"] == "critical" for check in checks)
-    status = "critical" if failed else "warning" if warnings else "pass"
-    score = 40.0 if failed else 90.0 if warnings else 100.0
+    status, score = ("warning", 90.0) if warnings else ("pass", 100.0)
+    if failed:
+        status, score = "critical", 40.0
     return {
         "changed": False,
         "checks": checks,

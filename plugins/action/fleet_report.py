@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import typing as t
 from typing import Any
@@ -16,21 +15,19 @@ from ansible_collections.mlops.fleet.plugins.action import agent_install
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     FleetError,
     OptionError,
-    StoreError,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     changes,
     collected,
     faults,
-    history,
     merge,
     peers,
     record,
+    rollout,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import page as page_data
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 from ansible_collections.mlops.fleet.plugins.module_utils._core.options import OptionSet, option
-from ansible_collections.mlops.fleet.plugins.plugin_utils import page, run_stores
+from ansible_collections.mlops.fleet.plugins.plugin_utils import kept_runs, run_stores
 
 #: Message with which the gate fails a host.
 GATE = "This host needs attention. The report says why and what to do."
@@ -177,7 +174,7 @@ class ActionModule(ActionBase):
 
     def _brake(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         hosts, lookup = results_of(task_vars, options.prefix)
-        reason = fleet.brake(
+        reason = rollout.brake(
             ([lookup(host, phase) for phase in options.phases] for host in hosts),
             options.max_fail_percentage,
         )
@@ -190,15 +187,11 @@ class ActionModule(ActionBase):
     ) -> dict[str, t.Any]:
         """Return the run over the hosts of this play, from their registered results."""
         hosts, lookup = results_of(task_vars, options.prefix, options.max_age)
-        held = {
-            host: str(
-                ((task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake") or {}).get(
-                    "held"
-                )
-                or ""
-            )
-            for host in hosts
-        }
+        groups = plain(task_vars.get("groups") or {})
+        held = {}
+        for host in hosts:
+            brake = (task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake")
+            held[host] = rollout.held_host(plain(brake), host, groups)
         report = fleet.assemble(
             hosts,
             lookup,
@@ -212,7 +205,7 @@ class ActionModule(ActionBase):
             tags="all" not in (task_vars.get("ansible_run_tags") or ["all"])
             or bool(task_vars.get("ansible_skip_tags")),
         )
-        return record.extend(report, lookup, plain(task_vars.get("groups") or {}))
+        return record.extend(report, lookup, groups)
 
     def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         now = time.time()
@@ -228,7 +221,7 @@ class ActionModule(ActionBase):
             )
         else:
             report = self._assemble(options, task_vars, now)
-        kept = _Kept(options)
+        kept = kept_runs.KeptRuns(options)
         report["changes"] = changes.compare(report, kept.runs)
         report["outliers"] = peers.find(
             report,
@@ -285,109 +278,6 @@ class ActionModule(ActionBase):
                 "aggregate": False,
             },
         }
-
-
-class _Kept:
-    """The earlier runs wherever they are kept, and this run added to them.
-
-    A store that can't be reached costs the comparison, not the report of this run.
-    """
-
-    def __init__(self, options: t.Any) -> None:
-        self._options = options
-        self._stores: list[history.Store] = []
-        self.problems: list[history.Problem] = []
-        self.errors: list[FleetError] = []
-        if options.history:
-            try:
-                self._stores.append(run_stores.open_store(options.history, options.s3))
-            except OptionError:
-                raise
-            except FleetError as error:
-                self.errors.append(error)
-        if options.dest:
-            self._stores.append(history.Directory(options.dest))
-        self.runs = _Runs(self._earlier())
-
-    def _earlier(self) -> t.Iterator[dict[str, t.Any]]:
-        """Yield the runs to compare with, newest first."""
-        given = self._options.previous
-        if given:
-            try:
-                yield history.upgrade(json.loads(given) if isinstance(given, str) else given)
-            except ValueError as error:
-                self.problems.append(history.Problem("given as previous", str(error)))
-        if self._stores and not self.errors:
-            try:
-                yield from history.earlier(self._stores[0], self.problems)
-            except StoreError as error:
-                self.errors.append(error)
-
-    def trend(self) -> list[tuple[str, dict[str, float]]]:
-        """Return time and metrics of the earlier runs, oldest first."""
-        near = all(isinstance(store, history.Directory) for store in self._stores)
-        return self.runs.trend(read_all=near)
-
-    def add(self, report: dict[str, t.Any], now: float) -> dict[str, str]:
-        """Keep the run in every place; return where its files are, in the directory if there is one."""
-        options = self._options
-        if not self._stores:
-            return {}
-        texts = {
-            "json": json.dumps(report, indent=1, ensure_ascii=False) + "\n",
-            "html": page.render(
-                report, report["trend"], options.outlier_limit, options.outlier_min_group
-            ),
-            "md": changes.markdown(report, fleet.headline(report)),
-        }
-        places: dict[str, str] = {}
-        for store in self._stores:
-            try:
-                places.update(store.add(texts, now, options.keep, options.keep_days))
-            except FleetError as error:
-                if isinstance(store, history.Directory):
-                    raise
-                self.errors.append(error)
-        return {"markdown" if kind == "md" else kind: place for kind, place in places.items()}
-
-    def failure(self) -> dict[str, t.Any]:
-        """Return that the task failed, where a store could not be read or written."""
-        if not self.errors:
-            return {}
-        return {"failed": True, "error": self.errors[0].to_dict()}
-
-
-class _Runs:
-    """The earlier runs, newest first. Of each only what trends and comparisons need stays in memory."""
-
-    def __init__(self, documents: t.Iterator[dict[str, t.Any]]) -> None:
-        self._documents = documents
-        self._metrics: list[tuple[str, dict[str, float]]] = []
-        #: What the oldest of the runs that were read says of those before it.
-        self._trend: list[tuple[str, dict[str, float]]] = []
-        #: Corrected memory errors by host and GPU in the newest run that read them.
-        self.corrected: dict[str, dict[str, float]] = {}
-
-    def __iter__(self) -> t.Iterator[dict[str, t.Any]]:
-        for document in self._documents:
-            self._metrics.append((document["timestamp"], document["metrics"]))
-            self._trend = document["trend"]
-            for entry in document["hosts"]:
-                if entry.get("corrected"):
-                    self.corrected.setdefault(entry["host"], entry["corrected"])
-            yield document
-
-    def trend(self, read_all: bool) -> list[tuple[str, dict[str, float]]]:
-        """Return time and metrics of the earlier runs, oldest first.
-
-        :param read_all: read them all; otherwise what the newest one says of those before it is enough.
-        """
-        if read_all or not self._metrics:
-            for dummy in self:
-                if not read_all:
-                    break
-        metrics = {**dict(self._trend), **dict(self._metrics)}
-        return sorted(metrics.items())[-page_data.RUNS :]
 
 
 #: Most faults of a run in the job's artifacts: AWX keeps them in its database.

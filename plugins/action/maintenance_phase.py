@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import time
 import typing as t
 
 from ansible.module_utils.common.validation import check_type_dict
@@ -17,7 +18,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     FleetError,
     OptionError,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import rollout
 from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance import plan
 from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance.options import (
     MaintenanceOptions,
@@ -28,6 +29,8 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.options import (
     option,
     read_table,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system.text import human_duration
+from ansible_collections.mlops.fleet.plugins.plugin_utils import background, time_limit
 
 #: Option tables by phase. Read here, where Ansible's main process imports the plugin: its workers inherit them.
 TABLES = {phase.name: config.option_set(phase.name).TABLE for phase in plan.PHASES}
@@ -53,6 +56,25 @@ class RoleOptions(MaintenanceOptions):
         minimum=0,
         maximum=100,
         help="Share of failed hosts that stops the rollout.",
+    )
+    canary: str = option(default="", help="Group whose failed hosts stop the whole rollout.")
+    brake_groups: list[str] = option(
+        type="list", elements="str", default=[], help="Groups that the brake counts one by one."
+    )
+    health_time_limit: float = option(
+        type="float", default=0.0, minimum=0, help="Seconds for the health phase; 0: no limit."
+    )
+    gpu_time_limit: float = option(
+        type="float", default=0.0, minimum=0, help="Seconds for the GPU phase; 0: no limit."
+    )
+    backup_time_limit: float = option(
+        type="float", default=0.0, minimum=0, help="Seconds for the backup; 0: no limit."
+    )
+    cleanup_time_limit: float = option(
+        type="float", default=0.0, minimum=0, help="Seconds for the cleanup; 0: no limit."
+    )
+    backup_progress: float = option(
+        type="float", default=0.0, minimum=0, help="Seconds between lines of progress; 0: none."
     )
 
 
@@ -159,6 +181,8 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _supports_check_mode = True
     _supports_async = True
+    #: Seconds for the module that runs, 0 without a limit.
+    _limit = 0.0
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None
@@ -185,16 +209,19 @@ class ActionModule(ActionBase):
         for phase in plan.PHASES:
             if getattr(settings, phase.switch):
                 variables.check(phase)
-        held = ""
+        brake: dict[str, t.Any] = {"held": ""}
         if settings.max_fail_percentage < 100:
             hosts, lookup = fleet_report.results_of(task_vars, prefix)
-            held = report.brake(
-                ([lookup(host, phase) for phase in plan.PHASES.names] for host in hosts),
+            brake = rollout.hold(
+                {host: [lookup(host, phase) for phase in plan.PHASES.names] for host in hosts},
+                task_vars.get("groups") or {},
                 settings.max_fail_percentage,
+                canary=settings.canary,
+                counted=settings.brake_groups,
             )
-        if held:
-            self._display.warning(held)
-        return {"changed": False, "held": held}
+        for reason in filter(None, [brake["held"], *brake.get("held_groups", {}).values()]):
+            self._display.warning(reason)
+        return {"changed": False, **brake}
 
     def _phase(
         self,
@@ -205,7 +232,11 @@ class ActionModule(ActionBase):
     ) -> dict[str, t.Any]:
         settings = variables.settings()
         results = {name: task_vars.get(options.prefix + name) for name in plan.PHASES.names}
-        held = str((task_vars.get(options.prefix + "brake") or {}).get("held") or "")
+        held = rollout.held_host(
+            task_vars.get(options.prefix + "brake"),
+            str(task_vars.get("inventory_hostname")),
+            task_vars.get("groups") or {},
+        )
         earlier = plan.PHASES.names[: plan.PHASES.names.index(phase.name)]
         before = {name: results[name] for name in earlier}
         skip = plan.decide(phase.name, settings, before, held)
@@ -222,14 +253,67 @@ class ActionModule(ActionBase):
         )
         if leaves_gpus:
             arguments["gpu"] = False
-        result: dict[str, t.Any] = self._execute_module(
-            module_name=phase.module,
-            module_args=arguments,
-            task_vars=task_vars,
-            wrap_async=self._task.async_val,
-        )
+        result = self._run_module(phase, arguments, settings, task_vars)
         if leaves_gpus and not self._task.async_val:
             result = plan.note_gpus_left(result)
+        return result
+
+    def _run_module(
+        self,
+        phase: plan.Phase,
+        arguments: dict[str, t.Any],
+        settings: RoleOptions,
+        task_vars: dict[str, t.Any],
+    ) -> dict[str, t.Any]:
+        """Run the module of a phase, within its time limit where there is one."""
+        self._limit = limit = float(getattr(settings, f"{phase.name}_time_limit"))
+        in_background = phase.name == "backup" and settings.backup_progress
+        if self._task.async_val or not (limit or in_background):
+            result: dict[str, t.Any] = self._execute_module(
+                module_name=phase.module,
+                module_args=arguments,
+                task_vars=task_vars,
+                wrap_async=self._task.async_val,
+            )
+            return result
+        began, late = time.monotonic(), ""
+        try:
+            with time_limit.answer_within((limit or background.LONGEST) + time_limit.GRACE):
+                if in_background and not self._task.check_mode:
+                    name = task_vars.get("inventory_hostname")
+                    job = background.Background(
+                        self,
+                        lambda line: self._display.display(f"[{name}] {phase.name}: {line}"),
+                        settings.backup_progress,
+                    )
+                    result = job.run(phase.module, arguments, task_vars, limit)
+                else:
+                    result = self._execute_module(
+                        module_name=phase.module, module_args=arguments, task_vars=task_vars
+                    )
+        except time_limit.NoAnswer:
+            result, late = {}, " The node did not answer afterwards, either."
+        took = time.monotonic() - began
+        if late and not limit:
+            msg = f"The node did not answer for {human_duration(took)}."
+        elif late or (limit and time_limit.was_stopped(result.get("rc") or 0, took, limit)):
+            msg = (
+                f"The phase did not end within {human_duration(limit)}"
+                f" (maintenance_{phase.name}_time_limit) and was stopped.{late}"
+            )
+        else:
+            return result
+        return {"failed": True, "msg": msg, "timed_out": True, "duration": round(took, 3)}
+
+    def _low_level_execute_command(  # pylint: disable=arguments-differ
+        self, cmd: str, *args: t.Any, **kwargs: t.Any
+    ) -> dict[str, t.Any]:
+        """Run a command on the node, that of the phase's module within the limit."""
+        is_module = kwargs.get("in_data") is not None or "AnsiballZ_" in cmd
+        is_module = is_module and kwargs.get("sudoable", True) and "async_wrapper" not in cmd
+        if self._limit and is_module and not self._task.async_val:
+            cmd = time_limit.limited(cmd, self._limit)
+        result: dict[str, t.Any] = super()._low_level_execute_command(cmd, *args, **kwargs)
         return result
 
     def _module_defaults(self, module: str) -> dict[str, t.Any]:

@@ -13,7 +13,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core import verdict
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     qualify as qualification,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import stats
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import rollout, stats
 
 
 def worst(value: t.Any) -> str:
@@ -59,8 +59,31 @@ def qualify(value: t.Any, tolerance: float = 10) -> dict[str, t.Any]:
     return qualification.qualify(value, float(tolerance))
 
 
+def batches(
+    value: t.Any, groups: t.Any, order: t.Any, limit: t.Any = None
+) -> dict[str, list[t.Any]]:
+    """Return hosts in the order of their groups, and the number of hosts in each batch."""
+    if isinstance(value, (str, t.Mapping)) or not isinstance(value, t.Iterable):
+        raise AnsibleFilterError("mlops.fleet.batches expects a list of hosts")
+    if isinstance(order, str):
+        order = order.replace(",", " ").split()
+    order = [str(group) for group in order or ()]
+    unknown = [group for group in order if group not in groups]
+    if unknown:
+        raise AnsibleFilterError(f"mlops.fleet.batches: there is no group {unknown[0]}")
+    chosen = None if limit is None else {str(host) for host in limit}
+    hosts, sizes = rollout.batches([str(host) for host in value], groups, order, chosen)
+    return {"hosts": hosts, "serial": sizes}
+
+
 class FilterModule:
     """The filters of this collection."""
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"worst": worst, "percentile": percentile, "outliers": outliers, "qualify": qualify}
+        return {
+            "batches": batches,
+            "outliers": outliers,
+            "percentile": percentile,
+            "qualify": qualify,
+            "worst": worst,
+        }

@@ -262,6 +262,13 @@ stats:
     bytes_read: {description: Bytes of files read., type: int, returned: success}
     bytes_written: {description: Size of the new archive in bytes., type: int, returned: success}
     ratio: {description: Size of the archive divided by that of the files., type: float, returned: when a backup was made}
+last_restore_proof:
+  description:
+    - The newest restore drill on record in O(destination), of a local backup or a copy, as M(mlops.fleet.model_restore) returns
+      it. Null when there is none.
+    - If the record can't be read, it has one key, C(unreadable), which says why.
+  returned: success
+  type: dict
 notes:
   description: Remarks, for example about files that are not backed up.
   returned: success
@@ -275,7 +282,7 @@ duration:
 
 import typing as t
 
-from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils import _progress, _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     BackupOptions,
@@ -289,7 +296,9 @@ def main() -> None:
 
     def work() -> dict[str, t.Any]:
         options = BackupOptions.from_mapping(module.params)
-        result = run.run(options, _shell.world(module), check=module.check_mode)
+        result = run.run(
+            options, _shell.world(module), check=module.check_mode, tell=_progress.writer()
+        )
         data: dict[str, t.Any] = {**result.to_dict()}
         if module._diff:
             data["diff"] = {

@@ -23,7 +23,9 @@ attributes:
     support: full
 options:
   path:
-    description: Directory that holds the backups, or one archive. Not used with O(s3).
+    description:
+      - Directory that holds the backups, or one archive.
+      - With O(s3) only the record of restore drills is read there.
     type: path
     default: /backup/models
   verify:
@@ -94,6 +96,13 @@ verified:
   description: Whether there is a backup, the newest one is verified, and none has a problem.
   returned: success
   type: bool
+last_restore_proof:
+  description:
+    - The newest restore drill on record that restored one of these backups, as M(mlops.fleet.model_restore) returns it.
+      Null when there is none.
+    - If the record can't be read, it has one key, C(unreadable), which says why.
+  returned: success
+  type: dict
 duration:
   description: Seconds the module took.
   returned: always

@@ -32,6 +32,7 @@ options:
   backup:
     description:
       - V(latest) is the newest verified backup or, if there is none, the newest complete one.
+      - V(random) is any complete backup. Only with O(drill=true).
       - Otherwise the file name of a backup in O(path) or O(s3), or the absolute path of an archive.
     type: str
     default: latest
@@ -43,8 +44,8 @@ options:
     description:
       - Directory to restore into. System and home directories are refused, and so are symbolic links, mount points and
         directories that hold a mount point.
+      - Required unless O(drill=true).
     type: path
-    required: true
   files:
     description:
       - Shell patterns of what to restore. A pattern without a slash is compared with names at any depth, a pattern with a slash
@@ -72,6 +73,21 @@ options:
     description: Restore symbolic links that point out of O(destination). By default a backup with such a link is refused.
     type: bool
     default: false
+  drill:
+    description:
+      - Prove that the backup can be restored. It is restored into a new directory in O(scratch), every file is read again and
+        compared with the manifest, and the directory is removed, also when the drill fails or is stopped.
+      - The proof is added to the file C(restore_proofs.jsonl) in O(path), which is made when missing. It is returned as
+        RV(last_restore_proof) and shown by M(mlops.fleet.model_backup_info), C(mlfleet backups) and the fleet report.
+      - A drill never reports a change.
+      - Can't be combined with O(destination), O(files), O(mode=replace) and O(verify=false).
+    type: bool
+    default: false
+  scratch:
+    description:
+      - Existing directory in which a drill makes its scratch directory. It needs as much free space as the backup has files.
+    type: path
+    default: /var/tmp
 notes:
   - Owners are restored when the task runs as root.
 requirements:
@@ -93,6 +109,11 @@ EXAMPLES = r"""
     backup: models_backup_20250131_020000.tar.gz
     destination: /opt/ml/models
     mode: replace
+
+- name: Prove that the newest backup can be restored
+  mlops.fleet.model_restore:
+    drill: true
+    scratch: /data
 
 - name: Restore one model from object storage
   mlops.fleet.model_restore:
@@ -125,6 +146,25 @@ restored:
       description: What the destination was before. One of V(missing), V(empty), V(same) and V(other).
       type: str
       returned: success
+last_restore_proof:
+  description: The proof that was recorded. Null in check mode.
+  returned: with O(drill=true)
+  type: dict
+  contains:
+    at: {description: When the drill ended (ISO 8601)., type: str, returned: always}
+    hostname: {description: The host that ran it., type: str, returned: always}
+    place: {description: Directory or URL from which the backup was read., type: str, returned: always}
+    backup: {description: File name of the archive., type: str, returned: always}
+    created: {description: When the backup was made (ISO 8601)., type: str, returned: always}
+    sha256: {description: SHA-256 of the archive., type: str, returned: always}
+    source: {description: The directory that the backup was made of; empty when unknown., type: str, returned: always}
+    files: {description: Number of files that were restored., type: int, returned: always}
+    bytes: {description: Their size together in bytes., type: int, returned: always}
+    seconds: {description: Seconds that restoring and comparing took., type: float, returned: always}
+    compared:
+      description: V(files), or V(archive) for an archive without a manifest, of which only the checksum of the archive is known.
+      type: str
+      returned: always
 notes:
   description: Remarks, for example about leftovers of an interrupted restore that were removed.
   returned: success
@@ -139,6 +179,7 @@ duration:
 import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import drill
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     RestoreOptions,
     url_secrets,
@@ -153,6 +194,8 @@ def main() -> None:
 
     def work() -> dict[str, t.Any]:
         options = RestoreOptions.from_mapping(module.params)
+        if options.drill:
+            return {**drill.run(options, _shell.world(module), check=module.check_mode)}
         result = run.run(options, _shell.world(module), check=module.check_mode)
         data: dict[str, t.Any] = {**result.to_dict()}
         if module._diff:

@@ -38,17 +38,15 @@ def open_store(place: str, s3: t.Mapping[str, t.Any] | None = None) -> history.S
     if "://" in place:
         raise OptionError(
             f"{history.without_secrets(place)} names no place for the history.",
-            "Give a directory, s3://BUCKET/PREFIX, or git+ and the URL or path of a Git"
-            " repository.",
+            "Give a directory, s3://BUCKET/PREFIX, or git+ and the URL or path of a repository.",
             "history",
         )
     return history.Directory(os.path.expanduser(place))
 
 
 class S3Store:
-    """A prefix of a bucket.
-
-    Objects have the names of the files in a directory; implements history.Store.
+    """A prefix of a bucket. Objects have the names of the files in a directory; implements
+    history.Store.
 
     The name of a run ends with a random number: controllers that write at the same time need no
     lock.

@@ -105,7 +105,9 @@ def row(what: str, cost: Cost, peer: Cost | None = None, goal: str = "", good: b
     text = f"{what:<48} {cost.wall:7.2f} s {cost.cpu:7.2f} CPU-s {cost.memory:5.0f} MiB"
     if peer is not None:
         text += f"   peer {peer.wall:7.2f} s {peer.cpu:7.2f} CPU-s"
-    say(f"{text}   goal {goal}: {'reached' if good else 'MISSED'}" if goal else text)
+    if goal:
+        text += f"   goal {goal}: {'reached' if good else 'MISSED'}"
+    say(text)
     return good
 
 

@@ -50,6 +50,8 @@ class Fleet:
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
         self.hosts: dict[str, dict] = {}
+        #: Further groups: name to the names of their hosts.
+        self.groups: dict[str, list[str]] = {}
         self.reports = directory / "reports"
 
     def host(self, name: str, models: bool = True, **variables) -> pathlib.Path:
@@ -100,7 +102,11 @@ class Fleet:
         path.
         """
         inventory = self.directory / "inventory.json"
-        inventory.write_text(json.dumps({"all": {"children": {"fleet": {"hosts": self.hosts}}}}))
+        groups = {"fleet": {"hosts": self.hosts}}
+        groups.update(
+            {name: {"hosts": dict.fromkeys(hosts)} for name, hosts in self.groups.items()}
+        )
+        inventory.write_text(json.dumps({"all": {"children": groups}}))
         command = [
             str(pathlib.Path(sys.executable).parent / "ansible-playbook"),
             "-i",

@@ -173,13 +173,21 @@ def test_one_phase_playbooks(fleet):
     assert list(fleet.phases("n1")) == ["backup"]
     run = fleet.run("verify_backups")
     assert run.rc == 0 and "1 backup verified" in run.out, run
+    scratch = fleet.directory / "scratch"
+    scratch.mkdir()
+    run = fleet.run("restore_drill", "-e", json.dumps({"restore_drill_scratch": str(scratch)}))
+    assert run.rc == 0 and archives(home)[0].name in run.out and not list(scratch.iterdir()), run
     restored = fleet.directory / "restored"
     run = fleet.run("restore", "-e", json.dumps({"restore_destination": str(restored)}))
     assert run.rc == 0, run
     assert subprocess.run(["diff", "-r", home / "models", restored], check=False).returncode == 0
     assert fleet.run("restore").rc != 0
 
-    for playbook, variable in (("restore", "restore_s3"), ("verify_backups", "verify_backups_s3")):
+    for playbook, variable in (
+        ("restore", "restore_s3"),
+        ("verify_backups", "verify_backups_s3"),
+        ("restore_drill", "restore_drill_s3"),
+    ):
         away = {
             variable: {
                 "bucket": "models",
@@ -201,6 +209,8 @@ def test_one_phase_playbooks(fleet):
     archive.write_bytes(data)
     run = fleet.run("verify_backups")
     assert run.rc != 0 and archive.name in run.out, run
+    run = fleet.run("restore_drill", "-e", json.dumps({"restore_drill_scratch": str(scratch)}))
+    assert run.rc != 0 and archive.name in run.out and not list(scratch.iterdir()), run
 
 
 def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):
@@ -217,6 +227,32 @@ def test_the_brake_holds_back_the_rest_of_the_fleet(fleet):
         "c": "held",
     }
     assert not any(archives(home) for home in homes) and "1 of 1 hosts failed" in run.out
+
+
+def test_groups_one_after_the_other_and_a_brake_for_each(fleet):
+    only = {"maintenance_run_backup": False, "maintenance_run_cleanup": False}
+    broken = {"maintenance_health_services": ["no name"], "maintenance_health_checks": None}
+    for name in ("a1", "a2", "b1", "b2", "other", "first"):
+        fleet.host(name, models=False, **only, **(broken if name == "a1" else {}))
+    fleet.groups = {"canary": ["first"], "rack_a": ["a1", "a2"], "rack_b": ["b1", "b2"]}
+    rollout = {
+        "maintenance_canary": "canary",
+        "maintenance_batches": "rack_a, rack_b",
+        "maintenance_brake_groups": "rack_a,rack_b",
+        "maintenance_max_fail_percentage": 20,
+        "maintenance_run_gpu": False,
+    }
+    run = fleet.run("maintenance", "-e", json.dumps({**rollout, "maintenance_serial": 1}))
+    states = {entry["host"]: entry["status"] for entry in fleet.report()["hosts"]}
+    assert run.rc == 2 and states.pop("a1") == "failed" and states.pop("a2") == "held", run
+    assert not {"held", "failed"} & set(states.values()) and len(states) == 4
+    assert "1 of 1 hosts of the group rack_a failed" in run.out, run
+
+    fleet.hosts["first"].update(broken)
+    run = fleet.run("maintenance", "-e", json.dumps(rollout), "--limit", "first,b1,other")
+    states = {entry["host"]: entry["status"] for entry in fleet.report()["hosts"]}
+    assert states == {"first": "failed", "b1": "held", "other": "held"}, run
+    assert run.out.count("PLAY [Maintain the nodes]") == 3, run
 
 
 def play(fleet, *tasks, **keywords):

@@ -59,6 +59,26 @@ def test_no_package_was_installed(host):
     assert host.run("dpkg-query --show python3-apt").rc != 0
 
 
+def test_the_user_who_installed_has_no_home_and_no_sudo_without_a_terminal(host):
+    """The installation went through it (converge.yml), so the conditions must be real."""
+    if host.check_output("hostname") != "node13":
+        pytest.skip("this node was installed by root")
+    assert not host.file(host.user("deploy").home).exists
+    refused = host.run("runuser -u deploy -- setsid sudo -n true < /dev/null")
+    assert refused.rc != 0 and "tty" in refused.stderr
+    said = host.check_output("journalctl --sync; journalctl -o cat -t sudo")
+    assert "deploy" in said and "COMMAND" in said
+    # A member of the group needs no home either.
+    host.check_output("usermod --append --groups mlops-fleet deploy")
+    try:
+        for arguments in ("health --json", "status", "config", "gpu --no-alert"):
+            done = host.run(f"runuser -u deploy -- mlfleet {arguments}")
+            assert done.rc in (0, 1, 2), (arguments, done.stderr)
+            assert "nonexistent" not in done.stdout + done.stderr
+    finally:
+        host.check_output("gpasswd --delete deploy mlops-fleet")
+
+
 def test_files_are_labelled_where_selinux_has_its_tool(host):
     if host.check_output("hostname") != "node13":
         pytest.skip("this node has no restorecon")

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -53,13 +55,29 @@ def play(playbook, collections=None, words=(), **variables):
 
 
 def role(collections=None, words=(), **variables):
-    """Run the role alone."""
+    """Run the role alone; it starts no job."""
+    moment = int(time.time())
     path = EPHEMERAL / "agent_role.yml"
     path.write_text(
         json.dumps([{"hosts": "fleet", "gather_facts": False, "roles": ["mlops.fleet.agent"]}]),
         encoding="utf-8",
     )
-    return play(str(path), collections, words, **variables)
+    done = play(str(path), collections, words, **variables)
+    for name in NODES:
+        assert starts_since(node(name), moment) == []
+    return done
+
+
+def per_node(**values):
+    """A variable that has another value on each node."""
+    return "{{ (" + repr(values) + ")[inventory_hostname] }}"
+
+
+def starts_since(host, moment):
+    """Which of the jobs that change something systemd has started since a moment; none of them is due while these tests run."""
+    return host.run(
+        f"journalctl --sync; journalctl -o cat _PID=1 --since @{moment} | grep -E 'Starting ml-(backup|cleanup|maintenance)'"
+    ).stdout.splitlines()
 
 
 def versions(host):
@@ -134,35 +152,42 @@ def test_the_module_and_the_command_give_the_same_document():
         assert module["agent_version"] == versions(node(name))["current"]
 
 
-def test_a_mistake_in_the_configuration_is_named_and_the_old_one_stays():
+@pytest.fixture
+def no_ensurepip():
+    """On one node Python has not what makes virtual environments, as Debian's without python3-venv."""
+    path = f"/usr/lib/python{PYTHONS['node13']}/ensurepip"
+    node("node13").check_output(f"mv {path} {path}.away")
+    yield
+    node("node13").check_output(f"mv {path}.away {path}")
+
+
+def test_mistakes_are_named_and_what_was_installed_stays(no_ensurepip):
+    """In the configuration of one node, and in what another one needs for a virtual environment."""
     before = [node(name).check_output("md5sum /etc/mlops-fleet/config.json") for name in NODES]
+    mistaken = {
+        "gpu": {"temperature_warnin": 80},
+        "alert": {"webhooks": [{"name": "x", "url": "http://127.0.0.1/hush-hush-new"}]},
+    }
     done = role(
-        agent_config={
-            "gpu": {"temperature_warnin": 80},
-            "alert": {"webhooks": [{"name": "x", "url": "http://127.0.0.1/hush-hush-new"}]},
-        }
+        agent_config=mistaken, agent_dependencies=per_node(node12="packages", node13="venv")
     )
-    assert done.returncode != 0
-    assert (
-        "Unknown option temperature_warnin" in done.words
-        and "the old configuration is still in force" in done.words
-    )
+    assert done.returncode == 2 and done.stdout.count("failed=1 ") == len(NODES)
+    assert "Unknown option temperature_warnin" in done.words
+    assert "the old configuration is still in force" in done.words
     assert "hush-hush-new" not in done.stdout + done.stderr
+    assert "apt-get install python3-venv" in done.words and "Traceback" not in done.stdout
     assert [
         node(name).check_output("md5sum /etc/mlops-fleet/config.json") for name in NODES
     ] == before
 
 
-@pytest.mark.parametrize(
-    ("python", "words"),
-    [
-        ("/usr/bin/missing", "/usr/bin/missing"),
-        ("/bin/false", "/bin/false is not a Python that works"),
-    ],
-)
-def test_a_wrong_python_is_named_and_the_command_still_runs(python, words):
-    done = role(agent_python=python)
-    assert done.returncode != 0 and words in done.words and "Traceback" not in done.stdout
+def test_a_wrong_python_is_named_and_the_command_still_runs():
+    done = role(agent_python=per_node(node12="/usr/bin/missing", node13="/bin/false"))
+    assert done.returncode == 2 and done.stdout.count("failed=1 ") == len(NODES)
+    assert (
+        "/usr/bin/missing" in done.words and "/bin/false is not a Python that works" in done.words
+    )
+    assert "Traceback" not in done.stdout
     for name in NODES:
         assert node(name).run("mlfleet config --check").rc == 0
 
@@ -232,61 +257,33 @@ def test_the_fleet_report_says_whose_agent_is_not_the_collections(tmp_path, newe
     )
     done = play("mlops.fleet.maintenance", **variables)
     assert done.words.count("is newer than the collection") >= len(NODES), done.stdout
+    # One node goes back; the other has what the collection has.
+    done = role(newer, agent_state=per_node(node12="rolled_back", node13="present"))
+    assert done.returncode == 0, done.stdout
     done = play("mlops.fleet.maintenance", newer, **variables)
-    assert ": note: " not in done.words
-    assert role(agent_state="rolled_back").returncode == 0
-    done = play("mlops.fleet.maintenance", newer, **variables)
-    assert done.words.count("is older than the collection") >= len(NODES)
+    assert done.words.count("is older than the collection") == 1
     report = json.loads((tmp_path / "latest.json").read_text(encoding="utf-8"))
-    assert all(
-        "is older than" in host["notes"][0] and host["agent_version"].startswith("0.1.0-")
-        for host in report["hosts"]
-    )
+    hosts = {host["host"]: host for host in report["hosts"]}
+    assert "is older than" in hosts["node12"]["notes"][0]
+    assert hosts["node12"]["agent_version"].startswith("0.1.0-")
+    assert hosts["node13"].get("notes", []) == []
 
 
 def test_rolled_back_the_old_version_runs_and_installing_it_changes_nothing():
+    done = role(agent_state=per_node(node12="present", node13="rolled_back"))
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"node12 .* changed=0 ", done.words.partition("RECAP")[2])
     for name in NODES:
         now = versions(node(name))
         assert now["current"].startswith("0.1.0-") and now["previous"].startswith("0.2.0-")
         assert node(name).check_output("mlfleet --version") == f"mlfleet {now['current']}"
         assert node(name).run("systemctl start ml-backup.service").rc == 0
-    done = role()
-    assert done.returncode == 0 and done.stdout.count("changed=0 ") == len(NODES), done.stdout
 
 
-def test_without_the_means_for_a_virtual_environment_the_role_says_what_to_install():
-    for name in NODES:
-        node(name).check_output(
-            f"mv /usr/lib/python{PYTHONS[name]}/ensurepip /usr/lib/python{PYTHONS[name]}/ensurepip.away"
-        )
-    try:
-        done = role(agent_dependencies="venv")
-        assert (
-            done.returncode != 0
-            and done.words.count("apt-get install python3-venv") >= len(NODES)
-            and "Traceback" not in done.stdout
-        )
-    finally:
-        for name in NODES:
-            node(name).check_output(
-                f"mv /usr/lib/python{PYTHONS[name]}/ensurepip.away /usr/lib/python{PYTHONS[name]}/ensurepip"
-            )
-
-
-@pytest.fixture
-def no_index():
-    """Nothing can be fetched by the nodes, so the wheels are all there is."""
-    for name in NODES:
-        node(name).check_output(
-            "printf '[global]\\nindex-url = http://127.0.0.1:9/simple\\n' > /etc/pip.conf"
-        )
-    yield
-    for name in NODES:
-        node(name).check_output("rm /etc/pip.conf")
-
-
-def test_a_virtual_environment_from_carried_wheels(no_index):
-    wheels = EPHEMERAL / "wheels"
+@pytest.fixture(scope="module")
+def wheels():
+    """A directory with the wheels of the libraries for both nodes."""
+    directory = EPHEMERAL / "wheels"
     for python in PYTHONS.values():
         argv = [
             sys.executable,
@@ -295,7 +292,7 @@ def test_a_virtual_environment_from_carried_wheels(no_index):
             "download",
             "--quiet",
             "--dest",
-            wheels,
+            directory,
             "--only-binary=:all:",
             "--python-version",
             python,
@@ -305,7 +302,66 @@ def test_a_virtual_environment_from_carried_wheels(no_index):
         )
         if done.returncode != 0:
             pytest.skip("the wheels can't be downloaded here: " + done.stderr.strip()[-200:])
-    variables = {"agent_dependencies": "venv", "agent_wheelhouse": str(wheels)}
+    return directory
+
+
+@pytest.fixture
+def proxy(wheels):
+    """A package index that only a proxy reaches; yields its port and what was asked for."""
+    asked = []
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            last = self.path.rstrip("/").rpartition("/")[2]
+            body = b""
+            if self.path.startswith("http://packages.invalid/files/"):
+                body = (wheels / last).read_bytes()
+            elif self.path.startswith("http://packages.invalid/simple/"):
+                body = "".join(
+                    f'<a href="http://packages.invalid/files/{wheel.name}">{wheel.name}</a>\n'
+                    for wheel in wheels.iterdir()
+                    if wheel.name.partition("-")[0].lower().replace("_", "-") == last
+                ).encode()
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port, asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def package_indexes(proxy):
+    """node12 reaches no package index, so the wheels are all there is; node13 has one behind a proxy."""
+    port, dummy = proxy
+    old = {name: node(name).run("cat /etc/environment").stdout for name in NODES}
+    node("node12").check_output(
+        "printf '[global]\nindex-url = http://127.0.0.1:9/simple\n' > /etc/pip.conf"
+    )
+    node("node13").check_output(
+        "printf '[global]\nindex-url = http://packages.invalid/simple\ntrusted-host = packages.invalid\n' > /etc/pip.conf;"
+        f" controller=$(ip -4 route show default | cut -d' ' -f3); sed -i s,127.0.0.1:9,$controller:{port}, /etc/environment"
+    )
+    yield
+    node("node13").check_output("cat > /etc/environment <<'END'\n%s\nEND", old["node13"].rstrip())
+    for name in NODES:
+        node(name).check_output("rm /etc/pip.conf")
+
+
+def test_a_virtual_environment_from_carried_wheels_and_through_a_proxy(
+    wheels, proxy, package_indexes
+):
+    wheelhouse = per_node(node12=str(wheels), node13=None)
+    variables = {"agent_dependencies": "venv", "agent_wheelhouse": wheelhouse}
     assert role(**variables, words=["--check"]).returncode == 0
     assert not node("node12").file("/opt/mlops-fleet/venv").exists
     # node12: as an earlier release left it, with everything closed to the service user; and a distribution whose /usr is read-only.
@@ -315,8 +371,13 @@ def test_a_virtual_environment_from_carried_wheels(no_index):
         f"rm {completion}; mkdir /var/local-of-usr; cp -a /usr/local/. /var/local-of-usr/; mount --bind /usr /usr"
         " && mount --bind /var/local-of-usr /usr/local && mount -o remount,ro,bind /usr"
     )
+    # Distributions close their Python to pip (PEP 668); a virtual environment is nobody's but its own.
+    assert node("node13").run(f"ls /usr/lib/python{PYTHONS['node13']}/EXTERNALLY-MANAGED").rc == 0
     done = role(**variables)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert {path for path in proxy[1] if path.endswith("/psutil/")} == {
+        "http://packages.invalid/simple/psutil/"
+    }
     assert done.words.count("WARNING: no completion of mlfleet") == 1
     assert not node("node12").file(completion).exists and node("node13").file(completion).exists
     python = "/opt/mlops-fleet/venv/bin/python3"
@@ -347,16 +408,19 @@ def test_zz_uninstalled_the_node_is_as_before():
     for name in NODES:
         # Rotated logs are ours too; a file of another program in our directory is not.
         node(name).check_output(
-            "logrotate --force --state /tmp/rotation.state /etc/logrotate.d/mlops-fleet; rm /tmp/rotation.state; touch /opt/mlops-fleet/not-ours"
+            "logrotate --force --state /tmp/rotation.state /etc/logrotate.d/mlops-fleet; rm /tmp/rotation.state"
         )
         # A backup is running (it waits for its turn), and files of the accounts are left in a directory of ours.
         node(name).check_output(
             "systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 600; sleep 1; systemctl start --no-block ml-backup.service;"
             " install -o mlops-fleet -g mlops-fleet /dev/null /backup/models/kept"
         )
+    node("node12").check_output("touch /opt/mlops-fleet/not-ours")
+    moment = int(time.time())
     done = play("mlops.fleet.uninstall")
     assert done.returncode == 0, done.stdout
     for name in NODES:
+        assert starts_since(node(name), moment) == []
         node(name).check_output("systemctl stop holder.service")
         assert (
             node(name).check_output("systemctl list-units --all --no-legend 'ml-*' 'gpu-*'") == ""
@@ -369,19 +433,49 @@ def test_zz_uninstalled_the_node_is_as_before():
         ]
         assert node(name).run("find / -xdev '(' -nouser -o -nogroup ')'").stdout == ""
         node(name).check_output("rm -r /backup/models")
-        assert (
-            node(name).check_output("find /opt/mlops-fleet/")
-            == "/opt/mlops-fleet/\n/opt/mlops-fleet/not-ours"
-        )
-        node(name).check_output("rm /opt/mlops-fleet/not-ours")
-    assert play("mlops.fleet.uninstall").returncode == 0
-    assert play("mlops.fleet.uninstall").stdout.count("changed=0 ") == len(NODES)
+    remaining = node("node12").check_output("find /opt/mlops-fleet/")
+    assert remaining == "/opt/mlops-fleet/\n/opt/mlops-fleet/not-ours"
+    node("node12").check_output("rm /opt/mlops-fleet/not-ours")
+    again = play("mlops.fleet.uninstall")
+    assert again.returncode == 0, again.stdout
+    assert re.search(r"node13 .* changed=0 ", again.words.partition("RECAP")[2])
     for name in NODES:
         host = node(name)
         difference = host.run("/root/list_files.sh | diff /root/before -").stdout
         assert difference == "", f"{name}:\n{difference}"
         assert host.run("getent passwd mlops-fleet || getent group mlops-fleet").rc != 0
         assert host.run("ls /srv/ml/backups/models_backup_*.tar.gz").rc == 0, "backups stay"
+
+
+#: Takes psutil from the node and leaves it in a repository of its own, the only one that there is.
+LOCAL_REPOSITORY = """
+set -e
+umask 022
+mkdir -p /srv/repository/psutil/DEBIAN
+cd /srv/repository
+dpkg-query --listfiles python3-psutil | while read -r path; do
+    [ -f "$path" ] || continue
+    mkdir -p "psutil${path%/*}"
+    cp -a "$path" "psutil$path"
+done
+dpkg-query --status python3-psutil | grep -v ^Status: > psutil/DEBIAN/control
+dpkg-deb --build psutil psutil.deb
+{
+    dpkg-deb --field psutil.deb
+    echo "Filename: ./psutil.deb"
+    echo "Size: $(stat --format=%s psutil.deb)"
+    echo "SHA256: $(sha256sum < psutil.deb | cut -d' ' -f1)"
+} > Packages
+dpkg --purge python3-psutil
+rm -f /etc/apt/sources.list.d/*
+echo "deb [trusted=yes] file:/srv/repository ./" > /etc/apt/sources.list
+"""
+
+
+def test_zzz_a_missing_library_is_installed_as_a_package():
+    """Together with the next test; after the removal, because packages stay."""
+    node("node12").check_output("sh -c %s", LOCAL_REPOSITORY)
+    assert node("node12").run("/usr/bin/python3 -c 'import psutil'").rc != 0
 
 
 def test_zzz_accounts_and_directories_that_were_there_before_stay_as_they_are():
@@ -404,6 +498,8 @@ def test_zzz_accounts_and_directories_that_were_there_before_stay_as_they_are():
         for name in NODES:
             assert node(name).check_output(look) == before[name], state
             if state == "present":
+                assert node(name).run("/usr/bin/python3 -c 'import psutil'").rc == 0
+                assert node(name).run("dpkg-query --show python3-apt").rc != 0
                 assert "can be used (/etc/my-fleet/config.json)" in node(name).check_output(
                     "mlfleet config --check"
                 )

@@ -49,6 +49,9 @@ def compare(version: str, collection: str) -> str:
     if not ours or not theirs or version == collection:
         return ""
     mine, wanted = _order(ours["release"]), _order(theirs["release"])
-    how = "older than" if mine < wanted else "newer than" if mine > wanted else "another build than"
-    todo = "" if mine > wanted else "; run mlops.fleet.install to renew it"
+    how, todo = "another build than", "; run mlops.fleet.install to renew it"
+    if mine < wanted:
+        how = "older than"
+    elif mine > wanted:
+        how, todo = "newer than", ""
     return f"the agent on this node ({version}) is {how} the collection ({collection}){todo}"

@@ -18,7 +18,8 @@ from .registry import Registry
 class Job(NamedTuple):
     """A job.
 
-    :param name: also the subcommand of mlfleet that does the work.
+    :param name: also the subcommand of mlfleet that does the work, unless there is a
+        ``command``.
     :param unit: systemd unit, without ``.service`` and ``.timer``.
     :param log: file that the command appends to.
     :param fine: exit codes beside 0 with which the unit counts as successful (1 of a check is a
@@ -27,6 +28,7 @@ class Job(NamedTuple):
         something critical.
     :param removes: whether the job deletes anything, so that a trial only rehearses that.
     :param calendar: default time, as ``OnCalendar=`` takes it. :param cron: the same for cron.
+    :param command: arguments of mlfleet that do the work, empty for the name.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Job(NamedTuple):
     removes: bool
     calendar: str
     cron: str
+    command: tuple[str, ...] = ()
 
 
 #: In the order in which a trial starts them: what later jobs need comes first.
@@ -98,6 +101,18 @@ JOBS: Registry[Job] = Registry(
             True,
             "*-*-* 04:00:00",
             "0 4 * * *",
+        ),
+        Job(
+            "restore_drill",
+            "ml-restore-drill",
+            "Rehearse the restore of a backup",
+            "/var/log/ml-backup.log",
+            (GAVE_WAY,),
+            (),
+            False,
+            "*-*-01 05:00:00",
+            "0 5 1 * *",
+            ("restore", "--drill"),
         ),
     ],
     required=("unit", "description", "log", "calendar", "cron"),

@@ -231,7 +231,11 @@ def read_table(
         if key not in names:
             import difflib  # only a misspelled option needs it
 
-            close = difflib.get_close_matches(str(key), names, n=1)
+            close = difflib.get_close_matches(
+                str(key),
+                names,
+                n=1,  # mutant: equivalent because only the first is used
+            )
             hint = (
                 f"Did you mean {prefix}{close[0]}?"
                 if close

@@ -227,6 +227,7 @@ def configured_paths(options: ScheduleOptions, world: World) -> dict[str, list[s
         "health": [_parent(health.get("state_file")), _parent(health.get("textfile")), state],
         "gpu": [_parent(gpu.get("metrics_csv")), _parent(gpu.get("textfile")), state],
         "backup": [backup.get("destination")],
+        "restore_drill": [backup.get("destination")],
         "cleanup": [*roots, _parent(cleanup.get("report_path")), *cleaned],
     }
     return {

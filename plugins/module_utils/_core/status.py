@@ -231,7 +231,9 @@ def _values(field: str, low: int, high: int, names: Sequence[str] = (), first: i
         if span == "*":
             begin, end = str(low), str(high)
         lower = names.index(begin) + first if begin in names else int(begin)
-        upper = names.index(end) + first if end in names else int(end or (high if step else lower))
+        upper = high if step else lower
+        if end:
+            upper = names.index(end) + first if end in names else int(end)
         values |= set(range(lower, upper + 1, int(step or 1)))
     return values
 

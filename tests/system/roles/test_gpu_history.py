@@ -22,7 +22,15 @@ def test_history_is_printed_and_xids_are_cleared(node, gpus):
     text = node.run("gpu", "--history", check=0).stdout
     assert "Xid 95" in text and text.count("last seen at") == 8
     (first,) = [gpu for gpu in node.json("gpu", "--history", check=0)["gpus"] if gpu["incidents"]]
-    assert node.json("gpu", "--clear-xids", first["uuid"], check=0) == {"cleared": 1}
+    for arguments in (("--history", "--dry-run"), ("--dry-run",)):
+        assert "--dry-run" in node.run("gpu", *arguments, check=3).stderr
+    rehearsal = node.run("gpu", "--clear-xids", first["uuid"], "--dry-run", check=0).stdout
+    assert rehearsal == f"{first['uuid']}: would mark 1 incident as dealt with (Xid 95)\n"
+    assert node.json("gpu", "--clear-xids", first["uuid"], check=0) == {
+        "cleared": 1,
+        "incidents": {first["uuid"]: ["95"]},
+    }
+    assert "Nothing to mark" in node.run("gpu", "--clear-xids", "all", check=0).stdout
     assert node.json("gpu", "--no-alert", env=env, check=0)["gpus"][0]["xids"][0]["level"] == "pass"
     assert "Known: GPU-" in node.run("gpu", "--clear-xids", "GPU-x", check=3).stderr
     del node.settings["gpu"]["state_file"]

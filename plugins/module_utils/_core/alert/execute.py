@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..ports import World
 from ..system import isolate
+from ..system.text import human_count
 from .channel import FAILED, QUEUED, SENT, Receipt
 from .memory import Memory
 from .plan import Delivery, Plan, settle
@@ -37,8 +38,8 @@ def carry_out(plan: Plan, world: World, store: Store) -> Outcome:
     """
     if plan.given_up:
         world.warn(
-            f"{plan.given_up} message(s) could not be delivered for a day, or were too many,"
-            " and are given up."
+            f"{human_count(plan.given_up, 'message')} could not be delivered for a day, or there"
+            " were too many: given up."
         )
     busy = [delivery for delivery in plan.deliveries if delivery.messages]
     if busy or plan.memory.entries or plan.entries:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CommandFailed
 from ..ports import World
+from ..system.text import human_count
 from . import secret
 from .channel import Channel, Outlook, Undelivered, attempts
 from .events import Event, one_line
@@ -350,4 +351,4 @@ class Email(Channel):
             )
         if self.incomplete:
             return f"accepted, but {self.incomplete}"
-        return f"accepted for {accepted} recipient(s)"
+        return f"accepted for {human_count(accepted, 'recipient')}"

@@ -10,9 +10,10 @@ from typing import TypedDict
 
 from ..errors import NotPermitted, NotUsable
 from ..ports import Tell, silent
-from . import catalogue, local, stores, verify
+from . import catalogue, local, proofs, stores, verify
 from .catalogue import Description
 from .options import InfoOptions
+from .proofs import Proof
 
 
 class Result(TypedDict):
@@ -21,11 +22,15 @@ class Result(TypedDict):
     ``backups``, newest first, and ``latest``, the newest without a problem.
 
     ``verified``: there is a backup, the newest is verified, and none has a problem.
+
+    ``last_restore_proof`` is the newest drill on record that restored one of these backups, None
+    when there is none.
     """
 
     backups: list[Description]
     latest: Description | None
     verified: bool
+    last_restore_proof: Proof | None
 
 
 def run(options: InfoOptions, tell: Tell = silent) -> Result:
@@ -34,20 +39,29 @@ def run(options: InfoOptions, tell: Tell = silent) -> Result:
     :raises NotUsable: the directory or archive does not exist or can't be read.
     """
     store = stores.to_read(options, options.path)
+    place: str | None = store.url("")
     if isinstance(store, local.LocalStore):
         _require(options.path)
+        place = None
     return summarise(
-        [verify.check(backup, options.verify, tell, store) for backup in store.listing()]
+        [verify.check(backup, options.verify, tell, store) for backup in store.listing()],
+        proofs.last(record_directory(options.path), place),
     )
 
 
-def summarise(backups: list[Description]) -> Result:
+def record_directory(path: str) -> str:
+    """Return the directory that may hold the record of drills: that of an archive is beside it."""
+    return os.path.dirname(path) if os.path.isfile(path) else path
+
+
+def summarise(backups: list[Description], proof: Proof | None = None) -> Result:
     """Return the result for these descriptions, which are ordered newest first."""
     sound = [backup for backup in backups if not backup["problems"]]
     return {
         "backups": backups,
         "latest": sound[0] if sound else None,
         "verified": bool(backups) and backups[0]["verified"] and len(sound) == len(backups),
+        "last_restore_proof": proof,
     }
 
 

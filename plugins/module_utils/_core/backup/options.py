@@ -19,6 +19,10 @@ SOURCE = "/opt/ml/models"
 DESTINATION = "/backup/models"
 #: One archive, or one per top-level entry of the source.
 SINGLE, PER_MODEL = "single", "per_model"
+#: Where drills restore to unless another directory is named; not in memory on most systems.
+SCRATCH = "/var/tmp"
+#: A backup that the drill draws by lot.
+RANDOM = "random"
 #: What to do about symbolic links that point out of the source.
 WARN, FAIL, FOLLOW = "warn", "fail", "follow"
 #: Storage classes from which objects can be read back at once; others are stored but need to be
@@ -302,7 +306,8 @@ class RestoreOptions(OptionSet):
     """Restoring a backup."""
 
     backup: str = option(
-        default="latest", help="latest, a backup's file name, or the path of an archive."
+        default="latest",
+        help="latest, random (drill only), a backup's file name, or an archive's path.",
     )
     path: str = option(
         type="path",
@@ -310,7 +315,9 @@ class RestoreOptions(OptionSet):
         env=("BACKUP_DIR",),
         help="Directory in which names are looked up.",
     )
-    destination: str = option(type="path", required=True, help="Directory to restore into.")
+    destination: str | None = option(
+        type="path", help="Directory to restore into; required unless drill is true."
+    )
     files: list[str] = option(
         type="list",
         elements="str",
@@ -329,12 +336,36 @@ class RestoreOptions(OptionSet):
     allow_outside_links: bool = option(
         type="bool", default=False, help="Restore symbolic links that point out of the directory."
     )
+    drill: bool = option(
+        type="bool",
+        default=False,
+        help="Restore into a scratch directory, compare, remove it, record the proof.",
+    )
+    scratch: str = option(
+        type="path",
+        default=SCRATCH,
+        help="Directory in which a drill makes its scratch directory.",
+    )
     s3: S3Connection | None = option(
         type="dict", suboptions=S3Connection, help="Object storage that holds copies."
     )
 
     def check_together(self) -> None:
         self.s3 = check_s3(self.s3)
+        if self.drill:
+            self._check_drill()
+        elif not self.destination:
+            raise OptionError(
+                "Option destination is required.",
+                "Name the directory to restore to.",
+                "destination",
+            )
+        elif self.backup == RANDOM:
+            raise OptionError(
+                "Option backup is random, which only a drill takes.",
+                "Set drill to true, or name a backup.",
+                "backup",
+            )
         _check_partial(self)
         backup = self.backup
         if not backup:
@@ -355,3 +386,25 @@ class RestoreOptions(OptionSet):
                 "",
                 "backup",
             )
+
+    @property
+    def target(self) -> str:
+        """The directory to restore into; a drill sets it to one in its scratch directory."""
+        return self.destination or ""
+
+    def _check_drill(self) -> None:
+        """:raises OptionError: an option that a drill has no use for is set."""
+        pointless = {
+            "destination": bool(self.destination),
+            "files": bool(self.files),
+            "mode": self.mode != "new",
+            "verify": not self.verify,
+        }
+        for name, is_set in pointless.items():
+            if is_set:
+                raise OptionError(
+                    f"Options drill and {name} contradict each other: a drill restores all of a "
+                    "backup into a scratch directory and compares every file.",
+                    f"Remove {name}; the option scratch says where the directory is made.",
+                    name,
+                )

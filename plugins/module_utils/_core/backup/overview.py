@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from ..ports import World
-from . import catalogue, info, local, retention, stores
+from . import catalogue, info, local, proofs, retention, stores
 from .catalogue import Backup, Description
 from .options import BackupOptions, InfoOptions
+from .proofs import Proof
 from .store import Store
 
 LOCAL = "local"
@@ -39,6 +40,7 @@ def run(options: BackupOptions, path: str | None, world: World) -> tuple[info.Re
     else:
         store = stores.to_read(InfoOptions.from_mapping({"path": path}), path)
         places.append((LOCAL, store, path == options.destination))
+    result["last_restore_proof"] = _last_proof(options, path, [where for where, *dummy in places])
     now = world.clock.now()
     listed: list[Listed] = []
     for where, store, pruned in places:
@@ -48,6 +50,17 @@ def run(options: BackupOptions, path: str | None, world: World) -> tuple[info.Re
             kept = reasons.get(backup.name, "the retention rules do not apply to it")
             listed.append({**backup.to_dict(), "where": where, "kept": kept})
     return result, listed
+
+
+def _last_proof(options: BackupOptions, path: str | None, places: list[str]) -> Proof | None:
+    """Return the newest proof of these places."""
+    directory = info.record_directory(path or options.destination)
+    recorded = [proofs.last(directory, None if where == LOCAL else where) for where in places]
+    return max(
+        (proof for proof in recorded if proof is not None),
+        key=lambda proof: proof.get("at", ""),
+        default=None,
+    )
 
 
 def _reasons(options: BackupOptions, backups: list[Backup], now: float) -> dict[str, str]:

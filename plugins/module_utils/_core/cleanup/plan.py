@@ -295,6 +295,6 @@ def _notes(facts: Facts) -> list[str]:
         return []
     stay = "" if busy.hidden is None else "; units that hold files of their users stay"
     return [
-        f"{busy.unseen or 'Some'} process(es) could not be examined;"
+        f"{busy.unseen or 'Some'} process{'' if busy.unseen == 1 else 'es'} could not be examined;"
         f" only locks and mounts tell what they use{stay}."
     ]

@@ -209,7 +209,9 @@ def _dcgm_numbers(result: Mapping[str, Any]) -> list[Optional[int]]:
 
 def _dcgm_warnings(given: Any) -> tuple[list[str], list[int]]:
     """Return the texts and severities; older versions have only text."""
-    entries = given if isinstance(given, list) else [given] if given else []
+    entries = [] if not given else [given]
+    if isinstance(given, list):
+        entries = given
     texts, severities = [], []
     for entry in entries:
         if isinstance(entry, Mapping):

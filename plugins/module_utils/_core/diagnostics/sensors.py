@@ -59,4 +59,5 @@ def _read(pynvml: Any, index: int, entry: dict[str, Any]) -> None:
 
 
 def _largest(before: Any, now: Any) -> Any:
-    return before if now is None else now if before is None else max(before, now)
+    values = [value for value in (before, now) if value is not None]
+    return max(values, default=None)

@@ -96,9 +96,10 @@ def _compare_phase(
             changes["new"].append(dict(fault))
             continue
         was, now = severity(old["status"]), severity(fault["status"])
-        kind = "worse" if now > was else "better" if now < was and old is not whole else ""
-        if kind:
-            changes[kind].append({**fault, "was": old["status"]})
+        if now > was:
+            changes["worse"].append({**fault, "was": old["status"]})
+        elif now < was and old is not whole:
+            changes["better"].append({**fault, "was": old["status"]})
         else:
             changes["unchanged"] += 1
     if whole is not None:

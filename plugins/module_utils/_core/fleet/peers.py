@@ -98,7 +98,9 @@ def _load(device: Mapping[str, Any]) -> str:
     if not power or not top:
         return "unknown power"
     share = power / top
-    return "low power" if share < 0.35 else "medium power" if share < 0.7 else "high power"
+    if share < 0.35:
+        return "low power"
+    return "medium power" if share < 0.7 else "high power"
 
 
 def _temperatures(

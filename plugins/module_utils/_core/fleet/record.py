@@ -62,6 +62,7 @@ def extend(
         if facts:
             entry["hardware"] = facts
         entry["copies"] = _copies(results.get("backup", {}))
+        entry["restore_proof"] = _restore_proof(results.get("backup", {}))
         entry["removed"] = _removed(results.get("cleanup", {}))
         every_fault += entry["faults"]
     report["version"] = history.VERSION
@@ -137,6 +138,24 @@ def _copies(result: Result) -> list[dict[str, str]]:
         for copy in (result.get("copies") or [])[:20]
         if isinstance(copy, Mapping) and not copy.get("removed")
     ]
+
+
+def _restore_proof(result: Result) -> dict[str, Any]:
+    """Return the last restore drill: when, of what, and how long; empty when there is none.
+
+    Only ``unreadable`` where the host could not read its record.
+    """
+    proof = result.get("last_restore_proof")
+    if not isinstance(proof, Mapping):
+        return {}
+    texts = {
+        name: clean(proof.get(name) or "", 200) for name in ("at", "backup", "place", "unreadable")
+    }
+    seconds = _number(proof.get("seconds"))
+    return {
+        **{name: text for name, text in texts.items() if text},
+        **({} if seconds is None else {"seconds": seconds}),
+    }
 
 
 def _removed(result: Result) -> list[dict[str, Any]]:

@@ -340,22 +340,6 @@ def conclude(report: dict[str, Any], fail_on: str = verdict.CRITICAL) -> dict[st
     }
 
 
-def brake(results: Iterable[Iterable[Result | None]], limit: float) -> str:
-    """Say why no further host may be started, or return the empty text.
-
-    :param results: per host that was started, its phases' registered results.
-    :param limit: the largest share of failed hosts allowed, in percent (100 = no brake).
-    """
-    started = [[result for result in host if result is not None] for host in results]
-    started = [host for host in started if host]
-    failed = sum(1 for host in started if any(plan.phase_failed(result) for result in host))
-    if started and 100.0 * failed / len(started) > limit:
-        return (
-            f"held back: {failed} of {len(started)} hosts failed, more than the {limit:g} % allowed"
-        )
-    return ""
-
-
 def troubles(entry: Mapping[str, Any]) -> list[str]:
     """Return what went wrong on one host, a line per phase that did not pass."""
     bad = [

@@ -86,10 +86,11 @@ def store(path: str, memory: Memory) -> None:
 # --- for people -------------------------------------------------------------------------------
 
 
-def clear(path: str, gpu: str, world: World) -> int:
-    """Mark the incidents of a GPU as dealt with; return how many that were.
+def clear(path: str, gpu: str, world: World, check: bool = False) -> dict[str, list[str]]:
+    """Mark the incidents of a GPU as dealt with.
 
-    :param gpu: UUID, serial number or PCI address of the GPU, or ``all``.
+    :param gpu: UUID, serial number or PCI address of the GPU, or ``all``. :param check: change nothing.
+    :return: for each GPU that had any, the codes of the incidents that were not marked before.
     :raises NotUsable: no such GPU is remembered.
     """
 
@@ -99,18 +100,23 @@ def clear(path: str, gpu: str, world: World) -> int:
             address is not None and address == bus_id(record.bus_id)
         )
 
-    with locked(path):
+    with contextlib.nullcontext() if check else locked(path):
         memory = read(path, world.clock.now(), world)
-        if not any(selected(record) for record in memory.records):
+        records = [record for record in memory.records if selected(record)]
+        if not records:
             known = ", ".join(record.label for record in memory.records) or "none"
             raise NotUsable(
                 f"No GPU {gpu} is remembered in {path}.",
                 f"Known: {known}. Name one of them, or all.",
                 gpu,
             )
-        memory, count = trends.clear(memory, selected)
-        store(path, memory)
-    return count
+        codes = {
+            record.label: [item.code for item in record.incidents if not item.cleared]
+            for record in records
+        }
+        if not check:
+            store(path, trends.clear(memory, selected)[0])
+    return {label: items for label, items in codes.items() if items}
 
 
 def to_dict(memory: Memory) -> dict[str, Any]:

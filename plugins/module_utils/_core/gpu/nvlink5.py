@@ -78,7 +78,9 @@ def meaning(general: Xid, text: str) -> Xid:
     values = (match["values"] or "").split() if match else []
     status = int(values[1], 16) if len(values) > 1 else None
     fatal = severity == "fatal" or (unit is not None and _is_fatal(unit, status))
-    where = f" of {unit.text} ({name})" if unit is not None else f" of {name}" if name else ""
+    where = f" of {name}" if name else ""
+    if unit is not None:
+        where = f" of {unit.text} ({name})"
     if match and match["link"]:
         where += f" on link {int(match['link'])}"
     if fatal:

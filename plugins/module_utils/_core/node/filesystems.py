@@ -200,7 +200,7 @@ def fstab(world: World) -> dict[str, FstabEntry]:
             continue
         path = mounts.unescape(fields[1])
         if path.startswith("/"):
-            path = os.path.normpath(path)
+            path = _normal(path)
         table[path] = FstabEntry(fields[2], frozenset("".join(fields[3:4]).split(",")))
     return table
 
@@ -215,7 +215,12 @@ def wanted(table: Mapping[str, FstabEntry], options: NodeOptions) -> list[str]:
         and not entry.options & _ON_DEMAND
         and not any(fnmatch.fnmatchcase(path, pattern) for pattern in options.disk_exclude)
     }
-    return sorted(from_fstab | {os.path.normpath(path) for path in options.expected_mounts})
+    return sorted(from_fstab | {_normal(path) for path in options.expected_mounts})
+
+
+def _normal(path: str) -> str:
+    """Return an absolute path as the kernel writes it."""
+    return os.path.normpath("/" + path.lstrip("/"))
 
 
 def resolve(world: World, paths: list[str]) -> dict[str, str]:
@@ -228,8 +233,14 @@ def resolve(world: World, paths: list[str]) -> dict[str, str]:
 
 
 def mount_points(table: list[Mount]) -> frozenset[str]:
-    """Return where something is mounted; an automount that waits there is nothing yet."""
-    return frozenset(mount.point for mount in table if mount.fstype != "autofs")
+    """Return where something is mounted.
+
+    An automount that waits there is nothing yet, and what another mount hides is nothing any more.
+    """
+    hidden = mounts.hidden(table)
+    return frozenset(
+        mount.point for mount in table if mount.fstype != "autofs" and mount.id not in hidden
+    )
 
 
 def automounts(paths: list[str], table: list[Mount]) -> list[str]:
@@ -331,8 +342,8 @@ def _mounted(
 
 def _missing(facts: DiskFacts, options: NodeOptions) -> list[Check]:
     checks = []
-    mounted = facts.mount_points | {mount.point for mount in facts.mounts}
-    expected = {os.path.normpath(path) for path in options.expected_mounts}
+    mounted, listed = facts.mount_points, {mount.point for mount in facts.mounts}
+    expected = {_normal(path) for path in options.expected_mounts}
     for path in wanted(facts.fstab, options):
         asked = path in expected
         automounted = facts.automounted.get(path, False)
@@ -351,6 +362,8 @@ def _missing(facts: DiskFacts, options: NodeOptions) -> list[Check]:
             text += f" (its automount: {automounted})"
         elif path in facts.automounted:
             text += " (its automount mounts nothing)"
+        elif path in listed:
+            text += " (another mount hides it)"
         checks.append(fault("mount_present", status, text, display_path(path)))
     return checks
 

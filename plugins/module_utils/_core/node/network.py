@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -37,8 +38,12 @@ _IFF_UP = 1
 _ATF_COM = 2  # linux/if_arp.h
 _RTF_UP = 1
 _RTF_REJECT = 0x200
-#: Sources of host names that ask no server.
-_LOCAL_SOURCES = frozenset({"files", "myhostname", "mymachines", "altfiles", "compat", "db"})
+#: Sources of host names that ask no server; mdns asks the neighbours, and for .local only.
+_LOCAL_SOURCES = frozenset(
+    "files myhostname mymachines altfiles compat db libvirt libvirt_guest mdns mdns4 mdns6"
+    " mdns_minimal mdns4_minimal mdns6_minimal".split()
+)
+_LAST_METRIC = 0xFFFFFFFF
 #: IPv6 metrics are compared after all of IPv4.
 _AFTER_IPV4 = 1 << 32
 
@@ -146,11 +151,14 @@ def _ipv4_route(fields: list[str]) -> Route | None:
 
 def _ipv6_route(fields: list[str]) -> Route | None:
     default = fields[0] == "0" * 32 and fields[1] == "00"
-    if not default or fields[9] == "lo" or not int(fields[8], 16) & _RTF_UP:
+    metric, flags = int(fields[5], 16), int(fields[8], 16)
+    # The last one is the kernel's own and rejects what no other route takes.
+    rejects = bool(flags & _RTF_REJECT) and metric != _LAST_METRIC
+    if not default or (not rejects and (fields[9] == "lo" or not flags & _RTF_UP)):
         return None
     raw = bytes.fromhex(fields[4])
     gateway = socket.inet_ntop(socket.AF_INET6, raw) if any(raw) else None
-    return Route(int(fields[5], 16) + _AFTER_IPV4, fields[9], gateway)
+    return Route(metric + _AFTER_IPV4, fields[9], gateway, rejects)
 
 
 def neighbours(world: World) -> dict[str, bool]:
@@ -232,7 +240,7 @@ def _sources(world: World) -> tuple[str, ...]:
     for line in procfs.lines(world, "/etc/nsswitch.conf"):
         key, _colon, value = line.partition("#")[0].partition(":")
         if key.strip() == "hosts":
-            return tuple(field for field in value.split() if not field.startswith("["))
+            return tuple(re.sub(r"\[[^]]*\]", " ", value).split())
     return ("files", "dns")
 
 

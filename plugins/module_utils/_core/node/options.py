@@ -178,7 +178,7 @@ class ExpectedHardware(OptionSet):
     )
     kernel: str | None = option(help="Version of the running kernel, a shell pattern.")
     driver: str | None = option(help="Version of the NVIDIA driver, a shell pattern.")
-    firmware: dict[str, str] | None = option(
+    firmware: dict[str, Any] | None = option(
         type="dict",
         check=_versions,
         help="Versions of firmware by component, shell patterns.",

@@ -40,11 +40,19 @@ _SUFFIXES = (
 _PROPERTIES = (
     "Id,Names,LoadState,LoadError,ActiveState,SubState,Result,NRestarts,UnitFileState,Type"
     ",TriggeredBy,InactiveExitTimestampMonotonic,ConditionResult,ConditionTimestampMonotonic"
+    ",BusName"
 )
 #: systemd's catalogue id of "a start job finished" (sd-messages.h, SD_MESSAGE_UNIT_STARTED).
 _STARTED = "39f53479d3a045ac8e11786248231fbf"
 _USER_UNITS = ("/etc/systemd/user", "/run/systemd/user", "/usr/lib/systemd/user")
 _USERS = "/sys/fs/cgroup/user.slice"
+#: Socket of the system bus, and where it reads which names it starts (dbus-daemon(1)).
+_BUS = "/run/dbus/system_bus_socket"
+_BUS_SERVICES = (
+    "/etc/dbus-1/system-services",
+    "/usr/local/share/dbus-1/system-services",
+    "/usr/share/dbus-1/system-services",
+)
 _RUNNING = frozenset({"active", "reloading", "refreshing"})
 _CHANGING = frozenset({"activating", "deactivating", "maintenance"})
 
@@ -54,7 +62,7 @@ class Unit(NamedTuple):
 
     ``triggers`` are the units that start it (sockets, timers), ``started`` whether it was
     started since boot, None when systemd does not say. ``unmet``: its last start was given up
-    because a condition was not met.
+    because a condition was not met. ``bus_name`` is the name that it takes on the system bus.
     """
 
     id: str
@@ -67,6 +75,7 @@ class Unit(NamedTuple):
     triggers: tuple[str, ...] = ()
     started: bool | None = None
     unmet: bool = False
+    bus_name: str = ""
 
     @property
     def restarting(self) -> bool:
@@ -79,7 +88,7 @@ class ServiceFacts(NamedTuple):
 
     ``active`` are those triggers of named units that are active. ``of_users`` are the named
     units that only user managers know, with the IDs of the users where they run. ``ran`` are
-    the units that ran since boot by the journal.
+    the units that ran since boot by the journal, ``by_bus`` those that the bus starts.
     """
 
     booted: bool
@@ -88,6 +97,7 @@ class ServiceFacts(NamedTuple):
     active: frozenset[str] = frozenset()
     of_users: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # never changed
     ran: frozenset[str] = frozenset()
+    by_bus: frozenset[str] = frozenset()
 
 
 def booted(world: World) -> bool:
@@ -123,6 +133,7 @@ def _unit(block: Mapping[str, str]) -> Unit:
         started=_started(block.get("InactiveExitTimestampMonotonic", "")),
         unmet=block.get("ConditionResult") == "no"
         and _started(block.get("ConditionTimestampMonotonic", "")) is True,
+        bus_name=block.get("BusName", ""),
     )
 
 
@@ -172,7 +183,16 @@ def observe(world: World, options: NodeOptions, timeout: float) -> ServiceFacts:
             if entry.load == "not-found" and _is_user_unit(world, unit(name))
         },
         _ran(world, [entry.id for entry in idle if _may_be_forgotten(entry)], half),
+        frozenset(entry.id for entry in idle if _started_by_bus(world, entry)),
     )
+
+
+def _started_by_bus(world: World, entry: Unit) -> bool:
+    """Return whether the system bus starts a unit when somebody calls it."""
+    if not entry.bus_name or not os.path.exists(world.path(_BUS)):
+        return False
+    paths = [f"{directory}/{entry.bus_name}.service" for directory in _BUS_SERVICES]
+    return any(os.path.exists(world.path(path)) for path in paths)
 
 
 def _may_be_forgotten(entry: Unit) -> bool:
@@ -333,6 +353,9 @@ def _idle(name: str, entry: Unit, facts: ServiceFacts) -> Check | None:
         else:
             text = f"Service {name}: has not run since boot"
             return fault("service", verdict.WARNING, text, name, value=entry.active)
+        return passed("service", text, name, value=entry.active)
+    if not triggers and entry.id in facts.by_bus:
+        text = f"Service {name}: idle, started by D-Bus when it is used"
         return passed("service", text, name, value=entry.active)
     if not triggers:
         return None

@@ -34,10 +34,12 @@ TAINTS = {
 }
 #: Of Debian and Ubuntu, and of SUSE (libzypp).
 _REBOOT_FLAGS = ("/run/reboot-required", "/var/run/reboot-required", "/run/reboot-needed")
-#: Kernels of RHEL and its relatives, Fedora and Amazon Linux.
+#: Kernels of distributions that mark their releases (el9_4, fc40, amzn2023, oe2203, cm2): what
+#: Debian and SUSE append after another dash is not there.
+_ARCHITECTURES = "x86_64|aarch64|ppc64le|s390x"
 _RPM_KERNEL = re.compile(
-    r"(?P<version>[^-]+)-(?P<release>.*\.(?:el|fc|amzn)\d[\w.]*?)"
-    r"\.(?P<flavour>(?:x86_64|aarch64|ppc64le|s390x)(?:\+.*)?)"
+    rf"(?P<version>[^-]+)-(?P<release>[^-]*\.(?!{_ARCHITECTURES})[a-z]+\d[\w.]*?)"
+    rf"(?:\.(?P<flavour>(?:{_ARCHITECTURES})(?:\+.*)?))?"
 )
 #: Name, version, release and architecture of a package.
 _RPM_PACKAGE = re.compile(r"\S+-[^-\s]+-[^-\s]+\.\w+")
@@ -182,7 +184,7 @@ def _rpm_release(release: str) -> tuple[str, str, str] | None:
         return None
     # Oracle installs its own kernel beside the one of RHEL.
     own = "uek" if "uek" in match["release"] else ""
-    return match["version"], match["release"], match["flavour"] + own
+    return match["version"], match["release"], (match["flavour"] or "") + own
 
 
 def _newer(release: str, other: str) -> bool:

@@ -194,7 +194,7 @@ def evaluate(
         status = limits.level(value)
     if status in (verdict.WARNING, verdict.CRITICAL):
         more = {"action": limits.rule.action, "domain": limits.rule.domain, **more}
-    if isinstance(value, float):
+    if isinstance(value, float):  # mutant: equivalent because whole numbers stay as they are
         value = round(value, 2 if abs(value) >= 1 else 6)
     return Check(
         check,

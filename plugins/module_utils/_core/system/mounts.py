@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 #: File systems of this machine: looking at a file on them never waits for a network or another
@@ -29,7 +29,7 @@ class Mount(NamedTuple):
 
     ``device`` is major:minor as text, ``root`` the path inside that file system which is mounted at
     ``point``, ``source`` the file system's device or server; ``mount_options`` and
-    ``super_options`` are comma-separated.
+    ``super_options`` are comma-separated. ``parent`` is the id of the mount that it is on.
     """
 
     id: int
@@ -40,6 +40,7 @@ class Mount(NamedTuple):
     source: str = ""
     mount_options: str = ""
     super_options: str = ""
+    parent: int = 0
 
     @property
     def mount_read_only(self) -> bool:
@@ -86,6 +87,7 @@ def parse(content: str) -> list[Mount]:
                 source=unescape(extra[1]) if len(extra) > 1 else "",
                 mount_options=fields[5],
                 super_options=extra[-1] if len(extra) > 1 else "",
+                parent=int(fields[1]) if fields[1].isdigit() else 0,
             )
         )
     return mounts
@@ -95,6 +97,45 @@ def read(path: str = "/proc/self/mountinfo") -> list[Mount]:
     """Return the mounts in a mountinfo file. :raises OSError: it can't be read."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
         return parse(stream.read())
+
+
+def hidden(mounts: Sequence[Mount]) -> set[int]:
+    """Return the ids of mounts that can't be reached, because another one lies over them.
+
+    It is mounted on the same mount, on a directory above; or on the mount itself; or the mount
+    below is hidden. What is mounted over the root hides nothing from who has that root.
+    """
+    on: dict[int, dict[str, int]] = {}
+    for mount in mounts:
+        if mount.point != "/":
+            on.setdefault(mount.parent, {})[mount.point] = mount.id
+    points = {mount.id: mount.point for mount in mounts}
+    covered = {
+        mount.id
+        for mount in mounts
+        if on.get(mount.id, {}).get(mount.point, mount.id) != mount.id  # a root is on itself
+    }
+    lost = {mount.id for mount in mounts if _lies_below(mount, on.get(mount.parent, {}))}
+    lost |= {
+        mount.id
+        for mount in mounts
+        if mount.parent in covered and mount.point != points[mount.parent]
+    }
+    while True:
+        more = {mount.id for mount in mounts if mount.parent in lost} - lost
+        if not more:
+            return covered | lost
+        lost |= more
+
+
+def _lies_below(mount: Mount, beside: Mapping[str, int]) -> bool:
+    """Return whether one of the mounts ``beside`` it is on a directory above it."""
+    above = os.path.dirname(mount.point)
+    while above not in ("", "/"):
+        if above in beside:
+            return True
+        above = os.path.dirname(above)
+    return False
 
 
 def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:

@@ -62,9 +62,8 @@ def one_line(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text
-    )
+    blanks = "".join(" " if char.isspace() else char for char in text)
+    return "".join(char if char.isprintable() else "\ufffd" for char in blanks)
 
 
 def field_text(value: object) -> str:

@@ -24,13 +24,17 @@ PRECEDENCE = (
 )
 #: Unit of an option -> (what its help text or name says, placeholder, unit as written after a number).
 _UNITS = (
-    (re.compile(r"°C"), "CELSIUS", " °C"),
+    (re.compile(r"°C|Degrees Celsius"), "CELSIUS", " °C"),
+    (re.compile(r"^GiB"), "GIB", " GiB"),
     (re.compile(r"\b[Pp]ercent"), "PERCENT", " %"),
     (re.compile(r"^Seconds|in seconds"), "SECONDS", " s"),
-    (re.compile(r"^Hours|in hours|hours\b"), "HOURS", " h"),
-    (re.compile(r"^Days|in days|older than .*days|days\b"), "DAYS", " days"),
+    (re.compile(r"^Hours|in hours"), "HOURS", " h"),
+    (re.compile(r"^Days|in days"), "DAYS", " days"),
     (re.compile(r"[Nn]umber of bytes|in bytes"), "BYTES", " bytes"),
 )
+
+#: Choices that are longer when they are all listed are described in the text.
+_MOST_CHOICES = 60
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -39,6 +43,9 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         # argparse would import shutil, with four compression libraries, to ask for the width.
         super().__init__(prog, max_help_position=28, width=min(_columns(), 100) - 2)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return _wrap(text, width).splitlines()
 
 
 def _columns() -> int:
@@ -90,19 +97,24 @@ def page_top(command: Command) -> str:
 def page_end(command: Command) -> str:
     """Return what a page ends with: exit statuses and precedence."""
     gave_way = f", {GAVE_WAY}" if command.waits else ""
-    status = f"exit status: {EXIT_STATUS}{gave_way}."
-    return _wrap(status) + (f"\n{_wrap(PRECEDENCE)}" if command.part else "")
+    lines = [f"exit status: {command.statuses}{gave_way}."]
+    if command.part:
+        lines.append(PRECEDENCE)
+    return "\n".join(_wrap(line, min(_columns(), 100) - 2) for line in lines)
 
 
-def _wrap(text: str) -> str:
+def _wrap(text: str, width: int) -> str:
+    """Return text in lines that fit; paths and flags are not broken at their hyphens."""
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, min(_columns(), 100) - 2))
+    return textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 def option_help(option: Option) -> str:
     """Return the help text of an option with its default and the old scripts' variables."""
     text = option.help
+    if option.choices and placeholder(option) == "NAME":
+        text = f"{text.rstrip('.')}: {', '.join(map(str, option.choices))}"
     default = _default(option)
     if default:
         text = f"{text.rstrip('.')} (default {default})"
@@ -113,7 +125,7 @@ def option_help(option: Option) -> str:
 
 def unit(option: Option) -> tuple[str, str]:
     """Return the placeholder of a number's unit and the unit as it is written after a number, empty without one."""
-    if option.type in ("int", "float"):
+    if option.type in ("int", "float") or str(option.default).isdigit():
         for pattern, placeholder, written in _UNITS:
             if pattern.search(option.help):
                 return placeholder, written
@@ -123,7 +135,8 @@ def unit(option: Option) -> tuple[str, str]:
 def placeholder(option: Option) -> str:
     """Return what stands for the value in usage and help."""
     if option.choices:
-        return "{" + ",".join(map(str, option.choices)) + "}"
+        choices = ",".join(map(str, option.choices))
+        return f"{{{choices}}}" if len(choices) < _MOST_CHOICES else "NAME"
     names = {"int": "NUMBER", "float": "NUMBER", "str": "TEXT", "path": "PATH", "list": "LIST"}
     return unit(option)[0] or names.get(option.type, "JSON" if option.type == "dict" else "VALUE")
 
@@ -132,6 +145,8 @@ def _default(option: Option) -> str:
     value = option.default
     if value is None or value in ("", [], {}):
         return ""
+    if isinstance(value, str) and value.isdigit():
+        return f"{value}{unit(option)[1]}"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):

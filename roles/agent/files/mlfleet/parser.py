@@ -95,12 +95,18 @@ def command_parser(command: Command) -> pages.Parser:
         add_options(sub, config.option_set(command.part).TABLE, command.leave_out)
     command.arguments(sub)
     positionals = "".join(
-        f" {action.dest.upper()}" if action.nargs is None else f" [{action.dest.upper()}]"
-        for action in sub._actions
-        if not action.option_strings
+        f" {_positional(action)}" for action in sub._actions if not action.option_strings
     )
     sub.usage = f"mlfleet {command.name} [options]{positionals}"
     return sub
+
+
+def _positional(action: argparse.Action) -> str:
+    """Return how the usage shows an argument."""
+    name = action.dest.upper()
+    if action.nargs is None:
+        return name
+    return f"[{name} ...]" if action.nargs == "*" else f"[{name}]"
 
 
 # --- flags from the option tables -------------------------------------------------------------------------------------

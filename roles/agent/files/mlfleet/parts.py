@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._core import verdict
-from .._core.errors import FleetError
+from .._core.errors import FleetError, OptionError
 from .context import Context
 
 METRICS = "/var/log/gpu-metrics.csv"
@@ -98,12 +98,32 @@ def backup_directory(context: Context) -> str:
     return context.options("backup", BackupOptions, {}).destination
 
 
-def list_backups(context: Context, path: str, verify: str = "none") -> dict[str, Any]:
-    """Return the backups in a directory, or one archive. :raises NotUsable: it is not there."""
+def object_storage(context: Context) -> dict[str, Any]:
+    """Return how to reach the configured copies. :raises OptionError: no bucket is configured."""
+    from .._core.backup.options import S3Connection
+
+    configured = context.merged("backup", {}).values.get("s3") or {}
+    if not configured.get("bucket"):
+        raise OptionError(
+            "--s3 needs a bucket.",
+            "Set S3_BUCKET, or backup.s3.bucket in the configuration.",
+            "s3.bucket",
+        )
+    names = [entry.name for entry in S3Connection.TABLE]
+    return {name: value for name, value in configured.items() if name in names}
+
+
+def list_backups(
+    context: Context, path: str, verify: str = "none", s3: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the backups in a directory or a bucket, or one archive.
+
+    :raises NotUsable: the directory or archive is not there.
+    """
     from .._core.backup import info
     from .._core.backup.options import InfoOptions
 
-    options = InfoOptions.from_mapping({"path": path, "verify": verify})
+    options = InfoOptions.from_mapping({"path": path, "verify": verify, "s3": s3})
     return dict(info.run(options, context.terminal.progress))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 
+from .._core.errors import OptionError
 from .._core.output import formats
 
 
@@ -24,6 +25,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a command that reports a verdict and sends alerts."""
     format_argument(parser)
     alert_arguments(parser)
+
+
+def dry_run_argument(parser: argparse.ArgumentParser, flag: str) -> None:
+    """Add the rehearsal of the only flag of a check that changes something."""
+    parser.add_argument(
+        "--dry-run", "-n", action="store_true", help=f"with {flag}: change nothing, list what would"
+    )
+
+
+def check_dry_run(arguments: argparse.Namespace, flag: str) -> None:
+    """Check that a rehearsal has something to rehearse. :raises OptionError: it has not."""
+    if arguments.dry_run and not getattr(arguments, flag.lstrip("-").replace("-", "_")):
+        raise OptionError(
+            f"--dry-run goes with {flag}.", "Leave it out: a check changes nothing.", "dry_run"
+        )
 
 
 def alert_arguments(parser: argparse.ArgumentParser) -> None:

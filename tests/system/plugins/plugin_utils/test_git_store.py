@@ -103,9 +103,7 @@ def test_old_runs_are_removed_and_other_files_stay(bare, tmp_path):
 
 @pytest.mark.parametrize("writers", [6])
 def test_controllers_that_push_at_once_lose_nothing(bare, writers):
-    """All of them cloned the empty repository before the first one pushed; all in the same
-    second.
-    """
+    """All of them cloned the empty repository before one pushed; all in the same second."""
     stores = [run_stores.open_store(f"git+file://{bare}") for dummy in range(writers)]
     failures = []
 

@@ -15,9 +15,10 @@ from typing import TypedDict, Union
 from ...errors import StoreError
 from ...ports import Tell, World, silent
 from ...verdict import isoformat
-from .. import catalogue, stores
+from .. import catalogue, proofs, stores
 from ..catalogue import Backup, Description
 from ..options import BackupOptions
+from ..proofs import Proof
 from ..retention import Decision
 from ..source import Tree
 from ..store import CopyStore, StoredCopy
@@ -92,6 +93,7 @@ class ResultData(TypedDict):
     removed: list[Removal]
     copies: list[CopyResult]
     stats: Stats
+    last_restore_proof: Proof | None
     notes: list[str]
 
 
@@ -100,8 +102,8 @@ class Result:
     """What was done, or in check mode would be.
 
     ``backup`` is None when there is none yet; ``tree`` is the source as it was read last;
-    ``before`` and ``after`` are the names of the backups in the destination. ``outside`` are links
-    to what is not in the backup.
+    ``before`` and ``after`` are the names of the backups in the destination, ``proof`` is the last
+    restore drill on record. ``outside`` are links to what is not in the backup.
     """
 
     plan: Plan
@@ -118,6 +120,7 @@ class Result:
     archives: int = 0
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
+    proof: Proof | None = None
 
     def to_dict(self) -> ResultData:
         """Return what the module returns. Durations in seconds, sizes in bytes."""
@@ -146,6 +149,7 @@ class Result:
                 "bytes_written": written,
                 "ratio": round(written / read, 4) if written and read else None,
             },
+            "last_restore_proof": self.proof,
             "notes": self.notes,
         }
 
@@ -195,6 +199,7 @@ def _result(planned: Plan, tree: Tree, current: Backup | None) -> Result:
         outside=plan.outside(planned.options, tree),
         before=before,
         after=sorted(({*before} | {planned.current.name}) - removed),
+        proof=proofs.newest(planned.options.destination),
     )
 
 

@@ -49,7 +49,8 @@ class Place:
     """What is known about source and destination before the destination's content is read.
 
     ``backups`` are those to choose from at ``where``. ``link`` means that the destination is a
-    symbolic link; ``mount_point`` is the destination itself or the first mount point in it.
+    symbolic link; ``mount_point`` is the destination itself or the first mount point in it. ``lot``
+    is a random number from 0 to below 1.
     """
 
     destination: str
@@ -58,6 +59,7 @@ class Place:
     now: float
     link: bool = False
     mount_point: str | None = None
+    lot: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def observe_place(options: RestoreOptions, store: Store, world: World) -> Place:
 
     :raises Refused: the destination is dangerous. :raises FleetError: the backups can't be listed.
     """
-    destination = refuse_dangerous(options.destination, "restore destination")
+    destination = refuse_dangerous(options.target, "restore destination")
     return Place(
         destination,
         tuple(store.listing()),
@@ -191,6 +193,7 @@ def observe_place(options: RestoreOptions, store: Store, world: World) -> Place:
         world.clock.now(),
         os.path.islink(destination),
         _mount_point(destination),
+        int.from_bytes(os.urandom(4), "big") / (1 << 32),
     )
 
 

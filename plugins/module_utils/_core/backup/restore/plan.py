@@ -15,7 +15,7 @@ from ...system.text import display_path, human_list, human_size
 from .. import catalogue, source
 from ..catalogue import Backup
 from ..manifest import Contents, ManifestEntry
-from ..options import RestoreOptions
+from ..options import RANDOM, RestoreOptions
 from ..source import DIRECTORY, FILE
 from ..writer import check_links
 from .facts import OTHER, SAME, Facts, Leftovers, Place
@@ -183,6 +183,8 @@ def _chosen(options: RestoreOptions, place: Place) -> Backup:
         return place.backups[0]
     if options.backup == "latest":
         return _latest(place)
+    if options.backup == RANDOM:
+        return _drawn(place)
     for backup in place.backups:
         if backup.name == options.backup:
             return backup
@@ -209,6 +211,15 @@ def _latest(place: Place) -> Backup:
         "Make one, or name another place.",
         place.where,
     )
+
+
+def _drawn(place: Place) -> Backup:
+    """Return one of the usable backups by lot. :raises NotUsable: there is none."""
+    for acceptable in _PREFERENCE[1:]:
+        usable = [backup for backup in place.backups if acceptable(backup)]
+        if usable:
+            return usable[int(place.lot * len(usable))]
+    return _latest(place)
 
 
 def _note(options: RestoreOptions, backups: Sequence[Backup], chosen: Backup) -> str:
@@ -297,6 +308,8 @@ def decide(options: RestoreOptions, facts: Facts) -> Plan:
             "Name a new directory, or set mode to replace.",
             facts.destination,
         )
+    if options.drill and facts.wanted is None:
+        size = facts.origin.backup.size  # what an archive of the old scripts holds is at least that
     if size > facts.free:
         raise WriteFailed(
             f"Not enough space for {facts.destination}: the backup needs {human_size(size)}, "

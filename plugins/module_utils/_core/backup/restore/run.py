@@ -86,7 +86,7 @@ def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell =
     """
     # First of all: it may be the only copy of what was there, and what is there decides about the
     # rest.
-    put_back, notes = (False, []) if check else recover(options.destination)
+    put_back, notes = (False, []) if check else recover(options.target)
     path = options.backup if "/" in options.backup else options.path
     store = stores.to_read(options, path)
     place = facts.observe_place(options, store, world)

@@ -23,6 +23,7 @@ class Command(NamedTuple):
     :param part: section of the configuration whose options become flags, but for ``leave_out``; empty for none.
     :param log: file that the command appends to; empty for none.
     :param dry_run: whether it can say what it would do. :param waits: whether it takes the lock of all jobs.
+    :param statuses: its exit statuses, as its page shows them.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Command(NamedTuple):
     log: str
     dry_run: bool
     waits: bool
+    statuses: str = "0 all well, 1 warning, 2 critical, 3 could not run"
 
 
 #: In the order of the overview.

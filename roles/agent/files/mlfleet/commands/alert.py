@@ -45,7 +45,11 @@ def run(context: Context) -> int:
     for channel in result["channels"]:
         status, detail = channel["status"], channel.get("detail") or ""
         # The detail says already that a message would be sent.
-        text = detail if status == "would_send" and detail else f"{status} {detail}".rstrip()
+        text = (
+            detail
+            if status == "would_send" and detail
+            else ": ".join(filter(None, (status, detail)))
+        )
         terminal.say(f"{channel['name']}: {text}")
     if not result["channels"]:
         terminal.say(
@@ -92,4 +96,5 @@ COMMAND = Command(
     log="",
     dry_run=True,
     waits=False,
+    statuses="0 delivered, 1 a channel did not deliver, 3 could not run",
 )

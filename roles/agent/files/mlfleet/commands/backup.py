@@ -115,4 +115,5 @@ COMMAND = Command(
     log=JOBS["backup"].log,
     dry_run=True,
     waits=True,
+    statuses="0 done, or nothing had changed, 1 failed, 2 a backup is damaged, 3 could not begin",
 )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from ..._core import outcome
 from ..context import Context
@@ -49,8 +51,21 @@ def run(context: Context) -> int:
         context.terminal.say(*human.table(rows))
     else:
         context.terminal.say(f"There is no backup in {path or options.destination}")
+    proof = result["last_restore_proof"]
+    if listed:
+        context.terminal.say("", restore_proof_line(proof))
     context.terminal.data({**result, "backups": listed})
     return outcome.OK
+
+
+def restore_proof_line(proof: Mapping[str, Any] | None) -> str:
+    """Return the last restore drill as a line."""
+    if proof is None:
+        return "Last restore proof: none (mlfleet restore --drill)"
+    if proof.get("unreadable"):
+        return f"Last restore proof: unknown: {proof['unreadable']}"
+    what = f"{proof['backup']} from {proof['place']} in {proof['seconds']:.1f} s"
+    return f"Last restore proof: {proof['at']}, {what}"
 
 
 COMMAND = Command(
@@ -64,4 +79,5 @@ COMMAND = Command(
     log="",
     dry_run=False,
     waits=False,
+    statuses="0 listed, 3 could not run",
 )

@@ -130,4 +130,5 @@ COMMAND = Command(
     log=JOBS["cleanup"].log,
     dry_run=True,
     waits=True,
+    statuses="0 done, 1 failed, 3 could not begin",
 )

@@ -44,4 +44,5 @@ COMMAND = Command(
     log="",
     dry_run=False,
     waits=False,
+    statuses="0 printed, 3 could not run",
 )

@@ -106,4 +106,5 @@ COMMAND = Command(
     log="",
     dry_run=False,
     waits=False,
+    statuses="0 the configuration can be used, 3 it can't",
 )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
-    jobs = ("health", "gpu", "backup", "cleanup", "maintenance")
+    jobs = JOBS.names
     parser.add_argument(
         "--run",
         nargs="*",
@@ -118,7 +118,7 @@ def run(context: Context) -> int:
         alert_test=args.alert_test,
         command=os.path.realpath(sys.argv[0]),
     )
-    log_files = [job.log for job in JOBS]
+    log_files = list(dict.fromkeys(job.log for job in JOBS))
     result = doctor.run(request, schedule, world, _Node(context), log_files)
     extra = {"version": version(), "changed": result.changed}
     document = verdict.Document(

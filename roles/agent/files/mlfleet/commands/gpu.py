@@ -13,8 +13,10 @@ from ..._core.jobs import JOBS
 from ..._core.outcome import Outcome
 from .. import parts
 from ..context import Context
-from ..reporting import arguments
+from ..reporting import arguments, check_dry_run, dry_run_argument
 from . import Command
+
+CLEAR = "--clear-xids"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,14 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="check nothing; print what is remembered of each GPU in state_file",
     )
     parser.add_argument(
-        "--clear-xids",
+        CLEAR,
         metavar="GPU",
         help="check nothing; mark the Xids of a GPU as dealt with (UUID, serial number, PCI address or all)",
     )
+    dry_run_argument(parser, CLEAR)
 
 
 def run(context: Context) -> int:
-    """Check, print and send alerts; the exit status is that of the verdict."""
+    """Check, print and send alerts; the exit status is that of the verdict.
+
+    :raises OptionError: --dry-run without --clear-xids.
+    """
+    check_dry_run(context.arguments, CLEAR)
     if context.arguments.history or context.arguments.clear_xids:
         return _remembered(context)
     document = parts.check_gpus(context)
@@ -45,6 +52,8 @@ def run(context: Context) -> int:
 
 def _remembered(context: Context) -> int:
     """Print the history, or clear Xids in it. :raises OptionError: no state_file is configured."""
+    from collections import Counter
+
     from ..._core.gpu import memory
     from ..._core.gpu.options import GpuOptions
     from ..._core.system.text import human_count
@@ -57,16 +66,31 @@ def _remembered(context: Context) -> int:
             "state_file",
         )
     if context.arguments.clear_xids:
-        count = memory.clear(path, context.arguments.clear_xids, context.world)
-        cleared = human_count(count, "incident")
-        context.terminal.say(f"{cleared} of {context.arguments.clear_xids} cleared.")
-        context.terminal.data({"cleared": count})
+        check = context.arguments.dry_run
+        codes = memory.clear(path, context.arguments.clear_xids, context.world, check)
+        verb = "would mark" if check else "marked"
+        context.terminal.say(
+            *(
+                f"{gpu}: {verb} {human_count(len(items), 'incident')} as dealt with "
+                f"({', '.join(_title(code, count) for code, count in Counter(items).items())})"
+                for gpu, items in codes.items()
+            )
+        )
+        if not codes:
+            context.terminal.say("Nothing to mark: every incident is marked as dealt with already.")
+        count = sum(map(len, codes.values()))
+        context.terminal.data({"cleared": 0 if check else count, "incidents": codes})
         return 0
     now = context.world.clock.now()
     content = memory.read(path, now, context.world)
     context.terminal.say(*memory.lines(content, now, time.localtime))
     context.terminal.data(memory.to_dict(content))
     return 0
+
+
+def _title(code: str, count: int) -> str:
+    title = f"Xid {code}" if code.isdecimal() else code
+    return f"{count} times {title}" if count > 1 else title
 
 
 COMMAND = Command(
@@ -77,6 +101,7 @@ COMMAND = Command(
         "TEMP_THRESHOLD=75 mlfleet gpu",
         "mlfleet gpu --json | jq '.gpus[] | .id, .temp'",
         "mlfleet gpu --history",
+        "mlfleet gpu --clear-xids all --dry-run",
     ),
     arguments=add_arguments,
     run=run,

@@ -13,12 +13,18 @@ from ..._core.outcome import Outcome
 from ..._core.output import hooks
 from .. import parts
 from ..context import Context
-from ..reporting import arguments
+from ..reporting import arguments, check_dry_run, dry_run_argument
 from . import Command
+
+LEARN = "--learn"
 
 
 def run(context: Context) -> int:
-    """Check, print and send alerts; the exit status is that of the verdict."""
+    """Check, print and send alerts; the exit status is that of the verdict.
+
+    :raises OptionError: --dry-run without --learn.
+    """
+    check_dry_run(context.arguments, LEARN)
     if context.arguments.learn:
         return learn(context)
     if context.arguments.hook:
@@ -52,9 +58,13 @@ def learn(context: Context) -> int:
     from ..._core.node.options import NodeOptions
 
     options = context.options("health", NodeOptions)
-    content = expected.learn(context.world, options)
+    check = context.arguments.dry_run
+    content = expected.learn(context.world, options, check)
+    path = options.expected_hardware_file
     context.terminal.say(
-        f"From now on this node must have (written to {options.expected_hardware_file}):",
+        f"This node would have to have (would be written to {path}):"
+        if check
+        else f"From now on this node must have (written to {path}):",
         json.dumps(content["expected_hardware"], indent=2),
     )
     context.terminal.data(content)
@@ -72,10 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         + ", ".join(f"{hook.name} ({hook.help})" for hook in hooks.HOOKS),
     )
     parser.add_argument(
-        "--learn",
+        LEARN,
         action="store_true",
         help="check nothing; write what this node has into the file of --expected-hardware-file",
     )
+    dry_run_argument(parser, LEARN)
 
 
 COMMAND = Command(
@@ -85,7 +96,7 @@ COMMAND = Command(
         "mlfleet health --verbose",
         'mlfleet health --disk-warn 70 --services "docker nginx" --no-network',
         "mlfleet health --json | jq .summary.health_score",
-        "mlfleet health --learn",
+        "mlfleet health --learn --dry-run",
         "mlfleet health --for slurm --no-network",
     ),
     arguments=add_arguments,

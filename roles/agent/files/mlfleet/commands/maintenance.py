@@ -164,4 +164,5 @@ COMMAND = Command(
     log=JOBS["maintenance"].log,
     dry_run=True,
     waits=True,
+    statuses="0 all phases did their work, 1 a phase failed or the node is critical, 3 could not begin",
 )

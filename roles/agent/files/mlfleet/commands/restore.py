@@ -1,13 +1,15 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``mlfleet restore``: restore a backup, verified while it is written."""
+"""``mlfleet restore``: restore a backup, verified while it is written, or rehearse that."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
+from ..._core.errors import OptionError
 from ..._core.jobs import JOBS
 from .. import parts
 from ..context import Context
@@ -17,10 +19,15 @@ from . import Command
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command."""
-    parser.add_argument("destination", type=full_path, help="directory to restore to")
+    parser.add_argument(
+        "destination", nargs="?", type=full_path, help="directory to restore to; none with --drill"
+    )
     parser.add_argument("files", nargs="*", help="only these files (patterns)")
     parser.add_argument(
-        "--backup", default="latest", type=archive, help="archive, its name, or latest"
+        "--backup",
+        default="latest",
+        type=archive,
+        help="archive, its name, latest (default), or random (with --drill)",
     )
     parser.add_argument(
         "--path",
@@ -29,25 +36,72 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="backup directory (default: the configured one)",
     )
     parser.add_argument("--replace", action="store_true", help="replace what is in the destination")
+    parser.add_argument(
+        "--s3", action="store_true", help="restore from the copies in the configured bucket"
+    )
+    parser.add_argument(
+        "--drill",
+        action="store_true",
+        help="restore into a scratch directory, compare all files, remove it, record the proof",
+    )
+    parser.add_argument(
+        "--scratch",
+        metavar="DIR",
+        type=full_path,
+        help="directory in which --drill makes its scratch directory (default /var/tmp)",
+    )
 
 
 def run(context: Context) -> int:
-    """Restore a backup and print what was done."""
+    """Restore a backup, or rehearse that, and print what was done."""
+    args = context.arguments
+    given: dict[str, Any] = {
+        "backup": args.backup,
+        "path": parts.backup_directory(context) if args.path is None else args.path,
+        "destination": args.destination,
+        "files": args.files,
+        "mode": "replace" if args.replace else "new",
+        "drill": args.drill,
+        "s3": parts.object_storage(context) if args.s3 else None,
+    }
+    if args.scratch is not None:
+        if not args.drill:
+            raise OptionError("--scratch is for drills.", "Add --drill.", "scratch")
+        given["scratch"] = args.scratch
+    return _drill(context, given) if args.drill else _restore(context, given)
+
+
+def _drill(context: Context, given: dict[str, Any]) -> int:
+    from ..._core.backup import drill
+    from ..._core.backup.options import RestoreOptions
+    from ..._core.system.text import human_count, human_size
+
+    args, terminal = context.arguments, context.terminal
+    options = RestoreOptions.from_mapping(given)
+    with context.job_lock():
+        result = drill.run(options, context.world, check=args.dry_run, tell=terminal.progress)
+    restored, proof = result["restored"], result["last_restore_proof"]
+    files, size = human_count(restored["files"], "file"), human_size(restored["bytes"])
+    what = f"{files} ({size}) from {restored['backup']}"
+    line = f"Would restore {what}, compare and remove them"
+    if proof is not None:
+        line = f"Restored {what} in {proof['seconds']:.1f} s, compared and removed them"
+    terminal.say(line)
+    for text in (line, *result["notes"]):
+        terminal.log("INFO", text)
+    for note in result["notes"]:
+        terminal.note(note)
+    terminal.data(result)
+    return 0
+
+
+def _restore(context: Context, given: dict[str, Any]) -> int:
     from ..._core.backup.options import RestoreOptions
     from ..._core.backup.restore import run as restore
     from ..._core.system.text import human_count
 
     args, terminal = context.arguments, context.terminal
-    path = parts.backup_directory(context) if args.path is None else args.path
-    options = RestoreOptions.from_mapping(
-        {
-            "backup": args.backup,
-            "path": path,
-            "destination": args.destination,
-            "files": args.files,
-            "mode": "replace" if args.replace else "new",
-        }
-    )
+    options = RestoreOptions.from_mapping(given)
     with context.job_lock():
         present = _names_in(args.destination) if args.replace else set()
         outcome = restore.run(options, context.world, check=args.dry_run, tell=terminal.progress)
@@ -76,10 +130,11 @@ def _names_in(directory: str) -> set[str]:
 
 COMMAND = Command(
     name="restore",
-    help="restore a backup, verified while it is written",
+    help="restore a backup, verified while it is written, or rehearse that",
     examples=(
         "mlfleet restore --dry-run /srv/restored",
         "mlfleet restore /srv/restored 'bert/*' --backup models_backup_20250131_020000.tar.gz",
+        "mlfleet restore --drill --backup random --scratch /data",
     ),
     arguments=arguments,
     run=run,
@@ -88,4 +143,5 @@ COMMAND = Command(
     log=JOBS["backup"].log,
     dry_run=True,
     waits=True,
+    statuses="0 done, 1 failed, 2 the backup is damaged, 3 could not begin",
 )

@@ -15,6 +15,7 @@ from ..._core.errors import FleetError, NotUsable
 from .. import parts
 from ..context import Context
 from . import Command, no_arguments
+from .backups import restore_proof_line
 
 #: Problems that are printed without --verbose.
 _LIMIT = 10
@@ -26,7 +27,7 @@ def run(context: Context) -> int:
 
     world = context.world
     backend, states = status.jobs(world)
-    directory, backup, unknown = _newest_backup(context)
+    directory, backup, unknown, proof = _newest_backup(context)
     alert = context.merged("alert", {}).values
     cooldown = _cooldown(context)
     alerts = status.alerts(alert.get("state_dir"), cooldown, world)
@@ -39,7 +40,7 @@ def run(context: Context) -> int:
     now = world.clock.now()
     terminal = context.terminal
     terminal.say(*_lines(context, backend, states, now))
-    terminal.say("", *_backup_lines(directory, backup, unknown, now))
+    terminal.say("", *_backup_lines(directory, backup, unknown, now), restore_proof_line(proof))
     terminal.say(*_alert_lines(context, alerts, now))
     terminal.data(
         {
@@ -52,6 +53,7 @@ def run(context: Context) -> int:
                 "directory": directory,
                 "newest_verified": None if backup is None else dict(backup),
                 "unknown": unknown,
+                "last_restore_proof": proof,
             },
             "problems": [
                 {
@@ -76,20 +78,25 @@ def _cooldown(context: Context) -> float:
     return float(context.configuration.checked(AlertOptions, merged, section=True).cooldown)
 
 
-def _newest_backup(context: Context) -> tuple[str, Mapping[str, Any] | None, str]:
-    """Return the configured directory, its newest verified backup, and why that is unknown."""
+def _newest_backup(
+    context: Context,
+) -> tuple[str, Mapping[str, Any] | None, str, Mapping[str, Any] | None]:
+    """Return the configured directory, its newest verified backup, and why that is unknown; and the last drill."""
     from ..._core import status
+    from ..._core.backup import proofs
 
     directory = parts.backup_directory(context)
+    proof = proofs.newest(directory)
     try:
         backups = parts.list_backups(context, directory)["backups"]
     except NotUsable as error:
-        return directory, None, error.message
+        return directory, None, error.message, proof
     except FleetError as error:
-        return directory, None, str(error)
+        return directory, None, str(error), proof
     newest = status.newest_verified(backups)
     unreadable = [backup["unreadable"] for backup in backups if backup.get("unreadable")]
-    return directory, newest, unreadable[0] if newest is None and unreadable else ""
+    unknown = unreadable[0] if newest is None and unreadable else ""
+    return directory, newest, unknown, proof
 
 
 def _job(state: Any) -> dict[str, Any]:

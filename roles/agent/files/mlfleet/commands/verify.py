@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from ..._core import outcome
-from ..._core.errors import NotPermitted, NotUsable, VerificationFailed
+from ..._core.errors import NotPermitted, NotUsable, OptionError, VerificationFailed
 from ..._core.jobs import JOBS
 from .. import parts
 from ..context import Context
@@ -24,22 +26,35 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=full_path,
         help="an archive or a backup directory (default: the configured one)",
     )
+    parser.add_argument(
+        "--s3",
+        action="store_true",
+        help="verify the copies in the configured bucket instead; downloads all of them",
+    )
 
 
 def run(context: Context) -> int:
-    """Verify the archive or directory that was named, or the configured directory."""
+    """Verify what was named, the configured directory, or the copies in the configured bucket.
+
+    :raises OptionError: a path and the bucket were named.
+    """
     path = context.arguments.path
-    return verify(context, parts.backup_directory(context) if path is None else path)
+    if not context.arguments.s3:
+        return verify(context, parts.backup_directory(context) if path is None else path)
+    if path is not None:
+        raise OptionError("--s3 and a path contradict each other.", "Give one of them.", "path")
+    s3 = parts.object_storage(context)
+    return verify(context, parts.backup_directory(context), s3)
 
 
-def verify(context: Context, path: str) -> int:
-    """Verify one archive, or all in a directory, and print the result.
+def verify(context: Context, path: str, s3: Mapping[str, Any] | None = None) -> int:
+    """Verify one archive, or all in a directory or bucket, and print the result.
 
     :raises VerificationFailed: it is not there, or can't be read. :raises NotPermitted: this user may not read it.
     """
     terminal = context.terminal
     try:
-        result = parts.list_backups(context, path, verify="full")
+        result = parts.list_backups(context, path, verify="full", s3=s3)
     except NotPermitted:
         raise  # nothing is known about the backups
     except NotUsable as error:
@@ -50,8 +65,9 @@ def verify(context: Context, path: str) -> int:
         terminal.say(line)
         terminal.log(level, line)
     if not result["backups"]:
-        terminal.say(f"There is no backup in {path}")
-        terminal.log("CRITICAL", f"there is no backup in {path}")
+        place = path if s3 is None else f"s3://{s3['bucket']}/{s3.get('prefix') or ''}"
+        terminal.say(f"There is no backup in {place}")
+        terminal.log("CRITICAL", f"there is no backup in {place}")
     terminal.data(result)
     return outcome.of_backups(result["backups"])
 
@@ -61,6 +77,7 @@ COMMAND = Command(
     help="read backups again and compare every file",
     examples=(
         "mlfleet verify",
+        "mlfleet verify --s3",
         "mlfleet verify /backup/models/models_backup_20250131_020000.tar.gz",
     ),
     arguments=arguments,
@@ -70,4 +87,5 @@ COMMAND = Command(
     log=JOBS["backup"].log,
     dry_run=False,
     waits=False,
+    statuses="0 all backups verified, 2 a backup is damaged or there is none, 3 could not run",
 )

@@ -15,6 +15,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.options import (
     OptionSet,
     from_environment,
     option,
+    read_table,
 )
 
 
@@ -73,6 +74,8 @@ def test_defaults_and_conversion():
         ({"level": True}, ["whole number"]),
         ({"ratio": "nan"}, ["ratio", "number"]),
         ({"source": "models"}, ["source", "'models'", "absolute path"]),
+        ({"source": ["/a"]}, ["source", "must be a path"]),
+        ({"mode": ["new"]}, ["mode", "must be text"]),
         ({"source": ""}, ["source", "empty"]),
         ({"source": None}, ["source", "required"]),
         ({"destination": ""}, ["destination", "empty"]),
@@ -189,3 +192,21 @@ def test_annotations_say_what_the_table_says(part):
             optional = not entry.required and entry.default is None and entry.type != "raw"
             expected = _annotation(entry) + (" | None" if optional else "")
             assert annotations[entry.name] == expected, f"{cls.__name__}.{entry.name}"
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"name": "a"}, "a"),
+        ({"old": "a"}, "a"),
+        ({"name": None, "old": "a"}, "a"),
+        ({"old": None, "name": "a"}, "a"),
+        ({"old": "a", "name": None}, "a"),
+        ({"name": "a", "old": None}, "a"),
+        ({"name": None, "old": None}, "default"),
+        ({"name": "a", "old": "b"}, "b"),
+    ],
+)
+def test_an_alias_that_is_not_given_hides_nothing(given, value):
+    table = (Option("name", aliases=("old",), default="default", help="x"),)
+    assert read_table(table, given) == {"name": value}

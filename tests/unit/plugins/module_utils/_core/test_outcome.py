@@ -78,12 +78,13 @@ def test_an_outcome_is_read_back_among_other_lines():
     assert outcome.of_error(errors.NotUsable("n")).error == "NotUsable"
 
 
-def test_the_jobs_are_those_of_the_old_crontab():
+def test_the_jobs_are_those_of_the_old_crontab_and_the_drill():
     assert {job.name: (job.unit, job.cron) for job in JOBS} == {
         "health": ("ml-health-check", "2-59/15 * * * *"),
         "gpu": ("gpu-monitor", "*/5 * * * *"),
         "backup": ("ml-backup", "0 2 * * *"),
         "cleanup": ("ml-cleanup", "0 3 * * 0"),
         "maintenance": ("ml-maintenance", "0 4 * * *"),
+        "restore_drill": ("ml-restore-drill", "0 5 1 * *"),
     }
     assert [job.name for job in JOBS if job.removes] == ["cleanup", "maintenance"]

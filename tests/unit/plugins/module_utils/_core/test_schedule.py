@@ -227,10 +227,13 @@ def test_what_the_configuration_makes_the_jobs_write_to(tmp_path):
         "health": ["/state"],
         "gpu": ["/prom", "/state"],
         "backup": ["/from/conf"],
+        "restore_drill": ["/from/conf"],
         "cleanup": ["/scratch", "/data", "/ckpt"],
     }
 
 
 def test_no_configuration_names_no_directories(tmp_path):
     paths = schedule.configured_paths(options(), World(run=None, root=str(tmp_path)))
-    assert set(paths) == {"health", "gpu", "backup", "cleanup"} and not any(paths.values())
+    assert set(paths) == {"health", "gpu", "backup", "cleanup", "restore_drill"} and not any(
+        paths.values()
+    )

@@ -261,7 +261,7 @@ def test_undelivered_messages_expire_and_problems_that_last_do_not(
     assert len(sent) == count, "problems that last are still sent, all of them"
     assert "unrelated" not in json.dumps(sent), "nobody wants a message of yesterday"
     assert [text for text in warnings if "given up" in text] == [
-        "1 message(s) could not be delivered for a day, or were too many, and are given up."
+        "1 message could not be delivered for a day, or there were too many: given up."
     ]
 
 

@@ -12,7 +12,10 @@ import traceback
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import api
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import api, drill, proofs
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    RestoreOptions,
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -75,6 +78,36 @@ def test_every_reader_says_permission_denied(denied, as_nobody, look, bring_back
             back_up(destination=place)
 
     as_nobody(readers)
+
+
+def test_a_drill_says_permission_denied(denied, as_nobody, world, tmp_path):
+    place, name = denied
+
+    def rehearse():
+        for backup in ("latest", "random", name):
+            given = {"path": place, "backup": backup, "drill": True, "scratch": "/var/tmp"}
+            with pytest.raises(errors.FleetError, match=r"[Pp]ermission denied"):
+                drill.run(RestoreOptions.from_mapping(given), world, check=True)
+            with pytest.raises(errors.FleetError, match=r"[Pp]ermission denied"):
+                drill.run(RestoreOptions.from_mapping(given), world)
+
+    as_nobody(rehearse)
+
+
+def test_an_unreadable_record_of_drills_is_not_absent(as_nobody, back_up, few, destination, look):
+    path = back_up(source=str(few)).backup["path"]
+    destination.chmod(0o755)
+    for suffix in ("", ".sha256", ".manifest.json"):
+        os.chmod(path + suffix, 0o644)
+    proofs.prepare(str(destination))
+
+    def listing():
+        result = look()
+        assert (
+            result["verified"] and "Permission denied" in result["last_restore_proof"]["unreadable"]
+        )
+
+    as_nobody(listing)
 
 
 def test_the_listing_says_which_backups_can_not_be_read(denied, as_nobody, look):

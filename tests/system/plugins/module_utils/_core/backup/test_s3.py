@@ -25,6 +25,10 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import drill
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    RestoreOptions,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.s3 import connection, upload
 
 boto3 = pytest.importorskip("boto3")
@@ -244,6 +248,21 @@ def test_copy_list_verify_restore(
         == 0
     )
     assert not bring_back(s3=s3).changed
+
+
+def test_a_drill_of_a_copy(back_up, look, world, s3, few, destination, tmp_path):
+    """Nothing but the copy is needed; the proof is recorded on this machine, as that of a copy."""
+    name = back_up(source=str(few), s3=s3).backup["name"]
+    shutil.rmtree(destination)
+    (tmp_path / "scratch").mkdir()
+    options = RestoreOptions.from_mapping(
+        {"drill": True, "path": str(destination), "scratch": str(tmp_path / "scratch"), "s3": s3}
+    )
+    proof = drill.run(options, world)["last_restore_proof"]
+    assert (proof["backup"], proof["place"]) == (name, f"s3://{s3['bucket']}/node1")
+    assert look(s3=s3)["last_restore_proof"] == proof
+    assert look()["last_restore_proof"] is None
+    assert os.listdir(tmp_path / "scratch") == []
 
 
 def test_in_parts(back_up, bring_back, s3, source, restored, monkeypatch):

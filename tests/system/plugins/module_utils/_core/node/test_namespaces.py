@@ -54,6 +54,25 @@ def test_a_default_route_that_rejects(kind):
     assert check["status"] == "warning" and "rejects packets" in check["message"]
 
 
+@pytest.mark.parametrize("kind", ["unreachable", "blackhole"])
+def test_a_default_route_of_ipv6_that_rejects(kind):
+    script = PAIR + f"ip -6 route add {kind} default metric 100"
+    ((_name, check),) = _checks(script, checks=["network_gateway"]).items()
+    assert check["status"] == "warning" and "rejects packets" in check["message"]
+
+
+def test_a_mount_that_another_one_hides(tmp_path):
+    point = tmp_path / "data" / "far"
+    point.mkdir(parents=True)
+    script = f"mount -t tmpfs none {point}"
+    given = {"checks": ["mount_present"], "expected_mounts": [str(point)]}
+    assert _checks(script, **given)[("mount_present", str(point))]["status"] == "pass"
+    script += f"; mount -t tmpfs none {tmp_path}/data"
+    assert _checks(script, **given)[("mount_present", str(point))]["status"] == "critical"
+    script += f"; mkdir {point}; mount -t tmpfs none {point}"
+    assert _checks(script, **given)[("mount_present", str(point))]["status"] == "pass"
+
+
 def test_an_ipv6_gateway_that_nobody_is():
     """The kernel asks for the neighbour in vain, and keeps it as INCOMPLETE, then FAILED."""
     script = (

@@ -70,6 +70,10 @@ def test_from_is_an_alias_of_sender():
         {"message": None},
         {"msg": "y"},
         {"message": None, "severity": "critical"},
+        *(
+            {"message": None, "document": {"checks": []}, name: "x"}
+            for name in ("check", "subject")
+        ),
         {"severity": "pass"},
         {"severity": "fatal"},
         {"cooldown": -1},

@@ -81,6 +81,7 @@ def decide(seen, entries=(), ran=frozenset(), cooldown=COOLDOWN, digest_after=5,
         ("critical", {"open": False, "bad": False, "sent_at": NOW - HOUR}, COOLDOWN, True, "new problem"),
         ("critical", {"open": False, "bad": False, "sent": "warning"}, COOLDOWN, True, "escalated"),
         ("critical", {"sent_at": 0.0, "open": False}, COOLDOWN, True, "new problem"),
+        ("critical", {"sent_at": 0.0}, COOLDOWN, True, "new problem"),
         # The clock was set back since.
         ("critical", {"sent_at": NOW + DAY}, COOLDOWN, False, "last sent 0 ms ago"),
     ],

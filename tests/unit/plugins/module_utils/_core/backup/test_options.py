@@ -237,9 +237,13 @@ def test_defaults_and_limits_are_the_released_ones():
         "verify": (True, None, None),
         "mode": ("new", None, None),
         "allow_outside_links": (False, None, None),
+        "drill": (False, None, None),
+        "scratch": ("/var/tmp", None, None),
         "s3": (None, None, None),
     }
-    assert [entry.name for entry in RestoreOptions.TABLE if entry.required] == ["destination"]
+    assert [entry.name for entry in RestoreOptions.TABLE if entry.required] == []
+    with pytest.raises(errors.OptionError, match="destination is required"):
+        RestoreOptions.from_mapping({})
 
 
 def test_what_is_secret():

@@ -112,6 +112,27 @@ def test_two_spellings_of_a_rule_are_the_same():
     assert plan.decide(given, facts).changes == ()
 
 
+@pytest.mark.parametrize("given", [{}, {"Prefix": ""}, {"Filter": {}}, {"Filter": {"Prefix": ""}}])
+def test_a_rule_without_a_prefix_is_for_all_objects(given):
+    theirs = {"ID": "theirs", "Status": "Disabled", **given}
+    planned = plan.decide(options(), Facts(True, NOW, lifecycle=(theirs,)))
+    assert planned.before["lifecycle"] == [
+        {"ID": "theirs", "Status": "Disabled", "Filter": {"Prefix": ""}}
+    ]
+
+
+@pytest.mark.parametrize(("prefix", "refused"), [("node1", True), ("node2", False)])
+def test_a_rule_is_held_against_backups_below_its_prefix_only(prefix, refused):
+    (dummy, backups), *_rest = old(40)
+    given = options(expire_days=0, transition_days=0, retention_days=30)
+    facts = Facts(True, NOW, lifecycle=(rule(days=35, prefix="node1/"),), aged=((prefix, backups),))
+    if refused:
+        with pytest.raises(errors.Refused, match="would remove"):
+            plan.decide(given, facts)
+    else:
+        assert plan.decide(given, facts).lifecycle
+
+
 @pytest.mark.parametrize(
     ("encryption", "key", "stored", "changes"),
     [

@@ -33,3 +33,13 @@ def test_home_directories_of_whatever_the_list_of_users_holds(tmp_path, monkeypa
 def test_a_target_that_does_not_exist(name, hint):
     with pytest.raises(OptionError, match=hint):
         CleanupOptions.from_mapping({"only": [name]}).built_in_targets({})
+
+
+def test_age_and_level_of_the_whole_of_tmp_are_its_own():
+    given = {"aggressive": True, "age_by": "mtime", "free_to": "20%", "when_below": "10%"}
+    targets = {target.name: target for target in CleanupOptions.from_mapping(given).directories}
+    own = (targets["tmp"].age_by, targets["tmp"].free_to, targets["tmp"].when_below)
+    assert own == ("newest", None, None)
+    logs = targets["logs"]
+    assert logs.age_by == "mtime"
+    assert (logs.free_to.share, logs.when_below.share) == (0.2, 0.1)

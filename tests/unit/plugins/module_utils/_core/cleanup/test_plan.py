@@ -361,10 +361,10 @@ def test_what_was_only_moved_counts_for_the_brake_and_what_had_begun_does_not():
         (InUse(), ""),
         (
             InUse(unseen=2),
-            "2 process(es) could not be examined; only locks and mounts tell what they use.",
+            "2 processes could not be examined; only locks and mounts tell what they use.",
         ),
         (InUse(unseen=1, strangers=frozenset({7})), "units that hold files of their users stay"),
-        (InUse(strangers=None), "Some process(es)"),
+        (InUse(strangers=None), "Some processes"),
     ],
 )
 def test_a_note_about_processes_that_could_not_be_examined(busy, note):

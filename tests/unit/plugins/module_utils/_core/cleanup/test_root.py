@@ -112,3 +112,9 @@ def test_where_the_kernels_list_of_locks_is_complete(fstype, listed, knows):
 
     root = roots.Root(-1, "/r", 1, 2, fstype=fstype)
     assert root.knows_locks(InUse(locks_listed=listed)) is knows
+
+
+def test_only_links_are_read_as_links(root, opened):
+    _link(root)
+    (root / "file").touch()
+    assert sorted(opened.list()) == ["file", "latest", "run-7"] and opened.links == {"latest"}

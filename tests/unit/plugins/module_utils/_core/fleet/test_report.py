@@ -10,6 +10,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import rollout
 
 CHECK_OK = {"check": "disk", "status": "pass", "message": "Disk usage: 65%"}
 CHECK_BAD = {
@@ -237,7 +238,7 @@ def test_brake(failed, good, limit, stops):
         + [[HEALTHY["health"], None]] * good
         + [[None, None]] * 5
     )
-    assert bool(fleet.brake(hosts, limit)) is stops
+    assert bool(rollout.brake(hosts, limit)) is stops
 
 
 def test_each_failed_host_is_told_why():

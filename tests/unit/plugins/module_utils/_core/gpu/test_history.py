@@ -521,9 +521,11 @@ def test_history_as_text_and_cleared_by_name(tmp_path):
     where, dummy = world()
     with pytest.raises(errors.NotUsable, match="Known: GPU-a, GPU-b"):
         memory.clear(path, "GPU-x", where)
-    assert memory.clear(path, "0000:61:00.0", where) == 0
-    assert memory.clear(path, "SGPU-a", where) == 1
-    assert memory.clear(path, "all", where) == 0
+    assert memory.clear(path, "0000:61:00.0", where) == {}
+    for dummy in range(2):
+        assert memory.clear(path, "SGPU-a", where, check=True) == {"GPU-a": ["95"]}
+    assert memory.clear(path, "SGPU-a", where) == {"GPU-a": ["95"]}
+    assert memory.clear(path, "all", where) == {}
     content = memory.to_dict(memory.read(path, node.now, where))
     assert content["gpus"][0]["incidents"][0]["cleared"] is True
     assert content["gpus"][0]["last_seen"] == "2027-01-15T08:00:00+00:00"

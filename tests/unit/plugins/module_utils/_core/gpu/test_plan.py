@@ -90,6 +90,7 @@ def test_driver_messages():
     held = (PciGpu("0000:41:00.0", "nouveau"), PciGpu("0000:42:00.0", ""))
     assert "2 NVIDIA GPUs on the PCI bus (held by nouveau)" in first(decide(pci=held)).message
     stuck = first(decide(Reading(hung="x", stuck=(7, 0.0)), duration=None))
+    assert "process 7 of an earlier check still waits" in stuck.message
     assert (stuck.since, stuck.duration_ms) == ("1970-01-01T00:00:00+00:00", None)
     assert first(decide(answers(gpu()), duration=0.04213)).duration_ms == 42.1
 
@@ -99,6 +100,7 @@ def test_driver_messages():
     [
         ([gpu()], None, None, "to q"),
         ([gpu()], 1, 2, "to q"),
+        ([gpu()], None, 3, "to q"),
         ([], 0, 2, "; not asked: GPU 1"),
         ([gpu()], 1, 4, "; not asked: GPU 2, 3"),
     ],
@@ -133,6 +135,7 @@ def test_count(count, expected, pci, status, action):
     )
     assert check.threshold_source == (None if expected is None else "user")
     assert ("0000:61:00.0" in check.message) == (TWO in pci)
+    assert ("on the PCI bus" in check.message) == (TWO in pci)
     assert (check.domain is None) == (status == "pass")
 
 

@@ -97,7 +97,16 @@ def test_the_health_result_says_who_checks_the_gpus():
     assert plan.left_gpus(noted) and not plan.left_gpus(result) and not plan.left_gpus(None)
     assert noted["summary"] == {"total": 0, "skipped": 2} and result["checks"] == []
     assert "GPU phase" in noted["checks"][0]["message"]
-    assert plan.note_gpus_left(FAILED) == FAILED
+    for other in (FAILED, {**result, "failed": True}, GOOD):
+        assert plan.note_gpus_left(other) == other
+
+
+@pytest.mark.parametrize(
+    ("result", "failed"),
+    [(None, False), ({}, False), (GOOD, False), (FAILED, True), (DOWN, True), (SKIPPED, False)],
+)
+def test_a_phase_that_could_not_do_its_job(result, failed):
+    assert plan.phase_failed(result) is failed
 
 
 def test_skip_busy_leaves_out_backup_and_cleanup_where_gpus_work():

@@ -266,6 +266,35 @@ def test_an_automount_that_waits_is_no_mount(machine, options, table, status, me
     assert check.status == status and check.message.endswith(message)
 
 
+ROOT = "27 1 254:0 / / rw - nsfs x rw\n"
+FAR = "71 27 0:61 / /data/far rw - nsfs x rw\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "mounted"),
+    [
+        (ROOT + FAR, True),
+        (ROOT + FAR + "72 27 0:62 / /data rw - nsfs y rw\n", False),
+        (ROOT + "72 27 0:62 / /data rw - nsfs y rw\n71 72 0:61 / /data/far rw - nsfs x rw\n", True),
+        (ROOT + FAR + "72 71 0:62 / /data/far rw - autofs y rw\n", False),
+        (ROOT + FAR + "72 71 0:62 / /data/far rw - nsfs y rw\n", True),
+        (ROOT + FAR + "72 27 0:62 / /dat rw - nsfs y rw\n", True),
+        (ROOT + FAR + "72 27 0:62 / / rw - nsfs y rw\n", True),
+        (
+            ROOT
+            + "70 27 0:60 / /data rw - nsfs x rw\n71 70 0:61 / /data/far rw - nsfs x rw\n"
+            + "72 70 0:62 / /data rw - nsfs y rw\n",
+            False,
+        ),
+    ],
+)
+def test_what_another_mount_hides_is_not_mounted(machine, options, table, mounted):
+    machine.put("/proc/self/mountinfo", table)
+    given = options(checks=["mount_present"], expected_mounts=["//data/far/"])
+    (check,) = run(given, machine.world).checks
+    assert (check.subject, check.status) == ("/data/far", "pass" if mounted else "critical")
+
+
 def test_after_its_use_an_automount_may_have_mounted(machine):
     machine.put("/proc/self/mountinfo", AUTOMOUNT)
     assert fs.automount(machine.world, "/data/far") is False

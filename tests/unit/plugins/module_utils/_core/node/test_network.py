@@ -150,6 +150,8 @@ def test_a_resolver_without_a_server_is_asked_and_reported(wired, options, monke
         ("hosts: files mdns4_minimal [NOTFOUND=return] dns", True),
         ("hosts: mymachines resolve [!UNAVAIL=return] files", True),
         ("passwd: files", True),
+        ("hosts:files mdns4_minimal [NOTFOUND=return]", False),
+        ("hosts: files [ NOTFOUND=return ] myhostname", False),
     ],
 )
 def test_names_from_files_only_prove_no_resolver(wired, options, monkeypatch, hosts, asked):
@@ -161,6 +163,34 @@ def test_names_from_files_only_prove_no_resolver(wired, options, monkeypatch, ho
     assert check["status"] == ("pass" if asked else "warning")
     if not asked:
         assert "in /etc/nsswitch.conf" in check["message"]
+
+
+OF_IPV6 = "{zero} 00 {zero} 00 {via} {metric} 00000001 00000000 {flags} {device}\n"
+UNREACHABLE6 = OF_IPV6.format(
+    zero="0" * 32, via="0" * 32, metric="00000064", flags="00200200", device="      lo"
+)
+OF_KERNEL6 = UNREACHABLE6.replace("00000064", "ffffffff")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (UNREACHABLE6 + OF_KERNEL6, "the default route rejects packets (unreachable or blackhole)"),
+        (OF_KERNEL6, "no default route"),
+        (
+            OF_IPV6.format(
+                zero="0" * 32, via="fe80" + "0" * 28, metric="00000400", flags="3", device="eth0"
+            )
+            + UNREACHABLE6,
+            "the default route rejects packets (unreachable or blackhole)",
+        ),
+    ],
+)
+def test_a_default_route_of_ipv6_that_rejects(wired, options, table, message):
+    wired.put("/proc/net/route", ROUTE)
+    wired.put("/proc/net/ipv6_route", table)
+    ((_name, check),) = _run(wired, options(checks=["network_gateway"])).items()
+    assert (check["status"], check["message"]) == ("warning", f"Network: {message}")
 
 
 REJECTED = "*\t00000000\t00000000\t{flags}\t0\t0\t{metric}\t00000000\t0\t0\t0\n"

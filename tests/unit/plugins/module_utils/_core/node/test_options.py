@@ -91,6 +91,8 @@ def test_a_memory_warning_beyond_our_own_critical_limit_is_what_it_was_in_the_ol
         ({"state_file": "relative/state.json"}, "absolute path"),
         ({"network_targets": ["example.org"]}, "is not HOST:PORT"),
         ({"network_targets": ["example.org:99999"]}, "is not HOST:PORT"),
+        ({"network_targets": ["example.org:65536"]}, "is not HOST:PORT"),
+        ({"network_targets": ["example.org:0"]}, "is not HOST:PORT"),
         ({"dns_names": ["bad host"]}, "is not a host name"),
         ({"error_patterns": [{"name": "x", "pattern": "("}]}, "no regular expression"),
         (
@@ -132,3 +134,24 @@ def test_only_an_untouched_service_list_is_lenient(options):
         options().services_are_default()
         and not options(services=["docker", "nginx"]).services_are_default()
     )
+
+
+def test_the_first_and_the_last_port_are_ports(options):
+    targets = ["example.org:1", "example.org:65535"]
+    assert options(network_targets=targets).network_targets == targets
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, {"disk_usage", "dns", "gpu_ecc"}),
+        ({"network": False}, {"disk_usage", "gpu_ecc"}),
+        ({"gpu": False}, {"disk_usage", "dns"}),
+        ({"checks": ["network"]}, {"dns"}),
+        ({"skip": ["network"]}, {"disk_usage", "gpu_ecc"}),
+        ({"checks": ["disk_usage", "gpu_ecc"], "skip": ["gpu"]}, {"disk_usage"}),
+    ],
+)
+def test_checks_that_are_wanted(options, given, wanted):
+    names = ("disk_usage", "dns", "gpu_ecc")
+    assert {name for name in names if options(**given).wants(name)} == wanted

@@ -266,3 +266,19 @@ def test_durations_are_rounded_and_those_of_the_gpu_part_stay(options):
     checks = _decide(facts, options)
     assert checks[("gpu_ecc", "0")].duration_ms == 7.0
     assert checks[("oom_kills", None)].duration_ms == 1.2
+
+
+def test_what_could_not_be_read_has_no_check(options):
+    readings = {key: value for key, value in HEALTHY.readings.items() if key != "conntrack"}
+    checks = _decide(HEALTHY._replace(readings=readings), options)
+    assert ("conntrack", None) not in checks and ("cpu_load", None) in checks
+
+
+@pytest.mark.parametrize(
+    ("earlier", "kills"), [(5, "0"), (4, "1"), (6, "no state file to compare"), (None, "no state")]
+)
+def test_oom_kills_since_the_last_run_need_a_counter_that_did_not_fall(options, earlier, kills):
+    log = journal.LogFacts(None, [], {}, False, 3600)
+    memory = Remembered({}, Counters("boot", earlier))
+    checks = _decide(HEALTHY._replace(log=log), options, memory)
+    assert kills in checks[("oom_kills", None)].message

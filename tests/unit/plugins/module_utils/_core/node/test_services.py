@@ -237,6 +237,32 @@ def test_triggers_are_asked_for_when_a_unit_is_idle(booted, options, monkeypatch
     assert check.status == "pass"
 
 
+@pytest.mark.parametrize(
+    ("paths", "status"),
+    [
+        (["/run/dbus/system_bus_socket"], "critical"),
+        (["/usr/share/dbus-1/system-services/org.example.Clock.service"], "critical"),
+        (
+            [
+                "/run/dbus/system_bus_socket",
+                "/usr/share/dbus-1/system-services/org.example.Clock.service",
+            ],
+            "pass",
+        ),
+    ],
+)
+def test_a_service_that_the_bus_starts(booted, machine, options, monkeypatch, paths, status):
+    monkeypatch.setitem(
+        SHOW, "clock.service", _block("clock.service") + "BusName=org.example.Clock\n"
+    )
+    for path in paths:
+        machine.put(path, "")
+    facts = services.observe(booted, options(services=["clock"]), 5)
+    (check, *_rest) = services.decide(facts, options(services=["clock"]), None)
+    assert check.status == status
+    assert status != "pass" or check.message.endswith("started by D-Bus when it is used")
+
+
 @pytest.mark.parametrize("logged", [True, False])
 def test_a_oneshot_that_systemd_forgot_is_asked_for_in_the_journal(
     booted, machine, options, monkeypatch, logged
