@@ -31,7 +31,8 @@ from ...system.roots import open_folder
 from ...system.text import display_path
 from .. import archive, chunks, reading, source
 from ..writer import Writer
-from .facts import Part, holds_something, names_in
+from .facts import holds_something, names_in
+from .parts import Part
 from .plan import Plan, Recovery
 
 _RENAME_EXCHANGE = 2

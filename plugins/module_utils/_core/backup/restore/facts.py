@@ -11,11 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
-from ...errors import NotPermitted, NotUsable, Refused, VerificationFailed
+from ...errors import NotUsable, Refused
 from ...ports import Progress, Tell, World, silent
 from ...system import mounts
 from ...system.roots import refuse_dangerous
@@ -23,10 +22,11 @@ from ...system.text import display_path
 from .. import source, walk, writer
 from ..catalogue import Backup
 from ..codec import BLOCK
-from ..manifest import Contents, ManifestEntry
+from ..manifest import ManifestEntry
 from ..options import RestoreOptions
 from ..source import FILE, LINK, Directories, Entry
 from ..store import Store
+from .parts import Part
 
 #: States of a destination.
 MISSING = "missing"
@@ -50,7 +50,7 @@ class Place:
 
     ``backups`` are those to choose from at ``where``. ``link`` means that the destination is a
     symbolic link; ``mount_point`` is the destination itself or the first mount point in it. ``lot``
-    is a random number from 0 to below 1.
+    is a random number from 0 to below 1, ``hostname`` that of this machine.
     """
 
     destination: str
@@ -60,20 +60,7 @@ class Place:
     link: bool = False
     mount_point: str | None = None
     lot: float = 0.0
-
-
-@dataclass(frozen=True)
-class Part:
-    """An archive that is read: the backup itself, or one that a set names.
-
-    :param open: opens its stream. :param read: returns a range, given offset and length.
-    :param contents: what its manifest lists, None for archives of the old scripts.
-    """
-
-    backup: Backup
-    open: Callable[[], BinaryIO]
-    read: Callable[[int, int], bytes]
-    contents: Contents | None = None
+    hostname: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,71 +73,6 @@ class Origin:
     backup: Backup
     url: str
     parts: tuple[Part, ...]
-
-
-def observe_parts(
-    store: Store, backup: Backup, verify: bool, model: str | None
-) -> tuple[tuple[Part, ...], list[str]]:
-    """Return the archives of the backup with what they hold, and what to note about them.
-
-    :param verify: whether damage ends the restore. :param model: the only model to look at.
-    :raises VerificationFailed: an archive is gone, or its manifest is damaged.
-    :raises FleetError: it can't be read.
-    """
-    archives, notes = [backup], []
-    if backup.is_set:
-        archives = []
-        for named, member in zip(backup.archives, store.members(backup)):
-            if model not in (None, named["model"]):
-                continue
-            if member.problems and verify:
-                raise VerificationFailed(
-                    f"{backup.path} is damaged: {'; '.join(member.problems)}.",
-                    "Use another backup.",
-                    backup.path,
-                )
-            notes += [f"damaged: {problem}" for problem in member.problems]
-            if not member.lost:
-                archives.append(member)
-    parts = []
-    for archive in archives:
-        contents, note = _contents(store, archive, verify)
-        parts.append(_part(store, archive, contents))
-        if note:
-            notes.append(note)
-    return tuple(parts), notes
-
-
-def _part(store: Store, archive: Backup, contents: Contents | None) -> Part:
-    return Part(
-        archive,
-        lambda: store.open(archive),
-        lambda offset, length: store.read(archive, offset, length),
-        contents,
-    )
-
-
-def merged(parts: Sequence[Part]) -> Contents | None:
-    """Return what all these archives hold together; None where that is not known of one."""
-    entries: list[ManifestEntry] = []
-    for part in parts:
-        if part.contents is None:
-            return None
-        entries += part.contents.entries
-    return Contents(entries)
-
-
-def _contents(store: Store, backup: Backup, verify: bool) -> tuple[Contents | None, str]:
-    """Return what an archive's manifest lists, and what to note about that."""
-    try:
-        contents = store.contents(backup)
-    except NotPermitted:
-        raise
-    except NotUsable as error:
-        if verify:
-            raise VerificationFailed(error.message, "Use another backup.", backup.path) from error
-        return None, f"damaged: {error.message}"
-    return contents, "" if contents is None else contents.problem
 
 
 @dataclass(frozen=True)
@@ -194,6 +116,7 @@ def observe_place(options: RestoreOptions, store: Store, world: World) -> Place:
         os.path.islink(destination),
         _mount_point(destination),
         int.from_bytes(os.urandom(4), "big") / (1 << 32),
+        world.hostname,
     )
 
 

@@ -199,10 +199,17 @@ def _chosen(options: RestoreOptions, place: Place) -> Backup:
 def _latest(place: Place) -> Backup:
     # What a wrong clock has dated ahead comes last.
     ordered = sorted(place.backups, key=lambda backup: not catalogue.credible(backup, place.now))
-    for acceptable in _PREFERENCE:
-        for backup in ordered:
-            if acceptable(backup):
-                return backup
+    # In a directory that hosts share, those of this host come first.
+    own = [
+        backup
+        for backup in ordered
+        if backup.manifest is not None and catalogue.of_host(backup, place.hostname)
+    ]
+    for candidates in (own, ordered):
+        for acceptable in _PREFERENCE:
+            for backup in candidates:
+                if acceptable(backup):
+                    return backup
     for backup in ordered:
         if backup.unreadable:
             return backup
@@ -232,6 +239,9 @@ def _note(options: RestoreOptions, backups: Sequence[Backup], chosen: Backup) ->
     if chosen.manifest is None:
         return ""
     others = catalogue.sources(backups) - {chosen.manifest["source"]}
+    host = chosen.manifest.get("hostname", "")
+    if not others and not all(catalogue.of_host(backup, host) for backup in backups):
+        return f"this is the latest backup of {display_path(host)}; there are those of other hosts"
     if not others:
         return ""
     where = ", ".join(sorted(display_path(other) for other in others))

@@ -16,7 +16,13 @@ import pytest
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import api, archive, names
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run as making
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    BackupOptions,
+    RestoreOptions,
+)
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.restore import (
+    run as restoring,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 
 DAY = 86400
@@ -268,6 +274,11 @@ def test_two_hosts_share_a_directory(source, destination, clock, look):
         present = {backup["name"]: backup["hostname"] for backup in look(verify="full")["backups"]}
         assert present == {made["node2"]: "node2", new: "node1"}
         assert look()["verified"]
+        for host, name in (("node1", new), ("node2", made["node2"]), ("node3", new)):
+            world = World(run=None, clock=clock, hostname=host)
+            target = {"path": str(destination), "destination": str(destination) + "-restored"}
+            result = restoring.run(RestoreOptions.from_mapping(target), world, check=True)
+            assert result.plan.facts.origin.backup.name == name
 
 
 def test_a_file_that_changes_while_it_is_read(per_model, source, monkeypatch):
