@@ -56,6 +56,7 @@ SESSIONS = (
 # These use the machine's own lock directory, so that no two of them may run at the same time.
 EXCLUSIVE = {"molecule", "integration", "importer"}
 WORKERS = 2
+STATE = "/var/lib/mlops-fleet"
 LEFTOVERS_EXPECTED = (  # in the temporary directory of a session
     "containers-*",  # podman's, which keeps it between calls
     "podman-run-*",
@@ -296,6 +297,11 @@ class Checks:
             self.result.skip(title, "no tests there")
 
 
+def state_files() -> set[str]:
+    """The files of the agent's state directory, which tests leave alone."""
+    return {str(path) for path in Path(STATE).rglob("*")}
+
+
 def unexpected(names: list[str], patterns: tuple[str, ...]) -> list[str]:
     """The names that no pattern allows, sorted."""
     return sorted(
@@ -407,7 +413,7 @@ def main() -> int:
         own, arguments = own[: own.index("--")], own[own.index("--") + 1 :]
     chosen = parser.parse_args(own).session
     os.chdir(ROOT)
-    before = set(os.listdir("/tmp"))
+    before, state_before = set(os.listdir("/tmp")), state_files()
     start = time.monotonic()
     if not chosen:
         setup.system_tools(setup.TOOLS_FOR_TESTS)
@@ -421,6 +427,8 @@ def main() -> int:
         left = unexpected([name for name in os.listdir("/tmp") if name not in before], NOT_OURS)
         results["leftovers"] = Result()
         results["leftovers"].record("nothing left in /tmp", not left, ", ".join(left[:10]))
+        kept = sorted(state_files() - state_before)
+        results["leftovers"].record(f"nothing left in {STATE}", not kept, ", ".join(kept[:10]))
         report("leftovers", results["leftovers"])
     say()
     say(f"{'session':<14}{'result':<15}{'passed':>7}{'failed':>8}{'skipped':>9}{'seconds':>9}")

@@ -145,6 +145,7 @@ def main() -> int:
     env["MLOPS_FLEET_LOCK_DIR"] = str(
         folder / "state" / "lock"
     )  # modules run on this machine inherit it
+    env["MLOPS_FLEET_STATE_DIR"] = str(folder / "state")
     env.update(
         PYTHONDONTWRITEBYTECODE="1",
         ANSIBLE_LOCALHOST_WARNING="False",

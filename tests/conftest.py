@@ -39,12 +39,16 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import Com
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give this process a lock directory of its own: several interpreters and workers run tests
-    side by side.
+    """Give this process a lock and a state directory of its own.
+
+    Several interpreters and workers run tests side by side, on machines that may have an agent.
     """
     locks = tempfile.TemporaryDirectory(prefix="mlops-fleet-locks-")
     config.add_cleanup(locks.cleanup)
     os.environ["MLOPS_FLEET_LOCK_DIR"] = locks.name
+    state = tempfile.TemporaryDirectory(prefix="mlops-fleet-state-")
+    config.add_cleanup(state.cleanup)
+    os.environ["MLOPS_FLEET_STATE_DIR"] = state.name
 
 
 class Clock:

@@ -99,6 +99,7 @@ backups:
     source: {description: The directory it was made of., type: str, returned: when it has a manifest}
     hostname: {description: The host it was made on., type: str, returned: when it has a manifest}
     compression: {description: Its compression., type: str, returned: when it has a manifest}
+    storage_class: {description: Storage class of the object., type: str, returned: with O(s3)}
     manifest: {description: Path of its manifest., type: str, returned: when it has a manifest}
 latest:
   description: The newest backup without a problem, in the same form. Null when there is none.

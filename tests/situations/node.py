@@ -114,6 +114,7 @@ class Node:
         self.base = base
         self.bin = base / "bin"
         self.locks = base / "locks"
+        self.state = base / "state"
         for directory in (self.bin, self.locks):
             directory.mkdir(mode=0o700)
         self.config = base / "config.json"
@@ -126,6 +127,7 @@ class Node:
             "TZ": "UTC",
             "COLUMNS": "120",
             "MLOPS_FLEET_LOCK_DIR": str(self.locks),
+            "MLOPS_FLEET_STATE_DIR": str(self.state),
             "NVML_DOUBLE_SCENARIO": "",
         }
         self.binds: list[str] = []

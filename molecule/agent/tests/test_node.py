@@ -52,7 +52,8 @@ def test_the_user_can_not_log_in_and_is_nobody_special(host):
 
 
 def test_no_package_was_installed(host):
-    """Python was asked first: without a repository, apt would have failed, and its Ansible module needs python3-apt."""
+    """Python was asked first: without a repository, apt would have failed, and its Ansible module
+    needs python3-apt."""
     assert host.check_output("umask") in ("0077", "0027")
     no_cache = "-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
     assert host.run(f"apt-get {no_cache} install -y python3-apt").rc != 0
@@ -75,6 +76,16 @@ def test_the_user_who_installed_has_no_home_and_no_sudo_without_a_terminal(host)
             done = host.run(f"runuser -u deploy -- mlfleet {arguments}")
             assert done.rc in (0, 1, 2), (arguments, done.stderr)
             assert "nonexistent" not in done.stdout + done.stderr
+        # The lock is one for the node, whoever holds it.
+        host.check_output(
+            "systemd-run --unit=holder --uid=deploy --gid=mlops-fleet"
+            " flock /run/lock/mlops-fleet/jobs.lock sleep 600; sleep 1"
+        )
+        refused = host.run("mlfleet cleanup")
+        host.check_output("systemctl stop holder.service")
+        assert refused.rc == 3
+        assert "Another job of mlfleet is running (process " in refused.stderr
+        assert "flock /run/lock/mlops-fleet/jobs.lock" in refused.stderr
     finally:
         host.check_output("gpasswd --delete deploy mlops-fleet")
 
@@ -102,8 +113,10 @@ def test_others_read_no_configuration_and_write_nothing(host):
     assert "hush-hush" in host.check_output(f"runuser -u mlops-fleet -- cat {CONFIG}")
     for user in ("nobody", "mlops-fleet"):
         writable = host.check_output(
-            f"runuser -u {user} -- find -L /etc/mlops-fleet /opt/mlops-fleet /usr/local/bin /usr/share/bash-completion"
-            " /etc/systemd/system /etc/logrotate.d -xdev '(' -type f -o -type d ')' -writable 2>/dev/null || true"
+            f"runuser -u {user} -- find -L /etc/mlops-fleet /opt/mlops-fleet /usr/local/bin "
+            "/usr/share/bash-completion"
+            " /etc/systemd/system /etc/logrotate.d -xdev '(' -type f -o -type d ')' -writable "
+            "2>/dev/null || true"
         )
         assert writable == ""
     for path in ("/var/log/ml-backup.log", "/var/log/gpu-monitor.log", "/var/log/gpu-metrics.csv"):
@@ -135,10 +148,12 @@ def test_the_message_names_who_may_read_the_configuration(host):
 
 
 def test_the_installation_started_every_job_in_its_own_unit(host):
-    """The backup for real, the cleanup as a rehearsal, a test message to everybody; nothing of the trial stays."""
+    """The backup for real, the cleanup as a rehearsal, a test message to everybody; nothing of the
+    trial stays."""
     for unit in ("ml-health-check", "gpu-monitor", "ml-backup", "ml-cleanup"):
         shown = host.check_output(
-            f"systemctl show {unit}.service -p Result,ExecMainStartTimestamp,Environment,NeedDaemonReload"
+            f"systemctl show {unit}.service -p "
+            "Result,ExecMainStartTimestamp,Environment,NeedDaemonReload"
         )
         assert "Result=success" in shown and "ExecMainStartTimestamp=\n" not in shown + "\n", shown
         assert "NeedDaemonReload=no" in shown and "REHEARSE" not in shown
@@ -148,7 +163,8 @@ def test_the_installation_started_every_job_in_its_own_unit(host):
     assert "cleanup started (dry run)" in host.check_output("cat /var/log/ml-cleanup.log")
     assert len(host.check_output("ls /srv/ml/experiments").split()) == 5
     tests = host.check_output(
-        "journalctl --sync; journalctl -o json -u 'mlops-fleet-alert@trial-*' | grep -c 'Connection refused' || true"
+        "journalctl --sync; journalctl -o json -u 'mlops-fleet-alert@trial-*' | grep -c "
+        "'Connection refused' || true"
     )
     assert int(tests) >= 1, "the alert unit sent no test message"
     assert host.check_output("systemctl --failed --no-legend") == ""
@@ -178,7 +194,8 @@ def test_the_doctor_finds_the_node_ready(host):
 def test_the_doctor_finds_a_unit_that_systemd_can_not_start(host):
     directory = "/run/systemd/system/gpu-monitor.service.d"
     host.check_output(
-        f"mkdir -p {directory} && printf '[Service]\\nWorkingDirectory=/nowhere\\n' > {directory}/test.conf && systemctl daemon-reload"
+        f"mkdir -p {directory} && printf '[Service]\\nWorkingDirectory=/nowhere\\n' > "
+        f"{directory}/test.conf && systemctl daemon-reload"
     )
     try:
         assert host.run("systemctl start gpu-monitor.service").rc != 0
@@ -190,7 +207,8 @@ def test_the_doctor_finds_a_unit_that_systemd_can_not_start(host):
         )
     finally:
         host.check_output(
-            f"rm -r {directory} && systemctl daemon-reload && systemctl reset-failed gpu-monitor.service && systemctl start gpu-monitor.service"
+            f"rm -r {directory} && systemctl daemon-reload && systemctl reset-failed "
+            "gpu-monitor.service && systemctl start gpu-monitor.service"
         )
 
 
@@ -212,10 +230,12 @@ def test_a_stopped_trial_leaves_the_cleanup_as_it_was(host):
     host.check_output("systemd-run --unit=holder flock /run/lock/mlops-fleet/jobs.lock sleep 600")
     text = "[Service]\\nExecStart=\\nExecStart=/usr/local/bin/mlfleet cleanup --wait 600\\n"
     host.check_output(
-        f"mkdir -p /run/systemd/system/ml-cleanup.service.d && printf '{text}' > /run/systemd/system/ml-cleanup.service.d/wait.conf"
+        f"mkdir -p /run/systemd/system/ml-cleanup.service.d && printf '{text}' > "
+        "/run/systemd/system/ml-cleanup.service.d/wait.conf"
     )
     host.check_output(
-        "systemctl daemon-reload; systemd-run --unit=trial /usr/local/bin/mlfleet doctor --run cleanup"
+        "systemctl daemon-reload; systemd-run --unit=trial /usr/local/bin/mlfleet doctor --run "
+        "cleanup"
     )
     try:
         host.check_output(
@@ -230,7 +250,8 @@ def test_a_stopped_trial_leaves_the_cleanup_as_it_was(host):
         assert host.check_output(reload) == "no"
     finally:
         host.check_output(
-            "systemctl stop holder.service ml-cleanup.service; rm -r /run/systemd/system/ml-cleanup.service.d; systemctl daemon-reload"
+            "systemctl stop holder.service ml-cleanup.service; rm -r "
+            "/run/systemd/system/ml-cleanup.service.d; systemctl daemon-reload"
         )
         host.check_output("systemctl reset-failed; systemctl start ml-cleanup.service")
 
@@ -245,14 +266,18 @@ def test_the_doctor_finds_a_node_that_is_not(host):
 
 
 def test_no_secret_in_process_lists_journal_or_output(host):
-    """Every command line of the node while the jobs run, sampled; the journal has Ansible's own record of its modules too."""
+    """Every command line of the node while the jobs run, sampled; the journal has Ansible's own
+    record of its modules too."""
     watch = (
-        "while [ ! -e /tmp/stop ]; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c [h]ush-hush; done > /tmp/seen & "
-        "mlfleet doctor --verbose > /tmp/said 2>&1; mlfleet config >> /tmp/said; mlfleet backup >> /tmp/said 2>&1;"
+        "while [ ! -e /tmp/stop ]; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ "
+        "2>/dev/null | tr '\\0' '\\n' | grep -c [h]ush-hush; done > /tmp/seen & "
+        "mlfleet doctor --verbose > /tmp/said 2>&1; mlfleet config >> /tmp/said; mlfleet "
+        "backup >> /tmp/said 2>&1;"
         " mlfleet alert --test >> /tmp/said 2>&1; touch /tmp/stop; wait"
     )
     host.check_output(
-        f"rm -f /tmp/stop /tmp/seen /tmp/said; cat > /tmp/watch.sh <<'END'\n{watch}\nEND\nbash /tmp/watch.sh"
+        f"rm -f /tmp/stop /tmp/seen /tmp/said; cat > /tmp/watch.sh <<'END'\n{watch}\nEND\nbash "
+        "/tmp/watch.sh"
     )
     samples = host.check_output("cat /tmp/seen").split()
     assert len(samples) > 5 and set(samples) == {"0"}
@@ -266,7 +291,8 @@ def test_no_secret_in_process_lists_journal_or_output(host):
 
 def test_bash_finds_the_completion(host):
     program = (
-        "source /usr/share/bash-completion/completions/mlfleet; COMP_WORDS=(mlfleet backup --s3-b); COMP_CWORD=2; _mlfleet;"
+        "source /usr/share/bash-completion/completions/mlfleet; COMP_WORDS=(mlfleet backup "
+        "--s3-b); COMP_CWORD=2; _mlfleet;"
         ' echo "${COMPREPLY[*]}"; complete -p mlfleet'
     )
     assert host.check_output("bash -c %s", program).splitlines() == [
@@ -276,7 +302,8 @@ def test_bash_finds_the_completion(host):
 
 
 def test_old_variables_take_effect_in_the_timers_jobs(host):
-    """A limit that every disk breaks, in the old scripts' file: the health job that its timer starts warns."""
+    """A limit that every disk breaks, in the old scripts' file: the health job that its timer
+    starts warns."""
     assert "DISK_WARN_THRESHOLD=80" in host.check_output("cat /etc/ml-automation.conf")
     log = "/var/log/ml-health-check.log"
     host.check_output(

@@ -29,7 +29,8 @@ def test_no_line_is_lost_while_somebody_writes(host, writer, rotations):
     )
     script = writer.format(log=log)
     done = host.run(
-        f"sh -c '{script}' & for i in $(seq {rotations}); do sleep 0.5; {ROTATE} || exit 1; done; wait"
+        f"sh -c '{script}' & for i in $(seq {rotations}); do sleep 0.5; {ROTATE} || exit 1; "
+        "done; wait"
     )
     assert done.rc == 0, done.stderr
     lines = host.check_output(f"zcat --force {log}*").splitlines()

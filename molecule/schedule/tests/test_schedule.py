@@ -32,7 +32,8 @@ def drop_in(host, unit, text):
     """Change a unit for a while, as `systemctl edit` does."""
     directory = f"/run/systemd/system/{unit}.d"
     host.check_output(
-        f"mkdir -p {directory} && printf '%b' '{text}' > {directory}/test.conf && systemctl daemon-reload"
+        f"mkdir -p {directory} && printf '%b' '{text}' > {directory}/test.conf && systemctl "
+        "daemon-reload"
     )
     try:
         yield
@@ -43,7 +44,8 @@ def drop_in(host, unit, text):
 
 
 def printed_by_a_run(host, job):
-    """Start a job's unit and return what this very run printed: its timer may fire meanwhile, and the journal be a little behind."""
+    """Start a job's unit and return what this very run printed: its timer may fire meanwhile, and
+    the journal be a little behind."""
     host.check_output(f"systemctl stop {job}.timer {job}.service")
     try:
         host.run(f"systemctl start {job}.service")
@@ -104,7 +106,8 @@ def test_a_missed_run_is_caught_up(host):
     before = show(host, "ml-backup.service", "ExecMainStartTimestampMonotonic")
     with drop_in(host, "ml-backup.timer", "[Timer]\\nRandomizedDelaySec=0\\n"):
         host.check_output(
-            "systemctl stop ml-backup.timer && touch -d '2 days ago' /var/lib/systemd/timers/stamp-ml-backup.timer"
+            "systemctl stop ml-backup.timer && touch -d '2 days ago' "
+            "/var/lib/systemd/timers/stamp-ml-backup.timer"
         )
         host.check_output("systemctl start ml-backup.timer")
         await_true(
@@ -144,6 +147,16 @@ def test_a_job_can_write_only_where_it_must(host):
         assert f"cannot touch '{path}'" in said
         assert not host.file(path).exists
     assert "CapEff:\t0000000000000000" in said
+
+
+def test_a_directory_that_only_the_sandbox_closes_is_reported_with_the_variable_that_opens_it(host):
+    host.check_output("mkdir -p /srv/closed")
+    command = "/usr/local/bin/mlfleet backup --force --destination /srv/closed"
+    text = f"[Service]\\nExecStart=\\nExecStart={command}\\n"
+    with drop_in(host, "ml-backup.service", text):
+        printed = printed_by_a_run(host, "ml-backup")
+    assert "/srv/closed" in printed and "schedule_backup_write_paths" in printed
+    assert host.run(f"{command} --dry-run").rc == 0, "nothing but the sandbox is in the way"
 
 
 def test_a_warning_is_no_failed_unit_but_more_is(host):

@@ -1,9 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Changing the schedule by playbook: refused mistakes, another calendar, one job instead of four, the cron back end, and back again.
+"""Changing the schedule by playbook.
 
-The order matters, and every run takes its time: nodes make different mistakes in the same run, and work at the same time.
+Refused mistakes, another calendar, one job instead of four, the cron back end, and back again. The
+order matters, and every run takes its time: nodes make different mistakes in the same run, and work
+at the same time.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def per_node(**values):
 
 
 def play(*roles, **variables):
-    """Run roles on all nodes; no job may start that is not due. Ends with Ansible's exit code, and has the output in C(said)."""
+    """Run roles on all nodes; no job may start that is not due. Ends with Ansible's exit code, and
+    has the output in C(said)."""
     path = EPHEMERAL / "roles.yml"
     path.write_text(
         json.dumps([{"hosts": "fleet", "gather_facts": False, "roles": list(roles)}]),
@@ -76,7 +79,8 @@ def schedule(**variables):
 def starts_since(host, moment, jobs):
     """Which jobs systemd has started since a moment (seconds since the epoch)."""
     return host.run(
-        f"journalctl --sync; journalctl -o cat _PID=1 --since @{moment} | grep -E 'Starting ({jobs})'"
+        f"journalctl --sync; journalctl -o cat _PID=1 --since @{moment} | grep -E 'Starting "
+        f"({jobs})'"
     ).stdout.splitlines()
 
 
@@ -89,7 +93,8 @@ def units(host):
 
 
 def state(host, name=""):
-    """What the node has of schedules and rotation: every file with mode, owner, target and checksum."""
+    """What the node has of schedules and rotation: every file with mode, owner, target and
+    checksum."""
     return host.check_output(
         "cd /etc && find systemd cron.d logrotate.d ! -type d -printf '%p %m %u %g %l\\n' | sort;"
         " find systemd cron.d logrotate.d -type f -exec md5sum {} + | sort; ls -l /usr/local/sbin"
@@ -185,7 +190,8 @@ class TestBesideFilesOfOthers:
             for job in ("backup", "gpu", "cleanup", "health")
             for option, value in (("calendar", passed), ("random_delay", "0"))
         }
-        stop = "systemctl stop ml-backup.timer; touch -d '2 days ago' /var/lib/systemd/timers/stamp-ml-backup.timer"
+        stamp = "/var/lib/systemd/timers/stamp-ml-backup.timer"
+        stop = f"systemctl stop ml-backup.timer; touch -d '2 days ago' {stamp}"
         on_each_node(lambda host, name: host.check_output(stop))
         # A stopped timer, timers that make up for missed runs, and timers that do not.
         schedule(**variables, schedule_cleanup_persistent=False)
@@ -204,12 +210,16 @@ class TestBesideFilesOfOthers:
         assert "OnCalendar=daily" in node("node1").check_output(f"cat {files_of_others[0]}")
 
 
-#: Holds the job's process as soon as it has written a line more to its log. It works for a fraction of a second only, so it may take some tries.
+#: Holds the job's process as soon as it has written a line more to its log. It works for a fraction
+#: of a second only, so it may take some tries.
 STOP_WHILE_IT_WORKS = """
 for try in $(seq 20); do
     lines=$(wc -l < /var/log/ml-maintenance.log)
     systemctl start --no-block ml-maintenance.service
-    for n in $(seq 500); do [ $(wc -l < /var/log/ml-maintenance.log) = $lines ] || break; sleep 0.01; done
+    for n in $(seq 500); do
+        [ $(wc -l < /var/log/ml-maintenance.log) = $lines ] || break
+        sleep 0.01
+    done
     systemctl kill --signal=STOP ml-maintenance.service
     process=$(systemctl show -P MainPID ml-maintenance.service)
     [ $process = 0 ] || exit 0
@@ -219,16 +229,18 @@ exit 1
 
 
 def expected_result(host):
-    """How the unit has to end by what its log says: a critical verdict gives exit status 1, though every phase did its work.
+    """How the unit has to end by what its log says.
 
-    Nodes share kernel and disk with the machine they run on, so nothing says that one is well.
+    A critical verdict gives exit status 1, though every phase did its work. Nodes share kernel and
+    disk with the machine they run on, so nothing says that one is well.
     """
     headline = host.check_output("grep 'Maintenance: ' /var/log/ml-maintenance.log | tail -1")
     return "exit-code" if "Maintenance: CRITICAL" in headline else "success"
 
 
 def test_maintenance_instead_of_the_single_jobs():
-    """Its unit does the four jobs in order, with the limits of all, and takes turns with single jobs."""
+    """Its unit does the four jobs in order, with the limits of all, and takes turns with single
+    jobs."""
     others = dict.fromkeys(
         (f"schedule_{job}_enabled" for job in ("backup", "gpu", "cleanup", "health")), False
     )
@@ -241,7 +253,8 @@ def maintain(host, name):
     assert units(host) >= {"./ml-maintenance.service", "./ml-maintenance.timer"}
     assert not [unit for unit in units(host) if "backup" in unit or "gpu" in unit]
     host.check_output(
-        "mkdir -p /run/systemd/system/ml-maintenance.service.d && cd /run/systemd/system/ml-maintenance.service.d"
+        "mkdir -p /run/systemd/system/ml-maintenance.service.d && cd "
+        "/run/systemd/system/ml-maintenance.service.d"
         " && printf '[Unit]\\nStartLimitIntervalSec=0\\n' > often.conf && systemctl daemon-reload"
     )
     # As the playbook does it at the end of an installation: the cleanup in it only as a rehearsal.
@@ -284,7 +297,8 @@ def maintain(host, name):
         assert host.run("mlfleet gpu").rc in (0, 1, 2), "a check needs no turn"
     finally:
         host.run(
-            "systemctl kill --signal=CONT ml-maintenance.service; systemctl start ml-maintenance.service"
+            "systemctl kill --signal=CONT ml-maintenance.service; systemctl start "
+            "ml-maintenance.service"
         )
     result = host.check_output("systemctl show -P Result ml-maintenance.service")
     assert result == expected_result(host)
@@ -323,13 +337,15 @@ def test_a_job_of_cron_reads_the_old_variables_and_reports_failures(cron):
     assert "ended with status 1" in host.check_output(
         "journalctl --sync; journalctl -o cat -t ml-backup -n 1"
     )
-    # The alert command ran: the channel that can't be reached says so, whatever the cool-down of the other one.
+    # The alert command ran: the channel that can't be reached says so, whatever the cool-down of
+    # the other one.
     assert "nobody: queued" in done.stdout
     host.check_output("sed -i /MODEL_DIR/d /etc/ml-automation.conf")
 
 
 def test_a_job_of_cron_waits_for_another_one_or_gives_way(cron):
-    """Neither is a failure, so cron sends no alert; giving way leaves a warning in the log that names who held the lock."""
+    """Neither is a failure, so cron sends no alert; giving way leaves a warning in the log that
+    names who held the lock."""
 
     def verify(host, name):
         host.check_output(

@@ -14,11 +14,12 @@ import contextlib
 import importlib
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from .environment import Environment
 from .errors import FleetError, NotUsable, OptionError
 from .options import OptionSet, from_environment
+from .records import NamedTuple
 from .system.files import read_json
 
 #: Where the node command looks by default.

@@ -16,7 +16,8 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from .records import NamedTuple
 
 #: Where the file is unless the schedule role was given another place.
 PATH = "/etc/ml-automation.conf"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from .records import NamedTuple
 
 #: What bash would expand.
 _EXPANDS = re.compile(r"\$[A-Za-z_{(]|`")

@@ -9,9 +9,8 @@ the role's part of it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from .outcome import GAVE_WAY
+from .records import NamedTuple
 from .registry import Registry
 
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import FleetError, NotUsable
+from .records import NamedTuple
 from .system import files, roots
 
 DIRECTORY = "/var/lib/mlops-fleet/last"

@@ -19,9 +19,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .errors import OptionError
+from .records import NamedTuple
 
 _Set = TypeVar("_Set", bound="OptionSet")
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import FleetError, LockBusy, MissingLibrary, OptionError, VerificationFailed
+from .records import NamedTuple
 
 OK, FAILED, BAD_BACKUP, NOT_RUN = 0, 1, 2, 3
 #: A scheduled job gave way to another one: a warning, no failure (EX_TEMPFAIL of sysexits.h).

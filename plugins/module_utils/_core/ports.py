@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from .records import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ def hostname() -> str:
     return os.uname().nodename
 
 
+#: What the agent, cleanups and alerts keep between runs.
+STATE = "/var/lib/mlops-fleet"
+STATE_VARIABLE = "MLOPS_FLEET_STATE_DIR"
+
+
 @dataclass
 class World:
     """The bundle of ports that observe() and carry_out() get.
@@ -112,3 +118,11 @@ class World:
     def path(self, absolute: str) -> str:
         """Return the path ``absolute`` below this world's root."""
         return absolute if self.root == "/" else os.path.join(self.root, absolute.lstrip("/"))
+
+    def state(self, name: str) -> str:
+        """Return the path of ``name`` in the agent's state directory.
+
+        The environment variable ``MLOPS_FLEET_STATE_DIR`` names another directory.
+        """
+        base = self.environ.get(STATE_VARIABLE) if self.root == "/" else None
+        return os.path.join(base or self.path(STATE), name)

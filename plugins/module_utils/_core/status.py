@@ -12,13 +12,14 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import trial
 from .errors import CommandFailed, FleetError
 from .jobs import JOBS, Job
 from .outcome import GAVE_WAY
 from .ports import World
+from .records import NamedTuple
 from .verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING
 
 _PROPERTIES = (
@@ -250,8 +251,9 @@ def alerts(directory: str | None, cooldown: float, world: World) -> Alerts:
     from .alert import store
 
     path = directory or store.default_directory(world)
-    if directory is None and path != world.path(store.NODE) and not _is_missing(world, store.NODE):
-        return Alerts(unknown=f"{store.NODE} can't be read by this user")
+    of_node = world.state(store.NODE)
+    if directory is None and path != of_node and not _is_missing(of_node):
+        return Alerts(unknown=f"{of_node} can't be read by this user")
     state = store.Store(path, world)
     try:
         os.stat(state.path)
@@ -283,10 +285,10 @@ def alerts(directory: str | None, cooldown: float, world: World) -> Alerts:
     return Alerts(tuple(problems), undelivered)
 
 
-def _is_missing(world: World, path: str) -> bool:
+def _is_missing(path: str) -> bool:
     """Return whether a path is known not to exist; what this user may not look at may be there."""
     try:
-        os.stat(world.path(path))
+        os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:

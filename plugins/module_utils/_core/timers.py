@@ -18,11 +18,12 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import CommandFailed, NotUsable
 from .options import OptionSet, option
 from .ports import World
+from .records import NamedTuple
 
 STAMPS = "/var/lib/systemd/timers"
 _RUNTIME = "/run/systemd/system"

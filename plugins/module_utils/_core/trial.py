@@ -13,13 +13,14 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import outcome
 from .errors import CommandFailed, FleetError, LockBusy, NotUsable
 from .jobs import JOBS
 from .outcome import Outcome
 from .ports import World
+from .records import NamedTuple
 from .system.access import closed_to
 from .system.files import atomic_write
 from .verdict import CRITICAL, PASS, WARNING

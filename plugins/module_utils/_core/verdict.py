@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .records import dataclass, field
 from .system.text import one_line
 
 PASS = "pass"
@@ -76,8 +76,11 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the check without the fields that do not apply to it (None)."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unknown_as"}
-        return {name: value for name, value in values.items() if value is not None}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if value is not None and name != "unknown_as"
+        }
 
 
 def score(passed: int, warnings: int, failed: int) -> float | None:
@@ -130,7 +133,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all eight fields by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return dict(vars(self))
 
 
 def worst(statuses: Iterable[str]) -> str:

@@ -60,6 +60,10 @@ def test_a_page_has_examples_first_then_defaults_units_and_the_old_variable(ask)
         (["gpu", "--memory-warnin", "3"], "Did you mean --memory-warning?"),
         (["help", "gpu.memory_warnin"], "Did you mean memory_warning"),
         (["help", "gpus.x"], "Did you mean gpu?"),
+        (
+            ["help", "retention"],
+            "Did you mean backup.retention_days, cleanup.experiments_retention",
+        ),
         (["--json", "gpu"], "--json comes after the command"),
     ],
 )
@@ -85,16 +89,36 @@ def test_help_explains_an_option_of_the_configuration(ask):
     text = ask("help", "backup.s3.bucket").stdout
     assert text.startswith("backup.s3.bucket: ") and "variable: S3_BUCKET" in text
     assert "default: 90" in ask("help", "gpu.memory_warning").stdout
+    assert "limits: 0 or more" in ask("help", "cleanup.targets.keep_last").stdout
 
 
-def test_no_line_of_the_configuration_is_longer_than_120_columns(ask, tmp_path):
+def test_pages_have_the_exit_statuses_of_their_command_and_break_no_path(ask):
+    page = ask("help", "verify").stdout
+    assert "exit status: 0 all backups verified, 2 a backup is damaged" in page
+    assert "maintenance" not in page and "75" not in page
+    page = ask("help", "health").stdout
+    assert "/var/log/ml-health-check.log" in page and "default 80 %" in page
+    assert not [line for line in page.splitlines() if line.endswith(("mlops-", "ml-"))]
+    # A number in a text is no unit: 3 incidents in 30 days, 7 backups of different days.
+    for command, flag in (("gpu", "--incidents-warning"), ("backup", "--keep-daily")):
+        assert f"{flag} NUMBER" in ask("help", command).stdout
+
+
+def test_the_examples_of_help_work(ask):
+    examples = re.findall(r"^  mlfleet (.*)$", ask("help", "help").stdout, re.MULTILINE)
+    assert len(examples) > 2
+    for example in examples:
+        assert ask(*example.split()).stdout
+
+
+def test_no_line_of_the_configuration_is_longer_than_100_columns(ask, tmp_path):
     targets = [
         {"name": f"n{i}", "path": f"/srv/scratch-{i}/x", "retention_days": 1} for i in range(9)
     ]
     (tmp_path / "c.json").write_text(json.dumps({"cleanup": {"targets": targets}}))
     text = ask("config", "--config", str(tmp_path / "c.json")).stdout
     lines = text.replace(str(tmp_path), "/etc").splitlines()  # a long path stays in one piece
-    assert max(map(len, lines)) <= 120
+    assert max(map(len, lines)) <= 100
     assert all(f"/srv/scratch-{i}/x" in " ".join(lines) for i in range(9))
 
 

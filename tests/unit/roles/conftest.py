@@ -64,6 +64,7 @@ def node(command, tmp_path):
                 "PATH": os.environ["PATH"],
                 "HOME": str(tmp_path),
                 "MLOPS_FLEET_LOCK_DIR": locks.lock_directory(),
+                "MLOPS_FLEET_STATE_DIR": os.environ["MLOPS_FLEET_STATE_DIR"],
                 **(env or {}),
             }
             argv = [str(command), words[0], "--config", str(self.config), *words[1:]]

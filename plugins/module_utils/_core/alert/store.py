@@ -24,7 +24,7 @@ from ..system import files, locks
 from .memory import VERSION, Memory
 
 #: The state of the node, in the agent's state directory.
-NODE = "/var/lib/mlops-fleet/alert"
+NODE = "alert"
 #: Seconds that a run waits for another one to finish sending.
 LOCK_SECONDS = 150.0
 
@@ -34,7 +34,7 @@ def default_directory(world: World) -> str:
     other users have one in their own state directory.
     """
     if os.geteuid() == 0 or _owner(world) == os.geteuid():
-        return world.path(NODE)
+        return world.state(NODE)
     return _users_directory(world)
 
 
@@ -45,7 +45,7 @@ def belongs_to_others(world: World) -> bool:
 
 def _owner(world: World) -> int | None:
     """Return who the node's state belongs to: the owner of its directory, or of the one it will be made in."""
-    for path in (world.path(NODE), os.path.dirname(world.path(NODE))):
+    for path in (world.state(NODE), os.path.dirname(world.state(NODE))):
         try:
             return os.lstat(path).st_uid
         except FileNotFoundError:
@@ -147,7 +147,7 @@ class Store:
                 self.directory,
             ) from error
         owner = os.fstat(fd).st_uid
-        if owner == 0 and self.directory == self.world.path(NODE):
+        if owner == 0 and self.directory == self.world.state(NODE):
             # Made by root before the agent's user had anything to say.
             owner = os.stat(os.path.dirname(self.directory)).st_uid
         if owner == 0:
@@ -173,7 +173,7 @@ class Store:
     def _adopt_users_state(self) -> None:
         """Take over what this user kept in a directory of its own before nodes had one state."""
         earlier = os.path.join(_users_directory(self.world), "state.json")
-        if os.geteuid() == 0 or self.directory != self.world.path(NODE):
+        if os.geteuid() == 0 or self.directory != self.world.state(NODE):
             return
         if os.path.exists(earlier) and not os.path.exists(self.path):
             with contextlib.suppress(OSError):

@@ -54,6 +54,7 @@ class Description(_DescriptionBase, total=False):
     manifest: str
     checked: str
     unreadable: str
+    storage_class: str
     layout: str
     archives: list[ArchiveDescription]
 
@@ -79,6 +80,7 @@ class Backup:
     problems: tuple[str, ...] = ()
     lost: bool = False
     unreadable: str = ""
+    storage_class: str = ""
 
     @property
     def complete(self) -> bool:
@@ -130,6 +132,8 @@ class Backup:
                 description["layout"] = SINGLE
         if self.unreadable:
             description["unreadable"] = self.unreadable
+        if self.storage_class:
+            description["storage_class"] = self.storage_class
         return description
 
     def _described(self, archive: Member) -> ArchiveDescription:

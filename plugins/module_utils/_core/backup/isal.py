@@ -59,7 +59,7 @@ class Package:
     def unpack(self, data: bytes, size: int) -> bytes:
         try:
             plain: bytes = self._library.decompress(data + _LAST, -zlib.MAX_WBITS, size + 1)
-        except Exception as error:
+        except self._library.error as error:
             raise Damaged(str(error)) from error
         return plain
 

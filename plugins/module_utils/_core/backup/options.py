@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -39,6 +40,28 @@ STORAGE_CLASSES = (
 )
 
 
+_RATE = re.compile(r"([0-9]+(?:[.][0-9]+)?)([KMG]?)", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+#: A limit below this, in bytes per second, would keep single requests from ending in time.
+_LOWEST_RATE = 16 << 10
+
+
+def _parse_rate(text: str) -> int:
+    """Return bytes per second. :raises ValueError: it is none."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _rate_problem(text: str) -> str | None:
+    try:
+        rate = _parse_rate(text)
+    except ValueError:
+        return "it must be a number of bytes per second, like 20M"
+    return None if rate >= _LOWEST_RATE else "it must be at least 16K"
+
+
 class S3Connection(OptionSet):
     """Object storage that holds copies."""
 
@@ -58,6 +81,23 @@ class S3Connection(OptionSet):
     ca_bundle: str | None = option(
         type="path", help="File with the certificates of the authorities to trust."
     )
+
+    parallel: int = option(
+        type="int",
+        default=4,
+        minimum=1,
+        maximum=32,
+        help="Parts of an archive that are sent or read at the same time.",
+    )
+    bandwidth_limit: str | None = option(
+        check=_rate_problem,
+        help="Most bytes per second, all connections together: a number, or with K, M or G.",
+    )
+
+    @property
+    def bytes_per_second(self) -> int | None:
+        """The bandwidth limit, None where there is none."""
+        return None if self.bandwidth_limit is None else _parse_rate(self.bandwidth_limit)
 
     def check_together(self) -> None:
         """:raises OptionError: options contradict each other, or the endpoint can't be used."""
@@ -135,7 +175,11 @@ def check_s3(connection: _Connection | None) -> _Connection | None:
         return None
     if not connection.bucket:
         given = connection.given()
-        pointless = [entry.name for entry in S3Connection.TABLE if given[entry.name]]
+        pointless = [
+            entry.name
+            for entry in S3Connection.TABLE
+            if given[entry.name] and given[entry.name] != entry.default
+        ]
         if pointless:
             raise OptionError(
                 f"Option s3.bucket is missing, but s3.{pointless[0]} is set.",

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-from ..errors import FleetError, NotPermitted, NotUsable, VerificationFailed
+from ..errors import ColdStorage, FleetError, NotPermitted, NotUsable, VerificationFailed
 from ..ports import Progress, Tell, silent
 from . import archive, catalogue, chunks, local, reading, sets
 from .catalogue import Backup, Description
@@ -217,6 +217,8 @@ def _failed(description: Description, problems: list[str], error: FleetError) ->
     description["verified"] = False
     if isinstance(error, NotPermitted):
         description["unreadable"] = error.message
+    if isinstance(error, ColdStorage):
+        description["unreadable"] = str(error)
     return description
 
 

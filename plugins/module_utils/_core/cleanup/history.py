@@ -17,9 +17,6 @@ from ..errors import NotUsable
 from ..ports import World
 from ..system.files import atomic_write
 
-#: The agent's state directory, and ours in it.
-AGENT = "/var/lib/mlops-fleet"
-NODE = f"{AGENT}/cleanup"
 #: Runs of a target that the brake compares with.
 RUNS = 10
 _NUMBERS = "history.json"
@@ -98,7 +95,7 @@ def open_history(state_dir: str | None, world: World, needed: bool, check: bool)
 
     :param needed: the brake compares with it. :param check: nothing is made. :raises NotUsable: it is needed and can't be made.
     """
-    directory = state_dir or world.path(NODE)
+    directory = state_dir or world.state("cleanup")
     if not state_dir and not needed and not os.access(os.path.dirname(directory), os.W_OK):
         return History("")
     if not os.path.isdir(directory):

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from .. import verdict
 from ..errors import WriteFailed
 from ..output import prometheus
+from ..records import NamedTuple
 from ..registry import Registry
 from ..verdict import Check
 from . import metrics

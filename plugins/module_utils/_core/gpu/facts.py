@@ -10,10 +10,11 @@ import os
 import signal
 import time
 import zlib
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Optional
 
 from ..errors import CommandFailed, MissingLibrary
 from ..ports import World
+from ..records import NamedTuple
 from ..system import boot, isolate, procfs
 from ..system.containers import in_container
 from . import driver, reading

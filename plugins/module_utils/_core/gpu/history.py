@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from .. import verdict
 from ..errors import FleetError
+from ..records import NamedTuple
 from ..system import files
 from . import xid
 from .reading import Gpu, bus_id, display_bus

@@ -9,11 +9,12 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
 from ..errors import NotUsable, WriteFailed
 from ..ports import World
+from ..records import NamedTuple
 from ..system import files, locks
 from ..system.text import human_count
 from . import history, trends

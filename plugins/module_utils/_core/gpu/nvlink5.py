@@ -11,8 +11,9 @@ each status bit of a unit whether the GPU must be reset.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from ..records import NamedTuple
 from ..registry import Registry
 from ..verdict import CRITICAL
 

@@ -15,11 +15,12 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
+from ..records import NamedTuple
 from ..registry import Registry
 from ..system import procfs
 from ..system.text import human_count

@@ -13,8 +13,9 @@ import json
 import mmap
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
+
+from ..records import NamedTuple, dataclass, field
 
 # NVML return codes (nvml.h, nvmlReturn_t) that mean something of their own here.
 NO_PERMISSION = 4

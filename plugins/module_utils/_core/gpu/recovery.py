@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from ..records import NamedTuple
 from ..registry import Registry
 from ..verdict import CRITICAL, PASS, WARNING
 

@@ -15,10 +15,11 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import CommandFailed
 from ..ports import CommandResult, World
+from ..records import NamedTuple
 from .reading import (
     CORRUPTED_INFOROM,
     DRIVER_NOT_LOADED,

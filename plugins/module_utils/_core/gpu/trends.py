@@ -10,9 +10,10 @@ with the driver cannot be older than the kernel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from .. import verdict
+from ..records import NamedTuple
 from ..registry import Registry
 from ..system.text import human_count, human_duration
 from ..verdict import CRITICAL, PASS, WARNING, Check

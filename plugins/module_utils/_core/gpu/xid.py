@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
+from ..records import NamedTuple, dataclass
 from ..registry import Registry
 from ..verdict import CRITICAL, PASS, WARNING, isoformat
 from .reading import ADDRESS, BusId

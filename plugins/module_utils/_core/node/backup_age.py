@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .. import verdict
 from ..ports import World
+from ..records import NamedTuple, replace
 from ..system.text import display_path
 from ..verdict import Check, isoformat
 from . import thresholds

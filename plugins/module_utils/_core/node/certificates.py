@@ -11,11 +11,12 @@ import calendar
 import re
 import time
 from collections.abc import Mapping
-from typing import NamedTuple, Union
+from typing import Union
 
 from .. import verdict
 from ..errors import NotUsable
 from ..ports import World
+from ..records import NamedTuple
 from ..verdict import Check, isoformat
 from . import thresholds
 from .options import NodeOptions

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
+from ..records import NamedTuple
 from ..verdict import Check
 from . import thresholds
 from .hardware import tool

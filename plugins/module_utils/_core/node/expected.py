@@ -8,11 +8,12 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
 from ..errors import FleetError, NotUsable, OptionError
 from ..ports import World
+from ..records import NamedTuple
 from ..system import files
 from ..system.text import human_size
 from ..verdict import Check, isoformat

@@ -9,9 +9,10 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..ports import World
+from ..records import NamedTuple
 from ..system import boot, procfs
 from ..system.mounts import Mount
 from ..verdict import Check

@@ -11,10 +11,11 @@ import fnmatch
 import os
 import stat
 from collections.abc import Mapping
-from typing import NamedTuple, Union
+from typing import Union
 
 from .. import verdict
 from ..ports import World
+from ..records import NamedTuple
 from ..system import mounts, procfs
 from ..system.mounts import Mount
 from ..system.text import display_path, human_size

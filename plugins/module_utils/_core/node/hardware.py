@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
 
 from .. import verdict
 from ..ports import World
+from ..records import NamedTuple
 from ..system import procfs
 from ..system.containers import in_container
 from ..verdict import Check

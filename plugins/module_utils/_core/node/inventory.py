@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..ports import World
+from ..records import NamedTuple
 from ..system import procfs
 from ..system.containers import in_container
 from . import values

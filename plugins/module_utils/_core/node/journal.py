@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..ports import World
+from ..records import NamedTuple
 from ..system import journal, procfs
 from ..verdict import Check
 from . import thresholds

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from ..records import NamedTuple
 from ..registry import Registry
 
 _ERR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6  # syslog priorities

@@ -11,11 +11,12 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .. import verdict
 from ..errors import FleetError
 from ..ports import World
+from ..records import NamedTuple
 from ..system import procfs
 from ..verdict import Check
 from . import resources

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 #: Sockets of container runtimes, in the order in which a runtime is looked for.
 RUNTIMES = {
     "docker": ("/run/docker.sock",),
-    "containerd": ("/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock"),
+    "containerd": (
+        "/run/containerd/containerd.sock",
+        "/run/k3s/containerd/containerd.sock",
+        "/run/k0s/containerd.sock",
+        "/var/snap/microk8s/common/run/containerd.sock",
+    ),
     "cri-o": ("/run/crio/crio.sock",),
 }
 #: File systems whose servers are asked.

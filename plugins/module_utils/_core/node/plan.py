@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .. import verdict
+from ..records import NamedTuple, replace
 from ..registry import Registry
 from ..system.text import display_path
 from ..verdict import Check

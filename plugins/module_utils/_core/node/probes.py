@@ -11,10 +11,11 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import MissingLibrary
 from ..ports import World
+from ..records import NamedTuple
 from ..registry import Registry
 from ..system import boot, isolate, procfs
 from ..system.procfs import Process

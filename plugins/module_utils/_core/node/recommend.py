@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from .. import verdict
+from ..records import NamedTuple
 from ..verdict import Check
 
 #: Mildest first.

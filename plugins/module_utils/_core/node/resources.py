@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
 from ..errors import MissingLibrary
 from ..ports import World
+from ..records import NamedTuple, replace
 from ..system import procfs
 from ..system.procfs import Process
 from ..system.text import human_size

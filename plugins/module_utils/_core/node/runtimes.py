@@ -9,10 +9,11 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
 from ..ports import World
+from ..records import NamedTuple
 from ..system import procfs
 from ..verdict import Check
 from .optional import RUNTIMES

@@ -11,11 +11,12 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
 from ..errors import CommandFailed, FleetError
 from ..ports import World
+from ..records import NamedTuple
 from ..system.mounts import Mount
 from ..verdict import Check
 from . import filesystems, hardware

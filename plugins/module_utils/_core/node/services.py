@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
+from ..records import NamedTuple
 from ..system import boot, journal, procfs
 from ..verdict import Check
 from . import thresholds

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
 from ..errors import FleetError
+from ..records import NamedTuple, replace
 from ..system import files
 from ..verdict import Check, isoformat
 from .checks import CHECKS, group_of

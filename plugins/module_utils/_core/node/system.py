@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
 
 from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
+from ..records import NamedTuple
 from ..system import boot, procfs
 from ..system.containers import in_container
 from ..verdict import Check, isoformat

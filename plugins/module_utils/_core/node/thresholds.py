@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from .. import verdict
 from ..errors import OptionError
+from ..records import dataclass
 from ..verdict import Check
 
 #: A range that nothing is outside of: the limit is off.

@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .. import verdict
 from ..ports import World
+from ..records import NamedTuple, dataclass
 from ..registry import Registry
 from ..system import procfs
 from ..verdict import Check

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import verdict
+from ..records import NamedTuple
 from ..registry import Registry
 
 

@@ -71,7 +71,7 @@ def table(rows: Iterable[Iterable[Any]], rule: bool = False) -> list[str]:
     ]
 
 
-def wrapped_table(rows: Sequence[Sequence[str]], width: int = 120) -> list[str]:
+def wrapped_table(rows: Sequence[Sequence[str]], width: int = 100) -> list[str]:
     """Return rows of three cells as aligned lines of at most ``width`` columns; long cells continue
     below.
     """

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from .. import verdict
+from ..records import NamedTuple, dataclass, field
 from ..registry import Registry
 from ..system import files
 

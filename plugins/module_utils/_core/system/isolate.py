@@ -13,17 +13,22 @@ deadline even when SIGKILL has no effect yet.
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
-import pickle
 import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import FleetError
+
+try:
+    from _pickle import dumps, loads  # what pickle itself uses, without its slow form
+except ImportError:
+    from pickle import dumps, loads
+from ..records import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ def _child(function: Callable[[], Any], write_fd: int) -> None:
     """Run in the forked child; never returns and never runs the parent's exit handlers."""
     try:
         os.setsid()
+        gc.freeze()  # a collection would write to, and so copy, all that is shared with the parent
         # Locks and pipes of the parent must not live on in a child that can't be killed.
         for fd in _descriptors():
             if fd > 2 and fd != write_fd:
@@ -116,7 +122,7 @@ def _child(function: Callable[[], Any], write_fd: int) -> None:
             reply = ("error", error)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the parent must hear of it
             reply = ("error", FleetError(f"{type(error).__name__}: {error}"))
-        whole = pickle.dumps(reply)
+        whole = dumps(reply)
         data = memoryview(len(whole).to_bytes(_HEADER, "big") + whole)
         while data:
             data = data[os.write(write_fd, data) :]
@@ -168,7 +174,7 @@ def _outcome(child: _Child, timed_out: bool, alive: bool) -> Outcome:
             pid=child.pid,
             duration=duration,
         )
-    kind, value = pickle.loads(child.data[_HEADER:])
+    kind, value = loads(child.data[_HEADER:])
     if kind == "error":
         return Outcome(error=value, pid=child.pid, duration=duration)
     return Outcome(value=value, pid=child.pid, duration=duration)

@@ -16,9 +16,9 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from ..errors import LockBusy, Refused, WriteFailed
+from ..records import NamedTuple
 from . import locks
 from .procfs import parse_stat
 from .text import one_line

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from ..errors import CommandFailed
 from ..ports import World
+from ..records import NamedTuple
 from . import boot, procfs
 from .text import field_text
 

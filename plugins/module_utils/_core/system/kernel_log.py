@@ -47,20 +47,20 @@ def read(source: str, since: float, pattern: str, timeout: float, world: World) 
 
     :param source: ``journal``, ``dmesg``, the path of a file, or ``auto``: the journal, else the
         ring buffer.
-    :param pattern: regular expression of the messages of interest; it only saves work, others
-        may be returned as well.
+    :param pattern: texts that messages of interest contain, separated by ``|``, with a backslash
+        before special characters; it only saves work, others may be returned as well.
     :param timeout: seconds for external programs. Never raises for a log that can't be read.
     """
     if source == "journal":
         return journal(since, pattern, timeout, world)
     if source in ("dmesg", "/dev/kmsg"):
-        return ring_buffer(since, world)
+        return ring_buffer(since, world, pattern=pattern)
     if source != "auto":
         return log_file(source, since, world)
     from_journal = journal(since, pattern, timeout, world)
     if not from_journal.problem:
         return from_journal
-    from_buffer = ring_buffer(since, world)
+    from_buffer = ring_buffer(since, world, pattern=pattern)
     if not from_buffer.problem:
         return from_buffer
     return KernelLog("auto", problem=f"{from_journal.problem}; {from_buffer.problem}")
@@ -121,11 +121,13 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def ring_buffer(since: float, world: World, cleared: bool = True) -> KernelLog:
+def ring_buffer(since: float, world: World, cleared: bool = True, pattern: str = "") -> KernelLog:
     """Read ``/dev/kmsg`` without blocking (Documentation/ABI/testing/dev-kmsg).
 
     :param cleared: also what an administrator has cleared from view (``dmesg -C``).
+    :param pattern: as of read(); empty for all messages.
     """
+    wanted = tuple(text.replace("\\", "").encode() for text in pattern.split("|"))
     try:
         fd = os.open(world.path("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -146,12 +148,15 @@ def ring_buffer(since: float, world: World, cleared: bool = True) -> KernelLog:
                 return KernelLog("dmesg", problem=_unreadable_buffer(error))
             if not record:
                 break
-            records.append(record.decode("utf-8", "replace"))
+            records.append(record)
     finally:
         os.close(fd)
+    content = b"".join(records)
+    if not any(text in content for text in wanted):  # as on a healthy node
+        return KernelLog("dmesg")
     zero = kernel_start(world)
     parsed = []
-    for line in "".join(records).splitlines():
+    for line in content.decode("utf-8", "replace").splitlines():
         head, separator, message = line.partition(";")
         fields = head.split(",")
         # Lines with a leading space are further fields of the record before.

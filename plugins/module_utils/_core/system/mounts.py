@@ -11,7 +11,8 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+
+from ..records import NamedTuple
 
 #: File systems of this machine: looking at a file on them never waits for a network or another
 #: program.

@@ -9,9 +9,9 @@ A file that is missing or can't be read is None (or empty), never an error.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from ..ports import World
+from ..records import NamedTuple
 
 #: ``flags`` of a kernel thread (include/linux/sched.h).
 _PF_KTHREAD = 0x00200000

@@ -153,7 +153,7 @@ class Context:
         if self.results and self.scheduled:
             from .._core import last
 
-            problem = last.keep_all(self.results, self.world.clock.now())
+            problem = last.keep_all(self.results, self.world.clock.now(), self.world.state("last"))
             if problem:
                 self.terminal.log("WARNING", problem)
 

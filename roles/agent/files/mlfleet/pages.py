@@ -64,6 +64,16 @@ def _columns() -> int:
 class Parser(argparse.ArgumentParser):
     """The parser of one subcommand; it suggests what a misspelled flag may have meant."""
 
+    #: The command whose page this prints.
+    page_of: Command | None = None
+
+    def format_help(self) -> str:
+        """Return the page; what it begins and ends with is made only when it is wanted."""
+        if self.page_of is not None:
+            self.description = page_top(self.page_of)
+            self.epilog = page_end(self.page_of)
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, what to do, and end with the status of a wrong call."""
         prefix = "unrecognized arguments: "

@@ -58,12 +58,9 @@ def _refuse(word: str) -> NoReturn:
 def command_parser(command: Command) -> pages.Parser:
     """Return the parser of a subcommand."""
     sub = pages.Parser(
-        prog=f"mlfleet {command.name}",
-        description=pages.page_top(command),
-        epilog=pages.page_end(command),
-        formatter_class=pages.Formatter,
-        allow_abbrev=False,
+        prog=f"mlfleet {command.name}", formatter_class=pages.Formatter, allow_abbrev=False
     )
+    sub.page_of = command
     sub.set_defaults(command=command)
     sub.add_argument(
         "--config",

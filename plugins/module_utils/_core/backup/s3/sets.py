@@ -26,9 +26,21 @@ class S3Sets(S3Store):
 
         :raises StoreError: the bucket can't be read.
         """
-        sizes = self._bucket.sizes()
-        backups = [self._describe(name, sizes) for name in sizes if is_archive(name)]
-        backups += [self._describe_set(name, sizes) for name in sizes if is_set(name)]
+        listed = self._bucket.listing()
+        sizes = {name: size for name, (size, dummy) in listed.items()}
+        backups = [
+            replace(self._describe(name, sizes), storage_class=listed[name][1])
+            for name in sizes
+            if is_archive(name)
+        ]
+        for name in filter(is_set, sizes):
+            backup = self._describe_set(name, sizes)
+            classes = {
+                listed[archive["name"]][1]
+                for archive in backup.archives
+                if archive["name"] in listed
+            }
+            backups.append(replace(backup, storage_class=", ".join(sorted(classes))))
         return catalogue.newest_first(backups)
 
     def _describe_set(self, name: str, sizes: dict[str, int]) -> Backup:

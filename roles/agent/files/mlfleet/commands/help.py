@@ -10,6 +10,7 @@ import argparse
 from ..._core import config, outcome
 from ..._core.errors import OptionError
 from ..._core.options import Option
+from ..._core.system.text import human_list
 from .. import pages
 from .. import parser as command_line
 from ..context import Context
@@ -43,10 +44,21 @@ def run(context: Context) -> int:
     elif "." in topic:
         terminal.say(*_explain(topic))
     else:
-        raise OptionError(
-            f"There is no command {topic!r}.", suggestion(topic, NAMES, "commands"), topic
-        )
+        raise OptionError(f"There is no command {topic!r}.", _hint(topic), topic)
     return outcome.OK
+
+
+def _hint(topic: str) -> str:
+    """Return what a name may have meant: a command, or the options with it in their names."""
+    options = [
+        f"{part}.{option.name}"
+        for part in config.PARTS
+        for option in config.option_set(part).TABLE
+        if topic.replace("-", "_") in option.name
+    ]
+    if options and not pages.close(topic, NAMES):
+        return f"Did you mean {human_list(options, 6)}?"
+    return suggestion(topic, NAMES, "commands")
 
 
 def suggestion(topic: str, known: tuple[str, ...], what: str) -> str:
@@ -79,9 +91,7 @@ def _explain(topic: str) -> list[str]:
     if option.choices:
         lines.append("one of: " + ", ".join(map(str, option.choices)))
     if option.minimum is not None or option.maximum is not None:
-        low = "" if option.minimum is None else f"{option.minimum:g}"
-        high = "" if option.maximum is None else f"{option.maximum:g}"
-        lines.append(f"limits: {low or 'none'} to {high or 'none'}")
+        lines.append(f"limits: {_limits(option)}")
     lines.append(f"default: {'none' if option.default is None else option.default}")
     if option.env:
         lines.append("variable: " + ", ".join(option.env))
@@ -90,10 +100,22 @@ def _explain(topic: str) -> list[str]:
     return lines
 
 
+def _limits(option: Option) -> str:
+    if option.minimum is None:
+        return f"{option.maximum:g} or less"
+    if option.maximum is None:
+        return f"{option.minimum:g} or more"
+    return f"{option.minimum:g} to {option.maximum:g}"
+
+
 COMMAND = Command(
     name="help",
     help="show the page of a command, or explain an option of the configuration",
-    examples=("mlfleet help backup", "mlfleet help cleanup.keep_last", "mlfleet help --man"),
+    examples=(
+        "mlfleet help backup",
+        "mlfleet help cleanup.targets.keep_last",
+        "mlfleet help --man",
+    ),
     arguments=arguments,
     run=run,
     part="",

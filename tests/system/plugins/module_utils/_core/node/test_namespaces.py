@@ -109,15 +109,15 @@ def test_a_bind_mount_of_fstab_that_is_missing(tmp_path):
 NFS_SERVER = """
 import socket, struct
 server = socket.socket(); server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-server.bind(("10.9.0.2", 2049)); server.listen(); print("ready", flush=True)
+server.bind(("10.9.0.2", 2049)); server.listen()
 while True:
     line, _ = server.accept()
     call = line.recv(4096)
-    line.sendall(struct.pack(">I", 1 << 31 | 24) + call[4:8] + struct.pack(">IIIII", 1, 0, 0, 0, 0))
+    if call: line.sendall(struct.pack(">I", 1 << 31 | 24) + call[4:8] + struct.pack(">IIIII", 1, 0, 0, 0, 0))
     line.close()
 """
 NFS_CLIENT = f"""
-import os, signal, subprocess, sys, time
+import contextlib, os, signal, socket, subprocess, sys, time
 sys.path.insert(0, {str(ROOT / ".build" / "collections")!r})
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import FleetError
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.servers import Server, ask_nfs
@@ -129,8 +129,12 @@ inside = ["nsenter", f"--net=/proc/{{inner.pid}}/ns/net"]
 ip(f"link add veth0 type veth peer name veth1 netns {{inner.pid}}")
 ip("addr add 10.9.0.1/24 dev veth0"); ip("link set veth0 up")
 ip("addr add 10.9.0.2/24 dev veth1", *inside); ip("link set veth1 up", *inside)
-server = subprocess.Popen([*inside, sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
-server.stdout.readline()
+server = subprocess.Popen([*inside, *sys.argv[1:]])
+for _attempt in range(100):  # until it listens
+    time.sleep(0.1)
+    with contextlib.suppress(OSError):
+        socket.create_connection(("10.9.0.2", 2049), 1).close()
+        break
 def ask():
     begun = time.monotonic()
     try:
@@ -148,9 +152,30 @@ inner.kill()
 """
 
 
-def test_an_nfs_server_in_another_network():
+#: Of NFS-Ganesha, a server in user space.
+GANESHA = """
+NFS_CORE_PARAM {{ Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; }}
+NFSv4 {{ Graceless = true; RecoveryBackend = fs; RecoveryRoot = "{directory}"; }}
+EXPORT {{ Export_Id = 1; Path = "{directory}"; Pseudo = "/x"; Access_Type = RO; FSAL {{ Name = VFS; }} }}
+"""
+#: It wants directories of its own, and must find no bus of the host.
+START_GANESHA = """
+mount -t tmpfs none /run && mkdir -p /run/ganesha /run/dbus
+exec ganesha.nfsd -F -f "$0" -L "$0.log" -p /run/ganesha.pid
+"""
+
+
+@pytest.mark.parametrize("kind", ["of our own", "ganesha"])
+def test_an_nfs_server_in_another_network(tmp_path, kind):
     """It replies, hangs, replies again, is gone, and its link is down: within the deadline each."""
-    argv = ["unshare", "--net", sys.executable, "-c", NFS_CLIENT, NFS_SERVER]
+    server = [sys.executable, "-c", NFS_SERVER]
+    if kind == "ganesha":
+        if not shutil.which("ganesha.nfsd"):
+            pytest.skip("needs ganesha.nfsd (packages nfs-ganesha and nfs-ganesha-vfs)")
+        config = tmp_path / "ganesha.conf"
+        config.write_text(GANESHA.format(directory=tmp_path))
+        server = ["unshare", "--mount", "sh", "-c", START_GANESHA, str(config)]
+    argv = ["unshare", "--net", sys.executable, "-c", NFS_CLIENT, *server]
     result = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     if result.returncode and "not permitted" in result.stderr:
         pytest.skip("namespaces are not allowed here")

@@ -9,8 +9,11 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shutil
+import signal
 import socket
 import struct
+import subprocess
 import tempfile
 import threading
 import time
@@ -125,6 +128,74 @@ def test_a_socket_that_nobody_listens_on(machine, options):
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
     assert checks_of(machine, options, "container_runtime")["cri-o"][0] == "warning"
+
+
+CONTAINERD = """
+version = 2
+root = "{directory}/root"
+state = "{directory}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.devmapper"]
+[grpc]
+  address = "{directory}/run/containerd/containerd.sock"
+[ttrpc]
+  address = "{directory}/ttrpc.sock"
+"""
+DOCKERD = (
+    "dockerd --bridge=none --iptables=false --ip6tables=false --storage-driver=vfs"
+    " --data-root={0}/data --exec-root={0}/exec -p {0}/docker.pid -H unix://{0}/run/docker.sock"
+    " --containerd {0}/run/containerd/containerd.sock"
+)
+
+
+@contextlib.contextmanager
+def daemon(argv, path):
+    """Run a daemon in namespaces of its own until its socket is there; kill it at the end."""
+    with open(f"{path}.log", "wb") as log:
+        process = subprocess.Popen(["unshare", "--mount", "--net", *argv], stdout=log, stderr=log)
+    try:
+        for dummy in range(200):
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as line:
+                line.connect(str(path))
+                break
+            if process.poll() is not None:
+                pytest.skip(f"{argv[0]} does not run here: " + open(f"{path}.log").read()[-200:])
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("containerd") or not shutil.which("dockerd"),
+    reason="needs root, containerd and dockerd (package docker.io)",
+)
+def test_real_runtimes(machine, options):
+    """They answer; stopped by a signal they hang; killed they leave sockets that nobody serves."""
+    (machine.root / "config.toml").write_text(CONTAINERD.format(directory=machine.root))
+    (machine.root / "run/containerd").mkdir(parents=True)
+    containerd = ["containerd", "--config", f"{machine.root}/config.toml"]
+    docker = machine.root / "run/docker.sock"
+
+    def states():
+        checks = checks_of(machine, options, "container_runtime", timeout=1.5)
+        return {name: status for name, (status, dummy) in checks.items()}
+
+    with daemon(containerd, machine.root / "run/containerd/containerd.sock") as below:
+        with daemon(DOCKERD.format(machine.root).split(), docker) as above:
+            pid = (machine.root / "docker.pid").read_text()
+            machine.put("/run/docker.pid", pid)
+            machine.put(f"/proc/{pid.strip()}/stat", "")
+            assert states() == {"docker": "pass", "containerd": "pass"}
+            for process in (below, above):
+                process.send_signal(signal.SIGSTOP)
+            begun = time.monotonic()
+            assert states() == {"docker": "critical", "containerd": "critical"}
+            assert time.monotonic() - begun < 5
+            for process in (below, above):
+                process.send_signal(signal.SIGCONT)
+            assert states() == {"docker": "pass", "containerd": "pass"}
+        assert states() == {"docker": "warning", "containerd": "pass"}
 
 
 # --- servers of mounts ------------------------------------------------------------------------

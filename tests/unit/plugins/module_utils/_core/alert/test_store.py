@@ -62,7 +62,7 @@ def test_root_and_the_agents_user_share_one_state_whoever_begins(node):
     assert count_saved(node) == 1
     assert as_user(AGENT, lambda: count_saved(node)) == "2"
     assert count_saved(node) == 3
-    directory = node.path(store.NODE)
+    directory = node.state(store.NODE)
     for name in ("state.json", "lock"):
         status = os.stat(os.path.join(directory, name))
         assert (status.st_uid, status.st_mode & 0o777) == (AGENT, 0o600)
@@ -79,7 +79,7 @@ def test_what_the_user_kept_in_its_home_is_taken_over(node):
 
     assert as_user(AGENT, keep) == "True"
     taken = as_user(
-        AGENT, lambda: (count_saved(node), store.Store(node.path(store.NODE), node).load().salt)
+        AGENT, lambda: (count_saved(node), store.Store(node.state(store.NODE), node).load().salt)
     )
     assert taken == "(2, 'kept')" and count_saved(node) == 3
 
@@ -94,7 +94,7 @@ def test_other_users_do_not_keep_the_nodes_alerts(node):
 
 def test_root_follows_no_link_in_the_place_of_the_directory(node, tmp_path):
     (tmp_path / "victim").mkdir(mode=0o700)
-    os.symlink(tmp_path / "victim", node.path(store.NODE))
+    os.symlink(tmp_path / "victim", node.state(store.NODE))
     with pytest.raises(Refused, match="can't be opened"):
-        store.Store(node.path(store.NODE), node).prepare()
+        store.Store(node.state(store.NODE), node).prepare()
     assert os.listdir(tmp_path / "victim") == []

@@ -17,7 +17,7 @@ import types
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import history, run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
 )
@@ -206,7 +206,7 @@ def clock(clock):
 @pytest.fixture(autouse=True)
 def no_agent(tmp_path, monkeypatch):
     """Leave the state of an agent on this machine alone."""
-    monkeypatch.setattr(history, "NODE", str(tmp_path / "no-agent" / "cleanup"))
+    monkeypatch.setenv("MLOPS_FLEET_STATE_DIR", str(tmp_path / "no-agent"))
 
 
 @pytest.fixture

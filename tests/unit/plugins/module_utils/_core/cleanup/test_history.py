@@ -11,7 +11,7 @@ import os
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import history, run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.brake import Braked
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.options import (
     CleanupOptions,
@@ -96,8 +96,7 @@ def test_reports_of_runs_that_removed_something_are_kept_for_their_time(
     assert len(list(state.glob("2*.json"))) == 0 and (state / "history.json").exists()
 
 
-def test_by_default_only_nodes_with_the_agent_keep_reports(world, root, tmp_path, monkeypatch):
-    monkeypatch.setattr(history, "NODE", "/var/lib/mlops-fleet/cleanup")
+def test_by_default_only_nodes_with_the_agent_keep_reports(world, root, tmp_path):
     world = dataclasses.replace(world, root=str(tmp_path / "node"))
     options = {"targets": [{"path": str(root), "retention_days": 0}], "in_use": "ignore"}
     _units(root, 1)

@@ -294,6 +294,11 @@ MORE = [
         3,
         "blk_update_request: I/O error, dev sr0, sector 0 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 0",
     ),
+    (
+        "PCIe error",
+        3,
+        "pcieport 0000:00:01.0: PCIe Bus Error: severity=Uncorrectable (Fatal), type=Transaction Layer, (Receiver ID)",
+    ),
     (None, 4, "{1}[Hardware Error]: event severity: corrected"),
     (
         None,

@@ -343,6 +343,89 @@ def test_infiniband_ports(wired, options):
     )
 
 
+BRIDGE = "/sys/devices/pci0000:50/0000:50:01.0"
+
+
+def _adapter(machine, name, function, rate, layer="InfiniBand", **links):
+    """Put an adapter with one active port; ``links`` are pairs of width and speed."""
+    card = f"{BRIDGE}/{function}"
+    for directory, width, speed in (
+        (f"{card}/current", *links.get("now", (16, 32))),
+        (f"{card}/max", *links.get("card", (16, 32))),
+        (f"{BRIDGE}/max", *links.get("above", (16, 32))),
+    ):
+        machine.put(f"{directory}_link_width", f"{width}\n")
+        machine.put(f"{directory}_link_speed", f"{speed}.0 GT/s PCIe\n")
+    base = f"/sys/class/infiniband/{name}"
+    for file, text in (("state", "4: ACTIVE"), ("rate", rate), ("link_layer", layer)):
+        machine.put(f"{base}/ports/1/{file}", f"{text}\n")
+    (machine.root / base[1:] / "device").symlink_to(machine.root / card[1:])
+
+
+@pytest.mark.parametrize(
+    ("rate", "other", "layer", "links", "reason"),
+    [
+        ("400 Gb/sec (4X NDR)", "400 Gb/sec (4X NDR)", "InfiniBand", {}, None),
+        ("100 Gb/sec (2X HDR)", "100 Gb/sec (2X HDR)", "InfiniBand", {}, None),
+        (
+            "50 Gb/sec (1X HDR)",
+            "50 Gb/sec (1X HDR)",
+            "InfiniBand",
+            {},
+            "active at 50 Gbit/s, on 1 of 4 lanes of its cable",
+        ),
+        (
+            "100 Gb/sec (4X EDR)",
+            "200 Gb/sec (4X HDR)",
+            "InfiniBand",
+            {},
+            "active at 100 Gbit/s, another port of its card is active at 200",
+        ),
+        ("25 Gb/sec (1X EDR)", "100 Gb/sec (4X EDR)", "Ethernet", {}, None),
+        (
+            "400 Gb/sec (4X NDR)",
+            "400 Gb/sec (4X NDR)",
+            "InfiniBand",
+            {"now": (8, 32)},
+            "active at 400 Gbit/s, with 8 of 16 lanes of its PCIe slot",
+        ),
+        (
+            "400 Gb/sec (4X NDR)",
+            "400 Gb/sec (4X NDR)",
+            "Ethernet",
+            {"now": (16, 16)},
+            "active at 400 Gbit/s, with 16 of 32 GT/s of its PCIe slot",
+        ),
+        # An adapter in a slot with fewer lanes, or of an older generation, by design.
+        (
+            "100 Gb/sec (4X EDR)",
+            "100 Gb/sec (4X EDR)",
+            "InfiniBand",
+            {"now": (8, 16), "above": (8, 16)},
+            None,
+        ),
+        ("100 Gb/sec (4X EDR)", "100 Gb/sec (4X EDR)", "InfiniBand", {"now": (0, 0)}, None),
+    ],
+)
+def test_a_port_that_is_certainly_slow(wired, options, rate, other, layer, links, reason):
+    _adapter(wired, "mlx5_0", "0000:51:00.0", rate, layer, **links)
+    _adapter(wired, "mlx5_1", "0000:51:00.1", other, layer, **links)
+    given = options(checks=["infiniband_port"])
+    check = _run(wired, given)[("infiniband_port", "mlx5_0/1")]
+    assert check["status"] == ("warning" if reason else "pass")
+    assert reason is None or check["message"] == f"{layer} port mlx5_0/1: {reason}"
+    if reason:  # who gives a rate decides
+        given = options(checks=["infiniband_port"], infiniband_rate=10)
+        assert _run(wired, given)[("infiniband_port", "mlx5_0/1")]["status"] == "pass"
+
+
+def test_ports_of_other_cards_may_be_slower(wired, options):
+    _adapter(wired, "mlx5_0", "0000:51:00.0", "400 Gb/sec (4X NDR)")
+    _adapter(wired, "mlx5_1", "0000:52:00.0", "200 Gb/sec (4X HDR)")
+    checks = _run(wired, options(checks=["infiniband_port"]))
+    assert {check["status"] for check in checks.values()} == {"pass"}
+
+
 def test_a_driver_that_does_not_answer_costs_its_own_check_only(wired, options, monkeypatch):
     monkeypatch.setattr(network, "links", lambda world: time.sleep(30))
     monkeypatch.setattr(infiniband, "observe", lambda world: time.sleep(30))
