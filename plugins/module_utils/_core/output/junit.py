@@ -89,7 +89,9 @@ def render(
 
 def _kind(status: str, warnings_fail: bool) -> str | None:
     if status == verdict.WARNING:
-        return "failure" if warnings_fail else None
+        if warnings_fail:
+            return "failure"
+        return None
     return {verdict.CRITICAL: "failure", verdict.UNKNOWN: "error", verdict.SKIPPED: "skipped"}.get(
         status
     )
