@@ -18,12 +18,13 @@ from ..system.mounts import Mount
 from ..verdict import Check
 from . import filesystems, hardware, journal, network, resources, services, system
 from .checks import CHECKS
+from .expectations import ExpectedHardware
 from .filesystems import DiskFacts
 from .hardware import HardwareFacts, tool
 from .journal import LogFacts
 from .modules import MODULES
 from .network import NetworkFacts
-from .options import ExpectedHardware, NodeOptions
+from .options import NodeOptions
 from .probes import Probe, Prober, Problem, Suspects
 from .resources import Memory, ProcessFacts
 from .services import ServiceFacts
