@@ -115,7 +115,9 @@ class Result:
             return "FAILED"
         if self.passed:
             return "passed"
-        return "skipped" if self.skipped else "nothing to do"
+        if self.skipped:
+            return "skipped"
+        return "nothing to do"
 
 
 class Checks:
@@ -443,7 +445,9 @@ def main() -> int:
     say(f"{'together':<14}{'':<15}{passed:>7}{failed:>8}{skipped:>9}{seconds:>9.0f}")
     say()
     say(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    return 1 if failed or not (passed or skipped) else 0
+    if failed or not (passed or skipped):
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

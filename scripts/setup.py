@@ -123,7 +123,9 @@ def ensure(name: str) -> Path:
     base = find_base(name)
     folder, stamp, wanted = BUILD / name, BUILD / name / ".stamp", stamp_text(name, base)
     with locked(BUILD / "locks" / f"{name}.lock"):
-        found = stamp.read_text(encoding="utf-8") if stamp.exists() else ""
+        found = ""
+        if stamp.exists():
+            found = stamp.read_text(encoding="utf-8")
         if found == wanted and environment_python(name).exists():
             return environment_python(name)
         with timed() as seconds:

@@ -127,9 +127,21 @@ options:
         type: str
   aggressive:
     description:
-      - Also clean V(docker) (images made, pulled or tagged 7 days ago or earlier that no container uses; docker keeps no time of last use), V(pip) and V(apt)
-        (their caches) and V(tmp) (what is older than 3 days in V(/tmp)).
-      - Each is a target of its own. A missing program is reported as V(skipped).
+      - Also clean container images, caches, core dumps, ended sessions, and old files in V(/tmp). Each is a target of its own, so that
+        O(only) can choose. A missing program is reported as V(skipped), a missing directory as V(missing).
+      - V(docker), V(podman) and V(crictl) (containerd, CRI-O) - images that no container uses, 7 days after they were made; with docker also
+        pulled or tagged. These programs keep no time of last use.
+      - V(pip), V(apt) and V(uv) - their caches. V(conda) - downloaded archives, the index, and unpacked packages that no environment uses.
+      - V(huggingface) - revisions in the hub cache that no branch or tag names, 30 days after their last use, with the files that no other
+        revision has.
+      - V(torch_hub) and V(triton) - downloaded weights and compiled kernels, 30 days after their last use. V(torchinductor) - the caches of
+        torch.compile in V(/tmp), after 7 days.
+      - V(coredumps) - what systemd-coredump keeps, after 7 days. V(wandb) - local copies of runs, after 30 days; those of offline runs stay.
+        V(ray) - directories of ended sessions, after 7 days; the latest one stays.
+      - V(torch_shm) and V(nccl_shm) - shared memory of PyTorch and NCCL that no process uses any more, after 1 day.
+      - V(tmp) - what is older than 3 days in V(/tmp).
+      - Caches are those of the user who runs the cleanup. The variables that move them (V(HF_HOME), V(TORCH_HOME), V(TRITON_CACHE_DIR),
+        V(WANDB_DIR), V(RAY_TMPDIR), and so on) are read from its environment.
     type: bool
     default: false
   only:

@@ -34,9 +34,20 @@ def contents_of(backup: Backup) -> set[tuple[int, str]]:
 
     Empty when the manifest can't be read any more. :raises NotUsable: it is damaged.
     """
+    from . import members
+
+    if not backup.is_set:
+        return _contents(backup)
+    contents: set[tuple[int, str]] = set()
+    for member in members.local_members(backup):
+        contents |= _contents(member)
+    return contents
+
+
+def _contents(archive: Backup) -> set[tuple[int, str]]:
     from . import manifest
 
-    path = backup.path + names.MANIFEST
+    path = archive.path + names.MANIFEST
     try:
         with open(path, "rb") as stream:
             raw = stream.read()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 from collections.abc import Iterator
 
@@ -20,7 +19,7 @@ from .brake import Braked, refuse_without_backup
 from .execute import carry_out, predict
 from .facts import Facts, backups, coverage, observe, open_all
 from .held import select
-from .history import open_history
+from .history import as_text, open_history
 from .options import CleanupOptions
 from .outcome import Outcome
 from .plan import decide
@@ -79,6 +78,8 @@ def _without_collector() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            # The result is not looked through either when the collector is back.
+            gc.freeze()
             gc.enable()
 
 
@@ -139,7 +140,7 @@ def _run(
             except WriteFailed as error:
                 plan.notes.append(f"No report was kept: {error.message}")
         if options.report_path:
-            text = json.dumps(result.report(), indent=1) + "\n"
+            text = as_text(result.report())
             try:
                 atomic_write(options.report_path, text, mode=0o640)
             except WriteFailed as error:

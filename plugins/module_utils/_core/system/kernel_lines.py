@@ -113,7 +113,9 @@ def _stamped(line: str, now: float, zero: float, kernel: bool | None) -> Line:
         cri = _CRI.match(rest)
         if cri:
             inner = _stamped(rest[cri.end() :], now, zero, None)
-            return inner if inner.time is not None else inner._replace(time=when)
+            if inner.time is not None:
+                return inner
+            return inner._replace(time=when)
         return _tagged(rest, when, kernel)
     match = _CTIME.match(line)
     if match:
@@ -163,7 +165,9 @@ def _number(text: str, factor: float, offset: float) -> float | None:
         when = offset + float(text) * factor
     except ValueError:
         return None
-    return when if when < NO_TIME else None
+    if when < NO_TIME:
+        return when
+    return None
 
 
 def _iso(text: str, zone: str) -> float | None:
@@ -195,7 +199,9 @@ def _calendar(month: str, day: str, clock: str, year: int) -> float | None:
 
 
 def _sane(when: float) -> float | None:
-    return when if when < NO_TIME else None
+    if when < NO_TIME:
+        return when
+    return None
 
 
 def _json(line: str, now: float, zero: float) -> Line:

@@ -28,7 +28,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.targets 
     Target,
     cutoff,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.tools import (
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.tool import (
     Item,
     ToolFacts,
 )
