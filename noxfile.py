@@ -64,6 +64,14 @@ ARTIFACT_TOP |= {"CODE_OF_CONDUCT.md", "MAINTAINING.md", "SECURITY.md"}
 # failed, and the summary says so.
 RERUNS = ["--reruns=2", "--reruns-delay=2"]
 WORKERS = os.environ.get("MLOPS_TEST_WORKERS", "")
+# Tests of tests/system above _core that use no ansible-core: they run once, not for each line.
+WITHOUT_ANSIBLE = (
+    "tests/system/nvml_double",
+    "tests/system/roles/test_gpu_history.py",
+    "tests/system/roles/test_mlfleet_failures.py",
+    "tests/system/roles/test_mlfleet_help.py",
+    "tests/system/test_recipes.py",
+)
 
 
 def environment_bin(name: str) -> Path:
@@ -275,16 +283,18 @@ def unit(session: nox.Session) -> None:
 
 @nox.session
 def system(session: nox.Session) -> None:
-    """Run tests/system on the oldest and the newest Python; what stands above _core runs on both
-    ansible-core lines.
+    """Run tests/system on the oldest and the newest Python.
+
+    What uses ansible-core runs on both of its lines.
     """
     with start(session) as checks:
         oldest, newest = TARGET_PYTHONS[0], ANSIBLE_LINES["core221"][1]
-        above = ["tests/system", f"--ignore=tests/system/{CORE}"]
+        without = (f"tests/system/{CORE}", *WITHOUT_ANSIBLE)
+        above = ["tests/system", *(f"--ignore={path}" for path in without)]
         wanted = [
             (f"_core, Python {oldest}", f"unit-{oldest}", [f"tests/system/{CORE}"]),
             (f"all, Python {newest}", "core221", ["tests/system", "tests/situations"]),
-            ("above _core, the older ansible-core", "dev", above),
+            ("what uses ansible-core, its older line", "dev", above),
         ]
         for title, name, tests in wanted:
             try:
