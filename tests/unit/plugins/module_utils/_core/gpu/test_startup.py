@@ -36,14 +36,18 @@ print(json.dumps({
 #: A new file here costs every check of every node: load it where it is needed instead.
 FILES = {
     "errors",
+    "gpu.case",
     "gpu.checks",
     "gpu.driver",
     "gpu.facts",
+    "gpu.links",
     "gpu.options",
     "gpu.plan",
     "gpu.reading",
     "gpu.recovery",
     "gpu.run",
+    "gpu.state",
+    "gpu.temperature",
     "options",
     "ports",
     "records",
