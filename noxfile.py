@@ -33,7 +33,6 @@ import project
 import sanity_tests
 import scenario
 import setup
-from checks import Checks
 from common import (
     BUILD,
     ROOT,
@@ -42,6 +41,7 @@ from common import (
     interpreters,
     packages_for,
 )
+from session import Checks
 from versions import ANSIBLE_LINES, TARGET_PYTHONS
 
 nox.options.default_venv_backend = "none"

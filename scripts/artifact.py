@@ -13,8 +13,8 @@ from pathlib import Path
 
 import project
 import setup
-from checks import Checks
 from common import BUILD, ROOT, Problem
+from session import Checks
 
 # Public content needs these and nothing else; anything else in the artifact is a failure.
 TOP = {

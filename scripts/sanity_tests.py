@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 import setup
-from checks import Checks
 from common import BUILD
+from session import Checks
 from versions import ANSIBLE_LINES
 
 

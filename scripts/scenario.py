@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from checks import Checks
+from session import Checks
 
 
 def run(checks: Checks, scenario: str, argv: list[str | Path], env: dict[str, str]) -> None:
