@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..ports import Tell, World
 from ..registry import Registry
+from .options import ENGINE_NAMES
 
 if TYPE_CHECKING:
     from . import info
@@ -75,7 +76,7 @@ def _restore_snapshot(
     return restore.run(options, world, check, tell)
 
 
-#: The first one is the default.
+#: In the order of ENGINE_NAMES.
 ENGINES: Registry[Engine] = Registry(
     "backup engine",
     (
@@ -98,3 +99,5 @@ ENGINES: Registry[Engine] = Registry(
     ),
     required=("help", "make", "look", "restore"),
 )
+if ENGINES.names != ENGINE_NAMES:
+    raise TypeError("The engines are not those of options.ENGINE_NAMES")

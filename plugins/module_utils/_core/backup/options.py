@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from ..errors import OptionError
 from ..options import OptionSet, option
 from .codecs import CODECS
-from .engines import ENGINES
 
 #: Where the old scripts looked and wrote.
 SOURCE = "/opt/ml/models"
@@ -23,6 +22,8 @@ DESTINATION = "/backup/models"
 SCRATCH = "/var/tmp"
 #: A backup that the drill draws by lot.
 RANDOM = "random"
+#: What can make backups; each has its entry in ``engines``. The first one is the default.
+ENGINE_NAMES = ("archive", "restic")
 #: What to do about symbolic links that point out of the source.
 WARN, FAIL, FOLLOW = "warn", "fail", "follow"
 #: Storage classes from which objects can be read back at once; others are stored but need to be
@@ -229,7 +230,7 @@ class ResticOptions(OptionSet):
 
 
 def _engine() -> Any:
-    return option(default="archive", choices=ENGINES.names, help="What makes the backups.")
+    return option(default="archive", choices=ENGINE_NAMES, help="What makes the backups.")
 
 
 def _restic() -> Any:

@@ -224,6 +224,8 @@ def test_defaults_and_limits_are_the_released_ones():
         ),
         "force": (False, None, None),
         "exclude": ([], None, None),
+        "engine": ("archive", None, None),
+        "restic": (None, None, None),
         "outside_links": ("warn", None, None),
         "s3": (None, None, None),
     }
@@ -235,6 +237,8 @@ def test_defaults_and_limits_are_the_released_ones():
         "verify": (True, None, None),
         "mode": ("new", None, None),
         "allow_outside_links": (False, None, None),
+        "engine": ("archive", None, None),
+        "restic": (None, None, None),
         "drill": (False, None, None),
         "scratch": ("/var/tmp", None, None),
         "s3": (None, None, None),
