@@ -230,6 +230,9 @@ class ActionModule(ActionBase):
             before=kept.runs.corrected,
         )
         report["trend"] = kept.trend()
+        for entry in report["hosts"]:
+            if entry["host"] in kept.runs.backed_up:
+                entry.setdefault("backed_up", kept.runs.backed_up[entry["host"]])
         for problem in kept.problems:
             self._display.warning(f"The report {problem.name} is left out: {problem.reason}.")
         lines = fleet.table(report)
@@ -304,6 +307,7 @@ def _artifact(report: dict[str, t.Any]) -> dict[str, t.Any]:
                     for phase in entry["phases"]
                 ],
                 "faults": entry["faults"],
+                "backed_up": entry.get("backed_up", ""),
             }
             for entry in report["hosts"]
         ],

@@ -44,8 +44,8 @@ options:
   destination:
     description:
       - Directory that holds the backups. It is created with mode 0750 when missing.
-      - Use a separate one for each host. Backups of another O(source) in it are ignored and never
-        removed.
+      - Use a separate one for each host. Backups of another O(source) or another host in it are
+        ignored and never removed.
       - It must not be inside O(source), nor O(source) inside of it.
     type: path
     default: /backup/models
@@ -65,6 +65,20 @@ options:
       - From V(1) (fast) to V(9) (small). Ignored with O(compression=none).
       - When it is not set, it is V(6) for O(compression=gzip) and V(3) for O(compression=zstd).
     type: int
+  layout:
+    description:
+      - V(single) writes one archive of everything.
+      - V(per_model) writes one archive per top-level entry of O(source),
+        C(models_backup_YYYYmmdd_HHMMSS.model.NAME.tar.gz), each with checksum file and manifest.
+        Entries that did not change since the last backup are neither read nor written again. The
+        backup is a set, the file C(models_backup_YYYYmmdd_HHMMSS.set.json), which names the
+        archives with their checksums and is written last.
+      - Retention removes sets. An archive is removed when no set names it any more.
+      - After the layout was changed the next run makes a new backup. Backups in the other layout
+        are still listed, verified, restored and removed.
+    type: str
+    choices: [single, per_model]
+    default: single
   workers:
     description: Number of compressing threads. V(0) uses one per CPU that the task may use, at most 8.
     type: int
@@ -217,6 +231,10 @@ EXAMPLES = r"""
       secret_key: "{{ vault_s3_secret_key }}"
       storage_class: STANDARD_IA
 
+- name: Keep one archive per model, so that only changed models are written
+  mlops.fleet.model_backup:
+    layout: per_model
+
 - name: Store what links to another disk point to
   mlops.fleet.model_backup:
     outside_links: follow
@@ -229,12 +247,29 @@ EXAMPLES = r"""
 
 RETURN = r"""
 backup:
-  description: The current backup. In check mode null when there is none yet.
+  description:
+    - The current backup. In check mode null when there is none yet.
+    - With O(layout=per_model) it is the set. Its C(size), C(files) and C(bytes) are those of all
+      its archives together, its C(sha256) is that of the list of their checksums.
   returned: success
   type: dict
   contains:
-    name: {description: File name of the archive., type: str, returned: success, sample: models_backup_20250131_020000.tar.gz}
-    path: {description: Path of the archive., type: str, returned: success}
+    name:
+      description: File name of the archive or set.
+      type: str
+      returned: success
+      sample: models_backup_20250131_020000.tar.gz
+    path: {description: Path of the archive or set., type: str, returned: success}
+    layout: {description: V(single) or V(per_model)., type: str, returned: success}
+    archives:
+      description:
+        - The archives that a set names. Each has C(model), C(name), C(path), C(created), C(size),
+          C(sha256), C(files) and C(bytes).
+        - An archive whose C(created) is older than that of the backup is one of an earlier run,
+          whose model did not change.
+      type: list
+      elements: dict
+      returned: with O(layout=per_model)
     created: {description: When it was made (ISO 8601)., type: str, returned: success, sample: "2025-01-31T02:00:00+00:00"}
     size: {description: Size of the archive in bytes., type: int, returned: success}
     sha256: {description: SHA-256 of the archive., type: str, returned: success}
@@ -304,6 +339,10 @@ stats:
   type: dict
   contains:
     durations: {description: "Seconds per phase (C(archive), C(verify), C(upload)).", type: dict, returned: success}
+    archives_written:
+      description: Number of archives written by this run.
+      type: int
+      returned: success
     bytes_read: {description: Bytes of files read., type: int, returned: success}
     bytes_written: {description: Size of the new archive in bytes., type: int, returned: success}
     ratio: {description: Size of the archive divided by that of the files., type: float, returned: when a backup was made}

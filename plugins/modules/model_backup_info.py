@@ -93,8 +93,20 @@ backups:
   type: list
   elements: dict
   contains:
-    name: {description: File name of the archive., type: str, returned: success, sample: models_backup_20250131_020000.tar.gz}
-    path: {description: Path or URL of the archive., type: str, returned: success}
+    name:
+      description: File name of the archive or set.
+      type: str
+      returned: success
+      sample: models_backup_20250131_020000.tar.gz
+    path: {description: Path or URL of the archive or set., type: str, returned: success}
+    layout: {description: V(single) or V(per_model)., type: str, returned: when it has a manifest}
+    archives:
+      description:
+        - The archives that a set names. Each has C(model), C(name), C(path), C(created), C(size),
+          C(sha256), C(files) and C(bytes). What is wrong with one is among RV(backups[].problems).
+      type: list
+      elements: dict
+      returned: for sets
     created: {description: When it was made (ISO 8601)., type: str, returned: success, sample: "2025-01-31T02:00:00+00:00"}
     size: {description: Size of the archive in bytes., type: int, returned: success}
     sha256: {description: SHA-256 that the archive had when it was made., type: str, returned: success}

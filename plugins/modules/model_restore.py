@@ -55,6 +55,14 @@ options:
     type: list
     elements: str
     default: []
+  model:
+    description:
+      - Name of the only model to restore, a top-level entry of the backup. It is restored to
+        O(destination) under its name.
+      - Works for backups of either O(mlops.fleet.model_backup#module:layout). Of a set only the
+        archive of this model is read, of a single archive only the parts that hold it.
+      - Only with O(mode=new).
+    type: str
   verify:
     description:
       - Compare the archive and every file in it with the checksums that were recorded when it was made.
@@ -144,9 +152,8 @@ EXAMPLES = r"""
 
 - name: Restore one model from object storage
   mlops.fleet.model_restore:
-    destination: /opt/ml/bert
-    files:
-      - bert
+    destination: /opt/ml/restored
+    model: bert
     s3:
       bucket: ml-backups
       prefix: "{{ inventory_hostname }}"

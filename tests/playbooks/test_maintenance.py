@@ -352,6 +352,7 @@ def test_the_second_run_says_what_changed_and_sends_one_alert(fleet):
     homes = [fleet.host(name, fleet_report_alert=handler) for name in ("n1", "n2")]
     first = fleet.run("backup")
     assert first.rc == 0 and not sent.exists(), first
+    good = fleet.report()["timestamp"]
     for home in homes:
         (home / "models" / "weights.bin").unlink()
         (home / "models").rmdir()
@@ -362,6 +363,7 @@ def test_the_second_run_says_what_changed_and_sends_one_alert(fleet):
     assert sent.read_text() == "x\n", run
     assert "2 new" in (fleet.reports / "latest.md").read_text()
     again = fleet.run("backup")
+    assert [entry["backed_up"] for entry in fleet.report()["hosts"]] == [good, good]
     assert fleet.report()["changes"]["unchanged"] == 2 and sent.read_text() == "x\n", again
 
 

@@ -182,7 +182,9 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
     :raises FleetError: it could not even be asked for.
     """
     entry = JOBS[job]
-    until = str(int(world.clock.now() + _LONG)) if rehearse_cleanup and entry.removes else ""
+    until = ""
+    if rehearse_cleanup and entry.removes:
+        until = str(int(world.clock.now() + _LONG))
     if schedule.backend == "cron":
         env = {REHEARSE: until, outcome.REPORT_OUTCOME: "1"}
         result = world.run([RUNNER, job], timeout=_LONG, env=env)

@@ -72,7 +72,9 @@ class Check:
     @property
     def counts_as(self) -> str:
         """The status for counting: what ``unknown`` counts as, else the status itself."""
-        return self.unknown_as if self.status == UNKNOWN else self.status
+        if self.status == UNKNOWN:
+            return self.unknown_as
+        return self.status
 
     def to_dict(self) -> dict[str, Any]:
         """Return the check without the fields that do not apply to it (None)."""

@@ -110,15 +110,32 @@ class _HeadBase(TypedDict):
     verifications: list[Verification]
 
 
+class Member(TypedDict):
+    """An archive that a set names: that of one model. Sizes in bytes."""
+
+    model: str
+    name: str
+    created: float
+    size: int
+    sha256: str
+    fingerprint: str
+    files: int
+    bytes: int
+    verified: bool
+
+
 class Head(_HeadBase, total=False):
     """What a backup is.
 
     ``created`` is in seconds since the epoch, ``name`` is the archive's. ``entries_part`` and
-    ``index_part`` describe what follows; format 1 has neither.
+    ``index_part`` describe what follows; format 1 has neither. Only the head of a set has
+    ``archives``, and nothing follows it. ``model`` is there if the archive was made for a set.
     """
 
     entries_part: Part
     index_part: Part
+    archives: list[Member]
+    model: str
 
 
 class Manifest(Head):
@@ -204,6 +221,26 @@ def build(
     ``created`` is in seconds since the epoch, sizes in bytes, times of files in nanoseconds.
     Undecodable bytes of names are lone surrogates, which JSON carries as escapes.
     """
+    document = empty_head(name, created, hostname, options, skipped)
+    document["fingerprint"] = fingerprint(options.source, written.entries)
+    document["archive"] = {
+        "size": written.size,
+        "sha256": written.sha256,
+        "plain_size": written.plain,
+    }
+    document["totals"] = {
+        "files": sum(entry.type == FILE for entry in written.entries),
+        "folders": sum(entry.type == DIRECTORY for entry in written.entries),
+        "links": sum(entry.type == LINK for entry in written.entries),
+        "bytes": sum(entry.size for entry in written.entries),
+    }
+    return document
+
+
+def empty_head(
+    name: str, created: float, hostname: str, options: BackupOptions, skipped: tuple[str, ...]
+) -> Head:
+    """Return the head of a backup about whose content nothing is known yet."""
     return {
         "format": FORMAT,
         "tool": f"mlops.fleet {VERSION}",
@@ -212,18 +249,13 @@ def build(
         "created_iso": isoformat(created),
         "hostname": hostname,
         "source": options.source,
-        "fingerprint": fingerprint(options.source, written.entries),
+        "fingerprint": "",
         "compression": options.compression,
         "compression_level": options.level,
         "exclude": list(options.exclude),
         "skipped": list(skipped),
-        "archive": {"size": written.size, "sha256": written.sha256, "plain_size": written.plain},
-        "totals": {
-            "files": sum(entry.type == FILE for entry in written.entries),
-            "folders": sum(entry.type == DIRECTORY for entry in written.entries),
-            "links": sum(entry.type == LINK for entry in written.entries),
-            "bytes": sum(entry.size for entry in written.entries),
-        },
+        "archive": {"size": 0, "sha256": "", "plain_size": 0},
+        "totals": {"files": 0, "folders": 0, "links": 0, "bytes": 0},
         "verifications": [],
     }
 
@@ -235,77 +267,16 @@ def contents(written: Written) -> Contents:
 
 def expected(name: str, created: float, options: BackupOptions) -> Head:
     """Return the head of a backup still to be made, as far as retention rules need it."""
-    verification: Verification = {"at": "", "depth": "full", "result": "ok", "files": 0, "bytes": 0}
-    return {
-        "format": FORMAT,
-        "tool": f"mlops.fleet {VERSION}",
-        "name": name,
-        "created": created,
-        "created_iso": isoformat(created),
-        "hostname": "",
-        "source": options.source,
-        "fingerprint": "",
-        "compression": options.compression,
-        "compression_level": options.level,
-        "exclude": [],
-        "skipped": [],
-        "archive": {"size": 0, "sha256": "", "plain_size": 0},
-        "totals": {"files": 0, "folders": 0, "links": 0, "bytes": 0},
-        "verifications": [verification] if options.verify else [],
-    }
+    document = empty_head(name, created, "", options, ())
+    if options.verify:
+        document["verifications"] = [
+            {"at": "", "depth": "full", "result": "ok", "files": 0, "bytes": 0}
+        ]
+    return document
 
 
-def head_of_snapshot(
-    *,
-    name: str,
-    created: float,
-    hostname: str,
-    source: str,
-    identifier: str,
-    tags: Mapping[str, str],
-) -> Head:
-    """Return the head of a backup that another engine keeps, from what is in its tags.
-
-    :param identifier: SHA-256 that names it. :param tags: ``files``, ``bytes``, ``fingerprint``,
-        ``added`` (bytes) and ``verified`` (when), as far as they are there.
-    """
-    verification: Verification = {
-        "at": tags.get("verified", ""),
-        "depth": "full",
-        "result": "ok",
-        "files": _count(tags, "files"),
-        "bytes": _count(tags, "bytes"),
-    }
-    return {
-        "format": FORMAT,
-        "tool": f"mlops.fleet {VERSION}",
-        "name": name,
-        "created": created,
-        "created_iso": isoformat(created),
-        "hostname": hostname,
-        "source": source,
-        "fingerprint": tags.get("fingerprint", ""),
-        "compression": "restic",
-        "compression_level": 0,
-        "exclude": [],
-        "skipped": [],
-        "archive": {"size": _count(tags, "added"), "sha256": identifier, "plain_size": 0},
-        "totals": {
-            "files": _count(tags, "files"),
-            "folders": 0,
-            "links": 0,
-            "bytes": _count(tags, "bytes"),
-        },
-        "verifications": [verification] if tags.get("verified") else [],
-    }
-
-
-def _count(tags: Mapping[str, str], name: str) -> int:
-    text = tags.get(name, "")
-    return int(text) if text.isdigit() else 0
-
-
-def _checksum(body: Mapping[str, object]) -> str:
+def checksum(body: Mapping[str, object]) -> str:
+    """Return the SHA-256 of a document, which it holds itself."""
     return hashlib.sha256(
         json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")
     ).hexdigest()
@@ -325,7 +296,7 @@ def dump(head: Head, rest: Contents) -> bytes:
     body: dict[str, Any] = {key: value for key, value in head.items() if key != "checksum"}
     body["format"] = FORMAT
     body["entries_part"], body["index_part"] = _part(entries), _part(tail)
-    body["checksum"] = _checksum(body)
+    body["checksum"] = checksum(body)
     return json.dumps(body, indent=1)[:-2].encode("ascii") + entries + tail
 
 
@@ -389,6 +360,11 @@ def _head(raw: bytes, where: str) -> Head | None:
     return cast(Head, body)
 
 
+def read_set(raw: bytes, where: str) -> Head:
+    """Return the head of a set, which is all of it. :raises NotUsable: as ``read_head``."""
+    return cast(Head, _checked(_loaded(raw, where), where))
+
+
 def _loaded(raw: bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(raw)
@@ -402,7 +378,7 @@ def _loaded(raw: bytes, where: str) -> dict[str, Any]:
 def _checked(document: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the document without its checksum, which must be right."""
     body = {key: value for key, value in document.items() if key != "checksum"}
-    if document.get("checksum") != _checksum(body):
+    if document.get("checksum") != checksum(body):
         raise NotUsable(f"The manifest {where} is damaged: its checksum is wrong.", "", where)
     if body.get("format") not in (WHOLE, FORMAT):
         raise NotUsable(

@@ -18,6 +18,8 @@ from .codecs import CODECS
 #: Where the old scripts looked and wrote.
 SOURCE = "/opt/ml/models"
 DESTINATION = "/backup/models"
+#: One archive, or one per top-level entry of the source.
+SINGLE, PER_MODEL = "single", "per_model"
 #: Where drills restore to unless another directory is named; not in memory on most systems.
 SCRATCH = "/var/tmp"
 #: A backup that the drill draws by lot.
@@ -298,6 +300,11 @@ class BackupOptions(RetentionOptions):
         maximum=64,
         help="Compressing threads; 0 = one per CPU, at most 8.",
     )
+    layout: str = option(
+        default=SINGLE,
+        choices=(SINGLE, PER_MODEL),
+        help="One archive, or one per top-level entry; unchanged ones are kept.",
+    )
     verify: bool = option(
         type="bool",
         default=True,
@@ -372,6 +379,24 @@ class InfoOptions(OptionSet):
         check_engine(self.engine, self.restic)
 
 
+def _check_partial(options: RestoreOptions) -> None:
+    """:raises OptionError: only a part is to be restored, and cannot be with these options."""
+    for name in ("files", "model"):
+        if getattr(options, name) and options.mode == "replace":
+            raise OptionError(
+                f"Options {name} and mode=replace contradict each other: replacing swaps the whole "
+                "directory, so what is not restored would be lost.",
+                f"Restore the {name} into a new directory.",
+                name,
+            )
+    if options.model is not None and (options.model in ("", ".", "..") or "/" in options.model):
+        raise OptionError(
+            f"Option model is {options.model!r}, but must be the name of a top-level entry.",
+            "",
+            "model",
+        )
+
+
 class RestoreOptions(OptionSet):
     """Restoring a backup."""
 
@@ -394,6 +419,7 @@ class RestoreOptions(OptionSet):
         default=[],
         help="Patterns of what to restore; everything by default.",
     )
+    model: str | None = option(help="Name of the only model to restore: a top-level entry.")
     verify: bool = option(
         type="bool", default=True, help="Compare every file with the manifest while writing it."
     )
@@ -438,13 +464,7 @@ class RestoreOptions(OptionSet):
                 "Set drill to true, or name a backup.",
                 "backup",
             )
-        if self.files and self.mode == "replace":
-            raise OptionError(
-                "Options files and mode=replace contradict each other: replacing swaps the whole directory, "
-                "so what is not restored would be lost.",
-                "Restore the files into a new directory.",
-                "files",
-            )
+        _check_partial(self)
         backup = self.backup
         if not backup:
             raise OptionError(

@@ -18,7 +18,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import pee
 from ansible_collections.mlops.fleet.plugins.plugin_utils import page
 from ansible_collections.mlops.fleet.tests import synthetic_fleet
 
-VOID = ("meta", "link", "img", "br", "input", "circle", "polyline")
+VOID = ("meta", "link", "img", "br", "input", "circle", "polyline", "wbr")
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'\x1b[31m\u202e{{ 7*7 }}"
 
 
@@ -72,8 +72,10 @@ def test_without_a_script_groups_faults_and_hosts_are_there_and_links_lead_somew
     assert "1 new, 6 as before" in parsed.text and "2 hosts: gpu0001, gpu0043" in parsed.text
     assert {link[1:] for link in parsed.links} <= parsed.ids
     assert "Runbook: gpu_xid" in parsed.text and "rack01" in parsed.text
-    assert "26 °C above the median" in parsed.text
+    assert "°C above the median of 256 GPUs" in parsed.text
     assert "driver 535.183.01 on gpu0003" in parsed.text
+    assert "firmware of BIOS 1.2 on gpu0004" in parsed.text
+    assert "memory 1.9 TiB on gpu0005" in parsed.text
     assert parsed.tags.count("svg") == 7
 
 

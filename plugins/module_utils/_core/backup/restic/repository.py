@@ -19,7 +19,7 @@ from typing import Any, Union
 
 from ...errors import CommandFailed, LockBusy, NotPermitted, NotUsable, StoreError
 from ...ports import CommandResult, World
-from .. import catalogue, manifest
+from .. import catalogue
 from ..catalogue import Backup
 from ..options import (
     BackupOptions,
@@ -29,6 +29,7 @@ from ..options import (
     S3Connection,
 )
 from ..source import DIRECTORY, FILE, LINK
+from . import head
 
 Options = Union[BackupOptions, InfoOptions, RestoreOptions]
 
@@ -193,24 +194,24 @@ class Repository:
         documents = json.loads(self.run("snapshots", "--json", "--tag", TAG) or "null") or []
         return catalogue.newest_first(self._backup(document) for document in documents)
 
-    def _backup(self, document: dict[str, Any]) -> Backup:
-        tags = dict(tag.partition("=")[::2] for tag in document.get("tags") or ())
-        created = _seconds(str(document["time"]))
-        head = manifest.head_of_snapshot(
-            name=str(document["short_id"]),
+    def _backup(self, snapshot: dict[str, Any]) -> Backup:
+        tags = dict(tag.partition("=")[::2] for tag in snapshot.get("tags") or ())
+        created = _seconds(str(snapshot["time"]))
+        document = head.of_snapshot(
+            name=str(snapshot["short_id"]),
             created=created,
-            hostname=str(document.get("hostname", "")),
-            source=str((document.get("paths") or [""])[0]),
-            identifier=str(document["id"]),
+            hostname=str(snapshot.get("hostname", "")),
+            source=str((snapshot.get("paths") or [""])[0]),
+            identifier=str(snapshot["id"]),
             tags=tags,
         )
         return Backup(
-            head["name"],
-            f"{self.url.rstrip('/')}/{head['name']}",
+            document["name"],
+            f"{self.url.rstrip('/')}/{document['name']}",
             created,
-            head["archive"]["size"],
-            sha256=head["archive"]["sha256"],
-            manifest=head,
+            document["archive"]["size"],
+            sha256=document["archive"]["sha256"],
+            manifest=document,
         )
 
     def entries(self, identifier: str) -> list[dict[str, Any]]:

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import Any, BinaryIO, NoReturn, cast
 
-from ...errors import NotUsable, VerificationFailed
+from ...errors import NotUsable, OptionError, VerificationFailed
 from ...ports import Tell, World, silent
 from ...system import mounts
 from ...system.text import display_path
@@ -40,6 +41,9 @@ class _Store:
 
     def local_path(self, backup: Backup) -> str | None:  # noqa: ARG002
         return None
+
+    def members(self, backup: Backup) -> list[Backup]:  # noqa: ARG002
+        return []
 
     def contents(self, backup: Backup) -> Contents | None:  # noqa: ARG002
         return None
@@ -88,10 +92,17 @@ def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell =
 def _select(
     entries: list[ManifestEntry], options: RestoreOptions, backup: Backup
 ) -> tuple[ManifestEntry, ...]:
-    wanted = plan.select(Contents(entries, None), options.files)
+    if options.model is not None and options.files:
+        raise OptionError(
+            "Options model and files can't be combined with engine=restic.",
+            "Name the files by their paths, like bert/config.json.",
+            "files",
+        )
+    wanted = plan.select(Contents(entries, None), options.files, options.model)
     if not wanted:
+        patterns = options.files or [options.model or "*"]
         raise NotUsable(
-            f"Nothing in {backup.name} matches {', '.join(options.files)}.",
+            f"Nothing in {backup.name} matches {', '.join(patterns)}.",
             "Check the patterns.",
             backup.name,
         )
@@ -101,12 +112,7 @@ def _select(
 def _observe(
     place: Place, backup: Backup, wanted: tuple[ManifestEntry, ...], store: _Store, tell: Tell
 ) -> Facts:
-    origin = Origin(
-        backup,
-        lambda: store.open(backup),
-        lambda offset, length: store.read(backup, offset, length),
-        store.url(backup.name),
-    )
+    origin = Origin(backup, store.url(backup.name), ())
     state, reason = facts.state_of(place.destination, tell)
     if state == facts.OTHER:
         reason = _difference(place.destination, wanted)
@@ -184,6 +190,8 @@ def _restore(planned: Plan, repository: Repository, directory: int, name: str) -
             arguments.append("--verify")
         for pattern in options.files:
             arguments += ["--include", f"/{pattern.strip('/')}" if "/" in pattern else pattern]
+        if options.model is not None:
+            arguments += ["--include", "/" + re.sub(r"([*?\[\\])", r"\\\1", options.model)]
         result = repository.call(*arguments)
         if result.returncode:
             if not options.verify:

@@ -60,6 +60,7 @@ def run(context: Context) -> int:
         "path": parts.backup_directory(context) if args.path is None else args.path,
         "destination": args.destination,
         "files": args.files,
+        "model": args.model,
         "mode": "replace" if args.replace else "new",
         "drill": args.drill,
         "s3": parts.object_storage(context) if args.s3 else None,

@@ -168,8 +168,11 @@ def test_some_files_exclude_and_replace(work, few, restored):
     assert (restored / "mine").exists()
     result = work("restore", mode="replace")
     assert "mine" in result.before and not (restored / "mine").exists()
+    other = str(restored.parent / "other")
+    work("restore", model="bert", destination=other)
+    assert os.listdir(other) == ["bert"]
     with pytest.raises(errors.NotUsable, match="Nothing in"):
-        work("restore", files=["nothing"], destination=str(restored.parent / "other"))
+        work("restore", files=["nothing"], destination=other)
 
 
 def test_damage_is_found_and_nothing_wrong_is_restored(work, repository, restored):

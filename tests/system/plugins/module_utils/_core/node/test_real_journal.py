@@ -39,27 +39,30 @@ def subsystem(message):
     return "pci" if message.startswith(("pcieport ", "mlx5_core ")) else ""
 
 
-def write(directory, lines):
-    """Write a journal of kernel messages: of each the priority, the message and the subsystem."""
+def kernel_entry(priority, message, device=""):
+    """Return the fields of a kernel message; ``device`` is the subsystem of what it is about."""
+    fields = {"_TRANSPORT": "kernel", "SYSLOG_IDENTIFIER": "kernel"}
+    if device:
+        fields["_KERNEL_SUBSYSTEM"] = device
+    return {**fields, "PRIORITY": priority, "MESSAGE": message}
+
+
+def write(directory, entries):
+    """Write a journal of entries with these fields, of the last second."""
     now, boot = int(time.time() * 1e6), uuid.uuid4().hex
-    entries = []
-    for place, (priority, message, device) in enumerate(lines):
+    parts = []
+    for place, given in enumerate(entries):
         fields = {
             "__REALTIME_TIMESTAMP": now - 1_000_000 + place,
             "__MONOTONIC_TIMESTAMP": 1_000_000 + place,
             "_BOOT_ID": boot,
-            "_TRANSPORT": "kernel",
-            "SYSLOG_IDENTIFIER": "kernel",
-            "PRIORITY": priority,
-            "MESSAGE": message,
+            **given,
         }
-        if device:
-            fields["_KERNEL_SUBSYSTEM"] = device
-        entries.append("".join(f"{name}={value}\n" for name, value in fields.items()) + "\n")
+        parts.append("".join(f"{name}={value}\n" for name, value in fields.items()) + "\n")
     path = directory / "var" / "log" / "journal" / "m" / "system.journal"
     path.parent.mkdir(parents=True)
     argv = [WRITER, "-o", str(path), "-"]
-    subprocess.run(argv, input="".join(entries), text=True, capture_output=True, check=True)
+    subprocess.run(argv, input="".join(parts), text=True, capture_output=True, check=True)
     return path.parent
 
 
@@ -80,8 +83,8 @@ def reader(directory):
     return run
 
 
-def observed(machine, options, lines):
-    directory = write(machine.root, lines)
+def observed(machine, options, entries):
+    directory = write(machine.root, entries)
     world = World(run=reader(directory), root=str(machine.root), hostname="n1", environ={})
     log = journal.observe(world, options(), 20)
     assert log.source == journal.JOURNAL
@@ -97,7 +100,7 @@ def test_every_kernel_rule_in_a_real_journal(machine, options):
     machine.put("/sys/bus/pci/slots/3/address", "0000:b0:00\n")
     machine.put("/proc/self/mountinfo", known.NFS)
     lines = [
-        (priority, message, subsystem(message))
+        kernel_entry(priority, message, subsystem(message))
         for name, priority, message in LINES
         if not (name is None and message.startswith("nfs"))  # takes the fault back
     ]
@@ -116,12 +119,41 @@ def test_every_kernel_rule_in_a_real_journal(machine, options):
 
 def test_a_full_table_of_neighbours_in_a_real_journal(machine, options):
     machine.put("/proc/net/stat/arp_cache", known.OVERFLOWS.format("00000002"))
-    line = (6, "neighbour: arp_cache: neighbor table overflow!", "")
-    log = observed(machine, options, [line, (6, "usb 1-1: new high-speed USB device", "usb")])
+    line = kernel_entry(6, "neighbour: arp_cache: neighbor table overflow!")
+    other = kernel_entry(6, "usb 1-1: new high-speed USB device number 2 using xhci_hcd", "usb")
+    log = observed(machine, options, [line, other])
     assert subjects(log, options) == {"neighbour table overflow"}
 
 
 def test_without_such_devices_only_warnings_are_read(machine, options):
-    lines = [(priority, message, subsystem(message)) for name, priority, message in LINES if name]
+    lines = [
+        kernel_entry(priority, message, subsystem(message))
+        for name, priority, message in LINES
+        if name
+    ]
     log = observed(machine, options, lines)
     assert {entry.priority for entry in log.entries} <= set(range(5))
+
+
+def test_restarts_and_kills_by_oomd_in_a_real_journal(machine, options):
+    """As systemd 255 logs them: both by process 1, at info and notice."""
+    restart = {
+        "MESSAGE_ID": journal.RESTARTED,
+        "UNIT": "trainer.service",
+        "PRIORITY": 6,
+        "_SYSTEMD_UNIT": "init.scope",
+        "SYSLOG_IDENTIFIER": "systemd",
+        "MESSAGE": "trainer.service: Scheduled restart job, restart counter is at 4.",
+    }
+    kill = {
+        **restart,
+        "MESSAGE_ID": journal.OOMD_KILLED,
+        "UNIT": "jupyter.service",
+        "PRIORITY": 5,
+        "MESSAGE": "jupyter.service: systemd-oomd killed 3 process(es) in this unit.",
+    }
+    error = {"PRIORITY": 3, "SYSLOG_IDENTIFIER": "sshd", "MESSAGE": "error: kex_exchange"}
+    chatter = {"PRIORITY": 4, "SYSLOG_IDENTIFIER": "dbus", "MESSAGE": "a warning of a program"}
+    log = observed(machine, options, [restart, restart, kill, error, chatter])
+    assert (log.restarts, log.oomd_kills) == ({"trainer.service": 2}, {"jupyter.service": 3})
+    assert [entry.source for entry in log.entries] == ["sshd"]

@@ -226,6 +226,7 @@ def test_defaults_and_limits_are_the_released_ones():
         "exclude": ([], None, None),
         "engine": ("archive", None, None),
         "restic": (None, None, None),
+        "layout": ("single", None, None),
         "outside_links": ("warn", None, None),
         "s3": (None, None, None),
     }
@@ -234,6 +235,7 @@ def test_defaults_and_limits_are_the_released_ones():
         "path": ("/backup/models", None, None),
         "destination": (None, None, None),
         "files": ([], None, None),
+        "model": (None, None, None),
         "verify": (True, None, None),
         "mode": ("new", None, None),
         "allow_outside_links": (False, None, None),
