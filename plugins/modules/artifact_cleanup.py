@@ -2,6 +2,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# long because most of it is documentation
 
 from __future__ import annotations
 
@@ -248,9 +249,46 @@ options:
     type: dict
     suboptions:
       path:
-        description: Backup directory on this node, or the manifest or archive of one backup.
+        description: Backup directory on this node, or the manifest or archive of one backup. Required unless O(require_backup.s3) is set.
         type: path
-        required: true
+      s3:
+        description:
+          - Object storage with copies of backups, as O(mlops.fleet.model_backup#module:s3) makes them. They count, too, or instead of a directory.
+          - What is in a copy is read from its manifest; the archive is not downloaded. Needs C(boto3) on the node.
+        type: dict
+        suboptions:
+          bucket:
+            description: Name of the bucket. No object storage is used while it is empty.
+            type: str
+          prefix:
+            description: Put before the names of the objects, followed by a slash.
+            type: str
+            default: ""
+          endpoint_url:
+            description: Base URL of the server. By default Amazon's. It must not contain credentials.
+            type: str
+          region:
+            description: Region of the bucket.
+            type: str
+          access_key:
+            description: Access key. By default the node's own credentials are used, in the order in which C(boto3) looks for them.
+            type: str
+          secret_key:
+            description: Secret key that belongs to O(require_backup.s3.access_key).
+            type: str
+          session_token:
+            description: Token of temporary credentials.
+            type: str
+          ca_bundle:
+            description: File with the certificates of the authorities to trust.
+            type: path
+          parallel:
+            description: Parts of an archive that are read at the same time.
+            type: int
+            default: 4
+          bandwidth_limit:
+            description: Most bytes per second, all connections together. A number, or with V(K), V(M) or V(G).
+            type: str
       check:
         description: Whether a fresh backup must exist, or each file of a unit must be in a verified one, however old.
         type: str

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..errors import Refused
 from ..system.text import display_path, human_duration, human_size
 from ..verdict import isoformat
-from .facts import BackupFacts
+from .cover import BackupFacts
 from .history import History
 from .options import BrakeOptions, RequireBackupOptions
 from .removals import Plan, Removal
@@ -128,7 +128,7 @@ def refuse_without_backup(
 
     :raises Refused: there is none.
     """
-    path = required.path
+    path = required.place
     verified = [backup for backup in backups if backup.verified]
     if not verified:
         why = ""

@@ -12,19 +12,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ..backup.api import backups_at, contents_of
 from ..errors import NotUsable
 from ..ports import Progress, Tell, World
 from ..system.removal import Changed, Identity, identity, open_directory
 from . import checkpoints, inuse, tools
 from .checkpoints import Checkpoint, Container, RunFacts
-from .cover import Content, Coverage
+from .cover import Coverage
 from .guards import MOUNT, own_paths
 from .held import DOOMED, HeldUnit, Hold, expiry
 from .history import History
 from .inuse import InUse
 from .layouts import GENERIC, candidates, parse_state
-from .options import CleanupOptions, RequireBackupOptions, homes, refuse_root
+from .options import CleanupOptions, homes, refuse_root
 from .quarantine import Aside, Quarantine
 from .root import Root, open_target
 from .scan import STAMPS, Look, survey
@@ -81,15 +80,6 @@ class LeftoverFacts:
     first: Target
     begun: list[tuple[str, Unit | None]] = field(default_factory=list)
     moved: list[MovedUnit] = field(default_factory=list)
-
-
-class BackupFacts(NamedTuple):
-    """One backup, as far as the interlock asks: its archive's name, when it was made (seconds since the epoch), and what is wrong."""
-
-    name: str
-    created: float
-    verified: bool
-    problems: tuple[str, ...] = ()
 
 
 @dataclass
@@ -177,28 +167,6 @@ class Facts:
             held.hold.close(tidy)
         for root in (*self.inner, *self.roots.values()):
             root.close()
-
-
-def backups(required: RequireBackupOptions) -> list[BackupFacts]:
-    """Return the backups that the interlock asks for, newest first."""
-    return [
-        BackupFacts(backup.name, backup.created, backup.verified, tuple(backup.problems))
-        for backup in backups_at(required.path)
-    ]
-
-
-def coverage(required: RequireBackupOptions) -> Coverage:
-    """Return the contents of the verified backups, read when they are needed."""
-
-    def contents() -> set[Content]:
-        files: set[Content] = set()
-        for backup in backups_at(required.path):
-            if backup.verified:
-                with contextlib.suppress(NotUsable):
-                    files |= contents_of(backup)
-        return files
-
-    return Coverage(contents)
 
 
 def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> None:
@@ -437,13 +405,15 @@ def _own_paths(options: CleanupOptions, roots: Iterable[Root]) -> dict[str, str]
     configured = os.environ.get("MLOPS_FLEET_LOCK_DIR")
     if configured:
         locks.append(configured)
-    required = options.require_backup
+    required, backup = options.require_backup, None
+    if required is not None and required.path is not None:
+        backup = os.path.realpath(required.path)
     return own_paths(
         homes(),
         [root.path for root in roots],
         [os.path.realpath(directory) for directory in locks],
         os.path.realpath(options.report_path) if options.report_path else None,
-        os.path.realpath(required.path) if required is not None else None,
+        backup,
     )
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..backup.api import default_directory
+from ..backup.api import S3Connection, check_s3, default_directory
 from ..errors import OptionError
 from ..options import OptionSet, option
 from ..system.roots import refuse_dangerous
@@ -125,10 +125,14 @@ class BrakeOptions(OptionSet):
 class RequireBackupOptions(OptionSet):
     """The backup without which nothing is removed."""
 
-    path: str = option(
+    path: str | None = option(
         type="path",
-        required=True,
         help="Backup directory, or the manifest or archive of one backup.",
+    )
+    s3: S3Connection | None = option(
+        type="dict",
+        suboptions=S3Connection,
+        help="Object storage whose copies count, too, or instead of a directory.",
     )
     check: str = option(
         default="fresh",
@@ -141,6 +145,24 @@ class RequireBackupOptions(OptionSet):
         minimum=0,
         help="Oldest backup that counts, in hours.",
     )
+
+    @property
+    def place(self) -> str:
+        """Where the backups are, for messages."""
+        places = [self.path] if self.path else []
+        if self.s3 is not None:
+            prefix = self.s3.prefix.strip("/")
+            places.append(f"s3://{self.s3.bucket}/{prefix}".rstrip("/"))
+        return " and ".join(places)
+
+    def check_together(self) -> None:
+        self.s3 = check_s3(self.s3)
+        if self.path is None and self.s3 is None:
+            raise OptionError(
+                "Option require_backup.path is required.",
+                "Name the directory of the backups, or a bucket with require_backup.s3.",
+                "require_backup.path",
+            )
 
 
 def _interval(text: str | None, where: str) -> tuple[int, float]:
@@ -340,6 +362,8 @@ class CleanupOptions(OptionSet):
                 "targets",
             )
         _check_levels(self.free_to, self.when_below, "when_below", self.targets)
+        if self.require_backup is not None:
+            self.require_backup.check_together()
         if self.undo and self.state != "restored":
             raise OptionError("Option undo needs state=restored.", "", "undo")
         entries = [entry for entry in BUILT_IN if not entry.aggressive and self.targets is None]

@@ -16,8 +16,9 @@ from ..system.files import atomic_write
 from ..system.locks import lock, lock_directory
 from ..verdict import isoformat
 from .brake import Braked, refuse_without_backup
+from .cover import Interlock
 from .execute import carry_out, predict
-from .facts import Facts, backups, coverage, observe, open_all
+from .facts import Facts, observe, open_all
 from .held import select
 from .history import as_text, open_history
 from .options import CleanupOptions
@@ -108,9 +109,10 @@ def _run(
         return _restore(options, world, facts, check, recorder)
     required = options.require_backup
     if required is not None:
-        refuse_without_backup(required, backups(required), facts.now)
+        interlock = Interlock(required)
+        refuse_without_backup(required, interlock.backups, facts.now)
         if required.check == "covered":
-            facts.coverage = coverage(required)
+            facts.coverage = interlock.coverage
     growth = options.brake is not None and options.brake.max_growth is not None
     facts.history = open_history(options.state_dir, world, growth, check)
     try:

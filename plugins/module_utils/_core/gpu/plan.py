@@ -17,11 +17,12 @@ from ..registry import Registry
 from ..system.text import human_count
 from ..verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
 from . import checks, reading
-from .checks import FIXED_TEMPERATURES, Finding
+from .case import Case, Finding
 from .facts import Facts, OtherGpu
 from .options import GpuOptions
 from .reading import Gpu, Reading, bus_id, display_bus
 from .recovery import recovery
+from .temperature import FIXED_TEMPERATURES, REASONS
 
 if TYPE_CHECKING:
     from . import xid
@@ -53,7 +54,7 @@ class GpuReport(NamedTuple):
         values = {key: _plain(getattr(gpu, key)) for key in _PUBLIC}
         if gpu.clock_reasons is not None:
             values["clock_reasons"] = [
-                name for bit, name in checks.REASONS.items() if gpu.clock_reasons & bit
+                name for bit, name in REASONS.items() if gpu.clock_reasons & bit
             ]
         values["recovery_action"] = self.recovery_action
         values["processes"] = values["process_count"] = None
@@ -105,7 +106,7 @@ class NodeCase(NamedTuple):
 
 
 class NodeCheck(NamedTuple):
-    """A check of the node as a whole; the fields are those of checks.GpuCheck."""
+    """A check of the node as a whole; the fields are those of case.GpuCheck."""
 
     name: str
     evaluate: Callable[[NodeCase], Optional[Finding]]
@@ -183,9 +184,7 @@ def _gpus(
     own_events = [_own(events, gpu) for gpu in answers.gpus]
     by_gpu = []
     for gpu, own in zip(answers.gpus, own_events):
-        case = checks.Case(
-            options, gpu, answers.gpus, own, log_readable, version, facts.orphans, fixed
-        )
+        case = Case(options, gpu, answers.gpus, own, log_readable, version, facts.orphans, fixed)
         by_gpu.append(checks.evaluate(case))
     histories: list[dict[str, Any] | None] = [None] * len(by_gpu)
     if tracker is not None:
@@ -446,11 +445,12 @@ def _xids_elsewhere(facts: Facts, answers: Reading, events: Sequence[xid.Event])
     results = []
     for place, own in strangers.items():
         finding = checks.xid_finding(own)
+        which = place if own[0].bus is None else f"{place}, which the driver does not show"
         results.append(
             Check(
                 "gpu_xid",
                 finding.status,
-                f"{place}, which the driver does not show: {finding.message}",
+                f"{which}: {finding.message}",
                 subject=place,
                 value=finding.value,
                 action=finding.action,

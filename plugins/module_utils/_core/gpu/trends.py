@@ -18,7 +18,7 @@ from ..registry import Registry
 from ..system.text import human_count, human_duration
 from ..verdict import CRITICAL, PASS, WARNING, Check
 from . import history, xid
-from .checks import Finding
+from .case import Finding
 from .history import Incident, Memory, Moment, Record, Sample
 from .options import GpuOptions
 from .reading import BusId, Gpu, Reading, bus_id
@@ -58,7 +58,7 @@ class Case(NamedTuple):
 
 
 class TrendCheck(NamedTuple):
-    """A check over time; the fields are those of checks.GpuCheck."""
+    """A check over time; the fields are those of case.GpuCheck."""
 
     name: str
     evaluate: Callable[[Case], Optional[Finding]]

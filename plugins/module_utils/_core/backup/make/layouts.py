@@ -99,7 +99,7 @@ class _SetRun:
         )
 
     def _archive(self, root: int, tree: Tree, item: ModelPlan) -> tuple[Member, Sequence[Entry]]:
-        """Return the archive of a model, which is written unless there is one that matches."""
+        """Return the archive of a model, which is written unless an archive matches."""
         if item.keep is not None:
             return item.keep, item.entries
         part = replace(tree, entries=item.entries, skipped=())

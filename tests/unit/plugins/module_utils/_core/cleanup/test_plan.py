@@ -11,8 +11,8 @@ import stat
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import brake, plan, scan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.cover import BackupFacts
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.facts import (
-    BackupFacts,
     Facts,
     LeftoverFacts,
     MovedUnit,
