@@ -365,7 +365,7 @@ def events(
     """
     entries = list(entries)
     chosen = {str(int(number)): level for number, level in (overrides or {}).items()}
-    groups: dict[tuple[BusId | None, str], Event] = {}
+    groups: dict[tuple[BusId | None, str, str], Event] = {}
     bursts: dict[tuple[BusId | None, str, str], float | None] = {}
     for entry in entries:
         if isinstance(entry, Recovered):
@@ -375,8 +375,9 @@ def events(
         if entry.name == "gsp_timeout" and _has_number(entry, entries):
             continue
         meaning = _meaning(entry, driver_version)
-        event = groups.setdefault((entry.bus, entry.name), Event(entry.bus, meaning))
-        burst = (entry.bus, entry.name, entry.process)
+        own = _own_number(entry)
+        event = groups.setdefault((entry.bus, entry.name, own), Event(entry.bus, meaning))
+        burst = (entry.bus, entry.name, own or entry.process)
         if entry.cleared:
             _clear(event, burst not in bursts or _apart(bursts[burst], entry.time))
             bursts[burst] = entry.time
@@ -445,10 +446,21 @@ def _override(event: Event, level: str) -> None:
         event.action = "inspect"
 
 
+def _own_number(entry: Incident) -> str:
+    """Return the GPU as the driver numbers it where the line has no address, else nothing.
+
+    NVML counts only the GPUs that it shows, so this is not its index.
+    """
+    match = None if entry.bus or entry.name.isdecimal() else re.search(r"\bGPU\d+\b", entry.text)
+    return match[0] if match else ""
+
+
 def _meaning(entry: Incident, driver_version: str | None) -> Xid:
     failure = UNNUMBERED.get(entry.name)
     if failure is not None:
-        return failure.meaning
+        own = _own_number(entry)
+        text = failure.meaning.text
+        return failure.meaning._replace(text=f"{own}: {text}") if own else failure.meaning
     number = int(entry.name)
     unlisted = Xid(entry.name, number, WARNING, "inspect", "not in the catalog", False)
     meaning = CATALOG.get(entry.name) or unlisted
