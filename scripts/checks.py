@@ -96,7 +96,7 @@ def run_session(name: str, arguments: list[str]) -> Result:
 
 
 def next_session(waiting: list[str], running: set[str]) -> str | None:
-    """Return the session to start next, None when each one that waits has to wait longer."""
+    """Return the session to start next, None when all that wait must go on waiting."""
     for name in waiting:
         if name not in EXCLUSIVE or not running & EXCLUSIVE:
             return name
