@@ -106,7 +106,9 @@ def packages_for(tools: list[str]) -> list[str]:
 def install_command(packages: list[str]) -> str:
     """The command a person types to get packages on this machine."""
     names = " ".join(packages)
-    sudo = "" if os.geteuid() == 0 else "sudo "
+    sudo = "sudo "
+    if os.geteuid() == 0:
+        sudo = ""
     if shutil.which("apt-get"):
         return f"{sudo}apt-get install -y --no-install-recommends {names}"
     if shutil.which("dnf"):

@@ -63,7 +63,9 @@ def _yaml(value: Any) -> str:
     """Return a value as YAML on one line, in the style of the files written by hand."""
     if value is None or isinstance(value, (bool, int, float, list, dict)):
         return json.dumps(value)
-    return str(value) if re.fullmatch(r"[A-Za-z/][\w/.-]*", str(value)) else json.dumps(value)
+    if re.fullmatch(r"[A-Za-z/][\w/.-]*", str(value)):
+        return str(value)
+    return json.dumps(value)
 
 
 def role_options() -> Iterator[tuple[str, Any, str, str | None, str]]:
@@ -185,7 +187,9 @@ def argument_specs() -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text) if ": " in text or text.startswith(("(", "[", "{")) else text
+    if ": " in text or text.startswith(("(", "[", "{")):
+        return json.dumps(text)
+    return text
 
 
 def role_defaults() -> str:
@@ -429,7 +433,9 @@ def main() -> int:
         if not check:
             (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / path).write_text(contents[path], encoding="utf-8")
-    return 1 if check and changed else 0
+    if check and changed:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

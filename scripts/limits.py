@@ -111,7 +111,9 @@ def main(argv: list[str] | None = None) -> int:
     for rule, count in sorted(counts.items()):
         allowance = "" if names else f" of {allowed.get(rule, 0)} allowed"
         print(f"{rule}: {count}{allowance}")
-    return 1 if risen else 0
+    if risen:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -288,9 +288,9 @@ def main() -> int:
             tree = trees.get()
             try:
                 (tree / mutant.module).write_text(mutant.text, encoding="utf-8")
-                outcome = (
-                    run_tests(tree, tests[mutant.module])[0] if tests[mutant.module] else "passed"
-                )
+                outcome = "passed"
+                if tests[mutant.module]:
+                    outcome = run_tests(tree, tests[mutant.module])[0]
                 known[key] = "survived" if outcome == "passed" else "killed"
             finally:
                 shutil.copy2(ROOT / mutant.module, tree / mutant.module)
@@ -341,15 +341,21 @@ def show(
             )
     say()
     for module, (killed, count) in totals.items():
-        note = "" if tests[module] else "  (no test file)"
+        note = "  (no test file)"
+        if tests[module]:
+            note = ""
         say(f"{killed:>5} of {count:>4} {100 * killed / count:>4.0f} %  {module}{note}")
     killed, count = (sum(total[index] for total in totals.values()) for index in (0, 1))
-    score = 100 * killed / count if count else 0.0
+    score = 0.0
+    if count:
+        score = 100 * killed / count
     (BUILD / "mutation-report.json").write_text(
         json.dumps({"score": score, "mutants": rows}, indent=1), encoding="utf-8"
     )
     say(f"{killed} of {count} mutants killed ({score:.1f} %), {len(mutants) - count} not run")
-    return 0 if score >= MINIMUM else 1
+    if score >= MINIMUM:
+        return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -125,9 +125,9 @@ def obstacle(ready_image: bool = False) -> str:
         )
     if rootless():
         user = pwd.getpwuid(os.getuid()).pw_name
-        ranges = (
-            Path("/etc/subuid").read_text(encoding="utf-8") if Path("/etc/subuid").exists() else ""
-        )
+        ranges = ""
+        if Path("/etc/subuid").exists():
+            ranges = Path("/etc/subuid").read_text(encoding="utf-8")
         if not any(line.split(":")[0] in (user, str(os.getuid())) for line in ranges.splitlines()):
             return (
                 f"{user} has no subordinate user numbers. Give some: sudo usermod --add-subuids"

@@ -74,7 +74,9 @@ def heading(title: str, underline: str, label: str) -> str:
 
 
 def code(text: str) -> str:
-    return f"``{text}``" if text else ""
+    if text:
+        return f"``{text}``"
+    return ""
 
 
 def plain(text: str) -> str:
@@ -88,7 +90,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [".. list-table::", "  :header-rows: 1", ""]
     for row in (header, *rows):
         for place, cell in enumerate(row):
-            mark = "  * -" if place == 0 else "    -"
+            mark = "    -"
+            if place == 0:
+                mark = "  * -"
             lines.append(f"{mark} {cell}".rstrip())
     return "\n".join(lines) + "\n\n"
 
@@ -320,11 +324,15 @@ def registries() -> str:
 
 def _kept(retention: str | float) -> str:
     """Return the days as the option that holds them, or as a fixed number."""
-    return code(retention) if isinstance(retention, str) else _days(retention * 86400)
+    if isinstance(retention, str):
+        return code(retention)
+    return _days(retention * 86400)
 
 
 def _days(seconds: float) -> str:
-    return f"{seconds / 86400:g} days" if seconds else "always removed"
+    if seconds:
+        return f"{seconds / 86400:g} days"
+    return "always removed"
 
 
 def page() -> str:

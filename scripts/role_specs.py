@@ -68,7 +68,9 @@ def argument_specs(role: str) -> str:
 
 def _inserted(text: str, before: str, block: str) -> str:
     """Return the text with a block after that of the variable ``before``, or as the first."""
-    pattern = _BLOCK.format(name=before) if before else r"^    options:\n"
+    pattern = r"^    options:\n"
+    if before:
+        pattern = _BLOCK.format(name=before)
     match = re.search(pattern, text, re.MULTILINE)
     if match is None:
         raise Incomplete("The argument specs have no options")

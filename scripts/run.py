@@ -96,6 +96,48 @@ def variables(folder: Path) -> dict[str, Any]:
     }
 
 
+def environment(folder: Path, collections: Path, python: Path) -> dict[str, str]:
+    """Return the environment of ansible-playbook; modules run on this machine inherit it."""
+    env = {
+        key: value
+        for key, value in setup.clean_environment().items()
+        if not key.startswith("ANSIBLE_")
+    }
+    env.update(
+        ANSIBLE_COLLECTIONS_PATH=str(collections),
+        ANSIBLE_HOME=str(folder / "tmp"),
+        ANSIBLE_LOCAL_TEMP=str(folder / "tmp"),
+    )
+    env["MLOPS_FLEET_LOCK_DIR"] = str(
+        folder / "state" / "lock"
+    )  # modules run on this machine inherit it
+    env["MLOPS_FLEET_STATE_DIR"] = str(folder / "state")
+    env.update(
+        PYTHONDONTWRITEBYTECODE="1",
+        ANSIBLE_LOCALHOST_WARNING="False",
+        ANSIBLE_FORCE_COLOR="1" if sys.stdout.isatty() else "0",
+    )
+    env["PATH"] = os.pathsep.join([str(python.parent), env.get("PATH", "")])
+    return env
+
+
+def report(folder: Path) -> None:
+    """Print where the newest report and backup are."""
+    say()
+    for title, pattern in (
+        ("report (page)", "reports/*.html"),
+        ("report (data)", "reports/*.json"),
+        ("backup", "backups/models_backup_*.tar.gz"),
+    ):
+        newest = max(
+            folder.glob(pattern),
+            key=lambda path: (path.stat().st_mtime, -len(path.name)),
+            default=None,
+        )
+        say(f"{title:<15} {newest or 'none was written'}")
+    say(f"{'sample':<15} {folder / 'sample'}")
+
+
 def main() -> int:
     own, extra = sys.argv[1:], []
     if "--" in own:
@@ -132,26 +174,7 @@ def main() -> int:
     inventory = {"all": {"hosts": {"localhost": host}}}
     (folder / "inventory.json").write_text(json.dumps(inventory, indent=2) + "\n", encoding="utf-8")
 
-    env = {
-        key: value
-        for key, value in setup.clean_environment().items()
-        if not key.startswith("ANSIBLE_")
-    }
-    env.update(
-        ANSIBLE_COLLECTIONS_PATH=str(collections),
-        ANSIBLE_HOME=str(folder / "tmp"),
-        ANSIBLE_LOCAL_TEMP=str(folder / "tmp"),
-    )
-    env["MLOPS_FLEET_LOCK_DIR"] = str(
-        folder / "state" / "lock"
-    )  # modules run on this machine inherit it
-    env["MLOPS_FLEET_STATE_DIR"] = str(folder / "state")
-    env.update(
-        PYTHONDONTWRITEBYTECODE="1",
-        ANSIBLE_LOCALHOST_WARNING="False",
-        ANSIBLE_FORCE_COLOR="1" if sys.stdout.isatty() else "0",
-    )
-    env["PATH"] = os.pathsep.join([str(python.parent), env.get("PATH", "")])
+    env = environment(folder, collections, python)
     argv = [
         str(python.parent / "ansible-playbook"),
         "--inventory",
@@ -163,19 +186,7 @@ def main() -> int:
         [*argv, "mlops.fleet.maintenance", *extra], env=env, cwd=folder, check=False
     )
     shutil.rmtree(folder / "tmp", ignore_errors=True)
-    say()
-    for title, pattern in (
-        ("report (page)", "reports/*.html"),
-        ("report (data)", "reports/*.json"),
-        ("backup", "backups/models_backup_*.tar.gz"),
-    ):
-        newest = max(
-            folder.glob(pattern),
-            key=lambda path: (path.stat().st_mtime, -len(path.name)),
-            default=None,
-        )
-        say(f"{title:<15} {newest or 'none was written'}")
-    say(f"{'sample':<15} {folder / 'sample'}")
+    report(folder)
     if done.returncode != 0:
         say(f"The run ended with {done.returncode}: something above failed.")
     return done.returncode

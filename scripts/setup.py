@@ -123,7 +123,9 @@ def ensure(name: str) -> Path:
     base = find_base(name)
     folder, stamp, wanted = BUILD / name, BUILD / name / ".stamp", stamp_text(name, base)
     with locked(BUILD / "locks" / f"{name}.lock"):
-        found = stamp.read_text(encoding="utf-8") if stamp.exists() else ""
+        found = ""
+        if stamp.exists():
+            found = stamp.read_text(encoding="utf-8")
         if found == wanted and environment_python(name).exists():
             return environment_python(name)
         with timed() as seconds:
@@ -278,6 +280,20 @@ def link_collection() -> Path:
         link.unlink(missing_ok=True)
         link.symlink_to(ROOT)
     return COLLECTIONS
+
+
+def environment_bin(name: str) -> Path:
+    """The directory of an environment's programs; made when missing."""
+    return ensure(name).parent
+
+
+def describe(name: str) -> str:
+    """An environment's ansible-core and Python."""
+    code = (
+        "import sys, ansible.release; print('core %s, Python %d.%d' % (ansible.release.__version__,"
+        " *sys.version_info[:2]))"
+    )
+    return ask([environment_python(name), "-c", code])
 
 
 def main() -> int:

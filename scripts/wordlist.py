@@ -113,7 +113,9 @@ def tracked_files() -> list[str]:
 
 def compiled(rules: tuple[Rule, ...], whole: bool = False) -> list[tuple[Rule, re.Pattern[str]]]:
     """Compile rules, for whole names or for words in text."""
-    form = r"{}\Z" if whole else r"(?<![A-Za-z]){}(?![A-Za-z])"
+    form = r"(?<![A-Za-z]){}(?![A-Za-z])"
+    if whole:
+        form = r"{}\Z"
     return [(rule, re.compile(form.format(f"(?:{rule.pattern})"), re.IGNORECASE)) for rule in rules]
 
 
@@ -196,7 +198,9 @@ def main(argv: list[str] | None = None) -> int:
         names = [str(Path(name).resolve().relative_to(ROOT)) for name in arguments.files]
         findings = findings_in(names)
         display(findings)
-        return 1 if findings else 0
+        if findings:
+            return 1
+        return 0
     findings = findings_in(tracked_files())
     counts = collections.Counter(finding.rule.name for finding in findings)
     allowed = json.loads(BASELINE.read_text(encoding="utf-8")) if BASELINE.exists() else {}
@@ -213,7 +217,9 @@ def main(argv: list[str] | None = None) -> int:
     for rule in sorted(risen):
         print(f"{rule}: {counts[rule]} findings, {allowed.get(rule, 0)} allowed")
     print(f"word list: {sum(counts.values())} findings, {sum(allowed.values())} allowed")
-    return 1 if risen else 0
+    if risen:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

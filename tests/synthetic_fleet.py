@@ -22,6 +22,8 @@ NAMES = (
     "gpu_driver gpu_count gpu_state gpu_remapped_rows gpu_ecc gpu_temperature gpu_throttling"
     " gpu_nvlink gpu_pcie gpu_memory gpu_power gpu_persistence"
 ).split()
+#: Largest values of metrics.
+TOP = {"score_median": 100.0, "score_min": 100.0}
 NODE_NAMES = (
     "disk_usage inode_usage read_only mount_responds memory_usage swap_usage cpu_load service"
     " failed_units kernel_errors network_gateway dns time_sync reboot_required uptime"
@@ -61,6 +63,25 @@ def _verdict(checks: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
     }
 
 
+def _disk(mount: str, used: int, size: int) -> dict[str, Any]:
+    status, action = ("warning", "free_space") if used > 80 else ("pass", "none")
+    check = _check("disk_usage", status, f"Disk usage of {mount}: {used}%", mount, action)
+    details = {"free_bytes": size * (100 - used) // 100, "used_bytes": size * used // 100}
+    return {**check, "value": used, "details": details}
+
+
+def _hardware(number: int) -> dict[str, Any]:
+    bios = "1.2" if number % 150 == 4 else "1.4"
+    return {
+        "cpus": 192,
+        "memory": (2 << 40) - ((64 << 30) if number % 120 == 5 else 0),
+        "disks": [{"size": 3840755982336, "count": 8}],
+        "links": [{"speed": 400000, "count": 8}, {"speed": 25000, "count": 2}],
+        "firmware": {"BIOS": bios, "mlx5_0": "28.39.1002"},
+        "kernel": "6.8.0-85-generic",
+    }
+
+
 def _host(number: int, run: int, rng: random.Random) -> dict[str, Any]:
     name = f"gpu{number:04}"
     if number % 97 == 41:
@@ -70,15 +91,10 @@ def _host(number: int, run: int, rng: random.Random) -> dict[str, Any]:
                 "msg": f"ssh: connect to host {name} port 22: Connection timed out",
             }
         }
-    node = [_check(check) for check in NODE_NAMES]
-    if number % 40 == 7:
-        node[0] = _check(
-            "disk_usage",
-            "warning",
-            f"Disk usage of /data: {82 + number % 7}%",
-            "/data",
-            "free_space",
-        )
+    node = [_check(check) for check in NODE_NAMES[1:]]
+    used = 82 + number % 7 if number % 40 == 7 else 30 + rng.randrange(30)
+    node += [_disk("/data", used, 28 << 40), _disk("/", 20 + number % 9, 400 << 30)]
+    node.append(_check("gpu", "skipped", "The GPUs are checked by the GPU phase of this run"))
     gpu = [_check("gpu_driver"), _check("gpu_count")]
     devices = []
     for index in range(8):
@@ -132,6 +148,15 @@ def _host(number: int, run: int, rng: random.Random) -> dict[str, Any]:
         },
         "copies": [{"url": f"s3://ml-backups/{name}/models.tar.gz", "verified": "checksum"}],
     }
+    if number % 70 == 9:
+        backup["copies"][0]["verified"] = "size_only"
+    if number % 3 == 0:
+        backup["last_restore_proof"] = {
+            "at": "2027-01-09T03:00:00+00:00",
+            "backup": "models_backup_20270109_020000",
+            "place": "s3://ml-backups",
+            "seconds": 340.0,
+        }
     if number % 50 == 13:
         backup = {
             "failed": True,
@@ -140,7 +165,14 @@ def _host(number: int, run: int, rng: random.Random) -> dict[str, Any]:
         }
     driver = "535.183.01" if number % 200 == 3 else "590.48.01"
     return {
-        "health": _verdict(node, duration=1.2 + rng.random(), hostname=name, recommendation="none"),
+        "health": _verdict(
+            node,
+            duration=1.2 + rng.random(),
+            hostname=name,
+            recommendation="none",
+            agent_version="0.3.0-5f1e",
+            hardware=_hardware(number),
+        ),
         "gpu": _verdict(gpu, duration=0.8, hostname=name, gpus=devices, driver={"version": driver}),
         "backup": backup,
         "cleanup": {"skipped": True, "changed": False}
@@ -149,7 +181,10 @@ def _host(number: int, run: int, rng: random.Random) -> dict[str, Any]:
             "changed": True,
             "duration": 2.5,
             "freed_bytes": 5_000_000_000,
-            "removed": [{"path": "/opt/ml/experiments/run-2026-11-01", "size": 5_000_000_000}],
+            "removed": [
+                {"path": "/opt/ml/experiments/run-2026-11-01", "size": 4_000_000_000 + number * 7},
+                {"path": "/opt/ml/checkpoints/step-900", "size": 1_000_000_000},
+            ],
         },
     }
 
@@ -184,7 +219,7 @@ def trend(report: dict[str, Any], nights: int = 14) -> list[tuple[str, dict[str,
         (
             f"2027-01-{night + 1:02}T02:00:00+00:00",
             {
-                name: round(value * (0.85 + 0.25 * rng.random()), 1)
+                name: round(min(value * (0.85 + 0.25 * rng.random()), TOP.get(name, value * 2)), 1)
                 for name, value in report["metrics"].items()
             },
         )

@@ -124,6 +124,14 @@ def results_of(
     return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup
 
 
+def _gate_message(task_vars: dict[str, t.Any]) -> str:
+    """Return the message with which the gate fails a host: with the page, where there is one."""
+    report = task_vars.get("fleet_report_result")
+    if not isinstance(report, t.Mapping) or not report.get("html"):
+        return GATE
+    return f"This host needs attention. Report: {report['html']}"
+
+
 def _hours(max_age: t.Mapping[str, t.Any]) -> dict[str, float]:
     """Return hours by phase as numbers. :raises OptionError: there is no such phase, or it is no number."""
     hours = {}
@@ -158,7 +166,12 @@ class ActionModule(ActionBase):
                 # message with the lines of the task around it for every host.
                 host = (task_vars or {}).get("inventory_hostname")
                 reason = faults.clean(f"{host} needs attention: {options.fail_host}", 200)
-                return {**result, "failed": True, "msg": GATE, "attention": reason}
+                return {
+                    **result,
+                    "failed": True,
+                    "msg": _gate_message(task_vars or {}),
+                    "attention": reason,
+                }
             result.update(
                 self._brake(options, task_vars or {})
                 if options.max_fail_percentage is not None
@@ -230,6 +243,9 @@ class ActionModule(ActionBase):
             before=kept.runs.corrected,
         )
         report["trend"] = kept.trend()
+        for entry in report["hosts"]:
+            if entry["host"] in kept.runs.backed_up:
+                entry.setdefault("backed_up", kept.runs.backed_up[entry["host"]])
         for problem in kept.problems:
             self._display.warning(f"The report {problem.name} is left out: {problem.reason}.")
         lines = fleet.table(report)
@@ -304,6 +320,7 @@ def _artifact(report: dict[str, t.Any]) -> dict[str, t.Any]:
                     for phase in entry["phases"]
                 ],
                 "faults": entry["faults"],
+                "backed_up": entry.get("backed_up", ""),
             }
             for entry in report["hosts"]
         ],

@@ -46,6 +46,18 @@ options:
       ca_bundle:
         description: File on the node with the certificates of the authorities to trust, for servers with a private authority.
         type: path
+      parallel:
+        description:
+          - Number of parts of an archive that are sent or read at the same time, from 1 to 32.
+          - Each takes 16 MiB of memory while it is sent, 8 MiB while it is read.
+        type: int
+        default: 4
+      bandwidth_limit:
+        description:
+          - Most bytes per second, of all connections together. A number, or a number with C(K), C(M) or C(G), like V(20M), which
+            is 20 MiB per second.
+          - No limit by default.
+        type: str
 """
 
     # Where copies are written to: two more suboptions. Annotated, because ansible-test takes plain assignments here for literals.

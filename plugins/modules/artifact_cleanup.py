@@ -2,6 +2,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# long because most of it is documentation
 
 from __future__ import annotations
 
@@ -127,9 +128,21 @@ options:
         type: str
   aggressive:
     description:
-      - Also clean V(docker) (images made, pulled or tagged 7 days ago or earlier that no container uses; docker keeps no time of last use), V(pip) and V(apt)
-        (their caches) and V(tmp) (what is older than 3 days in V(/tmp)).
-      - Each is a target of its own. A missing program is reported as V(skipped).
+      - Also clean container images, caches, core dumps, ended sessions, and old files in V(/tmp). Each is a target of its own, so that
+        O(only) can choose. A missing program is reported as V(skipped), a missing directory as V(missing).
+      - V(docker), V(podman) and V(crictl) (containerd, CRI-O) - images that no container uses, 7 days after they were made; with docker also
+        pulled or tagged. These programs keep no time of last use.
+      - V(pip), V(apt) and V(uv) - their caches. V(conda) - downloaded archives, the index, and unpacked packages that no environment uses.
+      - V(huggingface) - revisions in the hub cache that no branch or tag names, 30 days after their last use, with the files that no other
+        revision has.
+      - V(torch_hub) and V(triton) - downloaded weights and compiled kernels, 30 days after their last use. V(torchinductor) - the caches of
+        torch.compile in V(/tmp), after 7 days.
+      - V(coredumps) - what systemd-coredump keeps, after 7 days. V(wandb) - local copies of runs, after 30 days; those of offline runs stay.
+        V(ray) - directories of ended sessions, after 7 days; the latest one stays.
+      - V(torch_shm) and V(nccl_shm) - shared memory of PyTorch and NCCL that no process uses any more, after 1 day.
+      - V(tmp) - what is older than 3 days in V(/tmp).
+      - Caches are those of the user who runs the cleanup. The variables that move them (V(HF_HOME), V(TORCH_HOME), V(TRITON_CACHE_DIR),
+        V(WANDB_DIR), V(RAY_TMPDIR), and so on) are read from its environment.
     type: bool
     default: false
   only:
@@ -236,9 +249,46 @@ options:
     type: dict
     suboptions:
       path:
-        description: Backup directory on this node, or the manifest or archive of one backup.
+        description: Backup directory on this node, or the manifest or archive of one backup. Required unless O(require_backup.s3) is set.
         type: path
-        required: true
+      s3:
+        description:
+          - Object storage with copies of backups, as O(mlops.fleet.model_backup#module:s3) makes them. They count, too, or instead of a directory.
+          - What is in a copy is read from its manifest; the archive is not downloaded. Needs C(boto3) on the node.
+        type: dict
+        suboptions:
+          bucket:
+            description: Name of the bucket. No object storage is used while it is empty.
+            type: str
+          prefix:
+            description: Put before the names of the objects, followed by a slash.
+            type: str
+            default: ""
+          endpoint_url:
+            description: Base URL of the server. By default Amazon's. It must not contain credentials.
+            type: str
+          region:
+            description: Region of the bucket.
+            type: str
+          access_key:
+            description: Access key. By default the node's own credentials are used, in the order in which C(boto3) looks for them.
+            type: str
+          secret_key:
+            description: Secret key that belongs to O(require_backup.s3.access_key).
+            type: str
+          session_token:
+            description: Token of temporary credentials.
+            type: str
+          ca_bundle:
+            description: File with the certificates of the authorities to trust.
+            type: path
+          parallel:
+            description: Parts of an archive that are read at the same time.
+            type: int
+            default: 4
+          bandwidth_limit:
+            description: Most bytes per second, all connections together. A number, or with V(K), V(M) or V(G).
+            type: str
       check:
         description: Whether a fresh backup must exist, or each file of a unit must be in a verified one, however old.
         type: str

@@ -44,8 +44,8 @@ options:
   destination:
     description:
       - Directory that holds the backups. It is created with mode 0750 when missing.
-      - Use a separate one for each host. Backups of another O(source) in it are ignored and never
-        removed.
+      - Use a separate one for each host. Backups of another O(source) or another host in it are
+        ignored and never removed.
       - It must not be inside O(source), nor O(source) inside of it.
     type: path
     default: /backup/models
@@ -65,6 +65,20 @@ options:
       - From V(1) (fast) to V(9) (small). Ignored with O(compression=none).
       - When it is not set, it is V(6) for O(compression=gzip) and V(3) for O(compression=zstd).
     type: int
+  layout:
+    description:
+      - V(single) writes one archive of everything.
+      - V(per_model) writes one archive per top-level entry of O(source),
+        C(models_backup_YYYYmmdd_HHMMSS.model.NAME.tar.gz), each with checksum file and manifest.
+        Entries that did not change since the last backup are neither read nor written again. The
+        backup is a set, the file C(models_backup_YYYYmmdd_HHMMSS.set.json), which names the
+        archives with their checksums and is written last.
+      - Retention removes sets. An archive is removed when no set names it any more.
+      - After the layout was changed the next run makes a new backup. Backups in the other layout
+        are still listed, verified, restored and removed.
+    type: str
+    choices: [single, per_model]
+    default: single
   workers:
     description: Number of compressing threads. V(0) uses one per CPU that the task may use, at most 8.
     type: int
@@ -118,6 +132,39 @@ options:
     type: list
     elements: str
     default: []
+  engine:
+    description:
+      - V(archive) writes archives that C(tar) reads.
+      - V(restic) drives the installed restic, for deduplication and encryption. The repository is initialised when missing.
+        O(verify) runs C(restic check --read-data), which reads all of the repository. The retention options decide which
+        snapshots are forgotten. Only snapshots with the tag C(mlops-fleet) of this host count.
+      - With V(restic) the options O(compression) (but for V(none)), O(compression_level) and O(workers) have no effect,
+        O(s3) holds the repository instead of copies, and O(outside_links=follow) is refused.
+    type: str
+    choices: [archive, restic]
+    default: "archive"
+  restic:
+    description:
+      - What restic needs to know. Only with O(engine=restic).
+      - Neither the password nor the repository is among the arguments of restic, which every user of the node can list.
+    type: dict
+    suboptions:
+      repository:
+        description:
+          - Repository as restic names it, like V(/backup/restic), V(s3:https://s3.example.com/bucket/node1) or
+            V(rest:https://user:password@backup.example.com/node1).
+          - By default it is in the bucket of O(s3) if that is set, otherwise in the directory O(destination).
+        type: str
+      password:
+        description: Password of the repository. Either this or O(restic.password_file) is required.
+        type: str
+      password_file:
+        description: File on the node that holds the password.
+        type: path
+      shared:
+        description: Make backups in a repository that holds backups of other hosts and none of this one.
+        type: bool
+        default: false
   outside_links:
     description:
       - What to do about symbolic links that point out of O(source), for example
@@ -147,6 +194,18 @@ author:
 """
 
 EXAMPLES = r"""
+- name: Back up with restic into a bucket
+  mlops.fleet.model_backup:
+    source: /opt/ml/models
+    engine: restic
+    restic:
+      password_file: /etc/mlops-fleet/restic-password
+    s3:
+      bucket: ml-backups
+      prefix: "{{ inventory_hostname }}"
+    keep_daily: 7
+    keep_weekly: 8
+
 - name: Back up the models, keep 30 days
   mlops.fleet.model_backup:
 
@@ -172,6 +231,10 @@ EXAMPLES = r"""
       secret_key: "{{ vault_s3_secret_key }}"
       storage_class: STANDARD_IA
 
+- name: Keep one archive per model, so that only changed models are written
+  mlops.fleet.model_backup:
+    layout: per_model
+
 - name: Store what links to another disk point to
   mlops.fleet.model_backup:
     outside_links: follow
@@ -184,12 +247,29 @@ EXAMPLES = r"""
 
 RETURN = r"""
 backup:
-  description: The current backup. In check mode null when there is none yet.
+  description:
+    - The current backup. In check mode null when there is none yet.
+    - With O(layout=per_model) it is the set. Its C(size), C(files) and C(bytes) are those of all
+      its archives together, its C(sha256) is that of the list of their checksums.
   returned: success
   type: dict
   contains:
-    name: {description: File name of the archive., type: str, returned: success, sample: models_backup_20250131_020000.tar.gz}
-    path: {description: Path of the archive., type: str, returned: success}
+    name:
+      description: File name of the archive or set.
+      type: str
+      returned: success
+      sample: models_backup_20250131_020000.tar.gz
+    path: {description: Path of the archive or set., type: str, returned: success}
+    layout: {description: V(single) or V(per_model)., type: str, returned: success}
+    archives:
+      description:
+        - The archives that a set names. Each has C(model), C(name), C(path), C(created), C(size),
+          C(sha256), C(files) and C(bytes).
+        - An archive whose C(created) is older than that of the backup is one of an earlier run,
+          whose model did not change.
+      type: list
+      elements: dict
+      returned: with O(layout=per_model)
     created: {description: When it was made (ISO 8601)., type: str, returned: success, sample: "2025-01-31T02:00:00+00:00"}
     size: {description: Size of the archive in bytes., type: int, returned: success}
     sha256: {description: SHA-256 of the archive., type: str, returned: success}
@@ -259,6 +339,10 @@ stats:
   type: dict
   contains:
     durations: {description: "Seconds per phase (C(archive), C(verify), C(upload)).", type: dict, returned: success}
+    archives_written:
+      description: Number of archives written by this run.
+      type: int
+      returned: success
     bytes_read: {description: Bytes of files read., type: int, returned: success}
     bytes_written: {description: Size of the new archive in bytes., type: int, returned: success}
     ratio: {description: Size of the archive divided by that of the files., type: float, returned: when a backup was made}
@@ -283,7 +367,7 @@ duration:
 import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _progress, _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.engines import ENGINES
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     BackupOptions,
     url_secrets,
@@ -296,9 +380,9 @@ def main() -> None:
 
     def work() -> dict[str, t.Any]:
         options = BackupOptions.from_mapping(module.params)
-        result = run.run(
-            options, _shell.world(module), check=module.check_mode, tell=_progress.writer()
-        )
+        engine = ENGINES[options.engine]
+        world = _shell.world(module)
+        result = engine.make(options, world, module.check_mode, _progress.writer())
         data: dict[str, t.Any] = {**result.to_dict()}
         if module._diff:
             data["diff"] = {

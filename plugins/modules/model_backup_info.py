@@ -37,6 +37,33 @@ options:
     type: str
     choices: [none, quick, full]
     default: none
+  engine:
+    description: What made the backups. V(restic) reads a restic repository with the installed restic.
+    type: str
+    choices: [archive, restic]
+    default: "archive"
+  restic:
+    description:
+      - What restic needs to know. Only with O(engine=restic).
+      - Neither the password nor the repository is among the arguments of restic, which every user of the node can list.
+    type: dict
+    suboptions:
+      repository:
+        description:
+          - Repository as restic names it, like V(/backup/restic), V(s3:https://s3.example.com/bucket/node1) or
+            V(rest:https://user:password@backup.example.com/node1).
+          - By default it is in the bucket of O(s3) if that is set, otherwise in the directory O(path).
+        type: str
+      password:
+        description: Password of the repository. Either this or O(restic.password_file) is required.
+        type: str
+      password_file:
+        description: File on the node that holds the password.
+        type: path
+      shared:
+        description: Without effect here.
+        type: bool
+        default: false
 requirements:
   - boto3 1.28 or later (for O(s3) only)
 seealso:
@@ -66,8 +93,20 @@ backups:
   type: list
   elements: dict
   contains:
-    name: {description: File name of the archive., type: str, returned: success, sample: models_backup_20250131_020000.tar.gz}
-    path: {description: Path or URL of the archive., type: str, returned: success}
+    name:
+      description: File name of the archive or set.
+      type: str
+      returned: success
+      sample: models_backup_20250131_020000.tar.gz
+    path: {description: Path or URL of the archive or set., type: str, returned: success}
+    layout: {description: V(single) or V(per_model)., type: str, returned: when it has a manifest}
+    archives:
+      description:
+        - The archives that a set names. Each has C(model), C(name), C(path), C(created), C(size),
+          C(sha256), C(files) and C(bytes). What is wrong with one is among RV(backups[].problems).
+      type: list
+      elements: dict
+      returned: for sets
     created: {description: When it was made (ISO 8601)., type: str, returned: success, sample: "2025-01-31T02:00:00+00:00"}
     size: {description: Size of the archive in bytes., type: int, returned: success}
     sha256: {description: SHA-256 that the archive had when it was made., type: str, returned: success}
@@ -87,6 +126,7 @@ backups:
     source: {description: The directory it was made of., type: str, returned: when it has a manifest}
     hostname: {description: The host it was made on., type: str, returned: when it has a manifest}
     compression: {description: Its compression., type: str, returned: when it has a manifest}
+    storage_class: {description: Storage class of the object., type: str, returned: with O(s3)}
     manifest: {description: Path of its manifest., type: str, returned: when it has a manifest}
 latest:
   description: The newest backup without a problem, in the same form. Null when there is none.
@@ -112,11 +152,12 @@ duration:
 import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.engines import ENGINES
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     InfoOptions,
     url_secrets,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import silent
 
 
 def main() -> None:
@@ -124,7 +165,9 @@ def main() -> None:
     module.no_log_values.update(url_secrets(module.params))
 
     def work() -> dict[str, t.Any]:
-        return {"changed": False, **info.run(InfoOptions.from_mapping(module.params))}
+        options = InfoOptions.from_mapping(module.params)
+        result = ENGINES[options.engine].look(options, _shell.world(module), silent)
+        return {"changed": False, **result}
 
     _shell.execute(module, work)
 

@@ -102,6 +102,8 @@ class Earlier:
         self._metrics: list[tuple[str, dict[str, float]]] = []
         #: What the oldest of the runs that were read says of those before it.
         self._trend: list[tuple[str, dict[str, float]]] = []
+        #: When the models of a host were last known to be in a backup.
+        self.backed_up: dict[str, str] = {}
         #: Corrected memory errors by host and GPU in the newest run that read them.
         self.corrected: dict[str, dict[str, float]] = {}
 
@@ -110,6 +112,8 @@ class Earlier:
             self._metrics.append((document["timestamp"], document["metrics"]))
             self._trend = document["trend"]
             for entry in document["hosts"]:
+                if entry["backed_up"]:
+                    self.backed_up.setdefault(entry["host"], entry["backed_up"])
                 if entry.get("corrected"):
                     self.corrected.setdefault(entry["host"], entry["corrected"])
             yield document

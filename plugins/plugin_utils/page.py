@@ -16,7 +16,12 @@ import typing as t
 import jinja2
 from markupsafe import Markup
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import changes, page, peers
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
+    changes,
+    page,
+    peers,
+    storage,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet.faults import causes, severity
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system.text import human_duration
 
@@ -71,6 +76,7 @@ def render(
         limit=f"{limit:g}",
         minimum=minimum,
         charts=page.trends([*runs, (report["timestamp"], report["metrics"])]),
+        tables=storage.tables(report),
         filters=page.filters(report),
         numbers={entry["host"]: number for number, entry in enumerate(report["hosts"])},
         runbook={check: {"id": place} for check, place in runbook["checks"].items()},

@@ -165,6 +165,7 @@ def main() -> int:
     sys.path.insert(0, str(setup.link_collection()))
     base = Path(tempfile.mkdtemp(prefix="mlops-fleet-bench-", dir=DIRECTORY))
     os.environ["MLOPS_FLEET_LOCK_DIR"] = str(base / "lock")
+    os.environ["MLOPS_FLEET_STATE_DIR"] = str(base / "state")
     fstype = subprocess.run(
         ["stat", "-f", "-c", "%T", base], capture_output=True, text=True, check=True
     ).stdout.strip()

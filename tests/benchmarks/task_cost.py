@@ -20,6 +20,8 @@ from common import main_wrapper, say
 
 # What is measured: module -> arguments
 MODULES = {"empty": {}, "mlops.fleet.gpu_health": {}, "mlops.fleet.node_health": {"network": False}}
+# CPU milliseconds over the empty module, at most. On a busy machine everything takes longer: compare the ratios.
+TARGETS = {"mlops.fleet.gpu_health": 110}
 
 
 def main() -> int:
@@ -42,7 +44,16 @@ def main() -> int:
     bench.save(
         "task_cost", {module: {**row, "packed_kb": sizes[module]} for module, row in result.items()}
     )
-    return 0
+    met = [
+        bench.target(
+            f"CPU of {module} over the empty module",
+            result[module]["cpu_ms"] - result["empty"]["cpu_ms"],
+            limit,
+            "ms",
+        )
+        for module, limit in TARGETS.items()
+    ]
+    return 0 if all(met) else 1
 
 
 if __name__ == "__main__":

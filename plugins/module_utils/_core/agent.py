@@ -140,6 +140,19 @@ def check_interpreter(run: CommandRunner, interpreter: str) -> None:
         raise NotUsable(f"{interpreter} is Python {found[1]}.{found[2]}.", todo, interpreter)
 
 
+def _check_names(version: str, interpreter: str) -> None:
+    """:raises Refused: no version name, or an interpreter that no script can begin with."""
+    if not _VERSION.match(version):
+        raise Refused(f"{version!r} is not a version name.", "", version)
+    blank = any(character.isspace() for character in interpreter)
+    if not os.path.isabs(interpreter) or len(interpreter) > 120 or blank:
+        raise Refused(
+            f"The interpreter {interpreter!r} can't stand in a script's first line.",
+            "Give a short absolute path.",
+            interpreter,
+        )
+
+
 def install(
     folder: str,
     bin_dir: str,
@@ -163,18 +176,7 @@ def install(
         bundle holds foreign files.
     """
     folder = refuse_dangerous(folder, "install folder")
-    if not _VERSION.match(version):
-        raise Refused(f"{version!r} is not a version name.", "", version)
-    if (
-        not os.path.isabs(interpreter)
-        or len(interpreter) > 120
-        or any(one.isspace() for one in interpreter)
-    ):
-        raise Refused(
-            f"The interpreter {interpreter!r} can't stand in a script's first line.",
-            "Give a short absolute path.",
-            interpreter,
-        )
+    _check_names(version, interpreter)
     before = installed(folder)
     command = os.path.join(bin_dir, "mlfleet")
     script = _COMMAND.format(
@@ -187,15 +189,13 @@ def install(
     current = before["current"] == version and version in before["versions"]
     written = _read(command) == script and _mode(command) == 0o755
     if check or (current and written):
-        after = (
-            before
-            if current
-            else {
+        after = before
+        if not current:
+            after = {
                 "current": version,
                 "previous": before["current"],
                 "versions": sorted({*before["versions"], version}),
             }
-        )
         return {"changed": not (current and written), "before": before, "after": after}
     old_umask = os.umask(0o022)  # the command is for every user of the node
     try:

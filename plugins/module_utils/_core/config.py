@@ -57,7 +57,9 @@ def _known(section: object) -> str:
     import difflib  # only a misspelled section needs it
 
     close = difflib.get_close_matches(str(section), PARTS, n=1)
-    hint = f"Did you mean {close[0]}? " if close else ""
+    hint = ""
+    if close:
+        hint = f"Did you mean {close[0]}? "
     return f"{hint}Known: {', '.join(sorted(PARTS))}."
 
 

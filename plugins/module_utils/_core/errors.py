@@ -229,3 +229,9 @@ class VerificationFailed(FleetError):
 
 class StoreError(FleetError):
     """The object store refused or failed a request."""
+
+
+class ColdStorage(StoreError):
+    """An object must be restored from cold storage before it can be read: it may be perfect."""
+
+    code = "cold_storage"

@@ -28,7 +28,9 @@ def agent_version(folder: str = FOLDER) -> str | None:
             text = stream.read(100).strip()
     except (OSError, UnicodeDecodeError):
         return None
-    return text if _VERSION.match(text) else None
+    if _VERSION.match(text):
+        return text
+    return None
 
 
 def _order(release: str) -> tuple[Any, ...]:

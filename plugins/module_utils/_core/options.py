@@ -70,7 +70,9 @@ class Option(NamedTuple):
         """The options of the mapping or of the list's mappings, () when there are none."""
         if self.suboptions is None:
             return ()
-        return self.suboptions if isinstance(self.suboptions, tuple) else self.suboptions.TABLE
+        if isinstance(self.suboptions, tuple):
+            return self.suboptions
+        return self.suboptions.TABLE
 
     def convert(self, value: Any, where: str) -> Any:
         """Return C(value) as this option's type, checked.
@@ -93,7 +95,9 @@ class Option(NamedTuple):
 
     def _display(self, value: Any) -> str:
         secret = self.secret or any(inner.secret for inner in self.subtable)
-        return "(hidden)" if secret else repr(value)
+        if secret:
+            return "(hidden)"
+        return repr(value)
 
     def _invalid(self, value: Any, where: str, expected: str) -> OptionError:
         return OptionError(
@@ -121,10 +125,14 @@ class Option(NamedTuple):
         if self.suboptions is None:
             return dict(value)
         values = read_table(self.subtable, value, where + ".")
-        return values if isinstance(self.suboptions, tuple) else self.suboptions(values)
+        if isinstance(self.suboptions, tuple):
+            return values
+        return self.suboptions(values)
 
     def _number(self, value: Any, where: str) -> int | float:
-        expected = "a whole number" if self.type == "int" else "a number"
+        expected = "a number"
+        if self.type == "int":
+            expected = "a whole number"
         if isinstance(value, bool):
             raise self._invalid(value, where, expected)
         try:
@@ -133,7 +141,9 @@ class Option(NamedTuple):
             raise self._invalid(value, where, expected) from None
         if not math.isfinite(number) or (self.type == "int" and number != int(number)):
             raise self._invalid(value, where, expected)
-        return int(number) if self.type == "int" else number
+        if self.type == "int":
+            return int(number)
+        return number
 
     def _bool(self, value: Any, where: str) -> bool:
         if isinstance(value, bool):
@@ -354,7 +364,9 @@ def hide_secrets(table: Iterable[Option], values: Mapping[str, Any]) -> dict[str
 def _hide_nested(entry: Option, value: Any) -> Any:
     if isinstance(value, OptionSet):
         return value.to_dict()
-    return hide_secrets(entry.subtable, value) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return hide_secrets(entry.subtable, value)
+    return value
 
 
 def from_environment(

@@ -42,7 +42,9 @@ def exit_code(command: str, error: FleetError, scheduled: bool = False) -> int:
     if isinstance(error, VerificationFailed):
         return BAD_BACKUP
     could_not_begin = isinstance(error, (OptionError, MissingLibrary, LockBusy))
-    return FAILED if command in _WORKERS and not could_not_begin else NOT_RUN
+    if command in _WORKERS and not could_not_begin:
+        return FAILED
+    return NOT_RUN
 
 
 def of_backups(backups: Sequence[Mapping[str, Any]]) -> int:
@@ -55,7 +57,9 @@ def of_backups(backups: Sequence[Mapping[str, Any]]) -> int:
     bad = [backup for backup in backups if not backup.get("verified")]
     if not backups or any(not backup.get("unreadable") for backup in bad):
         return BAD_BACKUP
-    return NOT_RUN if bad else OK
+    if bad:
+        return NOT_RUN
+    return OK
 
 
 def backup_state(backup: Mapping[str, Any]) -> tuple[str, str]:
@@ -70,7 +74,9 @@ def backup_state(backup: Mapping[str, Any]) -> tuple[str, str]:
 
 def of_channels(channels: Iterable[Mapping[str, Any]]) -> int:
     """Return the exit code after alerts were sent: FAILED when a channel did not deliver."""
-    return FAILED if any(channel["status"] in ("failed", "queued") for channel in channels) else OK
+    if any(channel["status"] in ("failed", "queued") for channel in channels):
+        return FAILED
+    return OK
 
 
 class Outcome(NamedTuple):

@@ -117,7 +117,9 @@ class World:
 
     def path(self, absolute: str) -> str:
         """Return the path ``absolute`` below this world's root."""
-        return absolute if self.root == "/" else os.path.join(self.root, absolute.lstrip("/"))
+        if self.root == "/":
+            return absolute
+        return os.path.join(self.root, absolute.lstrip("/"))
 
     def state(self, name: str) -> str:
         """Return the path of ``name`` in the agent's state directory.

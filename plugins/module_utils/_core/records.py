@@ -153,7 +153,9 @@ def _arguments(
         else:
             raise TypeError(f"{cls.__name__}() has no value for {name!r}")
     for name in given:
-        problem = "got multiple values for" if name in names else "got an unexpected"
+        problem = "got an unexpected"
+        if name in names:
+            problem = "got multiple values for"
         raise TypeError(f"{cls.__name__}() {problem} argument {name!r}")
     return values
 
@@ -182,7 +184,9 @@ def _repr(self: Any) -> str:
 
 
 def _equal(self: Any, other: Any) -> Any:
-    return _values(self) == _values(other) if type(self) is type(other) else NotImplemented
+    if type(self) is type(other):
+        return _values(self) == _values(other)
+    return NotImplemented
 
 
 def _hash(self: Any) -> int:

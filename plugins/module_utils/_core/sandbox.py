@@ -46,7 +46,9 @@ def advice(error: FleetError, world: World) -> str:
     if _INACCESSIBLE in mount.root:
         return _inaccessible(unit, job, mount.point)
     if cause.errno == errno.EROFS:
-        return _read_only(unit, job, path) if _only_here(path, mount, world) else ""
+        if _only_here(path, mount, world):
+            return _read_only(unit, job, path)
+        return ""
     if _is_limited_root():
         return f"{unit} runs as root with few capabilities: see CapabilityBoundingSet= " + (
             f"in schedule_{job}_directives." if job else f"in systemctl cat {unit}."

@@ -236,7 +236,9 @@ def configured_paths(options: ScheduleOptions, world: World) -> dict[str, list[s
 
 
 def _parent(path: Any) -> str:
-    return os.path.dirname(path) if isinstance(path, str) else ""
+    if isinstance(path, str):
+        return os.path.dirname(path)
+    return ""
 
 
 def _is_directory(path: Any) -> bool:

@@ -132,7 +132,9 @@ def _verdict(job: Job, service: Mapping[str, str], last: float | None) -> tuple[
         return _CHECK[number], {PASS: "OK"}.get(_CHECK[number], _CHECK[number])
     if number == GAVE_WAY:
         return WARNING, "gave way to another job"
-    return (PASS, "OK") if number == 0 else (CRITICAL, f"failed (status {number})")
+    if number == 0:
+        return (PASS, "OK")
+    return (CRITICAL, f"failed (status {number})")
 
 
 def _time(text: str) -> float | None:
@@ -276,7 +278,9 @@ def alerts(directory: str | None, cooldown: float, world: World) -> Alerts:
         severity = entry.sent
         if severity == PASS and entry.opinions:
             severity = max((item.severity for item in entry.opinions.values()), key=_rank)
-        muted = until if entry.open and until > now else 0.0
+        muted = 0.0
+        if entry.open and until > now:
+            muted = until
         problems.append(
             Problem(entry.check, entry.subject, severity, entry.since, entry.sent_at, muted)
         )
@@ -314,4 +318,6 @@ def overall(states: Sequence[JobStatus], known: Alerts, backup_needed: bool, bac
     if known.undelivered or not any(state.scheduled for state in states):
         statuses.append(WARNING)
     worst = max((status for status in statuses if status != SKIPPED), key=_rank, default=PASS)
-    return WARNING if worst == UNKNOWN else worst
+    if worst == UNKNOWN:
+        return WARNING
+    return worst

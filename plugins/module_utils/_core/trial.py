@@ -30,8 +30,8 @@ UNITS = {job.name: job.unit for job in JOBS}
 CRON = "/etc/cron.d/mlops-fleet"
 RUNNER = "/usr/local/sbin/mlops-fleet-cron"
 ALERT = "mlops-fleet-alert@"
-#: Until this time (seconds since the epoch) cleanups only rehearse. A time, so that one that is
-#: left behind stops no cleanup for good.
+#: Until this time (seconds since the epoch) cleanups only rehearse. A time, so that a setting that
+#: is left behind stops no cleanup for good.
 REHEARSE = "MLFLEET_REHEARSE_CLEANUP_UNTIL"
 
 _RUNTIME = "/run/systemd/system"
@@ -182,7 +182,9 @@ def start(world: World, schedule: Schedule, job: str, rehearse_cleanup: bool = T
     :raises FleetError: it could not even be asked for.
     """
     entry = JOBS[job]
-    until = str(int(world.clock.now() + _LONG)) if rehearse_cleanup and entry.removes else ""
+    until = ""
+    if rehearse_cleanup and entry.removes:
+        until = str(int(world.clock.now() + _LONG))
     if schedule.backend == "cron":
         env = {REHEARSE: until, outcome.REPORT_OUTCOME: "1"}
         result = world.run([RUNNER, job], timeout=_LONG, env=env)

@@ -10,7 +10,7 @@ counts as a warning, or as critical where a check says so (GPU, storage).
 
 from __future__ import annotations
 
-import datetime
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -72,7 +72,9 @@ class Check:
     @property
     def counts_as(self) -> str:
         """The status for counting: what ``unknown`` counts as, else the status itself."""
-        return self.unknown_as if self.status == UNKNOWN else self.status
+        if self.status == UNKNOWN:
+            return self.unknown_as
+        return self.status
 
     def to_dict(self) -> dict[str, Any]:
         """Return the check without the fields that do not apply to it (None)."""
@@ -145,7 +147,7 @@ def isoformat(epoch: float) -> str:
     """Return seconds since the epoch as ISO 8601 in UTC, whole seconds:
     ``2025-01-31T14:30:00+00:00``.
     """
-    return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).isoformat()
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(int(epoch)))
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ function element(tag, text, className) {
 function grid(head, lines) {
   const box = element("div", null, "scroll");
   const node = box.appendChild(element("table"));
-  const top = node.createTHead().insertRow();
-  for (const title of head) top.append(Object.assign(element("th", title), {scope: "col"}));
+  if (head) {
+    const top = node.createTHead().insertRow();
+    for (const title of head) top.append(Object.assign(element("th", title), {scope: "col"}));
+  }
   const inner = node.createTBody();
   for (const line of lines) {
     const row = inner.insertRow();
@@ -37,6 +39,23 @@ function size(bytes) {
   let unit = 0;
   while (bytes >= 1024 && unit < 4) { bytes /= 1024; unit += 1; }
   return bytes.toFixed(unit ? 1 : 0) + " " + units[unit];
+}
+
+const partNames = {cpus: "CPUs", dimms: "memory modules", gpus: "GPUs on the PCI bus", links: "network interfaces",
+  kernel_modules: "kernel modules"};
+
+function describe(name, thing) {
+  if (name === "memory" || name === "swap") return size(thing);
+  if (name === "disks") return thing.map(([bytes, count]) => count + " x " + size(bytes)).join(", ") || "none";
+  if (name === "links") return thing.map(([speed, count]) => count + " x " + speed + " Mbit/s").join(", ") || "none";
+  if (name === "firmware") return Object.entries(thing).map(pair => pair.join(" ")).join(", ");
+  return Array.isArray(thing) ? thing.join(", ") : String(thing);
+}
+
+function span(seconds) {
+  if (seconds < 1) return "this run";
+  if (seconds < 2 * 86400) return (seconds / 3600).toFixed(1) + " hours ago";
+  return (seconds / 86400).toFixed(1) + " days ago";
 }
 
 function status(all, name) {
@@ -61,6 +80,11 @@ async function show(index) {
   parts.push(element("p", facts.filter(Boolean).join(" · "), "soft"));
   parts.push(grid(["Phase", "State", "Seconds", "Result"], host.phases.map(
     ([phase, state, message, seconds]) => [phase, status(all, state), seconds === null ? "–" : seconds.toFixed(1), message])));
+  const hardware = Object.entries(host.hardware).map(([name, thing]) => [partNames[name] || name, describe(name, thing)]);
+  if (hardware.length) {
+    parts.push(element("h3", "Hardware"));
+    parts.push(grid(null, hardware));
+  }
   if (host.devices.length) {
     parts.push(element("h3", "GPUs"));
     parts.push(grid(["GPU", "Model", "State", "°C", "Margin", "Memory MiB", "Power W", "Uncorrected", "Corrected", "VBIOS"],
@@ -68,11 +92,20 @@ async function show(index) {
         value(gpu.margin), value(gpu.mem_used) + " of " + value(gpu.mem_total), value(gpu.power_draw) + " of " + value(gpu.power_limit),
         value(gpu.uncorrected), value(gpu.corrected), value(gpu.vbios)])));
   }
-  if (host.backup.path) {
+  if (host.disks.length) {
+    parts.push(element("h3", "Disks"));
+    parts.push(grid(["File system", "Free", "Used"], host.disks.map(disk => [disk.mount, size(disk.free), disk.used + " %"])));
+  }
+  if (host.backup.path || host.exposed !== null) {
     parts.push(element("h3", "Backup"));
-    parts.push(element("p", [host.backup.path, size(host.backup.size || 0), "made " + value(host.backup.created),
-      host.backup.verified ? "verified" : "not verified", "copies: " + host.copies.length,
-      ...host.copies.map(copy => copy.url + " (" + copy.verified + ")")].join(" · ")));
+    const facts = [["Last known good", host.exposed === null ? "never" : span(host.exposed)],
+      ["Verified copies", host.places.join(", ") || "none"], ["3-2-1", host.safe ? "yes" : "no"], ["Last restore proof", host.proof]];
+    if (host.backup.path) {
+      facts.unshift(["Newest backup", host.backup.path], ["Size", size(host.backup.size || 0)], ["Made", value(host.backup.created)],
+        ["Read back", host.backup.verified ? "yes" : "no"]);
+    }
+    for (const copy of host.copies) facts.push(["Copy", copy.url + " (" + copy.verified + ")"]);
+    parts.push(grid(null, facts));
   }
   if (host.removed.length) {
     parts.push(element("h3", "Cleanup: " + size(host.freed) + " freed"));
@@ -95,6 +128,8 @@ function openFromAddress() {
   const target = location.hash.startsWith("#runbook-") && document.getElementById(location.hash.slice(1));
   if (target) target.open = true;
 }
+// On paper the hosts of each cause are listed.
+addEventListener("beforeprint", () => document.querySelectorAll(".causes details").forEach(part => part.open = true));
 addEventListener("hashchange", openFromAddress);
 dialog.addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
 

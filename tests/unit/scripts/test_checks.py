@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import ast
 import pathlib
+import re
 import sys
 import threading
 
@@ -61,3 +63,18 @@ def test_an_error_of_a_session_is_not_lost(checks):
 
     with pytest.raises(RuntimeError, match="lint"):
         checks.run_sessions(["lint"], start)
+
+
+def test_what_runs_once_uses_no_ansible_core():
+    tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    (paths,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "WITHOUT_ANSIBLE"
+    ]
+    for path in paths:
+        files = [ROOT / path] if path.endswith(".py") else list((ROOT / path).rglob("*.py"))
+        assert files, path
+        for file in files:
+            text = file.read_text(encoding="utf-8")
+            assert not re.search(r"(import|from) ansible\b|\bansible-\w+|\"ansible\"", text), file

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import NotPermitted, StoreError
 from . import names
+from .options import S3Connection as S3Connection
+from .options import check_s3 as check_s3
 
 if TYPE_CHECKING:
-    from .catalogue import Backup
+    from .catalogue import Backup as Backup
     from .s3.bucket import Bucket
 
 
@@ -34,9 +36,20 @@ def contents_of(backup: Backup) -> set[tuple[int, str]]:
 
     Empty when the manifest can't be read any more. :raises NotUsable: it is damaged.
     """
+    from . import members
+
+    if not backup.is_set:
+        return _contents(backup)
+    contents: set[tuple[int, str]] = set()
+    for member in members.local_members(backup):
+        contents |= _contents(member)
+    return contents
+
+
+def _contents(archive: Backup) -> set[tuple[int, str]]:
     from . import manifest
 
-    path = backup.path + names.MANIFEST
+    path = archive.path + names.MANIFEST
     try:
         with open(path, "rb") as stream:
             raw = stream.read()
@@ -47,6 +60,42 @@ def contents_of(backup: Backup) -> set[tuple[int, str]]:
         for entry in manifest.parse(raw, path)["entries"]
         if "sha256" in entry
     }
+
+
+class StoredBackups(NamedTuple):
+    """The copies in object storage, newest first, and what returns the contents of one.
+
+    ``contents`` is like ``contents_of``. :raises StoreError: it can't be read.
+    """
+
+    backups: list[Backup]
+    contents: Callable[[Backup], set[tuple[int, str]]]
+
+
+def stored_at(connection: S3Connection) -> StoredBackups:
+    """Return the copies under a bucket and prefix, by their manifests.
+
+    :raises MissingLibrary: boto3 is not installed or too old.
+    :raises StoreError: the bucket can't be read.
+    """
+    from .s3.sets import S3Sets
+
+    store = S3Sets(connection)
+
+    def contents(backup: Backup) -> set[tuple[int, str]]:
+        archives = [backup]
+        if backup.is_set:
+            archives = store.members(backup)
+        files = set()
+        for archive in archives:
+            listed = store.contents(archive)
+            if listed is not None and not archive.problems:
+                for entry in listed.entries:
+                    if "sha256" in entry:
+                        files.add((entry["size"], entry["sha256"]))
+        return files
+
+    return StoredBackups(store.listing(), contents)
 
 
 def backups_at(path: str) -> list[Backup]:
@@ -80,7 +129,6 @@ def open_bucket(given: Mapping[str, Any]) -> Bucket:
     :raises OptionError: one can't be used. :raises MissingLibrary: boto3 is not installed or too
         old.
     """
-    from .options import S3Connection
     from .s3.bucket import Bucket
 
     connection = S3Connection.from_mapping(given)

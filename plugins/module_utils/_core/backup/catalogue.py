@@ -12,102 +12,30 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import BinaryIO, TypedDict
+from dataclasses import replace
+from typing import BinaryIO
 
 from ..errors import NotPermitted, NotUsable
 from ..system.text import display_path
-from ..verdict import isoformat
 from . import manifest as manifests
+from . import sets
+from .backups import Backup as Backup
+from .backups import Description as Description
 from .manifest import Contents, Head
-from .names import CHECKSUM, MANIFEST, is_archive, is_temporary, stamp_time
+from .names import (
+    CHECKSUM,
+    MANIFEST,
+    is_archive,
+    is_backup,
+    is_member,
+    is_set,
+    is_temporary,
+    stamp_time,
+)
 
 DAY = 86400.0
 #: What to do where this user may not read something.
 TODO = "Run this as root or as the user who made the backups."
-
-
-class _DescriptionBase(TypedDict):
-    name: str
-    path: str
-    created: str
-    size: int
-    sha256: str | None
-    legacy: bool
-    verified: bool
-    problems: list[str]
-
-
-class Description(_DescriptionBase, total=False):
-    """A backup as modules return it. Only with a manifest: what it holds and where it was made.
-
-    Sizes in bytes.
-    """
-
-    files: int
-    bytes: int
-    source: str
-    compression: str
-    hostname: str
-    manifest: str
-    checked: str
-    unreadable: str
-
-
-@dataclass(frozen=True)
-class Backup:
-    """One backup. ``created`` is in seconds since the epoch, ``size`` in bytes.
-
-    ``manifest`` is the head of its manifest, None for archives of the old scripts (``legacy``: they have a checksum file
-    only) and for what is damaged; ``problems`` says what is wrong as far as names, sizes and the
-    manifest tell. ``lost`` means that the archive itself is gone. ``unreadable`` is why this user
-    can't read its files: then it may be a perfect backup.
-    """
-
-    name: str
-    path: str
-    created: float
-    size: int
-    sha256: str | None = None
-    legacy: bool = False
-    manifest: Head | None = field(default=None, repr=False, compare=False)
-    problems: tuple[str, ...] = ()
-    lost: bool = False
-    unreadable: str = ""
-
-    @property
-    def complete(self) -> bool:
-        """Whether it is a finished backup of ours, as far as is known without reading it."""
-        return self.manifest is not None and not self.problems
-
-    @property
-    def verified(self) -> bool:
-        """Whether the archive was read back and matched, the last time that was tried."""
-        return self.complete and self.manifest is not None and manifests.verified(self.manifest)
-
-    def to_dict(self) -> Description:
-        """Return it as modules do."""
-        description: Description = {
-            "name": self.name,
-            "path": self.path,
-            "created": isoformat(self.created),
-            "size": self.size,
-            "sha256": self.sha256,
-            "legacy": self.legacy,
-            "verified": self.verified,
-            "problems": list(self.problems),
-        }
-        if self.manifest is not None:
-            document = self.manifest
-            description["files"] = document["totals"]["files"]
-            description["bytes"] = document["totals"]["bytes"]
-            description["source"] = document["source"]
-            description["compression"] = document["compression"]
-            description["hostname"] = document["hostname"]
-            description["manifest"] = self.path + MANIFEST
-        if self.unreadable:
-            description["unreadable"] = self.unreadable
-        return description
 
 
 def newest_first(backups: Iterable[Backup]) -> list[Backup]:
@@ -142,7 +70,7 @@ def listing(directory: str) -> list[Backup]:
     :raises NotUsable: the directory can't be read.
     """
     present = set(directory_names(directory))
-    backups = [inspect(directory, name) for name in present if is_archive(name)]
+    backups = [inspect(directory, name) for name in present if is_backup(name)]
     backups += [_without_archive(directory, name) for name in present if _lost(name, present)]
     return newest_first(backup for backup in backups if backup is not None)
 
@@ -166,8 +94,13 @@ def _without_archive(directory: str, name: str) -> Backup:
 
 
 def inspect(directory: str, name: str) -> Backup | None:
-    """Return what is known about an archive without reading it; None when there is no such file."""
+    """Return what is known about an archive without reading it, or about a set.
+
+    None when there is no such file.
+    """
     path = os.path.join(directory, name)
+    if is_set(name):
+        return _inspect_set(directory, name)
     created = stamp_time(name)
     try:
         status = os.lstat(path)
@@ -206,6 +139,40 @@ def inspect(directory: str, name: str) -> Backup | None:
         manifest=manifest,
         problems=tuple(problems),
     )
+
+
+def _inspect_set(directory: str, name: str) -> Backup | None:
+    """Return a set; what is wrong with its archives as far as names and sizes tell is a problem."""
+    path = os.path.join(directory, name)
+    backup = Backup(name, path, stamp_time(name) or 0.0, 0)
+    try:
+        raw = _read(path)
+        if raw is None:
+            return None
+        head = sets.parse(raw, path)
+    except NotUsable as error:
+        return replace(_denied(backup, error), problems=(error.message,))
+    problems = contradictions(head, name, head["archive"]["size"], "set")
+    for archive in head["archives"]:
+        file = os.path.join(directory, archive["name"])
+        problems += sets.contradictions(archive, _size(file), _size(file + MANIFEST) is not None)
+    return replace(
+        backup,
+        created=float(head["created"]),
+        size=head["archive"]["size"],
+        sha256=head["archive"]["sha256"],
+        manifest=head,
+        problems=tuple(problems),
+    )
+
+
+def _size(path: str) -> int | None:
+    """Return the size of a file in bytes, None when it is not there or no file."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _denied(backup: Backup, error: NotUsable) -> Backup:
@@ -282,15 +249,6 @@ def read_manifest(backup: Backup) -> bytes:
     return raw
 
 
-def examined(backup: Backup) -> Backup:
-    """Return a complete local backup with what is wrong with the entries in its manifest."""
-    try:
-        damage = manifests.damage(read_manifest(backup), backup.path + MANIFEST)
-    except NotUsable as error:
-        damage = error.message
-    return replace(backup, problems=(*backup.problems, damage)) if damage else backup
-
-
 def contents(backup: Backup) -> Contents | None:
     """Return what the manifest of a local backup lists, None where it has no manifest.
 
@@ -337,9 +295,9 @@ def parse_checksum(raw: bytes, archive: str) -> str | None:
     match = re.match(rb"\\?([0-9A-Fa-f]{64})(?: [ *]([^\n]*))?(?:\n|$)", raw)
     if match is None:
         return None
-    named = os.fsdecode(match.group(2) or b"-").rpartition("/")[2]
+    title = os.fsdecode(match.group(2) or b"-").rpartition("/")[2]
     # A backup copied under a name of the user's own may bring the checksum file of its old name.
-    if is_archive(archive) and named not in ("-", archive):
+    if (is_archive(archive) or is_member(archive)) and title not in ("-", archive):
         return None
     return match.group(1).decode("ascii").lower()
 
@@ -352,16 +310,26 @@ def stale(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if is_temporary(name))
 
 
-def of_source(backups: Iterable[Backup], source: str) -> list[Backup]:
+def of_source(backups: Iterable[Backup], source: str, hostname: str = "") -> list[Backup]:
     """Return the backups of one source, and those that do not say what they are of.
 
     These are archives of the old scripts, damaged backups, and what this user may not read.
+
+    :param hostname: the host whose source it is, "" for any.
     """
     return [
         backup
         for backup in backups
-        if backup.manifest is None or backup.manifest["source"] == source
+        if backup.manifest is None
+        or (backup.manifest["source"] == source and of_host(backup, hostname))
     ]
+
+
+def of_host(backup: Backup, hostname: str) -> bool:
+    """Say whether a backup was made on this host, as far as it says; "" is any host."""
+    if backup.manifest is None:
+        return True
+    return hostname in ("", backup.manifest.get("hostname") or hostname)
 
 
 def sources(backups: Iterable[Backup]) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-from . import catalogue, reading
+from . import catalogue, members, reading
 from .catalogue import Backup
 from .manifest import Contents
 
@@ -21,6 +21,9 @@ class LocalStore:
 
     def listing(self) -> list[Backup]:
         return catalogue.listing(self._path)
+
+    def members(self, backup: Backup) -> list[Backup]:
+        return members.local_members(backup)
 
     def contents(self, backup: Backup) -> Contents | None:
         return catalogue.contents(backup)

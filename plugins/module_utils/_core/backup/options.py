@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,10 +18,14 @@ from .codecs import CODECS
 #: Where the old scripts looked and wrote.
 SOURCE = "/opt/ml/models"
 DESTINATION = "/backup/models"
+#: One archive, or one per top-level entry of the source.
+SINGLE, PER_MODEL = "single", "per_model"
 #: Where drills restore to unless another directory is named; not in memory on most systems.
 SCRATCH = "/var/tmp"
 #: A backup that the drill draws by lot.
 RANDOM = "random"
+#: What can make backups; each has its entry in ``engines``. The first one is the default.
+ENGINE_NAMES = ("archive", "restic")
 #: What to do about symbolic links that point out of the source.
 WARN, FAIL, FOLLOW = "warn", "fail", "follow"
 #: Storage classes from which objects can be read back at once; others are stored but need to be
@@ -35,6 +40,28 @@ STORAGE_CLASSES = (
     "DEEP_ARCHIVE",
     "REDUCED_REDUNDANCY",
 )
+
+
+_RATE = re.compile(r"([0-9]+(?:[.][0-9]+)?)([KMG]?)", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+#: A limit below this, in bytes per second, would keep single requests from ending in time.
+_LOWEST_RATE = 16 << 10
+
+
+def _parse_rate(text: str) -> int:
+    """Return bytes per second. :raises ValueError: it is none."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _rate_problem(text: str) -> str | None:
+    try:
+        rate = _parse_rate(text)
+    except ValueError:
+        return "it must be a number of bytes per second, like 20M"
+    return None if rate >= _LOWEST_RATE else "it must be at least 16K"
 
 
 class S3Connection(OptionSet):
@@ -56,6 +83,23 @@ class S3Connection(OptionSet):
     ca_bundle: str | None = option(
         type="path", help="File with the certificates of the authorities to trust."
     )
+
+    parallel: int = option(
+        type="int",
+        default=4,
+        minimum=1,
+        maximum=32,
+        help="Parts of an archive that are sent or read at the same time.",
+    )
+    bandwidth_limit: str | None = option(
+        check=_rate_problem,
+        help="Most bytes per second, all connections together: a number, or with K, M or G.",
+    )
+
+    @property
+    def bytes_per_second(self) -> int | None:
+        """The bandwidth limit, None where there is none."""
+        return None if self.bandwidth_limit is None else _parse_rate(self.bandwidth_limit)
 
     def check_together(self) -> None:
         """:raises OptionError: options contradict each other, or the endpoint can't be used."""
@@ -133,7 +177,11 @@ def check_s3(connection: _Connection | None) -> _Connection | None:
         return None
     if not connection.bucket:
         given = connection.given()
-        pointless = [entry.name for entry in S3Connection.TABLE if given[entry.name]]
+        pointless = [
+            entry.name
+            for entry in S3Connection.TABLE
+            if given[entry.name] and given[entry.name] != entry.default
+        ]
         if pointless:
             raise OptionError(
                 f"Option s3.bucket is missing, but s3.{pointless[0]} is set.",
@@ -146,13 +194,16 @@ def check_s3(connection: _Connection | None) -> _Connection | None:
 
 
 def url_secrets(given: Mapping[str, Any]) -> set[str]:
-    """Return user name and password in an endpoint URL.
+    """Return user names and passwords in the endpoint URL and in the URL of a repository.
 
-    Such a URL is refused; a shell must still keep them out of what it prints.
+    Such an endpoint is refused; a shell must still keep them out of what it prints.
     """
-    url = (given.get("s3") or {}).get("endpoint_url") or ""
-    userinfo = url.rpartition("@")[0].rpartition("/")[2]
-    return {secret for secret in (userinfo, *userinfo.split(":", 1)) if secret}
+    secrets: set[str] = set()
+    for section, name in (("s3", "endpoint_url"), ("restic", "repository")):
+        url = str((given.get(section) or {}).get(name) or "")
+        userinfo = url.rpartition("@")[0].rpartition("/")[2]
+        secrets.update(secret for secret in (userinfo, *userinfo.split(":", 1)) if secret)
+    return secrets
 
 
 def _keep(what: str) -> int:
@@ -161,6 +212,46 @@ def _keep(what: str) -> int:
         type="int", default=0, minimum=0, help=f"Keep {what}, whatever their age; 0 = no such rule."
     )
     return rule
+
+
+class ResticOptions(OptionSet):
+    """What restic needs to know."""
+
+    repository: str | None = option(
+        help="Repository as restic names it; by default in the bucket of s3, else the directory."
+    )
+    password: str | None = option(secret=True, help="Password of the repository.")
+    password_file: str | None = option(
+        type="path", help="File on the node that holds the password."
+    )
+    shared: bool = option(
+        type="bool",
+        default=False,
+        help="Use a repository although it holds backups of other hosts only.",
+    )
+
+
+def _engine() -> Any:
+    return option(default="archive", choices=ENGINE_NAMES, help="What makes the backups.")
+
+
+def _restic() -> Any:
+    return option(
+        type="dict", suboptions=ResticOptions, help="What restic needs to know (engine=restic)."
+    )
+
+
+def check_engine(engine: str, restic: ResticOptions | None) -> None:
+    """:raises OptionError: the engine restic lacks a password, or another one has settings for it."""
+    if engine != "restic":
+        return
+    given = [] if restic is None else [restic.password, restic.password_file]
+    if sum(bool(value) for value in given) != 1:
+        raise OptionError(
+            "Option engine is restic, which needs either restic.password or restic.password_file.",
+            "Set one of them.",
+            "restic.password_file",
+        )
 
 
 class RetentionOptions(OptionSet):
@@ -209,6 +300,11 @@ class BackupOptions(RetentionOptions):
         maximum=64,
         help="Compressing threads; 0 = one per CPU, at most 8.",
     )
+    layout: str = option(
+        default=SINGLE,
+        choices=(SINGLE, PER_MODEL),
+        help="One archive, or one per top-level entry; unchanged ones are kept.",
+    )
     verify: bool = option(
         type="bool",
         default=True,
@@ -224,6 +320,8 @@ class BackupOptions(RetentionOptions):
         default=[],
         help="Patterns of names or relative paths to leave out.",
     )
+    engine: str = _engine()
+    restic: ResticOptions | None = _restic()
     outside_links: str = option(
         default=WARN,
         choices=(WARN, FAIL, FOLLOW),
@@ -238,6 +336,7 @@ class BackupOptions(RetentionOptions):
         self.source = os.path.normpath("/" + self.source.lstrip("/"))
         self.destination = os.path.normpath("/" + self.destination.lstrip("/"))
         self.s3 = check_s3(self.s3)
+        check_engine(self.engine, self.restic)
         lowest, highest = CODECS[self.compression].levels
         if not lowest <= self.level <= highest:
             raise OptionError(
@@ -269,12 +368,33 @@ class InfoOptions(OptionSet):
         choices=("none", "quick", "full"),
         help="How thoroughly to check each backup.",
     )
+    engine: str = _engine()
+    restic: ResticOptions | None = _restic()
     s3: S3Connection | None = option(
         type="dict", suboptions=S3Connection, help="Object storage that holds copies."
     )
 
     def check_together(self) -> None:
         self.s3 = check_s3(self.s3)
+        check_engine(self.engine, self.restic)
+
+
+def _check_partial(options: RestoreOptions) -> None:
+    """:raises OptionError: only a part is to be restored, and cannot be with these options."""
+    for name in ("files", "model"):
+        if getattr(options, name) and options.mode == "replace":
+            raise OptionError(
+                f"Options {name} and mode=replace contradict each other: replacing swaps the whole "
+                "directory, so what is not restored would be lost.",
+                f"Restore the {name} into a new directory.",
+                name,
+            )
+    if options.model is not None and (options.model in ("", ".", "..") or "/" in options.model):
+        raise OptionError(
+            f"Option model is {options.model!r}, but must be the name of a top-level entry.",
+            "",
+            "model",
+        )
 
 
 class RestoreOptions(OptionSet):
@@ -299,6 +419,7 @@ class RestoreOptions(OptionSet):
         default=[],
         help="Patterns of what to restore; everything by default.",
     )
+    model: str | None = option(help="Name of the only model to restore: a top-level entry.")
     verify: bool = option(
         type="bool", default=True, help="Compare every file with the manifest while writing it."
     )
@@ -310,6 +431,8 @@ class RestoreOptions(OptionSet):
     allow_outside_links: bool = option(
         type="bool", default=False, help="Restore symbolic links that point out of the directory."
     )
+    engine: str = _engine()
+    restic: ResticOptions | None = _restic()
     drill: bool = option(
         type="bool",
         default=False,
@@ -326,6 +449,7 @@ class RestoreOptions(OptionSet):
 
     def check_together(self) -> None:
         self.s3 = check_s3(self.s3)
+        check_engine(self.engine, self.restic)
         if self.drill:
             self._check_drill()
         elif not self.destination:
@@ -340,13 +464,7 @@ class RestoreOptions(OptionSet):
                 "Set drill to true, or name a backup.",
                 "backup",
             )
-        if self.files and self.mode == "replace":
-            raise OptionError(
-                "Options files and mode=replace contradict each other: replacing swaps the whole directory, "
-                "so what is not restored would be lost.",
-                "Restore the files into a new directory.",
-                "files",
-            )
+        _check_partial(self)
         backup = self.backup
         if not backup:
             raise OptionError(

@@ -45,7 +45,7 @@ def run(options: BackupOptions, path: str | None, world: World) -> tuple[info.Re
     listed: list[Listed] = []
     for where, store, pruned in places:
         backups = store.listing()
-        reasons = _reasons(options, backups, now) if pruned else {}
+        reasons = _reasons(options, backups, now, world.hostname) if pruned else {}
         for backup in backups:
             kept = reasons.get(backup.name, "the retention rules do not apply to it")
             listed.append({**backup.to_dict(), "where": where, "kept": kept})
@@ -63,9 +63,11 @@ def _last_proof(options: BackupOptions, path: str | None, places: list[str]) -> 
     )
 
 
-def _reasons(options: BackupOptions, backups: list[Backup], now: float) -> dict[str, str]:
+def _reasons(
+    options: BackupOptions, backups: list[Backup], now: float, hostname: str
+) -> dict[str, str]:
     """Return why the rules keep each backup of the configured source, empty where none does."""
-    own = catalogue.of_source(backups, options.source)
+    own = catalogue.of_source(backups, options.source, hostname)
     return {
         decision.backup.name: decision.reason if decision.keep else ""
         for decision in retention.decide(own, retention.rules(options), now)

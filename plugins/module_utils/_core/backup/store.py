@@ -30,6 +30,13 @@ class Store(Protocol):
         """Return the backups there, newest first. :raises FleetError: the place can't be read."""
         ...  # pylint: disable=unnecessary-ellipsis
 
+    def members(self, backup: Backup) -> list[Backup]:
+        """Return the archives that a set names, with what is wrong with each as its problems.
+
+        :raises FleetError: the place can't be read.
+        """
+        ...  # pylint: disable=unnecessary-ellipsis
+
     def contents(self, backup: Backup) -> Contents | None:
         """Return what the backup's manifest lists, None where it has no manifest.
 

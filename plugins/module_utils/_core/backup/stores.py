@@ -52,9 +52,9 @@ class CopyStoreKind(NamedTuple):
 def _connect_s3(options: CopyOptions) -> CopyStore | None:
     if options.s3 is None:
         return None
-    from .s3.store import S3Store
+    from .s3.sets import S3Sets
 
-    return S3Store(options.s3)
+    return S3Sets(options.s3)
 
 
 #: In the order in which copies are made.

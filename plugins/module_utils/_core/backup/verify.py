@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-from ..errors import FleetError, NotPermitted, NotUsable, VerificationFailed
+from ..errors import ColdStorage, FleetError, NotPermitted, NotUsable, VerificationFailed
 from ..ports import Progress, Tell, silent
-from . import archive, catalogue, chunks, local, reading
+from . import archive, catalogue, chunks, local, reading, sets
 from .catalogue import Backup, Description
 from .codec import BLOCK
 from .manifest import Contents, Head
@@ -55,7 +55,9 @@ def full(source: Archive, tell: Tell, what: str, workers: int = 0) -> Scan:
     except OSError as error:
         scan = Scan()
         scan.add(f"can't be read: {error.strerror or error}")
-    if not scan.files and not scan.problems:
+    # The archive of a model that is a link, or an empty directory, holds no file by right.
+    expects_files = source.head is None or source.head["totals"]["files"]
+    if not scan.files and not scan.problems and expects_files:
         scan.add(f"{what} holds no file")
     return scan
 
@@ -130,8 +132,10 @@ def check(
     description["checked"] = depth
     if depth == "none" or backup.lost:
         return description
-    problems = list(backup.problems)
     place = store or local.LocalStore(os.path.dirname(backup.path))
+    if backup.is_set:
+        return _check_set(backup, description, depth, tell, place)
+    problems = list(backup.problems)
     try:
         stream = place.open(backup)
     except FleetError as error:
@@ -151,18 +155,52 @@ def check(
             description["problems"] = problems
             description["verified"] = backup.verified and not problems
             return description
-    scan = full(
-        Archive(
-            open=lambda: place.open(backup),
-            read=lambda offset, length: place.read(backup, offset, length),
-            size=backup.size,
-            sha256=backup.sha256,
-            head=backup.manifest,
-            contents=contents,
-        ),
-        tell,
-        "the archive",
+    return _check_whole(backup, description, problems, contents, place, tell)
+
+
+def _check_set(
+    backup: Backup, description: Description, depth: str, tell: Tell, place: Store
+) -> Description:
+    """Check each archive of a set."""
+    problems, files, size, verified = [], 0, 0, backup.manifest is not None
+    for archived, member in zip(backup.archives, place.members(backup)):
+        checked = check(member, depth, tell, place)
+        known = set(backup.problems) | set(member.problems)
+        problems += [
+            sets.problem(archived, problem)
+            for problem in checked["problems"]
+            if problem not in known
+        ]
+        problems += [problem for problem in member.problems if problem not in backup.problems]
+        verified = verified and checked["verified"]
+        files, size = files + checked.get("files", 0), size + checked.get("bytes", 0)
+        if "unreadable" in checked:
+            description["unreadable"] = checked["unreadable"]
+    description["problems"] = [*backup.problems, *problems]
+    description["verified"] = verified and not description["problems"]
+    if depth == "full":
+        description["files"], description["bytes"] = files, size
+    return description
+
+
+def _check_whole(
+    backup: Backup,
+    description: Description,
+    problems: list[str],
+    contents: Contents | None,
+    place: Store,
+    tell: Tell,
+) -> Description:
+    """Read an archive back. :param problems: what is known already."""
+    source = Archive(
+        open=lambda: place.open(backup),
+        read=lambda offset, length: place.read(backup, offset, length),
+        size=backup.size,
+        sha256=backup.sha256,
+        head=backup.manifest,
+        contents=contents,
     )
+    scan = full(source, tell, "the archive")
     problems += [str(problem) for problem in scan.problems if str(problem) not in problems]
     if scan.more_problems:
         problems.append(f"{scan.more_problems} more problems")
@@ -179,6 +217,8 @@ def _failed(description: Description, problems: list[str], error: FleetError) ->
     description["verified"] = False
     if isinstance(error, NotPermitted):
         description["unreadable"] = error.message
+    if isinstance(error, ColdStorage):
+        description["unreadable"] = str(error)
     return description
 
 

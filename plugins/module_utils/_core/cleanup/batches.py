@@ -17,12 +17,14 @@ from collections.abc import Iterator, Sequence
 from ..ports import Progress, Tell
 from ..system.removal import Changed
 from .full_disk import FULL, make_room, unlink_files
+from .in_place import remove_files
 from .outcome import Outcome
 from .quarantine import Quarantine
 from .removals import UnitRemoval
 from .root import Root
-from .scan import Look, Survey, survey_again
+from .scan import Look, survey_again
 from .steps import give_back, keep, remove_directory, updated
+from .units import Unit
 from .work import Work
 
 #: Units, and files in them, that are moved before the process table is read again. Those that must
@@ -39,7 +41,9 @@ def clean(work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tell
     are to be looked at.
     """
     root = work.root
-    units = list(units)
+    units = remove_files(work, units, outcome, tell)
+    if not units:
+        return
     try:
         quarantine = Quarantine.make(root)
     except OSError as error:
@@ -108,7 +112,7 @@ class _Batch:
         """Remove the units; yields once when they were moved."""
         waiting = self._move(units)
         waiting.reverse()
-        approved: list[tuple[UnitRemoval, Survey]] = []
+        approved: list[tuple[UnitRemoval, Unit]] = []
         root, quarantine, work = self.work.root, self.quarantine, self.work
         try:
             yield
@@ -156,9 +160,7 @@ class _Batch:
             moved.append(removal)
         return moved
 
-    def _approve(
-        self, removal: UnitRemoval, look: Look, protected: dict[str, str]
-    ) -> Survey | None:
+    def _approve(self, removal: UnitRemoval, look: Look, protected: dict[str, str]) -> Unit | None:
         """Look again at a unit that was moved.
 
         Return what it is now, or put it back where it must stay and return None.
@@ -187,7 +189,7 @@ class _Batch:
             return None
         return unit
 
-    def _destroy(self, approved: list[tuple[UnitRemoval, Survey]], end: int) -> None:
+    def _destroy(self, approved: list[tuple[UnitRemoval, Unit]], end: int) -> None:
         """Remove units, the last of the list first; ``end`` units are finished afterwards."""
         quarantine, outcome, unlink = self.quarantine, self.outcome, os.unlink
         if self.work.compartment is not None:

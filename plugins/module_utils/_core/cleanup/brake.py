@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..errors import Refused
 from ..system.text import display_path, human_duration, human_size
 from ..verdict import isoformat
-from .facts import BackupFacts
+from .cover import BackupFacts
 from .history import History
 from .options import BrakeOptions, RequireBackupOptions
 from .removals import Plan, Removal
@@ -60,7 +60,8 @@ def check_brake(
         why = f"{human_size(size)} would be removed, the brake allows {human_size(brake.max_bytes)}"
         return _brake(why, plan.remove, _fitting(plan.remove, brake.max_bytes), "max-bytes", size)
     for target in targets:
-        removals, matched = plan.of(target.name), plan.matched.get(target.name, 0)
+        removals = plan.of(target.name)
+        matched = plan.matched.get(target.name, 0)  # mutant: equivalent because all are in it
         count = len(removals)
         share = brake.max_share
         if share is not None and target.plain and target.retention == 0:
@@ -127,7 +128,7 @@ def refuse_without_backup(
 
     :raises Refused: there is none.
     """
-    path = required.path
+    path = required.place
     verified = [backup for backup in backups if backup.verified]
     if not verified:
         why = ""

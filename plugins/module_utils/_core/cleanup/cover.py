@@ -5,18 +5,73 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
+from ..backup.api import backups_at, contents_of, stored_at
+from ..errors import NotUsable, StoreError
 from ..system.removal import Changed, Identity, identity, open_checked, open_directory
 from ..system.text import display_path
+
+if TYPE_CHECKING:
+    from ..backup.api import Backup
+    from .options import RequireBackupOptions
 
 #: (size in bytes, SHA-256) of a file.
 Content = tuple[int, str]
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _BLOCK = 1 << 20
+
+
+class BackupFacts(NamedTuple):
+    """One backup, as far as the interlock asks: its archive's name, when it was made (seconds since the epoch), and what is wrong."""
+
+    name: str
+    created: float
+    verified: bool
+    problems: tuple[str, ...] = ()
+
+
+class Interlock:
+    """The backups that an interlock asks for, in a directory and in S3.
+
+    :raises FleetError: they can't be read.
+    """
+
+    def __init__(self, required: RequireBackupOptions) -> None:
+        self._sources: list[tuple[Backup, Callable[[Backup], set[Content]]]] = []
+        if required.path is not None:
+            self._sources += [(backup, contents_of) for backup in backups_at(required.path)]
+        if required.s3 is not None:
+            stored = stored_at(required.s3)
+            self._sources += [(backup, stored.contents) for backup in stored.backups]
+        self._sources.sort(key=lambda source: source[0].created, reverse=True)
+
+    @property
+    def backups(self) -> list[BackupFacts]:
+        """What is known of them, the newest first."""
+        return [
+            BackupFacts(backup.name, backup.created, backup.verified, tuple(backup.problems))
+            for backup, dummy in self._sources
+        ]
+
+    @property
+    def coverage(self) -> Coverage:
+        """The contents of the verified ones, read when they are needed."""
+        return Coverage(self._contents)
+
+    def _contents(self) -> set[Content]:
+        files: set[Content] = set()
+        for backup, contents in self._sources:
+            if backup.verified:
+                # One that is damaged or out of reach by now covers nothing.
+                with contextlib.suppress(NotUsable, StoreError):
+                    files |= contents(backup)
+        return files
 
 
 class Coverage:

@@ -46,8 +46,6 @@ def predict(facts: Facts, plan: Plan, outcome: Outcome) -> None:
     for recovery in plan.recoveries:
         gone += recovery.begun
         units += [_in_place(recovery, due) if plan.run else due for due in recovery.due]
-    for dummy, removals in plan.units:
-        units += removals
     for removal in gone:
         outcome.gone(removal)
     for removal in units:
@@ -55,6 +53,12 @@ def predict(facts: Facts, plan: Plan, outcome: Outcome) -> None:
             outcome.hold(removal)
         else:
             outcome.gone(removal)
+    for dummy, removals in plan.units:
+        if not plan.run:
+            outcome.all_gone(removals)
+            continue
+        for unit in removals:
+            outcome.hold(unit)
     for removal in [removal for chosen in plan.tools.values() for dummy, removal in chosen]:
         outcome.gone(removal)
 
@@ -244,13 +248,16 @@ def _directory(root: Root, place: TargetFacts) -> Iterator[Root]:
 
 def _work(options: CleanupOptions, root: Root, place: TargetFacts, now: float) -> Work:
     required = options.require_backup
+    covered = required is not None and required.check == "covered"
+    simple = place.container is None and not covered and not options.quarantine
     return Work(
         root,
         place.target,
         now,
         lambda: None,
         place.run.anchor,
-        required is not None and required.check == "covered",
+        covered,
+        in_place=simple and root.watched and place.target.age_by != "atime",
     )
 
 

@@ -12,24 +12,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ..backup.api import backups_at, contents_of
 from ..errors import NotUsable
 from ..ports import Progress, Tell, World
 from ..system.removal import Changed, Identity, identity, open_directory
 from . import checkpoints, inuse, tools
 from .checkpoints import Checkpoint, Container, RunFacts
-from .cover import Content, Coverage
+from .cover import Coverage
 from .guards import MOUNT, own_paths
 from .held import DOOMED, HeldUnit, Hold, expiry
 from .history import History
 from .inuse import InUse
 from .layouts import GENERIC, candidates, parse_state
-from .options import CleanupOptions, RequireBackupOptions, homes, refuse_root
+from .options import CleanupOptions, homes, refuse_root
 from .quarantine import Aside, Quarantine
 from .root import Root, open_target
-from .scan import STAMPS, Look, Survey, survey
+from .scan import STAMPS, Look, survey
 from .targets import Target
-from .tools import ToolFacts
+from .tool import ToolFacts
+from .units import Survey, Unit
 from .watermark import Space, Watermark
 
 #: Units between two reports of progress.
@@ -48,7 +48,7 @@ class TargetFacts:
     path: str = ""
     state: str = "ok"
     note: str = ""
-    units: list[Survey] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
     protected: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
     #: The directory below the target's root that holds these units, None for the root itself; and what is known of their run.
@@ -65,7 +65,7 @@ class MovedUnit(NamedTuple):
     name: str
     path: str
     target: Target | None
-    survey: Survey | None = None
+    survey: Unit | None = None
     protected: bool = False
 
 
@@ -78,17 +78,8 @@ class LeftoverFacts:
 
     quarantine: Quarantine
     first: Target
-    begun: list[tuple[str, Survey | None]] = field(default_factory=list)
+    begun: list[tuple[str, Unit | None]] = field(default_factory=list)
     moved: list[MovedUnit] = field(default_factory=list)
-
-
-class BackupFacts(NamedTuple):
-    """One backup, as far as the interlock asks: its archive's name, when it was made (seconds since the epoch), and what is wrong."""
-
-    name: str
-    created: float
-    verified: bool
-    problems: tuple[str, ...] = ()
 
 
 @dataclass
@@ -99,7 +90,7 @@ class HoldFacts:
     target: Target
     device: int
     units: list[HeldUnit] = field(default_factory=list)
-    begun: list[tuple[str, Survey | None]] = field(default_factory=list)
+    begun: list[tuple[str, Unit | None]] = field(default_factory=list)
 
 
 @dataclass
@@ -178,28 +169,6 @@ class Facts:
             root.close()
 
 
-def backups(required: RequireBackupOptions) -> list[BackupFacts]:
-    """Return the backups that the interlock asks for, newest first."""
-    return [
-        BackupFacts(backup.name, backup.created, backup.verified, tuple(backup.problems))
-        for backup in backups_at(required.path)
-    ]
-
-
-def coverage(required: RequireBackupOptions) -> Coverage:
-    """Return the contents of the verified backups, read when they are needed."""
-
-    def contents() -> set[Content]:
-        files: set[Content] = set()
-        for backup in backups_at(required.path):
-            if backup.verified:
-                with contextlib.suppress(NotUsable):
-                    files |= contents_of(backup)
-        return files
-
-    return Coverage(contents)
-
-
 def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> None:
     """Fill in the facts. The roots stay open."""
     for target in options.directories:
@@ -231,9 +200,11 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
                 root.find_own()
                 _find_checkpoints(place, root, facts, tell, places)
                 continue
-            names = root.list()
+            files: list[Unit] = []
+            names = root.list(_quick_look(place, root, facts), place.target.fitting(), files)
             place.protected = root.protected(facts.busy)
             _survey(place, root, names, facts, tell)
+            place.units.extend(place.target.units_of(files))
             if not place.target.plain:
                 _read_checkpoints(place, root, facts)
         except OSError as error:
@@ -434,23 +405,38 @@ def _own_paths(options: CleanupOptions, roots: Iterable[Root]) -> dict[str, str]
     configured = os.environ.get("MLOPS_FLEET_LOCK_DIR")
     if configured:
         locks.append(configured)
-    required = options.require_backup
+    required, backup = options.require_backup, None
+    if required is not None and required.path is not None:
+        backup = os.path.realpath(required.path)
     return own_paths(
         homes(),
         [root.path for root in roots],
         [os.path.realpath(directory) for directory in locks],
         os.path.realpath(options.report_path) if options.report_path else None,
-        os.path.realpath(required.path) if required is not None else None,
+        backup,
     )
+
+
+def _foreign(root: Root) -> bool:
+    """Return whether this user may remove only entries of its own: in a sticky directory, unless it is root or owns the directory."""
+    here = os.fstat(root.fd)
+    return bool(here.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, here.st_uid)
+
+
+def _quick_look(place: TargetFacts, root: Root, facts: Facts) -> Look | None:
+    """Return what plain files are looked at with while a directory is listed; None where each needs more than that."""
+    busy, target = facts.busy, place.target
+    if target.age_by not in ("newest", "mtime") or _foreign(root):
+        return None
+    if busy is not None and (busy.hidden is not None or not root.knows_locks(busy)):
+        return None
+    return root.look(target, busy, facts.now)
 
 
 def _survey(place: TargetFacts, root: Root, names: list[str], facts: Facts, tell: Tell) -> None:
     target, busy = place.target, facts.busy
     look = root.look(target, busy, facts.now)
-    here = os.fstat(root.fd)
-    uid = os.geteuid()
-    # In a sticky directory only root and the owners of the directory and of the entry may remove the entry.
-    foreign = bool(here.st_mode & stat.S_ISVTX) and uid not in (0, here.st_uid)
+    uid, foreign = os.geteuid(), _foreign(root)
     ask_locks = busy is not None and not root.knows_locks(busy)
     matching = target.select(names)
     for number, name in enumerate(matching):

@@ -18,6 +18,10 @@ from ..system.text import display_path
 OWN_TREES = ("/etc/mlops-fleet", "/opt/mlops-fleet", "/var/lib/mlops-fleet")
 #: Packages' own files. Models kept there may be backed up and restored, but nothing in it is old by its age.
 PACKAGES = "/usr/share"
+#: Where POSIX shared memory is, and the core dumps of systemd-coredump.
+SHARED_MEMORY, CORE_DUMPS = "/dev/shm", "/var/lib/systemd/coredump"
+#: The only directories in the system's own trees that are ever cleaned, and only of names that a pattern begins.
+CLEANABLE = frozenset({SHARED_MEMORY, CORE_DUMPS})
 #: Never units: what a file system keeps in its top directory.
 FILE_SYSTEMS_OWN = frozenset(
     {"lost+found", "aquota.user", "aquota.group", "quota.user", "quota.group"}

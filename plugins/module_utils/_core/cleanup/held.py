@@ -31,7 +31,7 @@ from ..verdict import isoformat
 from .guards import HELD
 from .quarantine import put_back
 from .root import Root, exists
-from .scan import Survey
+from .units import Unit
 
 _NAME = re.compile(re.escape(HELD) + r"(\d{8}T\d{6}Z)-(\d+)(-\d+)?")
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -62,7 +62,7 @@ class HeldUnit(NamedTuple):
     where: str
     target: str
     size: int
-    survey: Survey | None = None
+    survey: Unit | None = None
     stays: str = ""
 
     @property

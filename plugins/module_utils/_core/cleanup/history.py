@@ -66,7 +66,7 @@ class History:
             while os.path.lexists(path):
                 number += 1
                 path = os.path.join(self.directory, f"{stamp}-{number}.json")
-            atomic_write(path, json.dumps(report, indent=1) + "\n")
+            atomic_write(path, as_text(report))
         self._forget(now - days * _DAY)
 
     def _forget(self, before: float) -> None:
@@ -76,6 +76,17 @@ class History:
                 if _REPORT.fullmatch(name) and name[:16] < limit:
                     with contextlib.suppress(OSError):
                         os.unlink(os.path.join(self.directory, name))
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """Return a report as JSON, one line for each entry of its lists: with ``indent`` the encoder of Python takes ten times as long."""
+    entries = []
+    for key, value in report.items():
+        text = json.dumps(value)
+        if value and isinstance(value, list) and isinstance(value[0], dict):
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        entries.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def _read(path: str) -> Iterator[tuple[str, list[Amount]]]:

@@ -29,6 +29,10 @@ PATIENCE = 60.0
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
 
+#: A mapped file in /proc/PID/maps: major, minor, inode, path.
+_MAPPED = re.compile(rb"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([1-9]\d*) +(/.*)$", re.M)
+
+
 @dataclass(frozen=True)
 class InUse:
     """Identities in use on the devices asked for, their inode numbers alone, all mounts of all namespaces, how many processes could not
@@ -209,23 +213,19 @@ def _maps(
     Some filesystems (btrfs, overlay) show another device here than stat(2) gives, so paths below a root are looked up, too.
     """
     try:
-        with open(
-            f"{base}/maps", encoding="utf-8", errors="surrogateescape", newline="\n"
-        ) as lines:
-            for line in lines:
-                if "/" not in line:
-                    continue
-                fields = line.rstrip("\n").split(None, 5)
-                if len(fields) < 6 or fields[4] == "0":
-                    continue
-                major, _colon, minor = fields[3].partition(":")
-                device = os.makedev(int(major, 16), int(minor, 16))
-                if device in devices:
-                    identities.add((device, int(fields[4])))
-                if fields[5].startswith(directories):
-                    _add(fields[5], devices, identities)
+        with open(f"{base}/maps", "rb") as stream:
+            maps = stream.read()
     except PermissionError:
         return True
+    # A file is mapped in several pieces, and by many processes.
+    for mapped in set(_MAPPED.findall(maps)):
+        major, minor, inode, path = mapped
+        device = os.makedev(int(major, 16), int(minor, 16))
+        if device in devices:
+            identities.add((device, int(inode)))
+        place = os.fsdecode(path)
+        if place.startswith(directories):
+            _add(place, devices, identities)
     return False
 
 

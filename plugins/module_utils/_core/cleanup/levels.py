@@ -14,7 +14,7 @@ from ..system.text import human_size
 from .facts import Facts, HoldFacts
 from .held import DOOMED, HeldUnit
 from .removals import Kept, NamedRemoval, Plan, UnitRemoval, days
-from .scan import Survey
+from .units import Unit
 from .watermark import NEXT, Freed, Watermark, needed_first
 
 
@@ -35,7 +35,7 @@ def interrupted(facts: Facts) -> list[tuple[HoldFacts, NamedRemoval]]:
     ]
 
 
-def remains(target: str, path: str, unit: Survey | None, reason: str) -> NamedRemoval:
+def remains(target: str, path: str, unit: Unit | None, reason: str) -> NamedRemoval:
     if unit is None:
         return NamedRemoval(target, path, "dir", 0, None, reason)
     return NamedRemoval(target, path, unit.kind, unit.disk_usage, None, reason, unit)

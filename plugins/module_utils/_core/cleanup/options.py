@@ -9,12 +9,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..backup.api import default_directory
+from ..backup.api import S3Connection, check_s3, default_directory
 from ..errors import OptionError
 from ..options import OptionSet, option
 from ..system.roots import refuse_dangerous
 from . import tools
-from .guards import may_share, refuse_owned
+from .guards import CLEANABLE, may_share, refuse_owned
 from .layouts import CHOICES, GENERIC
 from .targets import BUILT_IN, DAY, BuiltIn, Target, period
 from .watermark import Level, parse_level
@@ -125,10 +125,14 @@ class BrakeOptions(OptionSet):
 class RequireBackupOptions(OptionSet):
     """The backup without which nothing is removed."""
 
-    path: str = option(
+    path: str | None = option(
         type="path",
-        required=True,
         help="Backup directory, or the manifest or archive of one backup.",
+    )
+    s3: S3Connection | None = option(
+        type="dict",
+        suboptions=S3Connection,
+        help="Object storage whose copies count, too, or instead of a directory.",
     )
     check: str = option(
         default="fresh",
@@ -141,6 +145,24 @@ class RequireBackupOptions(OptionSet):
         minimum=0,
         help="Oldest backup that counts, in hours.",
     )
+
+    @property
+    def place(self) -> str:
+        """Where the backups are, for messages."""
+        places = [self.path] if self.path else []
+        if self.s3 is not None:
+            prefix = self.s3.prefix.strip("/")
+            places.append(f"s3://{self.s3.bucket}/{prefix}".rstrip("/"))
+        return " and ".join(places)
+
+    def check_together(self) -> None:
+        self.s3 = check_s3(self.s3)
+        if self.path is None and self.s3 is None:
+            raise OptionError(
+                "Option require_backup.path is required.",
+                "Name the directory of the backups, or a bucket with require_backup.s3.",
+                "require_backup.path",
+            )
 
 
 def _interval(text: str | None, where: str) -> tuple[int, float]:
@@ -209,6 +231,8 @@ def refuse_root(path: str, shared_ok: bool) -> str:
 
     :raises Refused: it is dangerous, somebody's home, or where this collection is.
     """
+    if shared_ok and path in CLEANABLE and path == os.path.realpath(path):
+        return path
     normal = refuse_dangerous(path, "cleanup root", shared_ok)
     refuse_owned(path, (normal, os.path.realpath(normal)), homes())
     return normal
@@ -227,7 +251,7 @@ class CleanupOptions(OptionSet):
         type="bool",
         default=False,
         env=("AGGRESSIVE",),
-        help="Also docker images, pip and apt caches, old files in /tmp.",
+        help="Also container images, caches, core dumps, ended sessions, old files in /tmp.",
     )
     only: list[str] | None = option(
         type="list", elements="str", help="Names of the targets to clean; all by default."
@@ -338,19 +362,18 @@ class CleanupOptions(OptionSet):
                 "targets",
             )
         _check_levels(self.free_to, self.when_below, "when_below", self.targets)
+        if self.require_backup is not None:
+            self.require_backup.check_together()
         if self.undo and self.state != "restored":
             raise OptionError("Option undo needs state=restored.", "", "undo")
-        usual = self.targets is None
-        directories = [
-            self._built_in(entry) for entry in BUILT_IN if not entry.aggressive and usual
-        ]
+        entries = [entry for entry in BUILT_IN if not entry.aggressive and self.targets is None]
+        directories = [self._built_in(entry) for entry in entries]
         for number, target in enumerate(self.targets or ()):
             directories.append(self._configured(number, target))
-        programs: list[str] = []
-        if self.aggressive:
-            directories.extend(self._built_in(entry) for entry in BUILT_IN if entry.aggressive)
-            programs = list(tools.TOOLS.names)
-        known = [target.name for target in directories] + programs
+        programs = list(tools.TOOLS.names) if self.aggressive else []
+        entries = [entry for entry in BUILT_IN if entry.aggressive and self.aggressive]
+        known = [target.name for target in directories] + [entry.name for entry in entries]
+        known += programs
         for name in known:
             if known.count(name) > 1:
                 raise OptionError(
@@ -359,7 +382,9 @@ class CleanupOptions(OptionSet):
         if self.only is not None:
             self._check_only(self.only, known)
             directories = [target for target in directories if target.name in self.only]
+            entries = [entry for entry in entries if entry.name in self.only]
             programs = [name for name in programs if name in self.only]
+        directories.extend(self._built_in(entry) for entry in entries)
         self.directories, self.tools = tuple(directories), tuple(programs)
 
     def _check_only(self, only: list[str], known: list[str]) -> None:
@@ -388,14 +413,17 @@ class CleanupOptions(OptionSet):
         return entry.retention
 
     def _built_in(self, entry: BuiltIn) -> Target:
-        path = self.given()[entry.path_option] if entry.path_option else entry.path
+        path = entry.place(os.environ)
+        if entry.path_option:
+            path = self.given()[entry.path_option]
         shared_ok = entry.shared_ok or may_share(entry.pattern)
         return Target(
             entry.name,
             refuse_root(path, shared_ok),
             self._days(entry) * DAY,
             entry.pattern,
-            age_by="newest" if entry.aggressive else self.age_by,
+            entry.unit,
+            entry.age_by if entry.aggressive else self.age_by,
             exclude=entry.exclude,
             shared_ok=shared_ok,
             free_to=None if entry.aggressive else _parsed(self.free_to),

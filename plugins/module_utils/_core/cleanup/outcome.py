@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .held import HeldUnit
 from .history import Amount
-from .removals import Kept, Removal
+from .removals import Kept, Removal, UnitRemoval
 from .watermark import Freed
 
 _NOTHING = Amount(0, 0)
@@ -55,6 +55,22 @@ class Outcome:
         self.held.append(removal)
         if self.record is not None:
             self.record(removal, "moved to quarantine")
+
+    def all_gone(self, removals: Sequence[UnitRemoval]) -> None:
+        """Count units of one target that were removed and recorded before; there may be hundreds of
+        thousands.
+        """
+        if not removals:
+            return
+        size = 0
+        for removal in removals:
+            unit = removal.survey
+            size += unit.size if unit.linked is None else self.counted.add(unit)
+        target = removals[0].target
+        self.freed[target] = self.freed.get(target, 0) + size
+        units, total = self.amounts.get(target, _NOTHING)
+        self.amounts[target] = Amount(units + len(removals), total + size)
+        self.removed.extend(removals)
 
     def gone(self, removal: Removal) -> None:
         """Count what was removed; a file with several links when its last one was."""

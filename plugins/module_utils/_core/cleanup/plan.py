@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from operator import attrgetter
 
 from ..system.text import display_path
@@ -18,15 +20,16 @@ from .levels import free_to_levels, interrupted, keep_uncovered, purge_expired, 
 from .options import CleanupOptions
 from .policies import Member, Reasons
 from .removals import Kept, NamedRemoval, Plan, Recovery, UnitRemoval, days
-from .scan import Survey
 from .targets import DAY, Target, cutoff
-from .tools import CACHE, TOOLS, Item, ToolFacts
+from .tool import CACHE, Item, ToolFacts
+from .tools import TOOLS
+from .units import PlainFile, Unit
 
 #: Characters of a path in a reason.
 _PATH_LENGTH = 200
 
 
-def due(unit: Survey, limit: int | None) -> bool:
+def due(unit: Unit, limit: int | None) -> bool:
     """Return whether a unit is as old as its target's retention, to the nanosecond.
 
     :param limit: the target's cutoff(): the newest time at which a unit is still due, None when every unit is.
@@ -34,18 +37,18 @@ def due(unit: Survey, limit: int | None) -> bool:
     return limit is None or (unit.own <= limit and unit.content <= limit)
 
 
-def vetoed(unit: Survey) -> str:
+def vetoed(unit: Unit) -> str:
     """Return what in a unit protects it; empty when nothing does, or when its survey ended early because it is not due anyway."""
     return "" if unit.stopped else unit.veto or ""
 
 
-def fixed(unit: Survey, protected: Mapping[str, str]) -> bool:
+def fixed(unit: Unit, protected: Mapping[str, str]) -> bool:
     """Return whether something other than its age or a policy keeps a unit."""
     return bool(protected.get(unit.name) or unit.veto)
 
 
 def why_kept(
-    unit: Survey, target: Target, limit: int | None, protected: str, rank: int, now: float
+    unit: Unit, target: Target, limit: int | None, protected: str, rank: int, now: float
 ) -> str:
     """Return why a unit stays, empty when it is removed.
 
@@ -67,7 +70,7 @@ def why_kept(
     return ""
 
 
-def why_put_back(planned: Survey, unit: Survey, limit: int | None, protected: str) -> str:
+def why_put_back(planned: Unit, unit: Unit, limit: int | None, protected: str) -> str:
     """Return why a unit that was looked at again must stay, empty when it is still what was planned."""
     if protected:
         return protected
@@ -186,20 +189,18 @@ def _decide_target(
     # By what is in them: a unit that was only moved (or moved and put back) is not newer than the others.
     units.sort(key=attrgetter("name"))
     units.sort(key=attrgetter("content"))
-    removals: list[UnitRemoval] = []
     run, plain, keep_last = place.run, target.plain, target.keep_last
+    removals = _unkept(place, units, limit, now) if plain else []
+    if plain and len(removals) == len(units):
+        plan.units.append((place, removals))
+        return
+    decided = reversed([removal.survey for removal in removals])
+    next_decided = next(decided, None)
     for rank, unit in enumerate(reversed(units)):
-        name = unit.name
-        # There may be hundreds of thousands that nothing keeps.
-        if (
-            plain
-            and rank >= keep_last
-            and unit.veto is None
-            and (limit is None or (unit.own <= limit and unit.content <= limit))
-            and name not in protected
-        ):
-            removals.append(UnitRemoval(place, unit, now))
+        if unit is next_decided:
+            next_decided = next(decided, None)
             continue
+        name = unit.name
         # Where there are policies, these have counted.
         number = rank if plain else keep_last
         reason = why_kept(unit, target, limit, protected.get(name, ""), number, now)
@@ -207,19 +208,35 @@ def _decide_target(
         by_age = not fixed(unit, protected) and not (why and why.fixed)
         if why and not reason:
             reason = str(why)
-        if reason:
-            plan.keep.append(Kept(target.name, f"{base}/{name}", reason))
-            if target.free_to is not None and by_age:
-                plan.following.setdefault(place.device, []).append((unit.newest, plan.keep[-1]))
-            if place.container is not None and run.checkpoints[name].complete:
-                run.anchor = run.anchor or name
-        elif plain:
-            removals.append(UnitRemoval(place, unit, now))
-        else:
+        if not reason:
             surplus = _surplus(target, run.checkpoints[name])
             removals.append(UnitRemoval(place, unit, now, surplus))
-    removals.reverse()
+            continue
+        plan.keep.append(Kept(target.name, f"{base}/{name}", reason))
+        if target.free_to is not None and by_age:
+            plan.following.setdefault(place.device, []).append((unit.newest, plan.keep[-1]))
+        if place.container is not None and run.checkpoints[name].complete:
+            run.anchor = run.anchor or name
+    if not plain:
+        removals.reverse()
     plan.units.append((place, removals))
+
+
+def _unkept(
+    place: TargetFacts, units: Sequence[Unit], limit: int | None, now: float
+) -> list[UnitRemoval]:
+    """Return the removals of a plain target's units that nothing keeps: why_kept() of each is empty. ``units`` are sorted, the oldest first."""
+    protected, keep_last = place.protected, place.target.keep_last
+    surplus = [
+        unit
+        for unit in (units[:-keep_last] if keep_last else units)
+        if (isinstance(unit, PlainFile) or not vetoed(unit))
+        and (limit is None or (unit.own <= limit and unit.content <= limit))
+        and unit.name not in protected
+    ]
+    # UnitRemoval(place, unit, now, ""), for there may be hundreds of thousands.
+    make = functools.partial(tuple.__new__, UnitRemoval)
+    return list(map(make, zip(repeat(place), surplus, repeat(now), repeat(""))))
 
 
 def _decide_tool(plan: Plan, facts: ToolFacts, now: float) -> None:
@@ -232,7 +249,7 @@ def _decide_tool(plan: Plan, facts: ToolFacts, now: float) -> None:
             continue
         why = f"a cache of {item.files} files"
         if age is not None:
-            why = _created(age, retention)
+            why = _since(item, age, retention)
         removal = NamedRemoval(facts.name, item.path, item.kind, item.size, age, why)
         chosen.append((item, removal))
     plan.tools[facts.name] = chosen
@@ -250,12 +267,12 @@ def decide_item(item: Item, retention: float, now: float) -> tuple[float | None,
     if item.in_use:
         return age, item.in_use
     if age < retention:
-        return age, _created(age, retention)
+        return age, _since(item, age, retention)
     return age, ""
 
 
-def _created(age: float, retention: float) -> str:
-    return f"created {age / DAY:.1f} days ago, kept {retention / DAY:.1f} days"
+def _since(item: Item, age: float, retention: float) -> str:
+    return f"{item.event} {age / DAY:.1f} days ago, kept {retention / DAY:.1f} days"
 
 
 def _decide_leftover(facts: LeftoverFacts, now: float) -> Recovery:
@@ -282,7 +299,7 @@ def _decide_leftover(facts: LeftoverFacts, now: float) -> Recovery:
     return Recovery(facts, begun, tuple(due_again), tuple(back))
 
 
-def may_finish(unit: Survey, target: Target, now: float) -> bool:
+def may_finish(unit: Unit, target: Target, now: float) -> bool:
     """Return whether a unit that a stopped run had only moved may be removed."""
     if target.keeps or not target.fits(unit.kind):
         return False

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from ..system.text import human_duration
 from .checkpoints import Checkpoint, RunFacts
 from .layouts import GENERIC, step_of
-from .scan import Survey
 from .targets import DAY, Target
+from .units import Unit
 
 _Keep = Callable[["Member", str], None]
 #: Seconds without a change after which nobody is writing an incomplete checkpoint any more.
@@ -23,7 +23,7 @@ class Member(NamedTuple):
     """A unit as the policies see it. ``key`` identifies it among the members."""
 
     key: tuple[int, str]
-    survey: Survey
+    survey: Unit
     checkpoint: Checkpoint
     run: RunFacts
 

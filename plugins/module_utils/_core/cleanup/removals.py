@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Union
 from ..system.text import display_path, human_duration
 from .facts import LeftoverFacts, TargetFacts
 from .held import HeldUnit
-from .scan import Survey
 from .targets import DAY
-from .tools import Item
+from .tool import Item
+from .units import Unit
 from .watermark import Watermark
 
 #: Why a unit goes back that a stopped run had moved.
@@ -32,17 +32,17 @@ class Kept(NamedTuple):
         return {"target": self.target, "path": display_path(self.path), "reason": self.reason}
 
 
-class UnitRemoval:
+class UnitRemoval(NamedTuple):
     """A unit of a directory that is removed.
 
     There may be hundreds of thousands, so that everything but the survey is computed when it is
     asked for.
     """
 
-    __slots__ = ("now", "place", "survey", "why")
-
-    def __init__(self, place: TargetFacts, survey: Survey, now: float, why: str = "") -> None:
-        self.place, self.survey, self.now, self.why = place, survey, now, why
+    place: TargetFacts
+    survey: Unit
+    now: float
+    why: str = ""
 
     @property
     def target(self) -> str:
@@ -95,7 +95,7 @@ class NamedRemoval(NamedTuple):
     size: int
     age: float | None
     reason: str
-    survey: Survey | None = None
+    survey: Unit | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of the result."""

@@ -9,7 +9,6 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 from ..system.text import display_path, human_count, human_size
@@ -19,7 +18,7 @@ from .held import HeldEntry
 from .history import Amount
 from .options import CleanupOptions
 from .outcome import Failure, Outcome
-from .removals import Plan, UnitRemoval
+from .removals import Plan, Removal, UnitRemoval
 
 #: Entries of each list in the result; the report has all.
 LISTED = 1000
@@ -136,7 +135,7 @@ class CleanupResult:
         removed = self.outcome.removed
         if not removed:
             return {}
-        largest = heapq.nlargest(LARGEST, removed, key=attrgetter("size"))
+        largest = heapq.nlargest(LARGEST, removed, key=_size)
         return {"largest": [removal.to_dict() for removal in largest]}
 
     def message(self) -> str:
@@ -170,7 +169,7 @@ class CleanupResult:
         sizes: Counter[str] = Counter()
         for place, removals in self.plan.units:
             planned[place.target.name] += len(removals)
-            sizes[place.target.name] += sum(removal.survey.disk_usage for removal in removals)
+            sizes[place.target.name] += sum(map(_size, removals))
         for removal in self.plan.remove:
             if not isinstance(removal, UnitRemoval):
                 planned[removal.target] += 1
@@ -203,6 +202,13 @@ class CleanupResult:
             }
             for name, root, state, note in rows
         ]
+
+
+def _size(removal: Removal) -> int:
+    """Return the size of a removal; asked for hundreds of thousands of files."""
+    if isinstance(removal, UnitRemoval) and removal.survey.linked is None:
+        return removal.survey.size
+    return removal.size
 
 
 def _held_note(held: list[HeldEntry]) -> str:

@@ -16,8 +16,9 @@ from ..system.removal import Identity, mount_id
 from . import guards
 from .checkpoints import open_below
 from .inuse import InUse
-from .scan import STAMPS, Look, open_root
+from .scan import STAMPS, Look, list_files, open_root
 from .targets import Target, cutoff
+from .units import Unit
 from .watch import NameWatch
 
 #: File systems whose locks the kernel lists under the device that stat(2) returns.
@@ -25,6 +26,7 @@ _LOCKS_LISTED = frozenset({"ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs"})
 #: File systems that nobody changes from elsewhere, and where one directory is one inode.
 _WATCHED = mounts.ANSWERING - {"overlay"}
 _LOGS = "/var/log"
+Names = list[str]
 
 
 @dataclass
@@ -108,19 +110,37 @@ class Root:
             _watch=None,
         )
 
-    def list(self) -> list[str]:
-        """Return the names in it. Lists it once: afterwards the kernel reports names that appear. :raises OSError: it can't be read."""
+    @property
+    def watched(self) -> bool:
+        """Whether the kernel reports all that happens to the names in it."""
+        return self.fstype in _WATCHED
+
+    def list(
+        self,
+        look: Look | None = None,
+        fitting: Callable[[str], object] | None = None,
+        files: list[Unit] | None = None,
+    ) -> list[str]:
+        """Return the names in it. Lists it once: afterwards the kernel reports names that appear. :raises OSError: it can't be read.
+
+        :param files: receives the plain files instead, as list_files() looks at them with ``look`` and ``fitting``.
+        """
         self._end_watch()
-        if self.fstype in _WATCHED:
+        if self.watched:
             with contextlib.suppress(OSError):
                 self._watch = NameWatch(self.fd)
         self.links, self.logs = set(), set()
-        names = []
-        with os.scandir(self.fd) as entries:
-            for entry in entries:
-                names.append(entry.name)
-                if entry.is_symlink():
-                    self.links.add(entry.name)
+        names: Names = []
+        if look is not None and files is not None and self.path != _LOGS:
+            points = {guards.unit_of(mount.point, self.path) for mount in mounts.read()}
+            names, plain_files = list_files(self.fd, look, fitting, points, self.links)
+            files.extend(plain_files)
+        else:
+            with os.scandir(self.fd) as entries:
+                for entry in entries:
+                    names.append(entry.name)
+                    if entry.is_symlink():
+                        self.links.add(entry.name)
         if self.path == _LOGS:
             self._note_logs(names)
         self._note_own(names)

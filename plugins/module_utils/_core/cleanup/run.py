@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 from collections.abc import Iterator
 
@@ -17,10 +16,11 @@ from ..system.files import atomic_write
 from ..system.locks import lock, lock_directory
 from ..verdict import isoformat
 from .brake import Braked, refuse_without_backup
+from .cover import Interlock
 from .execute import carry_out, predict
-from .facts import Facts, backups, coverage, observe, open_all
+from .facts import Facts, observe, open_all
 from .held import select
-from .history import open_history
+from .history import as_text, open_history
 from .options import CleanupOptions
 from .outcome import Outcome
 from .plan import decide
@@ -79,6 +79,8 @@ def _without_collector() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            # The result is not looked through either when the collector is back.
+            gc.freeze()
             gc.enable()
 
 
@@ -107,9 +109,10 @@ def _run(
         return _restore(options, world, facts, check, recorder)
     required = options.require_backup
     if required is not None:
-        refuse_without_backup(required, backups(required), facts.now)
+        interlock = Interlock(required)
+        refuse_without_backup(required, interlock.backups, facts.now)
         if required.check == "covered":
-            facts.coverage = coverage(required)
+            facts.coverage = interlock.coverage
     growth = options.brake is not None and options.brake.max_growth is not None
     facts.history = open_history(options.state_dir, world, growth, check)
     try:
@@ -139,7 +142,7 @@ def _run(
             except WriteFailed as error:
                 plan.notes.append(f"No report was kept: {error.message}")
         if options.report_path:
-            text = json.dumps(result.report(), indent=1) + "\n"
+            text = as_text(result.report())
             try:
                 atomic_write(options.report_path, text, mode=0o640)
             except WriteFailed as error:

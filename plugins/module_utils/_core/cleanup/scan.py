@@ -31,9 +31,9 @@ from ..system.removal import (
     open_checked,
 )
 from .guards import MOUNT
+from .units import BLOCK, PlainFile, Survey, Unit, plain, unchanged
 
 _PATH = getattr(os, "O_PATH", 0o10000000)
-_BLOCK = 512  # unit of st_blocks, whatever the file system's own
 
 
 def open_root(path: str) -> tuple[int, str]:
@@ -168,93 +168,6 @@ class Look:
     moved: bool = False
 
 
-class Survey:
-    """What a unit is and holds.
-
-    ``size`` is the allocated bytes without files that have further links; those are in ``linked``: identity to (number of links the file
-    has, number seen here, allocated bytes), None without any. ``own`` is the time of the unit itself, ``content`` the newest time in it,
-    which belongs to ``content_path`` (relative to the unit, empty for itself); both in nanoseconds since the epoch. ``veto`` says why the
-    unit must stay; ``stopped`` that the survey ended early at something fresh. There may be hundreds of thousands, hence the slots.
-    """
-
-    __slots__ = (
-        "content",
-        "content_path",
-        "device",
-        "directories",
-        "files",
-        "inode",
-        "linked",
-        "mode",
-        "mtime_ns",
-        "name",
-        "own",
-        "size",
-        "stopped",
-        "uid",
-        "veto",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        identity_: Identity,
-        mode: int,
-        uid: int,
-        mtime_ns: int,
-        own: int,
-        content: int,
-    ) -> None:
-        self.name = name
-        self.device, self.inode = identity_
-        self.mode = mode
-        self.uid = uid
-        self.mtime_ns = mtime_ns
-        self.own = own
-        self.content = content
-        self.content_path = ""
-        self.size = 0
-        self.files = 0
-        self.directories = 0
-        self.linked: dict[Identity, tuple[int, int, int]] | None = None
-        self.veto: str | None = None
-        self.stopped = False
-
-    @property
-    def identity(self) -> Identity:
-        """What distinguishes it from other files."""
-        return self.device, self.inode
-
-    @property
-    def kind(self) -> str:
-        """``dir``, ``link``, or ``file`` for everything else."""
-        if stat.S_ISDIR(self.mode):
-            return "dir"
-        return "link" if stat.S_ISLNK(self.mode) else "file"
-
-    @property
-    def newest(self) -> int:
-        """The newest time of the unit and everything in it."""
-        return self.own if self.own > self.content else self.content
-
-    @property
-    def newest_path(self) -> str:
-        """What has that time, empty for the unit itself."""
-        return self.content_path if self.content > self.own else ""
-
-    @property
-    def disk_usage(self) -> int:
-        """Allocated bytes as du(1) counts them: every file once, whether or not it has links elsewhere."""
-        if self.linked is None:
-            return self.size
-        return self.size + sum(size for dummy, dummy, size in self.linked.values())
-
-    def keep(self, reason: str) -> None:
-        """Note the first reason to keep the unit."""
-        if self.veto is None:
-            self.veto = reason
-
-
 #: One object for each number that many units have in common.
 _common: dict[int, int] = {}
 
@@ -294,7 +207,7 @@ def survey(parent: int, name: str, look: Look) -> Survey:
         and state.st_ino not in look.inodes
         and look.hidden is None
     ):
-        size = state.st_blocks * _BLOCK
+        size = state.st_blocks * BLOCK
         unit.size = _common.setdefault(size, size)
         unit.files = 1
         return unit
@@ -305,28 +218,80 @@ def survey(parent: int, name: str, look: Look) -> Survey:
     return unit
 
 
-def survey_again(parent: int, planned: Survey, look: Look) -> Survey:
+#: Bits of a mode that are the type of a file, and those of a regular one.
+_TYPE, _REGULAR = 0o170000, 0o100000
+#: Names of backups are between these.
+_BACKUPS, _AFTER = "models_backup_", "models_backup`"
+
+
+def list_files(
+    fd: int,
+    look: Look,
+    fitting: Callable[[str], object] | None,
+    skipped: Set[str],
+    links: set[str],
+) -> tuple[list[str], list[Unit]]:
+    """List an open directory and look at the plain files in it in the same pass; return the other names, and these files.
+
+    A plain file has one link, is on the look's device and not in use. Everything else, and what vanished meanwhile, is left to survey().
+
+    :param look: its ``hidden`` is None, and its ``stamp`` is the newest change or the modification.
+    :param fitting: whether a name may be a unit; files that it refuses are not looked at. None: all names.
+    :param skipped: names that are not looked at, those of mount points. :param links: receives the names of symbolic links.
+    """
+    names: list[str] = []
+    files: list[Unit] = []
+    device, inodes, excluded = look.device, look.inodes, look.excluded
+    newest = look.stamp is _newest
+    append, new = files.append, tuple.__new__
+    with os.scandir(fd) as entries:
+        # There may be hundreds of thousands: what is frequent is done here without calls.
+        for entry in entries:
+            name = entry.name
+            if entry.is_symlink():
+                links.add(name)
+                names.append(name)
+                continue
+            # Known from the listing, without another system call.
+            if not entry.is_file() or name in skipped:
+                names.append(name)
+                continue
+            if fitting is not None and not fitting(name):
+                continue
+            try:
+                state = entry.stat(follow_symlinks=False)
+            except OSError:
+                names.append(name)
+                continue
+            mode, inode, here, links_, uid = state[:5]
+            if links_ != 1 or here != device or inode in inodes or mode & _TYPE != _REGULAR:
+                names.append(name)
+                continue
+            if _BACKUPS <= name < _AFTER or (excluded is not None and excluded.match(name)):
+                names.append(name)  # it may be protected
+                continue
+            own = mtime = state.st_mtime_ns
+            if newest and state.st_ctime_ns > own:
+                own = state.st_ctime_ns
+            size = state.st_blocks * BLOCK
+            append(new(PlainFile, (name, inode, own, mtime, mode, uid, size, device)))
+    return names, files
+
+
+def survey_again(parent: int, planned: Unit, look: Look) -> Unit:
     """Look at a unit that was moved since. Returns the same survey when it is a plain file in which nothing changed.
 
     Raises like survey.
     """
-    if planned.directories == 0 and planned.veto is None and look.stamp is not _atime:
-        state = os.lstat(planned.name, dir_fd=parent)
-        # Every field that a decision depends on, cheapest difference first.
-        if (
-            state.st_mtime_ns == planned.mtime_ns
-            and state.st_ino == planned.inode
-            and state.st_dev == planned.device == look.device
-            and state.st_mode == planned.mode
-            and stat.S_ISREG(planned.mode)
-            and state.st_uid == planned.uid
-            and state.st_blocks * _BLOCK == planned.size
-            and state.st_nlink == 1
-            and planned.linked is None
-            and planned.inode not in look.inodes
-            and look.hidden is None
-        ):
-            return planned
+    if (
+        plain(planned)
+        and look.stamp is not _atime
+        and planned.device == look.device
+        and planned.inode not in look.inodes
+        and look.hidden is None
+        and unchanged(planned, os.lstat(planned.name, dir_fd=parent))
+    ):
+        return planned
     return survey(parent, planned.name, look)
 
 
@@ -338,7 +303,7 @@ def _is_fresh(unit: Survey, look: Look) -> bool:
 def _count(unit: Survey, fd: int, name: str, where: str, state: os.stat_result, look: Look) -> None:
     """Add one entry to the unit's numbers and check it against what protects a unit."""
     mode = state.st_mode
-    size = state.st_blocks * _BLOCK
+    size = state.st_blocks * BLOCK
     if stat.S_ISDIR(mode):
         unit.directories += 1
         unit.size += size
@@ -418,43 +383,47 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
         return []
     prefix = "/".join(path) + "/" if path else ""
     excluded, inodes, hidden, device = look.excluded, look.inodes, look.hidden, look.device
-    stamp, regular = None if look.stamp is _newest else look.stamp, stat.S_ISREG
+    stamp = None if look.stamp is _newest else look.stamp
+    quick = excluded is None and hidden is None
     directories: list[tuple[str, Identity]] = []
     files = blocks = 0
+    newest, newest_name = unit.content, ""
     with os.scandir(fd) as entries:
+        # What is frequent is done here without calls.
         for entry in entries:
-            name = entry.name
             try:
                 state = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            # What is frequent is done here without calls.
+            name = entry.name
+            mode, inode, here, links, dummy = state[:5]
             time = state.st_ctime_ns
             if stamp is not None:
                 time = stamp(state)
             elif state.st_mtime_ns > time:
                 time = state.st_mtime_ns
-            if time > unit.content:
-                unit.content, unit.content_path = time, prefix + name
+            if time > newest:
+                newest, newest_name = time, name
+            regular = links == 1 and mode & _TYPE == _REGULAR and here == device
+            if regular and quick and inode not in inodes and not _BACKUPS <= name < _AFTER:
+                files += 1
+                blocks += state.st_blocks
+                continue
             if excluded is not None and excluded.match(name):
                 unit.keep(f"holds {prefix}{name}, which is excluded")
-            if name[:14] == "models_backup_" and is_backup_file(name):
+            if is_backup_file(name):
                 unit.keep(f"holds the backup {prefix}{name}")
-            if (
-                state.st_nlink == 1
-                and regular(state.st_mode)
-                and state.st_dev == device
-                and state.st_ino not in inodes
-                and hidden is None
-            ):
+            if regular and inode not in inodes and hidden is None:
                 files += 1
                 blocks += state.st_blocks
                 continue
             _count(unit, fd, name, prefix + name, state, look)
-            if stat.S_ISDIR(state.st_mode) and state.st_dev == device:
-                directories.append((name, identity(state)))
+            if stat.S_ISDIR(mode) and here == device:
+                directories.append((name, (here, inode)))
+    if newest_name:
+        unit.content, unit.content_path = newest, prefix + newest_name
     unit.files += files
-    unit.size += blocks * _BLOCK
+    unit.size += blocks * BLOCK
     return [] if _is_fresh(unit, look) else directories
 
 

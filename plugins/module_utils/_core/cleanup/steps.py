@@ -15,10 +15,10 @@ from .held import Compartment
 from .outcome import Outcome
 from .quarantine import Quarantine
 from .removals import NamedRemoval, Removal, UnitRemoval
-from .scan import Survey
+from .units import Unit
 
 
-def updated(removal: UnitRemoval, unit: Survey) -> Removal:
+def updated(removal: UnitRemoval, unit: Unit) -> Removal:
     """Return a removal as it was planned, with what the unit held when it was looked at last."""
     if unit is removal.survey:
         return removal
@@ -40,8 +40,8 @@ def remove_directory(quarantine: Quarantine, name: str, removal: Removal, outcom
 def keep(
     quarantine: Quarantine,
     compartment: Compartment,
-    approved: MutableSequence[tuple[UnitRemoval, Survey]]
-    | MutableSequence[tuple[NamedRemoval, Survey]],
+    approved: MutableSequence[tuple[UnitRemoval, Unit]]
+    | MutableSequence[tuple[NamedRemoval, Unit]],
     outcome: Outcome,
 ) -> None:
     """Move approved units from ``new`` to where they can be brought back from."""

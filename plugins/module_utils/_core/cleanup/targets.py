@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..registry import Registry
-from .guards import FILE_SYSTEMS_OWN, never_a_unit
+from .guards import CORE_DUMPS, FILE_SYSTEMS_OWN, SHARED_MEMORY, never_a_unit
 from .layouts import GENERIC
+from .units import Unit
 from .watermark import Level
 
 DAY = 86400.0
@@ -79,6 +81,20 @@ class Target:
         # Our own directories' names begin with a dot, too.
         return sorted(name for name in names if name[:1] != "." and name not in FILE_SYSTEMS_OWN)
 
+    def fitting(self) -> Callable[[str], object] | None:
+        """Return a function that says whether a name matches the pattern; None when every name does."""
+        if self.pattern == "*":
+            return None
+        return re.compile(fnmatch.translate(shell_pattern(self.pattern))).match
+
+    def units_of(self, files: list[Unit]) -> list[Unit]:
+        """Return the files that are units, of those whose names match the pattern."""
+        if self.unit == "dir":
+            return []
+        if self.pattern.startswith("."):
+            return [file for file in files if not never_a_unit(file.name)]
+        return [file for file in files if file.name[0] != "." and file.name not in FILE_SYSTEMS_OWN]
+
     def fits(self, kind: str) -> bool:
         """Return whether an entry of this kind can be a unit; everything but a directory counts as a file."""
         return self.unit == "any" or (kind == "dir") == (self.unit == "dir")
@@ -130,9 +146,21 @@ class BuiltIn(NamedTuple):
     exclude: tuple[str, ...] = ()
     #: Whether it may be a directory that many programs share although its pattern does not say what is meant.
     shared_ok: bool = False
+    #: Variables of the environment that name another place, and what follows their value.
+    variables: tuple[tuple[str, str], ...] = ()
+    age_by: str = "newest"
+    unit: str = "any"
+
+    def place(self, environ: Mapping[str, str]) -> str:
+        """Return its path for the user who runs the cleanup."""
+        for variable, below in self.variables:
+            value = environ.get(variable, "")
+            if value.startswith("/"):
+                return value.rstrip("/") + below
+        return os.path.expanduser(self.path)
 
 
-#: In the order in which they are cleaned.
+#: In the order in which they are cleaned. What two of them match belongs to the first.
 BUILT_IN: Registry[BuiltIn] = Registry(
     "built-in cleanup target",
     (
@@ -154,6 +182,87 @@ BUILT_IN: Registry[BuiltIn] = Registry(
         ),
         BuiltIn("logs", "/var/log", "ml-*", "logs_retention", "Logs of machine-learning jobs"),
         BuiltIn("temp", "/tmp", "ml-*", 0.0, "Temporary files of machine-learning jobs"),
+        BuiltIn(
+            "torch_hub",
+            "~/.cache/torch/hub/checkpoints",
+            "*",
+            30.0,
+            "Weights that torch.hub downloaded",
+            aggressive=True,
+            variables=(
+                ("TORCH_HOME", "/hub/checkpoints"),
+                ("XDG_CACHE_HOME", "/torch/hub/checkpoints"),
+            ),
+            age_by="atime",
+        ),
+        BuiltIn(
+            "torchinductor",
+            "/tmp",
+            "torchinductor_*",
+            7.0,
+            "Caches of torch.compile",
+            aggressive=True,
+            age_by="atime",
+            unit="dir",
+        ),
+        BuiltIn(
+            "triton",
+            "~/.triton/cache",
+            "*",
+            30.0,
+            "Kernels that Triton compiled",
+            aggressive=True,
+            variables=(("TRITON_CACHE_DIR", ""), ("TRITON_HOME", "/.triton/cache")),
+            age_by="atime",
+            unit="dir",
+        ),
+        BuiltIn(
+            "coredumps",
+            CORE_DUMPS,
+            "core.*",
+            7.0,
+            "Core dumps that systemd-coredump keeps",
+            aggressive=True,
+            unit="file",
+        ),
+        BuiltIn(
+            "wandb",
+            "~/wandb",
+            "run-*",
+            30.0,
+            "Local copies of W&B runs; those of offline runs, which were not uploaded, stay",
+            aggressive=True,
+            variables=(("WANDB_DIR", "/wandb"),),
+            unit="dir",
+        ),
+        BuiltIn(
+            "ray",
+            "/tmp/ray",
+            "session_*",
+            7.0,
+            "Directories of ended Ray sessions",
+            aggressive=True,
+            variables=(("RAY_TMPDIR", "/ray"),),
+            unit="dir",
+        ),
+        BuiltIn(
+            "torch_shm",
+            SHARED_MEMORY,
+            "torch_*",
+            1.0,
+            "Shared memory of PyTorch that no process uses any more",
+            aggressive=True,
+            unit="file",
+        ),
+        BuiltIn(
+            "nccl_shm",
+            SHARED_MEMORY,
+            "nccl-*",
+            1.0,
+            "Shared memory of NCCL that no process uses any more",
+            aggressive=True,
+            unit="file",
+        ),
         BuiltIn(
             "tmp",
             "/tmp",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..system.removal import Identity
 from ..system.text import display_path, human_size
-from .scan import Survey
+from .units import Unit
 
 _FACTORS = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 #: Units that would be next, in the result.
@@ -127,7 +127,7 @@ class Freed:
     def __init__(self) -> None:
         self.links: dict[Identity, int] = {}
 
-    def add(self, unit: Survey) -> int:
+    def add(self, unit: Unit) -> int:
         """Return the bytes that this unit frees after those before it."""
         size = unit.size
         if unit.linked is not None:
@@ -139,7 +139,7 @@ class Freed:
 
 
 def needed_first(
-    units: Iterable[tuple[bool, Survey, int]],
+    units: Iterable[tuple[bool, Unit, int]],
     needed: int,
     usable: Callable[[int], bool] = lambda number: True,
 ) -> tuple[list[int], int]:
@@ -148,7 +148,7 @@ def needed_first(
     :param units: whether it is complete, what it holds, and its number. Incomplete ones go first, then the oldest.
     :param usable: whether the unit of a number may be removed; asked only where it would be.
     """
-    order: Sequence[tuple[bool, Survey, int]] = sorted(
+    order: Sequence[tuple[bool, Unit, int]] = sorted(
         units, key=lambda unit: (unit[0], unit[1].newest, unit[1].name)
     )
     freed, chosen, count = 0, [], Freed()

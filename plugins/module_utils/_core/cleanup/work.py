@@ -15,8 +15,8 @@ from .held import Compartment
 from .inuse import InUse
 from .plan import why_put_back
 from .root import Root, exists
-from .scan import Survey
 from .targets import Target, cutoff
+from .units import Unit
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,16 @@ class Work:
     covered: bool = False
     #: Where removed units are kept, None when they are not.
     compartment: Compartment | None = None
+    #: Whether nothing but a file's own state decides about it, so that many files can be removed
+    #: where they are.
+    in_place: bool = False
 
     @property
     def limit(self) -> int | None:
         """The newest time at which a unit is still due."""
         return cutoff(self.target, self.now)
 
-    def decide(self, planned: Survey, unit: Survey, protected: dict[str, str]) -> str:
+    def decide(self, planned: Unit, unit: Unit, protected: dict[str, str]) -> str:
         """Return why a unit that was looked at again must stay, empty when it does not."""
         if self.anchor and not exists(self.anchor, self.root.fd):
             return f"{display_path(self.anchor)}, which was to stay, is gone"

@@ -176,7 +176,9 @@ def _dcgm_result(test: str, result: Mapping[str, Any]) -> Iterator[Check]:
     name = next((check for part, check in _DCGM_TESTS if part in lower), "gpu_test")
     status = _DCGM_STATUSES.get(str(result.get("status", "")).lower(), verdict.UNKNOWN)
     texts, severities = _dcgm_warnings(result.get("warnings"))
-    action = "none" if status in (verdict.PASS, verdict.SKIPPED) else "inspect"
+    action = "inspect"
+    if status in (verdict.PASS, verdict.SKIPPED):
+        action = "none"
     if status == verdict.CRITICAL and severities:
         known = [_DCGM_SEVERITIES.get(code, (verdict.CRITICAL, "inspect")) for code in severities]
         status = verdict.worst(entry[0] for entry in known)
@@ -201,7 +203,9 @@ def _dcgm_result(test: str, result: Mapping[str, Any]) -> Iterator[Check]:
 def _dcgm_numbers(result: Mapping[str, Any]) -> list[Optional[int]]:
     """Return the GPUs that a result is about, none where it is about the node."""
     if "entity_id" in result:
-        return [int(result["entity_id"])] if result.get("entity_group") == "GPU" else []
+        if result.get("entity_group") == "GPU":
+            return [int(result["entity_id"])]
+        return []
     listed = result.get("gpu_ids", result.get("gpu_id", result.get("gpus", "")))
     parts = listed if isinstance(listed, list) else str(listed).split(",")
     return [int(part) for part in parts if str(part).strip().isdigit()]

@@ -167,6 +167,8 @@ def _pairs(plan: Plan, timeout: float) -> tuple[tuple[dict[str, Any], ...], Fail
             pair, f"no answer within {timeout:.0f} s", hung=True, stuck=outcome.alive
         )
     if outcome.error is not None:
-        code = outcome.error.cuda_code if isinstance(outcome.error, CudaError) else 0
+        code = 0
+        if isinstance(outcome.error, CudaError):
+            code = outcome.error.cuda_code
         return (), Failure(pair, outcome.error.message, code)
     return tuple(outcome.value), None

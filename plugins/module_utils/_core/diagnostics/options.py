@@ -117,4 +117,6 @@ class DiagnosticsOptions(OptionSet):
             level = level._replace(
                 compute=float(self.soak_time), timeout=self.soak_time + level.timeout
             )
-        return level if self.timeout is None else level._replace(timeout=self.timeout)
+        if self.timeout is None:
+            return level
+        return level._replace(timeout=self.timeout)

@@ -101,9 +101,13 @@ def evaluate(
 def _failed(gpu: GpuFacts, failure: Failure) -> Check:
     subject = f"GPU {gpu.number}"
     if failure.hung:
-        stuck = "; its process can't be killed" if failure.stuck else "; its process was killed"
+        stuck = "; its process was killed"
+        if failure.stuck:
+            stuck = "; its process can't be killed"
         message = f"GPU {gpu.number}: test {failure.test} hung, {failure.text}{stuck}"
-        action = "reboot" if failure.stuck else "reset_gpu"
+        action = "reset_gpu"
+        if failure.stuck:
+            action = "reboot"
     else:
         message, action = f"GPU {gpu.number}: test {failure.test} failed: {failure.text}", "inspect"
     return Check(
@@ -253,7 +257,9 @@ def _limit(
     """Return the least figure and where it comes from."""
     if given is not None:
         return round(given * (1 - options.tolerance / 100), 1), "user"
-    return (None, None) if default is None else (round(default, 1), "default")
+    if default is None:
+        return (None, None)
+    return (round(default, 1), "default")
 
 
 def _rate(
@@ -315,7 +321,9 @@ def _sensors(gpu: GpuFacts, readings: Mapping[str, Any]) -> list[Check]:
     )
     message += ", slowed down by hardware or heat" if slowed else ""
     status = verdict.WARNING if slowed else verdict.PASS
-    action = "inspect" if slowed else "none"
+    action = "none"
+    if slowed:
+        action = "inspect"
     details = dict(readings)
     return [_check("gpu_test_sensors", status, gpu, message, action=action, details=details)]
 
@@ -374,7 +382,9 @@ def _peer_copies(outcome: Outcome, expected: Expected, options: DiagnosticsOptio
     checks: list[Check] = []
     if outcome.peer_failure is not None:
         failure = outcome.peer_failure
-        action = "reboot" if failure.stuck else "inspect"
+        action = "inspect"
+        if failure.stuck:
+            action = "reboot"
         checks.append(
             Check(
                 "gpu_test_peer",
@@ -399,7 +409,9 @@ def _pair(
     pair: Mapping[str, Any], typical: float, expected: Expected, options: DiagnosticsOptions
 ) -> Check:
     subject = f"GPU {pair['source']} to GPU {pair['target']}"
-    way = "directly" if pair["direct"] else "through the host"
+    way = "through the host"
+    if pair["direct"]:
+        way = "directly"
     message = f"{subject}: {pair['rate']:g} GB/s {way}"
     if pair["mismatches"]:
         message = f"{subject}: {human_count(pair['mismatches'], 'word')} arrived wrong ({way})"

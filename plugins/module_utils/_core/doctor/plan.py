@@ -195,7 +195,9 @@ def schedule(facts: trial.Schedule, cron: Cron) -> Check:
         text = "Nothing runs the jobs on this node: no active timer and no cron file"
         return Check(label, WARNING, text, action="inspect")
     if not cron.runs:
-        start = "systemctl enable --now cron" if cron.by_systemd else "service cron start"
+        start = "service cron start"
+        if cron.by_systemd:
+            start = "systemctl enable --now cron"
         text = f"{trial.CRON} exists, but no cron daemon reads it: {start} (Red Hat: crond)"
         return Check(label, CRITICAL, text, action="inspect")
     text = f"Scheduled by cron: {', '.join(facts.jobs)} ({trial.CRON})"

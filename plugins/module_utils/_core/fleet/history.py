@@ -251,7 +251,13 @@ def _host(entry: Mapping[str, Any], version: int) -> dict[str, Any]:
         for device in entry.get("devices", ())
         if "corrected" in _numbers(device)
     }
-    return {"host": host, "phases": phases, "faults": faults, "corrected": corrected}
+    return {
+        "host": host,
+        "phases": phases,
+        "faults": faults,
+        "corrected": corrected,
+        "backed_up": clean(entry.get("backed_up") or "", 40),
+    }
 
 
 def _phase_fault(host: str, phase: Mapping[str, str]) -> dict[str, Any]:

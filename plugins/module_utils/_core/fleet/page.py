@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import verdict
 from ..system.text import human_count, human_duration, human_size
+from . import storage
 from .faults import severity
 from .history import TREND
 from .report import HELD, NO_DATA, UNREACHABLE, worst
@@ -153,6 +154,12 @@ def script_data(report: Mapping[str, Any]) -> dict[str, Any]:
             "backup": entry["backup"],
             "copies": entry["copies"],
             "removed": entry["removed"],
+            "disks": entry.get("disks", []),
+            "places": storage.copies(entry),
+            "safe": storage.meets_321(entry),
+            "proof": storage.proof(entry),
+            "exposed": storage.exposed(entry, report["timestamp"]),
+            "hardware": entry.get("hardware", {}),
             "freed": entry["freed_bytes"],
             "notes": entry["notes"],
         }

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from ..system.text import human_count, human_duration
 from . import hardware
-from .record import age
 from .stats import median
+from .storage import age
 
 #: Default of the factor, as Iglewicz and Hoaglin (1993) recommend.
 LIMIT = 3.5

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import calendar
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,11 +14,12 @@ from . import hardware, history
 from .faults import clean
 from .report import Lookup, Result
 from .stats import median
+from .storage import age, disks
 
 #: Most checks, GPUs and removed paths that are kept of a host.
 CHECKS = 400
 GPUS = 64
-REMOVED = 3
+REMOVED = 5
 #: Readings of a GPU that are kept, as gpu_health names them.
 GPU_NUMBERS = (
     "id",
@@ -64,6 +63,11 @@ def extend(
         entry["copies"] = _copies(results.get("backup", {}))
         entry["restore_proof"] = _restore_proof(results.get("backup", {}))
         entry["removed"] = _removed(results.get("cleanup", {}))
+        entry["disks"] = disks(results.get("health", {}))
+        if any(
+            phase["phase"] == "backup" and phase["status"] == "pass" for phase in entry["phases"]
+        ):
+            entry["backed_up"] = report["timestamp"]
         every_fault += entry["faults"]
     report["version"] = history.VERSION
     report["causes"] = fleet_faults.causes(every_fault)
@@ -166,18 +170,6 @@ def _removed(result: Result) -> list[dict[str, Any]]:
         if isinstance(unit, Mapping)
     ]
     return sorted(removed, key=lambda unit: -float(unit["size"]))[:REMOVED]
-
-
-def age(created: object, now: str) -> float | None:
-    """Return the seconds between two times in ISO 8601 with ``+00:00``, None when one is none."""
-    try:
-        moments = [
-            calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S"))
-            for text in (created, now)
-        ]
-    except ValueError:
-        return None
-    return float(max(0, moments[1] - moments[0]))
 
 
 def metrics(report: Mapping[str, Any]) -> dict[str, float]:

@@ -20,13 +20,14 @@ from .. import verdict
 from ..ports import World
 from ..system import procfs
 from ..system.containers import in_container
+from ..system.text import human_count
 from ..verdict import Check
+from .optional import peer_gpus
 from .options import NodeOptions
 from .probes import Problem
 from .thresholds import fault, passed, skipped
 
 CHECK = "pci_acs"
-_NVIDIA = "/proc/driver/nvidia/gpus"
 _DEVICES = "/sys/bus/pci/devices"
 _EXTENDED = 0x100  # PCI_CFG_SPACE_SIZE: where the extended capabilities begin
 _ACS = 0x0D  # PCI_EXT_CAP_ID_ACS
@@ -52,7 +53,7 @@ def questions(
 def observe(world: World) -> dict[str, int | None]:
     """Return the control register of each bridge above a GPU; None where it can't be read."""
     bridges: dict[str, int | None] = {}
-    for gpu in procfs.directory(world, _NVIDIA):
+    for gpu in peer_gpus(world):
         path = os.path.realpath(world.path(f"{_DEVICES}/{gpu.lower()}"))
         for name in path.split("/")[:-1]:
             if os.path.exists(world.path(f"{_DEVICES}/{name}/config")) and name not in bridges:
@@ -98,13 +99,15 @@ def decide(answers: Mapping[str, Any], dummy: float, options: NodeOptions) -> li
         return [skipped(CHECK, "PCI ACS: only root may read the configuration of the bridges")]
     redirecting = sorted(name for name, value in bridges.items() if value & _REDIRECTS)
     if redirecting:
+        count = human_count(len(redirecting), "bridge")
+        verb = "redirects" if len(redirecting) == 1 else "redirect"
         text = (
-            f"PCI ACS: {len(redirecting)} bridges above the GPUs redirect peer-to-peer traffic:"
+            f"PCI ACS: {count} above the GPUs {verb} peer-to-peer traffic:"
             f" {', '.join(redirecting[:4])}"
         )
         if len(redirecting) > 4:
             text += " …"
         details = {"bridges": redirecting}
         return [fault(CHECK, verdict.WARNING, text, value=len(redirecting), details=details)]
-    text = f"PCI ACS: none of {len(bridges)} bridges above the GPUs redirects"
+    text = f"PCI ACS: none of {human_count(len(bridges), 'bridge')} above the GPUs redirects"
     return [passed(CHECK, text, value=0)]

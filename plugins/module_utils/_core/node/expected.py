@@ -17,8 +17,9 @@ from ..records import NamedTuple
 from ..system import files
 from ..system.text import human_size
 from ..verdict import Check, isoformat
+from .expectations import ExpectedHardware, parse_size
 from .inventory import Inventory, observe, to_dict
-from .options import ExpectedHardware, NodeOptions, parse_size
+from .options import NodeOptions
 from .probes import Problem
 from .thresholds import fault, passed, skipped
 

@@ -18,17 +18,17 @@ from ..system.mounts import Mount
 from ..verdict import Check
 from . import filesystems, hardware, journal, network, resources, services, system
 from .checks import CHECKS
+from .expectations import ExpectedHardware
 from .filesystems import DiskFacts
 from .hardware import HardwareFacts, tool
 from .journal import LogFacts
 from .modules import MODULES
 from .network import NetworkFacts
-from .options import ExpectedHardware, NodeOptions
+from .options import NodeOptions
 from .probes import Probe, Prober, Problem, Suspects
 from .resources import Memory, ProcessFacts
 from .services import ServiceFacts
 from .system import SystemFacts
-from .thresholds import skipped
 
 if TYPE_CHECKING:
     from .certificates import CertificateAnswer
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 #: Seconds that a child keeps for itself, to kill a program before its own deadline.
 _MARGIN = 0.5
-_GPU_DEVICES = ("/dev/nvidiactl", "/proc/driver/nvidia", "/sys/module/nvidia")
-_NVIDIA = "0x10de"
 
 Jobs = dict[Probe, Callable[[], Any]]
 
@@ -291,7 +289,7 @@ def _jobs(
     if options.wants("errors") or options.wants("flapping_units"):
         jobs[Probe("journal")] = lambda: journal.observe(world, options, patience)
     if options.wants("gpu"):
-        jobs[Probe("gpu")] = lambda: gpu_checks(options, world)
+        jobs[Probe("gpu")] = lambda: _gpu_checks(options, world)
     if routes is not None:
         jobs.update(_network_jobs(routes, options, world, patience))
     if options.wants("hardware"):
@@ -300,6 +298,12 @@ def _jobs(
             jobs[Probe("disk", name)] = partial(_disk_health, world, name, patience)
     jobs.update(_system_jobs(own, options, world, patience))
     return jobs
+
+
+def _gpu_checks(options: NodeOptions, world: World) -> list[Check]:
+    from . import gpus
+
+    return gpus.checks(options, world)
 
 
 def _infiniband(world: World) -> Any:
@@ -368,53 +372,3 @@ def _system_jobs(
     if options.wants("security_updates") and options.security_updates:
         jobs[Probe("updates")] = lambda: system.security_updates(world, patience)
     return jobs
-
-
-# --- GPUs -------------------------------------------------------------------------------------
-
-
-def gpu_checks(options: NodeOptions, world: World) -> list[Check]:
-    """Ask the gpu part, which is loaded only where something indicates a GPU.
-
-    Loading it costs more than all other checks together. Our own default temperatures count
-    only where the device has no limits of its own.
-    """
-    if options.gpu_expected_count is None and not gpu_traces(world):
-        text = "No NVIDIA GPU on this node: no device, no driver, no nvidia-smi"
-        return [skipped("gpu_driver", text)]
-    from ..gpu.api import gpu_checks as checks_of_gpu_part
-
-    def chosen(name: str) -> float | None:
-        value: float = getattr(options, name)
-        return None if value == options.default(name) else value
-
-    return checks_of_gpu_part(
-        world,
-        max(0.5, options.timeout * 0.7),
-        options.gpu_expected_count,
-        chosen("gpu_temperature_warning"),
-        chosen("gpu_temperature_critical"),
-        (options.gpu_temperature_warning, options.gpu_temperature_critical),
-    )
-
-
-def gpu_traces(world: World) -> bool:
-    """Return whether anything here indicates an NVIDIA GPU: a device, driver, library or tool."""
-    if any(os.path.exists(world.path(path)) for path in _GPU_DEVICES):
-        return True
-    directories = [*world.environ.get("PATH", "").split(":"), *hardware.TOOL_DIRECTORIES]
-    for directory in directories:
-        path = os.path.join(world.path(directory), "nvidia-smi")
-        if directory.startswith("/") and os.access(path, os.X_OK):
-            return True
-    devices = "/sys/bus/pci/devices"
-    for name in procfs.directory(world, devices):
-        if procfs.text(world, f"{devices}/{name}/vendor") == _NVIDIA:
-            return True
-    import ctypes
-
-    try:
-        ctypes.CDLL("libnvidia-ml.so.1")  # may be anywhere the loader looks
-    except OSError:
-        return False
-    return True

@@ -17,7 +17,7 @@ from ..system.containers import in_container
 from . import values
 
 if TYPE_CHECKING:
-    from .options import ExpectedHardware
+    from .expectations import ExpectedHardware
 
 _DISK = re.compile(r"(nvme\d+n\d+|(sd|vd|xvd)[a-z]+)")
 _NVIDIA = "0x10de"

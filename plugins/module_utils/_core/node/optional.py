@@ -30,12 +30,27 @@ RUNTIMES = {
     ),
     "cri-o": ("/run/crio/crio.sock",),
 }
+#: PCI classes of AMD's accelerators; those that drive displays are others (pci_ids.h).
+_ACCELERATORS = ("0x0380", "0x1200")
 #: File systems whose servers are asked.
 SERVED = ("nfs", "nfs4", "lustre", "gpfs")
 
 
+def peer_gpus(world: World) -> list[str]:
+    """Return the PCI addresses of the GPUs that may exchange data directly, NVIDIA's and AMD's."""
+    amd = "/sys/bus/pci/drivers/amdgpu"
+    return [
+        *procfs.directory(world, "/proc/driver/nvidia/gpus"),
+        *(
+            name
+            for name in procfs.directory(world, amd)
+            if (procfs.text(world, f"{amd}/{name}/class") or "").startswith(_ACCELERATORS)
+        ),
+    ]
+
+
 def _has_gpus(world: World, dummy: NodeOptions) -> bool:
-    return len(procfs.directory(world, "/proc/driver/nvidia/gpus")) > 1
+    return len(peer_gpus(world)) > 1
 
 
 def _has_infiniband(world: World, dummy: NodeOptions) -> bool:

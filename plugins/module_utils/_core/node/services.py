@@ -15,7 +15,7 @@ from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
 from ..records import NamedTuple
-from ..system import boot, journal, procfs
+from ..system import boot, journal
 from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
@@ -44,8 +44,6 @@ _PROPERTIES = (
 )
 #: systemd's catalogue id of "a start job finished" (sd-messages.h, SD_MESSAGE_UNIT_STARTED).
 _STARTED = "39f53479d3a045ac8e11786248231fbf"
-_USER_UNITS = ("/etc/systemd/user", "/run/systemd/user", "/usr/lib/systemd/user")
-_USERS = "/sys/fs/cgroup/user.slice"
 #: Socket of the system bus, and where it reads which names it starts (dbus-daemon(1)).
 _BUS = "/run/dbus/system_bus_socket"
 _BUS_SERVICES = (
@@ -177,14 +175,23 @@ def observe(world: World, options: NodeOptions, timeout: float) -> ServiceFacts:
         named,
         [units[name] for name in bad if name in units],
         frozenset(name for name, entry in trigger_units.items() if entry.active == "active"),
-        {
-            name: _running_users(world, unit(name))
-            for name, entry in named.items()
-            if entry.load == "not-found" and _is_user_unit(world, unit(name))
-        },
+        _of_users(world, [name for name, entry in named.items() if entry.load == "not-found"]),
         _ran(world, [entry.id for entry in idle if _may_be_forgotten(entry)], half),
         frozenset(entry.id for entry in idle if _started_by_bus(world, entry)),
     )
+
+
+def _of_users(world: World, names: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return those of the units that are for the managers of users, and who runs them."""
+    if not names:
+        return {}
+    from . import user_units  # only where systemd does not know a unit
+
+    return {
+        name: user_units.running(world, unit(name))
+        for name in names
+        if user_units.exists(world, unit(name))
+    }
 
 
 def _started_by_bus(world: World, entry: Unit) -> bool:
@@ -227,27 +234,6 @@ def _show(world: World, names: list[str], timeout: float) -> dict[str, Unit]:
         reason = result.stderr.strip()[:200] or "incomplete answer"
         raise CommandFailed(f"systemctl show failed: {reason}.", "", "systemctl")
     return dict(zip(names, described))
-
-
-def _is_user_unit(world: World, name: str) -> bool:
-    """Return whether a unit is installed for the managers of users, or runs in one."""
-    paths = [f"{directory}/{name}" for directory in _USER_UNITS]
-    if any(os.path.exists(world.path(path)) for path in paths):
-        return True
-    return bool(_running_users(world, name))
-
-
-def _running_users(world: World, name: str) -> tuple[str, ...]:
-    """Return the IDs of the users in whose managers a unit has a control group."""
-    users = []
-    for slice_name in procfs.directory(world, _USERS):
-        user = slice_name[len("user-") : -len(".slice")]
-        manager = f"{_USERS}/{slice_name}/user@{user}.service"
-        for group in (manager, f"{manager}/app.slice", f"{manager}/background.slice"):
-            if os.path.isdir(world.path(f"{group}/{name}")):
-                users.append(user)
-                break
-    return tuple(users)
 
 
 def decide(

@@ -142,9 +142,8 @@ def _observe(
     action, domain, details = check.action, check.domain, check.details
     if status != check.status:
         raised = status in _RAISED
-        # mutant: equivalent because a check that was not raised had no action
-        action = old.action if raised else "none"
-        domain = old.domain if raised else None
+        # mutant: equivalent because a check that was not raised had neither
+        action, domain = (old.action, old.domain) if raised else ("none", None)
         details = {**(details or {}), "observed": check.status}
     reported = replace(
         check,

@@ -69,8 +69,12 @@ def answer(document: Mapping[str, Any], name: str) -> Answer:
     problems.sort(key=lambda check: -verdict.STATUSES.index(check["status"]))
     if not problems:
         return Answer(f"ok: {document['summary']['passed']} checks passed", 0)
-    word = "critical" if status == verdict.CRITICAL else "ok, but"
-    more = f" (+{len(problems) - 1} more)" if len(problems) > 1 else ""
+    word = "ok, but"
+    if status == verdict.CRITICAL:
+        word = "critical"
+    more = ""
+    if len(problems) > 1:
+        more = f" (+{len(problems) - 1} more)"
     text = f"{word}: {problems[0]['check']}: {problems[0]['message']}"
     line = _shortened(text, hook.length - len(more)) + more
     return Answer(line, hook.failed if status == verdict.CRITICAL else 0)
@@ -84,4 +88,6 @@ def unknown(reason: str, name: str) -> Answer:
 
 def _shortened(text: str, length: int) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+    if len(line) <= length:
+        return line
+    return line[: length - 1].rstrip() + "…"

@@ -22,7 +22,9 @@ _COLOURS = {
 
 def paint(text: str, status: str, colour: bool) -> str:
     """Return ``text`` in the status's colour (ANSI), or unchanged."""
-    return f"\033[{_COLOURS[status]}m{text}\033[0m" if colour and status in _COLOURS else text
+    if colour and status in _COLOURS:
+        return f"\033[{_COLOURS[status]}m{text}\033[0m"
+    return text
 
 
 def document(result: Mapping[str, Any], colour: bool = False, verbose: bool = False) -> list[str]:
@@ -104,10 +106,14 @@ def gpus(readings: Iterable[Mapping[str, Any]]) -> list[str]:
         temperature = _cell(gpu.get("temp"), " C")
         utilization = _cell(gpu.get("util_gpu"), " %")
         rows.append([gpu.get("id"), gpu.get("name"), temperature, utilization, memory, power])
-    return table(rows) if len(rows) > 1 else []
+    if len(rows) > 1:
+        return table(rows)
+    return []
 
 
 def _cell(value: Any, unit: str = "") -> str:
     if value is None:
         return "-"
-    return f"{value:g}{unit}" if isinstance(value, (int, float)) else str(value)
+    if isinstance(value, (int, float)):
+        return f"{value:g}{unit}"
+    return str(value)

@@ -30,6 +30,36 @@ def _attribute(value: Any) -> str:
     return '"' + clean.replace("\t", "&#9;").replace("\n", "&#10;").replace("\r", "&#13;") + '"'
 
 
+def _seconds(check: Mapping[str, Any]) -> float:
+    """Return how long the probe of a check took."""
+    duration: float = (check.get("duration_ms") or 0) / 1000
+    return duration
+
+
+def _case(check: Mapping[str, Any], suite: str, kind: str | None) -> str:
+    """Return the element of a check. :param kind: name of the element in it, None for a pass."""
+    name = check["check"]
+    if check.get("subject"):
+        name += f" {check['subject']}"
+    classname = _attribute(f"{suite}.{check['check']}")
+    time = _attribute(f"{_seconds(check):.3f}")
+    head = f"    <testcase classname={classname} name={_attribute(name)} time={time}>"
+    message = _attribute(check["message"])
+    if kind is None:
+        body = f"      <system-out>{_text(check['message'])}</system-out>"
+    elif kind == "skipped":
+        body = f"      <skipped message={message}/>"
+    else:
+        more = "\n".join(
+            f"{key}: {check[key]}"
+            for key in ("value", "unit", "warn", "crit", "since", "action")
+            if check.get(key) is not None
+        )
+        attributes = f"message={message} type={_attribute(check['status'])}"
+        body = f"      <{kind} {attributes}>{_text(more)}</{kind}>"
+    return f"{head}\n{body}\n    </testcase>"
+
+
 def render(
     result: Mapping[str, Any], suite: str = "node_health", warnings_fail: bool = False
 ) -> str:
@@ -42,30 +72,11 @@ def render(
     counts = {"failure": 0, "error": 0, "skipped": 0}
     seconds = 0.0
     for check in result["checks"]:
-        duration = (check.get("duration_ms") or 0) / 1000
-        seconds = max(seconds, duration)  # the probes run at the same time
-        name = check["check"] + (f" {check['subject']}" if check.get("subject") else "")
+        seconds = max(seconds, _seconds(check))  # the probes run at the same time
         kind = _kind(check["status"], warnings_fail)
-        classname = _attribute(f"{suite}.{check['check']}")
-        time = _attribute(f"{duration:.3f}")
-        head = f"    <testcase classname={classname} name={_attribute(name)} time={time}>"
-        if kind is None:
-            body = f"      <system-out>{_text(check['message'])}</system-out>"
-        elif kind == "skipped":
-            body = f"      <skipped message={_attribute(check['message'])}/>"
-        else:
-            more = "\n".join(
-                f"{key}: {check[key]}"
-                for key in ("value", "unit", "warn", "crit", "since", "action")
-                if check.get(key) is not None
-            )
-            attributes = (
-                f"message={_attribute(check['message'])} type={_attribute(check['status'])}"
-            )
-            body = f"      <{kind} {attributes}>{_text(more)}</{kind}>"
         if kind is not None:
             counts[kind] += 1
-        cases.append(f"{head}\n{body}\n    </testcase>")
+        cases.append(_case(check, suite, kind))
     numbers = (
         f"tests={_attribute(len(cases))} failures={_attribute(counts['failure'])}"
         f" errors={_attribute(counts['error'])}"
@@ -89,7 +100,9 @@ def render(
 
 def _kind(status: str, warnings_fail: bool) -> str | None:
     if status == verdict.WARNING:
-        return "failure" if warnings_fail else None
+        if warnings_fail:
+            return "failure"
+        return None
     return {verdict.CRITICAL: "failure", verdict.UNKNOWN: "error", verdict.SKIPPED: "skipped"}.get(
         status
     )

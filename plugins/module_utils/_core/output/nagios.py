@@ -97,10 +97,14 @@ def _number(value: float) -> str:
     """Return digits, sign and point only, as the guidelines demand: no exponent, enough digits for
     microseconds.
     """
-    return str(value) if isinstance(value, int) else f"{value:.9f}".rstrip("0").rstrip(".")
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.9f}".rstrip("0").rstrip(".")
 
 
 def _limit(limit: Any) -> str:
     if limit is None or isinstance(limit, bool):
         return ""
-    return _number(limit) if isinstance(limit, (int, float)) else str(limit)
+    if isinstance(limit, (int, float)):
+        return _number(limit)
+    return str(limit)

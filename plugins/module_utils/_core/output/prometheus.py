@@ -155,15 +155,21 @@ def of_checks(part: str, checks: Iterable[verdict.Check], now: float) -> list[Sa
 
 def _escape(text: str, quote: bool = False) -> str:
     text = text.replace("\\", "\\\\").replace("\n", "\\n")
-    return text.replace('"', '\\"') if quote else text
+    if quote:
+        return text.replace('"', '\\"')
+    return text
 
 
 def _number(value: float) -> str:
     if isinstance(value, int):  # bool too
         return str(int(value))
     if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    return "NaN" if math.isnan(value) else repr(value)
+        if value > 0:
+            return "+Inf"
+        return "-Inf"
+    if math.isnan(value):
+        return "NaN"
+    return repr(value)
 
 
 def render(samples: Iterable[Sample]) -> str:

@@ -72,7 +72,9 @@ def _interpreter(program: str) -> str:
     except OSError:
         return ""
     parts = line[2:].split() if line.startswith(b"#!") else []
-    return os.fsdecode(parts[0]) if parts else ""
+    if parts:
+        return os.fsdecode(parts[0])
+    return ""
 
 
 def _owner(status: os.stat_result) -> str:

@@ -19,7 +19,9 @@ def uptime(world: World) -> float | None:
         seconds = float((procfs.text(world, "/proc/uptime") or "").split()[0])
     except (IndexError, ValueError):
         return None
-    return seconds if 0 <= seconds < 1e10 else None
+    if 0 <= seconds < 1e10:
+        return seconds
+    return None
 
 
 def boot_time(world: World) -> float | None:

@@ -211,7 +211,7 @@ def _wait(children: list[_Child]) -> set[int]:
     return {fd for fd, _event in poll.poll(min(max(0, math.ceil(patience * 1000)), 1 << 30))}
 
 
-def call_many(
+def call_many(  # long because the loop has each state of a child in one place
     jobs: Mapping[str, Callable[[], Any]], timeout: float, total: float | None = None
 ) -> dict[str, Outcome]:
     """Run all functions at once, each in a child of its own; return their outcomes by name, in the

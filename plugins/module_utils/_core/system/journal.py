@@ -52,7 +52,9 @@ def readable(world: World) -> bool:
         for file in procfs.directory(world, directory)
     ]
     system = [path for path in paths if os.path.basename(path).startswith("system")]
-    return any(os.access(path, os.R_OK) for path in system) if system else bool(paths)
+    if system:
+        return any(os.access(path, os.R_OK) for path in system)
+    return bool(paths)
 
 
 def query(

@@ -34,34 +34,37 @@ _UPTIME = re.compile(r"^\[ *(\d+\.\d+)(?:\] ?|, *[^\]]*\] ?)")  # dmesg
 _KMSG = re.compile(r"^\d+,\d+,(\d+),[^;]*;")
 _ISO = re.compile(
     r"^\[?(?:[^\W\d_]{2,4}\.? )?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,]\d+)?"
-    r" ?(Z|UTC|[+-]\d\d:?\d\d)?\]? "
+    r" ?(Z|[+-]\d\d:?\d\d|(?<= )(?:[A-Z]{3,5}|[+-]\d\d)(?= \S+ \S))?\]? "
 )
 _CTIME = re.compile(
     r"^\[\S{1,6} +(\S+) +(\d{1,2}) (\d\d:\d\d:\d\d) (\d{4})\] ?"
 )  # dmesg -T in any language
-_SYSLOG = re.compile(r"^([^\W\d_]{3,5}\.?|\d{1,2}月) +(\d{1,2}) (\d\d:\d\d:\d\d)(?:\.\d+)? ")
+_SYSLOG = re.compile(r"^([^\W\d_]{3,6}\.?|\d{1,2}[月월]) +(\d{1,2}) (\d\d:\d\d:\d\d)(?:\.\d+)? ")
 _CRI = re.compile(r"^(?:stdout|stderr) [FP] ")
 _RFC5424 = re.compile(r"^\S+ (\S+) \S+ \S+ (?:-|\[.*?[^\\]\]) ?")
 _TAG = re.compile(r"^(?:(\S*[^\s:]) )?([^\s:\[\]]+)(?:\[[^\]]*\])?: ?")
 _AFTER_TAG = re.compile(r"^(?:\[ *\d+\.\d+\] ?)?(?:\[ *[TC]\d+\] ?)?")
 _ANY_TAG = re.compile(r"(?:^|\s)([^\s:\[\]]+)(?:\[\d+\])?: ")
+_MONOTONIC = re.compile(
+    r"^[^\s:]+ (?:kernel: |[^\s:\[\]]+\[(\d+)\]: )"
+)  # journalctl -o short-monotonic
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _MONTHS = {
     name: number
     for number, names in enumerate(
         (
-            "jan january januar jän janv ene gen sty янв",
-            "feb february februar févr fev feb lut фев",
-            "mar march mär mrz mars mrt maa marzec мар märz",
-            "apr april avr abr kwi апр",
-            "may mai mag maj mei май мая",
-            "jun june juin giu cze июн juni",
-            "jul july juil lug lip июл juli",
-            "aug août aou ago sie авг",
-            "sep sept sept set wrz сен",
-            "oct okt out ott paź окт",
-            "nov lis ноя",
-            "dec dez déc dic gru дек des",
+            "jan january januar jän janv ene gen sty янв led oca ocak tammi ιαν ian січ",
+            "feb february februar févr fev lut фев úno şub helmi φεβ febr лют",
+            "mar march mär mrz mars mrt maa marzec мар märz bře maalis μαρ márc бер",
+            "apr april avr abr kwi апр dub nis huhti απρ ápr кві",
+            "may mai mag maj mei май мая kvě touko μαΐ μαι máj тра",
+            "jun june juin giu cze čen июн juni haz kesä ιουν jún чер",
+            "jul july juil lug lip čec июл juli tem heinä ιουλ júl лип",
+            "aug août aou ago sie авг srp ağu elo αυγ сер",
+            "sep sept set wrz сен zář eyl syys σεπ szept вер",
+            "oct okt out ott paź окт říj eki loka οκτ жов",
+            "nov lis ноя kas marras νοε νοέ лис",
+            "dec dez déc dic gru дек des pro ara joulu δεκ гру",
         ),
         1,
     )
@@ -76,6 +79,7 @@ def parse_line(line: str, now: float, zero: float) -> Line:
     :param zero: what the kernel's own time stamps count from.
     """
     line = _COLOUR.sub("", line) if "\x1b" in line else line
+    line = line.lstrip("\0")  # what a crash left of the lines before
     if line[:1] == "{":
         return _json(line, now, zero)
     kernel: bool | None = None
@@ -97,6 +101,10 @@ def _stamped(line: str, now: float, zero: float, kernel: bool | None) -> Line:
             when = _number(match[1], factor, offset)
             if pattern is _EPOCH:
                 return _tagged(rest, when, kernel)
+            tag = _MONOTONIC.match(rest)
+            if tag and tag[1]:
+                return Line(when, False, rest[tag.end() :])
+            rest = rest[tag.end() :] if tag else rest
             return Line(when, kernel is not False, _AFTER_TAG.sub("", rest, count=1))
     match = _ISO.match(line)
     if match:
@@ -105,7 +113,9 @@ def _stamped(line: str, now: float, zero: float, kernel: bool | None) -> Line:
         cri = _CRI.match(rest)
         if cri:
             inner = _stamped(rest[cri.end() :], now, zero, None)
-            return inner if inner.time is not None else inner._replace(time=when)
+            if inner.time is not None:
+                return inner
+            return inner._replace(time=when)
         return _tagged(rest, when, kernel)
     match = _CTIME.match(line)
     if match:
@@ -127,7 +137,7 @@ def _tagged(rest: str, when: float | None, kernel: bool | None) -> Line:
     dmesg writes no host; there the first field ends with the colon of the message itself.
     """
     tag = _TAG.match(rest)
-    if tag and tag[2] == "kernel":
+    if tag and tag[2] == "kernel" and "[" not in tag[0]:  # the kernel has no process ID
         return Line(when, True, _AFTER_TAG.sub("", rest[tag.end() :], count=1))
     structured = None if tag else _RFC5424.match(rest)
     if structured:
@@ -155,7 +165,9 @@ def _number(text: str, factor: float, offset: float) -> float | None:
         when = offset + float(text) * factor
     except ValueError:
         return None
-    return when if when < NO_TIME else None
+    if when < NO_TIME:
+        return when
+    return None
 
 
 def _iso(text: str, zone: str) -> float | None:
@@ -163,19 +175,21 @@ def _iso(text: str, zone: str) -> float | None:
 
     try:
         moment = time.strptime(text, "%Y-%m-%d %H:%M:%S")
-        if not zone:
-            return _sane(time.mktime(moment))
+        if not zone or (zone.isalpha() and zone not in ("Z", "UTC", "GMT")):
+            return _sane(time.mktime(moment))  # a name like CET is that of the node's own zone
         offset = 0
         if zone[0] in "+-":
             digits = zone[1:].replace(":", "")
-            offset = (int(digits[:2]) * 60 + int(digits[2:])) * 60 * (-1 if zone[0] == "-" else 1)
+            offset = (
+                (int(digits[:2]) * 60 + int(digits[2:] or 0)) * 60 * (-1 if zone[0] == "-" else 1)
+            )
         return _sane(float(calendar.timegm(moment) - offset))
     except (ValueError, OverflowError):
         return None
 
 
 def _calendar(month: str, day: str, clock: str, year: int) -> float | None:
-    number = month[:-1] if month.endswith("月") else _MONTHS.get(month.rstrip(".").lower())
+    number = month[:-1] if month[-1] in "月월" else _MONTHS.get(month.rstrip(".").lower())
     try:
         return _sane(
             time.mktime(time.strptime(f"{year} {number} {day} {clock}", "%Y %m %d %H:%M:%S"))
@@ -185,7 +199,9 @@ def _calendar(month: str, day: str, clock: str, year: int) -> float | None:
 
 
 def _sane(when: float) -> float | None:
-    return when if when < NO_TIME else None
+    if when < NO_TIME:
+        return when
+    return None
 
 
 def _json(line: str, now: float, zero: float) -> Line:

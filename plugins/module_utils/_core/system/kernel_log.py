@@ -118,7 +118,9 @@ def _short_unix(lines: Iterable[str], since: float) -> Iterator[Record]:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    if lines:
+        return lines[-1]
+    return ""
 
 
 def ring_buffer(since: float, world: World, cleared: bool = True, pattern: str = "") -> KernelLog:

@@ -78,7 +78,9 @@ def acquire(fd: int, wait: float = 0.0) -> None:
 def _holder(fd: int) -> int | None:
     """Return the process ID in a lock file, None when there is none."""
     content = os.pread(fd, 32, 0).strip()
-    return int(content) if content.isdigit() else None
+    if content.isdigit():
+        return int(content)
+    return None
 
 
 def lock_directory() -> str:

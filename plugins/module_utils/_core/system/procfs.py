@@ -39,7 +39,9 @@ def number(world: World, path: str) -> int | None:
     """Return the first field of a file as a whole number, None when it is not one."""
     fields = (text(world, path) or "").split()
     try:
-        return int(fields[0]) if fields else None
+        if fields:
+            return int(fields[0])
+        return None
     except ValueError:
         return None
 

@@ -97,7 +97,9 @@ def mount_id(fd: int) -> int | None:
         match = re.search(rb"^mnt_id:\s*(\d+)", os.read(info, 4096), re.M)
     finally:
         os.close(info)
-    return int(match.group(1)) if match else None
+    if match:
+        return int(match.group(1))
+    return None
 
 
 def entry_mount_id(dir_fd: int, name: str) -> int | None:
@@ -214,16 +216,17 @@ def _empty(
         # Caches make their directories read-only; their owner may remove them all the same.
         with contextlib.suppress(OSError):
             os.fchmod(fd, 0o700)
-    directories = []
+    directories, unlink = [], os.unlink
     with os.scandir(fd) as scan:
         # All at once: some file systems lose their place when entries go while they are listed.
         entries = list(scan)
     for entry in entries:
         try:
-            if entry.is_dir(follow_symlinks=False):
-                directories.append((entry.name, identity(entry.stat(follow_symlinks=False))))
+            # Neither of the two follows a link, and both are known from the listing.
+            if entry.is_symlink() or not entry.is_dir():
+                unlink(entry.name, dir_fd=fd)
             else:
-                os.unlink(entry.name, dir_fd=fd)
+                directories.append((entry.name, identity(entry.stat(follow_symlinks=False))))
         except FileNotFoundError:
             continue
         except OSError as error:

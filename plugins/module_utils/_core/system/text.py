@@ -12,14 +12,18 @@ def human_size(size: float) -> str:
     """Return bytes in the largest binary unit that fits: ``1.2 GiB``."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(size) < 1024 or unit == "TiB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+            if unit == "B":
+                return f"{size:.0f} {unit}"
+            return f"{size:.1f} {unit}"
         size /= 1024
     return ""
 
 
 def human_count(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 host``, ``3 hosts``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    if number == 1:
+        return f"{number} {noun}"
+    return f"{number} {noun}s"
 
 
 def human_list(items: Sequence[str], most: int) -> str:
@@ -73,5 +77,9 @@ def field_text(value: object) -> str:
     if isinstance(value, list):
         if value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
             return bytes(value).decode("utf-8", "replace")
-        return field_text(value[0]) if value else ""
-    return "" if value is None else str(value)
+        if value:
+            return field_text(value[0])
+        return ""
+    if value is None:
+        return ""
+    return str(value)

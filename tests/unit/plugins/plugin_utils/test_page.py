@@ -18,7 +18,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import pee
 from ansible_collections.mlops.fleet.plugins.plugin_utils import page
 from ansible_collections.mlops.fleet.tests import synthetic_fleet
 
-VOID = ("meta", "link", "img", "br", "input", "circle", "polyline")
+VOID = ("meta", "link", "img", "br", "input", "circle", "polyline", "wbr")
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'\x1b[31m\u202e{{ 7*7 }}"
 
 
@@ -72,23 +72,35 @@ def test_without_a_script_groups_faults_and_hosts_are_there_and_links_lead_somew
     assert "1 new, 6 as before" in parsed.text and "2 hosts: gpu0001, gpu0043" in parsed.text
     assert {link[1:] for link in parsed.links} <= parsed.ids
     assert "Runbook: gpu_xid" in parsed.text and "rack01" in parsed.text
-    assert "26 °C above the median" in parsed.text
+    assert "°C above the median of 256 GPUs" in parsed.text
     assert "driver 535.183.01 on gpu0003" in parsed.text
+    assert "firmware of BIOS 1.2 on gpu0004" in parsed.text
+    assert "memory 1.9 TiB on gpu0005" in parsed.text
     assert parsed.tags.count("svg") == 7
 
 
 def test_no_text_of_a_host_is_active():
     check = {"check": HOSTILE, "status": "critical", "message": HOSTILE, "subject": HOSTILE}
-    verdict = {"checks": [check], "status": "critical", "summary": {}, "hostname": HOSTILE}
+    disk = {**check, "check": "disk_usage", "value": 90, "details": {"free_bytes": 1}}
+    verdict = {"checks": [check, disk], "status": "critical", "summary": {}, "hostname": HOSTILE}
+    verdict["hardware"] = {"cpus": 1, "firmware": {HOSTILE: HOSTILE}, "libraries": [HOSTILE]}
+    backup = {
+        "backup": {"path": HOSTILE, "verified": True, "created": HOSTILE},
+        "copies": [{"url": HOSTILE, "verified": "checksum"}],
+        "last_restore_proof": {"at": HOSTILE, "backup": HOSTILE, "place": HOSTILE},
+    }
+    cleanup = {"removed": [{"path": HOSTILE, "size": 7}], "removed_count": 1}
     gpu = {**verdict, "gpus": [{"name": HOSTILE, "vbios": HOSTILE, "id": HOSTILE, "temp": HOSTILE}]}
     results = {
-        HOSTILE: {"health": verdict, "gpu": gpu, "backup": {"failed": True, "msg": HOSTILE * 2000}}
+        HOSTILE: {"health": verdict, "gpu": gpu, "backup": backup, "cleanup": cleanup},
+        HOSTILE + "2": {"backup": {"failed": True, "msg": HOSTILE * 2000}},
     }
     report = synthetic_fleet.compared(synthetic_fleet.run(1, results=results))
     text = page.render(report)
     parsed = Page(text)
     assert parsed.open == [] and parsed.tags.count("script") == 2 and "img" not in parsed.tags
     assert parsed.handlers == [] and "49" not in parsed.text
+    assert "Largest deletions" in parsed.text and "Least free space" in parsed.text
     assert "<script>alert(1)</script>" in parsed.text and len(text) < 200_000
     assert data_of(text)["hosts"][0]["host"] == HOSTILE
 

@@ -20,33 +20,35 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from ...errors import NotUsable, WriteFailed
+from ...errors import WriteFailed
 from ...ports import Tell, World
 from ...system.files import atomic_write
 from ...system.locks import lock
-from ...system.text import display_path
 from ...verdict import isoformat
 from .. import archive, catalogue, codecs, manifest, names, reading, verify
 from ..catalogue import Backup
-from ..manifest import Contents, Head
+from ..manifest import Contents, Head, Verification
+from ..options import BackupOptions
 from ..source import Tree
-from . import facts
-from .plan import Plan
 
-#: How often a run starts over because a file changed while it was read.
-ATTEMPTS = 3
-_FILE_MODE = 0o640
+FILE_MODE = 0o640
 _DIRECTORY_MODE = 0o750
 
 
 @dataclass(frozen=True)
 class Made:
-    """A backup that was made: what it holds, as it was read, and the seconds per phase."""
+    """A backup that was made.
+
+    ``tree`` is what it holds, as it was read; bytes of archives ``written`` and of files ``read``;
+    seconds per phase; and how many ``archives`` were written.
+    """
 
     backup: Backup
     tree: Tree
     written: int
+    read: int
     durations: dict[str, float] = field(default_factory=dict)
+    archives: int = 1
 
 
 @contextlib.contextmanager
@@ -99,55 +101,94 @@ def discard(directory: int, temporaries: Iterable[str]) -> None:
             os.unlink(temporary, dir_fd=directory)
 
 
-def make(plan: Plan, world: World, tell: Tell, directory: int) -> Made:
-    """Write, prove and publish one archive.
+class Run:
+    """Makes archives in the destination, which is open and locked."""
 
-    :param directory: the destination, open and locked.
-    :raises VerificationFailed: the archive is not what was written.
-    :raises WriteFailed:
-    :raises NotUsable: see the message.
-    """
-    options, name = plan.options, plan.current.name
-    temporary = f".{name}.{os.urandom(6).hex()}.tmp"
-    fd = _create(directory, temporary, options.destination)
-    durations: dict[str, float] = {}
-    try:
+    def __init__(
+        self, options: BackupOptions, created: float, world: World, tell: Tell, directory: int
+    ) -> None:
+        self.options, self.created, self.world = options, created, world
+        self.directory, self._tell = directory, tell
+        self.durations: dict[str, float] = {}
+
+    def single(self, root: int, tree: Tree, name: str, fingerprint: str = "") -> Made:
+        """Make a backup that is one archive. :raises Changed: a file changed meanwhile.
+
+        :param fingerprint: that of the tree, if it is known.
+        """
+        head, written = self.archive(root, tree, name, fingerprint)
+        return Made(
+            published(self.options.destination, name),
+            tree,
+            head["archive"]["size"],
+            sum(entry.size for entry in written.entries),
+            self.durations,
+        )
+
+    def archive(
+        self, root: int, tree: Tree, name: str, fingerprint: str = "", model: str | None = None
+    ) -> tuple[Head, archive.Written]:
+        """Write, prove and publish one archive.
+
+        :param root: the source, open. :param fingerprint: that of the tree, if it is known.
+        :param model: what is noted in its manifest.
+        :raises Changed: a file changed meanwhile; nothing is left of the archive.
+        """
+        options = self.options
+        temporary = f".{name}.{os.urandom(6).hex()}.tmp"
+        fd = _create(self.directory, temporary, options.destination)
         try:
-            started = world.clock.monotonic()
-            tree, written = _write(plan, fd, tell)
-            durations["archive"] = world.clock.monotonic() - started
-            document = manifest.build(
-                name, plan.current.created, world.hostname, options, tree.skipped, written
-            )
-            contents = manifest.contents(written)
-            if options.verify:
-                started = world.clock.monotonic()
-                source = _source(fd, written, document, contents)
-                scan = _prove(fd, source, name, options.workers, tell)
-                document["verifications"].append(
-                    {
-                        "at": isoformat(world.clock.now()),
-                        "depth": "full",
-                        "result": "ok",
-                        "files": scan.files,
-                        "bytes": scan.bytes,
-                    }
+            try:
+                with self._timed("archive"):
+                    written = _write(options, root, tree, fd, self._tell)
+                if written.entries != tree.entries:
+                    fingerprint = ""
+                host = self.world.hostname
+                document = manifest.build(
+                    name, self.created, host, options, tree.skipped, written, fingerprint
                 )
-                durations["verify"] = world.clock.monotonic() - started
-        finally:
-            os.close(fd)
-        _publish(options.destination, directory, temporary, document, contents)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=directory)
-        if isinstance(error, OSError):
-            raise WriteFailed(
-                f"Writing the backup in {options.destination} failed: {error.strerror or error}.",
-                "Nothing was kept of it and no older backup was touched; check space and disk.",
-                options.destination,
-            ) from error
-        raise
-    return Made(_published(options.destination, name), tree, written.size, durations)
+                if model is not None:
+                    document["model"] = model
+                contents = manifest.contents(written)
+                if options.verify:
+                    with self._timed("verify"):
+                        source = _source(fd, written, document, contents)
+                        scan = _prove(fd, source, name, options.workers, self._tell)
+                    document["verifications"].append(self._verification(scan))
+            finally:
+                os.close(fd)
+            _publish(options.destination, self.directory, temporary, document, contents)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=self.directory)
+            if isinstance(error, OSError):
+                raise write_failed(options.destination, error) from error
+            raise
+        return document, written
+
+    def _verification(self, scan: reading.Scan) -> Verification:
+        return {
+            "at": isoformat(self.world.clock.now()),
+            "depth": "full",
+            "result": "ok",
+            "files": scan.files,
+            "bytes": scan.bytes,
+        }
+
+    @contextlib.contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = self.world.clock.monotonic()
+        yield
+        took = self.world.clock.monotonic() - started
+        self.durations[phase] = self.durations.get(phase, 0.0) + took
+
+
+def write_failed(destination: str, error: OSError) -> WriteFailed:
+    return WriteFailed(
+        f"Writing the backup in {destination} failed: {error.strerror or error}.",
+        "Nothing was kept of it and no older backup was touched; check space and disk.",
+        destination,
+    )
 
 
 def _create(directory: int, temporary: str, destination: str) -> int:
@@ -167,7 +208,7 @@ def _create(directory: int, temporary: str, destination: str) -> int:
         ) from error
 
 
-def _published(destination: str, name: str) -> Backup:
+def published(destination: str, name: str) -> Backup:
     """Return the backup as it is listed now.
 
     :raises WriteFailed: it is not there or not complete.
@@ -182,36 +223,14 @@ def _published(destination: str, name: str) -> Backup:
     return backup
 
 
-def _write(plan: Plan, fd: int, tell: Tell) -> tuple[Tree, archive.Written]:
-    """Write the archive to ``fd`` and synchronise it.
-
-    Start over when a file changed while it was read.
-    """
-    options, tree = plan.options, plan.facts.tree
+def _write(options: BackupOptions, root: int, tree: Tree, fd: int, tell: Tell) -> archive.Written:
+    """Write an archive to ``fd`` and synchronise it. :raises Changed: a file changed meanwhile."""
     packer = codecs.make(options.compression, options.level)
-    path = ""
-    with facts.opened_source(options.source) as root:
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                tree = facts.walk(root, options)
-                os.ftruncate(fd, 0)
-                os.lseek(fd, 0, os.SEEK_SET)
-            try:
-                written = archive.write(
-                    tree, root, options.source, fd, packer, archive.cpus(options.workers), tell
-                )
-            except archive.Changed as change:
-                path = str(change.args[0])
-                continue
-            os.fchmod(fd, _FILE_MODE)
-            os.fsync(fd)
-            return tree, written
-    full = display_path(f"{options.source}/{path}")
-    raise NotUsable(
-        f"{full} changed while it was read, {ATTEMPTS} times in a row.",
-        "Back up when nothing writes to it, or exclude it.",
-        full,
-    )
+    workers = archive.cpus(options.workers)
+    written = archive.write(tree, root, options.source, fd, packer, workers, tell)
+    os.fchmod(fd, FILE_MODE)
+    os.fsync(fd)
+    return written
 
 
 def _source(
@@ -254,17 +273,17 @@ def _publish(
     """
     name = document["name"]
     checksum = os.path.join(destination, name + names.CHECKSUM)
-    atomic_write(checksum, f"{document['archive']['sha256']}  {name}\n", _FILE_MODE)
+    atomic_write(checksum, f"{document['archive']['sha256']}  {name}\n", FILE_MODE)
     try:
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         os.fsync(directory)
         atomic_write(
             os.path.join(destination, name + names.MANIFEST),
             manifest.dump(document, contents),
-            _FILE_MODE,
+            FILE_MODE,
         )
     except BaseException:
-        _remove(directory, name)
+        remove_files(directory, name)
         raise
 
 
@@ -275,14 +294,14 @@ def remove(directory: int, backups: Iterable[str]) -> None:
     """
     removed = False
     for name in backups:
-        _remove(directory, name)
+        remove_files(directory, name)
         removed = True
     if removed:
         os.fsync(directory)
 
 
-def _remove(directory: int, name: str) -> None:
-    """Remove a backup.
+def remove_files(directory: int, name: str) -> None:
+    """Remove a backup, or an archive that sets name.
 
     First the manifest that calls it complete, last the archive, so that a killed run leaves nothing
     unseen.

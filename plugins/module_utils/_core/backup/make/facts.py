@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ...errors import NotUsable
 from ...ports import World
 from ...system import mounts
-from .. import catalogue, codecs, source
+from .. import catalogue, codecs, members, source
 from .. import walk as walking
 from ..catalogue import Backup
 from ..follow import follower, is_inside
@@ -60,6 +60,7 @@ class Facts:
     backups: tuple[Backup, ...]
     free: int
     now: float
+    hostname: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ def observe(options: BackupOptions, world: World) -> Facts:
         tree=tree,
         fingerprint=source.fingerprint(options.source, tree.entries),
         names=tuple(catalogue.directory_names(options.destination)),
-        backups=_backups(options, world.clock.now()),
+        backups=_backups(options, world.clock.now(), world.hostname),
         free=mounts.available(options.destination),
         now=world.clock.now(),
+        hostname=world.hostname,
     )
 
 
@@ -101,16 +103,17 @@ def observe_again(options: BackupOptions, earlier: Facts) -> Facts:
     return replace(
         earlier,
         names=tuple(catalogue.directory_names(options.destination)),
-        backups=_backups(options, earlier.now),
+        backups=_backups(options, earlier.now, earlier.hostname),
         free=mounts.available(options.destination),
     )
 
 
-def _backups(options: BackupOptions, now: float) -> tuple[Backup, ...]:
+def _backups(options: BackupOptions, now: float, hostname: str) -> tuple[Backup, ...]:
     """Return the backups in the destination. The one that may do is examined more closely."""
     backups = catalogue.listing(options.destination)
-    newest = catalogue.newest(catalogue.of_source(backups, options.source), now)
-    return tuple(catalogue.examined(backup) if backup is newest else backup for backup in backups)
+    own = catalogue.of_source(backups, options.source, hostname)
+    newest = catalogue.newest(own, now)
+    return tuple(members.examined(backup) if backup is newest else backup for backup in backups)
 
 
 def observe_copies(store: CopyStore, backup: Backup | None, listed: bool) -> CopyFacts:

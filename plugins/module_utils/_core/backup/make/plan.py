@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...errors import NotPermitted, NotUsable, Refused, WriteFailed
 from ...system.roots import FORBIDDEN_TREES
 from ...system.text import display_path, human_count, human_list, human_size
 from ...verdict import PASS, WARNING
-from .. import catalogue, codecs, manifest, names, retention, source
+from .. import catalogue, codecs, manifest, names, retention, sets, source
 from ..catalogue import Backup
-from ..options import FAIL, FOLLOW, BackupOptions
+from ..manifest import Member
+from ..options import FAIL, FOLLOW, PER_MODEL, BackupOptions
 from ..retention import Decision
-from ..source import LINK, Tree
+from ..source import LINK, Entry, Tree
 from .facts import DENIED, DIRECTORY, MISSING, OTHER, CopyFacts, Facts, Place
 
 NONE_READABLE = "there is no complete backup that this user may read"
@@ -25,6 +26,19 @@ NONE_READABLE = "there is no complete backup that this user may read"
 _MOST_SKIPPED = 20
 #: Links that a message names.
 _MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What is to be done about one model of a set.
+
+    ``fingerprint`` is that of its entries, ``keep`` the archive of the last set that still matches it, None when one is to be written.
+    """
+
+    model: str
+    entries: tuple[Entry, ...]
+    fingerprint: str
+    keep: Member | None
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class Plan:
         the present one.
     :param estimate: expected size of a new archive in bytes, 0 when none is made.
     :param removals: backups that no rule keeps then.
+    :param newest: the newest backup so far.
     """
 
     options: BackupOptions
@@ -45,6 +60,7 @@ class Plan:
     current: Backup
     estimate: int
     removals: tuple[Decision, ...]
+    newest: Backup | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +131,7 @@ def decide(options: BackupOptions, facts: Facts) -> Plan:
     :raises Refused: a link points out of the source, and that is to fail.
     """
     _check_links(options, facts.tree)
-    own = catalogue.of_source(facts.backups, options.source)
+    own = catalogue.of_source(facts.backups, options.source, facts.hostname)
     newest = catalogue.newest(own, facts.now)
     reason = why_needed(options, facts, newest)
     if reason is None and newest is not None:
@@ -145,11 +161,12 @@ def decide(options: BackupOptions, facts: Facts) -> Plan:
         coming,
         expected_size,
         _removals(options, [*own, coming], coming, facts.now),
+        newest,
     )
 
 
 def decide_copies(
-    options: BackupOptions, facts: CopyFacts, current: Backup, now: float
+    options: BackupOptions, facts: CopyFacts, current: Backup, now: float, hostname: str = ""
 ) -> CopyPlan:
     """Say whether the current backup is to be copied, and which copies are to be removed then.
 
@@ -158,7 +175,7 @@ def decide_copies(
     upload = facts.present is None
     if facts.backups is None:
         return CopyPlan(upload, ())
-    own = catalogue.of_source(facts.backups, options.source)
+    own = catalogue.of_source(facts.backups, options.source, hostname)
     others = [backup for backup in own if backup.name != current.name]
     return CopyPlan(upload, _removals(options, [*others, current], current, now))
 
@@ -185,7 +202,31 @@ def why_needed(options: BackupOptions, facts: Facts, newest: Backup | None) -> s
         return "the newest backup was never verified"
     if newest.manifest["fingerprint"] != facts.fingerprint:
         return "the source has changed"
+    if newest.is_set != (options.layout == PER_MODEL):
+        return "the layout has changed"
     return None
+
+
+def models(
+    options: BackupOptions, tree: Tree, newest: Backup | None, written: Iterable[Member] = ()
+) -> list[ModelPlan]:
+    """Return what is to be done about each model, in the order of the tree.
+
+    :param newest: the newest backup; the archives of a set are kept where they still match.
+    :param written: archives of this run, which are kept likewise.
+    """
+    known: dict[tuple[str, str], Member] = {}
+    if newest is not None and newest.complete and not options.force:
+        for archive in newest.archives:
+            if archive["verified"] or not options.verify:
+                known[archive["model"], archive["fingerprint"]] = archive
+    for archive in written:
+        known[archive["model"], archive["fingerprint"]] = archive
+    plans = []
+    for model, entries in sets.group(tree.entries).items():
+        fingerprint = source.fingerprint(options.source, entries)
+        plans.append(ModelPlan(model, entries, fingerprint, known.get((model, fingerprint))))
+    return plans
 
 
 def estimate(options: BackupOptions, facts: Facts, newest: Backup | None) -> int:
@@ -194,9 +235,13 @@ def estimate(options: BackupOptions, facts: Facts, newest: Backup | None) -> int
     By the ratio of the newest backup with the same compression; without one as if nothing could be
     compressed.
     """
-    overhead = 2048 * len(facts.tree.entries) + 65536
+    tree = facts.tree
+    if options.layout == PER_MODEL:
+        todo = [item.entries for item in models(options, tree, newest) if item.keep is None]
+        tree = replace(tree, entries=tuple(entry for entries in todo for entry in entries))
+    overhead = 2048 * len(tree.entries) + 65536
     if options.compression == "none":
-        return facts.tree.size + overhead
+        return tree.size + overhead
     if (
         newest is not None
         and newest.manifest is not None
@@ -204,13 +249,15 @@ def estimate(options: BackupOptions, facts: Facts, newest: Backup | None) -> int
     ):
         before = newest.manifest["totals"]["bytes"]
         if before:
-            return int(facts.tree.size * min(1.0, 1.1 * newest.size / before)) + overhead
-    return facts.tree.allocated + overhead
+            return int(tree.size * min(1.0, 1.1 * newest.size / before)) + overhead
+    return tree.allocated + overhead
 
 
 def _coming(options: BackupOptions, facts: Facts) -> Backup:
     """Return the backup to be made as it will be listed, for the rules."""
     suffix = codecs.CODECS[options.compression].suffix
+    if options.layout == PER_MODEL:
+        suffix = names.SET
     name, created = free_name(facts.names, creation_time(facts), suffix)
     return Backup(
         name,
@@ -246,7 +293,13 @@ def free_name(present: Iterable[str], now: float, suffix: str) -> tuple[str, flo
     return names.stem(created) + suffix, created
 
 
-def notes(options: BackupOptions, tree: Tree, backups: Sequence[Backup], now: float) -> list[str]:
+def notes(
+    options: BackupOptions,
+    tree: Tree,
+    backups: Sequence[Backup],
+    now: float,
+    hostname: str = "",
+) -> list[str]:
     """Return what is worth knowing about the source and the other backups in the destination."""
     lines = [f"not backed up: {skipped}" for skipped in tree.skipped[:_MOST_SKIPPED]]
     if len(tree.skipped) > _MOST_SKIPPED:
@@ -264,6 +317,14 @@ def notes(options: BackupOptions, tree: Tree, backups: Sequence[Backup], now: fl
         lines.append(
             f"{len(unreadable)} backups can't be read by this user ({unreadable[0].name}); they stay"
         )
+    strangers = {
+        backup.manifest["hostname"]
+        for backup in backups
+        if backup.manifest is not None and not catalogue.of_host(backup, hostname)
+    }
+    if strangers:
+        listed = ", ".join(sorted(display_path(stranger) for stranger in strangers))
+        lines.append(f"the directory holds backups made on {listed}; this run leaves them alone")
     others = catalogue.sources(backups) - {options.source}
     if others:
         listed = ", ".join(sorted(display_path(other) for other in others))

@@ -22,7 +22,7 @@ from ..proofs import Proof
 from ..retention import Decision
 from ..source import Tree
 from ..store import CopyStore, StoredCopy
-from . import execute, facts, plan
+from . import execute, facts, layouts, plan
 from .facts import CopyFacts
 from .plan import Plan
 
@@ -71,9 +71,11 @@ class PlanResult(TypedDict):
 class Stats(TypedDict):
     """What it took.
 
-    Seconds per phase, bytes of files read, bytes of archive written, and their ratio.
+    Archives written, seconds per phase, bytes of files read, bytes of archives written, and their
+    ratio.
     """
 
+    archives_written: int
     durations: dict[str, float]
     bytes_read: int
     bytes_written: int
@@ -114,6 +116,8 @@ class Result:
     outside: tuple[str, ...] = ()
     durations: dict[str, float] = field(default_factory=dict)
     written: int = 0
+    read: int = 0
+    archives: int = 0
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     proof: Proof | None = None
@@ -121,6 +125,7 @@ class Result:
     def to_dict(self) -> ResultData:
         """Return what the module returns. Durations in seconds, sizes in bytes."""
         written, size = self.written, self.tree.size
+        read = self.read
         return {
             "changed": self.changed,
             "status": plan.status(self.outside),
@@ -136,12 +141,13 @@ class Result:
             "removed": self.removed,
             "copies": self.copies,
             "stats": {
+                "archives_written": self.archives,
                 "durations": {
                     phase: round(seconds, 3) for phase, seconds in self.durations.items()
                 },
-                "bytes_read": size if written else 0,
+                "bytes_read": read,
                 "bytes_written": written,
-                "ratio": round(written / size, 4) if written and size else None,
+                "ratio": round(written / read, 4) if written and read else None,
             },
             "last_restore_proof": self.proof,
             "notes": self.notes,
@@ -174,6 +180,7 @@ def run(options: BackupOptions, world: World, check: bool = False, tell: Tell = 
         for store in copy_stores:
             _copy(store, backup, result, world, tell)
         execute.remove(directory, [decision.backup.name for decision in planned.removals])
+        layouts.collect(options.destination, directory, options, world)
         result.changed = result.changed or bool(planned.removals)
     return result
 
@@ -188,7 +195,7 @@ def _result(planned: Plan, tree: Tree, current: Backup | None) -> Result:
         tree,
         current.to_dict() if current is not None else None,
         [_removal(decision) for decision in planned.removals],
-        notes=plan.notes(planned.options, tree, seen.backups, seen.now),
+        notes=plan.notes(planned.options, tree, seen.backups, seen.now, seen.hostname),
         outside=plan.outside(planned.options, tree),
         before=before,
         after=sorted(({*before} | {planned.current.name}) - removed),
@@ -200,9 +207,10 @@ def _make(planned: Plan, world: World, tell: Tell, directory: int) -> tuple[Resu
     """Carry out what concerns the destination; return the result and the backup that counts now."""
     if not planned.make:
         return _result(planned, planned.facts.tree, planned.current), planned.current
-    made = execute.make(planned, world, tell, directory)
+    made = layouts.make(planned, world, tell, directory)
     result = _result(planned, made.tree, made.backup)
-    result.changed, result.written, result.durations = True, made.written, made.durations
+    result.changed, result.durations = True, made.durations
+    result.written, result.read, result.archives = made.written, made.read, made.archives
     return result, made.backup
 
 
@@ -214,7 +222,7 @@ def _preview(planned: Plan, copy_stores: tuple[CopyStore, ...]) -> Result:
     for store in copy_stores:
         store.look()
         seen = facts.observe_copies(store, present, listed=store.prunes)
-        todo = plan.decide_copies(options, seen, current, now)
+        todo = plan.decide_copies(options, seen, current, now, planned.facts.hostname)
         if todo.upload:
             planned_copy: PlannedCopy = {"url": store.url(current.name), "verified": "planned"}
             result.copies.append(planned_copy)
@@ -229,16 +237,19 @@ def _copy(store: CopyStore, current: Backup, result: Result, world: World, tell:
     :raises StoreError: it failed; the message says that the local backup is complete.
     """
     options, now, started = result.plan.options, result.plan.facts.now, world.clock.monotonic()
+    host = world.hostname
     try:
         seen = facts.observe_copies(store, current, listed=False)
-        if plan.decide_copies(options, seen, current, now).upload:
+        if plan.decide_copies(options, seen, current, now, host).upload:
             seen = CopyFacts(store.upload(current, tell))
             result.changed = True
         if seen.present is not None:
             result.copies.append(seen.present)
         if store.prunes:  # listed only now: a copy must be made even where listing is not allowed
             seen = CopyFacts(seen.present, tuple(store.listing()))
-            for decision in plan.decide_copies(options, seen, current, now).removals:
+            for decision in plan.decide_copies(
+                options, seen, current, now, world.hostname
+            ).removals:
                 store.remove(decision.backup.name)
                 result.copies.append(_removed_copy(store, decision))
                 result.changed = True

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import hashlib
 import os
 import stat
@@ -31,6 +32,7 @@ from ...system.text import display_path
 from .. import archive, chunks, reading, source
 from ..writer import Writer
 from .facts import holds_something, names_in
+from .parts import Part
 from .plan import Plan, Recovery
 
 _RENAME_EXCHANGE = 2
@@ -107,7 +109,7 @@ def recover(recovery: Recovery, directory: int) -> list[str]:
         os.rename(recovery.put_back, name, src_dir_fd=directory, dst_dir_fd=directory)
         notes.append("put back the directory that an interrupted restore had moved aside")
     for leftover in recovery.remove:
-        remains = _discard(directory, leftover)
+        remains = discard(directory, leftover)
         notes.append(
             _remains_note(remains) if remains else "removed what an interrupted restore had left"
         )
@@ -134,16 +136,16 @@ def carry_out(plan: Plan, directory: int, tell: Tell) -> Restored:
         try:
             with contextlib.closing(_writer(root, plan)) as tree:
                 notes = _fill(tree, plan, tell)
-                tree.finish(_root_mode(directory, name))
+                tree.finish(root_mode(directory, name))
         finally:
             os.close(root)
         before = names_in(facts.destination) if options.mode == "replace" else []
-        _swap(directory, temporary, name, facts.destination)
+        swap(directory, temporary, name, facts.destination)
     except BaseException:
-        _discard(directory, temporary)
+        discard(directory, temporary)
         raise
     os.fsync(directory)
-    remains = _discard(directory, temporary)  # holds the replaced tree now, if there was one
+    remains = discard(directory, temporary)  # holds the replaced tree now, if there was one
     if remains:
         notes.append(_remains_note(remains))
     return Restored(before, sorted(tree.restored), tree.files, tree.bytes, notes)
@@ -154,14 +156,14 @@ def _remains_note(remains: list[str]) -> str:
     return f"could not remove all of an old tree beside the destination: {listed}"
 
 
-def _root_mode(directory: int, name: str) -> int:
+def root_mode(directory: int, name: str) -> int:
     try:
         return stat.S_IMODE(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return 0o750
 
 
-def _discard(directory: int, name: str) -> list[str]:
+def discard(directory: int, name: str) -> list[str]:
     """Remove a tree of ours below an open directory; return what could not be removed.
 
     Links and mounts in it are never entered.
@@ -200,7 +202,10 @@ def _open_up(directory: int, name: str) -> None:
 def _writer(root: int, plan: Plan) -> Writer:
     facts, options = plan.facts, plan.options
     chosen = None if facts.wanted is None else {entry["path"] for entry in facts.wanted}
-    return Writer(root, facts.destination, chosen, options.files, options.allow_outside_links)
+    patterns = options.files
+    if options.model is not None and not patterns:
+        patterns = [glob.escape(options.model)]
+    return Writer(root, facts.destination, chosen, patterns, options.allow_outside_links)
 
 
 def _fill(tree: Writer, plan: Plan, tell: Tell) -> list[str]:
@@ -225,9 +230,22 @@ def _fill(tree: Writer, plan: Plan, tell: Tell) -> list[str]:
 
 
 def _read(tree: Writer, plan: Plan, tell: Tell) -> reading.Scan:
-    """Read the archive into the tree, by its index where there is one and all must be right."""
-    options, origin = plan.options, plan.facts.origin
-    backup, contents = origin.backup, origin.contents
+    """Read the archives into the tree."""
+    whole = reading.Scan()
+    for part in plan.facts.origin.parts:
+        scan = _read_part(tree, plan, part, tell)
+        for problem in scan.problems:
+            whole.add(problem.message, problem.path)
+        whole.more_problems += scan.more_problems
+        if whole.problems and plan.options.verify:
+            break
+        tree.drop_unfinished()
+    return whole
+
+
+def _read_part(tree: Writer, plan: Plan, part: Part, tell: Tell) -> reading.Scan:
+    """Read an archive, by its index where there is one and all must be right."""
+    options, backup, contents = plan.options, part.backup, part.contents
     head = backup.manifest
     if (
         options.verify
@@ -235,12 +253,12 @@ def _read(tree: Writer, plan: Plan, tell: Tell) -> reading.Scan:
         and contents is not None
         and chunks.usable(head, contents)
     ):
-        if options.files and plan.facts.wanted is not None:
+        if (options.files or options.model) and plan.facts.wanted is not None:
             paths = {entry["path"] for entry in plan.facts.wanted}
-            return chunks.extract(origin.read, head, contents, paths, tell, tree)
-        with contextlib.closing(origin.open()) as stream:
+            return chunks.extract(part.read, head, contents, paths, tell, tree)
+        with contextlib.closing(part.open()) as stream:
             return chunks.scan(stream, head, contents, archive.cpus(0), tell, tree, "restore")
-    with contextlib.closing(origin.open()) as stream:
+    with contextlib.closing(part.open()) as stream:
         return reading.scan(
             stream,
             backup.size,
@@ -265,7 +283,7 @@ def _damage_notes(scan: reading.Scan, tree: Writer) -> list[str]:
     return problems
 
 
-def _swap(directory: int, temporary: str, name: str, destination: str) -> None:
+def swap(directory: int, temporary: str, name: str, destination: str) -> None:
     """Put the finished tree in place in one step.
 
     Afterwards ``temporary`` is the replaced tree, or gone.

@@ -11,11 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
-from ...errors import NotPermitted, NotUsable, Refused, VerificationFailed
+from ...errors import NotUsable, Refused
 from ...ports import Progress, Tell, World, silent
 from ...system import mounts
 from ...system.roots import refuse_dangerous
@@ -23,10 +22,11 @@ from ...system.text import display_path
 from .. import source, walk, writer
 from ..catalogue import Backup
 from ..codec import BLOCK
-from ..manifest import Contents, ManifestEntry
+from ..manifest import ManifestEntry
 from ..options import RestoreOptions
 from ..source import FILE, LINK, Directories, Entry
 from ..store import Store
+from .parts import Part
 
 #: States of a destination.
 MISSING = "missing"
@@ -50,7 +50,7 @@ class Place:
 
     ``backups`` are those to choose from at ``where``. ``link`` means that the destination is a
     symbolic link; ``mount_point`` is the destination itself or the first mount point in it. ``lot``
-    is a random number from 0 to below 1.
+    is a random number from 0 to below 1, ``hostname`` that of this machine.
     """
 
     destination: str
@@ -60,39 +60,19 @@ class Place:
     link: bool = False
     mount_point: str | None = None
     lot: float = 0.0
+    hostname: str = ""
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where the chosen backup is read from.
 
-    :param open: opens its stream. :param read: returns a range, given offset and length.
-    :param url: its path or URL.
-    :param contents: what its manifest lists, None for archives of the old scripts.
+    :param url: its path or URL. :param parts: the archives to read.
     """
 
     backup: Backup
-    open: Callable[[], BinaryIO]
-    read: Callable[[int, int], bytes]
     url: str
-    contents: Contents | None = None
-
-
-def observe_contents(store: Store, backup: Backup, verify: bool) -> tuple[Contents | None, str]:
-    """Return what the backup's manifest lists, and what to note about that.
-
-    :param verify: whether a damaged manifest ends the restore.
-    :raises VerificationFailed: the manifest is damaged. :raises FleetError: it can't be read.
-    """
-    try:
-        contents = store.contents(backup)
-    except NotPermitted:
-        raise
-    except NotUsable as error:
-        if verify:
-            raise VerificationFailed(error.message, "Use another backup.", backup.path) from error
-        return None, f"damaged: {error.message}"
-    return contents, "" if contents is None else contents.problem
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -136,6 +116,7 @@ def observe_place(options: RestoreOptions, store: Store, world: World) -> Place:
         os.path.islink(destination),
         _mount_point(destination),
         int.from_bytes(os.urandom(4), "big") / (1 << 32),
+        world.hostname,
     )
 
 
@@ -162,7 +143,7 @@ def observe(
     place: Place,
     backup: Backup,
     wanted: tuple[ManifestEntry, ...] | None,
-    contents: Contents | None,
+    parts: tuple[Part, ...],
     store: Store,
     tell: Tell = silent,
 ) -> Facts:
@@ -171,14 +152,8 @@ def observe(
     :raises NotUsable: it can't be read.
     :raises Refused: it is no directory.
     """
-    local = store.local_path(backup)
-    origin = Origin(
-        backup,
-        lambda: store.open(backup),
-        lambda offset, length: store.read(backup, offset, length),
-        local or store.url(backup.name),
-        contents,
-    )
+    url = store.local_path(backup) or store.url(backup.name)
+    origin = Origin(backup, url, parts)
     state, reason = _compare(place.destination, wanted, tell)
     free = mounts.available(place.destination)
     return Facts(origin, place.destination, wanted, state, free, reason)
@@ -222,6 +197,11 @@ def holds_something(directory: int, name: str) -> bool:
     :raises OSError: it is no directory.
     """
     return exists(directory, name) and bool(os.listdir(f"/proc/self/fd/{directory}/{name}"))
+
+
+def state_of(destination: str, tell: Tell = silent) -> tuple[str, str]:
+    """Return the state of the destination, and what is different, without comparing it."""
+    return _compare(destination, None, tell)
 
 
 def _compare(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...errors import NotPermitted, NotUsable, Refused, VerificationFailed, WriteFailed
-from ...system.text import display_path, human_size
+from ...system.text import display_path, human_list, human_size
 from .. import catalogue, source
 from ..catalogue import Backup
 from ..manifest import Contents, ManifestEntry
@@ -26,6 +26,10 @@ _PREFERENCE: tuple[Callable[[Backup], bool], ...] = (
     lambda backup: backup.complete,
     lambda backup: backup.legacy,
 )
+
+
+#: Models that a message names.
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ def choose(options: RestoreOptions, place: Place) -> Backup:
     backup = _chosen(options, place)
     if backup.unreadable:
         raise NotPermitted(backup.unreadable, catalogue.TODO, backup.path)
-    if backup.problems and options.verify:
+    # A model may be sound in a set in which another one is not; each archive is checked later.
+    if backup.problems and options.verify and not (options.model and backup.archives):
         raise VerificationFailed(
             f"{backup.path} is damaged: {'; '.join(backup.problems)}.",
             "Use another backup.",
@@ -121,16 +126,31 @@ def narrow(
     :raises Refused: a link in the backup leads out of the destination.
     :raises NotUsable: nothing in it matches.
     """
-    wanted = select(contents, options.files)
+    wanted = select(contents, options.files, options.model)
     if wanted is not None and not wanted:
+        _nothing(options, backup, contents)
+    if wanted is not None:
+        check_links(wanted, place.destination, options.allow_outside_links)
+    return Choice(backup, wanted, contents, _note(options, place.backups, backup))
+
+
+def _nothing(options: RestoreOptions, backup: Backup, contents: Contents | None) -> None:
+    """:raises NotUsable: always; it says what the backup holds instead."""
+    if options.model is None or (contents is not None and contents.entries and options.files):
         raise NotUsable(
             f"Nothing in {backup.name} matches {', '.join(options.files)}.",
             "Check the patterns.",
             backup.name,
         )
-    if wanted is not None:
-        check_links(wanted, place.destination, options.allow_outside_links)
-    return Choice(backup, wanted, contents, _note(options, place.backups, backup))
+    present = [archive["model"] for archive in backup.archives]
+    if contents is not None and not present:
+        present = list(dict.fromkeys(entry["path"].split("/")[0] for entry in contents.entries))
+    listed = human_list([display_path(model) for model in present], _MOST_NAMED) or "none"
+    raise NotUsable(
+        f"There is no model {display_path(options.model)} in {backup.name}.",
+        f"It holds: {listed}.",
+        backup.name,
+    )
 
 
 def _refuse_destination(place: Place) -> None:
@@ -179,10 +199,17 @@ def _chosen(options: RestoreOptions, place: Place) -> Backup:
 def _latest(place: Place) -> Backup:
     # What a wrong clock has dated ahead comes last.
     ordered = sorted(place.backups, key=lambda backup: not catalogue.credible(backup, place.now))
-    for acceptable in _PREFERENCE:
-        for backup in ordered:
-            if acceptable(backup):
-                return backup
+    # In a directory that hosts share, those of this host come first.
+    own = [
+        backup
+        for backup in ordered
+        if backup.manifest is not None and catalogue.of_host(backup, place.hostname)
+    ]
+    for candidates in (own, ordered):
+        for acceptable in _PREFERENCE:
+            for backup in candidates:
+                if acceptable(backup):
+                    return backup
     for backup in ordered:
         if backup.unreadable:
             return backup
@@ -212,6 +239,9 @@ def _note(options: RestoreOptions, backups: Sequence[Backup], chosen: Backup) ->
     if chosen.manifest is None:
         return ""
     others = catalogue.sources(backups) - {chosen.manifest["source"]}
+    host = chosen.manifest.get("hostname", "")
+    if not others and not all(catalogue.of_host(backup, host) for backup in backups):
+        return f"this is the latest backup of {display_path(host)}; there are those of other hosts"
     if not others:
         return ""
     where = ", ".join(sorted(display_path(other) for other in others))
@@ -221,14 +251,20 @@ def _note(options: RestoreOptions, backups: Sequence[Backup], chosen: Backup) ->
     )
 
 
-def select(contents: Contents | None, patterns: Sequence[str]) -> tuple[ManifestEntry, ...] | None:
-    """Return the manifest's entries that match a pattern, with the directories they lie in.
+def select(
+    contents: Contents | None, patterns: Sequence[str], model: str | None = None
+) -> tuple[ManifestEntry, ...] | None:
+    """Return the manifest's entries that match a pattern, with the directories that hold them.
 
     None without a manifest.
+
+    :param model: the only model whose entries are returned.
     """
     if contents is None:
         return None
     entries = contents.entries
+    if model is not None:
+        entries = [entry for entry in entries if entry["path"].partition("/")[0] == model]
     if not patterns:
         return tuple(entries)
     chosen = {entry["path"] for entry in entries if source.selected(entry["path"], patterns)}

@@ -13,7 +13,7 @@ from ...ports import Tell, World, silent
 from ...verdict import isoformat
 from .. import stores
 from ..options import RestoreOptions
-from . import execute, facts, plan
+from . import execute, facts, parts, plan
 from .plan import Plan
 
 
@@ -91,13 +91,12 @@ def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell =
     store = stores.to_read(options, path)
     place = facts.observe_place(options, store, world)
     backup = plan.choose(options, place)
-    contents, note = facts.observe_contents(store, backup, options.verify)
-    if note:
-        notes.append(note)
-    choice = plan.narrow(options, place, backup, contents)
+    archives, damage = parts.observe(store, backup, options.verify, options.model)
+    notes += damage
+    choice = plan.narrow(options, place, backup, parts.merged(archives))
     real = os.path.realpath(place.destination)
     plan.refuse_own_backup(place.destination, real, facts.local_copy(store, backup))
-    seen = facts.observe(place, backup, choice.wanted, contents, store, tell)
+    seen = facts.observe(place, backup, choice.wanted, archives, store, tell)
     planned = plan.decide(options, seen)
     if choice.note:
         notes.append(choice.note)

@@ -23,7 +23,6 @@ TODO = {
     "AccessDenied": "Check the permissions of the key: it must list, read and write under this prefix.",
     "InvalidAccessKeyId": "Check s3.access_key.",
     "SignatureDoesNotMatch": "Check s3.secret_key.",
-    "InvalidObjectState": "The object is in cold storage: request its restore from there first, then try again.",
     "NoCredentialsError": "Give s3.access_key and s3.secret_key, or set up the node's own credentials.",
     "EndpointConnectionError": "Check s3.endpoint_url and the network.",
 }
@@ -78,10 +77,14 @@ def connect(options: S3Connection, url: str) -> Any:
         "retries": {"max_attempts": 5, "mode": "standard"},
         "connect_timeout": 10,
         "read_timeout": 60,
+        "max_pool_connections": options.parallel + 1,
         "user_agent_extra": f"mlops.fleet/{manifest.VERSION}",
     }
+    # Every request that sends data has a signed header with the SHA-256 of it: hashing it again for the
+    # signature would prove nothing more.
+    settings["s3"] = {"payload_signing_enabled": False}
     if options.endpoint_url:
-        settings["s3"] = {"addressing_style": "path"}
+        settings["s3"]["addressing_style"] = "path"
     try:
         # We send checksums of our own; newer releases would add theirs, which some servers refuse.
         config = Config(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 from typing import BinaryIO, cast
 
 from ...errors import NotUsable, StoreError
@@ -25,10 +26,9 @@ from ..manifest import Contents, Head
 from ..names import CHECKSUM, MANIFEST, is_archive, stamp_time
 from ..options import S3Connection, S3Copies
 from ..store import StoredCopy
-from . import upload
+from . import download, upload
 from .bucket import Bucket
 from .connection import base64_text, is_amazon
-from .download import Download
 
 #: The server confirmed the SHA-256 of what it stores, and it is known to refuse wrong ones.
 CONFIRMED = "checksum"
@@ -68,9 +68,12 @@ class S3Store:
 
         :raises StoreError:
         """
-        sizes = self._bucket.sizes()
+        listed = self._bucket.listing()
+        sizes = {name: size for name, (size, dummy) in listed.items()}
         return catalogue.newest_first(
-            self._describe(name, sizes) for name in sizes if is_archive(name)
+            replace(self._describe(name, sizes), storage_class=listed[name][1])
+            for name in sizes
+            if is_archive(name)
         )
 
     def _describe(self, name: str, sizes: dict[str, int]) -> Backup:
@@ -241,6 +244,16 @@ class S3Store:
 
         :raises StoreError: it can't be read.
         """
-        bucket = self._bucket
-        raw = Download(bucket.client, bucket.bucket, bucket.key(backup.name), self.url(backup.name))
+        bucket, name = self._bucket, backup.name
+        raw: io.RawIOBase
+        if bucket.parallel == 1 or backup.size <= download.PIECE:
+            raw = download.Download(bucket, name)
+        else:
+            stored = bucket.head(name)
+            if stored is None:
+                url = self.url(name)
+                raise StoreError(f"{url} is gone.", "Use another backup.", url)
+            raw = download.ParallelDownload(
+                bucket, name, stored["ETag"], int(stored["ContentLength"])
+            )
         return cast(BinaryIO, io.BufferedReader(raw, 1 << 20))

@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 from ...errors import StoreError, VerificationFailed
 from ...ports import Progress, Tell
 from .. import reading
 from ..catalogue import Backup
+from . import resume
 from .bucket import Bucket
 from .connection import asking, base64_text, error_code, http_status
 
@@ -96,7 +100,8 @@ def _send_at_once(
     _require_same(backup, digest.hexdigest())
     checksum = base64_text(digest.digest())
     with asking("Uploading", bucket.url(backup.name)):
-        bucket.client.put_object(Body=data, ChecksumSHA256=checksum, **target)
+        body = bucket.limiter.body(data)
+        bucket.client.put_object(Body=body, ChecksumSHA256=checksum, **target)
     tell(Progress("upload", backup.size, backup.size, subject=backup.name))
     return checksum
 
@@ -104,60 +109,100 @@ def _send_at_once(
 def _send_in_parts(
     bucket: Bucket, backup: Backup, stream: BinaryIO, size: int, target: dict[str, Any], tell: Tell
 ) -> str:
-    """Upload parts of ``size`` bytes.
+    """Upload parts of ``size`` bytes, several at a time; continue an upload that was interrupted.
 
     Return the checksum over the parts' digests, with their number.
     """
-    _abort_older(bucket, target["Key"])
     with asking("Uploading", bucket.url(backup.name)):
-        begun = bucket.client.create_multipart_upload(**target)
-        upload = {"Bucket": bucket.bucket, "Key": target["Key"], "UploadId": begun["UploadId"]}
+        identifier, present = resume.find(bucket, backup, stream.fileno(), size, target)
+        if not identifier:
+            identifier = bucket.client.create_multipart_upload(**target)["UploadId"]
+        upload = {"Bucket": bucket.bucket, "Key": target["Key"], "UploadId": identifier}
         try:
-            parts, digests = _send_parts(bucket, backup, stream, size, upload, tell)
+            parts = _Parts(bucket, backup, upload, present, tell).send(stream, size)
             bucket.client.complete_multipart_upload(MultipartUpload={"Parts": parts}, **upload)
-        except BaseException:
-            # Parts of an unfinished upload cost money until they are dropped.
-            with contextlib.suppress(Exception):
-                bucket.client.abort_multipart_upload(**upload)
+        except BaseException as error:
+            # After a broken connection or a signal the next run continues; after a refusal the
+            # parts are worth nothing and cost money until they are dropped.
+            if _is_refusal(error):
+                with contextlib.suppress(Exception):
+                    bucket.client.abort_multipart_upload(**upload)
             raise
+    digests = b"".join(base64.b64decode(part["ChecksumSHA256"]) for part in parts)
     return f"{base64_text(hashlib.sha256(digests).digest())}-{len(parts)}"
 
 
-def _send_parts(
-    bucket: Bucket, backup: Backup, stream: BinaryIO, size: int, upload: dict[str, str], tell: Tell
-) -> tuple[list[dict[str, Any]], bytes]:
-    """Send all parts; return their descriptions, and their digests one after the other.
+def _is_refusal(error: BaseException) -> bool:
+    """Say whether sending the same parts again would fail again."""
+    from botocore.exceptions import ClientError
 
-    :raises VerificationFailed: together they are not the archive that was made.
-    """
-    whole = hashlib.sha256()
-    parts: list[dict[str, Any]] = []
-    digests = b""
-    for offset in range(0, backup.size, size):
-        data = _exactly(stream, min(size, backup.size - offset), backup.path)
-        whole.update(data)
-        digest = hashlib.sha256(data).digest()
-        digests += digest
-        part = {"PartNumber": len(parts) + 1, "ChecksumSHA256": base64_text(digest)}
-        answer = bucket.client.upload_part(Body=data, **part, **upload)
-        parts.append({**part, "ETag": answer["ETag"]})
-        tell(Progress("upload", offset + len(data), backup.size, subject=backup.name))
-    _require_same(backup, whole.hexdigest())
-    return parts, digests
+    if isinstance(error, VerificationFailed):
+        return True
+    return isinstance(error, ClientError) and 400 <= http_status(error) < 500
 
 
-def _abort_older(bucket: Bucket, key: str) -> None:
-    """Drop uploads of this very object that a killed run has left.
+class _Parts:
+    """Sends the parts of an archive, several at a time; no more of them are in memory."""
 
-    They cost money, and nobody else sends it.
-    """
-    with contextlib.suppress(Exception):  # not every key may do that, and not every server can
-        uploads = bucket.client.list_multipart_uploads(Bucket=bucket.bucket, Prefix=key)
-        for upload in uploads.get("Uploads", ()):
-            if upload["Key"] == key:
-                bucket.client.abort_multipart_upload(
-                    Bucket=bucket.bucket, Key=key, UploadId=upload["UploadId"]
-                )
+    def __init__(
+        self,
+        bucket: Bucket,
+        backup: Backup,
+        upload: dict[str, str],
+        present: dict[int, str],
+        tell: Tell,
+    ) -> None:
+        """:param present: number and ETag of the parts that the store has already."""
+        self._bucket, self._backup, self._upload, self._tell = bucket, backup, upload, tell
+        self._present = present
+        self._gate = threading.Semaphore(bucket.parallel)
+        self._broken = threading.Event()
+        self._lock = threading.Lock()
+        self._done = 0
+
+    def send(self, stream: BinaryIO, size: int) -> list[dict[str, Any]]:
+        """Send all parts; return their descriptions in order.
+
+        :raises VerificationFailed: together they are not the archive that was made.
+        """
+        whole = hashlib.sha256()
+        total, sent = self._backup.size, []
+        pool = ThreadPoolExecutor(self._bucket.parallel, thread_name_prefix="s3-send")
+        try:
+            for number, offset in enumerate(range(0, total, size), 1):
+                self._gate.acquire()  # pylint: disable=consider-using-with
+                if self._broken.is_set():
+                    break
+                data = _exactly(stream, min(size, total - offset), self._backup.path)
+                whole.update(data)
+                sent.append(pool.submit(self._part, number, data))
+                del data
+            parts = [future.result() for future in sent]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+        _require_same(self._backup, whole.hexdigest())
+        return parts
+
+    def _part(self, number: int, data: bytes) -> dict[str, Any]:
+        try:
+            checksum = base64_text(hashlib.sha256(data).digest())
+            part = {"PartNumber": number, "ChecksumSHA256": checksum}
+            etag = self._present.get(number)
+            if etag is None:
+                body = self._bucket.limiter.body(data)
+                etag = self._bucket.client.upload_part(Body=body, **part, **self._upload)["ETag"]
+            with self._lock:
+                self._done += len(data)
+                total = self._backup.size
+                self._tell(Progress("upload", self._done, total, subject=self._backup.name))
+            return {**part, "ETag": etag}
+        except BaseException:
+            self._broken.set()
+            raise
+        finally:
+            self._gate.release()
 
 
 def _require_same(backup: Backup, sha256: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.mlops.fleet.plugins.module_utils._core import status
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import memory, store
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate
 
 UNIT = """Id={unit}.service
 LoadState=loaded
@@ -145,12 +146,16 @@ def test_open_problems_are_muted_until_their_cooldown_has_passed(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
-def test_alerts_that_another_user_keeps_are_unknown_and_not_none(tmp_path, monkeypatch):
+def test_alerts_that_another_user_keeps_are_unknown_and_not_none(tmp_path):
     world = World(run=None, root=str(tmp_path), environ={"HOME": "/nowhere"})
     (tmp_path / "var/lib/mlops-fleet/alert").mkdir(parents=True)
     assert status.alerts(None, 1.0, world) == status.Alerts()
-    monkeypatch.setattr(os, "geteuid", lambda: 65534)
-    assert "can't be read by this user" in status.alerts(None, 1.0, world).unknown
+
+    def as_nobody():
+        os.setuid(65534)
+        return status.alerts(None, 1.0, world).unknown
+
+    assert "can't be read by this user" in isolate.call(as_nobody, 30).value
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pathlib
 import shutil
@@ -240,20 +239,19 @@ def test_killed_before_and_after_every_change_units_stay_whole_and_the_next_run_
     assert number > 8
 
 
-def test_on_a_full_disk_nothing_is_removed_that_could_not_come_back(world, root, lab, monkeypatch):
-    lab.unit(root, "u", files=FILES)
-    real = os.mkdir
+def test_on_a_full_disk_nothing_is_removed_that_could_not_come_back(world, root, lab):
+    lab.require_mounts()
 
-    def mkdir(name, *arguments, **options):
-        if str(name).startswith((HELD, TRASH)):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(name, *arguments, **options)
+    def case():
+        # Seven inodes: the root, the unit, its two directories and three files.
+        lab.mount("-t", "tmpfs", "-o", "nr_inodes=7", "tmpfs", root)
+        lab.unit(root, "u", files=FILES)
+        before = lab.image(root)
+        return _clean(world, root, quarantine="1d"), lab.image(root) == before
 
-    monkeypatch.setattr(os, "mkdir", mkdir)
-    before = lab.image(root)
-    result = _clean(world, root, quarantine="1d")
+    result, same = lab.in_namespace(case)
     assert result["failed"] and "No space" in result["failures"][0]["error"]
-    assert result["removed"] == [] and lab.image(root) == before
+    assert result["removed"] == [] and same
 
 
 def test_below_the_level_what_is_in_quarantine_goes_first(world, clock, root, lab):

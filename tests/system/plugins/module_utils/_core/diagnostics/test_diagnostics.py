@@ -185,6 +185,44 @@ def test_every_call_may_fail_and_nothing_stays(tmp_path):
             )
 
 
+#: Every error of CUDA's driver interface (CUresult in cuda.h, releases 11 to 13).
+CODES = [
+    number
+    for first, last in (
+        (1, 9), (34, 34), (36, 36), (46, 46), (100, 102), (200, 202), (205, 227), (300, 304),
+        (400, 402), (500, 500), (600, 600), (700, 722), (800, 812), (900, 918), (999, 999),
+    )
+    for number in range(first, last + 1)
+]  # fmt: skip
+#: The test that makes a call, where it is not the memory test.
+MADE_BY = {
+    "cuCtxSynchronize": "compute",
+    "cuMemAllocHost_v2": "host_bandwidth",
+    "cuMemFreeHost": "host_bandwidth",
+    "cuMemcpyDtoDAsync_v2": "device_bandwidth",
+    "cuMemcpyDtoHAsync_v2": "host_bandwidth",
+    "cuMemcpyHtoDAsync_v2": "host_bandwidth",
+    **dict.fromkeys(PAIRS_ONLY, "peer"),
+}
+
+
+@pytest.mark.parametrize("test", sorted({"memory", *MADE_BY.values()}))
+def test_every_error_in_every_call(test):
+    calls = [call for call in CALLS if MADE_BY.get(call, "memory") == test]
+    script = WORKER.with_name("error_matrix.py")
+    done = subprocess.run(
+        [sys.executable, str(script), ARGV[2]],
+        input=json.dumps({call: [test, CODES] for call in calls}),
+        env=environment("a100x4"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == []
+
+
 @pytest.mark.parametrize("call", sorted(PAIRS_ONLY))
 def test_calls_between_gpus_may_fail(call):
     (document,) = diagnose([f"error.{call}=719", {"tests": ["peer"]}], scenario="a100x4")

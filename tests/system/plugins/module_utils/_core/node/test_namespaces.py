@@ -16,15 +16,21 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[6]
 RUN = f"""
-import json, sys
+import json, subprocess, sys
 sys.path.insert(0, {str(ROOT / ".build" / "collections")!r})
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import CommandFailed
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
-from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
-def none(argv, **more):
-    raise CommandFailed(argv[0] + " is not installed")
-print(json.dumps(run(NodeOptions.from_mapping(json.loads(sys.argv[1])), World(run=none)).to_dict()))
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import system
+if "chronyc" in sys.argv[2:]:  # a container would skip the clock, and this machine may be one
+    system.in_container = lambda world: False
+def few(argv, **more):
+    if argv[0] not in sys.argv[2:]:
+        raise CommandFailed(argv[0] + " is not installed")
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=more["timeout"])
+    return CommandResult(done.returncode, done.stdout, done.stderr)
+print(json.dumps(run(NodeOptions.from_mapping(json.loads(sys.argv[1])), World(run=few)).to_dict()))
 """
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"),
@@ -32,10 +38,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _checks(script, **given):
-    """Run the check in new namespaces after a shell script; return the checks by name and subject."""
-    line = f'set -e; {script}\nexec "$0" -c "$1" "$2"'
+def _checks(script, *programs, **given):
+    """Run the check in new namespaces after a shell script; return the checks by name and subject.
+
+    :param programs: what the check may call.
+    """
+    line = f'set -e; {script}\n"$0" -c "$@"'
     argv = ["unshare", "--net", "--mount", "sh", "-c", line, sys.executable, RUN, json.dumps(given)]
+    argv += programs
     result = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     if result.returncode and "not permitted" in result.stderr + result.stdout:
         pytest.skip("namespaces are not allowed here")
@@ -150,6 +160,58 @@ server.kill(); server.wait(); ask()
 ip("link set veth1 down", *inside); ask()
 inner.kill()
 """
+
+
+@pytest.mark.parametrize(
+    ("resolv", "nsswitch", "status", "part"),
+    [
+        (None, "hosts: files dns", "warning", "(/etc/resolv.conf names no server)"),
+        ("", "hosts: files dns", "warning", "(/etc/resolv.conf names no server)"),
+        ("nameserver 127.0.0.1", "hosts: files dns", "warning", "does not resolve"),
+        ("nameserver 127.0.0.1", "hosts: files", "warning", "no server is asked (hosts: files in"),
+    ],
+)
+def test_a_resolver_that_can_not_work(tmp_path, resolv, nsswitch, status, part):
+    etc = tmp_path / "etc"
+    shutil.copytree("/etc", etc, symlinks=True, ignore=lambda path, names: set(names) - {"hosts"})
+    (etc / "nsswitch.conf").write_text(nsswitch + "\n")
+    if resolv is not None:
+        (etc / "resolv.conf").write_text(resolv + "\n")
+    script = PAIR + f"mount --bind {etc} /etc"
+    ((_name, check),) = _checks(script, checks=["dns"], timeout=8).items()
+    assert (check["status"], part in check["message"]) == (status, True), check["message"]
+
+
+#: Two chronyd that leave the clock alone: a server, and a client that believes it to be wrong.
+CHRONY = """
+ip link set lo up; mount -t tmpfs none /run; mkdir -m 750 /run/chrony
+cd {directory}
+chronyd -d -x -u root -f ./server.conf > server.log 2>&1 &
+chronyd -d -x -u root -f ./client.conf > client.log 2>&1 &
+for attempt in $(seq 50); do
+  sleep 0.2; chronyc -n sources | grep -q '^^[*]' && break
+done
+trap 'kill $(cat /run/server.pid /run/client.pid)' EXIT
+"""
+
+
+@pytest.mark.skipif(not shutil.which("chronyd"), reason="needs chronyd and chronyc")
+@pytest.mark.parametrize(
+    ("offset", "status"), [("0", "pass"), ("0.5", "warning"), ("-2.5", "critical")]
+)
+def test_a_clock_that_chrony_measures(tmp_path, offset, status):
+    (tmp_path / "server.conf").write_text(
+        "local stratum 5\nallow\nbindaddress 127.0.0.1\nport 11123\ncmdport 0\n"
+        "bindcmdaddress /\npidfile /run/server.pid\n"
+    )
+    (tmp_path / "client.conf").write_text(
+        f"server 127.0.0.1 port 11123 iburst minpoll -2 maxpoll 0 offset {offset}\nport 0\n"
+        "bindcmdaddress /run/chrony/chronyd.sock\npidfile /run/client.pid\n"
+    )
+    script = CHRONY.format(directory=tmp_path)
+    ((_name, check),) = _checks(script, "chronyc", checks=["time_sync"]).items()
+    assert check["status"] == status, check["message"]
+    assert abs(check["value"] - abs(float(offset))) < 0.1
 
 
 #: Of NFS-Ganesha, a server in user space.

@@ -285,6 +285,25 @@ def test_lustre_and_gpfs_are_asked_by_their_tools(machine, options, fstype, tool
     assert decided == status
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="the tools are for root")
+@pytest.mark.parametrize(
+    ("fstype", "tool"), [("lustre", "/usr/bin/lfs"), ("gpfs", "/usr/lpp/mmfs/bin/mmgetstate")]
+)
+def test_a_tool_that_hangs_with_its_server(machine, options, world, fstype, tool):
+    machine.put("/proc/self/mountinfo", mount_line(fstype, "flock"))
+    program = machine.put(tool, "#!/bin/sh\ntrap '' TERM\nsleep 60\n")
+    program.chmod(0o755)
+
+    def here(argv, **more):
+        return world.run([str(program), *argv[1:]], **more)
+
+    machine.world = dataclasses.replace(machine.world, run=here)
+    begun = time.monotonic()
+    ((status, message),) = checks_of(machine, options, "storage_server").values()
+    assert status == "critical" and "does not answer" in message
+    assert time.monotonic() - begun < 5
+
+
 # --- InfiniBand -------------------------------------------------------------------------------
 
 
@@ -338,7 +357,7 @@ def gpus_below(machine, *bridges):
     [
         ([configuration(0), configuration(0)], "pass", "none of 2"),
         ([configuration(0x1D), configuration(0)], "warning", "0000:80:01.0"),
-        ([configuration(0x04)], "warning", "1 bridges"),
+        ([configuration(0x04)], "warning", "1 bridge above the GPUs redirects"),
         ([configuration(0x40)], "pass", ""),  # direct translated requests are for peers
         ([bytes(256)], "pass", "none of 1"),  # no extended configuration space
         ([bytes(64)], "skipped", "only root"),
@@ -349,6 +368,20 @@ def test_bridges_that_redirect(machine, options, spaces, status, part):
     gpus_below(machine, *spaces)
     ((decided, message),) = checks_of(machine, options, "pci_acs").values()
     assert decided == status and part in message
+
+
+@pytest.mark.parametrize(("kind", "status"), [("0x120000", "warning"), ("0x030000", None)])
+def test_accelerators_of_amd_are_peers_too(machine, options, kind, status):
+    gpus_below(machine, configuration(0x1D))
+    shutil.rmtree(machine.root / "proc/driver")
+    for gpu in ("0000:a1:00.0", "0000:a2:00.0"):
+        (device,) = (machine.root / "sys/devices").rglob(gpu)
+        (device / "class").write_text(kind + "\n")
+        driver = machine.root / "sys/bus/pci/drivers/amdgpu"
+        driver.mkdir(parents=True, exist_ok=True)
+        (driver / gpu).symlink_to(device)
+    checks = checks_of(machine, options, "pci_acs")
+    assert [decided for decided, dummy in checks.values()] == ([status] if status else [])
 
 
 def test_in_a_virtual_machine_the_host_decides(machine, options):

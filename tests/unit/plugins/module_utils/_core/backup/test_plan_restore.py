@@ -71,7 +71,7 @@ def place(*backups, **changes):
 
 
 def observed(state=facts.MISSING, wanted=ENTRIES, free=10**9, reason=""):
-    origin = Origin(backup(), lambda: None, lambda offset, length: b"", "/backup/models/x")
+    origin = Origin(backup(), "/backup/models/x", ())
     return Facts(origin, DESTINATION, wanted, state, free, reason)
 
 

@@ -44,6 +44,19 @@ def test_the_old_scripts_defaults():
     assert options.tools == ()
 
 
+#: Days of what aggressive mode adds besides /tmp.
+AGGRESSIVE = {
+    "torch_hub": 30,
+    "torchinductor": 7,
+    "triton": 30,
+    "coredumps": 7,
+    "wandb": 30,
+    "ray": 7,
+    "torch_shm": 1,
+    "nccl_shm": 1,
+}
+
+
 def test_the_old_environment_variables():
     environ = {
         "EXPERIMENTS_RETENTION": "60",
@@ -61,10 +74,11 @@ def test_the_old_environment_variables():
         "checkpoints": ("/data/ck", 3),
         "logs": ("/var/log", 0.5),
         "temp": ("/tmp", 0),
+        **{name: found[name] for name in AGGRESSIVE},
         "tmp": ("/tmp", 3),
     }
     assert (
-        options.tools == ("docker", "pip", "apt")
+        options.tools == ("docker", "podman", "crictl", "pip", "apt", "uv", "conda", "huggingface")
         and origin["aggressive"] == "environment AGGRESSIVE"
     )
 
@@ -266,8 +280,43 @@ def test_every_built_in_target_has_a_retention_that_was_written_down():
         "checkpoints": 2,
         "logs": 3,
         "temp": 0,
+        **AGGRESSIVE,
         "tmp": 3,
     }
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "path"),
+    [
+        ({"HOME": "/h/u"}, "triton", "/h/u/.triton/cache"),
+        ({"HOME": "/h/u", "TRITON_CACHE_DIR": "/data/t"}, "triton", "/data/t"),
+        ({"HOME": "/h/u", "TRITON_CACHE_DIR": "relative"}, "triton", "/h/u/.triton/cache"),
+        ({"HOME": "/h/u"}, "torch_hub", "/h/u/.cache/torch/hub/checkpoints"),
+        ({"TORCH_HOME": "/data/torch/"}, "torch_hub", "/data/torch/hub/checkpoints"),
+        ({"XDG_CACHE_HOME": "/data/c"}, "torch_hub", "/data/c/torch/hub/checkpoints"),
+        ({"HOME": "/h/u"}, "wandb", "/h/u/wandb"),
+        ({"WANDB_DIR": "/data/runs"}, "wandb", "/data/runs/wandb"),
+        ({"RAY_TMPDIR": "/data/r"}, "ray", "/data/r/ray"),
+        ({}, "torch_shm", "/dev/shm"),
+        ({}, "coredumps", "/var/lib/systemd/coredump"),
+    ],
+)
+def test_caches_are_where_their_programs_keep_them(monkeypatch, environ, name, path):
+    for variable in ("TORCH_HOME", "XDG_CACHE_HOME", "WANDB_DIR", "RAY_TMPDIR", "TRITON_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+    (target,) = CleanupOptions.from_mapping({"aggressive": True, "only": [name]}).directories
+    assert target.path == path
+
+
+@pytest.mark.parametrize("pattern", ["*", "[ab]*", "n*"])
+def test_shared_memory_is_cleaned_of_clear_names_only(pattern):
+    with pytest.raises(Refused, match="in /dev"):
+        _one({"targets": [{"path": "/dev/shm", "pattern": pattern, "retention_days": 1}]})
+    for path in ("/dev", "/dev/shm/x", "/dev/mqueue"):
+        with pytest.raises(Refused):
+            _one({"targets": [{"path": path, "pattern": "nccl-*", "retention_days": 1}]})
 
 
 def test_a_configured_target_named_temp_or_tmp_needs_a_retention():

@@ -11,8 +11,8 @@ import stat
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import brake, plan, scan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.cover import BackupFacts
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.facts import (
-    BackupFacts,
     Facts,
     LeftoverFacts,
     MovedUnit,
@@ -28,7 +28,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.targets 
     Target,
     cutoff,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.tools import (
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.tool import (
     Item,
     ToolFacts,
 )

@@ -53,14 +53,20 @@ def _mount(root, point, number=1, fstype="ext4"):
 
 
 @pytest.mark.parametrize("where", ["root", "compartment", "neither"])
-def test_a_link_to_a_mount_point_protects_it_without_a_look(root, opened, monkeypatch, where):
-    (root / "latest").symlink_to("dead")
-    opened.list()
-    points = {"root": f"{root}/dead", "compartment": f"{root}/q/dead", "neither": "/mnt/x"}
-    table = [*mounts.read(), _mount(root, points[where])]
-    monkeypatch.setattr(mounts, "read", lambda: table)
-    protected = opened.protected(None, f"{root}/q", os.open(root, os.O_RDONLY))
-    assert ({"dead", "latest"} <= set(protected)) is (where != "neither")
+def test_a_link_to_a_mount_point_protects_it(root, tmp_path, lab, where):
+    lab.require_mounts()
+    points = {"root": root / "dead", "compartment": root / "q/dead", "neither": tmp_path / "x"}
+    for path in (root / "dead", root / "q/dead", tmp_path / "x"):
+        path.mkdir(parents=True)
+    (root / "latest").symlink_to("/nowhere" if where == "neither" else "dead")
+
+    def case():
+        lab.mount("-t", "tmpfs", "tmpfs", points[where])
+        with contextlib.closing(roots.open_target(Target("t", str(root), 0.0))) as opened:
+            opened.list()
+            return set(opened.protected(None, f"{root}/q", os.open(root, os.O_RDONLY)))
+
+    assert ({"dead", "latest"} <= lab.in_namespace(case)) is (where != "neither")
 
 
 def test_our_own_logs_are_noted_in_their_directory_only(root, opened, monkeypatch):
@@ -76,17 +82,26 @@ def test_our_own_logs_are_noted_in_their_directory_only(root, opened, monkeypatc
     assert opened.logs == {"ml-backup.log", "ml-cleanup.log"}
 
 
-@pytest.mark.parametrize(
-    ("known", "overlay", "fstype"),
-    [(True, False, "ext4"), (False, True, "")],
-    ids=["mount known", "mount unknown"],
-)
-def test_the_file_system_is_that_of_its_own_mount(root, monkeypatch, known, overlay, fstype):
+def test_the_file_system_is_that_of_its_own_mount(root, tmp_path, lab):
+    lab.require_mounts()
+    (tmp_path / "other").mkdir()
+
+    def case():
+        lab.mount("-t", "ramfs", "ramfs", tmp_path / "other")
+        lab.mount("-t", "tmpfs", "tmpfs", root)
+        with contextlib.closing(roots.open_target(Target("t", str(root), 0.0))) as opened:
+            return opened.overlay, opened.fstype
+
+    assert lab.in_namespace(case) == (False, "tmpfs")
+
+
+def test_where_the_mount_is_unknown_any_overlay_counts(root, monkeypatch):
+    """A kernel before 5.8 does not say which mount a descriptor belongs to."""
     table = [_mount(root, "/", 7), _mount(root, "/mnt", 8, "overlay")]
     monkeypatch.setattr(mounts, "read", lambda: table)
-    monkeypatch.setattr(roots, "mount_id", lambda fd: 7 if known else None)
+    monkeypatch.setattr(roots, "mount_id", lambda fd: None)
     with contextlib.closing(roots.open_target(Target("t", str(root), 0.0))) as opened:
-        assert (opened.overlay, opened.fstype) == (overlay, fstype)
+        assert (opened.overlay, opened.fstype) == (True, "")
 
 
 def test_without_a_list_of_what_is_in_use_a_look_holds_none(root, opened):

@@ -17,6 +17,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.fact
     Outcome,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.options import (
+    LEVELS,
     DiagnosticsOptions,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import Refused
@@ -292,3 +293,10 @@ def test_slowdowns_during_the_tests_are_reported():
     (check,) = plan._sensors(HEALTHY, {**readings, "reasons": 0x4})
     assert (check.status, check.action) == ("pass", "none") and "slowed" not in check.message
     assert plan._sensors(HEALTHY, {}) == []
+
+
+def test_a_longer_level_tests_nothing_less():
+    figures = [
+        (level.memory_share, level.patterns, level.compute, level.timeout) for level in LEVELS
+    ]
+    assert figures == [(0.5, 2, 2.0, 60.0), (0.95, 8, 20.0, 300.0), (0.95, 8, 600.0, 300.0)]

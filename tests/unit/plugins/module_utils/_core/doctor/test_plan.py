@@ -18,7 +18,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.environment impo
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import LockBusy
 from ansible_collections.mlops.fleet.plugins.module_utils._core.outcome import Outcome
 
-ALL = trial.Schedule("systemd", tuple(trial.UNITS))
+ALL = trial.Schedule("systemd", ("maintenance", "health", "gpu", "backup", "cleanup"))
 MIB = 1 << 20
 
 

@@ -177,6 +177,13 @@ def test_errors_belong_to_their_gpu_or_to_an_address():
     assert xids(error(79), options={"xid_overrides": {"79": "ignore"}})[0][1] == "pass"
 
 
+@pytest.mark.parametrize(("number", "domain"), [(46, "node"), (43, None)])
+def test_only_a_problem_of_a_gpu_that_is_not_listed_is_the_nodes(number, domain):
+    log = DriverErrors("journal", (error(number, "0000:99:00"),), "")
+    checks = decide(answers(gpu()), errors=log).checks
+    assert [check.domain for check in checks if check.subject == "0000:99:00"] == [domain]
+
+
 def test_a_log_that_was_not_read():
     assert xids(source="none") == [(None, "skipped", "none")]
     assert xids(source="auto", problem="no") == [(None, "skipped", "none")]

@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import expected, run
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import parse_size
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.expectations import parse_size
 
 FILE = "/var/lib/mlops-fleet/expected-hardware.json"
 GIB = 2**30

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import MissingLibrary
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node import facts, probes
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import gpus, probes
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.checks import GROUPS
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.options import NodeOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
@@ -185,15 +185,15 @@ def test_gpus_are_absent_expected_or_hinted_at(machine, options):
     assert expected["status"] == "critical", (
         "a node that is said to have GPUs and shows none is sick"
     )
-    assert facts.gpu_traces(machine.world) is False
+    assert gpus.traces(machine.world) is False
     machine.put("/sys/bus/pci/devices/0000:17:00.0/vendor", "0x10de\n")
-    assert facts.gpu_traces(machine.world) is True
+    assert gpus.traces(machine.world) is True
 
 
 def test_own_gpu_temperatures_go_before_the_devices(options, machine, monkeypatch):
     import importlib
 
-    door = importlib.import_module(facts.__package__.rpartition(".")[0] + ".gpu.api")
+    door = importlib.import_module(gpus.__package__.rpartition(".")[0] + ".gpu.api")
     seen = []
 
     def gpu_checks(world, timeout, count, warning, critical, defaults):
@@ -202,7 +202,7 @@ def test_own_gpu_temperatures_go_before_the_devices(options, machine, monkeypatc
 
     monkeypatch.setattr(door, "gpu_checks", gpu_checks)
     for given in ({}, {"gpu_temperature_warning": 60}, {"gpu_temperature_critical": 95}):
-        facts.gpu_checks(options(gpu_expected_count=2, **given), machine.world)
+        gpus.checks(options(gpu_expected_count=2, **given), machine.world)
     # The default of the other limit does not become the user's word.
     assert seen == [
         (None, None, (75.0, 85.0)),

@@ -56,6 +56,8 @@ def stamped(when):
         "syslog_number": time.strftime("%m月 %e %H:%M:%S node kernel: ", local) + XID,
         "short_precise": time.strftime("%b %e %H:%M:%S.123456 node kernel: ", local) + XID,
         "short_full": time.strftime("%a %Y-%m-%d %H:%M:%S UTC node kernel: ", utc) + XID,
+        "short_monotonic": f"[{since_boot:.6f}] node kernel: {XID}",
+        "after_a_crash": "\0\0\0" + time.strftime("%b %e %H:%M:%S node kernel: ", local) + XID,
         "rsyslog": f"{iso}.123456+00:00 node kernel: [  1.5] {XID}",
         "rfc3339": f"{iso}Z node kernel: {XID}",
         "offset": time.strftime("%Y-%m-%dT%H:%M:%S+0530 node kernel: ", time.gmtime(when + 19800))
@@ -95,6 +97,24 @@ def test_every_format_has_its_time_and_its_message(world, form):
     assert records(world, *stamped(when)[form].split("\n"), since=when - 2)
 
 
+@pytest.mark.parametrize(
+    "zone,stamp",
+    [
+        ("CET-1CEST", "Sat 2026-11-28 10:00:00 CET"),
+        ("CET-1CEST", "Sat 2026-11-28 09:00:00 UTC"),
+        ("<+08>-8", "Sat 2026-11-28 17:00:00 +08"),
+        ("EST5EDT", "Sat 2026-11-28 04:00:00 EST"),
+    ],
+)
+def test_short_full_names_the_zone_of_the_node(world, zone, stamp, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        parsed = records(world, f"{stamp} node kernel: {XID}")
+    time.tzset()
+    assert [(record.time, record.message) for record in parsed] == [(1795856400.0, XID)]
+
+
 QUOTED = f"root : COMMAND=/bin/grep {XID} /var/log/syslog"
 
 
@@ -103,6 +123,9 @@ QUOTED = f"root : COMMAND=/bin/grep {XID} /var/log/syslog"
     [
         f"Nov 27 20:32:49 n sudo[9]: {QUOTED}",
         f"Nov 27 20:32:49 n kernel-check: {XID}",
+        f"Nov 27 20:32:49 n kernel[9]: {XID}",
+        f"[  100.5] n agent[9]: {XID}",
+        f"Sat 2026-11-28 10:00:00 CET n sudo[9]: {QUOTED}",
         f"2026-11-27T20:32:49+00:00 n sudo: {QUOTED}",
         f"<86>1 2026-11-27T20:32:49Z n sudo 9 - - {QUOTED}",
         f"<30>Nov 27 20:32:49 n agent[9]: {XID}",
@@ -185,6 +208,12 @@ def test_the_ring_buffer_gives_time_level_and_window(world, tmp_path):
         "gen feb mar apr mag giu lug ago set ott nov dic",
         "sty lut mar kwi maj cze lip sie wrz paź lis gru",
         "1月 2月 3月 4月 5月 6月 7月 8月 9月 10月 11月 12月",
+        "1월 2월 3월 4월 5월 6월 7월 8월 9월 10월 11월 12월",
+        "tammi helmi maalis huhti touko kesä heinä elo syys loka marras joulu",
+        "led úno bře dub kvě čen čec srp zář říj lis pro",
+        "Oca Şub Mar Nis May Haz Tem Ağu Eyl Eki Kas Ara",
+        "Ιαν Φεβ Μαρ Απρ Μαΐ Ιουν Ιουλ Αυγ Σεπ Οκτ Νοε Δεκ",
+        "січ лют бер кві тра чер лип сер вер жов лис гру",
     ],
 )
 def test_months_of_other_languages(names):

@@ -1,0 +1,195 @@
+# Copyright (c) 2026, mlops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How copies travel: in parallel, within a limit, continued after a break, from cold storage."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import threading
+import time
+
+import pytest
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run as making
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.s3 import download, upload
+
+from . import test_bucket, test_s3
+from .test_s3 import KEYS, Honest, behind, client
+
+endpoint, bucket, s3, moto = test_s3.endpoint, test_s3.bucket, test_s3.s3, test_bucket.moto
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Parts of 8 MiB are sent and pieces of 2 MiB read, so that little data is several."""
+    monkeypatch.setattr(upload, "PART", 8 << 20)
+    monkeypatch.setattr(download, "PIECE", 2 << 20)
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A source whose archive has five parts."""
+    root = tmp_path / "large"
+    root.mkdir()
+    (root / "weights").write_bytes(os.urandom(36_000_000))
+    return {"source": str(root), "compression": "none", "verify": False}
+
+
+class Counts(Honest):
+    """Counts the parts that arrive, and the requests for data at the same time."""
+
+    def __init__(self, hold=0.0):
+        self.hold, self.parts, self.now, self.most = hold, [], 0, 0
+        self.lock = threading.Lock()
+
+    def _is_data(self, handler):
+        is_part = handler.command == "PUT" and "partNumber=" in handler.path
+        return is_part or (handler.command == "GET" and "Range" in handler.headers)
+
+    def request(self, handler, headers, body):
+        if self._is_data(handler):
+            with self.lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+                if handler.command == "PUT":
+                    self.parts.append(len(body))
+            time.sleep(self.hold)
+        return headers, body
+
+    def response(self, handler, status, headers, data):
+        if self._is_data(handler):
+            with self.lock:
+                self.now -= 1
+        return status, headers, data
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_several_parts_travel_at_the_same_time(
+    back_up, bring_back, s3, large, restored, tmp_path, parallel
+):
+    counts = Counts(hold=0.3)
+    with behind(counts, s3) as url:
+        there = {**s3, "endpoint_url": url, "parallel": parallel}
+        assert back_up(s3=there, **large).copies[0]["verified"] == "checksum"
+        assert (len(counts.parts), counts.most) == (5, parallel)
+        counts.most = 0
+        assert bring_back(s3=there).verified
+        assert counts.most == (parallel if parallel > 1 else 1)
+    assert (restored / "weights").read_bytes() == (tmp_path / "large" / "weights").read_bytes()
+
+
+def _open_uploads(s3):
+    uploads = client(s3["endpoint_url"]).list_multipart_uploads(Bucket=s3["bucket"])
+    return [upload["Key"] for upload in uploads.get("Uploads", ())]
+
+
+def test_an_upload_is_continued_where_a_killed_run_was(
+    back_up, bring_back, s3, large, destination, world
+):
+    options = BackupOptions.from_mapping(
+        {**large, "destination": str(destination), "s3": {**s3, "parallel": 1}}
+    )
+
+    def die(progress):
+        if progress.phase == "upload" and progress.done > 12 << 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            making.run(options, world, tell=die)
+        finally:
+            os._exit(99)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    assert len(_open_uploads(s3)) == 1
+    counts = Counts()
+    with behind(counts, s3) as url:
+        copy = back_up(s3={**s3, "endpoint_url": url}, **large).copies[0]
+    assert copy["verified"] == "checksum" and copy["uploaded"]
+    assert len(counts.parts) == 3 and _open_uploads(s3) == []
+    assert bring_back(s3=s3).verified
+
+
+def test_parts_of_other_content_are_not_continued(back_up, bring_back, s3, large, destination):
+    """Two parts are right, the third is not: nobody knows what it is, so all are sent."""
+    backup = back_up(**large).backup
+    data = (destination / backup["name"]).read_bytes()
+    target = {"Bucket": s3["bucket"], "Key": f"node1/{backup['name']}"}
+    s3client = client(s3["endpoint_url"])
+    identifier = s3client.create_multipart_upload(**target)["UploadId"]
+    for number in (1, 2, 3):
+        part = data[(number - 1) << 23 : number << 23]
+        body = part if number < 3 else part[:-1] + bytes([part[-1] ^ 1])
+        s3client.upload_part(**target, UploadId=identifier, PartNumber=number, Body=body)
+    counts = Counts()
+    with behind(counts, s3) as url:
+        back_up(s3={**s3, "endpoint_url": url}, **large)
+    assert len(counts.parts) == 5 and _open_uploads(s3) == []
+    assert bring_back(s3=s3).verified
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_the_bandwidth_limit_is_for_all_connections_together(
+    back_up, bring_back, s3, large, parallel
+):
+    limited = {**s3, "bandwidth_limit": "24M", "parallel": parallel}
+    for work in (lambda: back_up(s3=limited, **large), lambda: bring_back(s3=limited)):
+        started = time.monotonic()
+        work()
+        assert time.monotonic() - started > 36_000_000 / (24 << 20) * 0.95
+
+
+@pytest.mark.parametrize("value", ["fast", "-1", "1", "15K", "20 MB/s"])
+def test_bandwidths_that_can_not_be_meant(s3, value):
+    with pytest.raises(errors.OptionError, match="bandwidth_limit"):
+        BackupOptions.from_mapping({"s3": {**s3, "bandwidth_limit": value}})
+
+
+class NoRanges(Honest):
+    """Returns the whole object instead of a range, as a simple server does."""
+
+    def __init__(self, s3):
+        self.s3 = s3
+
+    def response(self, handler, status, headers, data):
+        if handler.command == "GET" and status == 206:
+            key = handler.path.split("?")[0].partition(self.s3["bucket"] + "/")[2]
+            data = test_s3.fetch(self.s3, key)
+            headers = {k: v for k, v in headers.items() if k.lower() != "content-range"}
+            headers["Content-Length"] = str(len(data))
+            status = 200
+        return status, headers, data
+
+
+def test_a_server_without_ranges(back_up, bring_back, look, s3, large):
+    back_up(s3=s3, **large)
+    with behind(NoRanges(s3), s3) as url:
+        assert bring_back(s3={**s3, "endpoint_url": url}).verified
+        assert look(s3={**s3, "endpoint_url": url}, verify="quick")["backups"][0]["problems"] == []
+
+
+def test_cold_storage_is_named_with_the_request_to_make(back_up, bring_back, look, moto, large):
+    """The request in the message, sent as it is, makes the restore possible."""
+    there = {"bucket": "cold", "prefix": "a node", "endpoint_url": moto, **KEYS}
+    client(moto).create_bucket(Bucket="cold")
+    name = back_up(s3={**there, "storage_class": "GLACIER"}, **large).backup["name"]
+    (backup,) = look(s3=there, verify="full")["backups"]
+    assert "aws s3api restore-object" in backup["unreadable"] and not backup["verified"]
+    assert look(s3=there)["backups"][0]["storage_class"] == "GLACIER"
+    for given in ({}, {"files": ["weights"]}):
+        with pytest.raises(errors.ColdStorage, match=rf"{name} is in GLACIER") as error:
+            bring_back(s3=there, **given)
+    words = shlex.split(error.value.todo.partition("aws s3api restore-object ")[2])
+    request = dict(zip(words[::2], words[1::2]))
+    assert request["--restore-request"] == "Days=7,GlacierJobParameters={Tier=Standard}"
+    client(request["--endpoint-url"]).restore_object(
+        Bucket=request["--bucket"],
+        Key=request["--key"],
+        RestoreRequest={"Days": 7, "GlacierJobParameters": {"Tier": "Standard"}},
+    )
+    assert bring_back(s3=there).verified
