@@ -24,6 +24,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("files", nargs="*", help="only these files (patterns)")
     parser.add_argument(
+        "--model", metavar="NAME", help="only this model, a top-level entry of the backup"
+    )
+    parser.add_argument(
         "--backup",
         default="latest",
         type=archive,
