@@ -42,6 +42,10 @@ class Isal(Protocol):
         """Return the ``size`` bytes that ``pack`` was given. :raises Damaged: it was not this."""
         ...  # pylint: disable=unnecessary-ellipsis
 
+    def crc32(self, data: bytes | memoryview, start: int) -> int:
+        """Return what zlib.crc32 does, many times as fast."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
 
 class Package:
     """The Python package ``isal``. :raises ImportError: it is not installed."""
@@ -62,6 +66,10 @@ class Package:
         except self._library.error as error:
             raise Damaged(str(error)) from error
         return plain
+
+    def crc32(self, data: bytes | memoryview, start: int) -> int:
+        crc: int = self._library.crc32(data, start)
+        return crc
 
 
 class _Packing(ctypes.Structure):
@@ -119,6 +127,9 @@ class Library:
         self._library = ctypes.CDLL("libisal.so.2")
         for function in ("isal_deflate_init", "isal_deflate", "isal_inflate_init", "isal_inflate"):
             getattr(self._library, function).argtypes = (ctypes.c_void_p,)
+        self._crc32 = self._library.crc32_gzip_refl
+        self._crc32.argtypes = (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64)
+        self._crc32.restype = ctypes.c_uint32
         self._memory = _Memory()
 
     def pack(self, data: bytes | memoryview, level: int) -> bytes:
@@ -153,6 +164,12 @@ class Library:
         if code or stream.avail_in:
             raise Damaged(f"invalid compressed data (code {code})")
         return ctypes.string_at(out, room - stream.avail_out)
+
+    def crc32(self, data: bytes | memoryview, start: int) -> int:
+        given, address = _address(data)
+        crc: int = self._crc32(start, address, len(data))
+        del given
+        return crc
 
 
 def _address(data: bytes | memoryview) -> tuple[Any, Any]:
@@ -190,6 +207,16 @@ def _works(candidate: Isal) -> bool:
                 return False
             if candidate.unpack(packed, len(data)) != data:
                 return False
+        if candidate.crc32(data, candidate.crc32(b"x", 0)) != zlib.crc32(b"x" + data):
+            return False
     except (Damaged, RuntimeError, ValueError, zlib.error):
         return False
     return len(data) < CHUNK
+
+
+def crc32(data: bytes | memoryview, start: int) -> int:
+    """Return the CRC-32 of ``data`` behind what has the CRC-32 ``start``."""
+    fast = library()
+    if fast is None:
+        return zlib.crc32(data, start)
+    return fast.crc32(data, start)

@@ -56,7 +56,7 @@ def run(context: Context) -> int:
     else:
         context.terminal.say(f"There is no backup in {path or options.destination}")
     proof = result["last_restore_proof"]
-    if listed:
+    if listed and proof is not None:
         context.terminal.say("", restore_proof_line(proof))
     context.terminal.data({**result, "backups": listed})
     return outcome.OK

@@ -30,6 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="archive, its name, latest (default), or random (with --drill)",
     )
     parser.add_argument(
+        "--model", metavar="NAME", help="only this model, a top-level entry of the source"
+    )
+    parser.add_argument(
         "--path",
         metavar="DIR",
         type=full_path,
@@ -65,6 +68,7 @@ def run(context: Context) -> int:
         "drill": args.drill,
         "s3": parts.object_storage(context) if args.s3 else None,
     }
+    given.update(parts.engine_options(context, given["s3"]))
     if args.scratch is not None:
         if not args.drill:
             raise OptionError("--scratch is for drills.", "Add --drill.", "scratch")
@@ -99,15 +103,16 @@ def _drill(context: Context, given: dict[str, Any]) -> int:
 
 
 def _restore(context: Context, given: dict[str, Any]) -> int:
+    from ..._core.backup.engines import ENGINES
     from ..._core.backup.options import RestoreOptions
-    from ..._core.backup.restore import run as restore
     from ..._core.system.text import human_count
 
     args, terminal = context.arguments, context.terminal
     options = RestoreOptions.from_mapping(given)
     with context.job_lock():
         present = _names_in(args.destination) if args.replace else set()
-        outcome = restore.run(options, context.world, check=args.dry_run, tell=terminal.progress)
+        engine = ENGINES[options.engine]
+        outcome = engine.restore(options, context.world, args.dry_run, terminal.progress)
     result = outcome.to_dict()
     restored = result["restored"]
     if result["changed"]:
