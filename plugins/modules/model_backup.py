@@ -132,6 +132,39 @@ options:
     type: list
     elements: str
     default: []
+  engine:
+    description:
+      - V(archive) writes archives that C(tar) reads.
+      - V(restic) drives the installed restic, for deduplication and encryption. The repository is initialised when missing.
+        O(verify) runs C(restic check --read-data), which reads all of the repository. The retention options decide which
+        snapshots are forgotten. Only snapshots with the tag C(mlops-fleet) of this host count.
+      - With V(restic) the options O(compression) (but for V(none)), O(compression_level) and O(workers) have no effect,
+        O(s3) holds the repository instead of copies, and O(outside_links=follow) is refused.
+    type: str
+    choices: [archive, restic]
+    default: "archive"
+  restic:
+    description:
+      - What restic needs to know. Only with O(engine=restic).
+      - Neither the password nor the repository is among the arguments of restic, which every user of the node can list.
+    type: dict
+    suboptions:
+      repository:
+        description:
+          - Repository as restic names it, like V(/backup/restic), V(s3:https://s3.example.com/bucket/node1) or
+            V(rest:https://user:password@backup.example.com/node1).
+          - By default it is in the bucket of O(s3) if that is set, otherwise in the directory O(destination).
+        type: str
+      password:
+        description: Password of the repository. Either this or O(restic.password_file) is required.
+        type: str
+      password_file:
+        description: File on the node that holds the password.
+        type: path
+      shared:
+        description: Make backups in a repository that holds backups of other hosts and none of this one.
+        type: bool
+        default: false
   outside_links:
     description:
       - What to do about symbolic links that point out of O(source), for example
@@ -161,6 +194,18 @@ author:
 """
 
 EXAMPLES = r"""
+- name: Back up with restic into a bucket
+  mlops.fleet.model_backup:
+    source: /opt/ml/models
+    engine: restic
+    restic:
+      password_file: /etc/mlops-fleet/restic-password
+    s3:
+      bucket: ml-backups
+      prefix: "{{ inventory_hostname }}"
+    keep_daily: 7
+    keep_weekly: 8
+
 - name: Back up the models, keep 30 days
   mlops.fleet.model_backup:
 
@@ -322,7 +367,7 @@ duration:
 import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _progress, _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.engines import ENGINES
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     BackupOptions,
     url_secrets,
@@ -335,9 +380,9 @@ def main() -> None:
 
     def work() -> dict[str, t.Any]:
         options = BackupOptions.from_mapping(module.params)
-        result = run.run(
-            options, _shell.world(module), check=module.check_mode, tell=_progress.writer()
-        )
+        engine = ENGINES[options.engine]
+        world = _shell.world(module)
+        result = engine.make(options, world, module.check_mode, _progress.writer())
         data: dict[str, t.Any] = {**result.to_dict()}
         if module._diff:
             data["diff"] = {

@@ -17,7 +17,7 @@ from ..records import NamedTuple
 from ..registry import Registry
 from ..system.text import human_count, human_duration
 from ..verdict import CRITICAL, PASS, WARNING, Check
-from . import history, xid
+from . import history, xid, xid_catalog
 from .case import Finding
 from .history import Incident, Memory, Moment, Record, Sample
 from .options import GpuOptions
@@ -535,7 +535,7 @@ def _kept(record: Record, bus: BusId, entries: Sequence[xid.Entry], now: Moment)
         for incident in record.incidents
         if not incident.cleared
         and id(incident) not in logged
-        and (incident.code.isdecimal() or incident.code in xid.UNNUMBERED)
+        and (incident.code.isdecimal() or incident.code in xid_catalog.UNNUMBERED)
     ]
 
 
