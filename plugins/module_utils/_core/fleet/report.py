@@ -133,11 +133,9 @@ def phase_entry(
             }
         return {**entry, "status": NO_DATA, "message": "the run gave no result for this host"}
     if result.get("unreachable"):
-        return {
-            **entry,
-            "status": UNREACHABLE,
-            "message": str(result.get("msg") or "host can't be reached"),
-        }
+        # ansible-core 2.19 and later put words of their own before the message.
+        message = str(result.get("msg") or "host can't be reached").removeprefix("Task failed: ")
+        return {**entry, "status": UNREACHABLE, "message": message}
     entry["duration"] = result.get("duration")
     if result.get("failed"):
         message = str(result.get("msg") or "the module failed without a message")
