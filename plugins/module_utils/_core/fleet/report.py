@@ -67,8 +67,12 @@ def _backup_message(result: Result) -> str:
     if not backup:
         return str(result.get("msg") or "nothing to back up")
     size = human_size(float(backup.get("size") or 0))
-    proof = "verified" if backup.get("verified") else "not verified"
-    what = "new backup" if result.get("changed") else "unchanged since the last backup"
+    proof = "not verified"
+    if backup.get("verified"):
+        proof = "verified"
+    what = "unchanged since the last backup"
+    if result.get("changed"):
+        what = "new backup"
     message = f"{what}: {human_count(backup.get('files') or 0, 'file')}, {size}, {proof}"
     links = result.get("outside_links") or []
     if links:
@@ -92,7 +96,9 @@ def _verdict_message(result: Result) -> str:
         return "; ".join(bad[:2]) + (f" (+{len(bad) - 2} more)" if len(bad) > 2 else "")
     if result.get("status") == verdict.SKIPPED:
         messages = [str(check.get("message")) for check in result.get("checks") or []]
-        return messages[0] if messages else "nothing to check here"
+        if messages:
+            return messages[0]
+        return "nothing to check here"
     return f"{summary.get('passed', 0)} of {summary.get('total', 0)} checks passed"
 
 

@@ -25,7 +25,9 @@ LINE = 300
 def _line(text: str) -> str:
     """Return text as one line that a terminal displays as it is, cut to a length."""
     line = one_line(text[: LINE + 1])
-    return line if len(line) <= LINE else line[: LINE - 1] + "\u2026"
+    if len(line) <= LINE:
+        return line
+    return line[: LINE - 1] + "\u2026"
 
 
 def table(report: Mapping[str, Any]) -> list[str]:
@@ -82,7 +84,9 @@ def _groups(report: Mapping[str, Any]) -> list[str]:
         groups.items(), key=lambda item: (-STATES.index(item[0][0]), -len(item[1]))
     ):
         which = ", ".join(_line(host) for host in hosts[:3])
-        more = f" and {len(hosts) - 3} more" if len(hosts) > 3 else ""
+        more = ""
+        if len(hosts) > 3:
+            more = f" and {len(hosts) - 3} more"
         marks = [_MARKS.get(state, state) for state in states[1:]]
         rows.append([str(len(hosts)), states[0], *marks, which + more])
     notes = sum(1 for entry in report["hosts"] if entry["notes"])
