@@ -79,7 +79,9 @@ def extend(
 def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if abs(value) < 1e18 else None
+    if abs(value) < 1e18:
+        return value
+    return None
 
 
 def _checks(results: Mapping[str, Result]) -> list[list[str]]:

@@ -68,8 +68,12 @@ def _backup_message(result: Result) -> str:
     if not backup:
         return str(result.get("msg") or "nothing to back up")
     size = human_size(float(backup.get("size") or 0))
-    proof = "verified" if backup.get("verified") else "not verified"
-    what = "new backup" if result.get("changed") else "unchanged since the last backup"
+    proof = "not verified"
+    if backup.get("verified"):
+        proof = "verified"
+    what = "unchanged since the last backup"
+    if result.get("changed"):
+        what = "new backup"
     message = f"{what}: {human_count(backup.get('files') or 0, 'file')}, {size}, {proof}"
     links = result.get("outside_links") or []
     if links:
@@ -93,7 +97,9 @@ def _verdict_message(result: Result) -> str:
         return "; ".join(bad[:2]) + (f" (+{len(bad) - 2} more)" if len(bad) > 2 else "")
     if result.get("status") == verdict.SKIPPED:
         messages = [str(check.get("message")) for check in result.get("checks") or []]
-        return messages[0] if messages else "nothing to check here"
+        if messages:
+            return messages[0]
+        return "nothing to check here"
     return f"{summary.get('passed', 0)} of {summary.get('total', 0)} checks passed"
 
 
@@ -370,7 +376,9 @@ LINE = 300
 def _line(text: str) -> str:
     """Return text as one line that a terminal displays as it is, cut to a length."""
     line = one_line(text[: LINE + 1])
-    return line if len(line) <= LINE else line[: LINE - 1] + "\u2026"
+    if len(line) <= LINE:
+        return line
+    return line[: LINE - 1] + "\u2026"
 
 
 def table(report: Mapping[str, Any]) -> list[str]:
@@ -427,7 +435,9 @@ def _groups(report: Mapping[str, Any]) -> list[str]:
         groups.items(), key=lambda item: (-STATES.index(item[0][0]), -len(item[1]))
     ):
         which = ", ".join(_line(host) for host in hosts[:3])
-        more = f" and {len(hosts) - 3} more" if len(hosts) > 3 else ""
+        more = ""
+        if len(hosts) > 3:
+            more = f" and {len(hosts) - 3} more"
         marks = [_MARKS.get(state, state) for state in states[1:]]
         rows.append([str(len(hosts)), states[0], *marks, which + more])
     notes = sum(1 for entry in report["hosts"] if entry["notes"])

@@ -63,7 +63,9 @@ def run(context: Context) -> int:
     freed = 0 if context.rehearses_cleanup else int(results["cleanup"].get("freed_bytes") or 0)
     context.outcome = outcome.Outcome(report["status"], tuple(failed_phases), freed)
     _show(context, report)
-    return outcome.FAILED if report["failed_hosts"] else outcome.OK
+    if report["failed_hosts"]:
+        return outcome.FAILED
+    return outcome.OK
 
 
 def _options(context: Context) -> MaintenanceOptions:
@@ -144,7 +146,9 @@ def _show(context: Context, report: Mapping[str, Any]) -> None:
         took = ""
         if entry["duration"] is not None:
             took = f" in {human_duration(entry['duration'])}"
-        level = "ERROR" if entry["status"] == fleet.FAILED else "INFO"
+        level = "INFO"
+        if entry["status"] == fleet.FAILED:
+            level = "ERROR"
         terminal.log(level, f"{entry['phase']}: {entry['status']}{took}: {entry['message']}")
     terminal.log("INFO", headline)
     terminal.data(report)
