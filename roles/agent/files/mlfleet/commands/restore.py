@@ -24,13 +24,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("files", nargs="*", help="only these files (patterns)")
     parser.add_argument(
+        "--model", metavar="NAME", help="only this model, a top-level entry of the backup"
+    )
+    parser.add_argument(
         "--backup",
         default="latest",
         type=archive,
         help="archive, its name, latest (default), or random (with --drill)",
-    )
-    parser.add_argument(
-        "--model", metavar="NAME", help="only this model, a top-level entry of the source"
     )
     parser.add_argument(
         "--path",
