@@ -27,39 +27,27 @@ from pathlib import Path
 import nox
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "scripts"))
+import artifact
 import nodes
+import project
+import sanity_tests
+import scenario
 import setup
-from checks import Checks
 from common import (
     BUILD,
     ROOT,
-    Problem,
-    ask,
     find_tool,
     install_command,
     interpreters,
     packages_for,
-    run,
 )
+from session import Checks
 from versions import ANSIBLE_LINES, TARGET_PYTHONS
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "typing", "unit"]
 
 CORE = "plugins/module_utils/_core"
-# Public content needs these and nothing else; anything else in the artifact is a failure.
-ARTIFACT_TOP = {
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "FILES.json",
-    "LICENSE",
-    "MANIFEST.json",
-    "README.md",
-    "bindep.txt",
-    "requirements.txt",
-}
-ARTIFACT_TOP |= {"changelogs", "docs", "meta", "playbooks", "plugins", "roles"}
-ARTIFACT_TOP |= {"CODE_OF_CONDUCT.md", "MAINTAINING.md", "SECURITY.md"}
 # A deadline can be missed on a busy machine: a failed test runs twice more before it counts as
 # failed, and the summary says so.
 RERUNS = ["--reruns=2", "--reruns-delay=2"]
@@ -74,11 +62,6 @@ WITHOUT_ANSIBLE = (
 )
 
 
-def environment_bin(name: str) -> Path:
-    """The directory of an environment's programs; made when missing."""
-    return setup.ensure(name).parent
-
-
 def start(session: nox.Session) -> Checks:
     """The checks of a session, with the collection linked where its tools look for it."""
     setup.link_collection()
@@ -91,100 +74,27 @@ def finish(session: nox.Session, checks: Checks) -> None:
         session.error(f"{checks.result.failed} failed, see {checks.log_path}")
 
 
-def describe(name: str) -> str:
-    """An environment's ansible-core and Python."""
-    code = (
-        "import sys, ansible.release; print('core %s, Python %d.%d' % (ansible.release.__version__,"
-        " *sys.version_info[:2]))"
-    )
-    return ask([setup.environment_python(name), "-c", code])
-
-
-def project_files() -> list[str]:
-    """The files that git knows or would add."""
-    listing = ask(
-        [
-            "git",
-            "-c",
-            "safe.directory=*",
-            "-C",
-            ROOT,
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ]
-    )
-    return [path for path in listing.split("\0") if path and (ROOT / path).exists()]
-
-
-def copy_project(directory: Path) -> Path:
-    """Copy the project's files to DIRECTORY/ansible_collections/mlops/fleet, a git repository of
-    its own; return that path.
-
-    ansible-test wants exactly that, and a copy keeps what tests write out of the checkout.
-    """
-    target = directory / "ansible_collections" / "mlops" / "fleet"
-    shutil.rmtree(directory, ignore_errors=True)
-    for path in project_files():
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / path, target / path, follow_symlinks=False)
-    run(["git", "init", "--quiet", target], capture=True)
-    run(["git", "-C", target, "add", "--all"], capture=True)
-    return target
-
-
-def ansible_test_environment(checks: Checks) -> dict[str, str]:
-    """A home of its own for ansible-test, with the pip bootstrap scripts that it would otherwise
-    download from a fixed host.
-
-    The user's own ~/.ansible stays untouched; pip and pyenv still find the machine's settings.
-    """
-    home, real = BUILD / "ansible-test-home", Path.home()
-    cache = home / ".ansible" / "test" / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    for name in ("get_pip_24_2.py", "get_pip_25_2.py"):
-        (cache / name).write_text("import ensurepip\n\nensurepip.bootstrap()\n", encoding="utf-8")
-    for name in (".pip", ".config/pip", ".gitconfig"):
-        link = home / name
-        if (real / name).exists() and not link.is_symlink():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(real / name)
-    env = checks.environment(
-        HOME=str(home), PYENV_ROOT=os.environ.get("PYENV_ROOT") or str(real / ".pyenv")
-    )
-    for name in ("ANSIBLE_HOME", "PYTHONNOUSERSITE"):
-        env.pop(name)
-    return env
-
-
-def is_shell(path: Path) -> bool:
-    """Whether a file starts as a shell script."""
-    if path.is_symlink() or not path.is_file():
-        return False
-    with open(path, "rb") as handle:
-        first = handle.readline(80)
-    return bool(re.match(rb"#!\s*/(usr/)?bin/(env\s+)?(ba|da|k)?sh\b", first))
-
-
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style: ruff, yamllint, ansible-lint, shellcheck, codespell, generated files."""
     with start(session) as checks:
-        dev = environment_bin("dev")
+        dev = setup.environment_bin("dev")
         checks.check("ruff check", [dev / "ruff", "check", "."])
         checks.check("ruff format", [dev / "ruff", "format", "--check", "."])
         checks.check("yamllint", [dev / "yamllint", "--strict", "."])
         checks.check(
             "ansible-lint, profile production", [dev / "ansible-lint", "--strict", "--nocolor"]
         )
-        checks.check("codespell", [dev / "codespell", *project_files()])
+        checks.check("codespell", [dev / "codespell", *project.files()])
         generate = [dev / "python", ROOT / "scripts" / "generate.py", "--check"]
         checks.check("scripts/generate.py --check", generate)
         for script in ("wordlist.py", "limits.py"):
             checks.check(f"scripts/{script}", [dev / "python", ROOT / "scripts" / script])
-        shell = [path for path in project_files() if path.endswith(".sh") or is_shell(ROOT / path)]
+        shell = [
+            path
+            for path in project.files()
+            if path.endswith(".sh") or project.is_shell(ROOT / path)
+        ]
         if not find_tool("shellcheck"):
             checks.result.skip("shellcheck", install_command(["shellcheck"]))
         elif shell:
@@ -196,7 +106,7 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Check types with mypy: core, node command, Ansible side, scripts."""
     with start(session) as checks:
-        mypy = environment_bin("dev") / "mypy"
+        mypy = setup.environment_bin("dev") / "mypy"
         checks.check("mypy: the core", [mypy, "--config-file", "mypy.ini"])
         # On a node the command and the core lie in one package, whose name is the version.
         package = BUILD / "typing" / "agent"
@@ -227,12 +137,10 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check the documentation: modules, roles and docsite with antsibull-docs, changelog
-    fragments.
-    """
+    """Check documentation with antsibull-docs, and changelog fragments."""
     with start(session) as checks:
-        dev = environment_bin("dev")
-        copy = copy_project(BUILD / "docs")
+        dev = setup.environment_bin("dev")
+        copy = project.copy(BUILD / "docs")
         env = checks.environment(ANSIBLE_COLLECTIONS_PATH=str(BUILD / "docs"))
         argv = [
             dev / "antsibull-docs",
@@ -250,26 +158,24 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Run tests/unit: all of it on both ansible-core lines, that of _core on every Python that
-    targets run.
-    """
+    """Run tests/unit on both ansible-core lines, that of _core on every Python of targets."""
     with start(session) as checks:
         covered = set()
         for name, (_line, version) in ANSIBLE_LINES.items():
             try:
-                environment_bin(name)
+                setup.environment_bin(name)
             except setup.Unavailable as reason:
                 checks.result.skip(f"unit on .build/{name}", str(reason))
                 continue
             covered.add(version)
-            run_pytest(checks, f"all, {describe(name)}", name, ["tests/unit"], "2", 60)
+            run_pytest(checks, f"all, {setup.describe(name)}", name, ["tests/unit"], "2", 60)
         for version in TARGET_PYTHONS:
             if version in covered:
                 continue
             if version not in interpreters():
                 checks.result.skip(f"_core, Python {version}", "no such interpreter here")
                 continue
-            environment_bin(f"unit-{version}")
+            setup.environment_bin(f"unit-{version}")
             run_pytest(
                 checks,
                 f"_core, Python {version}",
@@ -298,7 +204,7 @@ def system(session: nox.Session) -> None:
         ]
         for title, name, tests in wanted:
             try:
-                environment_bin(name)
+                setup.environment_bin(name)
             except setup.Unavailable as reason:
                 checks.result.skip(title, str(reason))
                 continue
@@ -323,7 +229,7 @@ def mutation(session: nox.Session) -> None:
     """Mutate plans, guards and limits and see whether their tests notice."""
     with start(session) as checks:
         argv = [
-            environment_bin("dev") / "python",
+            setup.environment_bin("dev") / "python",
             ROOT / "scripts" / "mutation.py",
             *session.posargs,
         ]
@@ -338,7 +244,7 @@ def libraries(session: nox.Session) -> None:
         home = BUILD / "libraries"
         python = home / "bin" / "python"
         if not python.exists():
-            argv = [environment_bin("dev") / "python", "-m", "venv", home]
+            argv = [setup.environment_bin("dev") / "python", "-m", "venv", home]
             checks.check("environment of the libraries", argv)
         wanted = ROOT / "tests" / "libraries" / "requirements.txt"
         argv = [python, "-m", "pip", "install", "--quiet", "--requirement", wanted]
@@ -354,70 +260,25 @@ def libraries(session: nox.Session) -> None:
 def sanity(session: nox.Session) -> None:
     """Run every test of ansible-test sanity on both ansible-core lines, without an ignore file."""
     with start(session) as checks:
-        ignores = [
-            path for path in project_files() if re.fullmatch(r"tests/sanity/ignore-.*\.txt", path)
-        ]
+        ignores = [str(path) for path in ROOT.glob("tests/sanity/ignore-*.txt")]
         checks.result.record("no ignore files", not ignores, ", ".join(ignores))
         binaries = {}
         for name in ANSIBLE_LINES:
             try:
-                binaries[name] = environment_bin(name) / "ansible-test"
+                binaries[name] = setup.environment_bin(name) / "ansible-test"
             except setup.Unavailable as reason:
                 checks.result.skip(f"sanity on .build/{name}", str(reason))
-        copies = {name: copy_project(BUILD / "sanity" / name) for name in binaries}
-        env = ansible_test_environment(checks)
+        copies = {name: project.copy(BUILD / "sanity" / name) for name in binaries}
+        env = sanity_tests.environment(checks)
 
         def on_line(name: str) -> None:
-            run_sanity(checks, name, binaries[name], copies[name], env)
+            sanity_tests.run(checks, name, binaries[name], copies[name], env)
 
         # Most of it is pylint on a single processor.
         with concurrent.futures.ThreadPoolExecutor() as pool:
             for future in [pool.submit(on_line, name) for name in binaries]:
                 future.result()
     finish(session, checks)
-
-
-def run_sanity(checks: Checks, name: str, binary: Path, copy: Path, env: dict[str, str]) -> None:
-    """Run the sanity tests with one ansible-core and count them from what ansible-test prints."""
-    version = ANSIBLE_LINES[name][1]
-    argv = [
-        binary,
-        "sanity",
-        "--local",
-        "--requirements",
-        "--python",
-        version,
-        "--color",
-        "no",
-        "-v",
-    ]
-    done = checks.command([*argv, *checks.arguments], live=False, cwd=copy, env=env)
-    title = f"sanity ({describe(name)})"
-    ran = list(dict.fromkeys(re.findall(r'^Running sanity test "([^"]+)"', done.stdout, re.M)))
-    summary = re.search(
-        r"sanity test\(s\) listed below \(out of \d+\) failed[^\n]*\n((?:(?!\[).)*)",
-        done.stdout,
-        re.S,
-    )
-    failed = {
-        line.split()[0]
-        for line in (summary.group(1) if summary else "").splitlines()
-        if line.strip()
-    } & {t.split()[0] for t in ran}
-    failed |= {
-        test.split()[0] for test in re.findall(r"^ERROR: Found \d+ (\S+) issue", done.stdout, re.M)
-    }
-    for test in ran:
-        checks.result.record(f"{title}: {test}", test.split()[0] not in failed, "see the log")
-    fatal = re.search(r"^FATAL: (?!The \d+ sanity)(.*)$", done.stdout, re.M)
-    if fatal or not ran or (done.returncode != 0 and not failed):
-        checks.result.record(
-            title, False, f"ended early: {fatal.group(1)[:150] if fatal else done.returncode}"
-        )
-    for test, why in re.findall(
-        r'^WARNING: Skipping sanity test "?([a-z0-9-]+)"? (.*)$', done.stdout, re.M
-    ):
-        checks.result.skip(f"{title}: {test}", why)
 
 
 @nox.session
@@ -432,27 +293,28 @@ def readers(session: nox.Session) -> None:
         else:
             env = checks.environment(
                 MLOPS_READERS_VENV=str(BUILD / "readers"),
-                MLOPS_DEV_VENV=str(environment_bin("dev").parent),
+                MLOPS_DEV_VENV=str(setup.environment_bin("dev").parent),
             )
             checks.pytest(
-                "readers", environment_bin("readers") / "python", ["tests/third_party"], env=env
+                "readers",
+                setup.environment_bin("readers") / "python",
+                ["tests/third_party"],
+                env=env,
             )
     finish(session, checks)
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """Run the playbooks over several hosts, then every integration target under ansible-test, from
-    a copy.
-    """
+    """Run the playbooks over several hosts, then every integration target of ansible-test."""
     with start(session) as checks:
-        dev = environment_bin("dev")
+        dev = setup.environment_bin("dev")
         checks.pytest("playbooks", dev / "python", ["--timeout=600", "tests/playbooks"])
         targets = sorted(
             path.parent.parent.name
             for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml")
         )
-        copy, env = copy_project(BUILD / "integration"), ansible_test_environment(checks)
+        copy, env = project.copy(BUILD / "integration"), sanity_tests.environment(checks)
         argv = [
             dev / "ansible-test",
             "integration",
@@ -484,132 +346,31 @@ def integration(session: nox.Session) -> None:
     finish(session, checks)
 
 
-def build_artifact(checks: Checks) -> Path:
-    """Build the collection from a clean copy into .build/artifact; return the file."""
-    output = BUILD / "artifact"
-    shutil.rmtree(output, ignore_errors=True)
-    copy = copy_project(BUILD / "artifact-source")
-    argv = [
-        environment_bin("dev") / "ansible-galaxy",
-        "collection",
-        "build",
-        copy,
-        "--output-path",
-        output,
-    ]
-    checks.check("collection build", argv)
-    files = list(output.glob("mlops-fleet-*.tar.gz"))
-    if not files:
-        raise Problem(f"no artifact was built, see {checks.log_path}")
-    return files[0]
-
-
 @nox.session
 def build(session: nox.Session) -> None:
     """Only build the collection's artifact, into .build/artifact."""
     with start(session) as checks:
-        session.log(str(build_artifact(checks)))
+        session.log(str(artifact.build(checks)))
     finish(session, checks)
 
 
 @nox.session
 def importer(session: nox.Session) -> None:
-    """Build, install into an empty path and use the collection from there; then run Galaxy's own
-    checks of an upload.
-    """
+    """Build, install into an empty path, use it from there; then Galaxy's own checks."""
     with start(session) as checks:
-        artifact = build_artifact(checks)
-        with tarfile.open(artifact) as archive:
+        built = artifact.build(checks)
+        with tarfile.open(built) as archive:
             members = archive.getnames()
-        surprises = sorted({name.split("/")[0] for name in members} - ARTIFACT_TOP)
+        surprises = sorted({name.split("/")[0] for name in members} - artifact.TOP)
         surprises += [
             name
             for name in members
             if "__pycache__" in name or name.endswith((".pyc", ".gitkeep", ".retry"))
         ][:3]
         checks.result.record("only what users need", not surprises, f"also holds {surprises}")
-        if use_installed(checks, artifact):
-            galaxy_importer(checks, artifact)
+        if artifact.use_installed(checks, built):
+            artifact.galaxy_importer(checks, built)
     finish(session, checks)
-
-
-def use_installed(checks: Checks, artifact: Path) -> bool:
-    """Install the artifact into an empty collections path and use everything from there; return
-    whether it could be installed.
-    """
-    installed = BUILD / "installed"
-    shutil.rmtree(installed, ignore_errors=True)
-    env, dev = checks.environment(ANSIBLE_COLLECTIONS_PATH=str(installed)), environment_bin("dev")
-    argv = [
-        dev / "ansible-galaxy",
-        "collection",
-        "install",
-        artifact,
-        "--collections-path",
-        installed,
-        "--no-deps",
-    ]
-    if not checks.check("install into an empty path", argv, env=env):
-        return False
-    checks.check(
-        "documentation of everything",
-        [dev / "ansible-doc", "--metadata-dump", "mlops.fleet"],
-        env=env,
-    )
-    for playbook in sorted((installed / "ansible_collections/mlops/fleet/playbooks").glob("*.yml")):
-        name = f"mlops.fleet.{playbook.stem}"
-        checks.check(
-            f"syntax of {name}",
-            [dev / "ansible-playbook", "--syntax-check", "--inventory", "localhost,", name],
-            env=env,
-        )
-    sample = BUILD / "run-sample"
-    shutil.rmtree(sample, ignore_errors=True)
-    argv = [
-        sys.executable,
-        ROOT / "scripts" / "run.py",
-        "--folder",
-        sample,
-        "--collections",
-        installed,
-    ]
-    if checks.check("the sample run (make run) with the installed collection", argv):
-        for pattern in (
-            "reports/maintenance-*.html",
-            "reports/maintenance-*.json",
-            "backups/models_backup_*.tar.gz",
-        ):
-            checks.result.record(
-                f"the sample run left {pattern}", any(sample.glob(pattern)), "nothing there"
-            )
-    return True
-
-
-def galaxy_importer(checks: Checks, artifact: Path) -> None:
-    """Run what Galaxy runs on an upload; a warning is a failure, too."""
-    try:
-        binaries = environment_bin("importer")
-    except setup.Unavailable as reason:
-        checks.result.skip("galaxy-importer", str(reason))
-        return
-    config = BUILD / "galaxy-importer.cfg"
-    config.write_text(
-        "[galaxy-importer]\nRUN_ANSIBLE_TEST = False\nRUN_FLAKE8 = False\nCHECK_CHANGELOG = True\n",
-        encoding="utf-8",
-    )
-    env = checks.environment(GALAXY_IMPORTER_CONFIG=str(config))
-    env["PATH"] = os.pathsep.join([str(binaries), env["PATH"]])
-    work = BUILD / "importer-work"
-    work.mkdir(exist_ok=True)
-    done = checks.command(
-        [binaries / "python", "-m", "galaxy_importer.main", artifact], cwd=work, env=env
-    )
-    last = done.stdout.strip().splitlines()[-1:] or ["no output"]
-    checks.result.record("galaxy-importer accepts it", done.returncode == 0, last[0][:200])
-    complaints = re.findall(r"^(?:WARNING|ERROR): .*$", done.stdout, re.M)
-    checks.result.record(
-        "galaxy-importer has no complaint", not complaints, "; ".join(complaints)[:300]
-    )
 
 
 @nox.session
@@ -620,50 +381,15 @@ def molecule(session: nox.Session) -> None:
         if reason:
             checks.result.skip("molecule", reason)
         else:
-            binaries = environment_bin("molecule")
+            binaries = setup.environment_bin("molecule")
             scratch = BUILD / "molecule-run"
             shutil.rmtree(scratch, ignore_errors=True)
             env = checks.environment(MOLECULE_EPHEMERAL_DIRECTORY=str(scratch))
             env["PATH"] = os.pathsep.join([str(binaries), env["PATH"]])
-            for scenario in sorted(
-                path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")
-            ):
-                run_scenario(
-                    checks,
-                    scenario,
-                    [binaries / "molecule", "test", "--scenario-name", scenario, *session.posargs],
-                    env,
-                )
+            for name in sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")):
+                argv: list[str | Path] = [binaries / "molecule", "test", "--scenario-name", name]
+                scenario.run(checks, name, [*argv, *session.posargs], env)
     finish(session, checks)
-
-
-def run_scenario(
-    checks: Checks, scenario: str, argv: list[str | Path], env: dict[str, str]
-) -> None:
-    """Run one molecule scenario and count its steps and the tests of its verify step."""
-    done = checks.command(argv, env=env)
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
-    failed_before = checks.result.failed
-    for step, outcome in re.findall(
-        r"^\S+ ➜ (\w+): Executed: (\w+)", plain.partition("DETAILS")[2], re.M
-    ):
-        if (
-            outcome != "Missing"
-        ):  # a playbook that the scenario does not have, run by molecule's own clean-up
-            checks.result.record(
-                f"{scenario}: {step}", outcome == "Successful", f"{outcome}, see the log"
-            )
-    cases = re.findall(r"=+ (?:.*?(\d+) failed)?.*?(\d+) passed.*? in ", plain)
-    if cases:
-        checks.result.passed += int(cases[-1][1])
-        checks.result.failed += int(cases[-1][0] or 0)
-    reruns = re.search(r"(\d+) rerun\b", plain)
-    if reruns:
-        checks.result.notes.append(
-            f"rerun: {scenario}: {reruns.group(1)} of its tests, see the log"
-        )
-    if done.returncode != 0 and checks.result.failed == failed_before:
-        checks.result.record(scenario, False, f"molecule ended with {done.returncode}, see the log")
 
 
 @nox.session
@@ -671,7 +397,7 @@ def bench(session: nox.Session) -> None:
     """Run every benchmark in tests/benchmarks, against an empty module and other tools."""
     with start(session) as checks:
         argv = [
-            environment_bin("dev") / "python",
+            setup.environment_bin("dev") / "python",
             ROOT / "tests" / "benchmarks" / "bench.py",
             *session.posargs,
         ]

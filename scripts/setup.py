@@ -282,6 +282,20 @@ def link_collection() -> Path:
     return COLLECTIONS
 
 
+def environment_bin(name: str) -> Path:
+    """The directory of an environment's programs; made when missing."""
+    return ensure(name).parent
+
+
+def describe(name: str) -> str:
+    """An environment's ansible-core and Python."""
+    code = (
+        "import sys, ansible.release; print('core %s, Python %d.%d' % (ansible.release.__version__,"
+        " *sys.version_info[:2]))"
+    )
+    return ask([environment_python(name), "-c", code])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -71,7 +71,7 @@ def batches(
     unknown = [group for group in order if group not in groups]
     if unknown:
         raise AnsibleFilterError(f"mlops.fleet.batches: there is no group {unknown[0]}")
-    chosen = None if limit is None else {str(host) for host in limit}
+    chosen = {str(host) for host in limit or ()} or None
     hosts, sizes = rollout.batches([str(host) for host in value], groups, order, chosen)
     return {"hosts": hosts, "serial": sizes}
 

@@ -15,8 +15,8 @@ description:
   - An alert is sent when a problem is new, at once when it gets worse, and again each time O(cooldown) has passed. Its end is sent once.
   - More than O(digest_after) messages at once become one digest.
   - All channels send at the same time and independently. What a channel can't deliver now is queued in O(state_dir) for that channel and sent by
-    the next run. A problem stays queued until it is sent or ends. A message that is no problem, or whose problem is over, stays for 24 hours, and
-    at most 200 of those are kept.
+    the next run. A problem stays queued until it is sent or ends. A message that is no problem, or whose problem is over, stays for 24 hours, or
+    for 30 days where somebody has to repair the channel, and at most 200 of those are kept.
   - Secrets come from options that are never logged, from files of mode 0600, or from environment variables. They are sent by the module's own
     process and appear in no result, file or process list.
 options:

@@ -132,6 +132,39 @@ options:
     type: list
     elements: str
     default: []
+  engine:
+    description:
+      - V(archive) writes archives that C(tar) reads.
+      - V(restic) drives the installed restic, for deduplication and encryption. The repository is initialised when missing.
+        O(verify) runs C(restic check --read-data), which reads all of the repository. The retention options decide which
+        snapshots are forgotten. Only snapshots with the tag C(mlops-fleet) of this host count.
+      - With V(restic) the options O(compression) (but for V(none)), O(compression_level) and O(workers) have no effect,
+        O(s3) holds the repository instead of copies, and O(outside_links=follow) is refused.
+    type: str
+    choices: [archive, restic]
+    default: "archive"
+  restic:
+    description:
+      - What restic needs to know. Only with O(engine=restic).
+      - Neither the password nor the repository is among the arguments of restic, which every user of the node can list.
+    type: dict
+    suboptions:
+      repository:
+        description:
+          - Repository as restic names it, like V(/backup/restic), V(s3:https://s3.example.com/bucket/node1) or
+            V(rest:https://user:password@backup.example.com/node1).
+          - By default it is in the bucket of O(s3) if that is set, otherwise in the directory O(destination).
+        type: str
+      password:
+        description: Password of the repository. Either this or O(restic.password_file) is required.
+        type: str
+      password_file:
+        description: File on the node that holds the password.
+        type: path
+      shared:
+        description: Make backups in a repository that holds backups of other hosts and none of this one.
+        type: bool
+        default: false
   outside_links:
     description:
       - What to do about symbolic links that point out of O(source), for example
@@ -161,6 +194,18 @@ author:
 """
 
 EXAMPLES = r"""
+- name: Back up with restic into a bucket
+  mlops.fleet.model_backup:
+    source: /opt/ml/models
+    engine: restic
+    restic:
+      password_file: /etc/mlops-fleet/restic-password
+    s3:
+      bucket: ml-backups
+      prefix: "{{ inventory_hostname }}"
+    keep_daily: 7
+    keep_weekly: 8
+
 - name: Back up the models, keep 30 days
   mlops.fleet.model_backup:
 
@@ -301,6 +346,22 @@ stats:
     bytes_read: {description: Bytes of files read., type: int, returned: success}
     bytes_written: {description: Size of the new archive in bytes., type: int, returned: success}
     ratio: {description: Size of the archive divided by that of the files., type: float, returned: when a backup was made}
+protection:
+  description: The copies of the models counted against the 3-2-1 rule. The models themselves are the first copy.
+  returned: success
+  type: dict
+  contains:
+    copies: {description: Number of copies., type: int, returned: success}
+    storages: {description: Number of separate storages they are on., type: int, returned: success}
+    elsewhere: {description: Number of copies that are not on this host., type: int, returned: success}
+    satisfied:
+      description: Whether there are three copies on two storages, and one of them elsewhere.
+      type: bool
+      returned: success
+    verified: {description: Number of backups and copies of the newest backup that were verified., type: int, returned: success}
+    created: {description: When the newest backup was made (ISO 8601)., type: str, returned: success}
+    age_hours: {description: Its age in hours., type: float, returned: success}
+    size: {description: Its size in bytes., type: int, returned: success}
 last_restore_proof:
   description:
     - The newest restore drill on record in O(destination), of a local backup or a copy, as M(mlops.fleet.model_restore) returns
@@ -322,7 +383,7 @@ duration:
 import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _progress, _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.engines import ENGINES
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     BackupOptions,
     url_secrets,
@@ -335,9 +396,9 @@ def main() -> None:
 
     def work() -> dict[str, t.Any]:
         options = BackupOptions.from_mapping(module.params)
-        result = run.run(
-            options, _shell.world(module), check=module.check_mode, tell=_progress.writer()
-        )
+        engine = ENGINES[options.engine]
+        world = _shell.world(module)
+        result = engine.make(options, world, module.check_mode, _progress.writer())
         data: dict[str, t.Any] = {**result.to_dict()}
         if module._diff:
             data["diff"] = {

@@ -37,6 +37,33 @@ options:
     type: str
     choices: [none, quick, full]
     default: none
+  engine:
+    description: What made the backups. V(restic) reads a restic repository with the installed restic.
+    type: str
+    choices: [archive, restic]
+    default: "archive"
+  restic:
+    description:
+      - What restic needs to know. Only with O(engine=restic).
+      - Neither the password nor the repository is among the arguments of restic, which every user of the node can list.
+    type: dict
+    suboptions:
+      repository:
+        description:
+          - Repository as restic names it, like V(/backup/restic), V(s3:https://s3.example.com/bucket/node1) or
+            V(rest:https://user:password@backup.example.com/node1).
+          - By default it is in the bucket of O(s3) if that is set, otherwise in the directory O(path).
+        type: str
+      password:
+        description: Password of the repository. Either this or O(restic.password_file) is required.
+        type: str
+      password_file:
+        description: File on the node that holds the password.
+        type: path
+      shared:
+        description: Without effect here.
+        type: bool
+        default: false
 requirements:
   - boto3 1.28 or later (for O(s3) only)
 seealso:
@@ -125,11 +152,12 @@ duration:
 import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import info
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.engines import ENGINES
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     InfoOptions,
     url_secrets,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import silent
 
 
 def main() -> None:
@@ -137,7 +165,9 @@ def main() -> None:
     module.no_log_values.update(url_secrets(module.params))
 
     def work() -> dict[str, t.Any]:
-        return {"changed": False, **info.run(InfoOptions.from_mapping(module.params))}
+        options = InfoOptions.from_mapping(module.params)
+        result = ENGINES[options.engine].look(options, _shell.world(module), silent)
+        return {"changed": False, **result}
 
     _shell.execute(module, work)
 

@@ -81,6 +81,33 @@ options:
     description: Restore symbolic links that point out of O(destination). By default a backup with such a link is refused.
     type: bool
     default: false
+  engine:
+    description: What made the backups. V(restic) reads a restic repository with the installed restic.
+    type: str
+    choices: [archive, restic]
+    default: "archive"
+  restic:
+    description:
+      - What restic needs to know. Only with O(engine=restic).
+      - Neither the password nor the repository is among the arguments of restic, which every user of the node can list.
+    type: dict
+    suboptions:
+      repository:
+        description:
+          - Repository as restic names it, like V(/backup/restic), V(s3:https://s3.example.com/bucket/node1) or
+            V(rest:https://user:password@backup.example.com/node1).
+          - By default it is in the bucket of O(s3) if that is set, otherwise in the directory O(path).
+        type: str
+      password:
+        description: Password of the repository. Either this or O(restic.password_file) is required.
+        type: str
+      password_file:
+        description: File on the node that holds the password.
+        type: path
+      shared:
+        description: Without effect here.
+        type: bool
+        default: false
   drill:
     description:
       - Prove that the backup can be restored. It is restored into a new directory in O(scratch), every file is read again and
@@ -187,11 +214,12 @@ import typing as t
 
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import drill
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.engines import ENGINES
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     RestoreOptions,
     url_secrets,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.restore import run
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import silent
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system.text import display_path
 
 
@@ -203,7 +231,8 @@ def main() -> None:
         options = RestoreOptions.from_mapping(module.params)
         if options.drill:
             return {**drill.run(options, _shell.world(module), check=module.check_mode)}
-        result = run.run(options, _shell.world(module), check=module.check_mode)
+        engine = ENGINES[options.engine]
+        result = engine.restore(options, _shell.world(module), module.check_mode, silent)
         data: dict[str, t.Any] = {**result.to_dict()}
         if module._diff:
             data["diff"] = {

@@ -104,16 +104,16 @@ class Background:
             time.sleep(min(PAUSE, self._every, 1 + (time.monotonic() - began) / 10))
             try:
                 with time_limit.answer_within(LOOK):
-                    answer = self._action._low_level_execute_command(command)
+                    response = self._action._low_level_execute_command(command)
                 failed = 0
             except (time_limit.NoAnswer, AnsibleConnectionFailure):
                 failed += 1
                 if failed >= FAILED_LOOKS:
                     raise
                 continue
-            text, dummy, state = str(answer["stdout"]).partition("\n")
+            text, dummy, state = str(response["stdout"]).partition("\n")
             now = time.monotonic()
-            if answer["rc"] or not _is_running(state):
+            if response["rc"] or not _is_running(state):
                 break
             if limit and now - began > limit + time_limit.GRACE:
                 raise time_limit.NoAnswer

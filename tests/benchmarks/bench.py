@@ -122,7 +122,7 @@ def measure(
 def take_turns(
     things: dict[str, Steps], number: int, env: dict[str, str], good: Sequence[int] = (0,)
 ) -> dict[str, dict[str, float]]:
-    """Run all things in turn, so many rounds after one that warms the caches; the medians of each as wall_ms and cpu_ms."""
+    """Run all things in turn, so many rounds after a first round that warms the caches; the medians of each as wall_ms and cpu_ms."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in things}
     for turn in range(number + 1):
         for name, steps in things.items():
@@ -160,7 +160,7 @@ def target(what: str, found: float, limit: float, unit: str) -> bool:
 
 
 def peer(program: str, package: str) -> str | None:
-    """The path of somebody else's program; None where it is missing, which is said together with what installs it."""
+    """The path of somebody else's program; None where it is missing, which is reported with what installs it."""
     folders = [
         *os.environ.get("PATH", "").split(os.pathsep),
         *EXTRA_PATH,

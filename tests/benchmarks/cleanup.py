@@ -233,7 +233,7 @@ def playbooks(base: Path, rounds: int) -> bool:
         "ANSIBLE_COLLECTIONS_PATH": str(setup.link_collection()),
         "ANSIBLE_LOCALHOST_WARNING": "false",
     }
-    program = str(Path(setup.environment_python("dev")).parent / "ansible-playbook")
+    program = str(setup.environment_bin("dev") / "ansible-playbook")
     for dummy in range(rounds):
         for name in seconds:
             write(root, "nested", DIRECTORIES * PER_RUN)
@@ -323,6 +323,7 @@ def main() -> int:
     for where in WHERE:
         with place(where) as base:
             os.environ["MLOPS_FLEET_LOCK_DIR"] = str(base / "lock")
+            os.environ["MLOPS_FLEET_STATE_DIR"] = str(base / "state")
             met &= trees(base, rounds, saved)
             if where == WHERE[0]:
                 met &= idle(base, rounds)

@@ -131,6 +131,7 @@ class Fleet:
             stdin=subprocess.DEVNULL,
         )
         out = done.stdout + done.stderr
+        assert "DEPRECATION WARNING" not in out, out
         return Run(done.returncode, out, _recap(out))
 
     def report(self) -> dict:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The playbook qualify on a node with a simulated GPU, and on one that does not answer."""
+"""The playbook qualify on a node with a simulated GPU, and on a node that does not answer."""
 
 from __future__ import annotations
 

@@ -807,7 +807,7 @@ def alert_undelivered(node: Node) -> object:
 def alert_by_command(node: Node) -> object:
     node.program(
         "notify",
-        f'echo "$@" >> "{node.base}/notified"; env | grep ^MLOPS_ | grep -v LOCK_DIR | sort >>'
+        f'echo "$@" >> "{node.base}/notified"; env | grep ^MLOPS_ | grep -v _DIR= | sort >>'
         f' "{node.base}/notified"\n',
     )
     node.settings["alert"].update(command=[str(node.bin / "notify"), "--page"])

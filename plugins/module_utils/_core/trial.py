@@ -30,8 +30,8 @@ UNITS = {job.name: job.unit for job in JOBS}
 CRON = "/etc/cron.d/mlops-fleet"
 RUNNER = "/usr/local/sbin/mlops-fleet-cron"
 ALERT = "mlops-fleet-alert@"
-#: Until this time (seconds since the epoch) cleanups only rehearse. A time, so that one that is
-#: left behind stops no cleanup for good.
+#: Until this time (seconds since the epoch) cleanups only rehearse. A time, so that a setting that
+#: is left behind stops no cleanup for good.
 REHEARSE = "MLFLEET_REHEARSE_CLEANUP_UNTIL"
 
 _RUNTIME = "/run/systemd/system"

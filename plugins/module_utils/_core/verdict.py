@@ -10,7 +10,7 @@ counts as a warning, or as critical where a check says so (GPU, storage).
 
 from __future__ import annotations
 
-import datetime
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -147,7 +147,7 @@ def isoformat(epoch: float) -> str:
     """Return seconds since the epoch as ISO 8601 in UTC, whole seconds:
     ``2025-01-31T14:30:00+00:00``.
     """
-    return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).isoformat()
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(int(epoch)))
 
 
 @dataclass(frozen=True)

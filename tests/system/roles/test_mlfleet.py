@@ -235,7 +235,7 @@ def test_a_restore_drill(node):
     assert "destination is required" in node.run("restore", check=3).stderr
     assert "drill and destination" in node.run(*words, str(home / "new"), check=3).stderr
     name = node.json("backup")["backup"]["name"]
-    assert "Last restore proof: none" in node.run("backups", check=0).stdout
+    assert "Last restore proof: none" in node.run("status").stdout
     assert f"from {name}, compare and remove" in node.run(*words, "--dry-run", check=0).stdout
     assert node.json("backups")["last_restore_proof"] is None
     assert f"from {name} in" in node.run(*words, "--backup", "random", check=0).stdout

@@ -39,8 +39,10 @@ from .messages import Message
 from .options import AlertOptions
 
 #: A queued event is kept as long as its problem lasts. One that is over, or is no problem, is tried
-#: for a day, and of these at most this many per channel are kept (the newest).
+#: for a day, or a month where somebody has to repair the channel first, and of these at most this
+#: many per channel are kept (the newest).
 QUEUE_SECONDS = 86400.0
+REPAIR_SECONDS = 30 * 86400.0
 QUEUE_LENGTH = 200
 #: Entries of which nothing was heard for so long are forgotten: those whose end was not sent, and
 #: others.
@@ -247,12 +249,13 @@ def _expire_queues(
     for channel, queue in memory.pending.items():
         kept: dict[str, Waiting] = {}
         others = 0
+        longest = REPAIR_SECONDS if channel in memory.broken else QUEUE_SECONDS
         newest_first = sorted(queue.items(), key=lambda pair: (pair[1].age, -pair[1].queued_at))
         for key, item in newest_first:
             aged = item._replace(age=item.age + passed)
             if key in entries and entries[key].open:
                 kept[key] = aged
-            elif others < QUEUE_LENGTH and aged.age <= QUEUE_SECONDS:
+            elif others < QUEUE_LENGTH and aged.age <= longest:
                 kept[key] = aged
                 others += 1
         given_up += len(queue) - len(kept)

@@ -12,22 +12,23 @@ import collections
 import hashlib
 import os
 import stat
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import NotUsable
-from ..ports import Progress, Tell
+from ..ports import Progress, Tell, silent
 from ..system.files import write_all
 from ..system.text import display_path
-from . import tarstream
+from . import isal, tarstream
 from .codec import CHUNK, Codec
 from .manifest import Chunk
 from .source import FILE, GONE, Directories, Entry, Tree, below, stat_when_stable
 
 #: Most threads that compress by default; more gain little and each costs 16 MiB.
 MOST_WORKERS = 8
+#: Files up to this size in bytes are read at once.
+_SMALL = 256 << 10
 
 
 class Changed(Exception):
@@ -67,7 +68,7 @@ class _Pipe:
     """
 
     def __init__(
-        self, write: Callable[[bytes], None], codec: Codec, executor: Any, workers: int
+        self, write: Callable[[bytes | bytearray], None], codec: Codec, executor: Any, workers: int
     ) -> None:
         self._write, self._codec, self._executor = write, codec, executor
         #: Chunks that are compressed or wait for it; each holds twice its size at most.
@@ -92,6 +93,12 @@ class _Pipe:
             self._submit()
 
     def put(self, data: bytes) -> None:
+        end = self._filled + len(data)
+        if end < CHUNK:
+            self._buffer[self._filled : end] = data
+            self._filled = end
+            self.plain += len(data)
+            return
         view = memoryview(data)
         while view:
             room = self.space(len(view))
@@ -102,13 +109,13 @@ class _Pipe:
 
     def _submit(self) -> None:
         chunk = memoryview(self._buffer)[: self._filled]
-        self._crc = zlib.crc32(chunk, self._crc)
+        self._crc = isal.crc32(chunk, self._crc)
         self._waiting.append(self._executor.submit(self._packed, chunk))
         while len(self._waiting) > self._limit:
             self._take()
         self._buffer, self._filled = bytearray(CHUNK), 0
 
-    def _packed(self, chunk: memoryview) -> tuple[bytes, str]:
+    def _packed(self, chunk: memoryview) -> tuple[bytes | bytearray, str]:
         packed = self._codec.pack(chunk)
         return packed, hashlib.sha256(packed).hexdigest()
 
@@ -143,7 +150,7 @@ def write(
     digest = hashlib.sha256()
     size = 0
 
-    def out(data: bytes) -> None:
+    def out(data: bytes | bytearray) -> None:
         nonlocal size
         write_all(fd, data)
         digest.update(data)
@@ -202,11 +209,13 @@ class _Members:
             source = self._open(entry)
             try:
                 entry = _current(entry, stat_when_stable(source))
-                self._pipe.put(tarstream.header(entry))
-                place = self._pipe.plain
-                full = f"{self._name}/{entry.path}"
-                progress = _progress(self._tell, self.done, self._total, entry.path)
-                self.digests[entry.path] = _copy(source, entry, self._pipe, full, progress)
+                header = tarstream.header(entry)
+                place = self._pipe.plain + len(header)
+                if entry.size <= _SMALL:
+                    self._small(source, entry, header)
+                else:
+                    self._large(source, entry, header)
+                _require_unchanged(source, entry)
             finally:
                 os.close(source)
             self.done += entry.size
@@ -214,6 +223,46 @@ class _Members:
             self._pipe.put(tarstream.header(entry))
         self.entries.append(entry)
         self.places.append(place)
+
+    def _small(self, source: int, entry: Entry, header: bytes) -> None:
+        """Put a file that is read at once into the tar."""
+        try:
+            data = os.read(source, entry.size) if entry.size else b""
+        except OSError as error:
+            raise self._unreadable(entry, error) from error
+        if len(data) != entry.size:
+            raise Changed(entry.path)
+        self._pipe.put(b"%b%b%b" % (header, data, tarstream.pad(entry.size)))
+        self.digests[entry.path] = hashlib.sha256(data).hexdigest()
+        if self._tell is not silent:
+            subject = display_path(entry.path)
+            self._tell(Progress("archive", self.done + entry.size, self._total, subject=subject))
+
+    def _large(self, source: int, entry: Entry, header: bytes) -> None:
+        """Put the file into the tar, read to where it is compressed from."""
+        self._pipe.put(header)
+        subject = display_path(entry.path)
+        digest = hashlib.sha256()
+        remaining = entry.size
+        while remaining:
+            room = self._pipe.space(remaining)
+            try:
+                count = os.readv(source, [room])
+            except OSError as error:
+                raise self._unreadable(entry, error) from error
+            if count == 0:
+                raise Changed(entry.path)
+            digest.update(room[:count])
+            self._pipe.advance(count)
+            remaining -= count
+            done = self.done + entry.size - remaining
+            self._tell(Progress("archive", done, self._total, subject=subject))
+        self._pipe.put(tarstream.pad(entry.size))
+        self.digests[entry.path] = digest.hexdigest()
+
+    def _unreadable(self, entry: Entry, error: OSError) -> NotUsable:
+        full = display_path(f"{self._name}/{entry.path}")
+        return NotUsable(f"Can't read {full}: {error.strerror}.", "Check its disk.", full)
 
     def _open(self, entry: Entry) -> int:
         open_directory, path = self._directories.open, entry.path
@@ -264,36 +313,14 @@ def _current(entry: Entry, status: os.stat_result) -> Entry:
     """
     if not stat.S_ISREG(status.st_mode):
         raise Changed(entry.path)
-    return Entry.of(entry.path, FILE, status, origin=entry.origin)
+    current = Entry.of(entry.path, FILE, status, "", entry.origin)
+    if current == entry:
+        return entry
+    return current
 
 
-def _progress(tell: Tell, done: int, total: int, path: str) -> Callable[[int], None]:
-    """Return a function that reports how many bytes of the file ``path`` were read."""
-    subject = display_path(path)
-    return lambda count: tell(Progress("archive", done + count, total, subject=subject))
-
-
-def _copy(
-    source: int, entry: Entry, pipe: _Pipe, full: str, progress: Callable[[int], None]
-) -> str:
-    """Put the file's content and its padding into the pipe; return its SHA-256."""
-    digest = hashlib.sha256()
-    remaining = entry.size
-    while remaining:
-        room = pipe.space(remaining)
-        try:
-            count = os.readv(source, [room])
-        except OSError as error:
-            full = display_path(full)
-            raise NotUsable(
-                f"Can't read {full}: {error.strerror}.", "Check the disk it lies on.", full
-            ) from error
-        if count == 0:
-            raise Changed(entry.path)
-        digest.update(room[:count])
-        pipe.advance(count)
-        remaining -= count
-        progress(entry.size - remaining)
+def _require_unchanged(source: int, entry: Entry) -> None:
+    """:raises Changed: the file was changed since its entry was made."""
     after = os.fstat(source)
     # The change time too: copying tools set the modification time back, but nobody can set this
     # time.
@@ -303,5 +330,3 @@ def _copy(
         entry.ctime_ns,
     ):
         raise Changed(entry.path)
-    pipe.put(tarstream.pad(entry.size))
-    return digest.hexdigest()

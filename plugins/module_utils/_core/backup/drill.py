@@ -26,10 +26,10 @@ from ..system.locks import lock, lock_directory
 from ..system.removal import mount_id, remove
 from ..verdict import isoformat
 from . import proofs
+from .engines import ENGINES
 from .options import RestoreOptions
 from .proofs import Proof
 from .restore import facts
-from .restore import run as restoring
 from .restore.run import RestoredData, Result
 
 #: The restored tree in the scratch directory; what the restore makes beside it is in there too.
@@ -59,8 +59,10 @@ def run(
     :raises FleetError: anything else; the scratch directory is gone then, too.
     """
     parent = _scratch_parent(options.scratch)
+    engine = ENGINES[options.engine]
     if check:
-        planned = restoring.run(_inner(options, os.path.join(parent, _prefix(world))), world, True)
+        inner = _inner(options, os.path.join(parent, _prefix(world)))
+        planned = engine.restore(inner, world, True, tell)
         data = planned.to_dict()
         return {**data, "changed": False, "last_restore_proof": None}
     place = os.path.dirname(options.backup) if "/" in options.backup else options.path
@@ -71,8 +73,9 @@ def run(
         with _scratch(parent, world, notes) as directory:
             tree = os.path.join(directory, _TREE)
             started = world.clock.monotonic()
-            result = restoring.run(_inner(options, tree), world, tell=tell)
-            _compare(result, tree, tell)
+            result = engine.restore(_inner(options, tree), world, False, tell)
+            if engine.rereads:
+                _compare(result, tree, tell)
             seconds = world.clock.monotonic() - started
     proof = _proof(result, seconds, world)
     proofs.record(place, proof)

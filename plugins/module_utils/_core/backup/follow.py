@@ -184,17 +184,17 @@ class Follower:
         if stat.S_ISREG(status.st_mode):
             places.files[real] = link.path
             self._followed.append(link.path)
-            return [replace(Entry.of(link.path, FILE, status), origin=real)]
+            return [Entry.of(link.path, FILE, status, origin=real)]
         return [self._left_alone(link, "which is no file and no directory")]
 
     def _left_alone(self, link: Entry, why: str) -> Entry:
         self._alone.append(f"{source.described(link)}, {why}")
-        return replace(link, origin="")
+        return link._replace(origin="")
 
 
 def _pointing(link: Entry, stored: str) -> Entry:
     """Return the link with a relative target that leads to a path in the archive."""
-    return replace(link, target=source.relative(stored, link.path), origin="")
+    return link._replace(target=source.relative(stored, link.path), origin="")
 
 
 def follower(
@@ -232,4 +232,4 @@ def _rigid(entry: Entry, real: str, links: dict[str, str]) -> Entry:
     path = entry.origin[len(real) + 1 :]
     if source.points_outside(path, entry.target, real, links):
         return entry
-    return replace(entry, origin="")
+    return entry._replace(origin="")

@@ -10,6 +10,9 @@ ten times as long for a small file.
 
 from __future__ import annotations
 
+import functools
+import struct
+import zlib
 from collections.abc import Callable
 
 from ..errors import VerificationFailed
@@ -54,8 +57,7 @@ def _number(field: bytes) -> int:
 
 def _block(data: bytes) -> bytes:
     """Return a header block whose checksum is right and that has no field we leave empty."""
-    # Most bytes are zeros, and those need not be added up one by one.
-    counted = sum((data[:148] + data[156:]).replace(b"\0", b"")) + 8 * 32
+    counted = sum(data[:148]) + sum(data[156:265]) + 8 * 32  # what is behind must be zeros
     if len(data) != SIZE or _number(data[148:156]) != counted:
         raise Unknown("an entry's header is damaged")
     if data[257:265] != _MAGIC or data[265:] != _ZEROS:
@@ -133,3 +135,58 @@ def _entry(block: bytes, records: dict[bytes, bytes], kind: str) -> ManifestEntr
     elif kind == LINK:
         entry["target"] = _text(records.get(b"linkpath") or block[157:257].rstrip(b"\0"))
     return entry
+
+
+_FIELDS = struct.Struct("100s24s12s12s8s1s100s8s247x")
+_EXTENDED = b"././@PaxHeader".ljust(100, b"\0") + b"0000644\x000000000\x000000000\0"
+#: Bits of a number of 7 and of 11 octal digits.
+_SHORT, _LONG = 21, 33
+
+
+def expected(entry: ManifestEntry) -> bytes | None:
+    """Return the header of an ordinary file or directory as it must be, None for any other.
+
+    Written from the format's description like the rest of this module. Comparing with it takes a
+    fraction of the time of reading a header.
+    """
+    name = entry["path"]
+    if entry["type"] == DIRECTORY:
+        name += "/"
+    elif entry["type"] != FILE:
+        return None
+    size, seconds, fraction = entry.get("size", 0), *divmod(entry["mtime_ns"], 10**9)
+    ordinary = (
+        len(name) <= 100
+        and name.isascii()
+        and not name.startswith(("/", "./"))
+        and ".." not in name
+        and "\0" not in name
+        and not (entry["uid"] | entry["gid"]) >> _SHORT
+        and not (size | seconds) >> _LONG
+    )
+    if not ordinary:
+        return None
+    kind = b"5"
+    if entry["type"] == FILE:
+        kind = b"0"
+    owner = b"%07o\0%07o\0%07o\0" % (int(entry["mode"], 8), entry["uid"], entry["gid"])
+    block = _packed(name.encode("ascii"), owner, size, seconds, kind)
+    if not fraction:
+        return block
+    record = b" mtime=" + f"{seconds}.{fraction:09d}".rstrip("0").encode("ascii") + b"\n"
+    length = len(record) + 2  # between 10 and 99
+    return _extended(length) + (b"%d%b" % (length, record)).ljust(SIZE, b"\0") + block
+
+
+def _packed(name: bytes, owner: bytes, size: int, seconds: int, kind: bytes) -> bytes:
+    numbers = b"%011o\0" % size, b"%011o\0" % seconds
+    block = _FIELDS.pack(name, owner, *numbers, b" " * 8, kind, b"", _MAGIC)
+    # adler32 begins with 1 and adds up all bytes, modulo 65521; there are not so many.
+    counted = (zlib.adler32(block) & 0xFFFF) - 1
+    return block[:148] + b"%06o\0 " % counted + block[156:]
+
+
+@functools.lru_cache(maxsize=128)
+def _extended(length: int) -> bytes:
+    """Return the header of an extended header with one record of this length."""
+    return _packed(_EXTENDED[:100], _EXTENDED[100:], length, 0, b"x")

@@ -34,12 +34,16 @@ _FLUSHED, _LAST = b"\0\0\xff\xff", b"\x03\x00"
 class Isal(Protocol):
     """Packs and unpacks raw deflate. Called by several threads at once."""
 
-    def pack(self, data: bytes | memoryview, level: int) -> bytes:
+    def pack(self, data: bytes | memoryview, level: int) -> bytes | bytearray:
         """Return ``data`` as raw deflate that ends byte-aligned and refers to nothing before it."""
         ...  # pylint: disable=unnecessary-ellipsis
 
-    def unpack(self, data: bytes, size: int) -> bytes:
+    def unpack(self, data: bytes | bytearray, size: int) -> bytes | bytearray:
         """Return the ``size`` bytes that ``pack`` was given. :raises Damaged: it was not this."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
+    def crc32(self, data: bytes | memoryview, start: int) -> int:
+        """Return what zlib.crc32 does, many times as fast."""
         ...  # pylint: disable=unnecessary-ellipsis
 
 
@@ -56,12 +60,16 @@ class Package:
         packed: bytes = packer.compress(data) + packer.flush(self._library.Z_FULL_FLUSH)
         return packed
 
-    def unpack(self, data: bytes, size: int) -> bytes:
+    def unpack(self, data: bytes | bytearray, size: int) -> bytes:
         try:
             plain: bytes = self._library.decompress(data + _LAST, -zlib.MAX_WBITS, size + 1)
         except self._library.error as error:
             raise Damaged(str(error)) from error
         return plain
+
+    def crc32(self, data: bytes | memoryview, start: int) -> int:
+        crc: int = self._library.crc32(data, start)
+        return crc
 
 
 class _Packing(ctypes.Structure):
@@ -98,18 +106,12 @@ class _Unpacking(ctypes.Structure):
 
 
 class _Memory(threading.local):
-    """State and output of one thread, kept for the next chunk."""
+    """State of one thread, kept for the next chunk."""
 
     def __init__(self) -> None:
         self.packing = _Packing()
         self.unpacking = _Unpacking()
         self.workspace = ctypes.create_string_buffer(max(_WORKSPACE.values()))
-        self.out = ctypes.create_string_buffer(0)
-
-    def room(self, size: int) -> Any:
-        if len(self.out) < size:
-            self.out = ctypes.create_string_buffer(size)
-        return self.out
 
 
 class Library:
@@ -119,12 +121,17 @@ class Library:
         self._library = ctypes.CDLL("libisal.so.2")
         for function in ("isal_deflate_init", "isal_deflate", "isal_inflate_init", "isal_inflate"):
             getattr(self._library, function).argtypes = (ctypes.c_void_p,)
+        self._crc32 = self._library.crc32_gzip_refl
+        self._crc32.argtypes = (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64)
+        self._crc32.restype = ctypes.c_uint32
         self._memory = _Memory()
 
-    def pack(self, data: bytes | memoryview, level: int) -> bytes:
+    def pack(self, data: bytes | memoryview, level: int) -> bytearray:
         memory, size = self._memory, len(data)
         room = size + size // 8 + (64 << 10)
-        out, stream = memory.room(room), memory.packing
+        # Memory that is not written to costs nothing.
+        out, stream = bytearray(room), memory.packing
+        held = (ctypes.c_char * room).from_buffer(out)
         given, address = _address(data)
         self._library.isal_deflate_init(ctypes.byref(stream))
         stream.level = level
@@ -132,32 +139,42 @@ class Library:
         stream.level_buf_size = _WORKSPACE[level]
         stream.flush = _FULL_FLUSH
         stream.next_in, stream.avail_in = address, size
-        stream.next_out, stream.avail_out = ctypes.addressof(out), room
+        stream.next_out, stream.avail_out = ctypes.addressof(held), room
         code = self._library.isal_deflate(ctypes.byref(stream))
-        packed = ctypes.string_at(out, room - stream.avail_out)
-        del given
-        if code or stream.avail_in or not packed.endswith(_FLUSHED):
+        del given, held  # the array can't shrink while it is held
+        del out[room - stream.avail_out :]
+        if code or stream.avail_in or not out.endswith(_FLUSHED):
             raise RuntimeError(f"libisal could not compress (code {code})")
-        return packed
+        return out
 
-    def unpack(self, data: bytes, size: int) -> bytes:
-        memory = self._memory
-        text = data + _LAST
+    def unpack(self, data: bytes | bytearray, size: int) -> bytearray:
         room = size + 1
-        out, stream = memory.room(room), memory.unpacking
+        out, stream = bytearray(room), self._memory.unpacking
+        held = (ctypes.c_char * room).from_buffer(out)
         self._library.isal_inflate_init(ctypes.byref(stream))
-        stream.next_in = ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p)
-        stream.avail_in = len(text)
-        stream.next_out, stream.avail_out = ctypes.addressof(out), room
-        code = self._library.isal_inflate(ctypes.byref(stream))
+        stream.next_out, stream.avail_out = ctypes.addressof(held), room
+        code = 0
+        for piece in (data, _LAST):
+            given, address = _address(piece)
+            stream.next_in, stream.avail_in = address, len(piece)
+            code = code or self._library.isal_inflate(ctypes.byref(stream))
+            del given
         if code or stream.avail_in:
             raise Damaged(f"invalid compressed data (code {code})")
-        return ctypes.string_at(out, room - stream.avail_out)
+        del held  # the array can't shrink while it is held
+        del out[room - stream.avail_out :]
+        return out
+
+    def crc32(self, data: bytes | memoryview, start: int) -> int:
+        given, address = _address(data)
+        crc: int = self._crc32(start, address, len(data))
+        del given
+        return crc
 
 
-def _address(data: bytes | memoryview) -> tuple[Any, Any]:
+def _address(data: bytes | bytearray | memoryview) -> tuple[Any, Any]:
     """Return an object that keeps ``data`` where it is, and its address."""
-    if isinstance(data, memoryview) and not data.readonly:
+    if isinstance(data, bytearray) or (isinstance(data, memoryview) and not data.readonly):
         held = (ctypes.c_char * len(data)).from_buffer(data)
         return held, ctypes.addressof(held)
     kept = ctypes.c_char_p(bytes(data))
@@ -190,6 +207,16 @@ def _works(candidate: Isal) -> bool:
                 return False
             if candidate.unpack(packed, len(data)) != data:
                 return False
+        if candidate.crc32(data, candidate.crc32(b"x", 0)) != zlib.crc32(b"x" + data):
+            return False
     except (Damaged, RuntimeError, ValueError, zlib.error):
         return False
     return len(data) < CHUNK
+
+
+def crc32(data: bytes | memoryview, start: int) -> int:
+    """Return the CRC-32 of ``data`` behind what has the CRC-32 ``start``."""
+    fast = library()
+    if fast is None:
+        return zlib.crc32(data, start)
+    return fast.crc32(data, start)

@@ -215,14 +215,16 @@ def build(
     options: BackupOptions,
     skipped: tuple[str, ...],
     written: Written,
+    known: str = "",
 ) -> Head:
     """Return the head of the manifest of an archive just written.
 
     ``created`` is in seconds since the epoch, sizes in bytes, times of files in nanoseconds.
+    ``known`` is the fingerprint of the entries if it is known already.
     Undecodable bytes of names are lone surrogates, which JSON carries as escapes.
     """
     document = empty_head(name, created, hostname, options, skipped)
-    document["fingerprint"] = fingerprint(options.source, written.entries)
+    document["fingerprint"] = known or fingerprint(options.source, written.entries)
     document["archive"] = {
         "size": written.size,
         "sha256": written.sha256,
@@ -301,13 +303,17 @@ def dump(head: Head, rest: Contents) -> bytes:
 
 
 def _line(entry: ManifestEntry) -> str:
-    """Return an entry as json.dumps would, which takes three times as long."""
-    values: Mapping[str, Any] = entry
-    pairs = [
-        f'"{key}": {quoted(value) if isinstance(value, str) else value}'
-        for key, value in values.items()
-    ]
-    return "{" + ", ".join(pairs) + "}"
+    """Return an entry as json.dumps would, which takes five times as long."""
+    kind = entry["type"]
+    line = (
+        f'{{"path": {quoted(entry["path"])}, "type": "{kind}", "mode": "{entry["mode"]}", '
+        f'"uid": {entry["uid"]}, "gid": {entry["gid"]}, "mtime_ns": {entry["mtime_ns"]}'
+    )
+    if kind == FILE:
+        return f'{line}, "size": {entry["size"]}, "sha256": "{entry["sha256"]}"}}'
+    if kind == LINK:
+        return f'{line}, "target": {quoted(entry["target"])}}}'
+    return line + "}"
 
 
 def _part(raw: bytes) -> Part:

@@ -24,6 +24,8 @@ SINGLE, PER_MODEL = "single", "per_model"
 SCRATCH = "/var/tmp"
 #: A backup that the drill draws by lot.
 RANDOM = "random"
+#: What can make backups; each has its entry in ``engines``. The first one is the default.
+ENGINE_NAMES = ("archive", "restic")
 #: What to do about symbolic links that point out of the source.
 WARN, FAIL, FOLLOW = "warn", "fail", "follow"
 #: Storage classes from which objects can be read back at once; others are stored but need to be
@@ -192,13 +194,16 @@ def check_s3(connection: _Connection | None) -> _Connection | None:
 
 
 def url_secrets(given: Mapping[str, Any]) -> set[str]:
-    """Return user name and password in an endpoint URL.
+    """Return user names and passwords in the endpoint URL and in the URL of a repository.
 
-    Such a URL is refused; a shell must still keep them out of what it prints.
+    Such an endpoint is refused; a shell must still keep them out of what it prints.
     """
-    url = (given.get("s3") or {}).get("endpoint_url") or ""
-    userinfo = url.rpartition("@")[0].rpartition("/")[2]
-    return {secret for secret in (userinfo, *userinfo.split(":", 1)) if secret}
+    secrets: set[str] = set()
+    for section, name in (("s3", "endpoint_url"), ("restic", "repository")):
+        url = str((given.get(section) or {}).get(name) or "")
+        userinfo = url.rpartition("@")[0].rpartition("/")[2]
+        secrets.update(secret for secret in (userinfo, *userinfo.split(":", 1)) if secret)
+    return secrets
 
 
 def _keep(what: str) -> int:
@@ -207,6 +212,46 @@ def _keep(what: str) -> int:
         type="int", default=0, minimum=0, help=f"Keep {what}, whatever their age; 0 = no such rule."
     )
     return rule
+
+
+class ResticOptions(OptionSet):
+    """What restic needs to know."""
+
+    repository: str | None = option(
+        help="Repository as restic names it; by default in the bucket of s3, else the directory."
+    )
+    password: str | None = option(secret=True, help="Password of the repository.")
+    password_file: str | None = option(
+        type="path", help="File on the node that holds the password."
+    )
+    shared: bool = option(
+        type="bool",
+        default=False,
+        help="Use a repository although it holds backups of other hosts only.",
+    )
+
+
+def _engine() -> Any:
+    return option(default="archive", choices=ENGINE_NAMES, help="What makes the backups.")
+
+
+def _restic() -> Any:
+    return option(
+        type="dict", suboptions=ResticOptions, help="What restic needs to know (engine=restic)."
+    )
+
+
+def check_engine(engine: str, restic: ResticOptions | None) -> None:
+    """:raises OptionError: the engine restic lacks a password, or another one has settings for it."""
+    if engine != "restic":
+        return
+    given = [] if restic is None else [restic.password, restic.password_file]
+    if sum(bool(value) for value in given) != 1:
+        raise OptionError(
+            "Option engine is restic, which needs either restic.password or restic.password_file.",
+            "Set one of them.",
+            "restic.password_file",
+        )
 
 
 class RetentionOptions(OptionSet):
@@ -275,6 +320,8 @@ class BackupOptions(RetentionOptions):
         default=[],
         help="Patterns of names or relative paths to leave out.",
     )
+    engine: str = _engine()
+    restic: ResticOptions | None = _restic()
     outside_links: str = option(
         default=WARN,
         choices=(WARN, FAIL, FOLLOW),
@@ -289,6 +336,7 @@ class BackupOptions(RetentionOptions):
         self.source = os.path.normpath("/" + self.source.lstrip("/"))
         self.destination = os.path.normpath("/" + self.destination.lstrip("/"))
         self.s3 = check_s3(self.s3)
+        check_engine(self.engine, self.restic)
         lowest, highest = CODECS[self.compression].levels
         if not lowest <= self.level <= highest:
             raise OptionError(
@@ -320,12 +368,15 @@ class InfoOptions(OptionSet):
         choices=("none", "quick", "full"),
         help="How thoroughly to check each backup.",
     )
+    engine: str = _engine()
+    restic: ResticOptions | None = _restic()
     s3: S3Connection | None = option(
         type="dict", suboptions=S3Connection, help="Object storage that holds copies."
     )
 
     def check_together(self) -> None:
         self.s3 = check_s3(self.s3)
+        check_engine(self.engine, self.restic)
 
 
 def _check_partial(options: RestoreOptions) -> None:
@@ -380,6 +431,8 @@ class RestoreOptions(OptionSet):
     allow_outside_links: bool = option(
         type="bool", default=False, help="Restore symbolic links that point out of the directory."
     )
+    engine: str = _engine()
+    restic: ResticOptions | None = _restic()
     drill: bool = option(
         type="bool",
         default=False,
@@ -396,6 +449,7 @@ class RestoreOptions(OptionSet):
 
     def check_together(self) -> None:
         self.s3 = check_s3(self.s3)
+        check_engine(self.engine, self.restic)
         if self.drill:
             self._check_drill()
         elif not self.destination:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
+from typing import NamedTuple
 
 from ..errors import NotUsable
 from ..system.text import display_path
@@ -40,8 +41,7 @@ _MOST_LINKS = 40
 Identities = dict[tuple[int, int], str]
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One file, directory or symbolic link.
 
     ``path`` is relative to the source; undecodable bytes are surrogates. Sizes in bytes.
@@ -65,19 +65,23 @@ class Entry:
     def of(
         cls, path: str, kind: str, status: os.stat_result, target: str = "", origin: str = ""
     ) -> Entry:
+        size = allocated = 0
+        if kind == FILE:
+            size = status.st_size
+            allocated = min(size, status.st_blocks * 512)
         return cls(
-            path=path,
-            type=kind,
-            mode=stat.S_IMODE(status.st_mode),
-            uid=status.st_uid,
-            gid=status.st_gid,
-            size=status.st_size if kind == FILE else 0,
-            mtime_ns=status.st_mtime_ns,
-            ctime_ns=status.st_ctime_ns,
-            inode=status.st_ino,
-            allocated=min(status.st_size, status.st_blocks * 512) if kind == FILE else 0,
-            target=target,
-            origin=origin,
+            path,
+            kind,
+            stat.S_IMODE(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_ino,
+            allocated,
+            target,
+            origin,
         )
 
 

@@ -11,7 +11,10 @@ short names right.
 
 from __future__ import annotations
 
+import functools
 import os
+import struct
+import zlib
 
 from .source import DIRECTORY, FILE, LINK, Entry
 
@@ -22,32 +25,35 @@ RECORD = 10240
 _TYPES = {FILE: b"0", LINK: b"2", DIRECTORY: b"5"}
 
 
-def _octal(value: int, width: int) -> bytes:
-    """Return a number field; 0 where it does not fit, because then a pax record carries it."""
-    if not 0 <= value < 8 ** (width - 1):
-        value = 0
-    return b"%0*o\0" % (width - 1, value)
+#: Name, numbers with the checksum's place, type, target, magic; the rest is zeros.
+_FIELDS = struct.Struct("100s56s1s100s8s247x")
+_NUMBERS = b"%07o\0%07o\0%07o\0%011o\0%011o\0        "
+
+
+def _fitting(value: int, width: int) -> int:
+    """Return a number, 0 where its field is too small: then a pax record carries it."""
+    if 0 <= value < 8 ** (width - 1):
+        return value
+    return 0
 
 
 def _ustar(
     name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, kind: bytes, target: bytes
 ) -> bytes:
-    fields = b"".join(
-        (
-            name[:100].ljust(100, b"\0"),
-            _octal(mode, 8),
-            _octal(uid, 8),
-            _octal(gid, 8),
-            _octal(size, 12),
-            _octal(mtime, 12),
-            b" " * 8,
-            kind,
-            target[:100].ljust(100, b"\0"),
-            b"ustar\x0000",
-        )
-    ).ljust(BLOCK, b"\0")
-    counted = sum(fields.replace(b"\0", b""))  # most are zeros
-    return fields[:148] + b"%06o\0 " % counted + fields[156:]
+    if (mode | uid | gid) >> 21 or (size | mtime) >> 33:
+        mode, uid, gid = _fitting(mode, 8), _fitting(uid, 8), _fitting(gid, 8)
+        size, mtime = _fitting(size, 12), _fitting(mtime, 12)
+    numbers = _NUMBERS % (mode, uid, gid, size, mtime)
+    fields = _FIELDS.pack(name[:100], numbers, kind, target[:100], b"ustar\x0000")
+    # The sum of all bytes, which stays below 65521: adler32 adds them up a hundred times as fast.
+    counted = (zlib.adler32(fields) & 0xFFFF) - 1
+    return b"%b%06o\0 %b" % (fields[:148], counted, fields[156:])
+
+
+@functools.lru_cache(maxsize=1024)
+def _pax_header(size: int) -> bytes:
+    """Return the header of an extended header of ``size`` bytes."""
+    return _ustar(b"././@PaxHeader", 0o644, 0, 0, size, 0, b"x", b"")
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -91,6 +97,30 @@ def header(entry: Entry) -> bytes:
 
     Names that are no UTF-8 are stored byte for byte, as GNU tar does.
     """
+    return _ordinary(entry) or _any(entry)
+
+
+def _ordinary(entry: Entry) -> bytes | None:
+    """Return the header of a file or directory that needs no record but its time, None for others.
+
+    It is what ``_any`` returns, in a fraction of the time.
+    """
+    path, kind, mode, uid, gid, size, mtime_ns = entry[:7]
+    if kind == LINK or len(path) > 99 or not path.isascii():
+        return None
+    seconds, fraction = divmod(mtime_ns, 10**9)
+    if (uid | gid) >> 21 or (size | seconds) >> 33:
+        return None
+    if kind == DIRECTORY:
+        path += "/"
+    block = _ustar(path.encode("ascii"), mode, uid, gid, size, seconds, _TYPES[kind], b"")
+    if not fraction:
+        return block
+    record = _record(b"mtime", f"{seconds}.{fraction:09d}".rstrip("0").encode("ascii"))
+    return b"%b%b%b" % (_pax_header(len(record)), record.ljust(BLOCK, b"\0"), block)
+
+
+def _any(entry: Entry) -> bytes:
     name = os.fsencode(entry.path) + (b"/" if entry.type == DIRECTORY else b"")
     target = os.fsencode(entry.target)
     records = []
@@ -110,9 +140,7 @@ def header(entry: Entry) -> bytes:
     extended = b""
     if records:
         body = b"".join(records)
-        extended = (
-            _ustar(b"././@PaxHeader", 0o644, 0, 0, len(body), 0, b"x", b"") + body + pad(len(body))
-        )
+        extended = _pax_header(len(body)) + body + pad(len(body))
     return extended + _ustar(
         name, entry.mode, entry.uid, entry.gid, entry.size, seconds, _TYPES[entry.type], target
     )

@@ -10,132 +10,30 @@ slowdown, its remap flags.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .. import verdict
-from ..records import NamedTuple
 from ..registry import Registry
 from ..system.text import human_count
-from ..verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
-from . import reading
+from ..verdict import CRITICAL, PASS, WARNING, Check
+from . import links, state, temperature
+from .case import Case, Finding, GpuCheck
 from .options import GpuOptions
-from .reading import Gpu, NvLink, bus_id, display_bus
-from .recovery import recovery
 
 if TYPE_CHECKING:
     from . import xid
 
-#: Core temperatures in °C (warning, critical) where neither the device nor the user gives a limit.
-FIXED_TEMPERATURES = (80.0, 90.0)
-#: Warn at this distance to the device's slowdown threshold, °C.
-MARGIN_WARNING = 5
 #: RMA criteria: retired pages in all (NVIDIA's page retirement guide allows 64), remapped
 #: uncorrectable rows.
 RETIRED_PAGES_MAX = 63
 REMAPPED_ROWS_MAX = 512
-#: From this utilisation in percent on a GPU counts as busy, at P-states up to this one.
-BUSY_UTILISATION = 10
-BUSY_PSTATE = 4
-
-_HW_SLOWDOWN, _HW_THERMAL, _HW_BRAKE = 0x8, 0x40, 0x80
-REASONS = {
-    0x1: "idle",
-    0x2: "application_clocks",
-    0x4: "sw_power_cap",
-    _HW_SLOWDOWN: "hw_slowdown",
-    0x10: "sync_boost",
-    0x20: "sw_thermal_slowdown",
-    _HW_THERMAL: "hw_thermal_slowdown",
-    _HW_BRAKE: "hw_power_brake",
-    0x100: "display_clocks",
-}
-#: Codes after which the driver, not one value, is in doubt: uninitialized, not loaded, time-out,
-#: interrupts, library, mismatch.
-_DRIVER_BROKEN = frozenset(
-    {1, reading.DRIVER_NOT_LOADED, 10, 11, reading.LIBRARY_NOT_FOUND, reading.MISMATCH}
-)
-#: The queries whose answers carry the verdict; a missing one makes the GPU "unknown", any other
-#: only a warning.
-_ESSENTIAL = frozenset(
-    {
-        "nvmlDeviceGetTemperature",
-        "nvmlDeviceGetTemperatureV",
-        "nvmlDeviceGetFieldValues",
-        "nvmlDeviceGetFieldValues 230",
-        "nvmlDeviceGetTotalEccErrors volatile uncorrected",
-        "nvmlDeviceGetRemappedRows",
-        "nvmlDeviceGetRetiredPagesPendingStatus",
-        "nvmlDeviceGetMemoryInfo",
-        "temperature.gpu",
-        "gpu_recovery_action",
-        "ecc.errors.uncorrected.volatile.total",
-        "retired_pages.pending",
-        "memory.used",
-        "memory.total",
-        "nvidia-smi",
-        "temp",
-        "mem_used",
-        "power_draw",
-        "processes",
-        "mem_total",
-    }
-)
-#: SXM boards, whose NVLinks run through the board; bridges of PCIe cards are optional.
-_SXM = re.compile(r"\bSXM|\b(?:H100 80GB HBM3|H800|H200|H20|B[123]00|GB[23]00)\b")
-_BRIDGED = re.compile(r"\b(?:PCIe|NVL)\b")
-
-
-class Case(NamedTuple):
-    """One GPU and all that its checks look at."""
-
-    options: GpuOptions
-    gpu: Gpu
-    others: Sequence[Gpu]  # all GPUs of the node
-    events: Sequence[xid.Event]  # of this GPU
-    log_readable: bool
-    driver_version: Optional[str]
-    orphans: Optional[frozenset[int]]
-    fixed: tuple[float, float]
-
-
-class Finding(NamedTuple):
-    """The result of one check; the fields are those of a verdict.Check."""
-
-    status: str
-    message: str
-    action: str = "none"
-    value: Any = None
-    unit: Optional[str] = None
-    warn: Optional[float] = None
-    crit: Optional[float] = None
-    threshold_source: Optional[str] = None
-    domain: Optional[str] = "node"
-    unknown_as: str = WARNING
-
-
-class GpuCheck(NamedTuple):
-    """A check: what it looks at, where its limit comes from, what it may recommend.
-
-    ``runbook`` is the label of its entry in the runbook, ``metric`` the series that shows its
-    value, ``unusable`` whether it runs on a GPU that answers nothing useful.
-    """
-
-    name: str
-    evaluate: Callable[[Case], Optional[Finding]]
-    limit: str
-    actions: tuple[str, ...]
-    runbook: str
-    metric: str
-    documentation: str
-    unusable: bool = False
 
 
 def evaluate(case: Case) -> list[Check]:
     """Return the checks of one GPU in their order."""
     subject = f"GPU {case.gpu.id}"
-    usable = _usable(case.gpu)
+    usable = state.usable(case.gpu)
     checks = []
     for entry in CHECKS:
         finding = entry.evaluate(case) if usable or entry.unusable else None
@@ -146,115 +44,6 @@ def evaluate(case: Case) -> list[Check]:
                 values["domain"] = None
             checks.append(Check(entry.name, subject=subject, **values))
     return checks
-
-
-def busy(gpu: Gpu) -> bool:
-    """Return whether a GPU works, by its load: clock reasons say too little on some cards."""
-    if gpu.pstate is not None and gpu.pstate > BUSY_PSTATE:
-        return False
-    if gpu.util_gpu is not None:
-        return gpu.util_gpu >= BUSY_UTILISATION
-    return bool(gpu.processes)
-
-
-# --- state and answers ------------------------------------------------------------------------
-
-
-def _without_handle(gpu: Gpu) -> reading.Fault | None:
-    return next((fault for fault in gpu.faults if "handle" in fault.query.lower()), None)
-
-
-def _reset_required(gpu: Gpu) -> bool:
-    return any(fault.code == reading.RESET_REQUIRED for fault in gpu.faults)
-
-
-def _usable(gpu: Gpu) -> bool:
-    """Return whether the rest of the GPU's values is worth looking at."""
-    if not gpu.replied:
-        return False
-    if gpu.lost:
-        return gpu.temp is not None
-    return _without_handle(gpu) is None
-
-
-def _state(case: Case) -> Finding:
-    gpu = case.gpu
-    place = f" at {display_bus(bus_id(gpu.bus_id))}" if gpu.bus_id else ""
-    handle = _without_handle(gpu)
-    if not gpu.replied:
-        text = next(fault.text for fault in gpu.faults if fault.code == reading.NO_REPLY)
-        return Finding(CRITICAL, f"the GPU{place} does not answer: {text}", "reboot")
-    if gpu.lost:
-        text = f"the GPU{place} is lost (fallen off the bus or not answering)"
-        return Finding(CRITICAL, text, "reboot")
-    if _reset_required(gpu):
-        return Finding(CRITICAL, "the driver says that the GPU must be reset", "reset_gpu")
-    if handle is not None:
-        text = f"the driver gives no access to it{place}: {handle.text}"
-        if handle.code == reading.NO_PERMISSION:
-            return Finding(UNKNOWN, text, "inspect", unknown_as=CRITICAL)
-        return Finding(CRITICAL, text, "reboot", unknown_as=CRITICAL)
-    return _recovery(case)
-
-
-def _recovery(case: Case) -> Finding:
-    title = case.gpu.name or "the GPU"
-    number = case.gpu.recovery
-    if number is None:
-        return Finding(PASS, f"{title} answers")
-    wanted = recovery(int(number), case.driver_version)
-    if wanted.level == PASS:
-        return Finding(PASS, f"{title} answers and asks for no recovery action")
-    return Finding(
-        wanted.level,
-        f"the driver asks for recovery: {wanted.text}",
-        wanted.action,
-        value=int(number),
-        threshold_source="device",
-    )
-
-
-def _answering(case: Case) -> bool:
-    """Return whether single answers matter: not where the GPU as a whole is at fault."""
-    return not (case.gpu.lost or _reset_required(case.gpu))
-
-
-def _inforom(case: Case) -> Finding | None:
-    if not _answering(case):
-        return None
-    if all(fault.code != reading.CORRUPTED_INFOROM for fault in case.gpu.faults):
-        return None
-    return Finding(WARNING, "the InfoROM is corrupted", "inspect", threshold_source="device")
-
-
-def _readings(case: Case) -> Finding | None:
-    if not _answering(case):
-        return None
-    failed, hidden, severe = [], [], False
-    for fault in case.gpu.faults:
-        essential = fault.query in _ESSENTIAL
-        optional = (reading.CORRUPTED_INFOROM, reading.NO_PERMISSION)
-        if fault.code in optional and not essential:
-            continue
-        if fault.code == reading.NO_PERMISSION and case.gpu.mig:
-            hidden.append(fault.query)
-            continue
-        failed.append(f"{fault.query} ({fault.text})")
-        severe = severe or essential or fault.code in _DRIVER_BROKEN
-    if failed:
-        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-        return Finding(
-            UNKNOWN if severe else WARNING,
-            f"the driver failed to answer: {', '.join(failed[:3])}{more}",
-            "inspect",
-            value=len(failed),
-            unknown_as=CRITICAL,
-        )
-    if hidden:
-        queries = ", ".join(hidden)
-        text = f"split into instances (MIG), of which only root may read the sums: {queries}"
-        return Finding(SKIPPED, text, domain=None)
-    return None
 
 
 # --- memory -----------------------------------------------------------------------------------
@@ -362,201 +151,6 @@ def _xids(case: Case) -> Finding | None:
     return xid_finding(case.events)
 
 
-# --- temperature ------------------------------------------------------------------------------
-
-
-class _Opinion(NamedTuple):
-    """One source's verdict on the core temperature."""
-
-    status: str
-    source: str
-    text: str = ""
-    warn: Optional[float] = None
-    crit: Optional[float] = None
-
-
-def _worst(opinions: Iterable[_Opinion]) -> _Opinion | None:
-    return max(opinions, key=lambda opinion: verdict.STATUSES.index(opinion.status), default=None)
-
-
-def _by_user(gpu: Gpu, options: GpuOptions) -> _Opinion | None:
-    warn, crit = options.temperature_warning, options.temperature_critical
-    if gpu.temp is None or (warn is None and crit is None):
-        return None
-    if crit is not None and gpu.temp > crit:
-        return _Opinion(CRITICAL, "user", f"above {crit:g} °C", warn, crit)
-    if warn is not None and gpu.temp > warn:
-        return _Opinion(WARNING, "user", f"above {warn:g} °C", warn, crit)
-    return _Opinion(PASS, "user", "", warn, crit)
-
-
-def _by_margin(gpu: Gpu) -> _Opinion | None:
-    if gpu.margin is None:
-        return None
-    text = f"margin to slowdown {gpu.margin} °C"
-    if gpu.margin < (gpu.t_limits.slowdown or 0):
-        return _Opinion(CRITICAL, "device", text + ", beyond the slowdown threshold")
-    return _Opinion(WARNING if gpu.margin <= MARGIN_WARNING else PASS, "device", text)
-
-
-def _by_thresholds(gpu: Gpu) -> _Opinion | None:
-    """Absolute thresholds, which are going away on Ada and later."""
-    crit = gpu.thresholds.slowdown or gpu.thresholds.shutdown
-    warn = gpu.thresholds.gpu_max
-    if gpu.temp is None or (crit is None and warn is None):
-        return None
-    if crit is not None and gpu.temp >= crit:
-        return _Opinion(CRITICAL, "device", f"the device slows down at {crit} °C", warn, crit)
-    if warn is not None and gpu.temp > warn:
-        text = f"the device's maximum for operation is {warn} °C"
-        return _Opinion(WARNING, "device", text, warn, crit)
-    return _Opinion(PASS, "device", f"the device's limit is {warn or crit} °C", warn, crit)
-
-
-def _by_default(gpu: Gpu, options: GpuOptions, fixed: tuple[float, float]) -> _Opinion | None:
-    """Fixed limits, where the device has none and the user did not replace them."""
-    if gpu.temp is None:
-        return None
-    user_warn = options.temperature_warning
-    warn = fixed[0] if user_warn is None else None
-    replaced = options.temperature_critical is not None or (user_warn or 0) >= fixed[1]
-    crit = None if replaced else fixed[1]
-    if crit is not None and gpu.temp > crit:
-        return _Opinion(CRITICAL, "default", f"above {crit:g} °C", warn, crit)
-    if warn is not None and gpu.temp > warn:
-        return _Opinion(WARNING, "default", f"above {warn:g} °C", warn, crit)
-    return _Opinion(PASS, "default", "", warn, crit)
-
-
-def _opinions(case: Case) -> list[_Opinion]:
-    gpu, options = case.gpu, case.options
-    by_user, by_thresholds = _by_user(gpu, options), _by_thresholds(gpu)
-    device = _worst(opinion for opinion in (_by_margin(gpu), by_thresholds) if opinion is not None)
-    opinions = [] if by_user is None else [by_user]
-    if device is None:
-        by_default = _by_default(gpu, options, case.fixed)
-        return opinions if by_default is None else [*opinions, by_default]
-    warned_by_user = options.temperature_warning is not None and gpu.temp is not None
-    # The user's warning stands in for the device's; the device's critical limit always holds.
-    if device.status != WARNING or not warned_by_user:
-        opinions.append(device)
-    hot = FIXED_TEMPERATURES[1]
-    unlikely = gpu.temp is not None and gpu.temp > hot and by_thresholds is None
-    if unlikely and options.temperature_warning is None:
-        text = f"above {hot:g} °C, which does not fit {device.text}"
-        opinions.append(_Opinion(WARNING, "default", text, warn=hot))
-    return opinions
-
-
-def _temperature(case: Case) -> Finding | None:
-    worst = _worst(_opinions(case))
-    if worst is None:
-        return None
-    text = "temperature" if case.gpu.temp is None else f"temperature {case.gpu.temp} °C"
-    return Finding(
-        worst.status,
-        f"{text}, {worst.text}" if worst.text else text,
-        "none" if worst.status == PASS else "inspect",
-        case.gpu.temp,
-        "°C",
-        worst.warn,
-        worst.crit,
-        worst.source,
-    )
-
-
-def _memory_temperature(case: Case) -> Finding | None:
-    value, maximum = case.gpu.temp_memory, case.gpu.thresholds.mem_max
-    if value is None or maximum is None:
-        return None
-    hot = value > maximum
-    return Finding(
-        WARNING if hot else PASS,
-        f"memory temperature {value} °C, the device's maximum is {maximum} °C",
-        "inspect" if hot else "none",
-        value,
-        "°C",
-        warn=maximum,
-        threshold_source="device",
-    )
-
-
-def _throttling(case: Case) -> Finding | None:
-    reasons = case.gpu.clock_reasons
-    if reasons is None:
-        return None
-    for bit, status, text in (
-        (_HW_THERMAL, CRITICAL, "the hardware slows it down because of heat"),
-        (_HW_BRAKE, WARNING, "the power brake slows it down (power supply or chassis)"),
-        (_HW_SLOWDOWN, WARNING, "the hardware slows it down (heat, power or brake)"),
-    ):
-        if reasons & bit:
-            return Finding(status, text, "inspect", threshold_source="device")
-    return Finding(PASS, "no slowdown by the hardware")
-
-
-# --- links ------------------------------------------------------------------------------------
-
-
-def on_sxm_board(gpu: Gpu) -> bool:
-    """Return whether NVLinks of this GPU are part of the board, not of an optional bridge."""
-    model = gpu.name or ""
-    return gpu.fabric is not None or bool(_SXM.search(model) and not _BRIDGED.search(model))
-
-
-def _all_down(nvlink: NvLink) -> bool:
-    return len(nvlink.down) == nvlink.links
-
-
-def _nvlink(case: Case) -> Finding | None:
-    nvlink = case.gpu.nvlink
-    if nvlink is None:
-        return None
-    if not nvlink.down:
-        return Finding(PASS, f"all {nvlink.links} NVLinks up", value=0)
-    peers = [gpu for gpu in case.others if gpu.nvlink and gpu.name == case.gpu.name]
-    if not _all_down(nvlink):
-        numbers = ", ".join(str(link) for link in nvlink.down)
-        text = f"NVLink {numbers} of {nvlink.links} down"
-    elif not all(_all_down(gpu.nvlink) for gpu in peers if gpu.nvlink):
-        text = f"all {nvlink.links} NVLinks down, other GPUs have theirs"
-    elif len(peers) > 1 and on_sxm_board(case.gpu):
-        text = f"all {nvlink.links} NVLinks down on all GPUs of the board"
-    else:  # a card without bridge, or a virtual machine with a single GPU of a board
-        return None
-    return Finding(CRITICAL, text, "inspect", len(nvlink.down), crit=0, threshold_source="device")
-
-
-def _fabric(case: Case) -> Finding | None:
-    fabric = case.gpu.fabric
-    if fabric is None:
-        return None
-    if fabric.state != 3:
-        text = "not yet registered with the NVLink fabric: is the fabric manager running?"
-        return Finding(WARNING, text, "inspect", threshold_source="device")
-    if fabric.status != 0:
-        text = f"registration with the NVLink fabric failed (NVML code {fabric.status})"
-        return Finding(CRITICAL, text, "inspect", fabric.status, threshold_source="device")
-    return Finding(PASS, "registered with the NVLink fabric")
-
-
-def _pcie(case: Case) -> Finding | None:
-    pcie = case.gpu.pcie
-    problems = []
-    if pcie.width and pcie.width_max and pcie.width < pcie.width_max:
-        problems.append(f"width x{pcie.width} instead of x{pcie.width_max}")
-    # Idle GPUs lower the generation to save power.
-    if pcie.gen and pcie.gen_max and pcie.gen < pcie.gen_max and busy(case.gpu):
-        problems.append(f"generation {pcie.gen} instead of {pcie.gen_max}")
-    if problems:
-        text = f"PCIe {' and '.join(problems)}"
-        return Finding(WARNING, text, "inspect", threshold_source="device")
-    if not pcie.width or not pcie.width_max:
-        return None
-    text = f"PCIe x{pcie.width} of x{pcie.width_max}"
-    return Finding(PASS, text + (f", generation {pcie.gen}" if pcie.gen else ""))
-
-
 # --- numbers and housekeeping -----------------------------------------------------------------
 
 
@@ -619,7 +213,7 @@ CHECKS: Registry[GpuCheck] = Registry(
     (
         GpuCheck(
             "gpu_state",
-            _state,
+            state.condition,
             "device",
             ("reboot", "reset_gpu", "drain", "inspect"),
             "gpu_state",
@@ -629,7 +223,7 @@ CHECKS: Registry[GpuCheck] = Registry(
         ),
         GpuCheck(
             "gpu_inforom",
-            _inforom,
+            state.inforom,
             "device",
             ("inspect",),
             "gpu_inforom",
@@ -638,7 +232,7 @@ CHECKS: Registry[GpuCheck] = Registry(
         ),
         GpuCheck(
             "gpu_readings",
-            _readings,
+            state.readings,
             "device",
             ("inspect",),
             "gpu_readings",
@@ -684,7 +278,7 @@ CHECKS: Registry[GpuCheck] = Registry(
         ),
         GpuCheck(
             "gpu_temperature",
-            _temperature,
+            temperature.core,
             "device; options temperature_warning, temperature_critical",
             ("inspect",),
             "gpu_temperature",
@@ -693,7 +287,7 @@ CHECKS: Registry[GpuCheck] = Registry(
         ),
         GpuCheck(
             "gpu_memory_temperature",
-            _memory_temperature,
+            temperature.memory,
             "device",
             ("inspect",),
             "gpu_memory_temperature",
@@ -702,7 +296,7 @@ CHECKS: Registry[GpuCheck] = Registry(
         ),
         GpuCheck(
             "gpu_throttling",
-            _throttling,
+            temperature.throttling,
             "device",
             ("inspect",),
             "gpu_throttling",
@@ -711,7 +305,7 @@ CHECKS: Registry[GpuCheck] = Registry(
         ),
         GpuCheck(
             "gpu_nvlink",
-            _nvlink,
+            links.nvlinks,
             "device",
             ("inspect",),
             "gpu_nvlink",
@@ -720,7 +314,7 @@ CHECKS: Registry[GpuCheck] = Registry(
         ),
         GpuCheck(
             "gpu_fabric",
-            _fabric,
+            links.fabric_registration,
             "device",
             ("inspect",),
             "gpu_fabric",
@@ -729,7 +323,7 @@ CHECKS: Registry[GpuCheck] = Registry(
         ),
         GpuCheck(
             "gpu_pcie",
-            _pcie,
+            links.pcie_link,
             "device",
             ("inspect",),
             "gpu_pcie",

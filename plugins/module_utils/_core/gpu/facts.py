@@ -9,17 +9,16 @@ import contextlib
 import os
 import signal
 import time
-import zlib
 from typing import TYPE_CHECKING, Optional
 
-from ..errors import CommandFailed, MissingLibrary
+from ..errors import MissingLibrary
 from ..ports import World
 from ..records import NamedTuple
 from ..system import boot, isolate, procfs
 from ..system.containers import in_container
 from . import driver, reading
 from .options import GpuOptions
-from .reading import Gpu, Journal, Reading
+from .reading import Journal, Reading
 
 if TYPE_CHECKING:
     from . import nvswitch, xid
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 #: Names of the process that asks the driver: our own, and that of node_health's probe "gpu".
 _MARK = "mlfleet-gpu"
-_NODE_MARK = f"mlp:{zlib.crc32(b'gpu'):08x}"
+_NODE_MARK = "mlp:bd89f8f2"  # with the CRC-32 of "gpu"
 #: What to look for in the journal. Of a line that a program wrote to /dev/kmsg, the journal takes
 #: "NVRM:" for the program's name and off the message.
 LOG_PATTERN = r"NVRM|Xid \(|NVIDIA GPU|fallen off the bus|bad state|RmInitAdapter|RecvPoll"
@@ -162,7 +161,10 @@ def _driver_answers(
         if answers.count is not None and len(answers.gpus) < answers.count:
             answers.hung_gpu = len(answers.gpus)
         if first < options.timeout:
-            _ask_each(answers, options.timeout - (time.monotonic() - started))
+            from . import fallback
+
+            remaining = options.timeout - (time.monotonic() - started)
+            fallback.ask_each(answers, remaining, _mark_process)
         return answers, time.monotonic() - started
     if isinstance(outcome.error, MissingLibrary):
         if options.backend == "nvml" or _gpu_indicated(options, pci):
@@ -203,6 +205,20 @@ def _ask(backend: str, timeout: float, world: World, journal: Journal) -> Readin
     return answers
 
 
+def _ask_smi(deadline: float, world: World) -> Reading | None:
+    from . import fallback  # most nodes have pynvml
+
+    return fallback.ask_smi(deadline, world)
+
+
+def _ask_amd(
+    timeout: float, world: World, required: bool = False
+) -> tuple[Reading | None, float | None]:
+    from . import fallback  # seldom needed
+
+    return fallback.ask_amd(timeout, world, required)
+
+
 def _mark_process() -> None:
     """Give this process the name by which a later check recognises it."""
     path = "/proc/self/comm"
@@ -220,45 +236,6 @@ def _inner(timeout: float) -> float:
     The child must still be there to kill them, on a busy node as well.
     """
     return timeout - max(0.05 * timeout, min(0.25, 0.4 * timeout))
-
-
-def _ask_smi(deadline: float, world: World) -> Reading | None:
-    from . import smi  # most nodes have pynvml
-
-    try:
-        return smi.session(deadline - time.monotonic(), world)
-    except CommandFailed as error:
-        import shutil
-
-        path = f"{world.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
-        if shutil.which("nvidia-smi", path=path) is None:
-            return None
-        return Reading("nvidia_smi", reading.UNREADABLE, error.message)
-
-
-def _ask_each(answers: Reading, timeout: float) -> None:
-    """Ask about each GPU that has not answered in a child of its own, all at the same time."""
-    if answers.hung_gpu is None or answers.count is None or timeout < 0.2:
-        return
-    missing = range(answers.hung_gpu, answers.count)
-    journals = {index: Journal() for index in missing}
-
-    def ask(index: int) -> Gpu | None:
-        _mark_process()
-        return driver.single_gpu(index, journals[index])
-
-    jobs = {str(index): (lambda index=index: ask(index)) for index in missing}
-    outcomes = isolate.call_many(jobs, timeout)
-    for index in missing:
-        outcome = outcomes[str(index)]
-        gpu = outcome.value
-        if not isinstance(gpu, Gpu):
-            gpu = Gpu(index)
-            query = journals[index].recall().hung or ""
-            gpu.fail("no reply", reading.NO_REPLY, f"no reply to {query.partition(' on ')[0]}")
-        answers.gpus.append(gpu)
-    if all(gpu.replied for gpu in answers.gpus):  # it was only slow
-        answers.hung = answers.hung_gpu = None
 
 
 def _stuck(world: World) -> tuple[int, float] | None:
@@ -329,18 +306,6 @@ def other_gpus(world: World) -> tuple[OtherGpu, ...]:
         if kind in _ACCELERATORS or (kind == "0x0300" and vendor in _VENDORS):
             gpus.append(OtherGpu(address, _VENDORS.get(vendor, f"vendor {vendor}")))
     return tuple(gpus)
-
-
-def _ask_amd(
-    timeout: float, world: World, required: bool = False
-) -> tuple[Reading | None, float | None]:
-    from . import amd  # seldom needed
-
-    started = time.monotonic()
-    answers = amd.session(timeout, world)
-    if answers is None and required:
-        answers = amd.absent()
-    return answers, time.monotonic() - started
 
 
 def _place(answers: Reading, pci: tuple[PciGpu, ...]) -> None:

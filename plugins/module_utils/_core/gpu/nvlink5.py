@@ -18,7 +18,7 @@ from ..registry import Registry
 from ..verdict import CRITICAL
 
 if TYPE_CHECKING:
-    from .xid import Xid
+    from .xid_catalog import Xid
 
 
 class Unit(NamedTuple):

@@ -245,7 +245,7 @@ def _log_errors(since: float, world: World) -> Iterator[str]:
 
 
 class SwitchCheck(NamedTuple):
-    """A check of the node's NVSwitches; the fields are those of checks.GpuCheck."""
+    """A check of the node's NVSwitches; the fields are those of case.GpuCheck."""
 
     name: str
     limit: str

@@ -16,12 +16,13 @@ from ..records import NamedTuple
 from ..registry import Registry
 from ..system.text import human_count
 from ..verdict import CRITICAL, PASS, SKIPPED, UNKNOWN, WARNING, Check
-from . import checks, reading
-from .checks import FIXED_TEMPERATURES, Finding
-from .facts import Facts, OtherGpu
+from . import checks
+from .case import Case, Finding
+from .facts import Facts
 from .options import GpuOptions
 from .reading import Gpu, Reading, bus_id, display_bus
 from .recovery import recovery
+from .temperature import FIXED_TEMPERATURES, REASONS
 
 if TYPE_CHECKING:
     from . import xid
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 #: How many processes of a GPU are in the result.
 MAX_PROCESSES = 32
-#: NVML codes after which only a reboot helps: time-out, interrupts, lost, unknown.
-_NEEDS_REBOOT = frozenset({10, 11, reading.GPU_IS_LOST, reading.UNKNOWN_ERROR})
 _PUBLIC = tuple(
     "id name uuid serial bus_id vbios temp temp_memory margin fan util_gpu util_mem mem_used "
     "mem_total power_draw power_limit pstate clock_sm clock_mem clock_reasons ecc sram_threshold "
@@ -53,7 +52,7 @@ class GpuReport(NamedTuple):
         values = {key: _plain(getattr(gpu, key)) for key in _PUBLIC}
         if gpu.clock_reasons is not None:
             values["clock_reasons"] = [
-                name for bit, name in checks.REASONS.items() if gpu.clock_reasons & bit
+                name for bit, name in REASONS.items() if gpu.clock_reasons & bit
             ]
         values["recovery_action"] = self.recovery_action
         values["processes"] = values["process_count"] = None
@@ -105,7 +104,7 @@ class NodeCase(NamedTuple):
 
 
 class NodeCheck(NamedTuple):
-    """A check of the node as a whole; the fields are those of checks.GpuCheck."""
+    """A check of the node as a whole; the fields are those of case.GpuCheck."""
 
     name: str
     evaluate: Callable[[NodeCase], Optional[Finding]]
@@ -183,9 +182,7 @@ def _gpus(
     own_events = [_own(events, gpu) for gpu in answers.gpus]
     by_gpu = []
     for gpu, own in zip(answers.gpus, own_events):
-        case = checks.Case(
-            options, gpu, answers.gpus, own, log_readable, version, facts.orphans, fixed
-        )
+        case = Case(options, gpu, answers.gpus, own, log_readable, version, facts.orphans, fixed)
         by_gpu.append(checks.evaluate(case))
     histories: list[dict[str, Any] | None] = [None] * len(by_gpu)
     if tracker is not None:
@@ -260,80 +257,11 @@ def _report(
 
 def _driver(case: NodeCase) -> Finding:
     answers = case.answers
-    if answers is not None and answers.stuck:
-        return _stuck(answers.stuck)
-    if answers is not None and answers.hung:
-        return _hung(case, answers)
-    if answers is not None and answers.code == 0:
+    if answers is not None and answers.code == 0 and not answers.stuck and not answers.hung:
         return _answering(case.facts, answers)
-    on_bus = _on_bus(case.facts)
-    if case.options.expected_count == 0:
-        if case.facts.pci:
-            text = f"{on_bus}, but none expected, and no working driver"
-            return Finding(WARNING, text, "inspect")
-        return Finding(SKIPPED, "No GPU on this node, as expected")
-    code = reading.LIBRARY_NOT_FOUND if answers is None else answers.code
-    if code == reading.LIBRARY_NOT_FOUND:
-        return _not_installed(case)
-    if code == reading.DRIVER_NOT_LOADED:
-        text = "The NVIDIA driver is installed but not loaded"
-        if case.facts.pci:
-            text += f", {on_bus}"
-        elif case.options.expected_count is None:
-            text += "; set expected_count to 0 if this node has no GPU"
-        return Finding(CRITICAL, text, "inspect")
-    if code == reading.MISMATCH:
-        text = (
-            "The driver's library and its loaded kernel module have different versions: "
-            "reload the module or reboot"
-        )
-        return Finding(CRITICAL, text, "reboot")
-    text = f"The NVIDIA driver answers with an error: {answers.text if answers else ''}"
-    if code != reading.UNREADABLE:
-        text += f" (NVML code {code})"
-    if code == reading.NO_PERMISSION:
-        return Finding(UNKNOWN, text, "inspect", unknown_as=CRITICAL)
-    return Finding(CRITICAL, text, "reboot" if code in _NEEDS_REBOOT else "inspect")
+    from . import driver_fault  # a healthy node does not load it
 
-
-def _on_bus(facts: Facts) -> str:
-    holders = sorted({gpu.driver for gpu in facts.pci} - {"", "nvidia"})
-    count = human_count(len(facts.pci), "NVIDIA GPU")
-    held = f" (held by {', '.join(holders)})" if holders else ""
-    return f"{count} on the PCI bus{held}"
-
-
-def _others(others: Sequence[OtherGpu]) -> str:
-    """Return the GPUs of other vendors as a phrase."""
-    vendors = [gpu.vendor for gpu in others]
-    counts = ", ".join(
-        human_count(vendors.count(vendor), f"GPU of {vendor}").replace(
-            f" of {vendor}s", f"s of {vendor}"
-        )
-        for vendor in dict.fromkeys(vendors)
-    )
-    places = ", ".join(gpu.address for gpu in others[:8])
-    return f"{counts} at {places}"
-
-
-def _stuck(stuck: tuple[int, float]) -> Finding:
-    pid, start = stuck
-    text = (
-        f"The driver does not answer: hung since {verdict.isoformat(start)}, process {pid} "
-        "of an earlier check still waits, so it was not asked again"
-    )
-    return Finding(CRITICAL, text, "reboot")
-
-
-def _hung(case: NodeCase, answers: Reading) -> Finding:
-    timeout = case.options.timeout
-    text = f"The driver does not answer: no reply within {timeout:g} s to {answers.hung}"
-    asked = {gpu.id for gpu in answers.gpus} | {answers.hung_gpu}
-    if answers.hung_gpu is not None:
-        skipped = [str(index) for index in range(answers.count or 0) if index not in asked]
-        if skipped:
-            text += f"; not asked: GPU {', '.join(skipped)}"
-    return Finding(CRITICAL, text, "reboot", timeout, "s")
+    return driver_fault.finding(case)
 
 
 def _answering(facts: Facts, answers: Reading) -> Finding:
@@ -347,25 +275,6 @@ def _answering(facts: Facts, answers: Reading) -> Finding:
     vendor = "AMD" if answers.backend == "amd_smi" else "NVIDIA"
     text = f"{vendor} driver {version or 'of unknown version'} answers"
     return Finding(PASS, text, value=version)
-
-
-def _not_installed(case: NodeCase) -> Finding:
-    expected = case.options.expected_count
-    if case.facts.pci:
-        text = f"{_on_bus(case.facts)}, but the NVIDIA driver is not installed"
-        return Finding(CRITICAL, text, "inspect")
-    if expected:
-        text = (
-            f"{human_count(expected, 'GPU')} expected, but there is no NVIDIA driver "
-            "and no NVIDIA GPU in sight"
-        )
-        return Finding(CRITICAL, text, "inspect")
-    if case.options.backend == "amd_smi":
-        return Finding(CRITICAL, "amd-smi is not installed", "inspect")
-    text = "No NVIDIA GPU on this node: no driver library and no device on the PCI bus"
-    if case.facts.others:
-        text += f"; {_others(case.facts.others)} not checked"
-    return Finding(SKIPPED, text)
 
 
 # --- count, VBIOS, Xids -----------------------------------------------------------------------
@@ -446,11 +355,12 @@ def _xids_elsewhere(facts: Facts, answers: Reading, events: Sequence[xid.Event])
     results = []
     for place, own in strangers.items():
         finding = checks.xid_finding(own)
+        which = place if own[0].bus is None else f"{place}, which the driver does not show"
         results.append(
             Check(
                 "gpu_xid",
                 finding.status,
-                f"{place}, which the driver does not show: {finding.message}",
+                f"{which}: {finding.message}",
                 subject=place,
                 value=finding.value,
                 action=finding.action,

@@ -17,8 +17,8 @@ from ..records import NamedTuple
 from ..registry import Registry
 from ..system.text import human_count, human_duration
 from ..verdict import CRITICAL, PASS, WARNING, Check
-from . import history, xid
-from .checks import Finding
+from . import history, xid, xid_catalog
+from .case import Finding
 from .history import Incident, Memory, Moment, Record, Sample
 from .options import GpuOptions
 from .reading import BusId, Gpu, Reading, bus_id
@@ -58,7 +58,7 @@ class Case(NamedTuple):
 
 
 class TrendCheck(NamedTuple):
-    """A check over time; the fields are those of checks.GpuCheck."""
+    """A check over time; the fields are those of case.GpuCheck."""
 
     name: str
     evaluate: Callable[[Case], Optional[Finding]]
@@ -535,7 +535,7 @@ def _kept(record: Record, bus: BusId, entries: Sequence[xid.Entry], now: Moment)
         for incident in record.incidents
         if not incident.cleared
         and id(incident) not in logged
-        and (incident.code.isdecimal() or incident.code in xid.UNNUMBERED)
+        and (incident.code.isdecimal() or incident.code in xid_catalog.UNNUMBERED)
     ]
 
 

@@ -1,12 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""NVIDIA driver errors (Xid) in the kernel's messages: what each means, and which are over.
+"""NVIDIA driver errors (Xid) in the kernel's messages: which there are, and which are over.
 
-Levels follow the immediate actions of NVIDIA's "Analyzing Xid Errors with the Xid Catalog"
-(https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html), not one of the tools that
-contradict it: 63, 121 and others are informational there, 109 needs a reset. A number that is not
-in the table is a warning, never silent. Nothing here reads anything.
+Nothing here reads anything.
 """
 
 from __future__ import annotations
@@ -16,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..records import NamedTuple, dataclass
-from ..registry import Registry
 from ..verdict import CRITICAL, PASS, WARNING, isoformat
 from .reading import ADDRESS, BusId
 from .recovery import recovery
+from .xid_catalog import CATALOG, UNNUMBERED, Xid
 
 if TYPE_CHECKING:
     from ..system.kernel_log import Record
@@ -34,175 +31,9 @@ BURST_GAP = 300
 SAME_FAULT = 60
 
 
-class Xid(NamedTuple):
-    """What an error means: level, action, a short text, whether repetition makes it a warning.
-
-    ``cured_by_reset``: a reset of the GPU or a reload of the driver ends it. ``number`` is None for
-    failures that the driver logs without one.
-    """
-
-    name: str
-    number: Optional[int]
-    level: str
-    action: str
-    text: str
-    cured_by_reset: bool
-    repeats: bool = False
-
-
-CATALOG: Registry[Xid] = Registry("Xid", required=("level", "action", "text", "cured_by_reset"))
-
-
-def _register(
-    level: str, action: str, texts: Mapping[int, str], cured: bool, repeats: bool = False
-) -> None:
-    for number, text in sorted(texts.items()):
-        CATALOG.add(Xid(str(number), number, level, action, text, cured, repeats))
-
-
-def _numbers(text: str, *ranges: tuple[int, int]) -> dict[int, str]:
-    return {number: text for first, last in ranges for number in range(first, last + 1)}
-
-
-_register(
-    PASS,
-    "restart_app",
-    {
-        **_numbers(
-            "application error",
-            (11, 11),
-            (25, 25),
-            (32, 32),
-            (39, 41),
-            (60, 60),
-            (68, 72),
-            (75, 77),
-            (80, 80),
-            (82, 86),
-            (88, 89),
-            (96, 105),
-            (126, 135),
-            (139, 139),
-        ),
-        8: "GPU stopped processing",
-        13: "graphics engine exception",
-        31: "GPU memory page fault",
-    },
-    cured=True,
-    repeats=True,
-)
-_register(WARNING, "restart_app", {94: "contained memory error"}, cured=True, repeats=True)
-_register(
-    PASS,
-    "none",
-    {
-        **_numbers(
-            "informational",
-            (14, 14),
-            (37, 38),
-            (44, 44),
-            (66, 67),
-            (93, 93),
-            (106, 108),
-            (137, 137),
-            (141, 141),
-            (152, 153),
-            (160, 161),
-        ),
-        43: "GPU stopped processing",
-        45: "preemptive cleanup",
-        63: "row remapped",
-    },
-    cured=False,
-)
-_register(
-    WARNING,
-    "inspect",
-    {
-        92: "high rate of corrected memory errors",
-        121: "corrected C2C link error",
-        157: "informational",
-        78: "vGPU start error",
-        159: "CHI non-data error",
-        **_numbers("no action published", (162, 166), (168, 168), (170, 170)),
-    },
-    cured=False,
-)
-_register(WARNING, "inspect", _numbers("NVLink5 error", (144, 150)), cured=True)
-_register(WARNING, "reset_gpu", {154: "recovery action changed"}, cured=True)
-_register(CRITICAL, "reboot", {79: "GPU has fallen off the bus"}, cured=False)
-_register(CRITICAL, "reset_gpu", {64: "row remapping failure"}, cured=False)
-_register(
-    CRITICAL,
-    "reset_gpu",
-    {
-        46: "GPU stopped answering",
-        48: "double-bit ECC error",
-        62: "PMU halt",
-        95: "uncontained memory error",
-        109: "context switch timeout",
-        110: "security fault",
-        119: "GSP RPC timeout",
-        120: "GSP error",
-        136: "link training failed",
-        140: "unrecovered ECC error",
-        143: "GPU initialization failed",
-        155: "NVLink software error",
-        156: "resource retirement",
-        158: "fatal timeout",
-    },
-    cured=True,
-)
-_register(CRITICAL, "drain", {151: "key rotation error"}, cured=False)
-_register(
-    CRITICAL,
-    "inspect",
-    {
-        54: "auxiliary power not connected",
-        74: "NVLink error",
-        167: "PCIe fatal timeout",
-        169: "SEC2 halt",
-        171: "uncorrectable DRAM error",
-        172: "uncorrectable SRAM error",
-        173: "C2C link error",
-    },
-    cured=False,
-)
 OFF_THE_BUS, RECOVERY_CHANGED = 79, 154
 _NVLINK5 = range(144, 151)
 _GSP = frozenset({119, 120})
-
-
-class Unnumbered(NamedTuple):
-    """A failure that the driver logs without an Xid, and how its message reads."""
-
-    name: str
-    pattern: str
-    meaning: Xid
-
-
-def _unnumbered(name: str, pattern: str, text: str) -> Unnumbered:
-    meaning = Xid(name, None, CRITICAL, "reset_gpu", text, cured_by_reset=True)
-    return Unnumbered(name, pattern, meaning)
-
-
-UNNUMBERED = Registry(
-    "failure without Xid",
-    (
-        _unnumbered("rm_init_failed", r"\bRmInitAdapter failed\b", "GPU initialization failed"),
-        _unnumbered(
-            "bad_state",
-            r"\bGPU is (?:likely )?in (?:a )?bad state\b|\bWPR2 already up\b",
-            "GPU in a bad state, may need to be reset",
-        ),
-        _unnumbered(
-            "gsp_timeout",
-            r"RecvPoll:? .*tim(?:ed ?|e-?)out|\bGSP RPC timeout\b",
-            "GSP RPC timeout",
-        ),
-    ),
-    required=("pattern", "meaning"),
-)
 
 
 class Incident(NamedTuple):
@@ -365,7 +196,7 @@ def events(
     """
     entries = list(entries)
     chosen = {str(int(number)): level for number, level in (overrides or {}).items()}
-    groups: dict[tuple[BusId | None, str], Event] = {}
+    groups: dict[tuple[BusId | None, str, str], Event] = {}
     bursts: dict[tuple[BusId | None, str, str], float | None] = {}
     for entry in entries:
         if isinstance(entry, Recovered):
@@ -375,8 +206,9 @@ def events(
         if entry.name == "gsp_timeout" and _has_number(entry, entries):
             continue
         meaning = _meaning(entry, driver_version)
-        event = groups.setdefault((entry.bus, entry.name), Event(entry.bus, meaning))
-        burst = (entry.bus, entry.name, entry.process)
+        own = _own_number(entry)
+        event = groups.setdefault((entry.bus, entry.name, own), Event(entry.bus, meaning))
+        burst = (entry.bus, entry.name, own or entry.process)
         if entry.cleared:
             _clear(event, burst not in bursts or _apart(bursts[burst], entry.time))
             bursts[burst] = entry.time
@@ -445,10 +277,21 @@ def _override(event: Event, level: str) -> None:
         event.action = "inspect"
 
 
+def _own_number(entry: Incident) -> str:
+    """Return the GPU as the driver numbers it where the line has no address, else nothing.
+
+    NVML counts only the GPUs that it shows, so this is not its index.
+    """
+    match = None if entry.bus or entry.name.isdecimal() else re.search(r"\bGPU\d+\b", entry.text)
+    return match[0] if match else ""
+
+
 def _meaning(entry: Incident, driver_version: str | None) -> Xid:
     failure = UNNUMBERED.get(entry.name)
     if failure is not None:
-        return failure.meaning
+        own = _own_number(entry)
+        text = failure.meaning.text
+        return failure.meaning._replace(text=f"{own}: {text}") if own else failure.meaning
     number = int(entry.name)
     unlisted = Xid(entry.name, number, WARNING, "inspect", "not in the catalog", False)
     meaning = CATALOG.get(entry.name) or unlisted

@@ -42,6 +42,7 @@ _OOM = re.compile(
 _ERROR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6  # syslog priorities
 #: What tells of a fault although it is less than a warning (see kernel_rules).
 _INFORMATIONAL = re.compile(r"pciehp|table overflow|Port module event|nfs: server")
+_PCI = re.compile(r"[0-9a-f]+:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 #: Where the entries come from.
 JOURNAL, KERNEL = "journal", "kernel"
 
@@ -136,23 +137,37 @@ def _journal(world: World, options: NodeOptions, timeout: float) -> LogFacts | N
 def _informational(world: World) -> list[str]:
     """Return matches for kernel messages that tell of a fault below priority warning.
 
-    There are too many to read them all. A PCI device that is lost is reported where there are
-    hot-plug slots, by the port or (before Linux 5.2) its service; a cable by the adapter; a full
-    table of neighbours has counters; an NFS server has mounts.
+    There are too many to read them all. A PCI device that is lost is reported by its hot-plug port,
+    a cable by the adapter; a full table of neighbours has counters; an NFS server has mounts.
     """
     matches = []
+    devices = _reporting_devices(world)
     if _neighbours_refused(world):
         matches += ["+", "_TRANSPORT=kernel", f"PRIORITY={_INFO}"]
-    elif procfs.directory(world, "/sys/bus/pci/slots") or _is_loaded(world, "mlx5_core"):
-        pci = ["_KERNEL_SUBSYSTEM=pci", "_KERNEL_SUBSYSTEM=pci_express"]
-        matches += ["+", "_TRANSPORT=kernel", f"PRIORITY={_INFO}", *pci]
+    elif devices:
+        names = [f"_KERNEL_DEVICE={device}" for device in devices]
+        matches += ["+", "_TRANSPORT=kernel", f"PRIORITY={_INFO}", *names]
     if re.search(" - nfs4? ", procfs.text(world, "/proc/self/mountinfo") or ""):
         matches += ["+", "_TRANSPORT=kernel", f"PRIORITY={_NOTICE}"]
     return matches
 
 
-def _is_loaded(world: World, module: str) -> bool:
-    return os.path.isdir(world.path(f"/sys/module/{module}"))
+def _reporting_devices(world: World) -> list[str]:
+    """Return hot-plug ports and mlx5 adapters, as the journal names devices.
+
+    A port is two: before Linux 5.2 its service logged. Virtual functions have no cable.
+    """
+    devices = []
+    for service in procfs.directory(world, "/sys/bus/pci_express/drivers/pciehp"):
+        port, separator, _number = service.rpartition(":pcie")
+        if separator:
+            devices += [f"+pci:{port}", f"+pci_express:{service}"]
+    adapters = "/sys/bus/pci/drivers/mlx5_core"
+    for adapter in procfs.directory(world, adapters):
+        virtual = os.path.exists(world.path(f"{adapters}/{adapter}/physfn"))
+        if _PCI.fullmatch(adapter) and not virtual:
+            devices.append(f"+pci:{adapter}")
+    return devices
 
 
 def _neighbours_refused(world: World) -> bool:
@@ -173,7 +188,9 @@ def _sort(entries: list[journal.Entry], options: NodeOptions, now: float) -> Log
         if OOMD_KILLED in entry.message_id:
             if entry.time >= now - options.error_window:
                 match = _OOMD.search(entry.message)
-                count = int(match[1]) if match else 1
+                count = 1
+                if match:
+                    count = int(match[1])
                 oomd_kills[entry.unit] = oomd_kills.get(entry.unit, 0) + count
             continue
         if RESTARTED in entry.message_id:
@@ -196,7 +213,9 @@ def _sort(entries: list[journal.Entry], options: NodeOptions, now: float) -> Log
 
 def _excerpt(message: str) -> str:
     line = " ".join(message.split())
-    return line if len(line) <= 120 else line[:119] + "…"
+    if len(line) <= 120:
+        return line
+    return line[:119] + "…"
 
 
 def decide(log: LogFacts, counter: OomCounter, options: NodeOptions) -> list[Check]:
@@ -228,7 +247,9 @@ def _errors(log: LogFacts, span: str, options: NodeOptions) -> Check:
             by_source[entry.source] = by_source.get(entry.source, 0) + 1
     count = sum(by_source.values())
     top = sorted(by_source.items(), key=lambda pair: (-pair[1], pair[0]))
-    more = f" or more (only the newest {MOST} were read)" if log.limited else ""
+    more = ""
+    if log.limited:
+        more = f" or more (only the newest {MOST} were read)"
     text = f"Recent errors: {count}{more} in {span}"
     if top:
         text += ": " + ", ".join(f"{source} {number}" for source, number in top[:5])

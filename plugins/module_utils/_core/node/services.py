@@ -15,7 +15,7 @@ from .. import verdict
 from ..errors import CommandFailed
 from ..ports import World
 from ..records import NamedTuple
-from ..system import boot, journal, procfs
+from ..system import boot, journal
 from ..verdict import Check
 from . import thresholds
 from .options import NodeOptions
@@ -44,8 +44,6 @@ _PROPERTIES = (
 )
 #: systemd's catalogue id of "a start job finished" (sd-messages.h, SD_MESSAGE_UNIT_STARTED).
 _STARTED = "39f53479d3a045ac8e11786248231fbf"
-_USER_UNITS = ("/etc/systemd/user", "/run/systemd/user", "/usr/lib/systemd/user")
-_USERS = "/sys/fs/cgroup/user.slice"
 #: Socket of the system bus, and where it reads which names it starts (dbus-daemon(1)).
 _BUS = "/run/dbus/system_bus_socket"
 _BUS_SERVICES = (
@@ -107,7 +105,9 @@ def booted(world: World) -> bool:
 
 def unit(name: str) -> str:
     """Return the full unit name: ``docker`` is ``docker.service``."""
-    return name if name.endswith(_SUFFIXES) else name + ".service"
+    if name.endswith(_SUFFIXES):
+        return name
+    return name + ".service"
 
 
 def parse_show(content: str) -> list[Unit]:
@@ -139,7 +139,9 @@ def _unit(block: Mapping[str, str]) -> Unit:
 
 def _started(stamp: str) -> bool | None:
     """Return whether a time stamp of systemd is set, None when it is not reported."""
-    return stamp != "0" if stamp.isdigit() else None
+    if stamp.isdigit():
+        return stamp != "0"
+    return None
 
 
 def _list_bad(world: World, timeout: float) -> list[str]:
@@ -177,14 +179,23 @@ def observe(world: World, options: NodeOptions, timeout: float) -> ServiceFacts:
         named,
         [units[name] for name in bad if name in units],
         frozenset(name for name, entry in trigger_units.items() if entry.active == "active"),
-        {
-            name: _running_users(world, unit(name))
-            for name, entry in named.items()
-            if entry.load == "not-found" and _is_user_unit(world, unit(name))
-        },
+        _of_users(world, [name for name, entry in named.items() if entry.load == "not-found"]),
         _ran(world, [entry.id for entry in idle if _may_be_forgotten(entry)], half),
         frozenset(entry.id for entry in idle if _started_by_bus(world, entry)),
     )
+
+
+def _of_users(world: World, names: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return those of the units that are for the managers of users, and who runs them."""
+    if not names:
+        return {}
+    from . import user_units  # only where systemd does not know a unit
+
+    return {
+        name: user_units.running(world, unit(name))
+        for name in names
+        if user_units.exists(world, unit(name))
+    }
 
 
 def _started_by_bus(world: World, entry: Unit) -> bool:
@@ -227,27 +238,6 @@ def _show(world: World, names: list[str], timeout: float) -> dict[str, Unit]:
         reason = result.stderr.strip()[:200] or "incomplete answer"
         raise CommandFailed(f"systemctl show failed: {reason}.", "", "systemctl")
     return dict(zip(names, described))
-
-
-def _is_user_unit(world: World, name: str) -> bool:
-    """Return whether a unit is installed for the managers of users, or runs in one."""
-    paths = [f"{directory}/{name}" for directory in _USER_UNITS]
-    if any(os.path.exists(world.path(path)) for path in paths):
-        return True
-    return bool(_running_users(world, name))
-
-
-def _running_users(world: World, name: str) -> tuple[str, ...]:
-    """Return the IDs of the users in whose managers a unit has a control group."""
-    users = []
-    for slice_name in procfs.directory(world, _USERS):
-        user = slice_name[len("user-") : -len(".slice")]
-        manager = f"{_USERS}/{slice_name}/user@{user}.service"
-        for group in (manager, f"{manager}/app.slice", f"{manager}/background.slice"):
-            if os.path.isdir(world.path(f"{group}/{name}")):
-                users.append(user)
-                break
-    return tuple(users)
 
 
 def decide(
@@ -359,7 +349,9 @@ def _idle(name: str, entry: Unit, facts: ServiceFacts) -> Check | None:
         return passed("service", text, name, value=entry.active)
     if not triggers:
         return None
-    when = "when it is used" if triggers[0].endswith(".socket") else "when it is due"
+    when = "when it is due"
+    if triggers[0].endswith(".socket"):
+        when = "when it is used"
     text = f"Service {name}: idle, started by {triggers[0]} {when}"
     return passed("service", text, name, value=entry.active)
 

@@ -69,12 +69,12 @@ def make_backup(
     context: Context, flags: Flags | None = None, check: bool = False
 ) -> dict[str, Any]:
     """Return the result of a backup; ``check``: of its rehearsal."""
-    from .._core.backup.make import run as make
+    from .._core.backup.engines import ENGINES
     from .._core.backup.options import BackupOptions
 
     options = context.options("backup", BackupOptions, flags)
     tell = context.terminal.progress
-    result = dict(make.run(options, context.world, check=check, tell=tell).to_dict())
+    result = dict(ENGINES[options.engine].make(options, context.world, check, tell).to_dict())
     return _kept(context, "backup", result, not check)
 
 
@@ -113,6 +113,18 @@ def object_storage(context: Context) -> dict[str, Any]:
     return {name: value for name, value in configured.items() if name in names}
 
 
+def engine_options(context: Context, s3: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the configured engine and what it needs, for commands that read backups.
+
+    :param s3: copies that are asked for explicitly; those of the engine archive are read otherwise.
+    """
+    values = context.merged("backup", {}).values
+    engine = {name: values[name] for name in ("engine", "restic") if values.get(name) is not None}
+    if engine.get("engine", "archive") != "archive" and s3 is None and values.get("s3"):
+        engine["s3"] = object_storage(context)  # the repository is there, and nowhere else
+    return engine
+
+
 def list_backups(
     context: Context, path: str, verify: str = "none", s3: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -120,11 +132,13 @@ def list_backups(
 
     :raises NotUsable: the directory or archive is not there.
     """
-    from .._core.backup import info
+    from .._core.backup.engines import ENGINES
     from .._core.backup.options import InfoOptions
 
-    options = InfoOptions.from_mapping({"path": path, "verify": verify, "s3": s3})
-    return dict(info.run(options, context.terminal.progress))
+    options = InfoOptions.from_mapping(
+        {"path": path, "verify": verify, "s3": s3, **engine_options(context, s3)}
+    )
+    return dict(ENGINES[options.engine].look(options, context.world, context.terminal.progress))
 
 
 def show_document(context: Context, document: Mapping[str, Any]) -> None:

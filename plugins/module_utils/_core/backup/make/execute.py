@@ -111,9 +111,12 @@ class Run:
         self.directory, self._tell = directory, tell
         self.durations: dict[str, float] = {}
 
-    def single(self, root: int, tree: Tree, name: str) -> Made:
-        """Make a backup that is one archive. :raises Changed: a file changed meanwhile."""
-        head, written = self.archive(root, tree, name)
+    def single(self, root: int, tree: Tree, name: str, fingerprint: str = "") -> Made:
+        """Make a backup that is one archive. :raises Changed: a file changed meanwhile.
+
+        :param fingerprint: that of the tree, if it is known.
+        """
+        head, written = self.archive(root, tree, name, fingerprint)
         return Made(
             published(self.options.destination, name),
             tree,
@@ -123,11 +126,12 @@ class Run:
         )
 
     def archive(
-        self, root: int, tree: Tree, name: str, model: str | None = None
+        self, root: int, tree: Tree, name: str, fingerprint: str = "", model: str | None = None
     ) -> tuple[Head, archive.Written]:
         """Write, prove and publish one archive.
 
-        :param root: the source, open. :param model: what is noted in its manifest.
+        :param root: the source, open. :param fingerprint: that of the tree, if it is known.
+        :param model: what is noted in its manifest.
         :raises Changed: a file changed meanwhile; nothing is left of the archive.
         """
         options = self.options
@@ -137,8 +141,11 @@ class Run:
             try:
                 with self._timed("archive"):
                     written = _write(options, root, tree, fd, self._tell)
+                if written.entries != tree.entries:
+                    fingerprint = ""
+                host = self.world.hostname
                 document = manifest.build(
-                    name, self.created, self.world.hostname, options, tree.skipped, written
+                    name, self.created, host, options, tree.skipped, written, fingerprint
                 )
                 if model is not None:
                     document["model"] = model

@@ -37,13 +37,13 @@ def make(plan: Plan, world: World, tell: Tell, directory: int) -> execute.Made:
     attempt, path = run.single, ""
     if plan.options.layout == PER_MODEL:
         attempt = _SetRun(run, plan).attempt
-    tree = plan.facts.tree
+    tree, fingerprint = plan.facts.tree, plan.facts.fingerprint
     with facts.opened_source(plan.options.source) as root:
         for number in range(ATTEMPTS):
             if number:
-                tree = facts.walk(root, plan.options)
+                tree, fingerprint = facts.walk(root, plan.options), ""
             try:
-                return attempt(root, tree, plan.current.name)
+                return attempt(root, tree, plan.current.name, fingerprint)
             except archive.Changed as change:
                 path = str(change.args[0])
     full = display_path(f"{plan.options.source}/{path}")
@@ -66,7 +66,13 @@ class _SetRun:
         self._written: list[Member] = []
         self._bytes = 0
 
-    def attempt(self, root: int, tree: Tree, name: str) -> execute.Made:
+    def attempt(
+        self,
+        root: int,
+        tree: Tree,
+        name: str,
+        fingerprint: str = "",  # noqa: ARG002
+    ) -> execute.Made:
         """Make the set. :raises Changed: a file changed meanwhile; finished archives stay."""
         usable = (*self._usable, *self._written)
         entries: list[Entry] = []
@@ -93,12 +99,12 @@ class _SetRun:
         )
 
     def _archive(self, root: int, tree: Tree, item: ModelPlan) -> tuple[Member, Sequence[Entry]]:
-        """Return the archive of a model, which is written unless there is one that matches."""
+        """Return the archive of a model, which is written unless an archive matches."""
         if item.keep is not None:
             return item.keep, item.entries
         part = replace(tree, entries=item.entries, skipped=())
         file = names.member(self._run.created, item.model, self._suffix)
-        head, written = self._run.archive(root, part, file, item.model)
+        head, written = self._run.archive(root, part, file, item.fingerprint, item.model)
         archived = sets.member(head, item.model)
         self._written = [other for other in self._written if other["name"] != file] + [archived]
         self._bytes += sum(entry.size for entry in written.entries)

@@ -32,11 +32,12 @@ _MOST_NAMED = 5
 class ModelPlan:
     """What is to be done about one model of a set.
 
-    ``keep`` is the archive of the last set that still matches it, None when one is to be written.
+    ``fingerprint`` is that of its entries, ``keep`` the archive of the last set that still matches it, None when one is to be written.
     """
 
     model: str
     entries: tuple[Entry, ...]
+    fingerprint: str
     keep: Member | None
 
 
@@ -221,14 +222,11 @@ def models(
                 known[archive["model"], archive["fingerprint"]] = archive
     for archive in written:
         known[archive["model"], archive["fingerprint"]] = archive
-    return [
-        ModelPlan(
-            model,
-            entries,
-            known.get((model, source.fingerprint(options.source, entries))),
-        )
-        for model, entries in sets.group(tree.entries).items()
-    ]
+    plans = []
+    for model, entries in sets.group(tree.entries).items():
+        fingerprint = source.fingerprint(options.source, entries)
+        plans.append(ModelPlan(model, entries, fingerprint, known.get((model, fingerprint))))
+    return plans
 
 
 def estimate(options: BackupOptions, facts: Facts, newest: Backup | None) -> int:

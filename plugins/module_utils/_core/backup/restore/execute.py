@@ -109,7 +109,7 @@ def recover(recovery: Recovery, directory: int) -> list[str]:
         os.rename(recovery.put_back, name, src_dir_fd=directory, dst_dir_fd=directory)
         notes.append("put back the directory that an interrupted restore had moved aside")
     for leftover in recovery.remove:
-        remains = _discard(directory, leftover)
+        remains = discard(directory, leftover)
         notes.append(
             _remains_note(remains) if remains else "removed what an interrupted restore had left"
         )
@@ -136,16 +136,16 @@ def carry_out(plan: Plan, directory: int, tell: Tell) -> Restored:
         try:
             with contextlib.closing(_writer(root, plan)) as tree:
                 notes = _fill(tree, plan, tell)
-                tree.finish(_root_mode(directory, name))
+                tree.finish(root_mode(directory, name))
         finally:
             os.close(root)
         before = names_in(facts.destination) if options.mode == "replace" else []
-        _swap(directory, temporary, name, facts.destination)
+        swap(directory, temporary, name, facts.destination)
     except BaseException:
-        _discard(directory, temporary)
+        discard(directory, temporary)
         raise
     os.fsync(directory)
-    remains = _discard(directory, temporary)  # holds the replaced tree now, if there was one
+    remains = discard(directory, temporary)  # holds the replaced tree now, if there was one
     if remains:
         notes.append(_remains_note(remains))
     return Restored(before, sorted(tree.restored), tree.files, tree.bytes, notes)
@@ -156,14 +156,14 @@ def _remains_note(remains: list[str]) -> str:
     return f"could not remove all of an old tree beside the destination: {listed}"
 
 
-def _root_mode(directory: int, name: str) -> int:
+def root_mode(directory: int, name: str) -> int:
     try:
         return stat.S_IMODE(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return 0o750
 
 
-def _discard(directory: int, name: str) -> list[str]:
+def discard(directory: int, name: str) -> list[str]:
     """Remove a tree of ours below an open directory; return what could not be removed.
 
     Links and mounts in it are never entered.
@@ -283,7 +283,7 @@ def _damage_notes(scan: reading.Scan, tree: Writer) -> list[str]:
     return problems
 
 
-def _swap(directory: int, temporary: str, name: str, destination: str) -> None:
+def swap(directory: int, temporary: str, name: str, destination: str) -> None:
     """Put the finished tree in place in one step.
 
     Afterwards ``temporary`` is the replaced tree, or gone.

@@ -199,6 +199,11 @@ def holds_something(directory: int, name: str) -> bool:
     return exists(directory, name) and bool(os.listdir(f"/proc/self/fd/{directory}/{name}"))
 
 
+def state_of(destination: str, tell: Tell = silent) -> tuple[str, str]:
+    """Return the state of the destination, and what is different, without comparing it."""
+    return _compare(destination, None, tell)
+
+
 def _compare(
     destination: str, wanted: tuple[ManifestEntry, ...] | None, tell: Tell
 ) -> tuple[str, str]:

@@ -37,12 +37,16 @@ def run(context: Context) -> int:
     result, listed = overview.run(options, path, context.world)
     rows = [["BACKUP", "CREATED", "SIZE", "FILES", "WHERE", "KEPT", "STATE"]]
     for backup in listed:
-        state = "verified" if backup["verified"] else "not verified"
+        state = "not verified"
+        if backup["verified"]:
+            state = "verified"
         if backup.get("unreadable"):
             state = f"unknown: {backup['unreadable']}"
         elif backup["problems"]:
             state = "; ".join(backup["problems"])
-        files = str(backup["files"]) if "files" in backup else "unknown"
+        files = "unknown"
+        if "files" in backup:
+            files = str(backup["files"])
         size, kept = human_size(backup["size"]), backup["kept"] or "no: no rule keeps it"
         created = backup["created"] or "unknown"
         name = os.path.basename(backup["path"])
@@ -52,7 +56,7 @@ def run(context: Context) -> int:
     else:
         context.terminal.say(f"There is no backup in {path or options.destination}")
     proof = result["last_restore_proof"]
-    if listed:
+    if listed and proof is not None:
         context.terminal.say("", restore_proof_line(proof))
     context.terminal.data({**result, "backups": listed})
     return outcome.OK

@@ -24,6 +24,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("files", nargs="*", help="only these files (patterns)")
     parser.add_argument(
+        "--model", metavar="NAME", help="only this model, a top-level entry of the backup"
+    )
+    parser.add_argument(
         "--backup",
         default="latest",
         type=archive,
@@ -65,11 +68,14 @@ def run(context: Context) -> int:
         "drill": args.drill,
         "s3": parts.object_storage(context) if args.s3 else None,
     }
+    given.update(parts.engine_options(context, given["s3"]))
     if args.scratch is not None:
         if not args.drill:
             raise OptionError("--scratch is for drills.", "Add --drill.", "scratch")
         given["scratch"] = args.scratch
-    return _drill(context, given) if args.drill else _restore(context, given)
+    if args.drill:
+        return _drill(context, given)
+    return _restore(context, given)
 
 
 def _drill(context: Context, given: dict[str, Any]) -> int:
@@ -97,23 +103,28 @@ def _drill(context: Context, given: dict[str, Any]) -> int:
 
 
 def _restore(context: Context, given: dict[str, Any]) -> int:
+    from ..._core.backup.engines import ENGINES
     from ..._core.backup.options import RestoreOptions
-    from ..._core.backup.restore import run as restore
     from ..._core.system.text import human_count
 
     args, terminal = context.arguments, context.terminal
     options = RestoreOptions.from_mapping(given)
     with context.job_lock():
         present = _names_in(args.destination) if args.replace else set()
-        outcome = restore.run(options, context.world, check=args.dry_run, tell=terminal.progress)
+        engine = ENGINES[options.engine]
+        outcome = engine.restore(options, context.world, args.dry_run, terminal.progress)
     result = outcome.to_dict()
     restored = result["restored"]
     if result["changed"]:
-        would = "would be " if args.dry_run else ""
+        would = ""
+        if args.dry_run:
+            would = "would be "
         lost = sorted(present - set(outcome.after))
         lines = [f"{would}restored {path}" for path in outcome.after]
         terminal.account([f"{would}removed {path}" for path in lost] + lines, every=args.verbose)
-    verb = "Would restore" if args.dry_run else "Restored"
+    verb = "Restored"
+    if args.dry_run:
+        verb = "Would restore"
     files = human_count(int(restored.get("files") or 0), "file")
     line = f"{verb} {files} from {restored.get('backup')} to {args.destination}"
     terminal.say(line)
@@ -126,7 +137,9 @@ def _names_in(directory: str) -> set[str]:
     """Return the paths below a directory, relative to it; none when it is not there."""
     from ..._core.backup.restore.facts import names_in
 
-    return set(names_in(directory)) if os.path.isdir(directory) else set()
+    if os.path.isdir(directory):
+        return set(names_in(directory))
+    return set()
 
 
 COMMAND = Command(

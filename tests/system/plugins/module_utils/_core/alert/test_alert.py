@@ -245,7 +245,7 @@ def test_undelivered_messages_expire_and_problems_that_last_do_not(
 ):
     warnings = []
     world.warn = warnings.append
-    web.answers = [answer(status=401)] * 2
+    web.answers = [answer(status=429, headers={"Retry-After": "99"})] * 2
     count = plan.QUEUE_LENGTH + 100
     units = [make_check("unit", "critical", subject=f"u{n}") for n in range(count)]
     hooks = hook(web, payload="alertmanager")
@@ -253,7 +253,7 @@ def test_undelivered_messages_expire_and_problems_that_last_do_not(
         tell(document=document(*units), webhooks=hooks),
         tell(message="unrelated", webhooks=hooks),
     ):
-        assert report.channels[0]["status"] == "failed"
+        assert report.channels[0]["status"] == "queued"
         clock.time += 60
     clock.time += plan.QUEUE_SECONDS + 60
     tell(document=document(make_check("x", "pass")), webhooks=hooks)
@@ -437,6 +437,25 @@ def test_what_a_repair_can_cure_is_sent_to_that_channel_after_the_repair(
     ]
     assert messages(web)[-1] == ("firing", "Disk usage: 95%")
     assert len(web2.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "kept"), [(401, True), (404, True), (429, False)])
+def test_what_has_no_end_waits_longer_for_a_repair_than_for_a_server(
+    tell, web, answer, document, make_check, clock, status, kept
+):
+    """A message, and the end of a problem that was sent before the channel broke."""
+    broken = answer(status=status, headers={"Retry-After": "99"})
+    tell(document=document(make_check("disk_space", "critical")), webhooks=hook(web))
+    web.answers = [broken] * 3
+    tell(message="backup failed", webhooks=hook(web))
+    tell(document=document(make_check("disk_space", "pass")), webhooks=hook(web))
+    clock.time += 7 * 86400
+    tell(document={"checks": []}, webhooks=hook(web))
+    before = len(web.bodies)
+    web.answers = []
+    tell(document={"checks": []}, webhooks=hook(web))
+    sent = [alert["status"] for body in web.bodies[before:] for alert in body["alerts"]]
+    assert sorted(sent) == (["firing", "resolved"] if kept else [])
 
 
 def test_a_problem_that_ended_before_the_repair_is_sent_as_that(

@@ -287,7 +287,7 @@ def test_what_is_mounted_in_the_destination_is_never_removed(
         for check in (True, False):
             with pytest.raises(errors.Refused, match=r"holds the mount point .*shared"):
                 bring_back(mode="replace", check=check)
-        # One that a run of another version has moved aside already.
+        # A tree that a run of another version has moved aside already.
         old = restored.parent / ".models.mlops-restore.0123456789ab"
         restored.rename(old)
         assert "could not remove all" in bring_back().notes[0]

@@ -447,7 +447,7 @@ def test_an_object_that_can_not_be_read_is_that_backups_problem(back_up, look, s
 
 
 def test_a_library_without_checksums_is_named_with_the_version_that_is_needed(back_up, monkeypatch):
-    """Debian 11 and Ubuntu 22.04 bring one that is too old."""
+    """Debian 11 and Ubuntu 22.04 bring a version that is too old."""
     import botocore.model
 
     monkeypatch.setattr(botocore.model.StructureShape, "members", {"Body": None})

@@ -7,7 +7,7 @@
 
 MODE is how dead it is: C(pending) never reads a request, so a waiting process can still be killed; C(swallow) reads every request and
 never answers, so it can't. With C(+everybody) behind it every process sees the mount: only on a node of its own. The mount is gone when
-this ends: closing the device ends every waiting call. No libfuse is needed.
+this ends: closing the device ends every waiting call. No libfuse is needed. Several mount points are separated by colons.
 """
 
 from __future__ import annotations
@@ -47,18 +47,19 @@ def _swallow(fd: int) -> None:
 
 
 def main() -> int:
-    mode, folder, command = sys.argv[1], sys.argv[2], sys.argv[3:]
+    mode, points, command = sys.argv[1], sys.argv[2].split(":"), sys.argv[3:]
     if mode.endswith("+everybody"):
         mode = mode.partition("+")[0]
     else:
         _check(_LIBC.unshare(_CLONE_NEWNS))
         _check(_LIBC.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
-    fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    data = f"fd={fd},rootmode={stat.S_IFDIR:o},user_id=0,group_id=0"
-    _check(_LIBC.mount(b"dead", folder.encode(), b"fuse.dead", 0, data.encode()))
-    if mode == "swallow":
-        _initialise(fd)
-        threading.Thread(target=_swallow, args=(fd,), daemon=True).start()
+    for point in points:
+        fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        data = f"fd={fd},rootmode={stat.S_IFDIR:o},user_id=0,group_id=0"
+        _check(_LIBC.mount(b"dead", point.encode(), b"fuse.dead", 0, data.encode()))
+        if mode == "swallow":
+            _initialise(fd)
+            threading.Thread(target=_swallow, args=(fd,), daemon=True).start()
     os._exit(subprocess.run(command, check=False).returncode)
 
 

@@ -66,13 +66,15 @@ needs_fuse = pytest.mark.skipif(
 )
 
 
-def _dead(mode, folder, given, pause):
-    folder.mkdir()
+def _dead(mode, folder, given, pause, *more):
+    """Check twice with dead mounts at ``folder`` and the directories ``more``."""
+    for point in (folder, *more):
+        point.mkdir()
     argv = [
         sys.executable,
         str(HERE / "dead_fuse.py"),
         mode,
-        str(folder),
+        ":".join(map(str, (folder, *more))),
         sys.executable,
         "-c",
         RUN,
@@ -125,6 +127,21 @@ def test_a_probe_that_cannot_be_killed_is_reported_and_not_started_again(tmp_pat
         check["message"] for check in second["checks"] if check["check"] == "mount_responds"
     )
     assert "hung since 2" in message and f"process {first['probes'][0]}" in message
+
+
+@needs_fuse
+@pytest.mark.parametrize("mode", ["pending", "swallow"])
+def test_fifty_dead_mounts_cost_one_deadline(tmp_path, mode):
+    points = [tmp_path / f"dead{number}" for number in range(50)]
+    given = {"checks": ["disk"], "timeout": 2}
+    documents = _dead(mode, points[0], given, 0, *points[1:])
+    for document in documents:
+        assert document["took"] < 2 + 4
+        assert sorted(_bad(document)) == sorted(("mount_responds", str(path)) for path in points)
+    hung = [
+        check["message"] for check in documents[1]["checks"] if "hung since" in check["message"]
+    ]
+    assert len(hung) == (50 if mode == "swallow" else 0), "no second probe where one still waits"
 
 
 def _stubborn(argv, timeout=30.0, env=None, stdin=None):

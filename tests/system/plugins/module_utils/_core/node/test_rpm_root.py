@@ -139,7 +139,7 @@ def test_a_rhel_like_root(node, options):
     assert checks_of(node, options, "reboot_required") == {
         "reboot_required": ("warning", f"Reboot required: yes, {newer}")
     }
-    # Booted into it, the older one that is still installed asks for nothing.
+    # Booted into it, the older kernel that is still installed asks for nothing.
     node.put("/proc/sys/kernel/osrelease", f"{NEW}.x86_64\n")
     assert checks_of(node, options, "reboot_required")["reboot_required"][0] == "pass"
     node.put("/usr/bin/needs-restarting", "").chmod(0o755)

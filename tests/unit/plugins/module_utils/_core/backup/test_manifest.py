@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pathlib
 import shutil
+import tarfile
 
 import pytest
 
@@ -20,7 +22,11 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import (
     manifest,
     tarstream,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.source import FILE, Entry
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.source import (
+    DIRECTORY,
+    FILE,
+    Entry,
+)
 
 #: One backup of each version that was ever released, in each compression; never write them anew.
 OLD = pathlib.Path(__file__).parent / "old"
@@ -223,6 +229,33 @@ def test_headers_are_read_as_they_were_written(path, time):
     read = headers.read(reader(tarstream.header(entry)))
     assert (read["path"], read["mtime_ns"], read["size"]) == (path, time, 8**12)
     assert (read["uid"], read["gid"], read["mode"]) == (1000, 8**8, "0640")
+
+
+@pytest.mark.parametrize("kind", [FILE, DIRECTORY])
+@pytest.mark.parametrize(
+    "path", ["a", "b/" + "n" * 97, "b/" + "n" * 98, "b/" + "n" * 99, "a.b", "é"]
+)
+@pytest.mark.parametrize("owner", [0, 1000, 8**7 - 1, 8**7])
+@pytest.mark.parametrize("time", [0, 1, 10**9, 8**11 * 10**9, 1_234_567_890_100_000_000])
+def test_the_quick_ways_agree_with_the_thorough_ones(kind, path, owner, time):
+    """The writer's, the reader's, and what the standard library reads."""
+    size = 8**11 - 1 if kind == FILE else 0
+    entry = Entry(path, kind, 0o640, owner, 0, size, time, 0, 0)
+    raw = tarstream.header(entry)
+    assert raw == tarstream._any(entry)
+    read = headers.read(reader(raw))
+    assert headers.expected(read) in (None, raw)
+    if path == "a" and owner == 1000 and time < 8**11 * 10**9:
+        assert headers.expected(read) == raw
+    member = tarfile.open(fileobj=io.BytesIO(raw + b"\0" * 1024), mode="r:").next()
+    assert (member.name, member.uid, member.mode) == (path, owner, 0o640)
+    assert member.isdir() is (kind == DIRECTORY) and float(member.mtime) == time / 1e9
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../b", "./a", "a\0b"])
+def test_the_quick_reader_takes_no_unsafe_name(path):
+    entry = {"path": path, "type": FILE, "mode": "0640", "uid": 0, "gid": 0}
+    assert headers.expected({**entry, "mtime_ns": 0, "size": 1, "sha256": ""}) is None
 
 
 def test_every_changed_byte_of_a_header_is_noticed():

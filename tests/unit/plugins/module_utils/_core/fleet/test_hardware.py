@@ -23,7 +23,7 @@ ALIKE = {
     "libraries": ["libcuda.so.1"],
     "firmware": {"bios": "2.4.4", "MT_0000000838": "28.39.1002"},
 }
-#: A value of ``hardware`` that differs from the others', and what is said about it.
+#: A value of ``hardware`` that differs from the others', and what is reported about it.
 UNLIKE = [
     ({"cpus": 192}, "CPUs 192 on odd; most hosts of the group h100 have 224"),
     ({"memory": 1984 * GIB}, "memory 1.9 TiB on odd; most hosts of the group h100 have 2.0 TiB"),

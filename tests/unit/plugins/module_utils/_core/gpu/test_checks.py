@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import checks, reading, xid
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import (
+    checks,
+    links,
+    reading,
+    temperature,
+    xid,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options import GpuOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.reading import (
     Ecc,
@@ -37,7 +43,7 @@ def case(options=None, others=(), events=(), log=True, driver="590.1", orphans=f
         log,
         driver,
         orphans,
-        checks.FIXED_TEMPERATURES,
+        temperature.FIXED_TEMPERATURES,
     )
 
 
@@ -224,7 +230,7 @@ def test_an_unusable_gpu_has_only_its_state_and_its_errors(faults, temp, expecte
     ],
 )
 def test_busy(gpu, expected):
-    assert checks.busy(Gpu(0, **gpu)) is expected
+    assert links.busy(Gpu(0, **gpu)) is expected
 
 
 @pytest.mark.parametrize(
@@ -244,7 +250,7 @@ def test_busy(gpu, expected):
     ],
 )
 def test_boards_whose_links_are_not_optional(model, fabric, expected):
-    assert checks.on_sxm_board(Gpu(0, name=model, fabric=fabric)) is expected
+    assert links.on_sxm_board(Gpu(0, name=model, fabric=fabric)) is expected
 
 
 def test_links_that_are_all_down():

@@ -9,6 +9,9 @@ import json
 import pathlib
 import subprocess
 import sys
+import zlib
+
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import facts
 
 COLLECTIONS = pathlib.Path(__file__).resolve().parents[6] / ".build" / "collections"
 
@@ -20,6 +23,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options impo
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 
+UNWANTED = "csv dataclasses datetime difflib inspect pickle shutil subprocess zlib"
 options = GpuOptions.from_mapping({"log_source": "none"})
 document = run(options, World(run=None)).to_dict()
 loaded = {name[len(PACKAGE) + 1:]: module for name, module in sys.modules.items()
@@ -27,8 +31,7 @@ loaded = {name[len(PACKAGE) + 1:]: module for name, module in sys.modules.items(
 print(json.dumps({
     "gpus": len(document["gpus"]),
     "files": sorted(name for name, module in loaded.items() if not hasattr(module, "__path__")),
-    "others": sorted({"csv", "dataclasses", "difflib", "inspect", "pickle", "shutil", "subprocess"}
-                     & sys.modules.keys()),
+    "others": sorted(set(UNWANTED.split()) & sys.modules.keys()),
     "dear": sorted(name for name, module in loaded.items()
                    if getattr(module, "NamedTuple", None) is typing.NamedTuple),
 }))
@@ -36,14 +39,18 @@ print(json.dumps({
 #: A new file here costs every check of every node: load it where it is needed instead.
 FILES = {
     "errors",
+    "gpu.case",
     "gpu.checks",
     "gpu.driver",
     "gpu.facts",
+    "gpu.links",
     "gpu.options",
     "gpu.plan",
     "gpu.reading",
     "gpu.recovery",
     "gpu.run",
+    "gpu.state",
+    "gpu.temperature",
     "options",
     "ports",
     "records",
@@ -67,3 +74,7 @@ def test_a_healthy_check_loads_only_what_it_needs(node, environment):
     assert seen["gpus"] == 8
     assert set(seen["files"]) == FILES
     assert (seen["others"], seen["dear"]) == ([], [])
+
+
+def test_the_name_of_the_probe_of_node_health():
+    assert f"mlp:{zlib.crc32(b'gpu'):08x}" == facts._NODE_MARK

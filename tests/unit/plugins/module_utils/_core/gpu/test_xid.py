@@ -380,6 +380,15 @@ def test_failures_without_a_number(message, name, bus):
     assert events(message, LOADED)[0].level == "pass"
 
 
+def test_gpus_with_a_number_of_the_driver_only_are_separate():
+    bad = "NVRM: GPU{} _kgspBootGspRm: (the GPU is likely in a bad state and may need to be reset)"
+    found = events(bad.format(6), bad.format(7), bad.format(6), gap=1)
+    assert [(event.text.partition(":")[0], event.count) for event in found] == [
+        ("GPU6", 1),
+        ("GPU7", 1),
+    ]
+
+
 def test_a_failure_that_also_has_a_number_is_one():
     timeout = "NVRM: GPU0 _issueRpcAndWait: rpcRecvPoll timedout for fn 76!"
     for order in ([line(119), timeout], [timeout, line(119)]):

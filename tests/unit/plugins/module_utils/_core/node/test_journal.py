@@ -335,13 +335,9 @@ def test_a_server_that_responds_again_is_no_fault(options):
     assert _checks(options(), _facts(entries=entries))[("kernel_errors", None)].status == "pass"
 
 
-PCI = [
-    "+",
-    "_TRANSPORT=kernel",
-    "PRIORITY=6",
-    "_KERNEL_SUBSYSTEM=pci",
-    "_KERNEL_SUBSYSTEM=pci_express",
-]
+INFORMATION = ["+", "_TRANSPORT=kernel", "PRIORITY=6"]
+PCIEHP = "/sys/bus/pci_express/drivers/pciehp"
+MLX5 = "/sys/bus/pci/drivers/mlx5_core"
 NFS = "36 25 0:40 / /data rw - nfs4 nas:/ rw\n"
 NFSD = "36 25 0:40 / /proc/fs/nfsd rw - nfsd nfsd rw\n"
 OVERFLOWS = "entries allocs table_fulls\n00000003 000000c8 {}\n00000003 000000c8 00000000\n"
@@ -356,8 +352,22 @@ OVERFLOWS = "entries allocs table_fulls\n00000003 000000c8 {}\n00000003 000000c8
             {"/proc/net/stat/ndisc_cache": OVERFLOWS.format("0000000a")},
             ["+", "_TRANSPORT=kernel", "PRIORITY=6"],
         ),
-        ({"/sys/bus/pci/slots/3/address": "0000:b0:00\n"}, PCI),
-        ({"/sys/module/mlx5_core/refcnt": "1\n"}, PCI),
+        (
+            {f"{PCIEHP}/0000:b0:03.0:pcie204/device": "", f"{PCIEHP}/uevent": ""},
+            [
+                *INFORMATION,
+                "_KERNEL_DEVICE=+pci:0000:b0:03.0",
+                "_KERNEL_DEVICE=+pci_express:0000:b0:03.0:pcie204",
+            ],
+        ),
+        (
+            {
+                f"{MLX5}/0000:5c:00.0/device": "",
+                f"{MLX5}/0000:5c:00.2/physfn/device": "",
+                f"{MLX5}/module/refcnt": "1",
+            },
+            [*INFORMATION, "_KERNEL_DEVICE=+pci:0000:5c:00.0"],
+        ),
         ({"/proc/self/mountinfo": NFS}, ["+", "_TRANSPORT=kernel", "PRIORITY=5"]),
         ({"/proc/self/mountinfo": NFSD}, []),
     ],

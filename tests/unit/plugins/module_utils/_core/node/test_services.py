@@ -308,9 +308,17 @@ def test_a_condition_that_is_not_met(stamp, met, unmet):
             ("1000",),
             "pass",
         ),
+        # Version 1, and a container that sees the groups of its host.
+        (
+            "/sys/fs/cgroup/systemd/c/user.slice/user-0.slice/user@0.service/web.service/tasks",
+            ("0",),
+            "pass",
+        ),
     ],
 )
 def test_units_of_users(booted, machine, options, monkeypatch, path, users, status):
+    if path and "systemd/c" in path:
+        machine.put("/proc/1/cgroup", "4:memory:/c\n1:name=systemd:/c/init.scope\n")
     monkeypatch.setitem(SHOW, "web.service", _block("web.service", load="not-found"))
     if path:
         machine.put(path, "")
