@@ -84,6 +84,12 @@ def use_installed(checks: Checks, artifact: Path) -> bool:
             [dev / "ansible-playbook", "--syntax-check", "--inventory", "localhost,", name],
             env=env,
         )
+    run_sample(checks, installed)
+    return True
+
+
+def run_sample(checks: Checks, installed: Path) -> None:
+    """Run the maintenance on a sample with the installed collection, as `make run` does."""
     sample = BUILD / "run-sample"
     shutil.rmtree(sample, ignore_errors=True)
     argv = [
@@ -103,7 +109,6 @@ def use_installed(checks: Checks, artifact: Path) -> bool:
             checks.result.record(
                 f"the sample run left {pattern}", any(sample.glob(pattern)), "nothing there"
             )
-    return True
 
 
 def galaxy_importer(checks: Checks, artifact: Path) -> None:

@@ -242,7 +242,8 @@ def run_tests(tree: Path, tests: list[str]) -> tuple[str, str]:
     )[-1]
 
 
-def main() -> int:
+def parse() -> argparse.Namespace:
+    """Return the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -254,7 +255,11 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=0, help="stop after this time; the next run continues"
     )
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = parse()
     modules = sorted(
         {str(path.relative_to(ROOT)) for glob in MODULES for path in (ROOT / CORE).glob(glob)}
     )

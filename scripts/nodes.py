@@ -473,7 +473,8 @@ def down(group: str) -> None:
         say(f"removed {', '.join(sorted(names))}")
 
 
-def main() -> int:
+def parse() -> argparse.Namespace:
+    """Return the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -493,8 +494,11 @@ def main() -> int:
             command.add_argument("node", nargs="+", metavar="NAME=RELEASE[,full]")
         if name in ("up", "inventory"):
             command.add_argument("--inventory", type=Path, help="write the inventory to this file")
-    given = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> int:
+    given = parse()
     if given.command == "check":
         demand_tools()
         say("nodes can be built and started here")

@@ -9,6 +9,7 @@ import json
 import time
 import typing as t
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.common.validation import check_type_dict
 from ansible.plugins.action import ActionBase
 
@@ -18,7 +19,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     FleetError,
     OptionError,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import rollout
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import faults, rollout
 from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance import plan
 from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance.options import (
     MaintenanceOptions,
@@ -276,34 +277,45 @@ class ActionModule(ActionBase):
                 wrap_async=self._task.async_val,
             )
             return result
-        began, late = time.monotonic(), ""
+        began = time.monotonic()
         try:
             with time_limit.answer_within((limit or background.LONGEST) + time_limit.GRACE):
                 if in_background and not self._task.check_mode:
-                    name = task_vars.get("inventory_hostname")
-                    job = background.Background(
-                        self,
-                        lambda line: self._display.display(f"[{name}] {phase.name}: {line}"),
-                        settings.backup_progress,
-                    )
-                    result = job.run(phase.module, arguments, task_vars, limit)
+                    result = self._run_in_background(phase, arguments, settings, task_vars)
                 else:
                     result = self._execute_module(
                         module_name=phase.module, module_args=arguments, task_vars=task_vars
                     )
         except time_limit.NoAnswer:
-            result, late = {}, " The node did not answer afterwards, either."
+            # It hangs: as unreachable as a host that refuses connections.
+            waited = human_duration(time.monotonic() - began)
+            raise AnsibleConnectionFailure(
+                f"{faults.HANGS}: the {phase.name} phase did not end, and there was no answer for"
+                f" {waited} (maintenance_{phase.name}_time_limit)."
+            ) from None
         took = time.monotonic() - began
-        if late and not limit:
-            msg = f"The node did not answer for {human_duration(took)}."
-        elif late or (limit and time_limit.was_stopped(result.get("rc") or 0, took, limit)):
-            msg = (
-                f"The phase did not end within {human_duration(limit)}"
-                f" (maintenance_{phase.name}_time_limit) and was stopped.{late}"
-            )
-        else:
+        if not limit or not time_limit.was_stopped(result.get("rc") or 0, took, limit):
             return result
+        msg = (
+            f"The phase did not end within {human_duration(limit)}"
+            f" (maintenance_{phase.name}_time_limit) and was stopped."
+        )
         return {"failed": True, "msg": msg, "timed_out": True, "duration": round(took, 3)}
+
+    def _run_in_background(
+        self,
+        phase: plan.Phase,
+        arguments: dict[str, t.Any],
+        settings: RoleOptions,
+        task_vars: dict[str, t.Any],
+    ) -> dict[str, t.Any]:
+        name = task_vars.get("inventory_hostname")
+
+        def tell(line: str) -> None:
+            self._display.display(f"[{name}] {phase.name}: {line}")
+
+        job = background.Background(self, tell, settings.backup_progress)
+        return job.run(phase.module, arguments, task_vars, self._limit)
 
     def _low_level_execute_command(  # pylint: disable=arguments-differ
         self, cmd: str, *args: t.Any, **kwargs: t.Any

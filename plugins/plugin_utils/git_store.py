@@ -110,7 +110,9 @@ class GitStore:
                 self._pull()
             self._prune(directory, stem, keep, keep_days, now)
         top = f"{self.place.partition('#')[0]}#{self._branch}:{self._below}".rstrip(":")
-        between = "/" if self._below else ":"
+        between = ":"
+        if self._below:
+            between = "/"
         return {kind: f"{top}{between}{stem}.{kind}" for kind in texts}
 
     # --- parts ---

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import subprocess
+
+import pytest
 
 
 def archives(home: pathlib.Path) -> list[pathlib.Path]:
@@ -393,3 +396,37 @@ def test_the_history_is_kept_in_a_git_repository(fleet):
     assert away.rc == 2 and "127.0.0.1:9" in away.out and "canary-9d" not in away.out, away
     assert "Report: " in away.out and len(list(fleet.reports.glob("m*.html"))) == 2
     assert len(sent.read_text().split()) == 3
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)]
+    if not shutil.which("mount") or subprocess.run(mount, check=False).returncode:
+        pytest.skip("needs root, to mount a file system")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_each_trouble_is_named_once_and_the_others_are_maintained(fleet, small_disk):
+    homes = [fleet.host("n1"), fleet.host("n2")]
+    fleet.host("full", maintenance_backup_dir=str(small_disk))
+    fleet.host("misread", maintenance_model_dir=str(fleet.directory / "missing"))
+    fleet.gone()
+    run = fleet.run()
+    assert run.rc == 2 and fleet.report()["failed_hosts"] == ["full", "misread", "gone"], run
+    assert all(archives(home) and not (home / "experiments" / "old").exists() for home in homes)
+    causes = {cause["check"]: cause["hosts"] for cause in fleet.report()["causes"][:1]}
+    assert causes == {"unreachable": ["gone"]} and len(fleet.report()["causes"]) == 3
+    titles = {cause["hosts"][0]: cause["title"] for cause in fleet.report()["causes"]}
+    assert "space" in titles["full"] and "missing" in titles["misread"]
+    assert (
+        fleet.directory / "full" / "experiments" / "old"
+    ).exists()  # no cleanup without a backup
+    assert sorted(path.name for path in small_disk.iterdir() if path.suffix != ".lock") == []
+
+    again = fleet.run()
+    assert again.rc == 2 and fleet.report()["changes"]["unchanged"] == 3, again
+    assert not any(counts["changed"] for counts in again.recap.values()), again

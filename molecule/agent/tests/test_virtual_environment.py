@@ -12,7 +12,7 @@ import sys
 import threading
 
 import pytest
-from playing import EPHEMERAL, NODES, PYTHONS, node, per_node, role
+from playing import ENVIRONMENT, EPHEMERAL, NODES, PYTHONS, node, per_node, role
 
 testinfra_hosts = ["local://"]
 
@@ -77,22 +77,23 @@ def proxy(wheels):
 
 
 @pytest.fixture
-def package_indexes(proxy):
+def package_indexes(proxy, monkeypatch):
     """node12 reaches no package index, so the wheels are all there is; node13 has one behind a
     proxy."""
     port, dummy = proxy
-    old = {name: node(name).run("cat /etc/environment").stdout for name in NODES}
+    # A login has the proxies; an open connection keeps those that it has.
+    monkeypatch.setitem(ENVIRONMENT, "ANSIBLE_SSH_CONTROL_PATH_DIR", str(EPHEMERAL / "cp"))
     node("node12").check_output(
-        "printf '[global]\nindex-url = http://127.0.0.1:9/simple\n' > /etc/pip.conf"
+        "printf '[global]\\nindex-url = http://127.0.0.1:9/simple\\n' > /etc/pip.conf"
     )
     node("node13").check_output(
-        "printf '[global]\nindex-url = http://packages.invalid/simple\ntrusted-host = "
-        "packages.invalid\n' > /etc/pip.conf;"
-        " controller=$(ip -4 route show default | cut -d' ' -f3); sed -i "
-        f"s,127.0.0.1:9,$controller:{port}, /etc/environment"
+        "printf '[global]\\nindex-url = http://packages.invalid/simple\\n"
+        "trusted-host = packages.invalid\\n' > /etc/pip.conf;"
+        " controller=$(ip -4 route show default | cut -d' ' -f3);"
+        f" sed -i.old s,127.0.0.1:9,$controller:{port}, /etc/environment"
     )
     yield
-    node("node13").check_output("cat > /etc/environment <<'END'\n%s\nEND", old["node13"].rstrip())
+    node("node13").check_output("mv /etc/environment.old /etc/environment")
     for name in NODES:
         node(name).check_output("rm /etc/pip.conf")
 

@@ -30,10 +30,11 @@ def is_importable(package: str) -> bool:
     if module is None:
         return False
     try:
-        importlib.import_module(module)
+        imported = importlib.import_module(module)
     except (ImportError, OSError, AttributeError, RuntimeError, SystemError, ValueError):
         return False
-    return True
+    # A directory that the removal of a package has left is imported, too: as a namespace without a file.
+    return getattr(imported, "__file__", None) is not None
 
 
 def is_in_database(package: str) -> bool:

@@ -110,4 +110,6 @@ def _secret_variables(options: AlertOptions) -> set[str]:
     if options.email:
         sources.append(options.email.password_source)
     variables = {source.variable for source in sources if source.variable}
-    return variables | {"ALERT_WEBHOOK"} if hooks else variables
+    if hooks:
+        return variables | {"ALERT_WEBHOOK"}
+    return variables

@@ -128,7 +128,9 @@ def one_line(text: Any, longest: int = _LONGEST) -> str:
     clean = re.sub(
         r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+", " ", str(text)
     ).strip()
-    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+    if len(clean) <= longest:
+        return clean
+    return clean[: longest - 1] + "…"
 
 
 def key_of(host: str, check: str, subject: str) -> str:
@@ -292,7 +294,9 @@ def _unknown_as(document: Mapping[str, Any], checks: Iterable[Mapping[str, Any]]
     summary = document.get("summary")
     failed = summary.get("failed") if isinstance(summary, Mapping) else None
     critical = sum(check["status"] == verdict.CRITICAL for check in checks)
-    return verdict.CRITICAL if isinstance(failed, int) and failed > critical else verdict.WARNING
+    if isinstance(failed, int) and failed > critical:
+        return verdict.CRITICAL
+    return verdict.WARNING
 
 
 def _epoch(since: Any, now: float) -> float:
@@ -302,7 +306,9 @@ def _epoch(since: Any, now: float) -> float:
             epoch = datetime.fromisoformat(since.replace("Z", "+00:00")).timestamp()
         except (ValueError, OverflowError):
             return now
-        return epoch if 0 < epoch <= now else now
+        if 0 < epoch <= now:
+            return epoch
+        return now
     return now
 
 

@@ -36,7 +36,9 @@ def _outlook(code: int) -> Outlook:
     """Return what a server's code means for the message; below 0, the connection broke."""
     if code < 0 or 400 <= code < 500:
         return Outlook.PASSING
-    return Outlook.CURABLE if code in _AUTHENTICATION else Outlook.PERMANENT
+    if code in _AUTHENTICATION:
+        return Outlook.CURABLE
+    return Outlook.PERMANENT
 
 
 def _plain(address: str) -> str:

@@ -215,7 +215,9 @@ def _number(value: Any) -> float:
     """Return a number of the file, 0 for what is none or can't be a time."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return 0.0
-    return float(value) if 0 <= value < _LAST_SECOND else 0.0
+    if 0 <= value < _LAST_SECOND:
+        return float(value)
+    return 0.0
 
 
 def _read_entries(content: Any) -> dict[str, Entry]:

@@ -50,7 +50,9 @@ class Message:
     @property
     def kind(self) -> str:
         """The kind of its only event, or ``digest``."""
-        return self.events[0].kind if len(self.events) == 1 else "digest"
+        if len(self.events) == 1:
+            return self.events[0].kind
+        return "digest"
 
     @property
     def severity(self) -> str:
@@ -149,7 +151,9 @@ def text_body(message: Message) -> str:
 
 def shorten(text: str, longest: int) -> str:
     """Return ``text``, cut with an ellipsis when it is longer than ``longest`` characters."""
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    if len(text) <= longest:
+        return text
+    return text[: longest - 1] + "…"
 
 
 def listing(

@@ -45,11 +45,15 @@ def url_problem(url: str) -> str | None:
 
 
 def _variable_problem(variable: str) -> str | None:
-    return None if _VARIABLE.match(variable) else "it is not the name of an environment variable"
+    if _VARIABLE.match(variable):
+        return None
+    return "it is not the name of an environment variable"
 
 
 def _line_problem(value: str) -> str | None:
-    return "it contains a line break" if re.search(r"[\r\n]", value) else None
+    if re.search(r"[\r\n]", value):
+        return "it contains a line break"
+    return None
 
 
 def _file_problem(path: str) -> str | None:

@@ -206,7 +206,9 @@ class Store:
                 memories.append(Memory.from_dict(content))
         newest = max(memories, key=lambda memory: memory.saved, default=Memory())
         self._saved = newest.saved
-        return newest if newest.salt else newest._replace(salt=os.urandom(16).hex())
+        if newest.salt:
+            return newest
+        return newest._replace(salt=os.urandom(16).hex())
 
     def _read(self, path: str, repair: bool) -> dict[str, Any] | None:
         """Return the content of a state file, None when there is none that can be used."""
@@ -221,7 +223,9 @@ class Store:
             problem = self._readable(error.message)
         except RecursionError:
             problem = f"{path} is nested too deeply."
-        kept = f"; the file is kept as {path}.broken" if repair else ""
+        kept = ""
+        if repair:
+            kept = f"; the file is kept as {path}.broken"
         self.world.warn(f"{problem} What was sent before is unknown now{kept}.")
         if repair:
             with contextlib.suppress(OSError):

@@ -68,7 +68,7 @@ class _Pipe:
     """
 
     def __init__(
-        self, write: Callable[[bytes], None], codec: Codec, executor: Any, workers: int
+        self, write: Callable[[bytes | bytearray], None], codec: Codec, executor: Any, workers: int
     ) -> None:
         self._write, self._codec, self._executor = write, codec, executor
         #: Chunks that are compressed or wait for it; each holds twice its size at most.
@@ -115,7 +115,7 @@ class _Pipe:
             self._take()
         self._buffer, self._filled = bytearray(CHUNK), 0
 
-    def _packed(self, chunk: memoryview) -> tuple[bytes, str]:
+    def _packed(self, chunk: memoryview) -> tuple[bytes | bytearray, str]:
         packed = self._codec.pack(chunk)
         return packed, hashlib.sha256(packed).hexdigest()
 
@@ -150,7 +150,7 @@ def write(
     digest = hashlib.sha256()
     size = 0
 
-    def out(data: bytes) -> None:
+    def out(data: bytes | bytearray) -> None:
         nonlocal size
         write_all(fd, data)
         digest.update(data)

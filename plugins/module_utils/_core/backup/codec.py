@@ -27,7 +27,7 @@ class Codec(Protocol):
         """The beginning of the stream."""
         ...  # pylint: disable=unnecessary-ellipsis
 
-    def pack(self, data: bytes | memoryview) -> bytes:
+    def pack(self, data: bytes | memoryview) -> bytes | bytearray:
         """Return one chunk compressed."""
         ...  # pylint: disable=unnecessary-ellipsis
 

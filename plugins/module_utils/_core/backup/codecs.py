@@ -42,7 +42,7 @@ class Compression(NamedTuple):
     magic: bytes | None
     writer: Callable[[int], Codec]
     reader: Callable[[], Unpacker]
-    unpack: Callable[[bytes, int], bytes]
+    unpack: Callable[[bytes, int], bytes | bytearray]
 
 
 def _gzip_writer(level: int) -> Codec:
@@ -57,7 +57,7 @@ def _gzip_reader() -> Unpacker:
     return deflate.GzipUnpacker()
 
 
-def _gzip_unpack(data: bytes, size: int) -> bytes:
+def _gzip_unpack(data: bytes, size: int) -> bytes | bytearray:
     from . import deflate
 
     return deflate.unpack(data, size)

@@ -43,7 +43,7 @@ class Gzip:
         self._isal = isal.library()
         self._isal_level = 1 if level <= 3 else 2
 
-    def pack(self, data: bytes | memoryview) -> bytes:
+    def pack(self, data: bytes | memoryview) -> bytes | bytearray:
         sample = bytes(data)
         if len(data) > 3 * _SAMPLE:
             middle = len(data) // 2
@@ -62,7 +62,9 @@ class Gzip:
             return deflate(data, self._level)
         return deflate(data, self._level, zlib.Z_HUFFMAN_ONLY)
 
-    def _by_isal(self, library: isal.Isal, data: bytes | memoryview, sample: bytes) -> bytes:
+    def _by_isal(
+        self, library: isal.Isal, data: bytes | memoryview, sample: bytes
+    ) -> bytes | bytearray:
         fast = len(library.pack(sample, self._isal_level))
         if fast > 0.97 * len(sample):
             return deflate(data, 0)
@@ -75,12 +77,13 @@ class Gzip:
         return b"\x03\x00" + struct.pack("<II", crc, size & 0xFFFFFFFF)
 
 
-def unpack(data: bytes, size: int) -> bytes:
+def unpack(data: bytes, size: int) -> bytes | bytearray:
     """Return the plain data of one chunk that ``Gzip.pack`` has made.
 
     :param size: bytes of plain data in it. :raises Damaged: the chunk is not what was made.
     """
     library = isal.library()
+    plain: bytes | bytearray
     if library is not None:
         plain = library.unpack(data, size)
     else:

@@ -34,11 +34,11 @@ _FLUSHED, _LAST = b"\0\0\xff\xff", b"\x03\x00"
 class Isal(Protocol):
     """Packs and unpacks raw deflate. Called by several threads at once."""
 
-    def pack(self, data: bytes | memoryview, level: int) -> bytes:
+    def pack(self, data: bytes | memoryview, level: int) -> bytes | bytearray:
         """Return ``data`` as raw deflate that ends byte-aligned and refers to nothing before it."""
         ...  # pylint: disable=unnecessary-ellipsis
 
-    def unpack(self, data: bytes, size: int) -> bytes:
+    def unpack(self, data: bytes | bytearray, size: int) -> bytes | bytearray:
         """Return the ``size`` bytes that ``pack`` was given. :raises Damaged: it was not this."""
         ...  # pylint: disable=unnecessary-ellipsis
 
@@ -60,7 +60,7 @@ class Package:
         packed: bytes = packer.compress(data) + packer.flush(self._library.Z_FULL_FLUSH)
         return packed
 
-    def unpack(self, data: bytes, size: int) -> bytes:
+    def unpack(self, data: bytes | bytearray, size: int) -> bytes:
         try:
             plain: bytes = self._library.decompress(data + _LAST, -zlib.MAX_WBITS, size + 1)
         except self._library.error as error:
@@ -106,18 +106,12 @@ class _Unpacking(ctypes.Structure):
 
 
 class _Memory(threading.local):
-    """State and output of one thread, kept for the next chunk."""
+    """State of one thread, kept for the next chunk."""
 
     def __init__(self) -> None:
         self.packing = _Packing()
         self.unpacking = _Unpacking()
         self.workspace = ctypes.create_string_buffer(max(_WORKSPACE.values()))
-        self.out = ctypes.create_string_buffer(0)
-
-    def room(self, size: int) -> Any:
-        if len(self.out) < size:
-            self.out = ctypes.create_string_buffer(size)
-        return self.out
 
 
 class Library:
@@ -132,10 +126,12 @@ class Library:
         self._crc32.restype = ctypes.c_uint32
         self._memory = _Memory()
 
-    def pack(self, data: bytes | memoryview, level: int) -> bytes:
+    def pack(self, data: bytes | memoryview, level: int) -> bytearray:
         memory, size = self._memory, len(data)
         room = size + size // 8 + (64 << 10)
-        out, stream = memory.room(room), memory.packing
+        # Memory that is not written to costs nothing.
+        out, stream = bytearray(room), memory.packing
+        held = (ctypes.c_char * room).from_buffer(out)
         given, address = _address(data)
         self._library.isal_deflate_init(ctypes.byref(stream))
         stream.level = level
@@ -143,27 +139,31 @@ class Library:
         stream.level_buf_size = _WORKSPACE[level]
         stream.flush = _FULL_FLUSH
         stream.next_in, stream.avail_in = address, size
-        stream.next_out, stream.avail_out = ctypes.addressof(out), room
+        stream.next_out, stream.avail_out = ctypes.addressof(held), room
         code = self._library.isal_deflate(ctypes.byref(stream))
-        packed = ctypes.string_at(out, room - stream.avail_out)
-        del given
-        if code or stream.avail_in or not packed.endswith(_FLUSHED):
+        del given, held  # the array can't shrink while it is held
+        del out[room - stream.avail_out :]
+        if code or stream.avail_in or not out.endswith(_FLUSHED):
             raise RuntimeError(f"libisal could not compress (code {code})")
-        return packed
+        return out
 
-    def unpack(self, data: bytes, size: int) -> bytes:
-        memory = self._memory
-        text = data + _LAST
+    def unpack(self, data: bytes | bytearray, size: int) -> bytearray:
         room = size + 1
-        out, stream = memory.room(room), memory.unpacking
+        out, stream = bytearray(room), self._memory.unpacking
+        held = (ctypes.c_char * room).from_buffer(out)
         self._library.isal_inflate_init(ctypes.byref(stream))
-        stream.next_in = ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p)
-        stream.avail_in = len(text)
-        stream.next_out, stream.avail_out = ctypes.addressof(out), room
-        code = self._library.isal_inflate(ctypes.byref(stream))
+        stream.next_out, stream.avail_out = ctypes.addressof(held), room
+        code = 0
+        for piece in (data, _LAST):
+            given, address = _address(piece)
+            stream.next_in, stream.avail_in = address, len(piece)
+            code = code or self._library.isal_inflate(ctypes.byref(stream))
+            del given
         if code or stream.avail_in:
             raise Damaged(f"invalid compressed data (code {code})")
-        return ctypes.string_at(out, room - stream.avail_out)
+        del held  # the array can't shrink while it is held
+        del out[room - stream.avail_out :]
+        return out
 
     def crc32(self, data: bytes | memoryview, start: int) -> int:
         given, address = _address(data)
@@ -172,9 +172,9 @@ class Library:
         return crc
 
 
-def _address(data: bytes | memoryview) -> tuple[Any, Any]:
+def _address(data: bytes | bytearray | memoryview) -> tuple[Any, Any]:
     """Return an object that keeps ``data`` where it is, and its address."""
-    if isinstance(data, memoryview) and not data.readonly:
+    if isinstance(data, bytearray) or (isinstance(data, memoryview) and not data.readonly):
         held = (ctypes.c_char * len(data)).from_buffer(data)
         return held, ctypes.addressof(held)
     kept = ctypes.c_char_p(bytes(data))

@@ -110,7 +110,9 @@ def _newest(directory: str, wanted: Callable[[str], bool]) -> Proof | None:
         return None
     except OSError as error:
         return {"unreadable": f"Can't read {path}: {error.strerror}."}
-    proofs = [proof for proof in map(_parsed, raw.split(b"\n")) if proof is not None]
+    # Of two in the same second the later line counts.
+    lines = reversed(raw.split(b"\n"))
+    proofs = [proof for proof in map(_parsed, lines) if proof is not None]
     return max(
         (proof for proof in proofs if wanted(proof["place"])),
         key=lambda proof: proof["at"],

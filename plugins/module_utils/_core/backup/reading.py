@@ -62,7 +62,7 @@ class Sink(Protocol):
         """A file, directory or link begins."""
         ...  # pylint: disable=unnecessary-ellipsis
 
-    def data(self, piece: bytes) -> None:
+    def data(self, piece: bytes | memoryview) -> None:
         """Content of the file that has begun."""
         ...  # pylint: disable=unnecessary-ellipsis
 

@@ -156,10 +156,10 @@ class Writer:
         self.restored.add(entry["path"])
         self.files += 1
 
-    def data(self, piece: bytes) -> None:
+    def data(self, piece: bytes | memoryview) -> None:
         if self._fd < 0:
             return
-        if len(piece) >= _HOLE and not piece.strip(b"\0"):
+        if len(piece) >= _HOLE and not piece[0] and not bytes(piece).strip(b"\0"):
             os.lseek(self._fd, len(piece), os.SEEK_CUR)  # a hole, as it mostly was before
             self._end_open = True
             return

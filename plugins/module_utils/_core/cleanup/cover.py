@@ -136,4 +136,6 @@ class Coverage:
                 digest.update(block)
         finally:
             os.close(fd)
-        return "" if (size, digest.hexdigest()) in (self._contents or ()) else missing
+        if (size, digest.hexdigest()) in (self._contents or ()):
+            return ""
+        return missing

@@ -527,4 +527,6 @@ def _survey_or_none(fd: int, name: str, look: Look) -> Survey | None:
 
 
 def _names(fd: int) -> list[str]:
-    return sorted(os.listdir(fd)) if fd >= 0 else []
+    if fd >= 0:
+        return sorted(os.listdir(fd))
+    return []

@@ -41,7 +41,9 @@ LITERAL_START = 2
 def literal_start(pattern: str) -> str:
     """Return what every name that matches the pattern begins with."""
     match = re.match(r"[^*?\[]*", pattern)
-    return match.group() if match else ""
+    if match:
+        return match.group()
+    return ""
 
 
 def may_share(pattern: str) -> bool:
@@ -100,7 +102,9 @@ class Place(NamedTuple):
 def unit_of(path: str, base: str) -> str:
     """Return the first component of ``path`` below ``base``, empty when it is not below it."""
     base = base.rstrip("/") + "/"
-    return path[len(base) :].split("/")[0] if path.startswith(base) else ""
+    if path.startswith(base):
+        return path[len(base) :].split("/")[0]
+    return ""
 
 
 def unit_at(place: Place, path: str, located: tuple[str, str] | None) -> str:

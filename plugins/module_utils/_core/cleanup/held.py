@@ -322,7 +322,9 @@ def _seconds(stamp: str) -> float:
 def expiry(name: str) -> float:
     """Return until when the quarantine of this name keeps its units, seconds since the epoch."""
     match = _NAME.fullmatch(name)
-    return float("inf") if match is None else _seconds(match.group(1)) + int(match.group(2))
+    if match is None:
+        return float("inf")
+    return _seconds(match.group(1)) + int(match.group(2))
 
 
 def select(units: list[HeldUnit], wanted: list[str] | None) -> list[HeldUnit]:
@@ -335,7 +337,9 @@ def select(units: list[HeldUnit], wanted: list[str] | None) -> list[HeldUnit]:
         return newest
     chosen: list[HeldUnit] = []
     for name in wanted:
-        path = os.path.normpath(name) if name.startswith("/") else ""
+        path = ""
+        if name.startswith("/"):
+            path = os.path.normpath(name)
         fitting = [unit for unit in newest if name == unit.hold.run or path == unit.original]
         if path:
             fitting = fitting[:1]  # what was removed last under this path

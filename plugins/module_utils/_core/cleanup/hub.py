@@ -233,7 +233,9 @@ def observe(world: World) -> ToolFacts:
 def _items(repository: Repository, busy: InUse, unknown: str) -> Iterator[Item]:
     for revision in repository.revisions:
         ref = repository.naming(revision.name)
-        in_use = f"{ref} names it" if ref else ""
+        in_use = ""
+        if ref:
+            in_use = f"{ref} names it"
         states = repository._states(revision.blobs)
         in_use = in_use or _why_used(states, busy) or unknown
         yield Item(
@@ -338,7 +340,9 @@ def _unlink(cache: int, name: str, blobs: Iterable[str]) -> str:
                     continue
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(blob, dir_fd=directory_fd)
-    return f"{locked} of its files are being downloaded" if locked else ""
+    if locked:
+        return f"{locked} of its files are being downloaded"
+    return ""
 
 
 @contextlib.contextmanager

@@ -227,7 +227,9 @@ def _made_crictl(world: World, image: str) -> float | None:
         if isinstance(info, str):
             info = json.loads(info)
         made = parse_created((info.get("imageSpec") or {}).get("created") or "")
-        return made if made > DATED else None
+        if made > DATED:
+            return made
+        return None
     return None
 
 

@@ -51,7 +51,9 @@ class InUse:
     @property
     def hidden(self) -> Container[int] | None:
         """The users whose files may be in use unseen, None when there are none."""
-        return _EverybodyElse() if self.strangers is None else self.strangers or None
+        if self.strangers is None:
+            return _EverybodyElse()
+        return self.strangers or None
 
 
 class _Every(Container[int]):

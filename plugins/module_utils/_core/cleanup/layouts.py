@@ -85,13 +85,17 @@ def step_of(name: str) -> int | None:
         if match:
             return int(match.group(1))
     numbers = re.findall(r"\d+", re.sub(rf"[A-Za-z_]+={_NUMBER}", "", name))
-    return int(numbers[-1]) if numbers else None
+    if numbers:
+        return int(numbers[-1])
+    return None
 
 
 def metric_of(name: str, metric: str) -> float | None:
     """Return the metric in a name (``epoch=3-val_loss=0.12.ckpt``), None when it is not there."""
     match = re.search(rf"(?<![A-Za-z0-9_]){re.escape(metric)}[=_:-]?({_NUMBER})", name)
-    return finite(match.group(1)) if match else None
+    if match:
+        return finite(match.group(1))
+    return None
 
 
 def finite(value: object) -> float | None:
@@ -102,7 +106,9 @@ def finite(value: object) -> float | None:
         number = float(value)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    if math.isfinite(number):
+        return number
+    return None
 
 
 def metric_in(document: object, metric: str) -> float | None:
@@ -112,7 +118,9 @@ def metric_in(document: object, metric: str) -> float | None:
     if metric in document:
         return finite(document[metric])
     head, dot, rest = metric.partition(".")
-    return metric_in(document.get(head), rest) if dot else None
+    if dot:
+        return metric_in(document.get(head), rest)
+    return None
 
 
 def _trainer_metrics(document: Any) -> dict[str, float]:
@@ -131,12 +139,16 @@ def _trainer_metrics(document: Any) -> dict[str, float]:
 
 def _trainer_best(document: Any) -> str:
     path = document.get("best_model_checkpoint") if isinstance(document, Mapping) else None
-    return os.path.basename(path.rstrip("/")) if isinstance(path, str) else ""
+    if isinstance(path, str):
+        return os.path.basename(path.rstrip("/"))
+    return ""
 
 
 def _megatron_tracked(text: str) -> str:
     text = text.strip()
-    return f"iter_{int(text):07}" if text.isdecimal() else text
+    if text.isdecimal():
+        return f"iter_{int(text):07}"
+    return text
 
 
 def parse_state(text: str) -> Any:
@@ -224,4 +236,6 @@ def candidates(layout: str) -> tuple[Layout, ...]:
     """Return the layouts that a directory of a target may have."""
     if layout == GENERIC:
         return (_GENERIC,)
-    return tuple(LAYOUTS) if layout == AUTO else (LAYOUTS[layout],)
+    if layout == AUTO:
+        return tuple(LAYOUTS)
+    return (LAYOUTS[layout],)

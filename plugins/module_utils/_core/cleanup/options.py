@@ -32,7 +32,9 @@ def _level(text: str) -> str | None:
 
 
 def _period(text: str) -> str | None:
-    return None if period(text) else "it must be a period (30m, 12h, 3d)"
+    if period(text):
+        return None
+    return "it must be a period (30m, 12h, 3d)"
 
 
 class TargetOptions(OptionSet):
@@ -182,7 +184,9 @@ def _interval(text: str | None, where: str) -> tuple[int, float]:
 
 
 def _parsed(text: str | None) -> Level | None:
-    return None if text is None else parse_level(text)
+    if text is None:
+        return None
+    return parse_level(text)
 
 
 def _check_levels(
@@ -339,7 +343,9 @@ class CleanupOptions(OptionSet):
     def held_for(self) -> int | None:
         """Seconds for which removed units are kept, None when they are not."""
         seconds = None if self.quarantine is None else period(self.quarantine)
-        return None if seconds is None else max(1, int(seconds))
+        if seconds is None:
+            return None
+        return max(1, int(seconds))
 
     directories: tuple[Target, ...]
     tools: tuple[str, ...]

@@ -53,7 +53,9 @@ def observe_apt(world: World) -> ToolFacts:
     """Downloaded packages."""
     settings = run_program(world, ["apt-config", "shell", "FOLDER", "Dir::Cache::archives/d"])
     match = re.search(r"FOLDER='([^']*)'", settings)
-    directory = match.group(1).rstrip("/") if match else ""
+    directory = ""
+    if match:
+        directory = match.group(1).rstrip("/")
     if not directory:
         raise CommandFailed(
             "apt-config does not name the directory of downloaded packages.", "", "apt-config"

@@ -39,7 +39,9 @@ def due(unit: Unit, limit: int | None) -> bool:
 
 def vetoed(unit: Unit) -> str:
     """Return what in a unit protects it; empty when nothing does, or when its survey ended early because it is not due anyway."""
-    return "" if unit.stopped else unit.veto or ""
+    if unit.stopped:
+        return ""
+    return unit.veto or ""
 
 
 def fixed(unit: Unit, protected: Mapping[str, str]) -> bool:
@@ -61,7 +63,9 @@ def why_kept(
     if veto:
         return veto
     if not due(unit, limit):
-        where = f" ({display_path(unit.newest_path)[-_PATH_LENGTH:]})" if unit.newest_path else ""
+        where = ""
+        if unit.newest_path:
+            where = f" ({display_path(unit.newest_path)[-_PATH_LENGTH:]})"
         age = now - unit.newest / 10**9
         when = f"{days(age)} ago" if age >= 0 else f"is dated {days(-age)} in the future"
         return f"newest change {when}{where}, kept {days(target.retention)}"
@@ -169,7 +173,9 @@ def _surplus(target: Target, checkpoint: Checkpoint) -> str:
     if target.every_steps or target.every_seconds:
         limits.append("those kept at intervals")
     what = "a checkpoint" if checkpoint.step is None else f"step {checkpoint.step}"
-    return f"{what} beyond {' and '.join(limits)}" if limits else what
+    if limits:
+        return f"{what} beyond {' and '.join(limits)}"
+    return what
 
 
 def _decide_target(
@@ -310,7 +316,9 @@ def _notes(facts: Facts) -> list[str]:
     busy = facts.busy
     if busy is None or not (busy.unseen or busy.hidden is not None):
         return []
-    stay = "" if busy.hidden is None else "; units that hold files of their users stay"
+    stay = "; units that hold files of their users stay"
+    if busy.hidden is None:
+        stay = ""
     return [
         f"{busy.unseen or 'Some'} process{'' if busy.unseen == 1 else 'es'} could not be examined;"
         f" only locks and mounts tell what they use{stay}."

@@ -87,7 +87,9 @@ def reasons(
             _keep_anchors(target, name, units, fix, now)
     groups = runs if target.by_run else {"": list(members)}
     for name, units in groups.items():
-        where = f" of {name}" if name else ""
+        where = ""
+        if name:
+            where = f" of {name}"
         complete = [member for member in newest_first(units) if member.checkpoint.complete]
         for member in complete[: target.keep_last]:
             keep(member, f"one of the {target.keep_last} newest{where}")

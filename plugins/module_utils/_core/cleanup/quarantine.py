@@ -166,11 +166,9 @@ class Aside(Quarantine):
         """Open what a stopped run left; None for anything else. One cleanup runs at a time, and it has only one."""
         match = _ASIDE.fullmatch(name)
         try:
-            return (
-                cls(root, name, match.group(1))
-                if match and stat.S_ISDIR(os.lstat(name, dir_fd=root.fd).st_mode)
-                else None
-            )
+            if match and stat.S_ISDIR(os.lstat(name, dir_fd=root.fd).st_mode):
+                return cls(root, name, match.group(1))
+            return None
         except OSError:
             return None
 

@@ -75,8 +75,12 @@ class UnitRemoval(NamedTuple):
         retention = self.place.target.retention
         reason = f"{days(self.age)} old, kept {days(retention)}"
         if retention == 0:
-            reason = f"{days(self.age)} old" if self.why else "always removed"
-        return f"{reason}; {self.why}" if self.why else reason
+            reason = "always removed"
+            if self.why:
+                reason = f"{days(self.age)} old"
+        if self.why:
+            return f"{reason}; {self.why}"
+        return reason
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of the result."""
@@ -166,4 +170,6 @@ class Plan:
 
 def days(seconds: float) -> str:
     """Return a time as days, or below one day as hours, minutes or seconds."""
-    return f"{seconds / DAY:.1f} days" if seconds >= DAY else human_duration(seconds)
+    if seconds >= DAY:
+        return f"{seconds / DAY:.1f} days"
+    return human_duration(seconds)

@@ -141,7 +141,9 @@ class CleanupResult:
     def message(self) -> str:
         """Return one line about what failed."""
         first = self.failures[0]
-        more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+        more = ""
+        if len(self.failures) > 1:
+            more = f" (and {len(self.failures) - 1} more)"
         return f"{len(self.failures)} of the cleanup's tasks failed: {display_path(first.path)}: {first.error}{more}."
 
     def diff(self) -> dict[str, str]:
@@ -214,7 +216,9 @@ def _size(removal: Removal) -> int:
 def _held_note(held: list[HeldEntry]) -> str:
     size = sum(entry.size for entry in held)
     first = min(entry.until for entry in held)
-    verb = "uses" if len(held) == 1 else "use"
+    verb = "use"
+    if len(held) == 1:
+        verb = "uses"
     return (
         f"{human_count(len(held), 'unit')} in quarantine still {verb} {human_size(size)};"
         f" removal begins after {isoformat(first)}. mlfleet cleanup --undo brings them back."

@@ -121,12 +121,16 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
 def period(text: str) -> float | None:
     """Return ``90s``, ``30m``, ``12h``, ``3d`` or ``2w`` as seconds, None when it is none of them."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip())
-    return float(match.group(1)) * _UNITS[match.group(2)] if match else None
+    if match:
+        return float(match.group(1)) * _UNITS[match.group(2)]
+    return None
 
 
 def cutoff(target: Target, now: float) -> int | None:
     """Return the newest time (nanoseconds since the epoch) at which a unit is still due, None when every unit is."""
-    return None if target.retention == 0 else nanoseconds(now) - nanoseconds(target.retention)
+    if target.retention == 0:
+        return None
+    return nanoseconds(now) - nanoseconds(target.retention)
 
 
 class BuiltIn(NamedTuple):

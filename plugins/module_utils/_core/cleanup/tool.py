@@ -137,4 +137,6 @@ def purge(
     except CommandFailed as error:
         return {facts.root: error.message}
     remaining = measure(facts.places)[0]
-    return {facts.root: f"{remaining} files are left"} if remaining else {}
+    if remaining:
+        return {facts.root: f"{remaining} files are left"}
+    return {}

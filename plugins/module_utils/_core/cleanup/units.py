@@ -81,17 +81,23 @@ class Survey:
         """``dir``, ``link``, or ``file`` for everything else."""
         if stat.S_ISDIR(self.mode):
             return "dir"
-        return "link" if stat.S_ISLNK(self.mode) else "file"
+        if stat.S_ISLNK(self.mode):
+            return "link"
+        return "file"
 
     @property
     def newest(self) -> int:
         """The newest time of the unit and everything in it."""
-        return self.own if self.own > self.content else self.content
+        if self.own > self.content:
+            return self.own
+        return self.content
 
     @property
     def newest_path(self) -> str:
         """What has that time, empty for the unit itself."""
-        return self.content_path if self.content > self.own else ""
+        if self.content > self.own:
+            return self.content_path
+        return ""
 
     @property
     def disk_usage(self) -> int:
@@ -138,7 +144,9 @@ class PlainFile(NamedTuple):
 
     @property
     def newest(self) -> int:
-        return self.own if self.own > self.content else self.content
+        if self.own > self.content:
+            return self.own
+        return self.content
 
     @property
     def newest_path(self) -> str:

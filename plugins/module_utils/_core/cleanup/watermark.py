@@ -59,7 +59,9 @@ class Watermark(NamedTuple):
     @property
     def needed(self) -> int:
         """The bytes to free."""
-        return max(0, self.goal - self.space.available) if self.below else 0
+        if self.below:
+            return max(0, self.goal - self.space.available)
+        return 0
 
     @property
     def reached(self) -> bool:
@@ -111,14 +113,22 @@ def parse_level(text: str) -> Level | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
     if match:
         share = float(match.group(1)) / 100
-        return Level(share, 0) if 0 < share < 1 else None
+        if 0 < share < 1:
+            return Level(share, 0)
+        return None
     match = re.fullmatch(r"(?i)(\d+(?:\.\d+)?)\s*([kmgtp]?)(ib|b)?", text)
     if match is None:
         return None
-    base = 1000 if (match.group(3) or "").lower() == "b" and match.group(2) else 1024
-    factor = base ** _FACTORS[match.group(2).lower()] if match.group(2) else 1
+    base = 1024
+    if (match.group(3) or "").lower() == "b" and match.group(2):
+        base = 1000
+    factor = 1
+    if match.group(2):
+        factor = base ** _FACTORS[match.group(2).lower()]
     size = int(float(match.group(1)) * factor)
-    return Level(0.0, size) if size > 0 else None
+    if size > 0:
+        return Level(0.0, size)
+    return None
 
 
 class Freed:

@@ -134,7 +134,9 @@ def chat(report: Mapping[str, Any]) -> str:
 
 
 def _hosts(hosts: Sequence[str]) -> str:
-    return _plain(hosts[0], 60) if len(hosts) == 1 else f"{len(hosts)} hosts"
+    if len(hosts) == 1:
+        return _plain(hosts[0], 60)
+    return f"{len(hosts)} hosts"
 
 
 def _plain(text: str, length: int) -> str:
@@ -150,7 +152,9 @@ def cause_lines(causes: Sequence[Mapping[str, Any]], limit: int = 20) -> list[st
     lines = []
     for cause in causes[:limit]:
         hosts = ", ".join(cause["hosts"][:3])
-        more = f" and {len(cause['hosts']) - 3} more" if len(cause["hosts"]) > 3 else ""
+        more = ""
+        if len(cause["hosts"]) > 3:
+            more = f" and {len(cause['hosts']) - 3} more"
         action = "" if cause["action"] == "none" else f" [{cause['action']}]"
         text = f"{cause['status']}: {cause['title']}{action}: {hosts}{more}"
         lines.append(clean(f"{human_count(len(cause['hosts']), 'host')} {text}", 300))
@@ -184,7 +188,9 @@ def text(changes: Mapping[str, Any]) -> list[str]:
     for kind in KINDS:
         for fault in changes[kind]:
             where = " ".join(part for part in (fault["check"], fault["subject"]) if part)
-            was = f" (was {fault['was']})" if "was" in fault else ""
+            was = ""
+            if "was" in fault:
+                was = f" (was {fault['was']})"
             lines.append(
                 clean(
                     f"{_SIGNS[kind]} {fault['host']} {where} {fault['status']}{was}:"

@@ -34,6 +34,8 @@ STATUSES = (
     "failed",
     "unreachable",
 )
+#: Beginning of the message about a host that answers no more, unlike one that can't be reached.
+HANGS = "The host hangs"
 _NUMBER = re.compile(r"\d+")
 _XID = re.compile(r"\bXid (\d+)")
 
@@ -41,12 +43,16 @@ _XID = re.compile(r"\bXid (\d+)")
 def clean(text: object, length: int = MESSAGE_LENGTH) -> str:
     """Return any text as one line without control characters, cut to a length."""
     line = one_line(str(text)[: length + 1])
-    return line if len(line) <= length else line[: length - 1] + "\u2026"
+    if len(line) <= length:
+        return line
+    return line[: length - 1] + "\u2026"
 
 
 def severity(status: str) -> int:
     """Return the rank of a status; a status that is none of a fault, such as ``pass``, is -1."""
-    return STATUSES.index(status) if status in STATUSES else -1
+    if status in STATUSES:
+        return STATUSES.index(status)
+    return -1
 
 
 def key(fault: Fault) -> tuple[str, str, str, str]:
@@ -102,7 +108,9 @@ def _of_phase(
         return checks
     if severity(status) < 0:
         return []
-    kind = status if status in ("failed", "held", "no_data") else "result"
+    kind = "result"
+    if status in ("failed", "held", "no_data"):
+        kind = status
     return [fault(f"{phase['phase']}_{kind}", status, phase["message"], "", "inspect")]
 
 
@@ -119,9 +127,13 @@ def causes(faults: Iterable[Fault]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, ...], list[Fault]] = {}
     for fault in faults:
         xid = _XID.search(fault["message"])
-        detail = xid[1] if xid else ""
+        detail = ""
+        if xid:
+            detail = xid[1]
         if fault["check"].endswith("_failed"):
             detail = _NUMBER.sub("#", fault["message"].replace(fault["host"], "HOST"))
+        elif fault["message"].startswith(HANGS):
+            detail = HANGS
         identity = (
             fault["phase"] if fault["check"] != "unreachable" else "",
             fault["check"],

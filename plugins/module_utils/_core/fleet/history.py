@@ -110,13 +110,17 @@ class Directory:
 def secret_of(url: str) -> str:
     """Return user and password in a URL, the empty text without any."""
     authority = url.partition("://")[2].partition("/")[0]
-    return authority.rpartition("@")[0] if ":" in authority.rpartition("@")[0] else ""
+    if ":" in authority.rpartition("@")[0]:
+        return authority.rpartition("@")[0]
+    return ""
 
 
 def without_secrets(url: str) -> str:
     """Return a URL for people: without user and password."""
     secret = secret_of(url)
-    return url.replace(f"{secret}@", "", 1) if secret else url
+    if secret:
+        return url.replace(f"{secret}@", "", 1)
+    return url
 
 
 def stems_of(names: Iterable[str]) -> list[str]:

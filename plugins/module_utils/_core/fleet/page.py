@@ -57,7 +57,9 @@ def shown(value: float, kind: str) -> str:
     if kind == "size":
         return human_size(value)
     if kind == "duration":
-        return f"{value / 86400:.1f} days" if value > 2 * 86400 else human_duration(value)
+        if value > 2 * 86400:
+            return f"{value / 86400:.1f} days"
+        return human_duration(value)
     return f"{value:g}" + (f" {kind}" if kind != "number" else "")
 
 
@@ -104,7 +106,9 @@ def glance(hosts: Sequence[Mapping[str, Any]], limit: int = 60) -> list[dict[str
     for number, entry in enumerate(hosts):
         # A group of one host says nothing; the host is shown with its next larger group.
         of_host = sorted(entry["groups"], key=lambda group: (sizes[group] < 2, sizes[group], group))
-        name = of_host[0] if of_host else ""
+        name = ""
+        if of_host:
+            name = of_host[0]
         groups.setdefault(name, []).append(
             {"number": number, "host": entry["host"], "status": entry["status"]}
         )

@@ -100,7 +100,9 @@ def _load(device: Mapping[str, Any]) -> str:
     share = power / top
     if share < 0.35:
         return "low power"
-    return "medium power" if share < 0.7 else "high power"
+    if share < 0.7:
+        return "medium power"
+    return "high power"
 
 
 def _temperatures(
@@ -184,7 +186,9 @@ def _majority(values: Sequence[Any], minimum: int) -> Any:
     if len(values) < minimum:
         return None
     value, count = Counter(values).most_common(1)[0]
-    return value if count / len(values) >= MAJORITY else None
+    if count / len(values) >= MAJORITY:
+        return value
+    return None
 
 
 def _versions(
@@ -244,7 +248,9 @@ def _drift(
 
 
 def _who(hosts: Sequence[str]) -> str:
-    return hosts[0] if len(hosts) == 1 else human_count(len(hosts), "host")
+    if len(hosts) == 1:
+        return hosts[0]
+    return human_count(len(hosts), "host")
 
 
 def _growing(

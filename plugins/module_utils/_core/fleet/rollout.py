@@ -47,7 +47,9 @@ def brake(results: Iterable[Iterable[Result | None]], limit: float, group: str =
     started = [host for host in started if any(not result.get("skipped") for result in host)]
     failed = sum(1 for host in started if any(plan.phase_failed(result) for result in host))
     if started and 100.0 * failed / len(started) > limit:
-        where = f" of the group {group}" if group else ""
+        where = ""
+        if group:
+            where = f" of the group {group}"
         return (
             f"held back: {failed} of {len(started)} hosts{where} failed, more than the"
             f" {limit:g} % allowed"

@@ -72,7 +72,9 @@ def control(world: World, device: str) -> int | None:
     except OSError:
         return None
     if len(content) <= _EXTENDED:
-        return None if len(content) <= 64 else 0
+        if len(content) <= 64:
+            return None
+        return 0
     return parse(content)
 
 
@@ -100,7 +102,9 @@ def decide(answers: Mapping[str, Any], dummy: float, options: NodeOptions) -> li
     redirecting = sorted(name for name, value in bridges.items() if value & _REDIRECTS)
     if redirecting:
         count = human_count(len(redirecting), "bridge")
-        verb = "redirects" if len(redirecting) == 1 else "redirect"
+        verb = "redirect"
+        if len(redirecting) == 1:
+            verb = "redirects"
         text = (
             f"PCI ACS: {count} above the GPUs {verb} peer-to-peer traffic:"
             f" {', '.join(redirecting[:4])}"

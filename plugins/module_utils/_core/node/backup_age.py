@@ -42,7 +42,9 @@ class Age(NamedTuple):
 def subject(wanted: BackupAgeOptions) -> str:
     """Return what a check is about: the backup directory, and the source where one is named."""
     path = display_path(wanted.path)
-    return f"{path} of {display_path(wanted.source)}" if wanted.source else path
+    if wanted.source:
+        return f"{path} of {display_path(wanted.source)}"
+    return path
 
 
 def questions(

@@ -264,4 +264,6 @@ def group_of(name: str) -> str:
     if name in GROUPS:
         return name
     check = CHECKS.get(name)
-    return "gpu" if check is None else check.group
+    if check is None:
+        return "gpu"
+    return check.group

@@ -22,7 +22,9 @@ def parse_size(given: str) -> int:
     match = _SIZE.fullmatch(given.strip().upper())
     if match is None:
         raise ValueError(given)
-    base = 1000 if match[3] == "B" else 1024
+    base = 1024
+    if match[3] == "B":
+        base = 1000
     return int(float(match[1]) * base ** " KMGTP".index(match[2] or " "))
 
 

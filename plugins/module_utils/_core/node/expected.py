@@ -193,7 +193,9 @@ def _link_checks(wanted: ExpectedHardware, has: Inventory) -> list[Check]:
 def _present(label: str, wanted: list[str] | None, has: frozenset[str]) -> list[Check]:
     checks = []
     for name in dict.fromkeys(wanted or []):
-        state = "present" if name in has else "missing"
+        state = "missing"
+        if name in has:
+            state = "present"
         text = f"{label.capitalize()} {name}: {state}"
         checks.append(_verdict(f"{label} {name}", name in has, text))
     return checks

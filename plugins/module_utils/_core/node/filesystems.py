@@ -293,7 +293,9 @@ def probe(paths: list[str]) -> dict[str, MountAnswer]:
 
 def percent(used: int, avail: int) -> float:
     """Return used / (used + avail) in percent, without root's reserve as ``df`` counts it."""
-    return 100.0 * used / (used + avail) if used + avail > 0 else 0.0
+    if used + avail > 0:
+        return 100.0 * used / (used + avail)
+    return 0.0
 
 
 def _name(mount: Mount) -> str:
@@ -354,7 +356,9 @@ def _missing(facts: DiskFacts, options: NodeOptions) -> list[Check]:
                     passed("mount_present", f"{display_path(path)} is mounted", display_path(path))
                 )
             continue
-        origin = "expected_mounts" if asked else "/etc/fstab"
+        origin = "/etc/fstab"
+        if asked:
+            origin = "expected_mounts"
         status = verdict.CRITICAL
         if not asked and "nofail" in facts.fstab[path].options:
             status = verdict.WARNING
@@ -422,7 +426,9 @@ def _read_only(mount: Mount, answer: Usage, intent: FstabEntry | None) -> Check:
         by_kernel = mount.stopped or not mount.mount_read_only
         if by_kernel or not _meant_read_only(mount, intent):
             return _turned_read_only(mount, by_kernel, intent is not None)
-    state = "read-only as intended" if answer.read_only else "writable"
+    state = "writable"
+    if answer.read_only:
+        state = "read-only as intended"
     return passed("read_only", f"{_name(mount)} is {state}", _name(mount))
 
 

@@ -31,7 +31,9 @@ def checks(options: NodeOptions, world: World) -> list[Check]:
 
     def chosen(name: str) -> float | None:
         value: float = getattr(options, name)
-        return None if value == options.default(name) else value
+        if value == options.default(name):
+            return None
+        return value
 
     return checks_of_gpu_part(
         world,

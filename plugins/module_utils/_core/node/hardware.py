@@ -247,7 +247,9 @@ def _pool(pool: Device) -> Check:
     if pool.state == "ONLINE":
         return passed("zfs_pool", text, pool.name)
     # A degraded one still works; faulted, unavailable or suspended it does not.
-    action = "inspect" if pool.state == "DEGRADED" else "drain"
+    action = "drain"
+    if pool.state == "DEGRADED":
+        action = "inspect"
     return fault("zfs_pool", verdict.CRITICAL, text, pool.name, action)
 
 

@@ -136,7 +136,9 @@ def _slow(port: Port, ports: Sequence[Port]) -> str:
         fastest = max((rate or 0.0 for rate in others), default=0.0)
         if port.card and port.rate is not None and port.rate < fastest:
             return f"another port of its card is active at {fastest:g}"
-    return f"with {port.slot}" if port.slot else ""
+    if port.slot:
+        return f"with {port.slot}"
+    return ""
 
 
 def _active_port(port: Port, rate: float | None, slow: str) -> Check:

@@ -109,7 +109,9 @@ def _dimms(world: World) -> int | None:
         for name in procfs.directory(world, f"{base}/{controller}")
         if re.fullmatch(r"(dimm|rank)\d+", name)
     ]
-    return sum(1 for size in sizes if size) if sizes else None
+    if sizes:
+        return sum(1 for size in sizes if size)
+    return None
 
 
 def _disks(world: World) -> tuple[int, ...]:

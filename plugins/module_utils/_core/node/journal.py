@@ -188,7 +188,9 @@ def _sort(entries: list[journal.Entry], options: NodeOptions, now: float) -> Log
         if OOMD_KILLED in entry.message_id:
             if entry.time >= now - options.error_window:
                 match = _OOMD.search(entry.message)
-                count = int(match[1]) if match else 1
+                count = 1
+                if match:
+                    count = int(match[1])
                 oomd_kills[entry.unit] = oomd_kills.get(entry.unit, 0) + count
             continue
         if RESTARTED in entry.message_id:
@@ -211,7 +213,9 @@ def _sort(entries: list[journal.Entry], options: NodeOptions, now: float) -> Log
 
 def _excerpt(message: str) -> str:
     line = " ".join(message.split())
-    return line if len(line) <= 120 else line[:119] + "…"
+    if len(line) <= 120:
+        return line
+    return line[:119] + "…"
 
 
 def decide(log: LogFacts, counter: OomCounter, options: NodeOptions) -> list[Check]:
@@ -243,7 +247,9 @@ def _errors(log: LogFacts, span: str, options: NodeOptions) -> Check:
             by_source[entry.source] = by_source.get(entry.source, 0) + 1
     count = sum(by_source.values())
     top = sorted(by_source.items(), key=lambda pair: (-pair[1], pair[0]))
-    more = f" or more (only the newest {MOST} were read)" if log.limited else ""
+    more = ""
+    if log.limited:
+        more = f" or more (only the newest {MOST} were read)"
     text = f"Recent errors: {count}{more} in {span}"
     if top:
         text += ": " + ", ".join(f"{source} {number}" for source, number in top[:5])

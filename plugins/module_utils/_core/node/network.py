@@ -328,7 +328,9 @@ def decide_gateway(facts: RouteFacts) -> Check:
     if facts.neighbours.get(gateway) is False:
         text = f"Network: gateway {gateway} on {device} does not answer (no hardware address)"
         return fault("network_gateway", verdict.WARNING, text, gateway)
-    state = "known" if gateway in facts.neighbours else "not contacted lately"
+    state = "not contacted lately"
+    if gateway in facts.neighbours:
+        state = "known"
     text = f"Network: default route via {gateway} on {device} ({state})"
     return passed("network_gateway", text, gateway)
 
@@ -394,7 +396,9 @@ def _named_link(name: str, speed: int | None, link: Link | None) -> Check:
         text = f"Link {name}: down ({link.state})"
         return fault("network_link", verdict.CRITICAL, text, name)
     if speed and link.speed < speed:
-        measured = f"{link.speed} Mbit/s" if link.speed else "unknown speed"
+        measured = "unknown speed"
+        if link.speed:
+            measured = f"{link.speed} Mbit/s"
         return fault(
             "network_link",
             verdict.CRITICAL if link.speed else verdict.UNKNOWN,

@@ -174,7 +174,9 @@ def _network(facts: NodeFacts, options: NodeOptions, dummy: Counters) -> list[Ch
     for check in network.decide(facts.network, options):
         probe = _NETWORK_PROBES.get(check.check)
         if probe is not None:
-            subject = (check.subject or "") if probe.subject else ""
+            subject = ""
+            if probe.subject:
+                subject = check.subject or ""
             checks += _timed([check], facts.durations.get(Probe(probe.kind, subject)))
         else:
             checks.append(check)
@@ -289,7 +291,9 @@ def check_deciders() -> None:
             makers.append(decider_of_group)
         count = sum(maker is not None for maker in makers)
         if count != 1:
-            problem = "both a reading and a decider" if count else "neither reading nor decider"
+            problem = "neither reading nor decider"
+            if count:
+                problem = "both a reading and a decider"
             raise TypeError(f"The node check {check.name} has {problem}")
 
 

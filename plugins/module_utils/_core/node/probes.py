@@ -82,7 +82,9 @@ class Probe(NamedTuple):
     @property
     def label(self) -> str:
         """The kind and the subject as one text, unique among the probes."""
-        return f"{self.kind} {self.subject}" if self.subject else self.kind
+        if self.subject:
+            return f"{self.kind} {self.subject}"
+        return self.kind
 
     @property
     def mark(self) -> str:
@@ -220,7 +222,9 @@ class Prober:
         if outcome.timed_out and not outcome.pid:
             return self._not_asked()
         if outcome.timed_out:
-            stuck = f"; process {outcome.pid} can't be killed" if outcome.alive else ""
+            stuck = ""
+            if outcome.alive:
+                stuck = f"; process {outcome.pid} can't be killed"
             return Problem(f"no answer within {min(self.timeout, remaining):.3g} s{stuck}")
         if isinstance(outcome.error, MissingLibrary):
             raise outcome.error

@@ -35,7 +35,9 @@ def recommend(checks: Iterable[Check]) -> Advice:
     bad = [check for check in checks if check.counts_as in (verdict.WARNING, verdict.CRITICAL)]
     domain = "none"
     if bad:
-        domain = "user" if all(check.domain == "user" for check in bad) else "node"
+        domain = "node"
+        if all(check.domain == "user" for check in bad):
+            domain = "user"
     for level in (verdict.CRITICAL, verdict.WARNING):
         deciding = [check for check in bad if check.counts_as == level]
         if deciding:

@@ -151,7 +151,9 @@ def _statistic(world: World, path: str, key: str) -> int:
 
 def observe(world: World, options: NodeOptions) -> Memory | Problem | None:
     """Read memory and swap; None when they are not asked for. :raises MissingLibrary: no psutil."""
-    return _memory(world) if options.wants("memory") else None
+    if options.wants("memory"):
+        return _memory(world)
+    return None
 
 
 def decide_memory(memory: Memory | Problem | None, options: NodeOptions) -> list[Check]:
@@ -176,7 +178,9 @@ def _memory_usage(memory: Memory, options: NodeOptions) -> Check:
     The fuller of the two decides.
     """
     used = memory.total - memory.available
-    value = 100.0 * used / memory.total if memory.total else 0.0
+    value = 0.0
+    if memory.total:
+        value = 100.0 * used / memory.total
     limits = options.limits_in_force["memory_usage"]
     text = (
         f"Memory usage: {thresholds.percent(value, limits)}"
@@ -233,4 +237,6 @@ def _stuck(stuck: list[Process], options: NodeOptions) -> Check:
     check = thresholds.evaluate(
         limits, "stuck_processes", len(stuck), text, status, details=details
     )
-    return replace(check, action="reboot") if wedged else check
+    if wedged:
+        return replace(check, action="reboot")
+    return check

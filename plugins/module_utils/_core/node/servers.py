@@ -164,7 +164,9 @@ def _server(label: str, response: bool | Asked | Problem) -> Check:
         if response.skipped:
             return skipped(CHECK, f"{label}: {response.skipped}", label)
         if response.faults:
-            more = f" and {len(response.faults) - 3} more" if len(response.faults) > 3 else ""
+            more = ""
+            if len(response.faults) > 3:
+                more = f" and {len(response.faults) - 3} more"
             text = f"{label}: {'; '.join(response.faults[:3])}{more}"
             return fault(CHECK, verdict.CRITICAL, text, label, value=len(response.faults))
     return passed(CHECK, f"{label} answers", label)

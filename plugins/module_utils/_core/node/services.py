@@ -105,7 +105,9 @@ def booted(world: World) -> bool:
 
 def unit(name: str) -> str:
     """Return the full unit name: ``docker`` is ``docker.service``."""
-    return name if name.endswith(_SUFFIXES) else name + ".service"
+    if name.endswith(_SUFFIXES):
+        return name
+    return name + ".service"
 
 
 def parse_show(content: str) -> list[Unit]:
@@ -137,7 +139,9 @@ def _unit(block: Mapping[str, str]) -> Unit:
 
 def _started(stamp: str) -> bool | None:
     """Return whether a time stamp of systemd is set, None when it is not reported."""
-    return stamp != "0" if stamp.isdigit() else None
+    if stamp.isdigit():
+        return stamp != "0"
+    return None
 
 
 def _list_bad(world: World, timeout: float) -> list[str]:
@@ -345,7 +349,9 @@ def _idle(name: str, entry: Unit, facts: ServiceFacts) -> Check | None:
         return passed("service", text, name, value=entry.active)
     if not triggers:
         return None
-    when = "when it is used" if triggers[0].endswith(".socket") else "when it is due"
+    when = "when it is due"
+    if triggers[0].endswith(".socket"):
+        when = "when it is used"
     text = f"Service {name}: idle, started by {triggers[0]} {when}"
     return passed("service", text, name, value=entry.active)
 

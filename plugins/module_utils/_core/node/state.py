@@ -137,7 +137,9 @@ def _observe(
         else:
             note = f" (better {count} of {need} times, not cleared yet)"
     if observed != check.status and limits and limits.clear:
-        side = "above" if limits.rule.below else "below"
+        side = "below"
+        if limits.rule.below:
+            side = "above"
         note = f" (not {side} {limits.clear.text} yet, not cleared)"
     action, domain, details = check.action, check.domain, check.details
     if status != check.status:
@@ -176,7 +178,9 @@ def _held_back(check: Check, status: str, limits: Limits | None) -> str:
         return check.status
     if status not in (verdict.WARNING, verdict.CRITICAL) or not limits.clear.hit(value):
         return check.status
-    return status if limits.warning.text == OFF else verdict.WARNING
+    if limits.warning.text == OFF:
+        return status
+    return verdict.WARNING
 
 
 # --- the file ---------------------------------------------------------------------------------

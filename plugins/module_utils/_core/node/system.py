@@ -137,7 +137,9 @@ def _stale(world: World, compared: float) -> float | None:
     boot is that of a clock that has stepped since.
     """
     age = world.clock.now() - compared
-    return age if _LONGEST_POLL < age <= (boot.uptime(world) or 0.0) else None
+    if _LONGEST_POLL < age <= (boot.uptime(world) or 0.0):
+        return age
+    return None
 
 
 def _release(release: str) -> tuple[list[int], str]:
@@ -164,7 +166,9 @@ def compare_rpm(one: str, other: str) -> int:
     ranks = [[_rpm_rank(part) for part in [*version, ""]] for version in parts]
     if ranks[0] == ranks[1]:
         return 0
-    return -1 if ranks[0] < ranks[1] else 1
+    if ranks[0] < ranks[1]:
+        return -1
+    return 1
 
 
 def _rpm_rank(part: str) -> tuple[int, int, str]:
@@ -183,7 +187,9 @@ def _rpm_release(release: str) -> tuple[str, str, str] | None:
     if match is None:
         return None
     # Oracle installs its own kernel beside the one of RHEL.
-    own = "uek" if "uek" in match["release"] else ""
+    own = ""
+    if "uek" in match["release"]:
+        own = "uek"
     return match["version"], match["release"], (match["flavour"] or "") + own
 
 
@@ -207,7 +213,9 @@ def newest_kernel(world: World, running: str) -> str | None:
     for release in procfs.directory(world, "/lib/modules"):
         if _newer(release, newest) and _bootable(world, release):
             newest = release
-    return None if newest == running else newest
+    if newest == running:
+        return None
+    return newest
 
 
 def reboot_required(world: World) -> Reboot:
@@ -220,7 +228,9 @@ def reboot_required(world: World) -> Reboot:
             packages = sorted(set(procfs.lines(world, path + ".pkgs")))
             if not packages:
                 return Reboot(True, "asked for by a package")
-            more = " …" if len(packages) > 5 else ""
+            more = ""
+            if len(packages) > 5:
+                more = " …"
             return Reboot(True, ", ".join(packages[:5]) + more)
     running = procfs.text(world, "/proc/sys/kernel/osrelease") or ""
     newer = newest_kernel(world, running) if running else None

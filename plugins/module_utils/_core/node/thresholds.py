@@ -36,7 +36,9 @@ class Limit:
     def hit(self, value: float) -> bool:
         """Return whether ``value`` is bad."""
         if self.plain is not None:
-            return value >= self.high if math.isinf(self.low) else value <= self.low
+            if math.isinf(self.low):
+                return value >= self.high
+            return value <= self.low
         return (self.low <= value <= self.high) is self.inside
 
     @property
@@ -47,8 +49,12 @@ class Limit:
         """
         if self.plain is not None:
             number = int(self.plain) if self.plain == int(self.plain) else self.plain
-            return number if math.isinf(self.low) else f"{number}:"
-        return None if self.text == OFF else self.text
+            if math.isinf(self.low):
+                return number
+            return f"{number}:"
+        if self.text == OFF:
+            return None
+        return self.text
 
 
 def parse(given: Any, below: bool = False) -> Limit:
@@ -119,14 +125,18 @@ class Limits:
         """Return ``pass``, ``warning`` or ``critical`` for a value."""
         if self.critical.hit(value):
             return verdict.CRITICAL
-        return verdict.WARNING if self.warning.hit(value) else verdict.PASS
+        if self.warning.hit(value):
+            return verdict.WARNING
+        return verdict.PASS
 
 
 def _crossed(warning: Limit, critical: Limit, below: bool) -> bool:
     """Return whether two plain limits are in the wrong order."""
     if warning.plain is None or critical.plain is None:
         return False
-    return warning.plain < critical.plain if below else warning.plain > critical.plain
+    if below:
+        return warning.plain < critical.plain
+    return warning.plain > critical.plain
 
 
 def resolve(rules: Mapping[str, Rule], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Limits]:
@@ -157,7 +167,9 @@ def _limits(name: str, rule: Rule, given: Mapping[str, Any]) -> Limits:
 
 def _given(given: Mapping[str, Any], kind: str, default: str) -> Any:
     value = given.get(kind)
-    return default if value is None else value
+    if value is None:
+        return default
+    return value
 
 
 def _limit(name: str, rule: Rule, kind: str, value: Any) -> Limit:

@@ -109,7 +109,9 @@ def _pressure(label: str, resource: str, kind: str) -> Reading[float | None]:
 
     :param kind: ``some`` for the time in which some task waited, ``full`` for that of all tasks.
     """
-    who = "some task" if kind == "some" else "all tasks"
+    who = "all tasks"
+    if kind == "some":
+        who = "some task"
 
     def observe(world: World) -> float | None:
         for line in procfs.lines(world, f"/proc/pressure/{resource}"):
@@ -163,7 +165,9 @@ def _evaluate_fill(label: str, name: str, fill: Fill, limits: Limits) -> Check:
         text = f"{label}: the kernel's counters can't be read"
         return Check(name, verdict.UNKNOWN, text)
     value = 100.0 * fill.used / fill.limit
-    limit = f" of {fill.limit}" if fill.limit < 1 << 60 else ", no limit"
+    limit = ", no limit"
+    if fill.limit < 1 << 60:
+        limit = f" of {fill.limit}"
     text = f"{label}: {thresholds.percent(value, limits)} ({fill.used}{limit})"
     return thresholds.evaluate(limits, name, value, text)
 

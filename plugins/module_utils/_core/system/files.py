@@ -23,7 +23,7 @@ def fsync_folder(path: str) -> None:
         os.close(fd)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     """Write every byte of C(data) to C(fd); raise OSError when the device takes no more."""
     view = memoryview(data)
     while view:

@@ -116,7 +116,9 @@ class Context:
 
         wait = self.arguments.wait
         if wait is None:
-            wait = PATIENCE if self.scheduled else 0.0
+            wait = 0.0
+            if self.scheduled:
+                wait = PATIENCE
 
         def waiting(holder: job_lock.Holder) -> None:
             text = f"waiting up to {wait:g} s for {holder.text()}"

@@ -119,7 +119,9 @@ def _main(argv: Sequence[str]) -> int:
             sys.stdout.flush()
         except OSError:  # the reader of --help has gone away
             silence(sys.stdout)
-        return 0 if leaving.code in (None, 0) else NOT_RUN
+        if leaving.code in (None, 0):
+            return 0
+        return NOT_RUN
     context = Context(arguments)
     status = run(context)
     context.keep_results()

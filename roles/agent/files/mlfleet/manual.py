@@ -76,4 +76,6 @@ def _command(command: commands.Command) -> list[str]:
 def _roff(text: str) -> str:
     """Return text as roff that prints it unchanged."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
-    return f"\\&{text}" if text.startswith((".", "'")) else text
+    if text.startswith((".", "'")):
+        return f"\\&{text}"
+    return text

@@ -106,7 +106,9 @@ def page_top(command: Command) -> str:
 
 def page_end(command: Command) -> str:
     """Return what a page ends with: exit statuses and precedence."""
-    gave_way = f", {GAVE_WAY}" if command.waits else ""
+    gave_way = ""
+    if command.waits:
+        gave_way = f", {GAVE_WAY}"
     lines = [f"exit status: {command.statuses}{gave_way}."]
     if command.part:
         lines.append(PRECEDENCE)
@@ -146,7 +148,9 @@ def placeholder(option: Option) -> str:
     """Return what stands for the value in usage and help."""
     if option.choices:
         choices = ",".join(map(str, option.choices))
-        return f"{{{choices}}}" if len(choices) < _MOST_CHOICES else "NAME"
+        if len(choices) < _MOST_CHOICES:
+            return f"{{{choices}}}"
+        return "NAME"
     names = {"int": "NUMBER", "float": "NUMBER", "str": "TEXT", "path": "PATH", "list": "LIST"}
     return unit(option)[0] or names.get(option.type, "JSON" if option.type == "dict" else "VALUE")
 
@@ -158,7 +162,9 @@ def _default(option: Option) -> str:
     if isinstance(value, str) and value.isdigit():
         return f"{value}{unit(option)[1]}"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        if value:
+            return "yes"
+        return "no"
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value))
     if isinstance(value, (int, float)):

@@ -103,7 +103,9 @@ def _positional(action: argparse.Action) -> str:
     name = action.dest.upper()
     if action.nargs is None:
         return name
-    return f"[{name} ...]" if action.nargs == "*" else f"[{name}]"
+    if action.nargs == "*":
+        return f"[{name} ...]"
+    return f"[{name}]"
 
 
 # --- flags from the option tables -------------------------------------------------------------------------------------
@@ -173,7 +175,9 @@ def archive(text: str) -> str:
     """Return the full path of an archive, or its name, or ``latest``."""
     if not text:
         raise argparse.ArgumentTypeError("empty: give an archive, its name, or latest")
-    return full_path(text) if "/" in text else text
+    if "/" in text:
+        return full_path(text)
+    return text
 
 
 def _list_items(text: str) -> list[str]:

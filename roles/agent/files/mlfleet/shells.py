@@ -182,7 +182,9 @@ def _zsh_specs(flag: Flag) -> list[str]:
 def _zsh_values(flag: Flag) -> str:
     if flag.choices:
         return f"({' '.join(flag.choices)})"
-    return "_files" if flag.files else " "
+    if flag.files:
+        return "_files"
+    return " "
 
 
 def _plain(text: str) -> str:
@@ -229,7 +231,9 @@ def _fish_values(flag: Flag) -> str:
         return ""
     if flag.choices:
         return f" -x -a {_fish(' '.join(flag.choices))}"
-    return " -r -F" if flag.files else " -x"
+    if flag.files:
+        return " -r -F"
+    return " -x"
 
 
 def _fish(text: str) -> str:

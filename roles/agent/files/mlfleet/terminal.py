@@ -117,7 +117,9 @@ class Terminal:
 
     def progress(self, step: Progress) -> None:
         """Show progress: a bar on a terminal, otherwise a plain line whenever another tenth is done, at most every 5 s."""
-        share = step.done / step.total if step.total else 0.0
+        share = 0.0
+        if step.total:
+            share = step.done / step.total
         now = time.monotonic()
         if self.live:
             if now - self.last[0] < 0.1 and share < 1:

@@ -81,16 +81,26 @@ def test_without_a_script_groups_faults_and_hosts_are_there_and_links_lead_somew
 
 def test_no_text_of_a_host_is_active():
     check = {"check": HOSTILE, "status": "critical", "message": HOSTILE, "subject": HOSTILE}
-    verdict = {"checks": [check], "status": "critical", "summary": {}, "hostname": HOSTILE}
+    disk = {**check, "check": "disk_usage", "value": 90, "details": {"free_bytes": 1}}
+    verdict = {"checks": [check, disk], "status": "critical", "summary": {}, "hostname": HOSTILE}
+    verdict["hardware"] = {"cpus": 1, "firmware": {HOSTILE: HOSTILE}, "libraries": [HOSTILE]}
+    backup = {
+        "backup": {"path": HOSTILE, "verified": True, "created": HOSTILE},
+        "copies": [{"url": HOSTILE, "verified": "checksum"}],
+        "last_restore_proof": {"at": HOSTILE, "backup": HOSTILE, "place": HOSTILE},
+    }
+    cleanup = {"removed": [{"path": HOSTILE, "size": 7}], "removed_count": 1}
     gpu = {**verdict, "gpus": [{"name": HOSTILE, "vbios": HOSTILE, "id": HOSTILE, "temp": HOSTILE}]}
     results = {
-        HOSTILE: {"health": verdict, "gpu": gpu, "backup": {"failed": True, "msg": HOSTILE * 2000}}
+        HOSTILE: {"health": verdict, "gpu": gpu, "backup": backup, "cleanup": cleanup},
+        HOSTILE + "2": {"backup": {"failed": True, "msg": HOSTILE * 2000}},
     }
     report = synthetic_fleet.compared(synthetic_fleet.run(1, results=results))
     text = page.render(report)
     parsed = Page(text)
     assert parsed.open == [] and parsed.tags.count("script") == 2 and "img" not in parsed.tags
     assert parsed.handlers == [] and "49" not in parsed.text
+    assert "Largest deletions" in parsed.text and "Least free space" in parsed.text
     assert "<script>alert(1)</script>" in parsed.text and len(text) < 200_000
     assert data_of(text)["hosts"][0]["host"] == HOSTILE
 

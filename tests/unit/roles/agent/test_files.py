@@ -34,9 +34,9 @@ def missing(tmp_path):
         (tmp_path / f"{module}.py").write_text(text)
     (tmp_path / "pynvml.py").write_text("import missing_for_sure\n")
 
-    def ask(*packages):
+    def ask(*packages, options=()):
         result = subprocess.run(
-            [sys.executable, FILES / "missing_packages.py", *packages],
+            [sys.executable, *options, FILES / "missing_packages.py", *packages],
             env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)},
             capture_output=True,
             text=True,
@@ -55,6 +55,12 @@ def test_what_python_imports_or_the_database_has_is_not_missing(missing):
 def test_a_library_that_does_not_work_is_missing(missing):
     packages = ["python3-boto3", "python3-pynvml", "nvidia-ml-py"]
     assert missing(*packages) == packages
+
+
+def test_a_directory_that_a_removed_package_left_is_no_library(missing, tmp_path):
+    (tmp_path / "psutil.py").unlink()
+    (tmp_path / "psutil" / "__pycache__").mkdir(parents=True)
+    assert missing("python3-psutil", options=["-S"]) == ["python3-psutil"]
 
 
 @pytest.fixture

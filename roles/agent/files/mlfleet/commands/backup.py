@@ -71,7 +71,9 @@ def describe(result: Mapping[str, Any], dry_run: bool) -> list[str]:
     """Return what a backup run did, or would do, as lines."""
     from ..._core.system.text import human_count, human_list, human_size
 
-    would = "would be " if dry_run else ""
+    would = ""
+    if dry_run:
+        would = "would be "
     made, plan = result["backup"] or {}, result["plan"]
     if plan["action"] != "create":
         lines = [f"No new backup needed: {plan['reason']}"]
@@ -81,7 +83,9 @@ def describe(result: Mapping[str, Any], dry_run: bool) -> list[str]:
             f"A backup would be made: {human_count(plan['files'], 'file')}, {size} ({plan['reason']})"
         ]
     else:
-        proof = "verified" if made.get("verified") else "NOT verified"
+        proof = "NOT verified"
+        if made.get("verified"):
+            proof = "verified"
         size = human_size(made["size"])
         lines = [
             f"Backup made: {made['path']} ({human_count(made['files'], 'file')}, {size}, {proof})"

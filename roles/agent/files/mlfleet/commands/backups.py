@@ -37,12 +37,16 @@ def run(context: Context) -> int:
     result, listed = overview.run(options, path, context.world)
     rows = [["BACKUP", "CREATED", "SIZE", "FILES", "WHERE", "KEPT", "STATE"]]
     for backup in listed:
-        state = "verified" if backup["verified"] else "not verified"
+        state = "not verified"
+        if backup["verified"]:
+            state = "verified"
         if backup.get("unreadable"):
             state = f"unknown: {backup['unreadable']}"
         elif backup["problems"]:
             state = "; ".join(backup["problems"])
-        files = str(backup["files"]) if "files" in backup else "unknown"
+        files = "unknown"
+        if "files" in backup:
+            files = str(backup["files"])
         size, kept = human_size(backup["size"]), backup["kept"] or "no: no rule keeps it"
         created = backup["created"] or "unknown"
         name = os.path.basename(backup["path"])

@@ -71,16 +71,22 @@ def run(context: Context) -> int:
     terminal.say(line)
     terminal.log("INFO", line)
     terminal.data(result)
-    return outcome.FAILED if result.get("failed") else outcome.OK
+    if result.get("failed"):
+        return outcome.FAILED
+    return outcome.OK
 
 
 def _unit_or_run(text: str) -> str:
     """Return the name of a run as it is, and the path of a unit absolute."""
-    return text if re.fullmatch(r"\d{8}T\d{6}Z(-\d+)?", text) else os.path.abspath(text)
+    if re.fullmatch(r"\d{8}T\d{6}Z(-\d+)?", text):
+        return text
+    return os.path.abspath(text)
 
 
 def _restored(result: Mapping[str, Any], dry_run: bool) -> list[str]:
-    verb = "would bring back" if dry_run else "brought back"
+    verb = "brought back"
+    if dry_run:
+        verb = "would bring back"
     lines = [f"{verb} {unit['path']}" for unit in result["restored"]]
     return lines + [f"{failure['path']}: {failure['error']}" for failure in result["failures"]]
 

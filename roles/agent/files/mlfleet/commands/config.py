@@ -54,7 +54,9 @@ def run(context: Context) -> int:
     if environment.unreadable:
         terminal.say(f"warning: {config.unreadable(environment)}")
     if not problems:
-        empty = "" if context.configuration.file else ": empty or not there, so defaults"
+        empty = ": empty or not there, so defaults"
+        if context.configuration.file:
+            empty = ""
         terminal.say(f"The configuration can be used ({context.arguments.config}{empty}).")
     options_in_force = {
         part: {
@@ -75,7 +77,9 @@ def run(context: Context) -> int:
         "version": version(),
     }
     terminal.data(document)
-    return outcome.NOT_RUN if problems else outcome.OK
+    if problems:
+        return outcome.NOT_RUN
+    return outcome.OK
 
 
 def _export(context: Context) -> int:

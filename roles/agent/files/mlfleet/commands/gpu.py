@@ -68,7 +68,9 @@ def _remembered(context: Context) -> int:
     if context.arguments.clear_xids:
         check = context.arguments.dry_run
         codes = memory.clear(path, context.arguments.clear_xids, context.world, check)
-        verb = "would mark" if check else "marked"
+        verb = "marked"
+        if check:
+            verb = "would mark"
         context.terminal.say(
             *(
                 f"{gpu}: {verb} {human_count(len(items), 'incident')} as dealt with "
@@ -90,7 +92,9 @@ def _remembered(context: Context) -> int:
 
 def _title(code: str, count: int) -> str:
     title = f"Xid {code}" if code.isdecimal() else code
-    return f"{count} times {title}" if count > 1 else title
+    if count > 1:
+        return f"{count} times {title}"
+    return title
 
 
 COMMAND = Command(

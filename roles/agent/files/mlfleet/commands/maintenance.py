@@ -63,7 +63,9 @@ def run(context: Context) -> int:
     freed = 0 if context.rehearses_cleanup else int(results["cleanup"].get("freed_bytes") or 0)
     context.outcome = outcome.Outcome(report["status"], tuple(failed_phases), freed)
     _show(context, report)
-    return outcome.FAILED if report["failed_hosts"] else outcome.OK
+    if report["failed_hosts"]:
+        return outcome.FAILED
+    return outcome.OK
 
 
 def _options(context: Context) -> MaintenanceOptions:
@@ -124,6 +126,7 @@ class _Phases:
 def _show(context: Context, report: Mapping[str, Any]) -> None:
     """Print and log the report; a phase that was only rehearsed says so."""
     from ..._core.fleet import report as fleet
+    from ..._core.fleet import screen
     from ..._core.system.text import human_duration
 
     rehearsed: tuple[str, ...] = ()
@@ -135,16 +138,18 @@ def _show(context: Context, report: Mapping[str, Any]) -> None:
     for entry in entries:
         if entry["phase"] in rehearsed and entry["status"] not in (fleet.FAILED, verdict.SKIPPED):
             entry["message"] = f"rehearsed, nothing was changed: {entry['message']}"
-    headline = fleet.headline(report)
+    headline = screen.headline(report)
     if rehearsed:
         headline += f" ({' and '.join(rehearsed)} rehearsed: nothing was changed)"
     terminal = context.terminal
-    terminal.say(*fleet.table(report)[:-1], headline)
+    terminal.say(*screen.table(report)[:-1], headline)
     for entry in entries:
         took = ""
         if entry["duration"] is not None:
             took = f" in {human_duration(entry['duration'])}"
-        level = "ERROR" if entry["status"] == fleet.FAILED else "INFO"
+        level = "INFO"
+        if entry["status"] == fleet.FAILED:
+            level = "ERROR"
         terminal.log(level, f"{entry['phase']}: {entry['status']}{took}: {entry['message']}")
     terminal.log("INFO", headline)
     terminal.data(report)

@@ -24,13 +24,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("files", nargs="*", help="only these files (patterns)")
     parser.add_argument(
+        "--model", metavar="NAME", help="only this model, a top-level entry of the backup"
+    )
+    parser.add_argument(
         "--backup",
         default="latest",
         type=archive,
         help="archive, its name, latest (default), or random (with --drill)",
-    )
-    parser.add_argument(
-        "--model", metavar="NAME", help="only this model, a top-level entry of the source"
     )
     parser.add_argument(
         "--path",
@@ -73,7 +73,9 @@ def run(context: Context) -> int:
         if not args.drill:
             raise OptionError("--scratch is for drills.", "Add --drill.", "scratch")
         given["scratch"] = args.scratch
-    return _drill(context, given) if args.drill else _restore(context, given)
+    if args.drill:
+        return _drill(context, given)
+    return _restore(context, given)
 
 
 def _drill(context: Context, given: dict[str, Any]) -> int:
@@ -114,11 +116,15 @@ def _restore(context: Context, given: dict[str, Any]) -> int:
     result = outcome.to_dict()
     restored = result["restored"]
     if result["changed"]:
-        would = "would be " if args.dry_run else ""
+        would = ""
+        if args.dry_run:
+            would = "would be "
         lost = sorted(present - set(outcome.after))
         lines = [f"{would}restored {path}" for path in outcome.after]
         terminal.account([f"{would}removed {path}" for path in lost] + lines, every=args.verbose)
-    verb = "Would restore" if args.dry_run else "Restored"
+    verb = "Restored"
+    if args.dry_run:
+        verb = "Would restore"
     files = human_count(int(restored.get("files") or 0), "file")
     line = f"{verb} {files} from {restored.get('backup')} to {args.destination}"
     terminal.say(line)
@@ -131,7 +137,9 @@ def _names_in(directory: str) -> set[str]:
     """Return the paths below a directory, relative to it; none when it is not there."""
     from ..._core.backup.restore.facts import names_in
 
-    return set(names_in(directory)) if os.path.isdir(directory) else set()
+    if os.path.isdir(directory):
+        return set(names_in(directory))
+    return set()
 
 
 COMMAND = Command(

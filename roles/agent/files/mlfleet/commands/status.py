@@ -95,7 +95,9 @@ def _newest_backup(
         return directory, None, str(error), proof
     newest = status.newest_verified(backups)
     unreadable = [backup["unreadable"] for backup in backups if backup.get("unreadable")]
-    unknown = unreadable[0] if newest is None and unreadable else ""
+    unknown = ""
+    if newest is None and unreadable:
+        unknown = unreadable[0]
     return directory, newest, unknown, proof
 
 
@@ -105,7 +107,9 @@ def _job(state: Any) -> dict[str, Any]:
 
 
 def _date(seconds: float | None) -> str | None:
-    return verdict.isoformat(seconds) if seconds else None
+    if seconds:
+        return verdict.isoformat(seconds)
+    return None
 
 
 def _lines(context: Context, backend: str, states: Any, now: float) -> list[str]:
@@ -135,7 +139,9 @@ def _distance(moment: float | None, now: float) -> str:
     if seconds >= 2 * 86400:
         text = f"{seconds / 86400:.0f} days"
     clock = time.strftime("%a %H:%M", time.localtime(moment))
-    return f"{text} ago ({clock})" if moment <= now else f"in {text} ({clock})"
+    if moment <= now:
+        return f"{text} ago ({clock})"
+    return f"in {text} ({clock})"
 
 
 def _backup_lines(
@@ -144,7 +150,9 @@ def _backup_lines(
     from ..._core.system.text import human_size
 
     if backup is None:
-        reason = f": {unknown}" if unknown else ""
+        reason = ""
+        if unknown:
+            reason = f": {unknown}"
         return [f"Newest verified backup: none known in {directory}{reason}"]
     created = datetime.datetime.fromisoformat(str(backup["created"]).replace("Z", "+00:00"))
     age = _distance(created.timestamp(), now)

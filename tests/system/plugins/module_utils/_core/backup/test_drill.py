@@ -74,10 +74,12 @@ def test_check_apply_check_apply(back_up, rehearse, look, destination, scratch, 
     options = BackupOptions.from_mapping({"destination": str(destination)})
     assert overview.run(options, None, world)[0]["last_restore_proof"] == proof
     rehearse(check=True)
+    proofs.record(str(destination), {**proof, "seconds": 7.0})
+    assert look()["last_restore_proof"]["seconds"] == 7.0, "the same second, a later line"
     world.clock.time += 60
     later = rehearse()["last_restore_proof"]
     assert later["at"] > proof["at"] and look()["last_restore_proof"] == later
-    assert len(record(destination)) == 2
+    assert len(record(destination)) == 3
 
 
 def test_random_takes_every_usable_backup_sooner_or_later(
