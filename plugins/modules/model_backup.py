@@ -346,6 +346,22 @@ stats:
     bytes_read: {description: Bytes of files read., type: int, returned: success}
     bytes_written: {description: Size of the new archive in bytes., type: int, returned: success}
     ratio: {description: Size of the archive divided by that of the files., type: float, returned: when a backup was made}
+protection:
+  description: The copies of the models counted against the 3-2-1 rule. The models themselves are the first copy.
+  returned: success
+  type: dict
+  contains:
+    copies: {description: Number of copies., type: int, returned: success}
+    storages: {description: Number of separate storages they are on., type: int, returned: success}
+    elsewhere: {description: Number of copies that are not on this host., type: int, returned: success}
+    satisfied:
+      description: Whether there are three copies on two storages, and one of them elsewhere.
+      type: bool
+      returned: success
+    verified: {description: Number of backups and copies of the newest backup that were verified., type: int, returned: success}
+    created: {description: When the newest backup was made (ISO 8601)., type: str, returned: success}
+    age_hours: {description: Its age in hours., type: float, returned: success}
+    size: {description: Its size in bytes., type: int, returned: success}
 last_restore_proof:
   description:
     - The newest restore drill on record in O(destination), of a local backup or a copy, as M(mlops.fleet.model_restore) returns

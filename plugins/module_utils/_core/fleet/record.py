@@ -61,6 +61,7 @@ def extend(
         if facts:
             entry["hardware"] = facts
         entry["copies"] = _copies(results.get("backup", {}))
+        entry["protection"] = _protection(results.get("backup", {}))
         entry["restore_proof"] = _restore_proof(results.get("backup", {}))
         entry["removed"] = _removed(results.get("cleanup", {}))
         entry["disks"] = disks(results.get("health", {}))
@@ -144,6 +145,17 @@ def _copies(result: Result) -> list[dict[str, str]]:
         for copy in (result.get("copies") or [])[:20]
         if isinstance(copy, Mapping) and not copy.get("removed")
     ]
+
+
+def _protection(result: Result) -> dict[str, Any]:
+    """Return the count of copies against 3-2-1, age (hours) and size of the newest backup."""
+    counted = result.get("protection")
+    if not isinstance(counted, Mapping):
+        return {}
+    numbers = ("copies", "storages", "elsewhere", "verified", "age_hours", "size")
+    values: dict[str, Any] = {name: _number(counted.get(name)) for name in numbers}
+    values["satisfied"] = counted.get("satisfied") is True
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _restore_proof(result: Result) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TypedDict, Union
 from ...errors import StoreError
 from ...ports import Tell, World, silent
 from ...verdict import isoformat
-from .. import catalogue, proofs, stores
+from .. import catalogue, proofs, protection, stores
 from ..catalogue import Backup, Description
 from ..options import BackupOptions
 from ..proofs import Proof
@@ -93,6 +93,7 @@ class ResultData(TypedDict):
     removed: list[Removal]
     copies: list[CopyResult]
     stats: Stats
+    protection: protection.Protection
     last_restore_proof: Proof | None
     notes: list[str]
 
@@ -121,6 +122,7 @@ class Result:
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     proof: Proof | None = None
+    separate: bool = False
 
     def to_dict(self) -> ResultData:
         """Return what the module returns. Durations in seconds, sizes in bytes."""
@@ -149,6 +151,9 @@ class Result:
                 "bytes_written": written,
                 "ratio": round(written / read, 4) if written and read else None,
             },
+            "protection": protection.count(
+                self.backup, self.copies, self.separate, self.plan.facts.now
+            ),
             "last_restore_proof": self.proof,
             "notes": self.notes,
         }
@@ -200,6 +205,7 @@ def _result(planned: Plan, tree: Tree, current: Backup | None) -> Result:
         before=before,
         after=sorted(({*before} | {planned.current.name}) - removed),
         proof=proofs.newest(planned.options.destination),
+        separate=protection.on_other_storage(planned.options.source, planned.options.destination),
     )
 
 

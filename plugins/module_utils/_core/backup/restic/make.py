@@ -14,7 +14,7 @@ from ...errors import NotUsable, OptionError, Refused, VerificationFailed, Write
 from ...ports import Tell, World, silent
 from ...system import mounts
 from ...verdict import isoformat
-from .. import catalogue, manifest, proofs, source
+from .. import catalogue, manifest, proofs, protection, source
 from ..catalogue import Backup
 from ..make import facts, plan
 from ..make.facts import Facts
@@ -139,6 +139,7 @@ def _result(planned: Plan, world: World) -> Result:
         before=before,
         after=sorted(set(before) - removed),
         proof=proofs.newest(options.destination),
+        separate=protection.on_other_storage(options.source, options.destination),
     )
 
 

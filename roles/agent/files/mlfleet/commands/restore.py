@@ -33,9 +33,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="archive, its name, latest (default), or random (with --drill)",
     )
     parser.add_argument(
-        "--model", metavar="NAME", help="only this model, a top-level entry of the source"
-    )
-    parser.add_argument(
         "--path",
         metavar="DIR",
         type=full_path,
