@@ -29,6 +29,7 @@ def test_zz_uninstalled_the_node_is_as_before():
             " install -o mlops-fleet -g mlops-fleet /dev/null /backup/models/kept"
         )
     node("node12").check_output("touch /opt/mlops-fleet/not-ours")
+    time.sleep(1.5)  # the journal is asked by whole seconds, and the backup was started here
     moment = int(time.time())
     done = play("mlops.fleet.uninstall")
     assert done.returncode == 0, done.stdout
