@@ -24,6 +24,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     peers,
     record,
     rollout,
+    screen,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 from ansible_collections.mlops.fleet.plugins.module_utils._core.options import OptionSet, option
@@ -222,78 +223,95 @@ class ActionModule(ActionBase):
 
     def _report(self, options: t.Any, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         now = time.time()
-        check_mode = bool(self._task.check_mode)
-        if options.merge:
-            report = merge.combine(
-                merge.recent(
-                    run_stores.open_store(options.merge, options.s3), now, options.merge_hours
-                ),
-                timestamp=now,
-                title=options.title,
-                fail_on=options.fail_on,
-            )
-        else:
-            report = self._assemble(options, task_vars, now)
+        report = self._make(options, task_vars, now)
         kept = kept_runs.KeptRuns(options)
-        report["changes"] = changes.compare(report, kept.runs)
-        report["outliers"] = peers.find(
-            report,
-            limit=options.outlier_limit,
-            minimum=options.outlier_min_group,
-            before=kept.runs.corrected,
-        )
-        report["trend"] = kept.trend()
-        for entry in report["hosts"]:
-            if entry["host"] in kept.runs.backed_up:
-                entry.setdefault("backed_up", kept.runs.backed_up[entry["host"]])
+        _compare(report, kept, options)
         for problem in kept.problems:
             self._display.warning(f"The report {problem.name} is left out: {problem.reason}.")
-        lines = fleet.table(report)
+        lines = screen.table(report)
         difference = changes.text(report["changes"])
-        if len(report["hosts"]) > fleet.TABLE_HOSTS:
+        if len(report["hosts"]) > screen.TABLE_HOSTS:
             # The single hosts are in the page; here are the faults they share.
             lines[-1:-1] = changes.cause_lines(report["causes"])
+        printed_diff = difference if self._task.diff else []
         if options.show:
             # Ansible shows the diffs of changed tasks only, and a report changes no host.
-            self._print([*(difference if self._task.diff else []), *lines])
-        paths = {} if check_mode else kept.add(report, now)
+            self._print([*printed_diff, *lines])
+        paths: dict[str, str] = {}
+        if not self._task.check_mode:
+            paths = kept.add(report, now)
         for error in kept.errors:
             self._display.error(str(error))
         if options.show:
             self._print(changes.last_lines(report, paths.get("html")))
-        chat = changes.chat(report)
-        summary = {
-            name: report[name]
-            for name in ("timestamp", "status", "exit_code", "failed_hosts", "errors")
-        }
-        summary.update(report["summary"])
-        summary["chat"] = chat
-        summary["changes"] = {kind: len(report["changes"][kind]) for kind in changes.KINDS}
-        summary["run"] = _artifact(report)
-        return {
-            "changed": False,
-            **kept.failure(),
-            **({"diff": {"prepared": "\n".join(difference) + "\n"}} if self._task.diff else {}),
-            "msg": kept.errors[0].message if kept.errors else fleet.headline(report),
-            "failed_hosts": report["failed_hosts"],
-            "attention": fleet.attention(report),
-            "errors": report["errors"],
-            "status": report["status"],
-            "exit_code": report["exit_code"],
-            "summary": report["summary"],
-            "table": lines,
-            "changes": report["changes"],
-            "causes": report["causes"],
-            "chat": chat,
-            "left_out_reports": [problem._asdict() for problem in kept.problems],
-            **paths,
-            # What AWX stores as the job's artifacts and hands to later nodes of a workflow.
-            "ansible_stats": {
-                "data": {"mlops_fleet": summary},
-                "per_host": False,
-                "aggregate": False,
-            },
-        }
+        result = _result(report, kept, lines)
+        if printed_diff:
+            result["diff"] = {"prepared": "\n".join(difference) + "\n"}
+        return {**result, **paths}
+
+    def _make(self, options: t.Any, task_vars: dict[str, t.Any], now: float) -> dict[str, t.Any]:
+        """Return the run: that of this play, or that of the slices."""
+        if not options.merge:
+            return self._assemble(options, task_vars, now)
+        store = run_stores.open_store(options.merge, options.s3)
+        return merge.combine(
+            merge.recent(store, now, options.merge_hours),
+            timestamp=now,
+            title=options.title,
+            fail_on=options.fail_on,
+        )
+
+
+def _compare(report: dict[str, t.Any], kept: kept_runs.KeptRuns, options: t.Any) -> None:
+    """Add to a run what the earlier ones say: changes, outliers, trend, last good backups."""
+    report["changes"] = changes.compare(report, kept.runs)
+    report["outliers"] = peers.find(
+        report,
+        limit=options.outlier_limit,
+        minimum=options.outlier_min_group,
+        before=kept.runs.corrected,
+    )
+    report["trend"] = kept.trend()
+    for entry in report["hosts"]:
+        if entry["host"] in kept.runs.backed_up:
+            entry.setdefault("backed_up", kept.runs.backed_up[entry["host"]])
+
+
+def _result(
+    report: dict[str, t.Any], kept: kept_runs.KeptRuns, lines: list[str]
+) -> dict[str, t.Any]:
+    """Return what the module returns, without the places of the files."""
+    chat = changes.chat(report)
+    summary = {
+        name: report[name]
+        for name in ("timestamp", "status", "exit_code", "failed_hosts", "errors")
+    }
+    summary.update(report["summary"])
+    summary["chat"] = chat
+    summary["changes"] = {kind: len(report["changes"][kind]) for kind in changes.KINDS}
+    summary["run"] = _artifact(report)
+    return {
+        "changed": False,
+        "msg": screen.headline(report),
+        "failed_hosts": report["failed_hosts"],
+        "attention": fleet.attention(report),
+        "errors": report["errors"],
+        "status": report["status"],
+        "exit_code": report["exit_code"],
+        "summary": report["summary"],
+        "table": lines,
+        "changes": report["changes"],
+        "causes": report["causes"],
+        "chat": chat,
+        "left_out_reports": [problem._asdict() for problem in kept.problems],
+        # What AWX stores as the job's artifacts and hands to later nodes of a workflow.
+        "ansible_stats": {
+            "data": {"mlops_fleet": summary},
+            "per_host": False,
+            "aggregate": False,
+        },
+        **kept.failure(),
+    }
 
 
 #: Most faults of a run in the job's artifacts: AWX keeps them in its database.

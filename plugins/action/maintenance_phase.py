@@ -19,7 +19,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     FleetError,
     OptionError,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import rollout
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import faults, rollout
 from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance import plan
 from ansible_collections.mlops.fleet.plugins.module_utils._core.maintenance.options import (
     MaintenanceOptions,
@@ -290,7 +290,7 @@ class ActionModule(ActionBase):
             # It hangs: as unreachable as a host that refuses connections.
             waited = human_duration(time.monotonic() - began)
             raise AnsibleConnectionFailure(
-                f"The host hangs: the {phase.name} phase did not end, and there was no answer for"
+                f"{faults.HANGS}: the {phase.name} phase did not end, and there was no answer for"
                 f" {waited} (maintenance_{phase.name}_time_limit)."
             ) from None
         took = time.monotonic() - began

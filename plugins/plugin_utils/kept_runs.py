@@ -16,8 +16,8 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import (
     changes,
     history,
+    screen,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
 from ansible_collections.mlops.fleet.plugins.plugin_utils import page, run_stores
 
 
@@ -72,7 +72,7 @@ class KeptRuns:
             "html": page.render(
                 report, report["trend"], options.outlier_limit, options.outlier_min_group
             ),
-            "md": changes.markdown(report, fleet.headline(report)),
+            "md": changes.markdown(report, screen.headline(report)),
         }
         places: dict[str, str] = {}
         for store in self._stores:
@@ -88,7 +88,8 @@ class KeptRuns:
         """Return that the task failed, where a store could not be read or written."""
         if not self.errors:
             return {}
-        return {"failed": True, "error": self.errors[0].to_dict()}
+        error = self.errors[0]
+        return {"failed": True, "msg": str(error), "error": error.to_dict()}
 
 
 class Earlier:

@@ -34,6 +34,8 @@ STATUSES = (
     "failed",
     "unreachable",
 )
+#: Beginning of the message about a host that answers no more, unlike one that can't be reached.
+HANGS = "The host hangs"
 _NUMBER = re.compile(r"\d+")
 _XID = re.compile(r"\bXid (\d+)")
 
@@ -130,6 +132,8 @@ def causes(faults: Iterable[Fault]) -> list[dict[str, Any]]:
             detail = xid[1]
         if fault["check"].endswith("_failed"):
             detail = _NUMBER.sub("#", fault["message"].replace(fault["host"], "HOST"))
+        elif fault["message"].startswith(HANGS):
+            detail = HANGS
         identity = (
             fault["phase"] if fault["check"] != "unreachable" else "",
             fault["check"],

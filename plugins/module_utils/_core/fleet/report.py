@@ -15,8 +15,7 @@ from .. import verdict
 from ..installed import compare
 from ..maintenance import plan
 from ..maintenance.options import MaintenanceOptions
-from ..output import human
-from ..system.text import human_count, human_duration, human_list, human_size, one_line
+from ..system.text import human_count, human_list, human_size
 from .stats import percentile
 
 #: The phases in their order.
@@ -140,11 +139,9 @@ def phase_entry(
             }
         return {**entry, "status": NO_DATA, "message": "the run gave no result for this host"}
     if result.get("unreachable"):
-        return {
-            **entry,
-            "status": UNREACHABLE,
-            "message": str(result.get("msg") or "host can't be reached"),
-        }
+        # ansible-core 2.19 and later put words of their own before the message.
+        message = str(result.get("msg") or "host can't be reached").removeprefix("Task failed: ")
+        return {**entry, "status": UNREACHABLE, "message": message}
     entry["duration"] = result.get("duration")
     if result.get("failed"):
         message = str(result.get("msg") or "the module failed without a message")
@@ -362,99 +359,3 @@ def attention(report: Mapping[str, Any]) -> dict[str, str]:
         for entry in report["hosts"]
         if entry["host"] in failed
     }
-
-
-_MARKS = {verdict.PASS: "ok", verdict.SKIPPED: "-", NO_DATA: "no data"}
-
-
-#: Most hosts that the table lists one by one.
-TABLE_HOSTS = 40
-#: Longest reason of one phase on the screen.
-LINE = 300
-
-
-def _line(text: str) -> str:
-    """Return text as one line that a terminal displays as it is, cut to a length."""
-    line = one_line(text[: LINE + 1])
-    if len(line) <= LINE:
-        return line
-    return line[: LINE - 1] + "\u2026"
-
-
-def table(report: Mapping[str, Any]) -> list[str]:
-    """Return the report as lines of plain text, the verdict last.
-
-    Up to TABLE_HOSTS hosts: a row per host, a column per phase with state and duration, then what
-    is wrong per host. More hosts: a row per group of hosts whose phases have the same states.
-    """
-    if len(report["hosts"]) > TABLE_HOSTS:
-        lines = _groups(report)
-    else:
-        lines = _rows(report)
-        lines += [
-            _line(f"{entry['host']}: {trouble}")
-            for entry in report["hosts"]
-            for trouble in troubles(entry)
-        ]
-        lines += [
-            _line(f"{entry['host']}: note: {note}")
-            for entry in report["hosts"]
-            for note in entry["notes"]
-        ]
-    if report["left_out"]:
-        lines.append(f"left out by tags: {', '.join(report['left_out'])}")
-    return [*lines, *report["errors"], headline(report)]
-
-
-def _rows(report: Mapping[str, Any]) -> list[str]:
-    header = ["HOST", "STATE", "SCORE", *(phase.upper() for phase in report["phases"]), "TIME"]
-    rows = [header]
-    for entry in report["hosts"]:
-        cells = [
-            _line(entry["host"]),
-            entry["status"],
-            "" if entry["health_score"] is None else f"{entry['health_score']:g}",
-        ]
-        for phase in entry["phases"]:
-            mark = _MARKS.get(phase["status"], phase["status"])
-            cells.append(
-                mark if phase["duration"] is None else f"{mark} {human_duration(phase['duration'])}"
-            )
-        rows.append([*cells, human_duration(entry["duration"]) if entry["duration"] else ""])
-    return human.table(rows, rule=True)
-
-
-def _groups(report: Mapping[str, Any]) -> list[str]:
-    """Return a table of groups of like hosts, worst first, then the largest."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for entry in report["hosts"]:
-        states = (entry["status"], *(phase["status"] for phase in entry["phases"]))
-        groups.setdefault(states, []).append(entry["host"])
-    rows = [["HOSTS", "STATE", *(phase.upper() for phase in report["phases"]), "WHICH"]]
-    for states, hosts in sorted(
-        groups.items(), key=lambda item: (-STATES.index(item[0][0]), -len(item[1]))
-    ):
-        which = ", ".join(_line(host) for host in hosts[:3])
-        more = ""
-        if len(hosts) > 3:
-            more = f" and {len(hosts) - 3} more"
-        marks = [_MARKS.get(state, state) for state in states[1:]]
-        rows.append([str(len(hosts)), states[0], *marks, which + more])
-    notes = sum(1 for entry in report["hosts"] if entry["notes"])
-    lines = human.table(rows, rule=True)
-    if notes:
-        lines.append(f"{human_count(notes, 'host')}: the agent is not the collection's version")
-    return lines
-
-
-def headline(report: Mapping[str, Any]) -> str:
-    """Return the whole run in one line."""
-    summary = report["summary"]
-    states = ", ".join(
-        f"{count} {state.replace('_', ' ')}" for state, count in summary["states"].items() if count
-    )
-    text = f"{report['title']}: {report['status'].upper()} - {human_count(summary['hosts'], 'host')} ({states or 'none'})"
-    return (
-        text
-        + f", {human_count(summary['backups_verified'], 'verified backup')}, {human_size(summary['freed_bytes'])} freed"
-    )

@@ -126,6 +126,7 @@ class _Phases:
 def _show(context: Context, report: Mapping[str, Any]) -> None:
     """Print and log the report; a phase that was only rehearsed says so."""
     from ..._core.fleet import report as fleet
+    from ..._core.fleet import screen
     from ..._core.system.text import human_duration
 
     rehearsed: tuple[str, ...] = ()
@@ -137,11 +138,11 @@ def _show(context: Context, report: Mapping[str, Any]) -> None:
     for entry in entries:
         if entry["phase"] in rehearsed and entry["status"] not in (fleet.FAILED, verdict.SKIPPED):
             entry["message"] = f"rehearsed, nothing was changed: {entry['message']}"
-    headline = fleet.headline(report)
+    headline = screen.headline(report)
     if rehearsed:
         headline += f" ({' and '.join(rehearsed)} rehearsed: nothing was changed)"
     terminal = context.terminal
-    terminal.say(*fleet.table(report)[:-1], headline)
+    terminal.say(*screen.table(report)[:-1], headline)
     for entry in entries:
         took = ""
         if entry["duration"] is not None:

@@ -219,14 +219,18 @@ def test_causes_group_hosts_and_order_by_severity():
     hosts["h9"] = {**OK, "gpu": verdict(xid[2])}
     hosts["w"] = {**OK, "health": verdict(check("disk", "warning"))}
     hosts["gone"] = {"health": {"unreachable": True, "msg": "no route"}}
+    for name in ("x", "y"):
+        msg = "Task failed: The host hangs: the backup phase did not end."
+        hosts[name] = {"health": {"unreachable": True, "msg": msg}}
     causes = run(hosts)["causes"]
     assert [(cause["check"], len(cause["hosts"])) for cause in causes] == [
+        ("unreachable", 2),
         ("unreachable", 1),
         ("gpu_xid", 4),
         ("gpu_xid", 1),
         ("disk", 1),
     ]
-    assert causes[1]["variants"] == 2
+    assert causes[0]["title"].startswith("The host hangs") and causes[2]["variants"] == 2
 
 
 def test_slices_are_merged_into_one_run(tmp_path):

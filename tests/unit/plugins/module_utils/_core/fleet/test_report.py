@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import rollout
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import rollout, screen
 
 CHECK_OK = {"check": "disk", "status": "pass", "message": "Disk usage: 65%"}
 CHECK_BAD = {
@@ -256,7 +256,7 @@ def test_each_failed_host_is_told_why():
 
 
 def test_the_table_lines_up_and_ends_with_the_headline():
-    lines = fleet.table(assemble({"n1": HEALTHY, "a-much-longer-name": {"health": DOWN}}))
+    lines = screen.table(assemble({"n1": HEALTHY, "a-much-longer-name": {"health": DOWN}}))
     assert lines[0].split() == [
         "HOST",
         "STATE",
@@ -301,5 +301,5 @@ def test_an_agent_that_is_not_the_collections_is_said_and_changes_no_verdict():
         and report["failed_hosts"] == []
         and entry(report, "old")["agent_version"] == mine
     )
-    (line,) = [line for line in fleet.table(report) if ": note: " in line]
+    (line,) = [line for line in screen.table(report) if ": note: " in line]
     assert line.startswith("old: note: the agent on this node (0.1.0-aaaaaaaaaaaa) is older")

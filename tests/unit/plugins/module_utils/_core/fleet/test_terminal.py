@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import changes
-from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import report as fleet
+from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import changes, screen
 from ansible_collections.mlops.fleet.tests import synthetic_fleet
 
 
 def test_forty_hosts_are_listed_and_more_are_grouped():
-    listed = fleet.table(synthetic_fleet.run(40))
+    listed = screen.table(synthetic_fleet.run(40))
     assert sum(line.startswith("gpu00") and "  " in line for line in listed) >= 40
-    grouped = fleet.table(synthetic_fleet.run(1000))
+    grouped = screen.table(synthetic_fleet.run(1000))
     assert len(grouped) < 12 and grouped[0].split()[:2] == ["HOSTS", "STATE"]
     assert sum(int(line.split()[0]) for line in grouped[2:-1]) == 1000
     assert "and 7 more" in grouped[2] and grouped[-1].startswith("Fleet maintenance: CRITICAL")
@@ -38,6 +37,6 @@ def test_control_characters_and_long_texts_do_not_reach_the_terminal():
             f"{number}{evil}": {"health": {"failed": True, "msg": evil}} for number in range(count)
         }
         report = synthetic_fleet.compared(synthetic_fleet.run(count, results=results))
-        lines = [*fleet.table(report), *changes.cause_lines(report["causes"])]
+        lines = [*screen.table(report), *changes.cause_lines(report["causes"])]
         assert all("\x1b" not in line and "\u202e" not in line for line in lines)
         assert all("\r" not in line and len(line) < 2000 for line in lines)
