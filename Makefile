@@ -6,7 +6,7 @@ PYTHON ?= python3
 # Sets up what is missing, then runs sessions of noxfile.py. Arguments for a session's tool: make unit ARGS="-k verdict"
 CHECKS := $(PYTHON) scripts/checks.py
 ARGS ?=
-SESSIONS := lint typing docs unit system mutation sanity readers integration importer molecule bench build
+SESSIONS := lint typing docs unit system mutation sanity readers integration importer molecule libraries bench build
 
 .DEFAULT_GOAL := help
 .PHONY: help run test setup clean $(SESSIONS)
@@ -31,6 +31,7 @@ readers: ## other projects' GPU readers on the simulated GPUs
 integration: ## playbooks over several hosts, and the integration targets
 importer: ## build, install into an empty path, and Galaxy's own checks
 molecule: ## booted nodes over SSH
+libraries: ## clean what torch, lightning, transformers, orbax and huggingface_hub made (nightly)
 bench: ## every benchmark in tests/benchmarks, against an empty module and other tools
 build: ## the collection's artifact, in .build/artifact
 

@@ -238,6 +238,25 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session
+def libraries(session: nox.Session) -> None:
+    """Nightly: clean checkpoints and caches that real libraries made, and read what stays."""
+    with start(session) as checks:
+        home = BUILD / "libraries"
+        python = home / "bin" / "python"
+        if not python.exists():
+            argv = [setup.environment_bin("dev") / "python", "-m", "venv", home]
+            checks.check("environment of the libraries", argv)
+        wanted = ROOT / "tests" / "libraries" / "requirements.txt"
+        argv = [python, "-m", "pip", "install", "--quiet", "--requirement", wanted]
+        checks.check("libraries from the package index", argv)
+        argv = [python, "-m", "pytest", "-q", "-rs", "--noconftest", "--import-mode=importlib"]
+        argv += ["tests/libraries", *session.posargs]
+        env = checks.environment(PYTHONPATH=str(setup.link_collection()))
+        checks.check("trees of real libraries", argv, env=env)
+    finish(session, checks)
+
+
+@nox.session
 def sanity(session: nox.Session) -> None:
     """Run every test of ansible-test sanity on both ansible-core lines, without an ignore file."""
     with start(session) as checks:

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+__all__ = ("NamedTuple", "dataclass", "field", "replace")
+
 if TYPE_CHECKING:
-    from dataclasses import dataclass as dataclass
-    from dataclasses import field as field
-    from dataclasses import replace as replace
-    from typing import NamedTuple as NamedTuple
+    from dataclasses import dataclass, field, replace
+    from typing import NamedTuple
 else:
     from _collections import _tuplegetter
 
@@ -111,19 +111,12 @@ class _Factory:
 
 
 class _Fields:
-    """The fields as ``dataclasses`` wants them, made when it asks."""
+    """The fields as ``dataclasses`` wants them, made when it asks. It asks for their names."""
 
     def __get__(self, record: Any, owner: type[Any]) -> Any:
         import dataclasses
 
-        described = []
-        for name in owner._record_names:
-            default = owner._record_defaults.get(name, dataclasses.MISSING)
-            if isinstance(default, _Factory):
-                described.append((name, Any, dataclasses.field(default_factory=default.make)))
-            else:
-                described.append((name, Any, dataclasses.field(default=default)))
-        standard: Any = dataclasses.make_dataclass(owner.__name__, described)
+        standard: Any = dataclasses.make_dataclass(owner.__name__, owner._record_names)
         owner.__dataclass_fields__ = standard.__dataclass_fields__
         return owner.__dataclass_fields__
 

@@ -250,7 +250,7 @@ def alerts(facts: Alerts) -> Check:
     if facts.error:
         return Check(label, CRITICAL, f"Alerts can't be sent: {facts.error}", action="inspect")
     if not channels:
-        return Check(label, WARNING, "Nobody is told: no alert channel is configured")
+        return Check(label, WARNING, "Nobody is notified: no alert channel is configured")
     names = ", ".join(str(channel["name"]) for channel in channels)
     if not facts.tested:
         return Check(label, PASS, f"Alerts go to: {names}", value=len(channels))
@@ -261,10 +261,10 @@ def alerts(facts: Alerts) -> Check:
     ]
     if not failed:
         return Check(label, PASS, f"A test message went to: {names}", value=len(channels))
-    status, who = WARNING, "Not everybody can be told"
+    status, which = WARNING, "Some alert channels do not work"
     if len(failed) == len(channels):
-        status, who = CRITICAL, "Nobody can be told"
-    text = f"{who}: a test message could not be sent by {'; '.join(failed)}"
+        status, which = CRITICAL, "No alert channel works"
+    text = f"{which}: a test message could not be sent by {'; '.join(failed)}"
     return Check(label, status, text, value=len(channels) - len(failed), action="inspect")
 
 

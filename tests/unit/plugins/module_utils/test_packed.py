@@ -51,7 +51,7 @@ def _probe(tmp_path):
         stream.writestr("package/second.py", "from .first import value\n")
         stream.writestr("package/broken.py", "value = (\n")
     argv = [sys.executable, "-c", PROBE, str(archive)]
-    process = subprocess.run(argv, capture_output=True, text=True)
+    process = subprocess.run(argv, capture_output=True, text=True, check=False)
     return archive, process
 
 

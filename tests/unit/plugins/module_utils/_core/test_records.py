@@ -89,7 +89,7 @@ def test_named_tuples_have_the_same_interface():
     assert light._fields == original._fields
     assert light._field_defaults == original._field_defaults
     assert light._replace(size=7) == original._replace(size=7)
-    assert type(light._replace(size=7)) is Light
+    assert isinstance(light._replace(size=7), Light)
     assert Light._make(["b", 1, "c"]) == Original._make(["b", 1, "c"])
     assert repr(light) == repr(original).replace("Original", "Light")
     assert hash(light) == hash(original)

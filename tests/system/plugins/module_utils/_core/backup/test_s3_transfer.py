@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -171,6 +174,34 @@ def test_a_server_without_ranges(back_up, bring_back, look, s3, large):
     with behind(NoRanges(s3), s3) as url:
         assert bring_back(s3={**s3, "endpoint_url": url}).verified
         assert look(s3={**s3, "endpoint_url": url}, verify="quick")["backups"][0]["problems"] == []
+
+
+def test_disaster_recovery_as_the_documentation_says(back_up, few, s3, tmp_path):
+    """The commands of the runbook, run in bash with nothing but boto3, sha256sum and tar."""
+    name = back_up(source=str(few), s3=s3).backup["name"]
+    page = (test_s3.ROOT / "docs/docsite/rst/backup.rst").read_text(encoding="utf-8")
+    section = page.partition("Without ``aws``, Python and ``boto3``")[2]
+    block = section.partition(".. code-block:: shell\n\n")[2].partition("\n\nWith ")[0]
+    commands = textwrap.dedent(block)
+    target, empty = tmp_path / "models-again", tmp_path / "empty"
+    empty.mkdir()
+    for written, real in (
+        ("AWS_ACCESS_KEY_ID=...", f"AWS_ACCESS_KEY_ID={KEYS['access_key']}"),
+        ("AWS_SECRET_ACCESS_KEY=...", f"AWS_SECRET_ACCESS_KEY={KEYS['secret_key']}"),
+        ("https://s3.example.com:9000", s3["endpoint_url"]),
+        ("ml-backups", s3["bucket"]),
+        ("models_backup_20261128_020000.tar.gz", name),
+        ("/opt/ml/models", str(target)),
+        ("python3", sys.executable),
+    ):
+        assert written in commands
+        commands = commands.replace(written, real)
+    done = subprocess.run(
+        ["bash", "-euc", commands], cwd=empty, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"node1/{name}\n" in done.stdout and f"{name}: OK" in done.stdout
+    assert subprocess.run(["diff", "-r", few, target], check=False).returncode == 0
 
 
 def test_cold_storage_is_named_with_the_request_to_make(back_up, bring_back, look, moto, large):

@@ -68,7 +68,9 @@ def test_a_healthy_check_loads_only_what_it_needs(node, environment):
     node.gpus("h100x8")
     scenario = {"NVML_DOUBLE_SCENARIO": node.env["NVML_DOUBLE_SCENARIO"]}
     argv = [sys.executable, "-c", PROBE, str(COLLECTIONS)]
-    process = subprocess.run(argv, capture_output=True, text=True, env={**environment, **scenario})
+    process = subprocess.run(
+        argv, capture_output=True, text=True, check=False, env={**environment, **scenario}
+    )
     assert process.returncode == 0, process.stderr
     seen = json.loads(process.stdout)
     assert seen["gpus"] == 8
