@@ -32,6 +32,8 @@ def run(options: BackupOptions, path: str | None, world: World) -> tuple[info.Re
     :param path: a directory or archive to list instead of what is configured, then without copies.
     :raises FleetError: the directory or a place can't be read.
     """
+    if path is None and options.engine == "restic":
+        return _snapshots(options, world)
     result = info.run(InfoOptions.from_mapping({"path": path or options.destination}))
     places: list[tuple[str, Store, bool]] = []
     if path is None:
@@ -50,6 +52,24 @@ def run(options: BackupOptions, path: str | None, world: World) -> tuple[info.Re
             kept = reasons.get(backup.name, "the retention rules do not apply to it")
             listed.append({**backup.to_dict(), "where": where, "kept": kept})
     return result, listed
+
+
+def _snapshots(options: BackupOptions, world: World) -> tuple[info.Result, list[Listed]]:
+    """Return the result for the snapshots in the configured repository, and all of them."""
+    from .restic import look
+    from .restic.repository import Repository
+
+    repository = Repository(options, options.destination, world)
+    repository.require()
+    backups = repository.snapshots()
+    where = LOCAL if repository.local is not None else repository.url
+    reasons = _reasons(options, backups, world.clock.now(), world.hostname)
+    listed: list[Listed] = []
+    for backup in backups:
+        kept = reasons.get(backup.name, "the retention rules do not apply to it")
+        listed.append({**look.describe(backup), "where": where, "kept": kept})
+    proof = proofs.newest(options.destination)
+    return info.summarise([look.describe(backup) for backup in backups], proof), listed
 
 
 def _last_proof(options: BackupOptions, path: str | None, places: list[str]) -> Proof | None:

@@ -17,7 +17,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import drill
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import drill, overview
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.engines import ENGINES
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
     BackupOptions,
@@ -139,6 +139,21 @@ def test_the_same_retention(work, few, clock):
     assert [removal["name"] for removal in result.removed] == [first]
     assert [one["name"] for one in work("look")["backups"]] == [result.backup["name"]]
     assert not work("make").changed
+
+
+def test_the_list_of_the_node_command(work, few, repository, world):
+    name = work("make").backup["name"]
+    options = BackupOptions.from_mapping(
+        {
+            "engine": "restic",
+            "restic": {"password": PASSWORD},
+            "source": str(few),
+            "destination": str(repository),
+        }
+    )
+    result, (listed,) = overview.run(options, None, world)
+    assert (listed["name"], listed["where"]) == (name, "local") and result["verified"]
+    assert listed["kept"] == "newest verified backup"
 
 
 def test_snapshots_of_others_are_neither_listed_nor_removed(work, few, repository, clock):

@@ -28,7 +28,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.source im
     Entry,
 )
 
-#: One backup of each version that was ever released, in each compression; never write them anew.
+#: One backup of each version that was ever released, in each compression; never write them again.
 OLD = pathlib.Path(__file__).parent / "old"
 BASH, GZIP, ZSTD, PLAIN = (
     "models_backup_20230101_020000.tar.gz",
