@@ -301,6 +301,8 @@ options:
   backups:
     description:
       - Directories that must hold a recent backup that is complete and verified.
+      - Each source in a directory counts by itself. In a directory that several hosts share, only the
+        backups of this host count; on a host that has none in it, those of each host by themselves.
       - A directory or backup that this user may not read is V(unknown). Nothing at all is critical.
       - Without limits of their own, those of V(backup_age) in O(limits) apply, 30 and 54 hours by
         default.
@@ -313,7 +315,8 @@ options:
         type: path
         required: true
       source:
-        description: Count only backups of this directory. By default all in O(backups[].path) count.
+        description: Count only backups of this directory. By default each source in O(backups[].path) counts that has no entry of its own.
+          To leave out one that is no longer backed up, name the others.
         type: path
       warning:
         description: Age of the newest verified backup in hours that is a warning.

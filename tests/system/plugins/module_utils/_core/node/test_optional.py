@@ -486,6 +486,46 @@ def test_each_source_has_an_age_of_its_own(machine, options, backups, tmp_path):
     assert status == "critical" and message.endswith(": none")
 
 
+def test_fresh_backups_of_one_source_or_host_hide_no_other(machine, options, backups, tmp_path):
+    def decided(**wanted):
+        given = [{"path": "/backup", **wanted}]
+        checks = checks_of(machine, options, "backup_age", backups=given)
+        return {subject: status for subject, (status, message) in checks.items()}
+
+    models, data = (f"/backup of {tmp_path / name}" for name in ("models", "data"))
+    own = machine.world
+    backups(1, "models")
+    backups(70, "data")
+    assert decided() == {models: "pass", data: "critical"}
+    # Another host in the same directory has nothing to do with this one.
+    machine.world = dataclasses.replace(own, hostname="node2")
+    backups(80, "models")
+    machine.world = own
+    assert decided() == {models: "pass", data: "critical"}
+    # A host without backups of its own, where the others' are collected.
+    machine.world = dataclasses.replace(own, hostname="store")
+    assert decided() == {
+        f"{models} on {own.hostname}": "pass",
+        f"{models} on node2": "critical",
+        f"{data} on {own.hostname}": "critical",
+    }
+    assert list(decided(source=str(tmp_path / "data"))) == [f"/backup of {tmp_path / 'data'}"]
+
+
+def test_a_source_with_an_entry_of_its_own_counts_once(machine, options, backups, tmp_path):
+    backups(1, "models")
+    backups(70, "data")
+    given = [
+        {"path": "/backup"},
+        {"path": "/backup", "source": str(tmp_path / "data"), "critical": 90},
+    ]
+    checks = checks_of(machine, options, "backup_age", backups=given)
+    assert {subject: status for subject, (status, message) in checks.items()} == {
+        "/backup": "pass",
+        f"/backup of {tmp_path / 'data'}": "warning",
+    }
+
+
 def test_a_backup_of_the_future_hides_nothing(machine, options, backups):
     backups(60)
     backups(-24 * 365)
