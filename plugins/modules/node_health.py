@@ -315,8 +315,10 @@ options:
         type: path
         required: true
       source:
-        description: Count only backups of this directory. By default each source in O(backups[].path) counts that has no entry of its own.
-          To leave out one that is no longer backed up, name the others.
+        description:
+          - Count only backups of this directory. By default each source in O(backups[].path) counts
+            that has no entry of its own.
+          - Name the others if a source is no longer backed up.
         type: path
       warning:
         description: Age of the newest verified backup in hours that is a warning.

@@ -48,12 +48,10 @@ def subject(wanted: BackupAgeOptions) -> str:
     return _about(wanted.path, wanted.source)
 
 
-def _about(path: str, source: str | None, host: str | None = None) -> str:
+def _about(path: str, source: str | None) -> str:
     text = display_path(path)
     if source:
         text = f"{text} of {display_path(source)}"
-    if host:
-        text = f"{text} on {display_path(host)}"
     return text
 
 
@@ -127,10 +125,13 @@ def _divide(
         only = [age for ages in groups.values() for age in ages]
         return [(subject(wanted), only + unknown)]
     several_hosts = len({host for dummy, host in groups}) > 1
-    return [
-        (_about(wanted.path, source, host if several_hosts else None), ages + unknown)
-        for (source, host), ages in sorted(groups.items(), key=str)
-    ]
+    divided: list[tuple[str, list[Age] | Problem]] = []
+    for (source, host), ages in sorted(groups.items(), key=str):
+        about = _about(wanted.path, source)
+        if several_hosts and host:
+            about = f"{about} on {display_path(host)}"
+        divided.append((about, ages + unknown))
+    return divided
 
 
 def _decide_source(
