@@ -24,6 +24,14 @@ from . import boot
 TAIL = 16 << 20
 #: A longer record of the ring buffer is truncated by the kernel.
 _RECORD = 1 << 16
+#: First bytes of files that people name as a log and that hold no lines, and what these are.
+_NOT_TEXT = {
+    b"\x1f\x8b": "compressed by gzip",
+    b"\xfd7zXZ": "compressed by xz",
+    b"BZh": "compressed by bzip2",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"LPKSHHRH": "a file of the systemd journal",
+}
 
 
 class Record(NamedTuple):
@@ -196,6 +204,10 @@ def log_file(path: str, since: float, world: World) -> KernelLog:
 
 def _tail(path: str) -> str:
     with open(path, "rb") as stream:
+        head = stream.read(8)
+        for magic, kind in _NOT_TEXT.items():
+            if head.startswith(magic):
+                raise OSError(errno.EINVAL, f"not text but {kind}")
         size = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, size - TAIL))
         return stream.read(TAIL).decode("utf-8", "replace")

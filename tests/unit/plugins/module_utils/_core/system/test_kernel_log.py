@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import time
 
 import pytest
@@ -222,3 +225,22 @@ def test_months_of_other_languages(names):
         assert kernel_lines.parse_line(line, NOW, 0.0).time == time.mktime(
             (2020, number, 5, 10, 0, 0, 0, 0, -1)
         ), name
+
+
+@pytest.mark.parametrize(
+    ("pack", "kind"),
+    [
+        (gzip.compress, "not text but compressed by gzip"),
+        (lzma.compress, "not text but compressed by xz"),
+        (bz2.compress, "not text but compressed by bzip2"),
+        (lambda text: b"LPKSHHRH" + text, "not text but a file of the systemd journal"),
+    ],
+)
+def test_a_log_without_lines_is_not_a_log_without_faults(world, tmp_path, pack, kind):
+    path = tmp_path / "kern.log"
+    path.write_bytes(pack(f"kernel: {XID}".encode()))
+    log = kernel_log.read(str(path), 0.0, "", 1.0, world)
+    assert (log.records, log.problem) == ((), f"{path} can't be read ({kind})")
+    assert kernel_log.read(str(tmp_path / "none"), 0.0, "", 1.0, world).problem
+    path.write_text(f"Jan  1 00:00:00 n kernel: {XID}\n")
+    assert kernel_log.read(str(path), 0.0, "", 1.0, world).records[0].message == XID
