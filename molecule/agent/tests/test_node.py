@@ -292,7 +292,7 @@ def test_no_secret_in_process_lists_journal_or_output(host):
 def test_bash_finds_the_completion(host):
     program = (
         "source /usr/share/bash-completion/completions/mlfleet; COMP_WORDS=(mlfleet backup "
-        "--s3-b); COMP_CWORD=2; _mlfleet;"
+        "--s3-bu); COMP_CWORD=2; _mlfleet;"
         ' echo "${COMPREPLY[*]}"; complete -p mlfleet'
     )
     assert host.check_output("bash -c %s", program).splitlines() == [
