@@ -166,7 +166,8 @@ def test_a_signal_leaves_no_scratch_directory(back_up, rehearse, scratch, destin
     def stop(progress):
         if progress.phase == "restore":
             os.kill(os.getpid(), number)
-            time.sleep(60)
+            for dummy in range(600):  # a thread may get the signal: no sleep of this one ends
+                time.sleep(0.1)
 
     pid = os.fork()
     if pid == 0:
