@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import contextlib
 import os
 import pathlib
 import shutil
@@ -166,12 +167,13 @@ def test_a_signal_leaves_no_scratch_directory(back_up, rehearse, scratch, destin
     def stop(progress):
         if progress.phase == "restore":
             os.kill(os.getpid(), number)
-            for dummy in range(600):  # a thread may get the signal: no sleep of this one ends
-                time.sleep(0.1)
+            time.sleep(60)
 
     pid = os.fork()
     if pid == 0:
         try:
+            with contextlib.suppress(OSError):  # nohup ignores SIGHUP; SIGKILL can't be set
+                signal.signal(number, signal.SIG_DFL)
             rehearse(tell=stop)
         finally:
             os._exit(99)
