@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import json
 import contextlib
+import json
 import os
 import pathlib
 import shutil
