@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 import typing as t
 
+from ansible import constants
+
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     NotUsable,
     OptionError,
@@ -148,8 +150,11 @@ class GitStore:
             yield
 
     def _clone(self, repository: str) -> str:
-        # Removed with this object, at the latest when the process ends.
-        self._temporary = tempfile.TemporaryDirectory(prefix="mlops-fleet-history-")
+        # Removed with this object, or with Ansible's own temporary directory: its workers end
+        # without clearing up.
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="mlops-fleet-history-", dir=constants.DEFAULT_LOCAL_TMP
+        )
         tree = self._temporary.name
         self._tree = tree
         if "://" not in repository and os.path.isdir(repository):
