@@ -331,7 +331,9 @@ class Node:
         """Return a result without what differs from run to run and from machine to machine."""
         if isinstance(value, dict) and key not in _VARYING_KEYS:
             name = os.path.basename(str(value.get("name") or value.get("path") or ""))
-            size = {"size": "$SIZE"} if name.startswith("models_backup_") else {}
+            size = {}
+            if name.startswith("models_backup_") or (key == "protection" and value.get("size")):
+                size["size"] = "$SIZE"
             return {
                 self.normal(name): self.normal(item, name)
                 for name, item in {**value, **size}.items()

@@ -388,7 +388,7 @@ def test_bash_completes_subcommands_flags_values_and_files(complete, tmp_path):
     ).split()
     assert complete("mlfleet", "") == names
     assert complete("mlfleet", "re") == ["restore"]
-    assert complete("mlfleet", "backup", "--s3-b") == ["--s3-bucket"]
+    assert complete("mlfleet", "backup", "--s3-bu") == ["--s3-bucket"]
     assert complete("mlfleet", "backup", "--compression", "") == ["gzip", "zstd", "none"]
     assert (
         complete("mlfleet", "gpu", "--backend", "=", "nv")
@@ -413,7 +413,7 @@ def test_every_flag_of_the_help_is_offered(complete, command):
             [command, name, "--help"], capture_output=True, text=True, check=True
         ).stdout
         flags = {
-            word.rstrip(",")
+            word.rstrip(",:")
             for line in page.splitlines()
             if line.startswith("  -")
             for word in line.split()
