@@ -59,6 +59,15 @@ options:
       ca_bundle:
         description: File with the certificates of the authorities to trust, for servers with a private authority.
         type: path
+      parallel:
+        description: Number of connections with which the backups in the bucket are read, from 1 to 32.
+        type: int
+        default: 4
+      bandwidth_limit:
+        description:
+          - Most bytes per second, of all connections together, like V(20M).
+          - No limit by default.
+        type: str
   create:
     description: Create the bucket if it is missing.
     type: bool

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import NotPermitted, StoreError
 from . import names
-from .options import S3Connection as S3Connection
-from .options import check_s3 as check_s3
+from .options import S3Connection, check_s3
 
 if TYPE_CHECKING:
-    from .catalogue import Backup as Backup
+    from .catalogue import Backup
     from .s3.bucket import Bucket
+
+# Other parts import these here.
+__all__ = ("Backup", "S3Connection", "check_s3")
 
 
 def is_backup_file(name: str) -> bool:

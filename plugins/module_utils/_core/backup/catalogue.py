@@ -19,8 +19,7 @@ from ..errors import NotPermitted, NotUsable
 from ..system.text import display_path
 from . import manifest as manifests
 from . import sets
-from .backups import Backup as Backup
-from .backups import Description as Description
+from .backups import Backup, Description
 from .manifest import Contents, Head
 from .names import (
     CHECKSUM,
@@ -32,6 +31,8 @@ from .names import (
     is_temporary,
     stamp_time,
 )
+
+__all__ = ("Backup", "Description")
 
 DAY = 86400.0
 #: What to do where this user may not read something.

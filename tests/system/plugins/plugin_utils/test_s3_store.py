@@ -18,18 +18,21 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import history, merge
 from ansible_collections.mlops.fleet.plugins.plugin_utils import run_stores
 from ansible_collections.mlops.fleet.tests import synthetic_fleet
-from ansible_collections.mlops.fleet.tests.system.plugins.module_utils._core.backup.test_s3 import (  # noqa: F401
+from ansible_collections.mlops.fleet.tests.system.plugins.module_utils._core.backup.test_s3 import (
     KEYS,
     bucket,
     client,
     endpoint,
 )
 
+# Fixtures.
+__all__ = ("bucket", "endpoint")
+
 NOW = 1_800_000_000
 
 
 @pytest.fixture
-def store(endpoint, bucket):  # noqa: F811
+def store(endpoint, bucket):
     def opened(prefix="/runs/", **keys):
         options = {"endpoint_url": endpoint, **KEYS, "region": "", **keys}
         return run_stores.open_store(f"s3://{bucket}{prefix}", options)
@@ -47,7 +50,7 @@ def numbers(store):
     return sorted(store.load(name)["number"] for name in names)
 
 
-def test_runs_are_kept_read_and_removed(store, endpoint, bucket):  # noqa: F811
+def test_runs_are_kept_read_and_removed(store, endpoint, bucket):
     assert numbers(store()) == []
     for number in range(4):
         made = store().add(texts(number), NOW + number, 2, None)

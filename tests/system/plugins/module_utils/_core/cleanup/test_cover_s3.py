@@ -19,18 +19,15 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import (
     Refused,
 )
 from ansible_collections.mlops.fleet.tests.system.plugins.module_utils._core.backup.test_s3 import (
-    bucket as bucket,
-)
-from ansible_collections.mlops.fleet.tests.system.plugins.module_utils._core.backup.test_s3 import (
+    bucket,
     client,
+    endpoint,
     objects,
+    s3,
 )
-from ansible_collections.mlops.fleet.tests.system.plugins.module_utils._core.backup.test_s3 import (
-    endpoint as endpoint,
-)
-from ansible_collections.mlops.fleet.tests.system.plugins.module_utils._core.backup.test_s3 import (
-    s3 as s3,
-)
+
+# Fixtures.
+__all__ = ("bucket", "endpoint", "s3")
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_a_file_that_a_process_opens_meanwhile_stays(world, many, monkeypatch, l
 
 def test_a_file_that_was_read_meanwhile_goes_all_the_same(world, many, monkeypatch, lab):
     moves = _moves(monkeypatch)
-    _when_the_first_goes(monkeypatch, lambda: (many / LAST).read_text())
+    _when_the_first_goes(monkeypatch, (many / LAST).read_text)
     assert lab.clean(world, many)["removed_count"] == FILES
     assert [arguments[0] for arguments in moves] == [LAST], "only this one needed a closer look"
 

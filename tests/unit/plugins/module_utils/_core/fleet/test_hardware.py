@@ -64,19 +64,19 @@ def outliers(inventories):
     return synthetic_fleet.compared(report)["outliers"]
 
 
-def fleet_of(count, inventory=ALIKE):
+def fleet_of(count, inventory):
     return {f"h{number}": inventory for number in range(count)}
 
 
 @pytest.mark.parametrize(("unlike", "text"), UNLIKE)
 def test_hardware_is_compared_with_the_majority_of_the_peers(unlike, text):
     odd = {**ALIKE, **unlike}
-    (difference,) = outliers({**fleet_of(5), "odd": odd, "silent": None})
+    (difference,) = outliers({**fleet_of(5, ALIKE), "odd": odd, "silent": None})
     assert (difference["kind"], difference["hosts"]) == ("hardware", ["odd"])
     assert difference["text"].startswith(text)
-    assert outliers({**fleet_of(2), "odd": odd}) == [], "too few peers"
+    assert outliers({**fleet_of(2, ALIKE), "odd": odd}) == [], "too few peers"
     half = {f"odd{number}": odd for number in range(5)}
-    assert outliers({**fleet_of(5), **half}) == [], "no majority"
+    assert outliers({**fleet_of(5, ALIKE), **half}) == [], "no majority"
 
 
 def test_sizes_within_the_tolerance_are_alike():
