@@ -50,7 +50,7 @@ def play(playbook, collections=None, words=(), **variables):
 
 def role(collections=None, words=(), **variables):
     """Run the role alone; it starts no job."""
-    moment = int(time.time())
+    moment = next_second()
     path = EPHEMERAL / "agent_role.yml"
     path.write_text(
         json.dumps([{"hosts": "fleet", "gather_facts": False, "roles": ["mlops.fleet.agent"]}]),
@@ -60,6 +60,15 @@ def role(collections=None, words=(), **variables):
     for name in NODES:
         assert starts_since(node(name), moment) == []
     return done
+
+
+def next_second():
+    """Wait for the next whole second and return it: the journal is asked by whole seconds, and
+    what happened before must not count.
+    """
+    moment = int(time.time()) + 1
+    time.sleep(moment - time.time())
+    return moment
 
 
 def per_node(**values):

@@ -7,9 +7,8 @@ accounts that are there."""
 from __future__ import annotations
 
 import re
-import time
 
-from playing import NODES, node, play, role, starts_since
+from playing import NODES, next_second, node, play, role, starts_since
 
 testinfra_hosts = ["local://"]
 
@@ -29,8 +28,7 @@ def test_zz_uninstalled_the_node_is_as_before():
             " install -o mlops-fleet -g mlops-fleet /dev/null /backup/models/kept"
         )
     node("node12").check_output("touch /opt/mlops-fleet/not-ours")
-    time.sleep(1.5)  # the journal is asked by whole seconds, and the backup was started here
-    moment = int(time.time())
+    moment = next_second()
     done = play("mlops.fleet.uninstall")
     assert done.returncode == 0, done.stdout
     for name in NODES:
