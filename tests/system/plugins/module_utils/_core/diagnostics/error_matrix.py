@@ -52,20 +52,23 @@ def main():
     decided = plan.decide(options, before)
     level = decided.level._replace(copy=1 << 16, repeats=1, patterns=1, compute=0.001)
     usual = os.environ["CUDA_DOUBLE"]
-    leak = pathlib.Path(tempfile.mkdtemp()) / "leak"
-    for call, (test, codes) in json.load(sys.stdin).items():
-        pair = test == "peer"
-        planned = decided._replace(
-            level=level,
-            gpus=decided.gpus[: 2 if pair else 1],
-            tests=() if pair else (test,),
-            peer=pair,
-        )
-        for code in codes:
-            os.environ["CUDA_DOUBLE"] = f"{usual} memory=8388608 error.{call}={code} leak={leak}"
-            found = problem(call, code, planned, options, before, leak)
-            if found is not None:
-                wrong.append([call, code, found])
+    with tempfile.TemporaryDirectory() as directory:
+        leak = pathlib.Path(directory) / "leak"
+        for call, (test, codes) in json.load(sys.stdin).items():
+            pair = test == "peer"
+            planned = decided._replace(
+                level=level,
+                gpus=decided.gpus[: 2 if pair else 1],
+                tests=() if pair else (test,),
+                peer=pair,
+            )
+            for code in codes:
+                os.environ["CUDA_DOUBLE"] = (
+                    f"{usual} memory=8388608 error.{call}={code} leak={leak}"
+                )
+                found = problem(call, code, planned, options, before, leak)
+                if found is not None:
+                    wrong.append([call, code, found])
     print(json.dumps(wrong))
 
 
