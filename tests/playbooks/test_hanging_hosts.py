@@ -76,16 +76,16 @@ def test_hosts_that_hang_do_not_hold_the_others(fleet):
 
 def test_a_long_backup_says_how_far_it_is(fleet):
     home = fleet.host("n1", maintenance_run_cleanup=False, maintenance_backup_compression_level=9)
-    (home / "models" / "large.bin").write_bytes(os.urandom(1_000_000) * 80)
+    (home / "models" / "large.bin").write_bytes(os.urandom(1_000_000) * 1200)
     progress = ["-e", "maintenance_backup_progress=1"]
     run = fleet.run("backup", *progress)
     assert run.rc == 0 and fleet.phases("n1")["backup"]["message"].startswith("new backup"), run
     assert "[n1] backup: write: " in run.out or "[n1] backup: verify: " in run.out, run
-    assert " %, " in run.out and "of 76" in run.out, run
+    assert " %, " in run.out and "of 1.1" in run.out, run
     left = pathlib.Path("~/.ansible_async").expanduser()
     assert not left.exists() or not list(left.glob("mlops-fleet-*"))
 
-    (home / "models" / "large.bin").write_bytes(os.urandom(1_000_000) * 150)
+    (home / "models" / "large.bin").write_bytes(os.urandom(1_000_000) * 1300)
     late = fleet.run("backup", *progress, "-e", "maintenance_backup_time_limit=1")
     assert late.rc == 2 and "did not end within 1.0 s" in late.out, late
     assert len(list(home.glob("backups/models_backup_*.tar.gz"))) == 1
