@@ -19,7 +19,7 @@ from .inuse import InUse
 from .scan import STAMPS, Look, list_files, open_root
 from .targets import Target, cutoff
 from .units import Unit
-from .watch import NameWatch
+from .watch import NameWatch, TreeWatch
 
 #: File systems whose locks the kernel lists under the device that stat(2) returns.
 _LOCKS_LISTED = frozenset({"ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs"})
@@ -62,11 +62,26 @@ class Root:
         """Where it is, as the guards want it."""
         return guards.Place(self.path, self.given, self.source)
 
-    def look(self, target: Target, busy: InUse | None, now: float, moved: bool = False) -> Look:
-        """Return what a survey of one of this root's units looks out for."""
+    def look(
+        self,
+        target: Target,
+        busy: InUse | None,
+        now: float,
+        moved: bool = False,
+        watch: TreeWatch | None = None,
+    ) -> Look:
+        """Return what a survey of one of this root's units looks out for. ``watch`` is used where it sees everything."""
+        if not self.watched or target.age_by == "atime" or (busy and busy.hidden is not None):
+            watch = None
         stamp, fresh = STAMPS[target.age_by], cutoff(target, now)
         look = Look(
-            stamp, self.device, self.mount, excluded=target.excluded, fresh=fresh, moved=moved
+            stamp,
+            self.device,
+            self.mount,
+            excluded=target.excluded,
+            fresh=fresh,
+            moved=moved,
+            watch=watch,
         )
         if busy is None:
             return look
@@ -80,6 +95,7 @@ class Root:
             look.excluded,
             fresh,
             moved,
+            watch,
         )
 
     def knows_locks(self, busy: InUse) -> bool:
