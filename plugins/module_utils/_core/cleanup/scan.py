@@ -273,12 +273,10 @@ def list_files(
         # There may be hundreds of thousands: what is frequent is done here without calls.
         for entry in entries:
             name = entry.name
-            if entry.is_symlink():
-                links.add(name)
-                names.append(name)
-                continue
             # Known from the listing, without another system call.
-            if not entry.is_file() or name in skipped:
+            if not entry.is_file(follow_symlinks=False) or name in skipped:
+                if entry.is_symlink():
+                    links.add(name)
                 names.append(name)
                 continue
             if fitting is not None and not fitting(name):
@@ -398,25 +396,45 @@ def _walk(unit: Survey, parent: int, name: str, state: os.stat_result, look: Loo
                 continue
             child, expected = pending.pop()
             path.append(child)
-            where = "/".join(path)
+            inner = _open_child(unit, fd, expected, path, look)
+            if inner < 0:
+                path.pop()
+                continue
             try:
-                inner = _enter(unit, child, fd, expected, where, look)
-            except PermissionError:
-                unit.keep(f"{where} can't be read by this user")
+                directories = _list(unit, inner, path, look)
+            except BaseException:
+                os.close(inner)
+                raise
+            if not directories:
+                os.close(inner)
                 path.pop()
                 continue
-            except FileNotFoundError:
-                path.pop()
-                continue
-            except OSError as error:
-                if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-                    raise
-                raise Changed(f"{where} was replaced while it was read") from error
             os.close(fd)
             fd = inner
-            stack.append((identity(expected), _list(unit, fd, path, look)))
+            stack.append((identity(expected), directories))
     finally:
         os.close(fd)
+
+
+def _open_child(
+    unit: Survey, fd: int, expected: os.stat_result, path: list[str], look: Look
+) -> int:
+    """Open a directory below the open one; -1 when it is gone or can't be read.
+
+    :raises Changed: it is another one now.
+    """
+    where = "/".join(path)
+    try:
+        return _enter(unit, path[-1], fd, expected, where, look)
+    except PermissionError:
+        unit.keep(f"{where} can't be read by this user")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise Changed(f"{where} was replaced while it was read") from error
+    return -1
 
 
 def _enter(
@@ -480,7 +498,7 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
                 continue
             if excluded is not None and excluded.match(name):
                 unit.keep(f"holds {prefix}{name}, which is excluded")
-            if is_backup_file(name):
+            if _BACKUPS <= name < _AFTER and is_backup_file(name):
                 unit.keep(f"holds the backup {prefix}{name}")
             if regular and inode not in inodes and hidden is None:
                 files += 1

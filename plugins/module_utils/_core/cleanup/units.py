@@ -26,8 +26,8 @@ class Survey:
     ``own`` is the time of the unit itself, ``content`` the newest time in it, which belongs to
     ``content_path`` (relative to the unit, empty for itself); both in nanoseconds since the epoch.
     ``veto`` says why the unit must stay; ``stopped`` that the survey ended early at something
-    fresh. ``watched``, when it is not None, is what the kernel watches since before that look. There
-    may be hundreds of thousands, hence the slots.
+    fresh. ``watched`` is what the kernel watches since before that look, None when it watches
+    nothing. There may be hundreds of thousands, hence the slots.
     """
 
     __slots__ = (
