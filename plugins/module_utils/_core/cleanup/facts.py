@@ -206,7 +206,12 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
                 _find_checkpoints(place, root, facts, tell, places)
                 continue
             files: list[Unit] = []
-            names = root.list(_quick_look(place, root, facts), place.target.fitting(), files)
+            names = root.list(
+                _quick_look(place, root, facts),
+                place.target.fitting(),
+                files,
+                touched=facts.watch is not None,
+            )
             place.protected = root.protected(facts.busy)
             _survey(place, root, names, facts, tell)
             place.units.extend(place.target.units_of(files))

@@ -136,15 +136,17 @@ class Root:
         look: Look | None = None,
         fitting: Callable[[str], object] | None = None,
         files: list[Unit] | None = None,
+        touched: bool = False,
     ) -> list[str]:
         """Return the names in it. Lists it once: afterwards the kernel reports names that appear. :raises OSError: it can't be read.
 
         :param files: receives the plain files instead, as list_files() looks at them with ``look`` and ``fitting``.
+        :param touched: whether the kernel also reports which entries are opened or changed from now on.
         """
         self._end_watch()
         if self.watched:
             with contextlib.suppress(OSError):
-                self._watch = NameWatch(self.fd)
+                self._watch = NameWatch(self.fd, touched)
         self.links, self.logs = set(), set()
         names: Names = []
         if look is not None and files is not None and self.path != _LOGS:
@@ -174,18 +176,26 @@ class Root:
     def _note_logs(self, names: Sequence[str]) -> None:
         self.logs.update(name for name in names if guards.OWN_LOGS.fullmatch(name))
 
-    def refresh(self) -> None:
-        """Bring ``links`` and ``logs`` up to date. :raises OSError: it can't be read."""
+    @property
+    def touches(self) -> NameWatch | None:
+        """The watch that collects what was touched since the entries were listed with ``touched``; None when there is none."""
+        if self._watch is None or self._watch.touched is None:
+            return None
+        return self._watch
+
+    def refresh(self) -> bool:
+        """Bring ``links`` and ``logs`` up to date; return whether names appeared, or may have. :raises OSError: it can't be read."""
         names = None if self._watch is None else self._watch.names()
         if names is None:
             self.list()
-            return
+            return True
         for name in names:
             with contextlib.suppress(OSError):
                 os.readlink(name, dir_fd=self.fd)
                 self.links.add(name)
         if self.path == _LOGS:
             self._note_logs(sorted(names))
+        return bool(names)
 
     def protected(self, busy: InUse | None, directory: str = "", fd: int = -1) -> dict[str, str]:
         """Return the names in a directory that must stay whatever their age, and why. Reads the mount table again.

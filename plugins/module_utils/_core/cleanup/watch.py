@@ -24,8 +24,10 @@ _ONLY_DIRECTORY = 0x01000000
 _BUFFER = 65536
 #: Events were lost, and the file system went.
 _OVERFLOW, _UNMOUNTED = 0x4000, 0x2000
-#: Written to, other attributes, closed after writing or mapping, moved away or here, made, removed, and the directory itself removed.
-_ANY_CHANGE = 0x2 | 0x4 | 0x8 | 0x40 | _MOVED_TO | _CREATE | 0x200 | 0x400
+#: Written to, other attributes, closed after writing or mapping.
+_WRITTEN = 0x2 | 0x4 | 0x8
+#: These, moved away or here, made, removed, and the directory itself removed.
+_ANY_CHANGE = _WRITTEN | 0x40 | _MOVED_TO | _CREATE | 0x200 | 0x400
 #: Most directories that a TreeWatch watches, of those that the kernel grants a user, one in so many; and most inode numbers.
 _DIRECTORIES, _SHARE, _INODES = 32_768, 4, 2_000_000
 #: Watches that begin or end before the events are read: the kernel keeps 16,384.
@@ -36,18 +38,22 @@ _GRANTED = "/proc/sys/fs/inotify/max_user_watches"
 class NameWatch:
     """Collects the names that appear in an open directory, on local file systems only. Close it after use.
 
-    With ``opened`` it also collects, in the set of that name, the entries that are opened; our own opening counts, too.
+    With ``touched`` it also collects, in the set of that name, the entries that are opened, changed, replaced or made; our own opening
+    counts, too. Otherwise that is None.
     """
 
-    def __init__(self, directory: int, opened: bool = False) -> None:
+    def __init__(self, directory: int, touched: bool = False) -> None:
         """:raises OSError: the kernel has no watch for us."""
-        self.opened: set[str] = set()
+        self.touched: set[str] | None = None
+        mask = _CREATE | _MOVED_TO | _ONLY_DIRECTORY
+        if touched:
+            self.touched = set()
+            mask |= _OPEN | _WRITTEN
         libc = ctypes.CDLL(None, use_errno=True)
         self.fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
         path = f"/proc/self/fd/{directory}".encode("ascii")
-        mask = _CREATE | _MOVED_TO | _ONLY_DIRECTORY | (_OPEN if opened else 0)
         if libc.inotify_add_watch(self.fd, path, mask) < 0:
             self.close()
             raise OSError(ctypes.get_errno(), "inotify_add_watch")
@@ -69,7 +75,10 @@ class NameWatch:
                     return None
                 start = offset + _EVENT.size
                 name = os.fsdecode(data[start : start + length].rstrip(b"\0"))
-                (self.opened if mask & _OPEN else names).add(name)
+                if self.touched is not None:
+                    self.touched.add(name)
+                if mask & (_CREATE | _MOVED_TO):
+                    names.add(name)
                 offset = start + length
 
     def close(self) -> None:
