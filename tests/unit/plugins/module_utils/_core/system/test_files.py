@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path):
     assert (tmp_path / "f").read_text() == "old" and os.listdir(tmp_path) == ["f"]
 
 
-def test_missing_folder_is_named(tmp_path):
+def test_missing_directory_is_named(tmp_path):
     with pytest.raises(WriteFailed, match="nowhere"):
         files.atomic_write(str(tmp_path / "nowhere" / "f"), "x")
 
@@ -203,16 +203,16 @@ def test_a_link_to_a_dangerous_root_is_refused(tmp_path):
         roots.refuse_dangerous(str(tmp_path / "innocent"), "cleanup root")
 
 
-def test_open_folder_follows_no_link(tmp_path):
+def test_open_directory_follows_no_link(tmp_path):
     (tmp_path / "real" / "below").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    fd = roots.open_folder(str(tmp_path / "real" / "below"))
+    fd = roots.open_directory(str(tmp_path / "real" / "below"))
     assert os.fstat(fd).st_ino == (tmp_path / "real" / "below").stat().st_ino
     os.close(fd)
     with pytest.raises(NotUsable, match="symbolic link"):
-        roots.open_folder(str(tmp_path / "link" / "below"))
+        roots.open_directory(str(tmp_path / "link" / "below"))
     with pytest.raises(NotUsable, match="No such file"):
-        roots.open_folder(str(tmp_path / "gone"))
+        roots.open_directory(str(tmp_path / "gone"))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_human_duration(seconds, display):
     assert text.human_duration(seconds) == display
 
 
-def test_shared_folders_only_where_a_pattern_limits():
+def test_shared_directories_only_where_a_pattern_limits():
     assert roots.refuse_dangerous("/var/log", "cleanup root", shared_ok=True) == "/var/log"
     with pytest.raises(Refused):
         roots.refuse_dangerous("/home", "cleanup root", shared_ok=True)
