@@ -340,7 +340,9 @@ ONE = [record("bert", "folder"), record("bert/w")]
         ),
     ],
 )
-def test_what_is_not_in_a_backup_is_said_with_what_is(given, backup_, entries, text, todo):
+def test_a_message_about_what_a_backup_lacks_lists_what_it_holds(
+    given, backup_, entries, text, todo
+):
     contents = None if entries is None else Contents(list(entries))
     with pytest.raises(errors.NotUsable) as error:
         plan._nothing(options(**given), backup_, contents)
