@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Object storage behind a slow network: each connection moves 25 MB per second, and every answer
+"""Object storage behind a slow network: each connection moves 25 MB per second, and every response
 takes 60 ms (30 ms of delay there and back).
 
     slow_s3.py      prints the port it listens on, then serves until it is killed
@@ -46,7 +46,7 @@ class Pace:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers what mlops.fleet and boto3 ask when they send or read an object."""
+    """Serves what mlops.fleet and boto3 ask when they send or read an object."""
 
     protocol_version = "HTTP/1.1"
     # The status line and the headers go out in one piece.
@@ -64,8 +64,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
         return True
 
-    def _answer(self, status: int, body: bytes = b"", size: int = 0, **headers: str) -> None:
-        """Send an answer. :param size: how many random bytes are its body."""
+    def _respond(self, status: int, body: bytes = b"", size: int = 0, **headers: str) -> None:
+        """Send a response. :param size: how many random bytes are its body."""
         self.send_response_only(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -105,13 +105,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             right = base64.b64encode(hashlib.sha256(body).digest()).decode()
             if checksum != right:
                 text = b"<Error><Code>BadDigest</Code><Message>wrong</Message></Error>"
-                return self._answer(400, text)
+                return self._respond(400, text)
         if "partNumber" in query:
             with lock:
                 uploads[query["uploadId"][0]][int(query["partNumber"][0])] = size, checksum
         else:
             objects[key] = size, checksum
-        return self._answer(200, ETag='"x"', x_amz_checksum_sha256=checksum)
+        return self._respond(200, ETag='"x"', x_amz_checksum_sha256=checksum)
 
     def do_POST(self) -> None:
         self._body()
@@ -121,33 +121,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 identifier = str(next(numbers))
                 uploads[identifier] = {}
             name = "InitiateMultipartUploadResult"
-            return self._answer(200, f"<{name}><UploadId>{identifier}</UploadId></{name}>".encode())
+            return self._respond(
+                200, f"<{name}><UploadId>{identifier}</UploadId></{name}>".encode()
+            )
         parts = [part for dummy, part in sorted(uploads.pop(query["uploadId"][0]).items())]
         digests = b"".join(base64.b64decode(checksum) for dummy, checksum in parts)
         composite = base64.b64encode(hashlib.sha256(digests).digest()).decode()
         objects[key] = sum(size for size, dummy in parts), f"{composite}-{len(parts)}"
-        return self._answer(200, b"<CompleteMultipartUploadResult/>")
+        return self._respond(200, b"<CompleteMultipartUploadResult/>")
 
     def do_HEAD(self) -> None:
         key, dummy = self._asked()
         if key not in objects:
-            return self._answer(404)
+            return self._respond(404)
         size, checksum = objects[key]
-        return self._answer(200, size=size, ETag='"x"', x_amz_checksum_sha256=checksum)
+        return self._respond(200, size=size, ETag='"x"', x_amz_checksum_sha256=checksum)
 
     def do_GET(self) -> None:
         key, query = self._asked()
         if "uploads" in query:
-            return self._answer(200, b"<ListMultipartUploadsResult/>")
+            return self._respond(200, b"<ListMultipartUploadsResult/>")
         if key not in objects:
-            return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+            return self._respond(404, b"<Error><Code>NoSuchKey</Code></Error>")
         size = objects[key][0]
         if "Range" not in self.headers:
-            return self._answer(200, size=size, ETag='"x"')
+            return self._respond(200, size=size, ETag='"x"')
         first, last = self.headers["Range"].removeprefix("bytes=").split("-")
         stop = min(int(last or size), size - 1) + 1
         where = f"bytes {first}-{stop - 1}/{size}"
-        return self._answer(206, size=stop - int(first), ETag='"x"', Content_Range=where)
+        return self._respond(206, size=stop - int(first), ETag='"x"', Content_Range=where)
 
     def log_message(self, *arguments: Any) -> None:
         pass

@@ -216,8 +216,8 @@ class _Parts:
                     if self._failures:
                         return {}
                     body = self._bucket.limiter.body(data)
-                    answer = self._bucket.client.upload_part(Body=body, **part, **self._upload)
-                etag = answer["ETag"]
+                    response = self._bucket.client.upload_part(Body=body, **part, **self._upload)
+                etag = response["ETag"]
             with self._lock:
                 self._done += len(data)
                 total = self._backup.size
