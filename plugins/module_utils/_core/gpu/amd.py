@@ -98,7 +98,9 @@ def _at(entry: Any, path: str) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value.strip().upper() not in ("", "N/A") else None
+    if isinstance(value, str) and value.strip().upper() not in ("", "N/A"):
+        return value
+    return None
 
 
 def _number(value: Any) -> float | None:
@@ -113,7 +115,9 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if abs(number) < 1e18 else None
+    if abs(number) < 1e18:
+        return number
+    return None
 
 
 def _whole(entry: Any, *paths: str) -> int | None:
@@ -130,7 +134,9 @@ def _mib(entry: Any, *paths: str) -> int | None:
         value = _at(entry, path)
         number = _number(value)
         if number is not None:
-            unit = str(value.get("unit", "MB")) if isinstance(value, Mapping) else "MB"
+            unit = "MB"
+            if isinstance(value, Mapping):
+                unit = str(value.get("unit", "MB"))
             return round(number * _SIZES.get(unit.upper(), 1.0))
     return None
 

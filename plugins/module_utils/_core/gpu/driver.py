@@ -83,7 +83,9 @@ def import_pynvml() -> Any:
 
 
 def _text(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value
 
 
 class _Asker:
@@ -156,7 +158,9 @@ def session(journal: Journal | None = None) -> Reading:
 def single_gpu(index: int, journal: Journal) -> Gpu | None:
     """Ask about one GPU only, as a session of its own; None when the driver does not start."""
     asker = _Asker(import_pynvml(), journal)
-    return None if asker.raw("nvmlInit")[0] else _gpu(asker, index)
+    if asker.raw("nvmlInit")[0]:
+        return None
+    return _gpu(asker, index)
 
 
 def _gpu(asker: _Asker, index: int) -> Gpu:
@@ -176,7 +180,9 @@ def _gpu(asker: _Asker, index: int) -> Gpu:
 
 
 def _flag(value: Any) -> bool | None:
-    return None if value is None else bool(value)
+    if value is None:
+        return None
+    return bool(value)
 
 
 def _identity(asker: _Asker, gpu: Gpu, handle: Any) -> None:
@@ -267,7 +273,9 @@ def _load(asker: _Asker, gpu: Gpu, handle: Any) -> None:
 
 
 def _watts(milliwatts: int | None) -> float | None:
-    return None if milliwatts is None else round(milliwatts / 1000.0, 2)
+    if milliwatts is None:
+        return None
+    return round(milliwatts / 1000.0, 2)
 
 
 def _memory_info(asker: _Asker, gpu: Gpu, handle: Any) -> Any:
@@ -381,7 +389,9 @@ def _fabric(asker: _Asker, handle: Any) -> Fabric | None:
     info = kind()
     if asker.ask("nvmlDeviceGetGpuFabricInfoV", handle, ctypes.byref(info)) is None:
         return None
-    return Fabric(int(info.state), int(info.status)) if info.state else None
+    if info.state:
+        return Fabric(int(info.state), int(info.status))
+    return None
 
 
 def _processes(asker: _Asker, handle: Any) -> list[Process] | None:
@@ -397,7 +407,9 @@ def _processes(asker: _Asker, handle: Any) -> list[Process] | None:
         for process in listed:
             used = process.usedGpuMemory
             memory[int(process.pid)] = None if used is None else used // _MIB
-    return [Process(pid, used) for pid, used in sorted(memory.items())] if known else None
+    if known:
+        return [Process(pid, used) for pid, used in sorted(memory.items())]
+    return None
 
 
 def running() -> list[int]:

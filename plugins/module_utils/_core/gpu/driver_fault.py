@@ -63,7 +63,9 @@ def finding(case: NodeCase) -> Finding:
 def _on_bus(facts: Facts) -> str:
     holders = sorted({gpu.driver for gpu in facts.pci} - {"", "nvidia"})
     count = human_count(len(facts.pci), "NVIDIA GPU")
-    held = f" (held by {', '.join(holders)})" if holders else ""
+    held = ""
+    if holders:
+        held = f" (held by {', '.join(holders)})"
     return f"{count} on the PCI bus{held}"
 
 

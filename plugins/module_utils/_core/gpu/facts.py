@@ -280,7 +280,9 @@ def pci_gpus(world: World) -> tuple[PciGpu, ...]:
         if (procfs.text(world, f"{device}/class") or "")[:6] not in ("0x0300", "0x0302"):
             continue
         link = world.path(f"{device}/driver")
-        bound = os.path.basename(os.path.realpath(link)) if os.path.islink(link) else ""
+        bound = ""
+        if os.path.islink(link):
+            bound = os.path.basename(os.path.realpath(link))
         virtual = os.path.lexists(world.path(f"{device}/physfn"))
         if bound not in ("vfio-pci", "pci-stub") and not virtual:
             gpus.append(PciGpu(address, bound))

@@ -62,7 +62,9 @@ class Moment(NamedTuple):
         if same_boot and self.uptime is not None and earlier.uptime is not None:
             return max(0.0, self.uptime - earlier.uptime)
         elapsed = self.time - earlier.time
-        return elapsed if elapsed >= 0 else None
+        if elapsed >= 0:
+            return elapsed
+        return None
 
 
 class Sample(NamedTuple):
@@ -143,7 +145,9 @@ def counters_of(gpu: Gpu) -> dict[str, int]:
 def serial_of(gpu: Gpu) -> str | None:
     """Return the board's serial number, None where it stands for none."""
     serial = (gpu.serial or "").strip()
-    return None if serial.lower() in _NO_SERIALS else serial
+    if serial.lower() in _NO_SERIALS:
+        return None
+    return serial
 
 
 def find(memory: Memory, gpu: Gpu, gpus: Sequence[Gpu]) -> Record | None:
@@ -256,7 +260,9 @@ def load(path: str, now: float) -> tuple[Memory, str | None]:
 def _time(value: Any, now: float | None = None) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _NO_TIME:
         raise ValueError(value)
-    return float(value) if now is None else min(float(value), now)
+    if now is None:
+        return float(value)
+    return min(float(value), now)
 
 
 def _optional_text(value: Any) -> str | None:

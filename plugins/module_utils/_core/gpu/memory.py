@@ -149,8 +149,12 @@ def lines(memory: Memory, now: float, local: Callable[[float], time.struct_time]
         )
         for incident in record.incidents:
             title = f"Xid {incident.code}" if incident.code.isdecimal() else incident.code
-            cleared = "  cleared" if incident.cleared else ""
-            undated = "" if incident.dated else " (noticed)"
+            cleared = ""
+            if incident.cleared:
+                cleared = "  cleared"
+            undated = " (noticed)"
+            if incident.dated:
+                undated = ""
             text.append(
                 f"  {_stamp(incident.moment.time, local)}{undated}  {incident.level:<8}  {title}"
                 f"{'  ' + incident.text.strip(', ') if incident.text else ''}{cleared}"

@@ -221,7 +221,9 @@ def _state(timeout: float, world: World) -> str:
     except CommandFailed:
         return "not running"
     state = result.stdout.strip().splitlines()[-1:]
-    return state[0] if state and state[0] not in ("active", "unknown") else "not running"
+    if state and state[0] not in ("active", "unknown"):
+        return state[0]
+    return "not running"
 
 
 def _log_errors(since: float, world: World) -> Iterator[str]:

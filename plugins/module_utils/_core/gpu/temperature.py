@@ -104,7 +104,9 @@ def _opinions(case: Case) -> list[_Opinion]:
     opinions = [] if by_user is None else [by_user]
     if device is None:
         by_default = _by_default(gpu, options, case.fixed)
-        return opinions if by_default is None else [*opinions, by_default]
+        if by_default is None:
+            return opinions
+        return [*opinions, by_default]
     warned_by_user = options.temperature_warning is not None and gpu.temp is not None
     # The user's warning stands in for the device's; the device's critical limit always holds.
     if device.status != WARNING or not warned_by_user:

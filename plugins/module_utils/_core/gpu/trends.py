@@ -90,7 +90,9 @@ def growth(case: Case, counter: str, interval: float) -> Growth | None:
     while base > 0 and (case.now.seconds_since(samples[base].moment) or 0.0) < interval:
         base -= 1
     if base < 0:
-        return None if case.now.uptime is None else Growth(value, case.now.uptime)
+        if case.now.uptime is None:
+            return None
+        return Growth(value, case.now.uptime)
     amount, seconds = 0, 0.0
     chain = [*samples[base:], Sample(case.now, {counter: value})]
     for earlier, later in zip(chain, chain[1:]):
@@ -105,7 +107,9 @@ def growth(case: Case, counter: str, interval: float) -> Growth | None:
 
 
 def _samples(case: Case) -> tuple[Sample, ...]:
-    return case.record.samples if case.record else ()
+    if case.record:
+        return case.record.samples
+    return ()
 
 
 def per_hour(grown: Growth) -> float:
@@ -168,7 +172,9 @@ def _rate(
 
 def _user(case: Case) -> str:
     limit = case.options.corrected_errors_warning
-    return "default" if limit == GpuOptions.default("corrected_errors_warning") else "user"
+    if limit == GpuOptions.default("corrected_errors_warning"):
+        return "default"
+    return "user"
 
 
 def _nvlink(case: Case) -> Finding | None:
@@ -191,7 +197,9 @@ def _nvlink(case: Case) -> Finding | None:
             return None
         return Finding(PASS, "no NVLink above its limit of errors", value=round(worst, 2))
     text = "NVLink errors: " + ", ".join(problems[:6]).replace("recoverys", "recoveries")
-    source = "default" if limit == GpuOptions.default("nvlink_errors_warning") else "user"
+    source = "user"
+    if limit == GpuOptions.default("nvlink_errors_warning"):
+        source = "default"
     return Finding(
         WARNING, text, "inspect", round(worst, 2), "1/min", warn=limit, threshold_source=source
     )
@@ -233,7 +241,9 @@ def _history(case: Case) -> Finding | None:
         return None
     groups = history.recent(case.record, case.now.time)
     limit = case.options.incidents_warning
-    source = "default" if limit == GpuOptions.default("incidents_warning") else "user"
+    source = "user"
+    if limit == GpuOptions.default("incidents_warning"):
+        source = "default"
     text = f"{human_count(len(groups), 'incident')} in 30 days"
     if groups:
         text += f": {history.describe(groups)}"
@@ -509,9 +519,13 @@ def _reset(gpu: Gpu, record: Record, now: Moment, version: str | None) -> Moment
         return None
     content = gpu.recovery is not None and recovery(gpu.recovery, version).level == PASS
     if restarted(gpu, before, now):
-        return now if content else before.moment
+        if content:
+            return now
+        return before.moment
     asked = before.recovery is not None and recovery(before.recovery, version).level != PASS
-    return before.moment if asked and content else None
+    if asked and content:
+        return before.moment
+    return None
 
 
 def _insert(entries: list[xid.Entry], reset: xid.Recovered) -> None:

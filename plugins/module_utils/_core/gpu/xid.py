@@ -173,7 +173,9 @@ def find(records: Iterable[Record]) -> Iterator[Entry]:
 
 def _target(text: str) -> int | None:
     match = re.search(_TARGET, text)
-    return int(match[1], 16) if match else None
+    if match:
+        return int(match[1], 16)
+    return None
 
 
 # --- evaluating -------------------------------------------------------------------------------
@@ -283,7 +285,9 @@ def _own_number(entry: Incident) -> str:
     NVML counts only the GPUs that it shows, so this is not its index.
     """
     match = None if entry.bus or entry.name.isdecimal() else re.search(r"\bGPU\d+\b", entry.text)
-    return match[0] if match else ""
+    if match:
+        return match[0]
+    return ""
 
 
 def _meaning(entry: Incident, driver_version: str | None) -> Xid:
@@ -291,7 +295,9 @@ def _meaning(entry: Incident, driver_version: str | None) -> Xid:
     if failure is not None:
         own = _own_number(entry)
         text = failure.meaning.text
-        return failure.meaning._replace(text=f"{own}: {text}") if own else failure.meaning
+        if own:
+            return failure.meaning._replace(text=f"{own}: {text}")
+        return failure.meaning
     number = int(entry.name)
     unlisted = Xid(entry.name, number, WARNING, "inspect", "not in the catalog", False)
     meaning = CATALOG.get(entry.name) or unlisted
