@@ -10,35 +10,10 @@ import os
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import guards
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import root as roots
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.guards import Place
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.inuse import InUse
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.targets import Target
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import mounts
-
-HERE = ("8:1", "/runs")
-
-
-@pytest.mark.parametrize(
-    ("path", "located", "unit"),
-    [
-        ("/data/runs/a/x", None, "a"),
-        ("/given/b/x", None, "b"),
-        ("/elsewhere/x", None, ""),
-        ("/bind/c/x", ("8:1", "/runs/c/x"), "c"),
-        ("/bind/c/x", ("8:2", "/runs/c/x"), ""),
-        ("/bind/x", ("8:1", "/other/x"), ""),
-        # Named by its own path, it is that unit, wherever else the path leads.
-        ("/data/runs/a/x", ("8:1", "/runs/other/x"), "a"),
-    ],
-)
-def test_the_unit_that_a_path_leads_into(path, located, unit):
-    assert guards.unit_at(Place("/data/runs", "/given", HERE), path, located) == unit
-
-
-def test_without_a_known_source_only_paths_count():
-    assert guards.unit_at(Place("/data/runs", "/given", None), "/bind/c", ("8:1", "/runs/c")) == ""
 
 
 @pytest.fixture
