@@ -112,7 +112,7 @@ def refuse_dangerous(path: str, what: str, shared_ok: bool = False) -> str:
     :raises Refused: empty, relative, C(/), a system folder, a home folder itself, or less than two
         levels deep.
     """
-    if not path or not os.path.isabs(path):
+    if not os.path.isabs(path):
         raise Refused(
             f"The {what} {path!r} is not an absolute path.", "Name a folder by its full path.", path
         )

@@ -326,6 +326,7 @@ ONE = [record("bert", "folder"), record("bert/w")]
             "no model no in {}",
             "It holds: bert.",
         ),
+        ({"files": ["x"]}, VERIFIED, [], "Nothing in {} matches x.", "Check the patterns."),
         ({"model": "no"}, kept_set("bert"), None, "no model no in {}", "It holds: bert."),
         ({"model": "no"}, kept_set("a", "b"), ONE, "no model no in {}", "It holds: a, b."),
         ({"model": "no"}, VERIFIED, ONE, "no model no in {}", "It holds: bert."),
