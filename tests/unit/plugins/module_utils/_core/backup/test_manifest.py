@@ -189,6 +189,41 @@ def test_damage_is_located(back_up, source, look):
     assert any(where in problem and "bert/v1/zz-last" in problem for problem in problems), problems
 
 
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+def test_a_restore_names_the_damaged_chunk(
+    back_up, few, destination, bring_back, restored, compression
+):
+    """Also in the middle of a file of many chunks, and that of a file that was changed since."""
+    (few / "bert" / "weights").write_bytes(os.urandom(14_000_000))
+    path = back_up(source=str(few), compression=compression).backup["path"]
+    dummy, contents = manifest.read_contents(pathlib.Path(path + ".manifest.json").read_bytes(), "")
+    assert len(contents.index.chunks) == 4
+    with open(path, "r+b") as stream:
+        for chunk in contents.index.chunks:
+            place = chunk.offset + chunk.length // 2
+            byte = os.pread(stream.fileno(), 1, place)
+            os.pwrite(stream.fileno(), bytes([byte[0] ^ 4]), place)
+            where = f"bytes {chunk.offset} to {chunk.offset + chunk.length} were changed; in them: "
+            with pytest.raises(errors.VerificationFailed, match=where + ".*bert/weights"):
+                bring_back()
+            assert not restored.exists()
+            os.pwrite(stream.fileno(), byte, place)
+    assert bring_back().files == 2
+
+
+def test_a_large_file_with_holes_is_restored_with_them(back_up, few, bring_back, restored):
+    weights = few / "bert" / "weights"
+    with open(weights, "wb") as stream:
+        for place in (0, 9_000_000, 11_000_000):
+            stream.seek(place)
+            stream.write(os.urandom(300_000))
+        stream.truncate(30_000_000)
+    back_up(source=str(few))
+    bring_back()
+    assert (restored / "bert" / "weights").read_bytes() == weights.read_bytes()
+    assert (restored / "bert" / "weights").stat().st_blocks * 512 < 20_000_000
+
+
 def test_a_single_file_is_read_from_its_chunks(back_up, source, bring_back, restored):
     """Damage elsewhere does not matter to it, and is not even seen."""
     (source / "bert" / "v1" / "aa-first").write_bytes(os.urandom(9_000_000))
