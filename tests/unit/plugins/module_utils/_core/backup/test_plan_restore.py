@@ -326,6 +326,7 @@ ONE = [record("bert", "folder"), record("bert/w")]
             "no model no in {}",
             "It holds: bert.",
         ),
+        ({"files": ["x"]}, VERIFIED, [], "Nothing in {} matches x.", "Check the patterns."),
         ({"model": "no"}, kept_set("bert"), None, "no model no in {}", "It holds: bert."),
         ({"model": "no"}, kept_set("a", "b"), ONE, "no model no in {}", "It holds: a, b."),
         ({"model": "no"}, VERIFIED, ONE, "no model no in {}", "It holds: bert."),
@@ -340,7 +341,9 @@ ONE = [record("bert", "folder"), record("bert/w")]
         ),
     ],
 )
-def test_what_is_not_in_a_backup_is_said_with_what_is(given, backup_, entries, text, todo):
+def test_a_message_about_what_a_backup_lacks_lists_what_it_holds(
+    given, backup_, entries, text, todo
+):
     contents = None if entries is None else Contents(list(entries))
     with pytest.raises(errors.NotUsable) as error:
         plan._nothing(options(**given), backup_, contents)

@@ -15,7 +15,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.system import ro
 
 HOME = os.path.expanduser("~")
 RELATIVE, DOTS = "is not an absolute path", "contains '..'"
-SYSTEM, TOP, TREE = "is a system or home ", "lies directly below /", "lies in "
+SYSTEM, TOP, TREE = "is a system or home ", "lies directly below /", " in "
 
 
 @pytest.mark.parametrize(
