@@ -61,7 +61,7 @@ class Result:
             self.passed += 1
         else:
             self.failed += 1
-            self.notes.append(f"failed: {title}{': ' + why if why else ''}")
+            self.notes.append(": ".join(part for part in ("failed", title, why) if part))
         return good
 
     def skip(self, title: str, why: str) -> None:
@@ -244,7 +244,8 @@ class Checks:
         before = self.result.failed
         for (module, test), case in cases.items():
             trouble, skipped = case.find("failure"), case.find("skipped")
-            trouble = trouble if trouble is not None else case.find("error")
+            if trouble is None:
+                trouble = case.find("error")
             name = f"{title}: {module}::{test}"
             if trouble is not None:
                 self.result.record(

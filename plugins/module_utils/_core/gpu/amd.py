@@ -54,7 +54,8 @@ def session(timeout: float, world: World) -> Reading | None:
     listed = {_number(entry.get("gpu")): entry for entry in answers["list"]}
     for index, entry in enumerate(answers["static"]):
         number = _number(entry.get("gpu"))
-        number = index if number is None else number
+        if number is None:
+            number = index
         gpu = _gpu(int(number), entry, metrics.get(number, {}), listed.get(number, {}))
         reading.gpus.append(gpu)
         reading.driver_version = reading.driver_version or _text(_at(entry, "driver.version"))
@@ -93,7 +94,9 @@ def _entries(text: str) -> list[Any] | None:
 def _at(entry: Any, path: str) -> Any:
     """Return the value at a dotted path, None where it ends before."""
     for key in path.split("."):
-        entry = entry.get(key) if isinstance(entry, Mapping) else None
+        if not isinstance(entry, Mapping):
+            return None
+        entry = entry.get(key)
     return entry
 
 
@@ -110,7 +113,7 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
-        value = value.split()[0] if value.split() else ""
+        value = (value.split() or [""])[0]
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -103,7 +103,10 @@ class _Asker:
         if function is None:
             return _FUNCTION_NOT_FOUND, "Function Not Found", None
         if self.journal is not None:
-            self.journal.asking(name if self.gpu is None else f"{name} on GPU {self.gpu.id}")
+            call = name
+            if self.gpu is not None:
+                call += f" on GPU {self.gpu.id}"
+            self.journal.asking(call)
         try:
             return 0, "", _text(function(*args))
         except self.pynvml.NVMLError as error:
@@ -194,7 +197,7 @@ def _identity(asker: _Asker, gpu: Gpu, handle: Any) -> None:
     gpu.bus_id = None if pci is None else _text(pci.busId)
     gpu.persistence = _flag(asker.ask("nvmlDeviceGetPersistenceMode", handle))
     mig = asker.ask("nvmlDeviceGetMigMode", handle)
-    gpu.mig = None if mig is None else bool(mig[0])
+    gpu.mig = _flag(mig and mig[0])
     asker.ask("nvmlDeviceValidateInforom", handle)
 
 
@@ -263,7 +266,8 @@ def _load(asker: _Asker, gpu: Gpu, handle: Any) -> None:
         gpu.power_limit = _watts(asker.ask("nvmlDeviceGetPowerManagementLimit", handle))
     gpu.energy = asker.ask("nvmlDeviceGetTotalEnergyConsumption", handle)
     pstate = asker.ask("nvmlDeviceGetPerformanceState", handle)
-    gpu.pstate = pstate if pstate in _PSTATES else None
+    if pstate in _PSTATES:
+        gpu.pstate = pstate
     gpu.clock_sm = asker.ask("nvmlDeviceGetClockInfo", handle, 1)
     gpu.clock_mem = asker.ask("nvmlDeviceGetClockInfo", handle, 2)
     # Renamed in branch 535; the old name is in all drivers, the new one may replace it some day.
@@ -301,7 +305,7 @@ def _memory_faults(asker: _Asker, gpu: Gpu, handle: Any) -> None:
         for scope, counter in (("volatile", _VOLATILE), ("aggregate", _AGGREGATE))
         for kind, error in (("corrected", _CORRECTED), ("uncorrected", _UNCORRECTED))
     }
-    gpu.ecc = Ecc(mode=None if mode is None else bool(mode[0]), **totals)
+    gpu.ecc = Ecc(mode=_flag(mode and mode[0]), **totals)
     gpu.sram_threshold = _sram_threshold(asker, handle)
     rows = asker.ask("nvmlDeviceGetRemappedRows", handle)
     if rows is not None:

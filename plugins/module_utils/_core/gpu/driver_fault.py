@@ -57,7 +57,9 @@ def finding(case: NodeCase) -> Finding:
         text += f" (NVML code {code})"
     if code == reading.NO_PERMISSION:
         return Finding(UNKNOWN, text, "inspect", unknown_as=CRITICAL)
-    return Finding(CRITICAL, text, "reboot" if code in _NEEDS_REBOOT else "inspect")
+    if code in _NEEDS_REBOOT:
+        return Finding(CRITICAL, text, "reboot")
+    return Finding(CRITICAL, text, "inspect")
 
 
 def _on_bus(facts: Facts) -> str:

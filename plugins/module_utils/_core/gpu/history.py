@@ -18,6 +18,7 @@ from .. import verdict
 from ..errors import FleetError
 from ..records import NamedTuple
 from ..system import files
+from ..system.text import with_count
 from . import xid
 from .reading import Gpu, bus_id, display_bus
 
@@ -180,8 +181,10 @@ def at_address(memory: Memory, address: str | None) -> Record | None:
 # --- incidents --------------------------------------------------------------------------------
 
 
-def recent(record: Record, now: float) -> list[list[Incident]]:
+def recent(record: Record | None, now: float) -> list[list[Incident]]:
     """Return the incidents of the last 30 days, those that belong together as one list."""
+    if record is None:
+        return []
     past = sorted(
         (incident for incident in record.incidents if now - incident.moment.time <= PERIOD),
         key=lambda incident: incident.moment.time,
@@ -197,7 +200,9 @@ def recent(record: Record, now: float) -> list[list[Incident]]:
 
 def known(record: Record | None, moment: Moment, code: str, dated: bool) -> Incident | None:
     """Return the incident that is already recorded for a line of the log."""
-    for incident in record.incidents if record else ():
+    if record is None:
+        return None
+    for incident in record.incidents:
         if incident.code != code or incident.dated != dated:
             continue
         once_a_boot = not dated and incident.moment.boot == moment.boot
@@ -206,16 +211,21 @@ def known(record: Record | None, moment: Moment, code: str, dated: bool) -> Inci
     return None
 
 
+def title_of(code: str) -> str:
+    """Return what an incident is called; a fault without an Xid has a name of its own."""
+    if code.isdecimal():
+        return f"Xid {code}"
+    return code
+
+
 def describe(groups: Iterable[Sequence[Incident]]) -> str:
     """Return the codes of incidents with how often they occurred: ``Xid 79 2 times, Xid 95``."""
     counts: dict[str, int] = {}
     for group in groups:
         for code in dict.fromkeys(incident.code for incident in group):
-            title = f"Xid {code}" if code.isdecimal() else code
+            title = title_of(code)
             counts[title] = counts.get(title, 0) + 1
-    return ", ".join(
-        title + (f" {count} times" if count > 1 else "") for title, count in counts.items()
-    )
+    return ", ".join(with_count(title, count) for title, count in counts.items())
 
 
 # --- the file ---------------------------------------------------------------------------------
@@ -326,7 +336,7 @@ def to_dict(record: Record) -> dict[str, Any]:
     return {
         **record._asdict(),
         "faults": list(record.faults),
-        "reset": record.reset._asdict() if record.reset else None,
+        "reset": record.reset and record.reset._asdict(),
         "samples": [
             {
                 **sample.moment._asdict(),

@@ -47,8 +47,8 @@ def csv_rows(reports: Iterable[GpuReport], now: float) -> str:
                 gpu.util_mem,
                 gpu.mem_used,
                 gpu.mem_total,
-                None if gpu.power_draw is None else round(gpu.power_draw),
-                None if gpu.power_limit is None else round(gpu.power_limit),
+                _rounded(gpu.power_draw),
+                _rounded(gpu.power_limit),
             ]
         )
     return out.getvalue()
@@ -174,3 +174,9 @@ def _scaled(value: float | None, factor: float) -> float | None:
     if value is None:
         return None
     return round(value * factor, 4)
+
+
+def _rounded(value: float | None) -> int | None:
+    if value is None:
+        return None
+    return round(value)

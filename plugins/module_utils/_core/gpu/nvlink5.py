@@ -73,12 +73,13 @@ def meaning(general: Xid, text: str) -> Xid:
     :param general: the entry of the catalog. :param text: what follows the number in the line.
     """
     match = _LINE.match(text)
-    name = ""
+    fields = dict.fromkeys(("unit", "severity", "link", "values"), "")
     if match:
-        name = (match["unit"] or "").upper()
+        fields = match.groupdict(default="")
+    name = fields["unit"].upper()
     unit = UNITS.get(name)
-    severity = re.sub(r"[-_ ]", "", (match["severity"] or "") if match else "").lower()
-    values = (match["values"] or "").split() if match else []
+    severity = re.sub(r"[-_ ]", "", fields["severity"]).lower()
+    values = fields["values"].split()
     status = int(values[1], 16) if len(values) > 1 else None
     fatal = severity == "fatal" or (unit is not None and _is_fatal(unit, status))
     where = ""
@@ -86,8 +87,8 @@ def meaning(general: Xid, text: str) -> Xid:
         where = f" of {name}"
     if unit is not None:
         where = f" of {unit.text} ({name})"
-    if match and match["link"]:
-        where += f" on link {int(match['link'])}"
+    if fields["link"]:
+        where += f" on link {int(fields['link'])}"
     if fatal:
         text = f"fatal NVLink5 error{where}"
         return general._replace(level=CRITICAL, action="reset_gpu", text=text)

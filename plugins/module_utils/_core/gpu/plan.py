@@ -361,7 +361,9 @@ def _xids_elsewhere(facts: Facts, answers: Reading, events: Sequence[xid.Event])
     results = []
     for place, own in strangers.items():
         finding = checks.xid_finding(own)
-        which = place if own[0].bus is None else f"{place}, which the driver does not show"
+        which = place
+        if own[0].bus is not None:
+            which += ", which the driver does not show"
         results.append(
             Check(
                 "gpu_xid",

@@ -270,7 +270,9 @@ def _read_status(reading: Reading, result: CommandResult) -> None:
         status = result.returncode
     if not reading.gpus and result.returncode:
         code = code_of(printed)
-        reading.code = status if code == UNREADABLE and status else code
+        reading.code = code
+        if code == UNREADABLE and status:
+            reading.code = status
         nothing = f"nvidia-smi ended with {result.returncode} and said nothing"
         reading.text = " ".join(printed.split())[:300] or nothing
         if reading.code == NOT_FOUND:  # no GPU is an answer, not an error

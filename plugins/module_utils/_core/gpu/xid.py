@@ -214,7 +214,8 @@ def events(
         if entry.cleared:
             _clear(event, burst not in bursts or _apart(bursts[burst], entry.time))
             bursts[burst] = entry.time
-            event.last = event.last if entry.time is None else entry.time
+            if entry.time is not None:
+                event.last = entry.time
             continue
         newest = entry.name == str(RECOVERY_CHANGED)
         if event.active == 0 or newest or (meaning.level, event.level) == (CRITICAL, WARNING):
@@ -223,7 +224,8 @@ def events(
             event.count += 1
             event.active += 1
         bursts[burst] = entry.time
-        event.last = event.last if entry.time is None else entry.time
+        if entry.time is not None:
+            event.last = entry.time
         if entry.name in chosen:
             _override(event, chosen[entry.name])
     for event in groups.values():
@@ -284,7 +286,9 @@ def _own_number(entry: Incident) -> str:
 
     NVML counts only the GPUs that it shows, so this is not its index.
     """
-    match = None if entry.bus or entry.name.isdecimal() else re.search(r"\bGPU\d+\b", entry.text)
+    if entry.bus or entry.name.isdecimal():
+        return ""
+    match = re.search(r"\bGPU\d+\b", entry.text)
     if match:
         return match[0]
     return ""

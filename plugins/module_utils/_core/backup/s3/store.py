@@ -81,10 +81,11 @@ class S3Store:
     def _describe(self, name: str, sizes: dict[str, int]) -> Backup:
         problems: list[str] = []
         document: Head | None = None
+        index_problem = ""
         sha256: str | None = None
         if name + MANIFEST in sizes:
             try:
-                document = self._head(name, sizes[name + MANIFEST])
+                document, index_problem = self._head(name, sizes[name + MANIFEST])
             except NotUsable as error:
                 problems.append(error.message)
         if document is not None:
@@ -106,10 +107,14 @@ class S3Store:
             legacy=document is None and not problems,
             manifest=document,
             problems=tuple(problems),
+            index_problem=index_problem,
         )
 
-    def _head(self, name: str, size: int) -> Head:
-        """Return the head of a manifest. :raises NotUsable: it is damaged."""
+    def _head(self, name: str, size: int) -> tuple[Head, str]:
+        """Return the head of a manifest, and what is wrong with its index.
+
+        :raises NotUsable: it is damaged.
+        """
         position = 0
 
         def read(count: int) -> bytes:
@@ -153,7 +158,8 @@ class S3Store:
         if sha256 is None:
             # Copied there by another tool, which has left our metadata behind.
             with contextlib.suppress(NotUsable):
-                sha256 = self._head(backup.name, int(marker["ContentLength"]))["archive"]["sha256"]
+                head, dummy = self._head(backup.name, int(marker["ContentLength"]))
+                sha256 = head["archive"]["sha256"]
         if sha256 != backup.sha256:
             raise StoreError(
                 f"{self.url(backup.name)} is another backup with the same name, probably of another host.",
