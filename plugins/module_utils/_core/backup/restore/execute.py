@@ -255,7 +255,7 @@ def _read_part(tree: Writer, plan: Plan, part: Part, tell: Tell) -> reading.Scan
     ):
         if (options.files or options.model) and plan.facts.wanted is not None:
             paths = {entry["path"] for entry in plan.facts.wanted}
-            return chunks.extract(part.read, head, contents, paths, tell, tree)
+            return chunks.extract(part.read, head, contents, paths, tell, tree, part.connections)
         with contextlib.closing(part.open()) as stream:
             return chunks.scan(
                 stream,
