@@ -409,7 +409,8 @@ def main() -> None:
             }
         return data
 
-    _shell.execute(module, work)
+    with _progress.within_limit(module):
+        _shell.execute(module, work)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import shlex
 import time
@@ -20,8 +21,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.system.text impo
 )
 from ansible_collections.mlops.fleet.plugins.plugin_utils import time_limit
 
-#: Variable with the path of the file that gets the progress, for the module.
-VARIABLE = "MLOPS_FLEET_PROGRESS"
+#: Variables for the module: path of the file that gets the progress, seconds until it stops itself.
+PROGRESS_VARIABLE = "MLOPS_FLEET_PROGRESS"
+LIMIT_VARIABLE = "MLOPS_FLEET_TIME_LIMIT"
 #: Seconds after which the background process of a phase without a limit is stopped.
 LONGEST = 7 * 86400
 #: Seconds for one look at the progress, and how many may fail in a row: a network may be down for a
@@ -73,9 +75,12 @@ class Background:
         progress: str,
     ) -> dict[str, t.Any]:
         task = self._action._task
-        environment = {VARIABLE: progress}
+        environment = {PROGRESS_VARIABLE: progress}
+        if limit:
+            environment[LIMIT_VARIABLE] = f"{limit:g}"
         task.environment.append(environment)
-        task.async_val = int(limit or LONGEST)
+        # Ansible kills it, should it not have stopped by then.
+        task.async_val = math.ceil(limit + time_limit.KILL_AFTER) if limit else LONGEST
         try:
             result: dict[str, t.Any] = self._action._execute_module(
                 module_name=module,

@@ -89,6 +89,7 @@ def test_a_long_backup_says_how_far_it_is(fleet):
     late = fleet.run("backup", *progress, "-e", "maintenance_backup_time_limit=1")
     assert late.rc == 2 and "did not end within 1.0 s" in late.out, late
     assert len(list(home.glob("backups/models_backup_*.tar.gz"))) == 1
+    assert list(home.glob("backups/.*.tmp")) == []  # stopped, not killed
 
 
 def test_interrupted_in_the_middle_of_a_backup(fleet):

@@ -1,8 +1,8 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which hosts are reached without the proxy: networks in ``no_proxy``, which Python's urllib does
-not know.
+"""Which hosts are reached without the proxy: networks and IPv6 addresses in ``no_proxy``, which
+Python's urllib does not know.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from collections.abc import Mapping
 
 def bypasses_proxy(host: str, environ: Mapping[str, str]) -> bool:
     """Return whether ``host`` is an address in a network of ``no_proxy`` (``10.0.0.0/8``,
-    ``fd00::/8``).
+    ``fd00::/8``), or an IPv6 address that it names.
 
     As in curl and Go, a network applies to addresses, never to names: those would have to be
     resolved first. urllib decides about all other entries. As there, the lower-case variable has
     precedence.
     """
     entries = environ.get("no_proxy", environ.get("NO_PROXY", "")).split(",")
-    networks = [entry.strip() for entry in entries if "/" in entry]
+    networks = [
+        entry.strip().strip("[]") for entry in entries if "/" in entry or entry.count(":") > 1
+    ]
     if not networks:
         return False
     import ipaddress

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 from .. import verdict
 from ..registry import Registry
-from ..system.text import human_count
+from ..system.text import human_count, with_count
 from ..verdict import CRITICAL, PASS, WARNING, Check
 from . import links, state, temperature
-from .case import Case, Finding, GpuCheck
-from .options import GpuOptions
+from .case import Case, Finding, GpuCheck, source_of
 
 if TYPE_CHECKING:
     from . import xid
@@ -124,9 +123,7 @@ def xid_finding(events: Sequence[xid.Event]) -> Finding:
 
     worst = max(events, key=lambda event: verdict.STATUSES.index(event.level))
     repeated = sum(event.active for event in events if event.repeats)
-    text = ", ".join(
-        event.title + (f" {event.count} times" if event.count > 1 else "") for event in events[:6]
-    )
+    text = ", ".join(with_count(event.title, event.count) for event in events[:6])
     value = sum(event.count for event in events)
     if worst.level == PASS and repeated >= xid.REPEATED:
         text = f"{repeated} application errors on this GPU: {text}"
@@ -161,15 +158,16 @@ def _share(
     if used is None or not total or not limit:
         return None
     percent = round(100.0 * used / total, 1)
-    above = 100.0 * used > limit * total
-    text = f"{what} {percent:g} % ({used:g} of {total:g} {unit})"
+    status, text = PASS, f"{what} {percent:g} % ({used:g} of {total:g} {unit})"
+    if 100.0 * used > limit * total:
+        status, text = WARNING, f"{text}, above {limit:g} %"
     return Finding(
-        WARNING if above else PASS,
-        text + (f", above {limit:g} %" if above else ""),
+        status,
+        text,
         value=percent,
         unit="%",
         warn=limit,
-        threshold_source=("default" if limit == GpuOptions.default(f"{what}_warning") else "user"),
+        threshold_source=source_of(f"{what}_warning", limit),
         domain="user",
     )
 

@@ -70,7 +70,9 @@ class GpuReport(NamedTuple):
 
 
 def _plain(value: Any) -> Any:
-    return value._asdict() if hasattr(value, "_asdict") else value
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    return value
 
 
 class Driver(NamedTuple):
@@ -272,7 +274,9 @@ def _answering(facts: Facts, answers: Reading) -> Finding:
             f"{version}: an update waits for a reboot"
         )
         return Finding(WARNING, text, "reboot", version)
-    vendor = "AMD" if answers.backend == "amd_smi" else "NVIDIA"
+    vendor = "NVIDIA"
+    if answers.backend == "amd_smi":
+        vendor = "AMD"
     text = f"{vendor} driver {version or 'of unknown version'} answers"
     return Finding(PASS, text, value=version)
 
@@ -288,7 +292,9 @@ def _count(case: NodeCase) -> Finding:
     if len(pci) > number:
         missing = [gpu.address for gpu in pci if bus_id(gpu.address) not in known]
     listed = ", ".join(missing[:8])
-    absent = f"; on the PCI bus, but not in the driver: {listed}" if missing else ""
+    absent = ""
+    if missing:
+        absent = f"; on the PCI bus, but not in the driver: {listed}"
     text = f"{human_count(number, 'GPU')} found"
     finding = Finding(
         PASS,
@@ -355,7 +361,9 @@ def _xids_elsewhere(facts: Facts, answers: Reading, events: Sequence[xid.Event])
     results = []
     for place, own in strangers.items():
         finding = checks.xid_finding(own)
-        which = place if own[0].bus is None else f"{place}, which the driver does not show"
+        which = place
+        if own[0].bus is not None:
+            which += ", which the driver does not show"
         results.append(
             Check(
                 "gpu_xid",

@@ -191,7 +191,9 @@ def _disk(world: World, options: NodeOptions) -> filesystems.DiskFacts:
         fstab=fstab,
         answers={},
         links={},
-        automounted=dict.fromkeys(_automounts(table, fstab, options), False),
+        automounted=dict.fromkeys(
+            _automounts(table, fstab, options), filesystems.Automounted(False)
+        ),
     )
 
 
@@ -215,8 +217,8 @@ def _with_answers(
     by_point: dict[str, filesystems.MountAnswer] = {}
     local = answers.get(Probe("mounts"))
     if isinstance(local, Problem):
-        mounts = [mount for mount in disk.mounts if not filesystems.is_remote(mount)]
-        answers = {**answers, **prober.run(_mount_jobs(mounts))}
+        alone = [mount for mount in disk.mounts if not filesystems.is_remote(mount)]
+        answers = {**answers, **prober.run(_mount_jobs(alone))}
     elif local is not None:
         by_point.update(local)
     for point, answer in _by_subject(answers, "mount").items():
@@ -225,10 +227,17 @@ def _with_answers(
         else:
             by_point.update(answer)
     links = answers.get(Probe("links of mount points"))
+    automounted = {**disk.automounted, **_by_subject(answers, "automount")}
+    mounts = {mount.point: mount for mount in disk.mounts}
+    for looked_through in automounted.values():
+        if isinstance(looked_through, filesystems.Automounted):
+            mounts.update({mount.point: mount for mount in looked_through.mounts})
+            by_point.update(looked_through.answers)
     return disk._replace(
+        mounts=sorted(mounts.values(), key=lambda mount: mount.point),
         answers=by_point,
         links=links if isinstance(links, dict) else {},
-        automounted={**disk.automounted, **_by_subject(answers, "automount")},
+        automounted=automounted,
     )
 
 
@@ -335,7 +344,9 @@ def _disk_jobs(disk: filesystems.DiskFacts, options: NodeOptions, world: World) 
         if missing:
             jobs[Probe("links of mount points")] = lambda: filesystems.resolve(world, missing)
     for path in disk.automounted:
-        jobs[Probe("automount", path)] = partial(filesystems.automount, world, path)
+        jobs[Probe("automount", path)] = partial(
+            filesystems.automount, world, path, options.disk_exclude
+        )
     remote = [mount for mount in disk.mounts if filesystems.is_remote(mount)]
     return {**jobs, **_mount_jobs(remote)}
 

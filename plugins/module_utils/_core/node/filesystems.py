@@ -104,6 +104,17 @@ class MountError(NamedTuple):
 MountAnswer = Union[Usage, MountError, Problem]
 
 
+class Automounted(NamedTuple):
+    """What is mounted where an automount waits, after it was used.
+
+    ``mounts`` are those to check, with their ``answers``: none where another mount shows the same.
+    """
+
+    mounted: bool
+    mounts: list[Mount] = []  # noqa: RUF012  # never changed
+    answers: dict[str, MountAnswer] = {}  # noqa: RUF012  # never changed
+
+
 class FstabEntry(NamedTuple):
     """What ``/etc/fstab`` says about a mount point."""
 
@@ -115,8 +126,8 @@ class DiskFacts(NamedTuple):
     """What is known about the mounted file systems.
 
     ``mounts`` are those to check, ``mount_points`` all there are; ``links`` says where a
-    wanted mount point with a link in its path leads to; ``automounted`` whether something is
-    mounted where an automount waits, after it was used.
+    wanted mount point with a link in its path leads to; ``automounted`` what is mounted where an
+    automount waits, after it was used.
     """
 
     mounts: list[Mount]
@@ -124,7 +135,7 @@ class DiskFacts(NamedTuple):
     fstab: dict[str, FstabEntry]
     answers: dict[str, MountAnswer]
     links: dict[str, str]
-    automounted: dict[str, bool | Problem]
+    automounted: dict[str, Automounted | Problem]
 
 
 def is_remote(mount: Mount) -> bool:
@@ -250,14 +261,19 @@ def automounts(paths: list[str], table: list[Mount]) -> list[str]:
     return [path for path, mount in nearest.items() if mount and mount.fstype == "autofs"]
 
 
-def automount(world: World, path: str) -> bool:
-    """Use a path that an automount waits for; return whether something is mounted there then.
+def automount(world: World, path: str, exclude: list[str]) -> Automounted:
+    """Use a path that an automount waits for; return what is mounted there then.
 
-    May hang: only in a child.
+    It may be gone again at the next run, so its file system is asked at once. May hang: only in a
+    child.
     """
     with contextlib.suppress(OSError):
         os.stat(f"{world.path(path)}/.")
-    return path in mount_points(read(world))
+    table = read(world)
+    if path not in mount_points(table):
+        return Automounted(False)
+    mounted = [mount for mount in relevant(table, exclude) if mount.point == path]
+    return Automounted(True, mounted, probe([mount.point for mount in mounted]))
 
 
 def usage(path: str) -> Usage:
@@ -349,8 +365,9 @@ def _missing(facts: DiskFacts, options: NodeOptions) -> list[Check]:
     expected = {_normal(path) for path in options.expected_mounts}
     for path in wanted(facts.fstab, options):
         asked = path in expected
-        automounted = facts.automounted.get(path, False)
-        if path in mounted or facts.links.get(path) in mounted or automounted is True:
+        automounted = facts.automounted.get(path)
+        looked_through = isinstance(automounted, Automounted) and automounted.mounted
+        if path in mounted or facts.links.get(path) in mounted or looked_through:
             if asked:
                 checks.append(
                     passed("mount_present", f"{display_path(path)} is mounted", display_path(path))

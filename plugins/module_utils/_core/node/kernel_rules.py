@@ -48,7 +48,7 @@ PATTERNS = Registry(
             "file system error",
             r"EXT4-fs error|XFS \(\S+\): .*([Cc]orruption|[Ss]hutting down"
             r"|([Mm]etadata|log) I/O [Ee]rror)"
-            r"|BTRFS (error|critical)|Remounting filesystem read-only"
+            r"|BTRFS:? (error|critical)|Remounting filesystem read-only"
             r"|I/O error while writing superblock|Aborting journal on device",
             "critical",
             "drain",
@@ -62,6 +62,14 @@ PATTERNS = Registry(
             "critical",
             "drain",
             "block/blk-mq.c (blk_print_req_error), fs/buffer.c",
+        ),
+        KernelRule(
+            "RAID disk failure",
+            r"md/raid\S*: Disk failure on ",
+            "critical",
+            "drain",
+            "drivers/md/raid0.c (raid0_error), raid1.c, raid10.c, raid5.c; gpud's"
+            " raid_array_failure",
         ),
         KernelRule(
             "NVMe controller fault",
@@ -131,10 +139,11 @@ PATTERNS = Registry(
         KernelRule(
             "kernel bug",
             r"kernel BUG at|BUG: (unable to handle|kernel NULL|Bad page)|Oops: |"
-            r"general protection fault.*\[#",
+            r"general protection fault.*\[#|(divide error|invalid opcode|stack segment"
+            r"|alignment check|int3|Internal error): .*\[#\d+\]",
             "critical",
             "reboot",
-            "lib/bug.c, arch/x86/mm/fault.c, arch/x86/kernel/traps.c",
+            "lib/bug.c, arch/x86/mm/fault.c, arch/x86/kernel/traps.c, arch/arm64/kernel/traps.c",
             _WARNING,
         ),
         KernelRule(
@@ -170,6 +179,13 @@ PATTERNS = Registry(
             "drivers/net/ethernet/mellanox/mlx5/core/events.c (port_module), gpud's"
             " port_module_high_temp",
             _INFO,
+        ),
+        KernelRule(
+            "GPUDirect RDMA fault",
+            r"nvidia-peermem .*ERROR detected invalid context",
+            "warning",
+            "inspect",
+            "kernel-open/nvidia-peermem/nvidia-peermem.c ; gpud's nvidia_peermem_invalid_context",
         ),
         KernelRule(
             "network device fault",
@@ -222,11 +238,12 @@ PATTERNS = Registry(
         ),
         KernelRule(
             "network file system",
-            r"nfs: server \S+ not responding|LustreError|CIFS: VFS: \S+ has not responded",
+            r"nfs: server \S+ not responding|NFS: .*Lock reclaim failed|LustreError"
+            r"|CIFS: VFS: \S+ has not responded",
             "warning",
             "inspect",
-            "net/sunrpc/clnt.c (rpc_check_timeout), fs/smb/client/connect.c, Lustre's"
-            " libcfs/debug.h",
+            "net/sunrpc/clnt.c, fs/nfs/nfs4state.c, fs/smb/client/connect.c,"
+            " Lustre's libcfs/debug.h",
             _NOTICE,
             over=r"nfs: server (\S+) OK",
         ),

@@ -22,8 +22,9 @@ from .probes import Problem
 from .thresholds import fault, passed, skipped
 
 CHECK = "container_runtime"
-#: Docker Engine API, "Ping".
-_PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
+#: Docker Engine API, "Ping"; CRI-O's server/inspect.go. CRI-O also speaks gRPC on that socket, but
+#: some versions say nothing there before the first call.
+_HTTP = {"docker": "/_ping", "cri-o": "/info"}
 #: The beginning of HTTP/2, which gRPC speaks, and an empty frame SETTINGS (RFC 9113, 3.4).
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _SETTINGS = 4
@@ -62,16 +63,22 @@ def ask(world: World, name: str, path: str, patience: float) -> Runtime:
         line.settimeout(patience)
         try:
             line.connect(world.path(path))
-            line.sendall(_PING if name == "docker" else _PREFACE)
+            line.sendall(_question(name))
             response = _read(line, 12)
         except PermissionError:
             return Runtime(DENIED, path)
         except (ConnectionError, FileNotFoundError):
             return Runtime(CLOSED, path)
     good = len(response) > 3 and response[3] == _SETTINGS
-    if name == "docker":
+    if name in _HTTP:
         good = response.startswith(b"HTTP/1.") and response[9:12] == b"200"
     return Runtime(ANSWERS if good else GARBAGE, path)
+
+
+def _question(name: str) -> bytes:
+    if name not in _HTTP:
+        return _PREFACE
+    return f"GET {_HTTP[name]} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
 def _read(line: socket.socket, most: int) -> bytes:

@@ -186,11 +186,12 @@ def _rpm_release(release: str) -> tuple[str, str, str] | None:
     match = _RPM_KERNEL.fullmatch(release)
     if match is None:
         return None
-    # Oracle installs its own kernel beside the one of RHEL.
-    own = ""
-    if "uek" in match["release"]:
-        own = "uek"
-    return match["version"], match["release"], (match["flavour"] or "") + own
+    # Oracle installs its own kernel beside the one of RHEL, RHEL 8 its real-time kernel.
+    own = re.search(r"uek|\brt(?=\d)", match["release"])
+    flavour = match["flavour"] or ""
+    if own:
+        flavour += own[0]
+    return match["version"], match["release"], flavour
 
 
 def _newer(release: str, other: str) -> bool:
@@ -279,10 +280,8 @@ def security_updates(world: World, timeout: float) -> list[str] | None:
     elif hardware.tool(world, "zypper"):
         argv = ["zypper", "--no-refresh", "-q", "list-patches", "--category", "security"]
         result = world.run(argv, timeout=timeout)
-        columns = [
-            [field.strip() for field in line.split("|")] for line in result.stdout.splitlines()
-        ]
-        packages = [row[1] for row in columns if "needed" in row and len(row) > 2]
+        rows = [re.split(r"\s*[|│]\s*", line) for line in result.stdout.splitlines()]
+        packages = [row[1] for row in rows if "needed" in row and len(row) > 2]
     else:
         return None
     if result.returncode != 0:

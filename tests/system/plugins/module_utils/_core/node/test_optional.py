@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import http.server
 import os
 import pathlib
 import shutil
 import signal
 import socket
+import socketserver
 import struct
 import subprocess
 import tempfile
@@ -89,7 +91,6 @@ def machine(clock):
         ("docker", "run/docker.sock", b"HTTP/1.1 500 Internal Server Error\r\n\r\n", "critical"),
         ("containerd", "run/containerd/containerd.sock", SETTINGS, "pass"),
         ("containerd", "run/k3s/containerd/containerd.sock", SETTINGS, "pass"),
-        ("cri-o", "run/crio/crio.sock", SETTINGS, "pass"),
         ("cri-o", "run/crio/crio.sock", b"", "critical"),
     ],
 )
@@ -101,6 +102,38 @@ def test_a_runtime_is_asked(machine, options, name, path, reply, status):
     with listener(socket.AF_UNIX, str(socket_path), lambda dummy: reply):
         checks = checks_of(machine, options, "container_runtime")
     assert {subject: value[0] for subject, value in checks.items()} == {name: status}
+
+
+class Crio(http.server.BaseHTTPRequestHandler):
+    """The part of CRI-O's socket that speaks HTTP (server/inspect.go)."""
+
+    status = 200
+
+    def do_GET(self):
+        body = b'{"storage_driver":"overlay","cgroup_driver":"systemd"}'
+        self.send_response(self.status if self.path == "/info" else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *dummy):
+        pass
+
+
+class Broken(Crio):
+    status = 500
+
+
+@pytest.mark.parametrize(("handler", "status"), [(Crio, "pass"), (Broken, "critical")])
+def test_crio_is_asked_for_its_information(machine, options, handler, status):
+    path = machine.put("/run/crio/crio.sock", "")
+    path.unlink()
+    with socketserver.ThreadingUnixStreamServer(str(path), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        checks = checks_of(machine, options, "container_runtime")
+        server.shutdown()
+    assert checks["cri-o"][0] == status
 
 
 def test_a_runtime_that_is_silent_is_critical_within_the_deadline(machine, options):

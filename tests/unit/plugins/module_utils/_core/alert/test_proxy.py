@@ -22,6 +22,11 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.proxy impo
         ("node.example", "0.0.0.0/0", False),
         ("10.1.2.3", "", False),
         ("10.1.2.3", "10.1.2.3", False),  # urllib decides
+        ("fd00::1", "localhost,fd00::1", True),
+        ("fd00::1", "[fd00:0::1]", True),
+        ("fd00::1", "fd00::2, [fd00::1", True),
+        ("fd00::1:0:0:1", "fd00:0:0:0:1:0:0:1", True),
+        ("fd00::1", "fd00::2,example.org:8080", False),
         ("10.1.2.3", "a/b,10.0.0.0/99,10.0.0.0/8", True),
     ],
 )

@@ -12,8 +12,9 @@ import subprocess
 
 import pytest
 
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node import facts
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node import filesystems as fs
-from ansible_collections.mlops.fleet.plugins.module_utils._core.node.probes import Problem
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.probes import Probe, Problem
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.run import run
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import mounts
 
@@ -295,11 +296,27 @@ def test_what_another_mount_hides_is_not_mounted(machine, options, table, mounte
     assert (check.subject, check.status) == ("/data/far", "pass" if mounted else "critical")
 
 
-def test_after_its_use_an_automount_may_have_mounted(machine):
-    machine.put("/proc/self/mountinfo", AUTOMOUNT)
-    assert fs.automount(machine.world, "/data/far") is False
-    machine.put("/proc/self/mountinfo", AUTOMOUNT + "71 70 0:61 / /data/far rw - nfs x:/ rw\n")
-    assert fs.automount(machine.world, "/data/far") is True
+def test_after_its_use_an_automount_may_have_mounted(machine, options, tmp_path):
+    """What it mounted is checked at once: at the next run it may be gone again."""
+    table = AUTOMOUNT.replace("/data/far", str(tmp_path))
+    machine.put("/proc/self/mountinfo", table)
+    assert fs.automount(machine.world, str(tmp_path), []) == fs.Automounted(False)
+    table += f"71 70 0:61 / {tmp_path} rw - ext4 /dev/sdb rw\n"
+    machine.put("/proc/self/mountinfo", table)
+    excluded = fs.automount(machine.world, str(tmp_path), [str(tmp_path)])
+    assert (excluded.mounted, excluded.mounts) == (True, [])
+    answer = fs.automount(machine.world, str(tmp_path), [])
+    assert answer.mounted and isinstance(answer.answers[str(tmp_path)], fs.Usage)
+    waiting = fs.DiskFacts([], frozenset(), {}, {}, {}, {})
+    disk = facts._with_answers(waiting, None, {Probe("automount", str(tmp_path)): answer})
+    full = fs.Usage(100, 0, 0, 0, 0, False)
+    disk = disk._replace(answers=dict.fromkeys(disk.answers, full))
+    given = options(checks=["disk"], expected_mounts=[str(tmp_path)])
+    assert {check.check: check.status for check in fs.decide(disk, given)} == {
+        "mount_present": "pass",
+        "disk_usage": "critical",
+        "read_only": "pass",
+    }
 
 
 @pytest.mark.parametrize("how", ["bind", "rbind,nofail", "defaults,bind"])
@@ -366,28 +383,28 @@ def loop_mount(tmp_path):
     """A real ext4 file system of 64 MiB on a loop device."""
     if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
         pytest.skip("needs root and mkfs.ext4")
-    image, folder = tmp_path / "disk.img", tmp_path / "mnt"
-    folder.mkdir()
+    image, directory = tmp_path / "disk.img", tmp_path / "mnt"
+    directory.mkdir()
     with open(image, "wb") as stream:
         stream.truncate(64 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True)
     mounted = subprocess.run(
-        ["mount", "-o", "loop", str(image), str(folder)],
+        ["mount", "-o", "loop", str(image), str(directory)],
         capture_output=True,
         text=True,
         check=False,
     )
     if mounted.returncode != 0:
         pytest.skip(f"no loop devices here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
-def _observed(folder):
+def _observed(directory):
     every = mounts.parse(open("/proc/self/mountinfo", encoding="utf-8").read())
-    own = [mount for mount in fs.relevant(every, []) if mount.point == str(folder)]
+    own = [mount for mount in fs.relevant(every, []) if mount.point == str(directory)]
     points = frozenset(mount.point for mount in every)
-    return fs.DiskFacts(own, points, {}, fs.probe([str(folder)]), {}, {})
+    return fs.DiskFacts(own, points, {}, fs.probe([str(directory)]), {}, {})
 
 
 def test_a_real_disk_fills_up_and_turns_read_only(loop_mount, options):

@@ -248,6 +248,39 @@ REPORTED = [
 ]
 
 
+#: From the tests of gpud (components/disk, nfs, accelerator/nvidia) and the kernel's sources.
+GPUD = [
+    (
+        "RAID disk failure",
+        2,
+        "md/raid0md0: Disk failure on nvme0n1p1 detected, failing array.",
+    ),
+    ("RAID disk failure", 2, "md/raid1:md127: Disk failure on sdb1, disabling device."),
+    ("RAID disk failure", 2, "md/raid:md5: Disk failure on nvme3n1, disabling device."),
+    (None, 6, "md/raid1:md127: active with 2 out of 2 mirrors"),
+    ("network file system", 4, "NFS: nfs4_reclaim_open_state: Lock reclaim failed!"),
+    (
+        "GPUDirect RDMA fault",
+        3,
+        "nvidia-peermem nv_get_p2p_free_callback:127 ERROR detected invalid context, skipping"
+        " further processing",
+    ),
+    ("kernel bug", 4, "divide error: 0000 [#1] SMP NOPTI"),
+    ("kernel bug", 4, "invalid opcode: 0000 [#1] PREEMPT SMP"),
+    ("kernel bug", 0, "Internal error: Oops - BUG: 00000000f2000800 [#1] SMP"),
+    (
+        None,
+        4,
+        "traps: python3[4242] trap invalid opcode ip:7f3a sp:7ffe error:0 in libtorch_cpu.so",
+    ),
+    (
+        "file system error",
+        2,
+        "BTRFS: error (device dm-0: state A) in btrfs_finish_ordered_io:3344: errno=-5 IO failure",
+    ),
+]
+
+
 #: More of the same, as kernels logged them: rule (None: harmless), syslog priority, message.
 MORE = [
     ("lock-up", 3, "rcu: INFO: rcu_sched self-detected stall on CPU"),
@@ -308,7 +341,7 @@ MORE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "priority", "message"), [*MORE, *REPORTED])
+@pytest.mark.parametrize(("name", "priority", "message"), [*MORE, *REPORTED, *GPUD])
 def test_more_kernel_messages(options, name, priority, message):
     facts = _facts()._replace(entries=[LogEntry(message, 0, True, priority, "kernel")])
     found = [
@@ -694,9 +727,9 @@ def test_who_may_read_only_the_own_journal_does_not_call_the_node_healthy(
 ):
     machine.put("/var/log/journal/0123/system.journal", "").chmod(0o640)
     machine.put("/var/log/journal/0123/user-65534.journal", "").chmod(0o644)
-    for folder in (tmp_path, *tmp_path.parents):
-        if str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
+    for directory in (tmp_path, *tmp_path.parents):
+        if str(directory).startswith("/tmp/"):
+            directory.chmod(0o755)
 
     def source():
         os.setgroups([])

@@ -123,9 +123,9 @@ def test_a_certificate_that_this_user_may_not_read_is_unknown(
     path.chmod(0o600)
     monkeypatch.setattr(probes, "marked", lambda probe, job: lambda: (os.setuid(65534), job())[1])
     tmp_path.chmod(0o755)
-    for folder in tmp_path.parents:
-        if os.access(folder, os.W_OK) and str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
+    for directory in tmp_path.parents:
+        if os.access(directory, os.W_OK) and str(directory).startswith("/tmp/"):
+            directory.chmod(0o755)
     found = _run(
         world, options(certificates=[str(path), str(tmp_path / "none.pem")], checks=["certificate"])
     )
@@ -315,6 +315,12 @@ RELEASES = [
         ["5.14.0-503.el9.x86_64", "5.14.0-430.el9.x86_64+rt"],
         "5.14.0-430.el9.x86_64+rt",
     ),
+    ("4.18.0-553.el8_10.x86_64", ["4.18.0-553.rt7.342.el8_10.x86_64"], None),
+    (
+        "4.18.0-513.rt7.300.el8_9.x86_64",
+        ["4.18.0-553.el8_10.x86_64", "4.18.0-553.rt7.342.el8_10.x86_64"],
+        "4.18.0-553.rt7.342.el8_10.x86_64",
+    ),
     ("5.15.0-200.131.27.el9uek.x86_64", ["5.14.0-503.el9.x86_64"], None),
     ("5.14.0-427.el9.x86_64", ["5.15.0-200.131.27.el9uek.x86_64"], None),
     (
@@ -390,6 +396,7 @@ RHSA-2024:3513  Important/Sec. tzdata-2024a-1.el9.noarch
     ("tool", "said", "packages"),
     [
         ("zypper", ZYPPER, ["SUSE-15-2024-1", "SUSE-15-2024-2"]),
+        ("zypper", ZYPPER.replace("|", "│"), ["SUSE-15-2024-1", "SUSE-15-2024-2"]),
         ("dnf", DNF5, ["glib2-2.80.2-1.fc40.x86_64", "glib2-devel-2.80.2-1.fc40.x86_64"]),
         ("dnf", DNF4, ["less-590-4.el9_4.x86_64", "tzdata-2024a-1.el9.noarch"]),
         ("dnf", "", []),
