@@ -136,7 +136,8 @@ def main() -> int:
         "session",
         nargs="*",
         help=(
-            f"{', '.join(SESSIONS)}, or any other session of noxfile.py (default: the ones named here)"
+            f"{', '.join(SESSIONS)}, or any other session of noxfile.py (default: the ones named"
+            " here)"
         ),
     )
     own, arguments = sys.argv[1:], []

@@ -4,12 +4,15 @@
 """What a full node check costs, and what others ask for the same checks.
 
     .build/dev/bin/python tests/benchmarks/node_health.py [ROUNDS]        (make bench runs it too)
-    MLOPS_NHC=/path/to/unpacked/nhc …                                     compares with LBNL Node Health Check as well
+    MLOPS_NHC=/path/to/unpacked/nhc …                                     compares with LBNL Node
+    Health Check as well
 
-1. All checks with default options, but without GPUs, as the packed module and as the installed command, against a module that does nothing.
-2. Only the checks that monitoring-plugins has as well, on the same mounts: the plugins one after the other as Nagios would start them, and each
+1. All checks with default options, but without GPUs, as the packed module and as the installed
+command, against a module that does nothing. 2. Only the checks that monitoring-plugins has as well,
+on the same mounts: the plugins one after the other as Nagios would start them, and each
    as a task of its own, which is how Ansible would start them.
-3. Only the checks that LBNL NHC has as well (its own scripts, run from the unpacked tree; it marks no node and writes no log).
+3. Only the checks that LBNL NHC has as well (its own scripts, run from the unpacked tree; it marks
+no node and writes no log).
 
 What is skipped on this machine (services without systemd, say) costs nothing, so it is named.
 """
@@ -64,7 +67,8 @@ def report(argv: list[str], env: dict[str, str]) -> list[dict]:
         return json.loads(done.stdout)["checks"]
     except (ValueError, KeyError):
         raise Problem(
-            f"{' '.join(argv)} --json ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}"
+            f"{' '.join(argv)} --json ended with {done.returncode}:"
+            f" {(done.stderr or done.stdout)[-500:]}"
         ) from None
 
 
@@ -101,7 +105,8 @@ def nhc(folder: Path, mounts: list[str], links: list[str]) -> list[str] | None:
     tree = os.environ.get("MLOPS_NHC")
     if not tree:
         say(
-            "skipped: LBNL NHC. Unpack a release of https://github.com/mej/nhc and name the folder in MLOPS_NHC"
+            "skipped: LBNL NHC. Unpack a release of https://github.com/mej/nhc and name the folder"
+            " in MLOPS_NHC"
         )
         return None
     program = Path(tree).resolve() / "nhc"
@@ -186,7 +191,8 @@ def main() -> int:
         result["full"] = full
         skipped = sorted({check["check"] for check in checks if check["status"] == "skipped"})
         say(
-            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine: {', '.join(skipped) or 'none'}"
+            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine:"
+            f" {', '.join(skipped) or 'none'}"
         )
         base, task, _command = full.values()
         over = result["cpu_over_empty_ms"] = round(task["cpu_ms"] - base["cpu_ms"], 1)
