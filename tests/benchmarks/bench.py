@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the benchmarks share.
 
-Run by itself it runs all benchmarks of this folder in turn, as `make bench` does:
+Run by itself it runs all benchmarks of this directory in turn, as `make bench` does:
 
     .build/dev/bin/python tests/benchmarks/bench.py [ROUNDS]
 
@@ -27,9 +27,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-for _folder in (HERE.parent / "nvml_double", HERE.parents[1] / "scripts"):
-    if str(_folder) not in sys.path:
-        sys.path.insert(0, str(_folder))
+for _directory in (HERE.parent / "nvml_double", HERE.parents[1] / "scripts"):
+    if str(_directory) not in sys.path:
+        sys.path.insert(0, str(_directory))
 
 import setup
 from common import BUILD, EXTRA_PATH, Problem, install_command, main_wrapper, run, say
@@ -58,16 +58,16 @@ def rounds(default: int = 15) -> int:
     return int(sys.argv[1]) if len(sys.argv) > 1 else default
 
 
-def environment(folder: Path, scenario: str | None = None) -> dict[str, str]:
+def environment(directory: Path, scenario: str | None = None) -> dict[str, str]:
     """The environment of all runs, with simulated GPUs where a scenario is named; also makes the
-    folder of the empty module.
+    directory of the empty module.
     """
-    (folder / "library").mkdir(exist_ok=True)
-    (folder / "library" / "empty.py").write_text(EMPTY, encoding="utf-8")
+    (directory / "library").mkdir(exist_ok=True)
+    (directory / "library" / "empty.py").write_text(EMPTY, encoding="utf-8")
     env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
     env.update(
         ANSIBLE_COLLECTIONS_PATH=str(setup.link_collection()),
-        ANSIBLE_HOME=str(folder / "home"),
+        ANSIBLE_HOME=str(directory / "home"),
         ANSIBLE_LOCALHOST_WARNING="False",
         LC_ALL="C.UTF-8",
     )
@@ -78,12 +78,12 @@ def environment(folder: Path, scenario: str | None = None) -> dict[str, str]:
     return env
 
 
-def pack(folder: Path, name: str, arguments: dict, env: dict[str, str], label: str = "") -> Path:
+def pack(directory: Path, name: str, arguments: dict, env: dict[str, str], label: str = "") -> Path:
     """The file that Ansible would run on a node for this module; a label keeps two packings of one
     module apart.
     """
-    home = folder / (label or name)
-    argv = [BUILD / "dev" / "bin" / "ansible", "localhost", "-M", folder / "library", "-m", name]
+    home = directory / (label or name)
+    argv = [BUILD / "dev" / "bin" / "ansible", "localhost", "-M", directory / "library", "-m", name]
     argv += ["-a", json.dumps(arguments)] if arguments else []
     argv += ["-e", f"ansible_python_interpreter={sys.executable}"]
     done = run(
@@ -100,8 +100,7 @@ def pack(folder: Path, name: str, arguments: dict, env: dict[str, str], label: s
     packed = list(home.glob("*/AnsiballZ_*.py"))
     if len(packed) != 1:
         raise Problem(
-            f"expected one packed module below {home}, found {len(packed)}:"
-            f" {done.stdout.strip()[-500:]}"
+            f"expected one packed module below {home}, found {len(packed)}: {done.stdout.strip()[-500:]}"
         )
     return packed[0]
 
@@ -170,8 +169,7 @@ def show(title: str, table: dict[str, dict[str, float]], base: str, per: str) ->
 def target(what: str, found: float, limit: float, unit: str) -> bool:
     """Say whether a target is met; returns whether."""
     say(
-        f"{what}: {found:.1f} {unit}, target at most {limit:g} {unit}:"
-        f" {'met' if found <= limit else 'MISSED'}"
+        f"{what}: {found:.1f} {unit}, target at most {limit:g} {unit}: {'met' if found <= limit else 'MISSED'}"
     )
     return found <= limit
 
@@ -180,13 +178,13 @@ def peer(program: str, package: str) -> str | None:
     """The path of somebody else's program; None where it is missing, which is reported with what
     installs it.
     """
-    folders = [
+    directories = [
         *os.environ.get("PATH", "").split(os.pathsep),
         *EXTRA_PATH,
         *PEER_PATH,
         *(f"{TOOLS}{path}" for path in PEER_PATH),
     ]
-    found = shutil.which(program, path=os.pathsep.join(folders))
+    found = shutil.which(program, path=os.pathsep.join(directories))
     if found is None:
         say(f"skipped: {program} is not on this machine. Install: {install_command([package])}")
     return found

@@ -4,15 +4,12 @@
 """What a full node check costs, and what others ask for the same checks.
 
     .build/dev/bin/python tests/benchmarks/node_health.py [ROUNDS]        (make bench runs it too)
-    MLOPS_NHC=/path/to/unpacked/nhc …                                     compares with LBNL Node
-    Health Check as well
+    MLOPS_NHC=/path/to/unpacked/nhc …                                     compares with LBNL Node Health Check as well
 
-1. All checks with default options, but without GPUs, as the packed module and as the installed
-command, against a module that does nothing. 2. Only the checks that monitoring-plugins has as well,
-on the same mounts: the plugins one after the other as Nagios would start them, and each
+1. All checks with default options, but without GPUs, as the packed module and as the installed command, against a module that does nothing.
+2. Only the checks that monitoring-plugins has as well, on the same mounts: the plugins one after the other as Nagios would start them, and each
    as a task of its own, which is how Ansible would start them.
-3. Only the checks that LBNL NHC has as well (its own scripts, run from the unpacked tree; it marks
-no node and writes no log).
+3. Only the checks that LBNL NHC has as well (its own scripts, run from the unpacked tree; it marks no node and writes no log).
 
 What is skipped on this machine (services without systemd, say) costs nothing, so it is named.
 """
@@ -67,8 +64,7 @@ def report(argv: list[str], env: dict[str, str]) -> list[dict]:
         return json.loads(done.stdout)["checks"]
     except (ValueError, KeyError):
         raise Problem(
-            f"{' '.join(argv)} --json ended with {done.returncode}:"
-            f" {(done.stderr or done.stdout)[-500:]}"
+            f"{' '.join(argv)} --json ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}"
         ) from None
 
 
@@ -100,13 +96,12 @@ def plugins(mounts: list[str]) -> list[list[str]] | None:
     )
 
 
-def nhc(folder: Path, mounts: list[str], links: list[str]) -> list[str] | None:
+def nhc(directory: Path, mounts: list[str], links: list[str]) -> list[str] | None:
     """NHC's command line for NHC_CHECKS; None where no tree is given."""
     tree = os.environ.get("MLOPS_NHC")
     if not tree:
         say(
-            "skipped: LBNL NHC. Unpack a release of https://github.com/mej/nhc and name the folder"
-            " in MLOPS_NHC"
+            "skipped: LBNL NHC. Unpack a release of https://github.com/mej/nhc and name the directory in MLOPS_NHC"
         )
         return None
     program = Path(tree).resolve() / "nhc"
@@ -133,7 +128,7 @@ def nhc(folder: Path, mounts: list[str], links: list[str]) -> list[str] | None:
         else []
     )
     rules += ["check_cmd_dmesg -m '!/kernel BUG at/' -m '!/EXT4-fs error/' -m '!/Hardware Error/'"]
-    config = folder / "nhc.conf"
+    config = directory / "nhc.conf"
     config.write_text("".join(f"* || {rule}\n" for rule in rules), encoding="utf-8")
     settings = [
         "MARK_OFFLINE=0",
@@ -141,7 +136,18 @@ def nhc(folder: Path, mounts: list[str], links: list[str]) -> list[str] | None:
         "OFFLINE_NODE=:",
         f"INCDIR={program.parent / 'scripts'}",
     ]
-    return ["bash", str(program), "-a", "-l", "-", "-D", str(folder), "-c", str(config), *settings]
+    return [
+        "bash",
+        str(program),
+        "-a",
+        "-l",
+        "-",
+        "-D",
+        str(directory),
+        "-c",
+        str(config),
+        *settings,
+    ]
 
 
 def main() -> int:
@@ -149,16 +155,16 @@ def main() -> int:
     number = bench.rounds()
     result: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(prefix="mlops-fleet-bench-") as name:
-        folder = Path(name)
-        env = bench.environment(folder)
-        command = node_command.install(folder)
+        directory = Path(name)
+        env = bench.environment(directory)
+        command = node_command.install(directory)
 
         def ours(label: str, options: dict) -> dict[str, list[list[str]]]:
             """The same check as a task and as the command."""
-            config = folder / f"{label}.json"
+            config = directory / f"{label}.json"
             config.write_text(json.dumps({"health": options}), encoding="utf-8")
             packed = bench.pack(
-                folder, "mlops.fleet.node_health", options, env, f"node_health {label}"
+                directory, "mlops.fleet.node_health", options, env, f"node_health {label}"
             )
             return {
                 f"task node_health, {label}": [[sys.executable, str(packed)]],
@@ -169,7 +175,7 @@ def main() -> int:
                         "--config",
                         str(config),
                         "--log-file",
-                        str(folder / "log"),
+                        str(directory / "log"),
                     ]
                 ],
             }
@@ -183,7 +189,9 @@ def main() -> int:
             if check["check"] == "network_link" and check["status"] == "pass"
         ]
         empty = {
-            "task that does nothing": [[sys.executable, str(bench.pack(folder, "empty", {}, env))]]
+            "task that does nothing": [
+                [sys.executable, str(bench.pack(directory, "empty", {}, env))]
+            ]
         }
 
         full = bench.take_turns({**empty, **everything}, number, env, VERDICTS)
@@ -191,8 +199,7 @@ def main() -> int:
         result["full"] = full
         skipped = sorted({check["check"] for check in checks if check["status"] == "skipped"})
         say(
-            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine:"
-            f" {', '.join(skipped) or 'none'}"
+            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine: {', '.join(skipped) or 'none'}"
         )
         base, task, _command = full.values()
         over = result["cpu_over_empty_ms"] = round(task["cpu_ms"] - base["cpu_ms"], 1)
@@ -206,7 +213,7 @@ def main() -> int:
                     sys.executable,
                     str(
                         bench.pack(
-                            folder, "ansible.builtin.command", {"argv": argv}, env, f"plugin {n}"
+                            directory, "ansible.builtin.command", {"argv": argv}, env, f"plugin {n}"
                         )
                     ),
                 ]
@@ -229,7 +236,7 @@ def main() -> int:
                 "/ theirs",
             )
 
-        line = nhc(folder, mounts, links)
+        line = nhc(directory, mounts, links)
         if line:
             failures = bench.run(line, capture=True, check=False, env=env).stdout.strip()
             say(f"NHC says: {failures[-300:] or 'healthy'}")

@@ -6,7 +6,7 @@ CONFIGURATION...
 
 Prints one line per conflict. logrotate itself (-d) says it only for logs that exist already, and
 two patterns that mean the same future file are a conflict all the same. A configuration is a file,
-or a folder as C(include) takes it.
+or a directory as C(include) takes it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import re
 import shlex
 import sys
 
-# Endings that logrotate itself passes over in a folder (logrotate(8), tabooext).
+# Endings that logrotate itself passes over in a directory (logrotate(8), tabooext).
 IGNORED = (
-    ".bak .cfsaved .disabled .dpkg-bak .dpkg-del .dpkg-dist .dpkg-new .dpkg-old .dpkg-tmp .ghost"
-    " .new .old .orig .rhn-cfg-tmp-* .rpmnew .rpmorig .rpmsave .swp .ucf-dist .ucf-new .ucf-old"
-    " ,v ~"
+    ".bak .cfsaved .disabled .dpkg-bak .dpkg-del .dpkg-dist .dpkg-new .dpkg-old .dpkg-tmp .ghost .new .old .orig .rhn-cfg-tmp-* .rpmnew .rpmorig"
+    " .rpmsave .swp .ucf-dist .ucf-new .ucf-old ,v ~"
 ).split()
 SCRIPTS = ("postrotate", "prerotate", "firstaction", "lastaction", "preremove")
 

@@ -40,7 +40,7 @@ LITERAL_START = 2
 
 def literal_start(pattern: str) -> str:
     """Return what every name that matches the pattern begins with."""
-    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    return re.split(r"[*?\[]", pattern)[0]
 
 
 def may_share(pattern: str) -> bool:

@@ -48,6 +48,7 @@ class S3Store:
         self._bucket = Bucket(options)
         self._class = "STANDARD"
         self.prunes = False
+        self.connections = options.parallel
         if isinstance(options, S3Copies):
             self._class, self.prunes = options.storage_class, options.prune
         #: Whether the server's checksums prove anything; None while that is not known.
@@ -80,10 +81,11 @@ class S3Store:
     def _describe(self, name: str, sizes: dict[str, int]) -> Backup:
         problems: list[str] = []
         document: Head | None = None
+        index_problem = ""
         sha256: str | None = None
         if name + MANIFEST in sizes:
             try:
-                document = self._head(name, sizes[name + MANIFEST])
+                document, index_problem = self._head(name, sizes[name + MANIFEST])
             except NotUsable as error:
                 problems.append(error.message)
         if document is not None:
@@ -105,10 +107,14 @@ class S3Store:
             legacy=document is None and not problems,
             manifest=document,
             problems=tuple(problems),
+            index_problem=index_problem,
         )
 
-    def _head(self, name: str, size: int) -> Head:
-        """Return the head of a manifest. :raises NotUsable: it is damaged."""
+    def _head(self, name: str, size: int) -> tuple[Head, str]:
+        """Return the head of a manifest, and what is wrong with its index.
+
+        :raises NotUsable: it is damaged.
+        """
         position = 0
 
         def read(count: int) -> bytes:
@@ -132,7 +138,12 @@ class S3Store:
 
     def read(self, backup: Backup, offset: int, length: int) -> bytes:
         """Return a range of the archive. :raises StoreError: it can't be read."""
-        return self._bucket.get_range(backup.name, offset, length)
+        length = max(0, min(length, backup.size - offset))
+        try:
+            piece = download.Piece(self._bucket, backup.name, None, backup.size)
+            return piece.fetch(offset, length)
+        except download.NoRanges:
+            return self._bucket.get_range(backup.name, offset, length)
 
     def present(self, backup: Backup) -> StoredCopy | None:
         """Return the complete copy of this very backup, None when there is none.
@@ -147,7 +158,8 @@ class S3Store:
         if sha256 is None:
             # Copied there by another tool, which has left our metadata behind.
             with contextlib.suppress(NotUsable):
-                sha256 = self._head(backup.name, int(marker["ContentLength"]))["archive"]["sha256"]
+                head, dummy = self._head(backup.name, int(marker["ContentLength"]))
+                sha256 = head["archive"]["sha256"]
         if sha256 != backup.sha256:
             raise StoreError(
                 f"{self.url(backup.name)} is another backup with the same name, probably of another host.",

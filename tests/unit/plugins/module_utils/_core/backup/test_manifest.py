@@ -157,12 +157,45 @@ def test_a_flipped_bit_is_named(back_up, look, bring_back, restored, part):
     assert look(verify="full")["verified"]
 
 
-def test_a_truncated_manifest_is_noticed_in_a_listing(back_up, look):
+def test_a_manifest_cut_off_in_head_or_entries_is_noticed_in_a_listing(back_up, look, bring_back):
     path = manifest_path(back_up())
-    for size in (path.stat().st_size - 1, regions(path)[1], regions(path)[0], 10):
+    start, entries_end, dummy = regions(path)
+    for size in (entries_end - 1, start, 10):
         os.truncate(path, size)
         (backup,) = look()["backups"]
-        assert backup["problems"] and not backup["verified"]
+        assert "manifest" in backup["problems"][0] and not backup["verified"]
+        with pytest.raises(errors.FleetError):
+            bring_back()
+
+
+@pytest.mark.parametrize("damage", ["longer", "a byte short", "half", "gone"])
+def test_an_index_of_another_length_only_makes_reading_slower(
+    back_up, look, source, bring_back, restored, damage
+):
+    """It is named everywhere, and the backup is the one that restores, retention and skips use."""
+    path = manifest_path(back_up())
+    dummy, entries_end, size = regions(path)
+    middle = (entries_end + size) // 2
+    new = {"longer": size + 10, "a byte short": size - 1, "half": middle, "gone": entries_end}
+    os.truncate(path, new[damage])
+    problem = f"the index in the manifest {path} is damaged, so reading takes longer"
+    for depth in ("none", "quick", "full"):
+        (backup,) = look(verify=depth)["backups"]
+        assert backup["problems"] == [problem] and not backup["verified"]
+    assert backup["files"] == 10, "all of it was read and agrees with its entries"
+    assert not back_up().changed
+    result = bring_back()
+    assert result.verified and result.notes == [problem]
+    weights = "bert/v1/model.safetensors"
+    assert (restored / weights).read_bytes() == (source / weights).read_bytes()
+    assert bring_back(files=["run.sh"], destination=f"{restored}2").files == 1
+    with open(str(path).removesuffix(".manifest.json"), "r+b") as stream:
+        stream.seek(2_000_000)
+        stream.write(b"spoiled")
+    (backup,) = look(verify="full")["backups"]
+    assert any(weights in line for line in backup["problems"])
+    with pytest.raises(errors.VerificationFailed):
+        bring_back(destination=f"{restored}3")
 
 
 def test_a_backup_whose_entries_are_damaged_does_not_do(back_up):

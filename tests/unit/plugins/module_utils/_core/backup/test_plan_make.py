@@ -198,6 +198,7 @@ def test_the_new_backup_is_named_after_now(given, suffix):
     stamp = time.strftime("models_backup_%Y%m%d_%H%M%S", time.localtime(NOW))
     assert (coming.name, coming.created) == (stamp + suffix, NOW)
     assert coming.path == f"{DESTINATION}/{coming.name}" and coming.verified
+    assert coming.size == 0
 
 
 def test_a_second_that_is_taken_is_left_out():

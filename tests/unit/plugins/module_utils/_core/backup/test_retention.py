@@ -204,7 +204,7 @@ def test_the_rules_are_the_defaults_of_the_options():
 
 @pytest.mark.parametrize("age", [40, 60])
 def test_what_this_user_may_not_read_stays(age):
-    """It may be a perfect backup; that it can't be read is said of it, not that it is old."""
+    """It may be a perfect backup, so the reason is not its age."""
     denied = dataclasses.replace(backup(age, "unknown"), unreadable="permission denied")
     decisions = retention.decide([backup(50), denied], Rules(days=30), NOW)
     (one,) = [one for one in decisions if one.backup is denied]

@@ -76,12 +76,13 @@ def test_newest_first(members, order):
 @pytest.mark.parametrize(
     ("mode", "order"),
     [
-        ("min", ["zero", "lo", "hi-new", "hi-step", "hi-old"]),
-        ("max", ["hi-new", "hi-step", "hi-old", "lo", "zero"]),
+        ("min", ["zero", "lo", "hi-new", "hi-step", "hi-one", "hi-old"]),
+        ("max", ["hi-new", "hi-step", "hi-one", "hi-old", "lo", "zero"]),
     ],
 )
 def test_best_first(mode, order):
     members = [
+        _member("hi-one", 1, step=1, metric=2.0),
         _member("hi-step", 5, step=3, metric=2.0),
         _member("lo", 1, step=9, metric=0.5),
         _member("zero", 1, step=1, metric=0.0),
