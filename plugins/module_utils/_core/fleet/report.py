@@ -278,8 +278,7 @@ def assemble(
 
     :param lookup: returns the registered result of (host, phase), None where there is none.
     :param timestamp: seconds since the epoch. :param held: host to the reason why it was held back.
-    :param version: the collection's version of the agent; hosts whose agent is another get a note.
-        It changes no verdict.
+    :param version: the collection's version of the agent; a host with another one gets a note.
     :param tags: whether the user chose tasks by tags; a phase without any result, on any host, is
         then one they left out.
     :return: C(version title timestamp check_mode phases left_out hosts summary failed_hosts errors
