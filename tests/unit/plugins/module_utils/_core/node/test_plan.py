@@ -361,3 +361,10 @@ def test_every_check_has_one_maker(monkeypatch, deciders, problem):
     monkeypatch.setattr(plan, "DECIDERS", deciders)
     with pytest.raises(TypeError, match=problem):
         plan.check_deciders()
+
+
+def test_an_optional_check_needs_its_module(monkeypatch):
+    modules = {name: load for name, load in plan.MODULES.items() if name != "pci_acs"}
+    monkeypatch.setattr(plan, "MODULES", modules)
+    with pytest.raises(TypeError, match="pci_acs has neither reading nor decider"):
+        plan.check_deciders()
