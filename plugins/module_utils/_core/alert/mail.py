@@ -32,7 +32,7 @@ _SUBJECT = 200
 _AUTHENTICATION = (530, 534, 535, 538)
 
 
-#: The server does not know this host as one that may send through it: its configuration decides.
+#: The server does not let this host send through it; its configuration decides.
 _NOT_FOR_US = re.compile(rb"relay|client host|helo command", re.IGNORECASE)
 
 
