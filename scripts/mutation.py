@@ -217,7 +217,9 @@ def run_tests(tree: Path, tests: list[str]) -> tuple[str, str]:
     """Run tests in a copy: passed, failed or timeout, and the last line of the output."""
     temporary = tree / "tmp"
     temporary.mkdir(exist_ok=True)
+    # Two mutants of one size in one second would share a compiled file.
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(temporary)}
+    env.pop("PYTHONPYCACHEPREFIX", None)
     argv = [
         sys.executable,
         "-m",

@@ -16,6 +16,7 @@ TARGET_PYTHONS = (
     "3.11",
     "3.12",
     "3.13",
+    "3.14",
 )  # what nodes run: _core, modules and the node command
 ANSIBLE_FLOOR = "2.18"  # meta/runtime.yml
 # The ansible-core lines of `make test`, each with the Python it is tested on, by the name of its

@@ -114,7 +114,12 @@ backups:
       description: With O(verify=full) whether this reading found nothing wrong. Otherwise whether the last verification on record did.
       type: bool
       returned: success
-    problems: {description: What is wrong with it., type: list, elements: str, returned: success}
+    problems:
+      description:
+        - What is wrong with it. A damaged index in its manifest is listed too, though it only makes reading slower.
+      type: list
+      elements: str
+      returned: success
     unreadable:
       description: Why the user that the task runs as can't read its files. Nothing is known about such a backup then.
       type: str

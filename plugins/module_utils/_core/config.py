@@ -323,7 +323,9 @@ def from_environment(
                 values[entry.name] = (environ[variable], variable)
                 break
         else:
-            inner = from_environment(entry.subtable, environ) if entry.type == "dict" else {}
+            if entry.type != "dict":
+                continue
+            inner = from_environment(entry.subtable, environ)
             if inner:
                 raw = {name: value for name, (value, dummy) in inner.items()}
                 values[entry.name] = (

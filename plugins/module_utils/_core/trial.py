@@ -163,7 +163,8 @@ def with_reason(world: World, job: str, ended_run: Ended, backend: str = "system
         with contextlib.suppress(OSError), open(world.path(RUNNER), encoding="utf-8") as stream:
             lines = rf"^{job}\)\n\s*user=(\S+).*\n.*\n\s*set -- (\S+)"
             match = re.search(lines, stream.read(), re.MULTILINE)
-            user, program = match.groups() if match else (user, program)
+            if match:
+                user, program = match.groups()
     else:
         argv = ["systemctl", "show", "--property=User,ExecStart", UNITS[job] + ".service"]
         text = world.run(argv, timeout=10).stdout

@@ -41,6 +41,7 @@ def test_alone_and_help_teach(ask):
     assert overview == ask("help").stdout == ask("--help").stdout
     for words in (["status"], ["cleanup", "--dry-run"], ["help", "backup"]):
         assert f"  mlfleet {' '.join(words)}" in overview
+    assert max(map(len, overview.splitlines())) <= 100
     assert ask("help", "backup").stdout == ask("backup", "--help").stdout
 
 
@@ -65,6 +66,7 @@ def test_a_page_has_examples_first_then_defaults_units_and_the_old_variable(ask)
             "Did you mean backup.retention_days, cleanup.experiments_retention",
         ),
         (["--json", "gpu"], "--json comes after the command"),
+        (["version"], "Did you mean --version?"),
     ],
 )
 def test_what_is_misspelled_gets_a_suggestion(ask, words, hint):
@@ -89,6 +91,9 @@ def test_help_explains_an_option_of_the_configuration(ask):
     text = ask("help", "backup.s3.bucket").stdout
     assert text.startswith("backup.s3.bucket: ") and "variable: S3_BUCKET" in text
     assert "default: 90" in ask("help", "gpu.memory_warning").stdout
+    assert "flag: mlfleet backup --s3-bucket\n" in text
+    assert "flag:" not in ask("help", "alert.email.password").stdout  # secrets have none
+    assert "default: docker\n" in ask("help", "health.services").stdout
     assert "limits: 0 or more" in ask("help", "cleanup.targets.keep_last").stdout
 
 

@@ -132,7 +132,7 @@ def details(event: Event) -> list[tuple[str, str]]:
         ("Check", event.label),
         ("Status", event.status),
         ("Value", f"{event.value} {event.unit}".strip()),
-        ("Action", "" if event.action == "none" else event.action),
+        ("Action", event.wanted_action),
         ("Since", isoformat(event.since)),
         ("Why now", event.reason),
     ]

@@ -122,11 +122,11 @@ class EmailOptions(OptionSet):
         type="path",
         relative_ok=True,
         check=_file_problem,
-        help="File (mode 0600) that holds it: Password for the SMTP server.",
+        help="File (mode 0600) with the password for the SMTP server.",
     )
     password_env: str | None = option(
         check=_variable_problem,
-        help="Environment variable that holds it: Password for the SMTP server.",
+        help="Environment variable with the password for the SMTP server.",
     )
     ca_file: str | None = option(type="path", help="Certificates to trust instead of the system's.")
     timeout: float = option(
@@ -206,11 +206,11 @@ class WebhookOptions(OptionSet):
         type="path",
         relative_ok=True,
         check=_file_problem,
-        help="File (mode 0600) that holds it: Address to POST to; a secret as a whole.",
+        help="File (mode 0600) with the address to POST to; a secret as a whole.",
     )
     url_env: str | None = option(
         check=_variable_problem,
-        help="Environment variable that holds it: Address to POST to; a secret as a whole.",
+        help="Environment variable with the address to POST to; a secret as a whole.",
     )
     name: str | None = option(
         check=_line_problem, help="Name in the result; default: the payload's name."
@@ -231,11 +231,11 @@ class WebhookOptions(OptionSet):
         type="path",
         relative_ok=True,
         check=_file_problem,
-        help="File (mode 0600) that holds it: Integration key of PagerDuty Events v2.",
+        help="File (mode 0600) with the integration key of PagerDuty Events v2.",
     )
     routing_key_env: str | None = option(
         check=_variable_problem,
-        help="Environment variable that holds it: Integration key of PagerDuty Events v2.",
+        help="Environment variable with the integration key of PagerDuty Events v2.",
     )
     api_key: str | None = option(
         secret=True,
@@ -246,11 +246,11 @@ class WebhookOptions(OptionSet):
         type="path",
         relative_ok=True,
         check=_file_problem,
-        help="File (mode 0600) that holds it: API key of Opsgenie, or what a template calls $api_key.",
+        help="File (mode 0600) with the API key of Opsgenie, or $api_key of a template.",
     )
     api_key_env: str | None = option(
         check=_variable_problem,
-        help="Environment variable that holds it: API key of Opsgenie, or what a template calls $api_key.",
+        help="Environment variable with the API key of Opsgenie, or $api_key of a template.",
     )
     ca_file: str | None = option(type="path", help="Certificates to trust instead of the system's.")
     timeout: float = option(
@@ -393,7 +393,10 @@ class AlertOptions(OptionSet):
     digest_after: int = option(
         type="int", default=5, minimum=1, help="More messages than this at once become one digest."
     )
-    state_dir: str | None = option(type="path", help="Directory of what was sent and is queued.")
+    state_dir: str | None = option(
+        type="path",
+        help="Directory of what was sent and is queued; by default /var/lib/mlops-fleet/alert.",
+    )
     test: bool = option(
         type="bool", default=False, help="Send a marked test message to every channel."
     )

@@ -160,7 +160,8 @@ class Store:
         for path in (self.path, self._lock):
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
             # Without the state file there is no state: only the lock is made.
-            flags |= os.O_CREAT if path == self._lock else 0
+            if path == self._lock:
+                flags |= os.O_CREAT
             with contextlib.suppress(OSError):
                 file = os.open(path, flags, 0o600)
                 try:

@@ -51,7 +51,8 @@ _PERMANENT = frozenset({400, 406, 410, 411, 413, 414, 415, 422, 431})
 _CREDENTIALS = re.compile(
     r"routing.?key|integration.?key|service.?key|api.?key|key format"
     r"|(invalid|unknown|bad|wrong).(auth|token|credential|webhook)|token.(expired|revoked|invalid)"
-    r"|no_service|no_active_hooks|no_team|team_disabled|channel_not_found|not_authed|unauthori[sz]ed",
+    r"|no_service|no_active_hooks|no_team|team_disabled|channel_not_found|not_authed"
+    r"|unauthori[sz]ed",
     re.I,
 )
 

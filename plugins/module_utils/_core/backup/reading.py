@@ -70,6 +70,10 @@ class Sink(Protocol):
         """The entry is complete; a file's ``sha256`` is set."""
         ...  # pylint: disable=unnecessary-ellipsis
 
+    def settle(self) -> None:
+        """Return when no content is needed any more that came before the last call of this."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
 
 @dataclass
 class Scan:

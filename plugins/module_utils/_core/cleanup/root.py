@@ -238,9 +238,7 @@ class Root:
 
 
 def exists(name: str, fd: int) -> bool:
-    """Return whether an open directory (not with -1) has an entry of this name."""
-    if fd < 0:
-        return False
+    """Return whether an open directory has an entry of this name; -1 is none, which the kernel refuses."""
     try:
         os.lstat(name, dir_fd=fd)
     except OSError:

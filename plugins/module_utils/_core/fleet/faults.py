@@ -48,6 +48,13 @@ def clean(text: object, length: int = MESSAGE_LENGTH) -> str:
     return line[: length - 1] + "\u2026"
 
 
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return a part of a result; an empty one where what a host sent is no mapping."""
+    if isinstance(value, Mapping):
+        return value
+    return {}
+
+
 def severity(status: str) -> int:
     """Return the rank of a status; a status that is none of a fault, such as ``pass``, is -1."""
     if status in STATUSES:

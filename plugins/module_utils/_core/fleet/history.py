@@ -23,7 +23,7 @@ from ..errors import NotUsable
 from ..system.files import atomic_write
 from ..system.locks import lock
 from ..system.text import display_path
-from .faults import ANY_CHECK, clean, severity
+from .faults import ANY_CHECK, clean, mapping, severity
 
 #: Version of the documents that are written. Readers take all versions up to it.
 VERSION = 2
@@ -214,7 +214,7 @@ def upgrade(document: Any) -> dict[str, Any]:
             "status": clean(document.get("status", ""), 20),
             "phases": [clean(phase, 40) for phase in document["phases"]],
             "hosts": hosts,
-            "metrics": _numbers(metrics) if isinstance(metrics, Mapping) else {},
+            "metrics": _numbers(mapping(metrics)),
             "trend": [
                 (clean(moment, 40), _numbers(values))
                 for moment, values in list(document.get("trend", ()))[-TREND:]

@@ -60,7 +60,9 @@ def shown(value: float, kind: str) -> str:
         if value > 2 * 86400:
             return f"{value / 86400:.1f} days"
         return human_duration(value)
-    return f"{value:g}" + (f" {kind}" if kind != "number" else "")
+    if kind == "number":
+        return f"{value:g}"
+    return f"{value:g} {kind}"
 
 
 def trends(runs: Sequence[tuple[str, Mapping[str, float]]]) -> list[dict[str, Any]]:

@@ -112,11 +112,11 @@ def _temperatures(
     for entry in members:
         for device in entry["devices"]:
             if "temp" in device:
-                alike.setdefault((device.get("model", ""), _load(device)), []).append(
-                    Reading(entry["host"], f"GPU {device.get('id', '?'):g}", device["temp"])
-                    if isinstance(device.get("id"), (int, float))
-                    else Reading(entry["host"], "A GPU", device["temp"])
-                )
+                title = "A GPU"
+                if isinstance(device.get("id"), (int, float)):
+                    title = f"GPU {device['id']:g}"
+                readings = alike.setdefault((device.get("model", ""), _load(device)), [])
+                readings.append(Reading(entry["host"], title, device["temp"]))
     for (model, load), readings in alike.items():
         for reading, middle in deviations(readings, limit, 5.0, minimum):
             yield {

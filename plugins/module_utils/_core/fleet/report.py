@@ -93,7 +93,10 @@ def _verdict_message(result: Result) -> str:
     summary = result.get("summary") or {}
     bad = problems_of(result)
     if bad:
-        return "; ".join(bad[:2]) + (f" (+{len(bad) - 2} more)" if len(bad) > 2 else "")
+        text = "; ".join(bad[:2])
+        if len(bad) > 2:
+            text += f" (+{len(bad) - 2} more)"
+        return text
     if result.get("status") == verdict.SKIPPED:
         messages = [str(check.get("message")) for check in result.get("checks") or []]
         if messages:
@@ -320,11 +323,9 @@ def conclude(report: dict[str, Any], fail_on: str = verdict.CRITICAL) -> dict[st
         float(entry["health_score"]) for entry in entries if entry["health_score"] is not None
     ]
     broken = bool(errors) or any(entry["status"] in BROKEN for entry in entries)
-    status = (
-        verdict.CRITICAL
-        if broken or states[verdict.CRITICAL]
-        else worst(entry["status"] for entry in entries)
-    )
+    status = worst(entry["status"] for entry in entries)
+    if broken or states[verdict.CRITICAL]:
+        status = verdict.CRITICAL
     return {
         **report,
         "summary": {

@@ -96,8 +96,10 @@ def observe(options: GpuOptions, world: World) -> Facts:
     started = time.monotonic()
     # A container sees the whole machine's PCI bus, but has only its own share of GPUs, or none.
     contained = in_container(world)
-    pci = () if contained else pci_gpus(world)
-    others = () if contained else other_gpus(world)
+    pci: tuple[PciGpu, ...] = ()
+    others: tuple[OtherGpu, ...] = ()
+    if not contained:
+        pci, others = pci_gpus(world), other_gpus(world)
     if options.backend == "amd_smi":
         answers, duration = _ask_amd(options.timeout, world, required=True)
     else:
@@ -153,7 +155,9 @@ def _driver_answers(
     started = time.monotonic()
     several = max(len(pci), len(procfs.directory(world, "/proc/driver/nvidia/gpus"))) > 1
     by_nvml = options.backend != "nvidia_smi"
-    first = options.timeout * _FIRST_ROUND if several and by_nvml else options.timeout
+    first = options.timeout
+    if several and by_nvml:
+        first *= _FIRST_ROUND
     journal = Journal()
     outcome = isolate.call(lambda: _ask(options.backend, first, world, journal), first)
     if outcome.timed_out:
@@ -286,7 +290,9 @@ def pci_gpus(world: World) -> tuple[PciGpu, ...]:
         if (procfs.text(world, f"{device}/class") or "")[:6] not in ("0x0300", "0x0302"):
             continue
         link = world.path(f"{device}/driver")
-        bound = os.path.basename(os.path.realpath(link)) if os.path.islink(link) else ""
+        bound = ""
+        if os.path.islink(link):
+            bound = os.path.basename(os.path.realpath(link))
         virtual = os.path.lexists(world.path(f"{device}/physfn"))
         if bound not in ("vfio-pci", "pci-stub") and not virtual:
             gpus.append(PciGpu(address, bound))

@@ -44,10 +44,13 @@ class GpuOptions(ReportOptions):
         minimum=0,
         maximum=200,
         env=("TEMP_THRESHOLD",),
-        help="Warn above this core temperature in °C.",
+        help="Warn above this core temperature in °C; default: the GPU's limit, else 80.",
     )
     temperature_critical: float | None = option(
-        type="float", minimum=0, maximum=200, help="Critical above this core temperature in °C."
+        type="float",
+        minimum=0,
+        maximum=200,
+        help="Critical above this core temperature in °C; default: the GPU's limit, else 90.",
     )
     memory_warning: float = option(
         type="float",
@@ -112,7 +115,7 @@ class GpuOptions(ReportOptions):
     pcie_replays_warning: float | None = option(
         type="float",
         minimum=0,
-        help="Warn above this number of PCIe replays per minute; 0 never.",
+        help="Warn above this number of PCIe replays per minute; 0 never; default by link.",
     )
     nvlink_errors_warning: float = option(
         type="float",

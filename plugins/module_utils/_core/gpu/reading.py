@@ -44,12 +44,16 @@ ADDRESS = r"(?:PCI:)?([0-9a-fA-F]{4,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})(?:\.[0
 def bus_id(text: str | None) -> BusId | None:
     """Read a PCI address in any form; None when it is none."""
     match = re.fullmatch(ADDRESS, (text or "").strip())
-    return (int(match[1], 16), int(match[2], 16), int(match[3], 16)) if match else None
+    if match:
+        return (int(match[1], 16), int(match[2], 16), int(match[3], 16))
+    return None
 
 
 def display_bus(bus: BusId | None) -> str:
     """Return a PCI address as ``lspci -D`` writes it, without the function."""
-    return "unknown GPU" if bus is None else f"{bus[0]:04x}:{bus[1]:02x}:{bus[2]:02x}"
+    if bus is None:
+        return "unknown GPU"
+    return f"{bus[0]:04x}:{bus[1]:02x}:{bus[2]:02x}"
 
 
 class Fault(NamedTuple):

@@ -175,7 +175,9 @@ def find(records: Iterable[Record]) -> Iterator[Entry]:
 
 def _target(text: str) -> int | None:
     match = re.search(_TARGET, text)
-    return int(match[1], 16) if match else None
+    if match:
+        return int(match[1], 16)
+    return None
 
 
 # --- evaluating -------------------------------------------------------------------------------
@@ -214,7 +216,8 @@ def events(
         if entry.cleared:
             _clear(event, burst not in bursts or _apart(bursts[burst], entry.time))
             bursts[burst] = entry.time
-            event.last = event.last if entry.time is None else entry.time
+            if entry.time is not None:
+                event.last = entry.time
             continue
         newest = entry.name == str(RECOVERY_CHANGED)
         if event.active == 0 or newest or (meaning.level, event.level) == (CRITICAL, WARNING):
@@ -223,7 +226,8 @@ def events(
             event.count += 1
             event.active += 1
         bursts[burst] = entry.time
-        event.last = event.last if entry.time is None else entry.time
+        if entry.time is not None:
+            event.last = entry.time
         if entry.name in chosen:
             _override(event, chosen[entry.name])
     for event in groups.values():
@@ -284,8 +288,12 @@ def _own_number(entry: Incident) -> str:
 
     NVML counts only the GPUs that it shows, so this is not its index.
     """
-    match = None if entry.bus or entry.name.isdecimal() else re.search(r"\bGPU\d+\b", entry.text)
-    return match[0] if match else ""
+    if entry.bus or entry.name.isdecimal():
+        return ""
+    match = re.search(r"\bGPU\d+\b", entry.text)
+    if match:
+        return match[0]
+    return ""
 
 
 def _meaning(entry: Incident, driver_version: str | None) -> Xid:
@@ -293,7 +301,9 @@ def _meaning(entry: Incident, driver_version: str | None) -> Xid:
     if failure is not None:
         own = _own_number(entry)
         text = failure.meaning.text
-        return failure.meaning._replace(text=f"{own}: {text}") if own else failure.meaning
+        if own:
+            return failure.meaning._replace(text=f"{own}: {text}")
+        return failure.meaning
     number = int(entry.name)
     unlisted = Xid(entry.name, number, WARNING, "inspect", "not in the catalog", False)
     meaning = CATALOG.get(entry.name) or unlisted

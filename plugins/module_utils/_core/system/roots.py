@@ -112,7 +112,7 @@ def refuse_dangerous(path: str, what: str, shared_ok: bool = False) -> str:
     :raises Refused: empty, relative, C(/), a system folder, a home folder itself, or less than two
         levels deep.
     """
-    if not path or not os.path.isabs(path):
+    if not os.path.isabs(path):
         raise Refused(
             f"The {what} {path!r} is not an absolute path.", "Name a folder by its full path.", path
         )
@@ -122,11 +122,9 @@ def refuse_dangerous(path: str, what: str, shared_ok: bool = False) -> str:
     for candidate in dict.fromkeys((normal, os.path.realpath(normal))):
         if shared_ok and candidate in SHARED:
             continue
-        homes = {os.path.expanduser("~")} | (
-            {candidate} if os.path.dirname(candidate) == "/home" else set()
-        )
         leads = path if candidate == normal else f"{path} leads to {candidate}, which"
-        if candidate in DANGEROUS or candidate in homes:
+        is_home = os.path.dirname(candidate) == "/home" or candidate == os.path.expanduser("~")
+        if candidate in DANGEROUS or is_home:
             raise Refused(
                 f"The {what} {leads} is a system or home folder.",
                 "Name a folder of its own below it.",
@@ -166,15 +164,11 @@ def open_folder(path: str) -> int:
             fd = child
     except OSError as error:
         os.close(fd)
-        reason = (
-            "a symbolic link or not a folder"
-            if error.errno in (errno.ELOOP, errno.ENOTDIR)
-            else error.strerror
-        )
+        reason = f": {error.strerror}"
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            reason = " is a symbolic link or not a folder"
         raise NotUsable(
-            f"Can't open folder {path}: {walked} is {reason}."
-            if error.errno in (errno.ELOOP, errno.ENOTDIR)
-            else f"Can't open folder {path}: {walked}: {reason}.",
+            f"Can't open folder {path}: {walked}{reason}.",
             "Name an existing folder by its real path.",
             path,
         ) from error

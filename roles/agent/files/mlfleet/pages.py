@@ -127,7 +127,7 @@ def option_help(option: Option) -> str:
     text = option.help
     if option.choices and placeholder(option) == "NAME":
         text = f"{text.rstrip('.')}: {', '.join(map(str, option.choices))}"
-    default = _default(option)
+    default = default_text(option)
     if default:
         text = f"{text.rstrip('.')} (default {default})"
     if option.env:
@@ -155,7 +155,8 @@ def placeholder(option: Option) -> str:
     return unit(option)[0] or names.get(option.type, "JSON" if option.type == "dict" else "VALUE")
 
 
-def _default(option: Option) -> str:
+def default_text(option: Option) -> str:
+    """Return the default as people read it, empty without one."""
     value = option.default
     if value is None or value in ("", [], {}):
         return ""
@@ -191,6 +192,6 @@ def overview(version: str) -> str:
         "  mlfleet help backup             the page of a command",
         "  mlfleet help gpu.temperature_warning    an option of the configuration",
         "",
-        f"exit status: {EXIT_STATUS}.",
+        _wrap(f"exit status: {EXIT_STATUS}.", 100),
     ]
     return "\n".join(lines)

@@ -46,7 +46,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _refuse(word: str) -> NoReturn:
-    text, hints = f"unknown command {word!r}", pages.close(word, commands.NAMES)
+    text = f"unknown command {word!r}"
+    hints = pages.close(word, (*commands.NAMES, "--version"))
     if word.startswith("-"):
         text, hints = f"{word} comes after the command", []
     if hints:
@@ -127,7 +128,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Option, prefix: str) -> 
     if option.suboptions is not None:
         for inner in option.subtable:
             _add_option(group, inner, f"{prefix}{option.name}.")
-        return
+        return  # secrets would be visible in the process list; lists of mappings belong in the file
     flag = (prefix + option.name).replace("_", "-").replace(".", "-")
     text = pages.option_help(option).replace("%", "%%")
     keywords: dict[str, Any] = {

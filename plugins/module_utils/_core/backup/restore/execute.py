@@ -257,7 +257,16 @@ def _read_part(tree: Writer, plan: Plan, part: Part, tell: Tell) -> reading.Scan
             paths = {entry["path"] for entry in plan.facts.wanted}
             return chunks.extract(part.read, head, contents, paths, tell, tree)
         with contextlib.closing(part.open()) as stream:
-            return chunks.scan(stream, head, contents, archive.cpus(0), tell, tree, "restore")
+            return chunks.scan(
+                stream,
+                head,
+                contents,
+                archive.cpus(0),
+                tell,
+                tree,
+                "restore",
+                part.read_again,
+            )
     with contextlib.closing(part.open()) as stream:
         return reading.scan(
             stream,

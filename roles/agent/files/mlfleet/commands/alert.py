@@ -63,7 +63,10 @@ def run(context: Context) -> int:
 def _unit_failed(context: Context, unit: str) -> str:
     # systemd 251 and later says why: oom-kill, timeout, exit-code.
     reason = context.environ.get("MONITOR_SERVICE_RESULT", "")
-    return f"{unit} failed on {context.world.hostname}" + (f" ({reason})" if reason else "")
+    text = f"{unit} failed on {context.world.hostname}"
+    if reason:
+        text += f" ({reason})"
+    return text
 
 
 def read_document(path: str) -> Any:

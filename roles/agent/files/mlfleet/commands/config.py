@@ -20,10 +20,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="the same: show it, and end with 3 when it can't be used",
+        help="end with 3 when it can't be used, as without this flag",
     )
     parser.add_argument(
-        "--quiet", "-q", action="store_true", help="only say whether it can be used"
+        "--quiet", "-q", action="store_true", help="print only whether it can be used"
     )
     parser.add_argument(
         "--export",

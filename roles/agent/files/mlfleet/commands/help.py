@@ -92,12 +92,23 @@ def _explain(topic: str) -> list[str]:
         lines.append("one of: " + ", ".join(map(str, option.choices)))
     if option.minimum is not None or option.maximum is not None:
         lines.append(f"limits: {_limits(option)}")
-    lines.append(f"default: {'none' if option.default is None else option.default}")
+    lines.append(f"default: {pages.default_text(option) or 'none'}")
+    lines += _flags(part, ".".join(path))
     if option.env:
         lines.append("variable: " + ", ".join(option.env))
     if option.subtable:
         lines.append("keys: " + ", ".join(entry.name for entry in option.subtable))
     return lines
+
+
+def _flags(part: str, key: str) -> list[str]:
+    """Return the line with the command and flags that set an option, if it has any."""
+    for command in map(load, NAMES):
+        if command.part == part:
+            for action in command_line.command_parser(command)._actions:
+                if action.dest == f"option:{key}":
+                    return [f"flag: mlfleet {command.name} {', '.join(action.option_strings)}"]
+    return []
 
 
 def _limits(option: Option) -> str:

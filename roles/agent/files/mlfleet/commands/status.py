@@ -166,15 +166,12 @@ def _alert_lines(context: Context, alerts: Any, now: float) -> list[str]:
 
     if alerts.unknown:
         return [f"Open problems: unknown, {alerts.unknown}"]
-    lines = (
-        ["Open problems: none"]
-        if not alerts.problems
-        else [f"Open problems: {len(alerts.problems)}"]
-    )
+    lines = [f"Open problems: {len(alerts.problems) or 'none'}"]
     limit = len(alerts.problems) if context.arguments.verbose else _LIMIT
     for problem in alerts.problems[:limit]:
         text = f"  {problem.severity.upper():<9} {problem.check}"
-        text += f" {problem.subject}" if problem.subject else ""
+        if problem.subject:
+            text += f" {problem.subject}"
         text += f", since {_distance(problem.since, now)}"
         lines.append(human.paint(text, problem.severity, context.terminal.colour))
     if len(alerts.problems) > limit:

@@ -266,7 +266,7 @@ def test_a_drill_of_a_copy(back_up, look, world, s3, few, destination, tmp_path)
 
 
 def test_in_parts(back_up, bring_back, s3, source, restored, monkeypatch):
-    """40 MB that can't be compressed go in three parts; the server's composite checksum is the one computed here."""
+    """40 MB that can't be compressed go in four parts; the server's composite checksum is the one computed here."""
     (source / "large").write_bytes(os.urandom(40_000_000))
     result = back_up(s3=s3).to_dict()
     assert result["copies"][0]["verified"] == "checksum"
@@ -274,7 +274,7 @@ def test_in_parts(back_up, bring_back, s3, source, restored, monkeypatch):
         Bucket=s3["bucket"], Key="node1/" + result["backup"]["name"], ChecksumMode="ENABLED"
     )
     assert (
-        head["ChecksumSHA256"].endswith("-3") and head["ContentLength"] == result["backup"]["size"]
+        head["ChecksumSHA256"].endswith("-4") and head["ContentLength"] == result["backup"]["size"]
     )
     assert (
         client(s3["endpoint_url"]).list_multipart_uploads(Bucket=s3["bucket"]).get("Uploads", [])
@@ -284,10 +284,15 @@ def test_in_parts(back_up, bring_back, s3, source, restored, monkeypatch):
     assert bring_back(s3=s3).changed
 
 
-def test_part_sizes():
-    for size in (0, 1, 5 << 30, 150 << 30, 5 << 40):
-        part = upload.part_size(size)
-        assert part % (4 << 20) == 0 and part >= 16 << 20 and size <= part * 10_000
+@pytest.mark.parametrize("connections", [1, 4, 10, 32])
+@pytest.mark.parametrize("size", [17 << 20, 257 << 20, 5 << 30, 137 << 30, 150 << 30, 5 << 40])
+def test_part_sizes(size, connections):
+    """What S3 takes, little of it in memory, and no connection idle while the last parts travel."""
+    part = upload.part_size(size, connections)
+    assert 5 << 20 <= part <= max(17 << 20, 600 << 20 if size > 137 << 30 else 0)
+    parts = -(-size // part)
+    assert parts <= 10_000
+    assert part == 5 << 20 or size >= 137 << 30 or parts % connections in (0, connections - 1)
 
 
 def test_a_lost_copy_is_sent_again(back_up, s3):

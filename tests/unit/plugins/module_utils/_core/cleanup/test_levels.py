@@ -360,3 +360,51 @@ def test_the_anchor_is_the_newest_complete_checkpoint_that_stays():
     assert run.anchor == "checkpoint-3"
     assert names(decided.remove) == ["checkpoint-1", "checkpoint-4"]
     assert decided.remove[1].reason.endswith("; incomplete (no state) and abandoned")
+
+
+# --- several file systems -------------------------------------------------------------------------
+
+
+def test_a_level_of_one_file_system_leaves_the_others_alone():
+    here = place(target("here"), unit("h1", 600, 90 * DAY), unit("h2", 600))
+    there = place(target("there"), unit("t1", 600), unit("t2", 600), device=ELSEWHERE, path="/t")
+    other = place(target("other", free_to=None), unit("o1", 1), path="/o")
+    decided = decide(here, there, other)
+    assert sorted(names(decided.remove)) == ["h1", "o1", "t1", "t2"]
+    assert [kept.path for kept in decided.keep] == ["/r/h2"]
+    (level,) = decided.watermarks
+    assert (level.freed, decided.notes) == (601, [])
+
+
+@pytest.mark.parametrize(
+    ("device", "until", "removed"),
+    [
+        (HERE, NOW + 1, ["q"]),
+        (HERE, NOW, ["q"]),
+        (ELSEWHERE, NOW + 1, ["new"]),
+    ],
+)
+def test_only_quarantine_of_the_same_file_system_is_emptied_for_space(device, until, removed):
+    quarantine = hold(("q", 600, {}), until=until, device=device)
+    decided = decide(place(target(), unit("new", 600)), held=[quarantine])
+    assert names(decided.remove) == removed
+    assert len(decided.purge) == len(removed) - ("new" in removed)
+
+
+def test_a_unit_of_quarantine_that_could_not_be_read_is_a_directory_of_no_size():
+    over = hold(("q", 600, {"survey": None, "stays": "unreadable"}), until=NOW)
+    decided = decide(held=[over])
+    assert not decided.purge and [kept.reason for kept in decided.keep] == ["unreadable"]
+
+
+def test_without_an_interlock_nothing_is_compared():
+    decided = decide(place(target(free_to=None), unit("a")), coverage=None)
+    assert names(decided.remove) == ["a"]
+
+
+@pytest.mark.parametrize("moved", [0, 7])
+def test_what_the_interlock_spares_says_so(moved):
+    units = [unit(name, 600, (90 - rank) * DAY) for rank, name in enumerate("ab")]
+    decided = decide(place(target(), *units), quarantine_days=moved, **cover("a", "b"))
+    assert not decided.remove
+    assert [kept.reason for kept in decided.keep] == ["not in a backup"] * 2
