@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from .. import verdict
 from ..records import NamedTuple, dataclass
+from ..system.text import with_count
 from ..verdict import CRITICAL, PASS, WARNING, Check, isoformat
 from .case import Finding
 from .reading import ADDRESS, BusId, display_bus
@@ -323,9 +324,7 @@ def finding(events: Sequence[Event]) -> Finding:
     """Return the verdict on the events of one GPU."""
     worst = max(events, key=lambda event: verdict.STATUSES.index(event.level))
     repeated = sum(event.active for event in events if event.repeats)
-    text = ", ".join(
-        event.title + (f" {event.count} times" if event.count > 1 else "") for event in events[:6]
-    )
+    text = ", ".join(with_count(event.title, event.count) for event in events[:6])
     value = sum(event.count for event in events)
     if worst.level == PASS and repeated >= REPEATED:
         text = f"{repeated} application errors on this GPU: {text}"
@@ -354,7 +353,9 @@ def elsewhere(events: Sequence[Event], known: Collection[BusId | None]) -> list[
     results = []
     for place, own in strangers.items():
         verdict_on = finding(own)
-        which = place if own[0].bus is None else f"{place}, which the driver does not show"
+        which = place
+        if own[0].bus is not None:
+            which += ", which the driver does not show"
         results.append(
             Check(
                 "gpu_xid",
