@@ -63,15 +63,15 @@ def measure(argv: list[str], env: dict[str, str]) -> tuple[float, float]:
     return 1000 * wall, 1000 * (usage.ru_utime + usage.ru_stime)
 
 
-def install(folder: Path) -> Path:
-    """Install the command below a folder; returns its path."""
+def install(directory: Path) -> Path:
+    """Install the command below a directory; returns its path."""
     sys.path.insert(0, str(setup.link_collection()))
     from ansible_collections.mlops.fleet.plugins.action import agent_install
     from ansible_collections.mlops.fleet.plugins.module_utils._core import agent
 
     version, data = agent_install.bundle()
-    agent.install(str(folder / "opt"), str(folder / "bin"), sys.executable, version, data)
-    return folder / "bin" / "mlfleet"
+    agent.install(str(directory / "opt"), str(directory / "bin"), sys.executable, version, data)
+    return directory / "bin" / "mlfleet"
 
 
 def main() -> int:
@@ -79,23 +79,23 @@ def main() -> int:
     setup.ensure("dev")
     import harness
 
-    folder = Path(tempfile.mkdtemp(prefix="mlops-fleet-bench-"))
+    directory = Path(tempfile.mkdtemp(prefix="mlops-fleet-bench-"))
     try:
-        (folder / "library").mkdir()
+        (directory / "library").mkdir()
         env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
         env.update(
             ANSIBLE_COLLECTIONS_PATH=str(setup.link_collection()),
-            ANSIBLE_HOME=str(folder / "home"),
+            ANSIBLE_HOME=str(directory / "home"),
             ANSIBLE_LOCALHOST_WARNING="False",
             LC_ALL="C.UTF-8",
         )
         env = harness.environment("h100x8", env)
-        command = str(install(folder))
+        command = str(install(directory))
         runs = {"python3 -c pass": [sys.executable, "-I", "-c", "pass"]}
         for name, (module, arguments) in CHECKS.items():
-            config = folder / f"{name}.json"
+            config = directory / f"{name}.json"
             section = (
-                {**arguments, "metrics_csv": str(folder / "gpu.csv")}
+                {**arguments, "metrics_csv": str(directory / "gpu.csv")}
                 if name == "gpu"
                 else arguments
             )
@@ -106,9 +106,12 @@ def main() -> int:
                 "--config",
                 str(config),
                 "--log-file",
-                str(folder / "log"),
+                str(directory / "log"),
             ]
-            runs[f"task {module}"] = [sys.executable, str(bench.pack(folder, module, section, env))]
+            runs[f"task {module}"] = [
+                sys.executable,
+                str(bench.pack(directory, module, section, env)),
+            ]
         unwanted = {}
         for name, words in UNWANTED.items():
             argv = [sys.executable, "-c", PROBE, *runs[f"mlfleet {name}"]]
@@ -124,7 +127,7 @@ def main() -> int:
                 if number:  # the first round warms the caches
                     times[name].append(one)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
     result: dict[str, dict] = {}
     for name, pairs in times.items():

@@ -27,10 +27,10 @@ TARGETS = {"mlops.fleet.gpu_health": 110}
 def main() -> int:
     setup.ensure("dev")
     with tempfile.TemporaryDirectory(prefix="mlops-fleet-bench-") as name:
-        folder = Path(name)
-        env = bench.environment(folder, "h100x8")
+        directory = Path(name)
+        env = bench.environment(directory, "h100x8")
         packed = {
-            module: bench.pack(folder, module, arguments, env)
+            module: bench.pack(directory, module, arguments, env)
             for module, arguments in MODULES.items()
         }
         sizes = {module: round(path.stat().st_size / 1024) for module, path in packed.items()}

@@ -4,7 +4,7 @@
 """Name the logrotate configurations that claim files of ours: find_conflicts.py OURS CONFIGURATION...
 
 Prints one line per conflict. logrotate itself (-d) says it only for logs that exist already, and two patterns that mean the
-same future file are a conflict all the same. A configuration is a file, or a folder as C(include) takes it.
+same future file are a conflict all the same. A configuration is a file, or a directory as C(include) takes it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import shlex
 import sys
 
-# Endings that logrotate itself passes over in a folder (logrotate(8), tabooext).
+# Endings that logrotate itself passes over in a directory (logrotate(8), tabooext).
 IGNORED = (
     ".bak .cfsaved .disabled .dpkg-bak .dpkg-del .dpkg-dist .dpkg-new .dpkg-old .dpkg-tmp .ghost .new .old .orig .rhn-cfg-tmp-* .rpmnew .rpmorig"
     " .rpmsave .swp .ucf-dist .ucf-new .ucf-old ,v ~"

@@ -128,8 +128,8 @@ def test_an_unreadable_log_is_not_called_clean(node, check, source, tmp_path):
 
 
 def test_a_log_that_does_not_answer_is_told_in_time(node, check):
-    os.mkfifo(node.folder / "kern.fifo")
-    document = node.gpus("l40s").run(log_source=str(node.folder / "kern.fifo"), timeout=1)
+    os.mkfifo(node.directory / "kern.fifo")
+    document = node.gpus("l40s").run(log_source=str(node.directory / "kern.fifo"), timeout=1)
     found = check(document, "gpu_xid")
     assert (found["status"], document["wall"] < 2) == ("unknown", True)
     assert "took longer" in found["message"]
