@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import typing as t
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -93,16 +94,21 @@ class ReportOptions(OptionSet):
     show: bool = option(type="bool", default=True, help="Print the report.")
 
 
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
 def plain(value: t.Any) -> t.Any:
     """Return a registered result as plain JSON data: without Ansible's tags, wrappers and lazy
     containers.
     """
-    if isinstance(value, t.Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+    if type(value) in _SCALARS:
+        return value
     if isinstance(value, str):
         return "".join(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
     return value
 
 
@@ -116,17 +122,22 @@ def results_of(
         old.
     """
     hostvars = task_vars["hostvars"]
-    seen: dict[str, t.Any] = {}
+    variables: dict[str, t.Any] = {}
+    results: dict[str, dict[str, t.Any]] = {}
     ages = {**collected.MAX_AGE, **_hours(max_age or {})}
 
     def lookup(host: str, phase: str) -> t.Any:
-        if host not in seen:
-            seen[host] = hostvars.get(host) or {}
-            fetched = plain(seen[host].get(prefix + "collected"))
+        if host not in results:
+            variables[host] = hostvars.get(host) or {}
+            fetched = variables[host].get(prefix + "collected")
+            results[host] = {}
             if fetched is not None:
-                by_phase = collected.results(fetched, time.time(), ages)
-                seen[host] = {prefix + name: result for name, result in by_phase.items()}
-        return plain(seen[host].get(prefix + phase))
+                # Not the rest: stdout_lines repeats all that was fetched.
+                used = {key: plain(fetched[key]) for key in collected.USED if key in fetched}
+                results[host] = collected.results(used, time.time(), ages)
+        if phase not in results[host]:
+            results[host][phase] = plain(variables[host].get(prefix + phase))
+        return results[host][phase]
 
     return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup
 
@@ -213,8 +224,7 @@ class ActionModule(ActionBase):
         groups = plain(task_vars.get("groups") or {})
         held = {}
         for host in hosts:
-            brake = (task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake")
-            held[host] = rollout.held_host(plain(brake), host, groups)
+            held[host] = rollout.held_host(lookup(host, "brake"), host, groups)
         report = fleet.assemble(
             hosts,
             lookup,

@@ -22,6 +22,9 @@ NOT_YET = "no result: no timer or cron has run it with this agent yet"
 #: Default of the oldest result that counts, in hours, by phase.
 MAX_AGE = {"health": 2.0, "gpu": 2.0, "backup": 26.0, "cleanup": 170.0}
 
+#: The keys of a registered result of the playbook's task that are used.
+USED = ("unreachable", "skipped", "failed", "skip_reason", "msg", "stdout")
+
 
 def results(
     fetched: Mapping[str, Any], now: float, max_age: Mapping[str, float]

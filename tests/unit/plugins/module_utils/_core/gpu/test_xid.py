@@ -8,7 +8,6 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import (
-    checks,
     reading,
     xid,
 )
@@ -107,7 +106,7 @@ def read(*lines):
 )
 def test_every_row_of_the_table(code, status):
     (event,) = events(line(code))
-    finding = checks.xid_finding([event])
+    finding = xid.finding([event])
     assert (finding.status, finding.value, event.meaning.number) == (status, 1, code)
     assert (finding.action == "none") == (status == "pass")
     assert f"Xid {code} (" in finding.message
@@ -308,11 +307,11 @@ def test_lines_of_one_crash_are_one_incident():
         line(13, "pid=77, name=python3, Graphics Exception: ESR 0x1=0x2"),
     ]
     (event,) = events(*crash, gap=0)
-    assert (event.count, checks.xid_finding([event]).status) == (1, "pass")
+    assert (event.count, xid.finding([event]).status) == (1, "pass")
     (event,) = events(*crash, gap=xid.BURST_GAP)
     assert event.count == 1, "up to this gap"
     (event,) = events(*crash, gap=xid.BURST_GAP + 1)
-    assert (event.count, checks.xid_finding([event]).status) == (3, "warning")
+    assert (event.count, xid.finding([event]).status) == (3, "warning")
 
 
 def test_the_repeat_rule_counts_incidents_of_different_processes_at_once():
@@ -320,7 +319,7 @@ def test_the_repeat_rule_counts_incidents_of_different_processes_at_once():
         line(31, f"pid={pid}, name=python3, MMU Fault") for pid in (77, 78, 79) for dummy in "ab"
     ]
     (event,) = events(*lines, gap=1)
-    assert (event.count, checks.xid_finding([event]).status) == (3, "warning")
+    assert (event.count, xid.finding([event]).status) == (3, "warning")
 
 
 def changed(before, after):
@@ -353,7 +352,7 @@ def test_a_reset_of_another_gpu_ends_nothing():
 def test_application_errors_before_a_reset_do_not_count():
     lines = [line(31), line(31), LOADED, line(31)]
     (event,) = events(*lines)
-    assert (event.count, checks.xid_finding([event]).status) == (3, "pass")
+    assert (event.count, xid.finding([event]).status) == (3, "pass")
 
 
 @pytest.mark.parametrize(
@@ -390,7 +389,7 @@ def test_failures_without_a_number(message, name, bus):
     )
     assert (event.bus and reading.display_bus(event.bus)) == bus
     assert event.to_dict()["code"] is None
-    assert checks.xid_finding([event]).message == event.text
+    assert xid.finding([event]).message == event.text
     assert events(message, LOADED)[0].level == "pass"
 
 
