@@ -23,6 +23,8 @@ TODO = {
     "AccessDenied": "Check the permissions of the key: it must list, read and write under this prefix.",
     "InvalidAccessKeyId": "Check s3.access_key.",
     "SignatureDoesNotMatch": "Check s3.secret_key.",
+    "ExpiredToken": "Get new credentials and run it again.",
+    "RequestTimeTooSkewed": "Set this host's clock, then run it again.",
     "NoCredentialsError": "Give s3.access_key and s3.secret_key, or set up the node's own credentials.",
     "EndpointConnectionError": "Check s3.endpoint_url and the network.",
 }
