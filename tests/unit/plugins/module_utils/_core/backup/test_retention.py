@@ -23,11 +23,11 @@ NOW = 1_800_000_000.0
 def backup(age_days, kind="verified"):
     created = NOW - age_days * DAY
     name = names.stem(created) + ".tar.gz"
-    document = (
-        None
-        if kind in ("legacy", "unknown")
-        else {"verifications": [{"result": "ok"}] if kind == "verified" else []}
-    )
+    document = {"verifications": []}
+    if kind == "verified":
+        document["verifications"].append({"result": "ok"})
+    if kind in ("legacy", "unknown"):
+        document = None
     problems = {
         "damaged": ("the archive is 3 bytes long",),
         "unknown": ("neither manifest nor checksum file",),
