@@ -61,6 +61,9 @@ WITHOUT_ANSIBLE = (
     "tests/system/test_recipes.py",
 )
 
+# The tests of tests/fleet import their conftest.
+FLEET_OPTIONS = ["--confcutdir=tests/fleet", "--import-mode=prepend", "--timeout=900"]
+
 
 def start(session: nox.Session) -> Checks:
     """The checks of a session, with the collection linked where its tools look for it."""
@@ -310,6 +313,12 @@ def integration(session: nox.Session) -> None:
     with start(session) as checks:
         dev = setup.environment_bin("dev")
         checks.pytest("playbooks", dev / "python", ["--timeout=600", "tests/playbooks"])
+        try:
+            python = setup.environment_bin("fleet") / "python"
+            survey = "tests/fleet/test_survey_answers.py"
+            checks.pytest("under ansible-runner", python, [*FLEET_OPTIONS, survey])
+        except setup.Unavailable as reason:
+            checks.result.skip("under ansible-runner", str(reason))
         targets = sorted(
             path.parent.parent.name
             for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml")
@@ -389,6 +398,19 @@ def molecule(session: nox.Session) -> None:
             for name in sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")):
                 argv: list[str | Path] = [binaries / "molecule", "test", "--scenario-name", name]
                 scenario.run(checks, name, [*argv, *session.posargs], env)
+    finish(session, checks)
+
+
+@nox.session
+def fleet(session: nox.Session) -> None:
+    """Nightly: maintain twelve booted nodes with troubles, as users and as AWX do it."""
+    with start(session) as checks:
+        reason = nodes.obstacle()
+        if reason:
+            checks.result.skip("fleet", reason)
+        else:
+            python = setup.environment_bin("fleet") / "python"
+            checks.pytest("fleet", python, [*FLEET_OPTIONS, "tests/fleet"])
     finish(session, checks)
 
 

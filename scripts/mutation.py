@@ -49,6 +49,7 @@ MODULES = (
     "cleanup/levels.py",
     "cleanup/policies.py",
     "cleanup/removals.py",
+    "cleanup/targets.py",
     "cleanup/watermark.py",
     "*/guards.py",
     "*/root.py",
@@ -58,7 +59,9 @@ MODULES = (
     "*/restore/plan.py",
     "*/bucket/plan.py",
     "*/bucket/options.py",
+    "node/recommend.py",
     "node/state.py",
+    "fleet/rollout.py",
     "system/roots.py",
     "options.py",
     "verdict.py",
@@ -68,7 +71,6 @@ EXTRA_TESTS = {
     "backup/restore/plan.py": ["backup/test_plan_restore.py"],
     "backup/bucket/plan.py": ["backup/test_plan_bucket.py"],
     "backup/bucket/options.py": ["backup/test_plan_bucket.py"],
-    "system/roots.py": ["cleanup/test_root.py", "cleanup/test_options.py", "system/test_roots.py"],
     "diagnostics/options.py": ["diagnostics/test_plan.py"],
     "maintenance/options.py": ["maintenance/test_plan.py"],
     "cleanup/options.py": ["cleanup/test_targets.py", "cleanup/test_checkpoints.py"],
@@ -81,7 +83,8 @@ EXTRA_TESTS = {
     "cleanup/levels.py": ["cleanup/test_plan.py"],
     "cleanup/policies.py": ["cleanup/test_checkpoints.py", "cleanup/test_levels.py"],
     "cleanup/removals.py": ["cleanup/test_plan.py", "cleanup/test_levels.py"],
-    "cleanup/watermark.py": ["cleanup/test_levels.py", "cleanup/test_options.py"],
+    "cleanup/targets.py": ["cleanup/test_options_edges.py"],
+    "cleanup/watermark.py": ["cleanup/test_levels.py"],
     "gpu/plan.py": ["gpu/test_history.py", "gpu/test_nvswitch.py"],
     "node/options.py": ["node/test_expected.py", "node/test_values.py"],
 }
@@ -281,12 +284,15 @@ def main() -> int:
             tree = Path(directory) / str(number)
             copy_tree(tree)
             trees.put(tree)
-        first = trees.get()
-        for module in modules:
-            outcome, last = run_tests(first, tests[module]) if tests[module] else ("passed", "")
+
+        def run_unchanged(module: str) -> None:
+            tree = trees.get()
+            try:
+                outcome, last = run_tests(tree, tests[module]) if tests[module] else ("passed", "")
+            finally:
+                trees.put(tree)
             if outcome != "passed":
                 raise Problem(f"the tests of {module} fail without a mutant: {last}")
-        trees.put(first)
 
         def run_mutant(mutant: Mutant) -> None:
             key = f"{mutant.key}-{prints[mutant.module]}"
@@ -304,6 +310,7 @@ def main() -> int:
                 trees.put(tree)
 
         with concurrent.futures.ThreadPoolExecutor(max_workers=given.jobs) as pool:
+            list(pool.map(run_unchanged, sorted({mutant.module for mutant in mutants})))
             for number, future in enumerate(
                 [pool.submit(run_mutant, mutant) for mutant in mutants], 1
             ):

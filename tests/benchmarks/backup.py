@@ -5,7 +5,7 @@
 restic and borg.
 
     .build/dev/bin/python tests/benchmarks/backup.py
-    MLOPS_BACKUP_MIB=2048 MLOPS_BACKUP_FILES=20000 MLOPS_BACKUP_FOLDER=/var/tmp   how much, and where
+    MLOPS_BACKUP_MIB=2048 MLOPS_BACKUP_FILES=20000 MLOPS_BACKUP_DIRECTORY=/var/tmp   how much, and where
 
 Weights are 16-bit numbers from a normal distribution. CPU seconds of a process and its children;
 wall seconds only tell something on a quiet machine. No memory below that of this program can be
@@ -38,7 +38,7 @@ from common import Problem, main_wrapper, say
 
 MIB = int(os.environ.get("MLOPS_BACKUP_MIB", "2048"))
 FILES = int(os.environ.get("MLOPS_BACKUP_FILES", "20000"))
-PLACE = os.environ.get("MLOPS_BACKUP_FOLDER", "/var/tmp")
+PLACE = os.environ.get("MLOPS_BACKUP_DIRECTORY", "/var/tmp")
 OURS = """
 import json, os, sys, time
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import isal, options

@@ -307,15 +307,15 @@ def _changed_for_now(world: World, unit: str, text: str) -> Iterator[None]:
     if not text:
         yield
         return
-    folder = world.path(f"{_RUNTIME}/{unit}.d")
-    path = os.path.join(folder, _DROP_IN)
+    directory = world.path(f"{_RUNTIME}/{unit}.d")
+    path = os.path.join(directory, _DROP_IN)
     old_umask = os.umask(0o022)
     try:
         try:
-            os.makedirs(folder, exist_ok=True)
+            os.makedirs(directory, exist_ok=True)
         except OSError as error:
             raise NotUsable(
-                f"Can't change {unit} for a trial: {error}.", "Check /run.", folder
+                f"Can't change {unit} for a trial: {error}.", "Check /run.", directory
             ) from error
         atomic_write(path, text, mode=0o644, durable=False)
         world.run(["systemctl", "daemon-reload"], timeout=60)
@@ -325,7 +325,7 @@ def _changed_for_now(world: World, unit: str, text: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.unlink(path)
         with contextlib.suppress(OSError):
-            os.rmdir(folder)
+            os.rmdir(directory)
         with contextlib.suppress(FleetError):
             world.run(["systemctl", "daemon-reload"], timeout=60)
 

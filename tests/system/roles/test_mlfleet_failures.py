@@ -31,7 +31,7 @@ def shell(script, node, command, **options):
     env = {
         "PATH": f"{command.parent}:{os.environ['PATH']}",
         "CONFIG": str(node.config),
-        "LOG": str(node.folder / "job.log"),
+        "LOG": str(node.directory / "job.log"),
     }
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", script],
@@ -153,13 +153,15 @@ def test_backups_that_this_user_may_not_read_are_neither_absent_nor_damaged(deni
 def test_an_unreadable_configuration_says_who_may_read_it():
     version, data = agent_install.bundle()
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        folder.chmod(0o755)
-        agent.install(str(folder / "opt"), str(folder / "bin"), "/usr/bin/python3", version, data)
-        (folder / "etc").mkdir(mode=0o750)
-        os.chown(folder / "etc", 0, 4)
-        (folder / "etc" / "config.json").write_text("{}")
-        argv = [folder / "bin" / "mlfleet", "gpu", "--config", folder / "etc" / "config.json"]
+        directory = pathlib.Path(name)
+        directory.chmod(0o755)
+        agent.install(
+            str(directory / "opt"), str(directory / "bin"), "/usr/bin/python3", version, data
+        )
+        (directory / "etc").mkdir(mode=0o750)
+        os.chown(directory / "etc", 0, 4)
+        (directory / "etc" / "config.json").write_text("{}")
+        argv = [directory / "bin" / "mlfleet", "gpu", "--config", directory / "etc" / "config.json"]
         done = subprocess.run(
             argv,
             user=65534,
@@ -236,12 +238,12 @@ def test_a_lock_directory_that_can_not_be_made_is_named(node):
     )
 
 
-def test_a_current_folder_that_is_gone(node, command):
+def test_a_current_directory_that_is_gone(node, command):
     done = shell(
         "mkdir gone && cd gone && rmdir ../gone && mlfleet verify x.tar.gz; echo $?",
         node,
         command,
-        cwd=node.folder,
+        cwd=node.directory,
     )
     assert "give a full path" in done.stderr and done.stdout.strip() == "3", done.stderr
 
@@ -259,7 +261,7 @@ def test_a_reader_that_goes_away_is_no_error(node, command):
     )
     assert (
         done.returncode == 0
-        and len(list((node.folder / "backups").glob("models_backup_*.tar.gz"))) == 1
+        and len(list((node.directory / "backups").glob("models_backup_*.tar.gz"))) == 1
         and "Backup made" in node.log
     )
     done = shell(
@@ -278,7 +280,7 @@ def test_closed_streams_never_become_our_files(node, command):
             command,
         )
         assert done.returncode == 0, closed
-    backups = node.folder / "backups"
+    backups = node.directory / "backups"
     assert len(list(backups.glob("models_backup_*.tar.gz"))) >= 1
     for sums in backups.glob("*.sha256"):
         subprocess.run(["sha256sum", "-c", "--quiet", sums.name], cwd=backups, check=True)
@@ -293,7 +295,7 @@ def test_a_result_that_can_not_be_written_is_said(node, command):
 
 
 def test_file_names_of_any_bytes_can_be_told(node):
-    name = os.fsencode(node.folder / "models") + b"/bad-\xff-name"
+    name = os.fsencode(node.directory / "models") + b"/bad-\xff-name"
     with open(name, "wb") as stream:
         stream.write(b"x")
     plain = node.run("backup", "--exclude", "x", check=0, env={"LC_ALL": "C.UTF-8"})
@@ -306,10 +308,10 @@ def test_file_names_of_any_bytes_can_be_told(node):
 def test_a_stopped_backup_leaves_nothing_half_and_ends_by_the_signal(node, command, number):
     # Random data and the highest level: seconds of work.
     for part in range(6):
-        (node.folder / "models" / f"big{part}.bin").write_bytes(os.urandom(24_000_000))
+        (node.directory / "models" / f"big{part}.bin").write_bytes(os.urandom(24_000_000))
     node.settings["backup"]["compression_level"] = 9
     node.config.write_text(json.dumps(node.settings))
-    argv = [command, "backup", "--config", node.config, "--log-file", node.folder / "job.log"]
+    argv = [command, "backup", "--config", node.config, "--log-file", node.directory / "job.log"]
     # A test run in the background may have been told to ignore SIGHUP; children would inherit that.
     child = subprocess.Popen(
         argv,
@@ -317,7 +319,7 @@ def test_a_stopped_backup_leaves_nothing_half_and_ends_by_the_signal(node, comma
         text=True,
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
-    backups = node.folder / "backups"
+    backups = node.directory / "backups"
     deadline = time.monotonic() + 30
     while not (
         backups.is_dir()
@@ -345,9 +347,9 @@ def test_nohup_is_respected(node, command):
 
 
 def test_a_log_that_is_a_link_or_a_pipe_is_not_written(node):
-    target = node.folder / "target"
+    target = node.directory / "target"
     target.write_text("")
-    log = node.folder / "job.log"
+    log = node.directory / "job.log"
     log.symlink_to(target)
     done = node.run("cleanup", "--dry-run", check=0)
     assert "symbolic link" in done.stderr and target.read_text() == ""

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from ..ports import Progress, Tell
 from ..system.text import display_path, human_list
 from . import codecs, headers
+from .ahead import Ahead
 from .codec import BLOCK, Damaged
 from .headers import SIZE
 from .manifest import Contents, Head, Index, ManifestEntry
@@ -277,21 +278,45 @@ def extract(
     paths: set[str],
     tell: Tell,
     sink: Sink,
+    connections: int = 1,
 ) -> Scan:
     """Give the sink some of what an archive holds, from the chunks that hold it.
 
     Every file is compared with its SHA-256 in the manifest. The first problem ends this.
 
     :param read: returns a range of the archive, given offset and length.
+    :param connections: how many ranges may be read at the same time.
     """
-    result = Scan()
     index = contents.index or Index(0, (), ())
-    single = Single(read, head, index)
     chosen = [
         (entry, place)
         for entry, place in zip(contents.entries, index.places)
         if entry["path"] in paths
     ]
+    with contextlib.closing(Ahead(read, _ranges(chosen, index), connections)) as ahead:
+        return _extract(Single(ahead.read, head, index), chosen, contents, tell, sink)
+
+
+def _ranges(chosen: Sequence[tuple[ManifestEntry, int]], index: Index) -> list[tuple[int, int]]:
+    """Return offset and length of the chunks that hold these files, in their order, each once."""
+    numbers: dict[int, None] = {}
+    for entry, place in chosen:
+        if entry["type"] == FILE and entry["size"]:
+            behind = -(-(place + entry["size"]) // index.chunk_size)
+            first, end = max(0, place // index.chunk_size), min(behind, len(index.chunks))
+            numbers.update(dict.fromkeys(range(first, end)))
+    return [(index.chunks[number].offset, index.chunks[number].length) for number in numbers]
+
+
+def _extract(
+    single: Single,
+    chosen: Sequence[tuple[ManifestEntry, int]],
+    contents: Contents,
+    tell: Tell,
+    sink: Sink,
+) -> Scan:
+    """Give the sink these entries, each with the place of its content in the tar."""
+    result = Scan()
     total = sum(entry["size"] for entry, dummy in chosen if entry["type"] == FILE)
     for entry, place in chosen:
         headers.check_path(entry["path"])

@@ -26,6 +26,11 @@ class StoredCopy(TypedDict):
 class Store(Protocol):
     """A place from which backups are read."""
 
+    @property
+    def connections(self) -> int:
+        """How many ranges of an archive may be read at the same time."""
+        ...  # pylint: disable=unnecessary-ellipsis
+
     def listing(self) -> list[Backup]:
         """Return the backups there, newest first. :raises FleetError: the place can't be read."""
         ...  # pylint: disable=unnecessary-ellipsis

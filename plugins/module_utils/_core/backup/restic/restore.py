@@ -30,6 +30,8 @@ from .repository import Repository
 class _Store:
     """What a restore asks a place for."""
 
+    connections = 1
+
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 

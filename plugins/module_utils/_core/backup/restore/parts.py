@@ -22,6 +22,7 @@ class Part:
     :param open: opens its stream. :param read: returns a range, given offset and length.
     :param contents: what its manifest lists, None for archives of the old scripts.
     :param read_again: ``read`` where that is cheap, on this machine; else None.
+    :param connections: how many ranges may be read at the same time.
     """
 
     backup: Backup
@@ -29,6 +30,7 @@ class Part:
     read: Callable[[int, int], bytes]
     contents: Contents | None = None
     read_again: Callable[[int, int], bytes] | None = None
+    connections: int = 1
 
 
 def observe(
@@ -68,7 +70,7 @@ def _part(store: Store, archive: Backup, contents: Contents | None) -> Part:
     def read(offset: int, length: int) -> bytes:
         return store.read(archive, offset, length)
 
-    part = Part(archive, lambda: store.open(archive), read, contents)
+    part = Part(archive, lambda: store.open(archive), read, contents, connections=store.connections)
     if store.local_path(archive) is None:
         return part
     return replace(part, read_again=read)

@@ -48,6 +48,7 @@ class S3Store:
         self._bucket = Bucket(options)
         self._class = "STANDARD"
         self.prunes = False
+        self.connections = options.parallel
         if isinstance(options, S3Copies):
             self._class, self.prunes = options.storage_class, options.prune
         #: Whether the server's checksums prove anything; None while that is not known.
@@ -137,7 +138,12 @@ class S3Store:
 
     def read(self, backup: Backup, offset: int, length: int) -> bytes:
         """Return a range of the archive. :raises StoreError: it can't be read."""
-        return self._bucket.get_range(backup.name, offset, length)
+        length = max(0, min(length, backup.size - offset))
+        try:
+            piece = download.Piece(self._bucket, backup.name, None, backup.size)
+            return piece.fetch(offset, length)
+        except download.NoRanges:
+            return self._bucket.get_range(backup.name, offset, length)
 
     def present(self, backup: Backup) -> StoredCopy | None:
         """Return the complete copy of this very backup, None when there is none.

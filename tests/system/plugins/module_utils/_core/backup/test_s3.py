@@ -669,10 +669,14 @@ def behind(alter, s3):
     return Proxy(s3["endpoint_url"], alter)
 
 
-def test_broken_downloads_are_resumed(back_up, bring_back, s3, source, restored):
+@pytest.mark.parametrize(("parallel", "files"), [(1, []), (4, []), (4, ["bert"])])
+def test_broken_downloads_are_resumed(back_up, bring_back, s3, source, restored, parallel, files):
+    """However often: of the whole archive, over one connection and several, and of ranges of it."""
+    (source / "bert" / "large").write_bytes(os.urandom(9_000_000))
     back_up(s3=s3)
     with behind(Cuts(), s3) as url:
-        assert bring_back(s3={**s3, "endpoint_url": url}).to_dict()["restored"]["verified"]
+        there = {**s3, "endpoint_url": url, "parallel": parallel}
+        assert bring_back(s3=there, files=files).to_dict()["restored"]["verified"]
     assert (
         subprocess.run(
             ["diff", "-r", "--no-dereference", str(source / "bert"), str(restored / "bert")],

@@ -48,6 +48,7 @@ class Counts(Honest):
 
     def __init__(self, hold=0.0):
         self.hold, self.parts, self.now, self.most = hold, [], 0, 0
+        self.ranges = []
         self.lock = threading.Lock()
 
     def _is_data(self, handler):
@@ -61,6 +62,8 @@ class Counts(Honest):
                 self.most = max(self.most, self.now)
                 if handler.command == "PUT":
                     self.parts.append(len(body))
+                elif not handler.path.endswith(".json"):
+                    self.ranges.append(handler.headers["Range"])
             time.sleep(self.hold)
         return headers, body
 
@@ -224,3 +227,22 @@ def test_cold_storage_is_named_with_the_request_to_make(back_up, bring_back, loo
         RestoreRequest={"Days": 7, "GlacierJobParameters": {"Tier": "Standard"}},
     )
     assert bring_back(s3=there).verified
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_single_files_are_read_in_ranges_at_the_same_time(
+    back_up, bring_back, s3, restored, tmp_path, parallel
+):
+    """Only the nine chunks of 4 MiB in which these files are, each once."""
+    root = tmp_path / "several"
+    root.mkdir()
+    for name in ("a", "b", "c", "d"):
+        (root / name).write_bytes(os.urandom(10_000_000))
+    back_up(source=str(root), compression="none", s3=s3)
+    counts = Counts(hold=0.3)
+    with behind(counts, s3) as url:
+        there = {**s3, "endpoint_url": url, "parallel": parallel}
+        assert bring_back(s3=there, files=["a", "[cd]"]).verified
+    assert counts.most == parallel and len(counts.ranges) == len(set(counts.ranges)) == 9
+    assert sorted(os.listdir(restored)) == ["a", "c", "d"]
+    assert all((restored / name).read_bytes() == (root / name).read_bytes() for name in "acd")

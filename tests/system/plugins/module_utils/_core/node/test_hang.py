@@ -66,21 +66,21 @@ needs_fuse = pytest.mark.skipif(
 )
 
 
-def _dead(mode, folder, given, pause, *more):
-    """Check twice with dead mounts at ``folder`` and the directories ``more``."""
-    for point in (folder, *more):
+def _dead(mode, directory, given, pause, *more):
+    """Check twice with dead mounts at ``directory`` and the directories ``more``."""
+    for point in (directory, *more):
         point.mkdir()
     argv = [
         sys.executable,
         str(HERE / "dead_fuse.py"),
         mode,
-        ":".join(map(str, (folder, *more))),
+        ":".join(map(str, (directory, *more))),
         sys.executable,
         "-c",
         RUN,
         json.dumps(given),
         str(pause),
-        str(folder),
+        str(directory),
     ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0 and "Operation not permitted" in done.stderr:

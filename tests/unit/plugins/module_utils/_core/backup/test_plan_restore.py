@@ -24,6 +24,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.restore.f
     Origin,
     Place,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.source import DIRECTORY
 
 NOW = 1_800_000_000.0
 DESTINATION = "/srv/restored/models"
@@ -46,8 +47,8 @@ def record(path, kind="file", size=10, target=None):
 
 
 ENTRIES = (
-    record("bert", "folder"),
-    record("bert/v1", "folder"),
+    record("bert", DIRECTORY),
+    record("bert/v1", DIRECTORY),
     record("bert/v1/weights", size=1000),
     record("bert/notes", size=50),
     record("latest", "link", target="bert"),
@@ -275,7 +276,7 @@ def test_what_is_restored(patterns, expected):
     assert [entry["path"] for entry in plan.select(Contents(list(ENTRIES)), patterns)] == expected
 
 
-MIXED = (*ENTRIES, record("bert/v2", size=3), record("llama", "folder"), record("llama/v1"))
+MIXED = (*ENTRIES, record("bert/v2", size=3), record("llama", DIRECTORY), record("llama/v1"))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_only_directories_are_restored_for_what_is_in_them():
     assert plan.select(Contents(listed), ["a/x"]) == (listed[1],)
 
 
-ONE = [record("bert", "folder"), record("bert/w")]
+ONE = [record("bert", DIRECTORY), record("bert/w")]
 
 
 @pytest.mark.parametrize(

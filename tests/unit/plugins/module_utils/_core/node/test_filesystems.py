@@ -383,28 +383,28 @@ def loop_mount(tmp_path):
     """A real ext4 file system of 64 MiB on a loop device."""
     if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
         pytest.skip("needs root and mkfs.ext4")
-    image, folder = tmp_path / "disk.img", tmp_path / "mnt"
-    folder.mkdir()
+    image, directory = tmp_path / "disk.img", tmp_path / "mnt"
+    directory.mkdir()
     with open(image, "wb") as stream:
         stream.truncate(64 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True)
     mounted = subprocess.run(
-        ["mount", "-o", "loop", str(image), str(folder)],
+        ["mount", "-o", "loop", str(image), str(directory)],
         capture_output=True,
         text=True,
         check=False,
     )
     if mounted.returncode != 0:
         pytest.skip(f"no loop devices here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
-def _observed(folder):
+def _observed(directory):
     every = mounts.parse(open("/proc/self/mountinfo", encoding="utf-8").read())
-    own = [mount for mount in fs.relevant(every, []) if mount.point == str(folder)]
+    own = [mount for mount in fs.relevant(every, []) if mount.point == str(directory)]
     points = frozenset(mount.point for mount in every)
-    return fs.DiskFacts(own, points, {}, fs.probe([str(folder)]), {}, {})
+    return fs.DiskFacts(own, points, {}, fs.probe([str(directory)]), {}, {})
 
 
 def test_a_real_disk_fills_up_and_turns_read_only(loop_mount, options):

@@ -727,9 +727,9 @@ def test_who_may_read_only_the_own_journal_does_not_call_the_node_healthy(
 ):
     machine.put("/var/log/journal/0123/system.journal", "").chmod(0o640)
     machine.put("/var/log/journal/0123/user-65534.journal", "").chmod(0o644)
-    for folder in (tmp_path, *tmp_path.parents):
-        if str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
+    for directory in (tmp_path, *tmp_path.parents):
+        if str(directory).startswith("/tmp/"):
+            directory.chmod(0o755)
 
     def source():
         os.setgroups([])

@@ -123,9 +123,9 @@ def test_a_certificate_that_this_user_may_not_read_is_unknown(
     path.chmod(0o600)
     monkeypatch.setattr(probes, "marked", lambda probe, job: lambda: (os.setuid(65534), job())[1])
     tmp_path.chmod(0o755)
-    for folder in tmp_path.parents:
-        if os.access(folder, os.W_OK) and str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
+    for directory in tmp_path.parents:
+        if os.access(directory, os.W_OK) and str(directory).startswith("/tmp/"):
+            directory.chmod(0o755)
     found = _run(
         world, options(certificates=[str(path), str(tmp_path / "none.pem")], checks=["certificate"])
     )

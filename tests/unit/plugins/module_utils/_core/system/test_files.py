@@ -77,7 +77,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path):
     assert (tmp_path / "f").read_text() == "old" and os.listdir(tmp_path) == ["f"]
 
 
-def test_missing_folder_is_named(tmp_path):
+def test_missing_directory_is_named(tmp_path):
     with pytest.raises(WriteFailed, match="nowhere"):
         files.atomic_write(str(tmp_path / "nowhere" / "f"), "x")
 

@@ -15,7 +15,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.system import ro
 
 HOME = os.path.expanduser("~")
 RELATIVE, DOTS = "is not an absolute path", "contains '..'"
-SYSTEM, TOP, TREE = "is a system or home ", "lies directly below /", " in "
+SYSTEM, TOP, TREE = "is a system or home ", "is directly below /", " in "
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_directory_is_opened_without_following_a_link(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "real/below", f"/{tmp_path}//real/./below/"):
-        fd = roots.open_folder(str(path))
+        fd = roots.open_directory(str(path))
         assert os.fstat(fd).st_ino == (tmp_path / "real" / "below").stat().st_ino
         os.close(fd)
     for where, why in (
@@ -92,4 +92,4 @@ def test_a_directory_is_opened_without_following_a_link(tmp_path):
         ("gone", f"{tmp_path}/gone: No such file or directory."),
     ):
         with pytest.raises(NotUsable, match=re.escape(why)):
-            roots.open_folder(str(tmp_path / where))
+            roots.open_directory(str(tmp_path / where))
