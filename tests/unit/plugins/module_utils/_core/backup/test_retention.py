@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules only keep; the newest verified backup always stays. Checked on examples and on thousands of random histories."""
+"""Rules only keep; the newest verified backup always stays.
+
+Checked on examples and on thousands of random histories.
+"""
 
 from __future__ import annotations
 
