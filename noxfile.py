@@ -313,12 +313,19 @@ def integration(session: nox.Session) -> None:
     with start(session) as checks:
         dev = setup.environment_bin("dev")
         checks.pytest("playbooks", dev / "python", ["--timeout=600", "tests/playbooks"])
-        try:
-            python = setup.environment_bin("fleet") / "python"
-            survey = "tests/fleet/test_survey_answers.py"
-            checks.pytest("under ansible-runner", python, [*FLEET_OPTIONS, survey])
-        except setup.Unavailable as reason:
-            checks.result.skip("under ansible-runner", str(reason))
+        core_lines = ["--timeout=600", "tests/playbooks/test_core_lines.py"]
+        survey = [*FLEET_OPTIONS, "tests/fleet/test_survey_answers.py"]
+        for title, name, arguments in (
+            ("playbooks, core 2.18", "core218", core_lines),
+            ("playbooks, core 2.21", "core221", core_lines),
+            ("under ansible-runner", "fleet", survey),
+        ):
+            try:
+                python = setup.environment_bin(name) / "python"
+            except setup.Unavailable as reason:
+                checks.result.skip(title, str(reason))
+                continue
+            checks.pytest(title, python, arguments)
         targets = sorted(
             path.parent.parent.name
             for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml")
