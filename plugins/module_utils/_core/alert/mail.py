@@ -104,7 +104,9 @@ class Email(Channel):
         return one_line(text.replace("=?", "= ?"), _SUBJECT)
 
     def mail(self, message: Message) -> EmailMessage:
-        """Return the mail: UTF-8 in 7 bits, which every server takes, marked as sent by a machine."""
+        """Return the mail: UTF-8 in 7 bits, which every server takes, marked as sent by a
+        machine.
+        """
         import hashlib
         from email import policy, utils
         from email.message import EmailMessage
@@ -313,7 +315,9 @@ class Email(Channel):
         return Undelivered(f"{error.smtp_code}{quoted}", outlook, alone=alone)
 
     def _login(self, server: smtplib.SMTP, user: str) -> None:
-        """Log in. smtplib knows only ASCII; other characters go by AUTH PLAIN in UTF-8 (RFC 4616)."""
+        """Log in. smtplib knows only ASCII; other characters go by AUTH PLAIN in UTF-8 (RFC
+        4616).
+        """
         import base64
         import smtplib
 

@@ -387,7 +387,9 @@ def _trouble(error: Any) -> Undelivered:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for (number or HTTP date), None for none."""
+    """Return the seconds that a Retry-After header asks for (number or HTTP date), None for
+    none.
+    """
     if not value:
         return None
     if re.fullmatch(r"\s*[0-9]+\s*", value):
@@ -417,7 +419,9 @@ def _without_login(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _wire(url: str) -> str:
-    """Return an URL with everything but ASCII quoted, host and login apart, which have other rules."""
+    """Return an URL with everything but ASCII quoted, host and login apart, which have other
+    rules.
+    """
     parts = urlsplit(url)
     return urlunsplit(
         parts._replace(

@@ -69,8 +69,8 @@ class Facts(NamedTuple):
     the NVIDIA GPUs that this system should drive, none where that is unknown (containers).
     ``orphans`` are process ids that hold GPU memory and do not exist, None where ids can't be
     compared. ``module_version`` is the loaded kernel module's. ``duration`` of the queries to the
-    driver is in seconds, as is ``now``, since the epoch. ``uptime`` in seconds is None in containers,
-    which may have one of their own.
+    driver is in seconds, as is ``now``, since the epoch. ``uptime`` in seconds is None in
+    containers, which may have one of their own.
     """
 
     reading: Optional[Reading]

@@ -149,7 +149,9 @@ _NO_LIMITS, _NO_ECC, _NO_PCIE = Limits(), Ecc(), Pcie()
 
 @dataclass(eq=False, repr=False)  # a third of the cost of loading it
 class Gpu:
-    """All that is known of one GPU; units: °C, %, MiB, W, MHz, and mJ since the driver was loaded."""
+    """All that is known of one GPU; units: °C, %, MiB, W, MHz, and mJ since the driver was
+    loaded.
+    """
 
     id: int
     name: Optional[str] = None

@@ -173,12 +173,18 @@ def test_a_fall_that_is_told_in_several_ways_is_one():
     told = [
         f"[  100.100000] NVRM: GPU at PCI:{BUS}: GPU-4f2a9c10-0000-4d3e-9b1a-012345678900",
         "[  100.100000] NVRM: GPU Board Serial Number: 1654922000000",
-        f"[  100.200000] NVRM: Xid (PCI:{BUS}): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
+        (
+            f"[  100.200000] NVRM: Xid (PCI:{BUS}): 79, pid='<unknown>', name=<unknown>, GPU has"
+            " fallen off the bus."
+        ),
         f"[  100.300000] NVRM: GPU {BUS}.0: GPU has fallen off the bus.",
         f"[  100.300000] NVRM: GPU {BUS}.0: GPU serial number is 1654922000000.",
         "[  100.400000] NVRM: A GPU crash dump has been created. If possible, please run",
         "               NVRM: nvidia-bug-report.sh as root to collect this data before",
-        f"[  100.500000] NVRM: Xid (PCI:{BUS}): 154, pid='<unknown>', GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)",
+        (
+            f"[  100.500000] NVRM: Xid (PCI:{BUS}): 154, pid='<unknown>', GPU recovery action"
+            " changed from 0x0 (None) to 0x2 (Node Reboot Required)"
+        ),
         "[  100.600000] NVRM: GPU 0000:99:00.0: GPU has fallen off the bus.",
     ]
     assert [
@@ -226,7 +232,8 @@ def test_forms_of_the_bus_id(bus):
             "NVRM: fallen off the bus and is not responding to commands.",
         ],
         [
-            f"NVRM: The NVIDIA GPU {BUS}.0\nNVRM: (PCI ID: 10de:26b9) installed in this system has\nNVRM: fallen off the bus and is not responding to commands."
+            f"NVRM: The NVIDIA GPU {BUS}.0\nNVRM: (PCI ID: 10de:26b9) installed in this system"
+            " has\nNVRM: fallen off the bus and is not responding to commands."
         ],
     ],
 )
@@ -247,7 +254,8 @@ def test_switch_errors_and_other_lines_are_not_counted():
     )
 
 
-# --- time --------------------------------------------------------------------------------------------------------------
+# --- time
+# --------------------------------------------------------------------------------------------------------------
 
 
 # --- faults that real logs have shown ---------------------------------------------------------
@@ -352,12 +360,18 @@ def test_application_errors_before_a_reset_do_not_count():
     [
         (f"NVRM: GPU {BUS}.0: RmInitAdapter failed! (0x62:0x40:2168)", "rm_init_failed", BUS),
         (
-            "NVRM: GPU6 _kgspBootGspRm: (the GPU is likely in a bad state and may need to be reset)",
+            (
+                "NVRM: GPU6 _kgspBootGspRm: (the GPU is likely in a bad state and may need to be"
+                " reset)"
+            ),
             "bad_state",
             None,
         ),
         (
-            "NVRM: GPU0 _kgspBootGspRm: unexpected WPR2 already up, cannot proceed with booting gsp",
+            (
+                "NVRM: GPU0 _kgspBootGspRm: unexpected WPR2 already up, cannot proceed with"
+                " booting gsp"
+            ),
             "bad_state",
             None,
         ),
