@@ -76,6 +76,8 @@ TOOLS_FOR_TESTS = [
     "ssh-keygen",
     "podman",
     "mmdebstrap",
+    "restic",
+    "rclone",
 ]
 TOOLS_FOR_TESTS += ["iptables", "netavark"] if os.geteuid() == 0 else ["newuidmap", "slirp4netns"]
 TOOLS_FOR_TESTS += [] if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else ["runc"]

@@ -1,14 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long the node check's question to the journal takes when the journal is large, against what people type.
+"""How long the node check's question to the journal takes when the journal is large, against what
+people type.
 
     .build/dev/bin/python tests/benchmarks/journal_query.py [ROUNDS]        (make bench runs it too)
     MLOPS_JOURNAL_ENTRIES=600000                                            the size of each journal
 
-Two journals of 600,000 entries are written by systemd-journal-remote: a quiet one (30 days, one entry in a thousand an error) and a flooded one
-(all within the last hour, one in a hundred an error). Ours is the core's own function with its own arguments, from the call to the parsed
-answer; the only change is the directory that journalctl reads. Each is asked once with its files pushed out of memory, then warm, in turn with the others.
+Two journals of 600,000 entries are written by systemd-journal-remote: a quiet one (30 days, one
+entry in a thousand an error) and a flooded one (all within the last hour, one in a hundred an
+error). Ours is the core's own function with its own arguments, from the call to the parsed answer;
+the only change is the directory that journalctl reads. Each is asked once with its files pushed out
+of memory, then warm, in turn with the others.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ UNITS = [
 
 
 def write(program: str, directory: Path, seconds: float, errors: int) -> None:
-    """Write a journal of ENTRIES entries that ends now, evenly spread over the seconds, one in C(errors) of priority err."""
+    """Write a journal of ENTRIES entries that ends now, evenly spread over the seconds, one in
+    C(errors) of priority err.
+    """
     directory.mkdir(parents=True)
     chance = random.Random(7)
     machine, boot = uuid.uuid4().hex, uuid.uuid4().hex

@@ -100,9 +100,8 @@ def nhc(directory: Path, mounts: list[str], links: list[str]) -> list[str] | Non
     """NHC's command line for NHC_CHECKS; None where no tree is given."""
     tree = os.environ.get("MLOPS_NHC")
     if not tree:
-        say(
-            "skipped: LBNL NHC. Unpack a release of https://github.com/mej/nhc and name the directory in MLOPS_NHC"
-        )
+        place = "https://github.com/mej/nhc"
+        say(f"skipped: LBNL NHC. Unpack a release of {place} and name the directory in MLOPS_NHC")
         return None
     program = Path(tree).resolve() / "nhc"
     if not program.is_file():
@@ -122,11 +121,8 @@ def nhc(directory: Path, mounts: list[str], links: list[str]) -> list[str] | Non
         f"check_ps_daemon {Path('/proc/1/comm').read_text(encoding='utf-8').strip()}",
     ]
     rules += [f"check_hw_eth {link}" for link in links]
-    rules += (
-        ["check_hw_swap_free 1mb"]
-        if len(Path("/proc/swaps").read_text(encoding="utf-8").splitlines()) > 1
-        else []
-    )
+    if len(Path("/proc/swaps").read_text(encoding="utf-8").splitlines()) > 1:
+        rules.append("check_hw_swap_free 1mb")
     rules += ["check_cmd_dmesg -m '!/kernel BUG at/' -m '!/EXT4-fs error/' -m '!/Hardware Error/'"]
     config = directory / "nhc.conf"
     config.write_text("".join(f"* || {rule}\n" for rule in rules), encoding="utf-8")

@@ -224,9 +224,10 @@ def _survey(root, name):
 
 def test_a_directory_moved_away_while_we_are_in_it_ends_the_walk(root, tmp_path, lab, act_inside):
     """Without the comparison on the way up, the walk would go on in whatever directory the moved one lies in now."""
-    lab.unit(root, "run", files=("a/b/x",))
+    lab.unit(root, "run", files=("a/b/c/x",))
     (tmp_path / "elsewhere").mkdir()
-    done = act_inside("/run/a/b", lambda path: os.rename(path, tmp_path / "elsewhere/b"))
+    moved = root / "run/a/b"
+    done = act_inside("/run/a/b/c", lambda _path: os.rename(moved, tmp_path / "elsewhere/b"))
     with pytest.raises(removal.Changed, match="moved"):
         _survey(root, "run")
     assert done

@@ -172,7 +172,7 @@ def test_a_manifest_cut_off_in_head_or_entries_is_noticed_in_a_listing(back_up, 
 def test_an_index_of_another_length_only_makes_reading_slower(
     back_up, look, source, bring_back, restored, damage
 ):
-    """It is named everywhere, and the backup is the one that restores, retention and skips use."""
+    """It is named everywhere, and restores, retention and skips go on using the backup."""
     path = manifest_path(back_up())
     dummy, entries_end, size = regions(path)
     middle = (entries_end + size) // 2
