@@ -169,6 +169,12 @@ inner.kill()
         ("", "hosts: files dns", "warning", "(/etc/resolv.conf names no server)"),
         ("nameserver 127.0.0.1", "hosts: files dns", "warning", "does not resolve"),
         ("nameserver 127.0.0.1", "hosts: files", "warning", "no server is asked (hosts: files in"),
+        (
+            "nameserver 127.0.0.1",
+            "hosts: files [NOTFOUND=return] dns",
+            "warning",
+            "no server is asked (hosts: files in",
+        ),
     ],
 )
 def test_a_resolver_that_can_not_work(tmp_path, resolv, nsswitch, status, part):
