@@ -62,9 +62,10 @@ class LogFacts(NamedTuple):
     """What the log says.
 
     ``source`` is JOURNAL, KERNEL or None (no log can be read). ``entries`` are those of priority
-    err and worse, and less severe ones of the kernel that may tell of a fault, newest last. ``restarts`` counts by unit what
-    systemd restarted within the flapping window, None where no journal counts it. ``limited``:
-    older entries were left out. ``oomd_kills`` counts by unit what systemd-oomd killed.
+    err and worse, and less severe ones of the kernel that may tell of a fault, newest last.
+    ``restarts`` counts by unit what systemd restarted within the flapping window, None where no
+    journal counts it. ``limited``: older entries were left out. ``oomd_kills`` counts by unit what
+    systemd-oomd killed.
     """
 
     source: str | None
