@@ -192,7 +192,9 @@ def _sort(entries: list[journal.Entry], options: NodeOptions, now: float) -> Log
                 count = 1
                 if match:
                     count = int(match[1])
-                oomd_kills[entry.unit] = oomd_kills.get(entry.unit, 0) + count
+                # Of a user's unit only the manager that reports it is known.
+                unit = entry.unit or entry.source
+                oomd_kills[unit] = oomd_kills.get(unit, 0) + count
             continue
         if RESTARTED in entry.message_id:
             if entry.unit and entry.time >= now - options.flapping_window:

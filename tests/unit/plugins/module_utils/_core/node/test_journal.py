@@ -874,14 +874,22 @@ def test_kills_by_systemd_oomd_count_beside_the_kernels(machine, options):
         line(4000, **killed),  # before the window
         line(60, **killed),
         line(50, **{**killed, "UNIT": "b.service", "MESSAGE": "in another language"}),
+        line(
+            45,
+            MESSAGE_ID=journal.OOMD_KILLED,
+            USER_UNIT="notebook.service",
+            _SYSTEMD_UNIT="user@1000.service",
+            MESSAGE="notebook.service: systemd-oomd killed 1 process(es) in this unit.",
+        ),
         line(40, MESSAGE=OOM, _TRANSPORT="kernel", PRIORITY="3"),
     ]
     world = World(run=_journalctl(lines, seen), clock=machine.world.clock, root=str(machine.root))
     log = journal.observe(world, options(), 4)
-    assert log.oomd_kills == {"train.scope": 3, "b.service": 1}
+    assert log.oomd_kills == {"train.scope": 3, "b.service": 1, "user@1000.service": 1}
     assert f"MESSAGE_ID={journal.OOMD_KILLED}" in seen[0][0]
     check = _checks(options(), log)[("oom_kills", None)]
-    assert (check.status, check.value) == ("warning", 5)
-    assert "4 of them by systemd-oomd (train.scope, b.service)" in check.message
-    assert check.details["oomd"] == {"train.scope": 3, "b.service": 1}
+    assert (check.status, check.value) == ("warning", 6)
+    text = "5 of them by systemd-oomd (train.scope, b.service, user@1000.service)"
+    assert text in check.message
+    assert check.details["oomd"] == log.oomd_kills
     assert _checks(options(), log)[("journal_errors", None)].value == 1
