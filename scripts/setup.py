@@ -55,6 +55,7 @@ ENVIRONMENTS = {
     "readers": ("readers", ("3.11", "3.12", "3.13")),
     "importer": ("importer", ("3.13", "3.12")),
     "molecule": ("molecule", ("3.12", "3.11", "3.13")),
+    "core218": ("core218", ("3.12", "3.11", "3.13")),
     "fleet": ("fleet", ("3.13", "3.12", "3.11")),
     **{f"unit-{version}": ("unit", (version,)) for version in PYTHONS},
 }
@@ -75,6 +76,8 @@ TOOLS_FOR_TESTS = [
     "ssh-keygen",
     "podman",
     "mmdebstrap",
+    "restic",
+    "rclone",
 ]
 TOOLS_FOR_TESTS += ["iptables", "netavark"] if os.geteuid() == 0 else ["newuidmap", "slirp4netns"]
 TOOLS_FOR_TESTS += [] if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else ["runc"]

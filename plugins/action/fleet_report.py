@@ -65,7 +65,9 @@ class ReportOptions(OptionSet):
         type="raw", default=None, help="Earlier run to compare with, newer than those in dest."
     )
     history: str | None = option(
-        help="Store that keeps the runs where the controller does not: a bucket or a Git repository."
+        help=(
+            "Store that keeps the runs where the controller does not: a bucket or a Git repository."
+        )
     )
     s3: dict[str, Any] | None = option(
         type="dict", secret=True, help="Connection to the bucket of history or merge."
@@ -96,7 +98,9 @@ _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 def plain(value: t.Any) -> t.Any:
-    """Return a registered result as plain JSON data: without Ansible's tags, wrappers and lazy containers."""
+    """Return a registered result as plain JSON data: without Ansible's tags, wrappers and lazy
+    containers.
+    """
     if type(value) in _SCALARS:
         return value
     if isinstance(value, str):
@@ -111,9 +115,11 @@ def plain(value: t.Any) -> t.Any:
 def results_of(
     task_vars: dict[str, t.Any], prefix: str, max_age: t.Mapping[str, t.Any] | None = None
 ) -> tuple[list[str], fleet.Lookup]:
-    """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results.
+    """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their
+    results.
 
-    :param max_age: hours by phase after which results that the playbook collect fetched are too old.
+    :param max_age: hours by phase after which results that the playbook collect fetched are too
+        old.
     """
     hostvars = task_vars["hostvars"]
     variables: dict[str, t.Any] = {}
@@ -145,7 +151,10 @@ def _gate_message(task_vars: dict[str, t.Any]) -> str:
 
 
 def _hours(max_age: t.Mapping[str, t.Any]) -> dict[str, float]:
-    """Return hours by phase as numbers. :raises OptionError: there is no such phase, or it is no number."""
+    """Return hours by phase as numbers.
+
+    :raises OptionError: there is no such phase, or it is no number.
+    """
     hours = {}
     for phase, value in max_age.items():
         try:

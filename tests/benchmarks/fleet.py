@@ -1,14 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a whole maintenance run costs the controller, per host, against four bare module calls per host.
+"""What a whole maintenance run costs the controller, per host, against four bare module calls per
+host.
 
-    .build/dev/bin/python tests/benchmarks/fleet.py [ROUNDS] [HOSTS...]        (default: 3 rounds of 20, 100 and 500 hosts)
+    .build/dev/bin/python tests/benchmarks/fleet.py [ROUNDS] [HOSTS...]        (default: 3 rounds of
+    20, 100 and 500 hosts)
 
-The nodes are stand-ins: their Python is a shell script that reads the module and prints a result, so what is measured
-is the controller. CPU is user + system time of ansible-playbook with its workers; the ratio carries over to other
-machines. Targets: at most 1.3 times the bare calls, and the same per host at every size; collecting last results at
-most 0.2 times a whole run. Stand-ins do no work, so on real nodes collecting is cheaper still against a run.
+The nodes are stand-ins: their Python is a shell script that reads the module and prints a result,
+so what is measured is the controller. CPU is user + system time of ansible-playbook with its
+workers; the ratio carries over to other machines. Targets: at most 1.3 times the bare calls, and
+the same per host at every size; collecting last results at most 0.2 times a whole run. Stand-ins do
+no work, so on real nodes collecting is cheaper still against a run.
 """
 
 from __future__ import annotations
@@ -143,7 +146,8 @@ def main() -> int:
                     samples[label].append(measure(argv, env, directory))
             base, ratios = 0.0, {}
             for label, pairs in samples.items():
-                # Other work on the machine only ever adds to the CPU time: the least is the nearest to the truth.
+                # Other work on the machine only ever adds to the CPU time: the least is the nearest
+                # to the truth.
                 cpu, memory = min(pairs)
                 base = base or cpu
                 ratio = ratios[label] = cpu / base
@@ -154,7 +158,8 @@ def main() -> int:
                     "peak_mb": round(memory, 1),
                 }
                 say(
-                    f"{hosts:>5}  {label:<26}{cpu:>8.1f}{1000 * cpu / hosts:>9.1f}{ratio:>7.2f}{memory:>9.1f}"
+                    f"{hosts:>5} "
+                    f" {label:<26}{cpu:>8.1f}{1000 * cpu / hosts:>9.1f}{ratio:>7.2f}{memory:>9.1f}"
                 )
             whole = ratios["mlops.fleet.maintenance"]
             met &= bench.target(f"whole run over {hosts} hosts", whole, TARGET, "x four bare calls")

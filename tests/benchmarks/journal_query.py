@@ -1,14 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long the node check's question to the journal takes when the journal is large, against what people type.
+"""How long the node check's question to the journal takes when the journal is large, against what
+people type.
 
     .build/dev/bin/python tests/benchmarks/journal_query.py [ROUNDS]        (make bench runs it too)
     MLOPS_JOURNAL_ENTRIES=600000                                            the size of each journal
 
-Two journals of 600,000 entries are written by systemd-journal-remote: a quiet one (30 days, one entry in a thousand an error) and a flooded one
-(all within the last hour, one in a hundred an error). Ours is the core's own function with its own arguments, from the call to the parsed
-answer; the only change is the directory that journalctl reads. Each is asked once with its files pushed out of memory, then warm, in turn with the others.
+Two journals of 600,000 entries are written by systemd-journal-remote: a quiet one (30 days, one
+entry in a thousand an error) and a flooded one (all within the last hour, one in a hundred an
+error). Ours is the core's own function with its own arguments, from the call to the parsed answer;
+the only change is the directory that journalctl reads. Each is asked once with its files pushed out
+of memory, then warm, in turn with the others.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ UNITS = [
 
 
 def write(program: str, directory: Path, seconds: float, errors: int) -> None:
-    """Write a journal of ENTRIES entries that ends now, evenly spread over the seconds, one in C(errors) of priority err."""
+    """Write a journal of ENTRIES entries that ends now, evenly spread over the seconds, one in
+    C(errors) of priority err.
+    """
     directory.mkdir(parents=True)
     chance = random.Random(7)
     machine, boot = uuid.uuid4().hex, uuid.uuid4().hex
@@ -84,7 +89,10 @@ def write(program: str, directory: Path, seconds: float, errors: int) -> None:
                     f"_SYSTEMD_CGROUP=/system.slice/{unit}",
                     f"_SYSTEMD_UNIT={unit}",
                     "_SYSTEMD_SLICE=system.slice",
-                    f"MESSAGE={'error' if level == 3 else 'notice'}: request {number} of client 10.0.{pid % 256}.{number % 251} took {chance.random():.6f} s",
+                    (
+                        f"MESSAGE={'error' if level == 3 else 'notice'}: request {number} of client"
+                        f" 10.0.{pid % 256}.{number % 251} took {chance.random():.6f} s"
+                    ),
                 )
                 child.stdin.write(("\n".join(fields) + "\n\n").encode())
             child.stdin.close()
@@ -93,7 +101,8 @@ def write(program: str, directory: Path, seconds: float, errors: int) -> None:
         if child.wait() != 0:
             words.seek(0)
             raise Problem(
-                f"{program} ended with {child.returncode}: {words.read()[-500:].decode(errors='replace')}"
+                f"{program} ended with {child.returncode}:"
+                f" {words.read()[-500:].decode(errors='replace')}"
             )
 
 
@@ -152,7 +161,8 @@ def main() -> int:
             size = sum(path.stat().st_size for path in directory.iterdir()) / 2**20
             found = count(directory)
             say(
-                f"{kind}: {found} entries in {len(list(directory.iterdir()))} files, {size:.0f} MiB, written in {time.perf_counter() - start:.0f} s"
+                f"{kind}: {found} entries in {len(list(directory.iterdir()))} files, {size:.0f}"
+                f" MiB, written in {time.perf_counter() - start:.0f} s"
             )
             if found != ENTRIES:
                 raise Problem(f"the journal holds {found} entries instead of {ENTRIES}")
@@ -189,7 +199,8 @@ def main() -> int:
             )
             if abs(len(answer.entries) - wanted) > 1:
                 raise Problem(
-                    f"{len(answer.entries)} errors were found in the last hour, about {wanted} were written"
+                    f"{len(answer.entries)} errors were found in the last hour, about {wanted} were"
+                    " written"
                 )
             things = {
                 "node_health's query": ours,
@@ -214,7 +225,8 @@ def main() -> int:
             }
             bench.show(f"journal, {kind}", rows, "journalctl -n 1", "/ -n 1")
             say(
-                f"{len(answer.entries)} errors returned{', the most it takes' if answer['limited'] else ''}"
+                f"{len(answer.entries)} errors"
+                f" returned{', the most it takes' if answer['limited'] else ''}"
             )
             met &= bench.target(
                 "wall clock of the query", rows["node_health's query"]["wall_ms"], WALL_MS, "ms"

@@ -1,15 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a timer's job costs a node: `mlfleet gpu` and `mlfleet health` from start to exit, against `python3 -c pass` and against the same
-check as a task of Ansible.
+"""What a timer's job costs a node: `mlfleet gpu` and `mlfleet health` from start to exit, against
+`python3 -c pass` and against the same check as a task of Ansible.
 
     .build/dev/bin/python tests/benchmarks/node_command.py [ROUNDS]        (make bench runs it too)
 
-The command is installed as the agent role installs it. The module is run as Ansible would run it on a node: the packed file, without the
-connection and the controller's own time, so the comparison flatters the task. Both read eight simulated GPUs, or this machine. All take turns,
-so that a busy moment hits all of them; the medians count. CPU is user + system time of the process and its children. The numbers go to
-.build/bench/node_command.json too. Ends with 1 when the command costs more than its share of the CPU of the task, or imports what its check has no use for.
+The command is installed as the agent role installs it. The module is run as Ansible would run it on
+a node: the packed file, without the connection and the controller's own time, so the comparison
+flatters the task. Both read eight simulated GPUs, or this machine. All take turns, so that a busy
+moment hits all of them; the medians count. CPU is user + system time of the process and its
+children. The numbers go to .build/bench/node_command.json too. Ends with 1 when the command costs
+more than its share of the CPU of the task, or imports what its check has no use for.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ UNWANTED = {
 # The command's share of the CPU of the task, below.
 SHARES = {"gpu": 0.35, "health": 1}
 PROBE = (
-    "import runpy, sys\nsys.argv = sys.argv[1:]\ntry:\n    runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit:\n    pass\n"
-    "print(*sys.modules, file=sys.stderr)\n"
+    "import runpy, sys\nsys.argv = sys.argv[1:]\ntry:\n    runpy.run_path(sys.argv[0],"
+    " run_name='__main__')\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)\n"
 )
 
 
@@ -154,7 +156,8 @@ def main() -> int:
     for name, words in unwanted.items():
         if words:
             say(f"mlfleet {name} imports {', '.join(words)}, which it has no use for")
-    # The timers' own count: every five minutes and every quarter of an hour; nothing runs in between.
+    # The timers' own count: every five minutes and every quarter of an hour; nothing runs in
+    # between.
     day = (288 * result["mlfleet gpu"]["cpu_ms"] + 96 * result["mlfleet health"]["cpu_ms"]) / 1000
     say(f"a day of both timers: {day:.0f} s of CPU, {day / 864:.3f} % of one core")
     bench.save("node_command", result)

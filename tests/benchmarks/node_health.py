@@ -64,7 +64,8 @@ def report(argv: list[str], env: dict[str, str]) -> list[dict]:
         return json.loads(done.stdout)["checks"]
     except (ValueError, KeyError):
         raise Problem(
-            f"{' '.join(argv)} --json ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}"
+            f"{' '.join(argv)} --json ended with {done.returncode}:"
+            f" {(done.stderr or done.stdout)[-500:]}"
         ) from None
 
 
@@ -100,9 +101,8 @@ def nhc(directory: Path, mounts: list[str], links: list[str]) -> list[str] | Non
     """NHC's command line for NHC_CHECKS; None where no tree is given."""
     tree = os.environ.get("MLOPS_NHC")
     if not tree:
-        say(
-            "skipped: LBNL NHC. Unpack a release of https://github.com/mej/nhc and name the directory in MLOPS_NHC"
-        )
+        place = "https://github.com/mej/nhc"
+        say(f"skipped: LBNL NHC. Unpack a release of {place} and name the directory in MLOPS_NHC")
         return None
     program = Path(tree).resolve() / "nhc"
     if not program.is_file():
@@ -122,11 +122,8 @@ def nhc(directory: Path, mounts: list[str], links: list[str]) -> list[str] | Non
         f"check_ps_daemon {Path('/proc/1/comm').read_text(encoding='utf-8').strip()}",
     ]
     rules += [f"check_hw_eth {link}" for link in links]
-    rules += (
-        ["check_hw_swap_free 1mb"]
-        if len(Path("/proc/swaps").read_text(encoding="utf-8").splitlines()) > 1
-        else []
-    )
+    if len(Path("/proc/swaps").read_text(encoding="utf-8").splitlines()) > 1:
+        rules.append("check_hw_swap_free 1mb")
     rules += ["check_cmd_dmesg -m '!/kernel BUG at/' -m '!/EXT4-fs error/' -m '!/Hardware Error/'"]
     config = directory / "nhc.conf"
     config.write_text("".join(f"* || {rule}\n" for rule in rules), encoding="utf-8")
@@ -199,7 +196,8 @@ def main() -> int:
         result["full"] = full
         skipped = sorted({check["check"] for check in checks if check["status"] == "skipped"})
         say(
-            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine: {', '.join(skipped) or 'none'}"
+            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine:"
+            f" {', '.join(skipped) or 'none'}"
         )
         base, task, _command = full.values()
         over = result["cpu_over_empty_ms"] = round(task["cpu_ms"] - base["cpu_ms"], 1)

@@ -88,9 +88,21 @@ def test_the_distributions_python_is_told_the_distributions_package():
     )
 
 
+#: Commands that look at backups, and how they may end where that is not permitted.
+LOOKING_AT_BACKUPS = (
+    (["verify"], {3}),
+    (["backups"], {0, 3}),
+    (["status"], {1}),
+    (["doctor"], {2}),
+    (["restore", "/tmp/mlfleet-test/restored", "--dry-run"], {1}),
+    (["restore", "--drill", "--dry-run"], {1}),
+)
+
+
 @as_root
-@pytest.mark.parametrize("mode", [0o700, 0o744, 0o755])
-def test_backups_that_this_user_may_not_read_are_neither_absent_nor_damaged(mode):
+@pytest.mark.parametrize("denied", ["above", "listing", "search", "files"])
+def test_backups_that_this_user_may_not_read_are_neither_absent_nor_damaged(denied):
+    """Every command that looks at backups, as another user."""
     version, data = agent_install.bundle()
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
@@ -101,17 +113,18 @@ def test_backups_that_this_user_may_not_read_are_neither_absent_nor_damaged(mode
         (directory / "models").mkdir()
         (directory / "models" / "weights").write_text("x")
         (directory / "config.json").write_text("{}")
-        program = [directory / "bin" / "mlfleet"]
-        config = ["--config", directory / "config.json"]
+        (directory / "volume").mkdir(mode=0o755)
+        backups = directory / "volume" / "backups"
         environ = {
             "PATH": "/usr/bin",
             "MODEL_DIR": str(directory / "models"),
-            "BACKUP_DIR": str(directory / "backups"),
+            "BACKUP_DIR": str(backups),
+            "MLOPS_FLEET_STATE_DIR": str(directory / "state"),
         }
 
         def run(*arguments, **given):
             return subprocess.run(
-                [*program, *arguments, *config],
+                [directory / "bin" / "mlfleet", *arguments, "--config", directory / "config.json"],
                 cwd="/",
                 env=environ,
                 capture_output=True,
@@ -121,13 +134,19 @@ def test_backups_that_this_user_may_not_read_are_neither_absent_nor_damaged(mode
             )
 
         assert run("backup").returncode == 0
-        (directory / "backups").chmod(mode)
+        modes = {"listing": 0o700, "search": 0o744, "files": 0o755}
+        backups.chmod(modes.get(denied, 0o755))
+        if denied == "above":
+            backups.parent.chmod(0o700)
         nobody = {"user": 65534, "group": 65534, "extra_groups": []}
-        verified = run("verify", **nobody)
-        restored = run("restore", "/tmp/mlfleet-test/restored", "--dry-run", **nobody)
-    said = verified.stdout + verified.stderr
-    assert verified.returncode == 3 and "Permission denied" in said and "DAMAGED" not in said
-    assert restored.returncode == 1 and "Permission denied" in restored.stderr
+        for arguments, statuses in LOOKING_AT_BACKUPS:
+            done = run(*arguments, **nobody)
+            assert done.returncode in statuses, (arguments, done.stdout, done.stderr)
+            lines = (done.stdout + done.stderr).splitlines()
+            about = "\n".join(line for line in lines if str(backups) in line)
+            assert "ermission denied" in about, (arguments, lines)
+            for wrong in ("DAMAGED", "damaged", "no complete", "no verified", "yet"):
+                assert wrong not in about, arguments
 
 
 @as_root

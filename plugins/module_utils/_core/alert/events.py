@@ -326,7 +326,9 @@ def _epoch(since: Any, now: float) -> float:
 
 
 def merge(old: Event, new: Event) -> Event:
-    """Return the newer of two events of one key, with the severities that a service may still show."""
+    """Return the newer of two events of one key, with the severities that a service may still
+    show.
+    """
     earlier = dict.fromkeys((*old.previous, old.severity, *new.previous))
     return replace(
         new, previous=tuple(level for level in earlier if level not in (new.severity, verdict.PASS))

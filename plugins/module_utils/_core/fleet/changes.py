@@ -114,7 +114,9 @@ def counts(changes: Mapping[str, Any]) -> str:
 
 
 def chat(report: Mapping[str, Any]) -> str:
-    """Return the run as one line for a chat: ``2 new, 1 gone: GPU 1: 3 ECC errors on gpu7; ...``."""
+    """Return the run as one line for a chat: ``2 new, 1 gone: GPU 1: 3 ECC errors on gpu7;
+    ...``.
+    """
     changes = report["changes"]
     causes = report["causes"]
     if changes["since"] is None:

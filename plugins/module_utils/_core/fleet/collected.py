@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The results of a fleet whose nodes run their jobs by themselves, as the playbook ``collect`` fetched them."""
+"""The results of a fleet whose nodes run their jobs by themselves, as the playbook ``collect``
+fetched them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from ..errors import NotUsable
 from ..maintenance import plan
 from ..system.text import human_duration
 
-#: Before the name of a phase, as the playbook prints it; its file follows, unless the line says that it is missing or unreadable.
+#: Before the name of a phase, as the playbook prints it; its file follows, unless the line says
+#: that it is missing or unreadable.
 MARK = "mlops-fleet "
 NOT_YET = "no result: no timer or cron has run it with this agent yet"
 #: Default of the oldest result that counts, in hours, by phase.
@@ -63,6 +66,7 @@ def _checked(text: str, phase: str, now: float, max_age: Mapping[str, float]) ->
     age, limit = now - kept.time, max_age.get(phase, MAX_AGE[phase]) * 3600
     if age > limit:
         return _failed(
-            f"the last result is {human_duration(age)} old, at most {human_duration(limit)} are allowed"
+            f"the last result is {human_duration(age)} old, at most {human_duration(limit)} are"
+            " allowed"
         )
     return kept.result

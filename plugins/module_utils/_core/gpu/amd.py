@@ -1,10 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""AMD's GPUs through the JSON of ``amd-smi`` (experimental: tested on samples in the published format only).
+"""AMD's GPUs through the JSON of ``amd-smi`` (experimental: tested on samples in the published
+format only).
 
-The JSON differs between releases of ROCm: a list, or an object with ``gpu_data``; values are numbers,
-text, or an object of value and unit; ``N/A`` where there is none. What is not there is None.
+The JSON differs between releases of ROCm: a list, or an object with ``gpu_data``; values are
+numbers, text, or an object of value and unit; ``N/A`` where there is none. What is not there is
+None.
 """
 
 from __future__ import annotations

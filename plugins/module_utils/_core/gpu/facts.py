@@ -69,8 +69,8 @@ class Facts(NamedTuple):
     the NVIDIA GPUs that this system should drive, none where that is unknown (containers).
     ``orphans`` are process ids that hold GPU memory and do not exist, None where ids can't be
     compared. ``module_version`` is the loaded kernel module's. ``duration`` of the queries to the
-    driver is in seconds, as is ``now``, since the epoch. ``uptime`` in seconds is None in containers,
-    which may have one of their own.
+    driver is in seconds, as is ``now``, since the epoch. ``uptime`` in seconds is None in
+    containers, which may have one of their own.
     """
 
     reading: Optional[Reading]
@@ -161,7 +161,7 @@ def _driver_answers(
     journal = Journal()
     outcome = isolate.call(lambda: _ask(options.backend, first, world, journal), first)
     if outcome.timed_out:
-        answers = journal.recall()
+        answers = _recalled(journal)
         if answers.count is not None and len(answers.gpus) < answers.count:
             answers.hung_gpu = len(answers.gpus)
         if first < options.timeout:
@@ -175,13 +175,19 @@ def _driver_answers(
             raise outcome.error
         return None, outcome.duration
     if outcome.error is not None:
-        answers = journal.recall()
+        answers = _recalled(journal)
         answers.code = reading.UNREADABLE
         answers.text = f"{outcome.error.message} Last query: {answers.hung}."
         answers.hung = None
         return answers, outcome.duration
     asked: Reading = outcome.value
     return asked, outcome.duration
+
+
+def _recalled(journal: Journal) -> Reading:
+    from . import recall  # most drivers answer
+
+    return recall.of(journal)
 
 
 def _gpu_indicated(options: GpuOptions, pci: tuple[PciGpu, ...]) -> bool:

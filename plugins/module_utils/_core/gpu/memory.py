@@ -97,7 +97,8 @@ def store(path: str, memory: Memory) -> None:
 def clear(path: str, gpu: str, world: World, check: bool = False) -> dict[str, list[str]]:
     """Mark the incidents of a GPU as dealt with.
 
-    :param gpu: UUID, serial number or PCI address of the GPU, or ``all``. :param check: change nothing.
+    :param gpu: UUID, serial number or PCI address of the GPU, or ``all``. :param check: change
+        nothing.
     :return: for each GPU that had any, the codes of the incidents that were not marked before.
     :raises NotUsable: no such GPU is remembered.
     """
@@ -147,8 +148,9 @@ def lines(memory: Memory, now: float, local: Callable[[float], time.struct_time]
     for record in memory.records:
         groups = history.recent(record, now)
         text.append(
-            f"{record.label}  {record.name or 'unknown model'}, serial {record.serial or 'unknown'}, "
-            f"last seen at {record.bus_id or 'an unknown address'} {_stamp(record.last_seen, local)}"
+            f"{record.label}  {record.name or 'unknown model'}, serial"
+            f" {record.serial or 'unknown'}, last seen at {record.bus_id or 'an unknown address'}"
+            f" {_stamp(record.last_seen, local)}"
         )
         incidents = human_count(len(groups), "incident")
         text.append(

@@ -99,7 +99,10 @@ _register(
 
 
 class Incident(NamedTuple):
-    """One logged error: when, which switch, its number, what the line says. ``fatal``: as it says."""
+    """One logged error: when, which switch, its number, what the line says.
+
+    ``fatal``: as it says.
+    """
 
     time: Optional[float]
     switch: str

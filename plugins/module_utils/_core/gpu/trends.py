@@ -496,7 +496,9 @@ def _known(record: Record | None, entry: xid.Incident, now: Moment) -> Incident 
 
 
 def _earliest(moment: Moment, now: Moment) -> float:
-    """Return a moment of this boot on today's clock or on that of its time, whichever is earlier."""
+    """Return a moment of this boot on today's clock or on that of its time, whichever is
+    earlier.
+    """
     if moment.uptime is None or now.uptime is None:
         return moment.time
     return min(moment.time, now.time - now.uptime + moment.uptime)

@@ -9,12 +9,15 @@ Nothing here reads anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from .. import verdict
 from ..records import NamedTuple, dataclass
-from ..verdict import CRITICAL, PASS, WARNING, isoformat
-from .reading import ADDRESS, BusId
+from ..system.text import with_count
+from ..verdict import CRITICAL, PASS, WARNING, Check, isoformat
+from .case import Finding
+from .reading import ADDRESS, BusId, display_bus
 from .recovery import recovery
 from .xid_catalog import CATALOG, UNNUMBERED, Xid
 
@@ -315,3 +318,53 @@ def _meaning(entry: Incident, driver_version: str | None) -> Xid:
         text = f"recovery action is now: {wanted.text}"
         return meaning._replace(level=wanted.level, action=wanted.action, text=text)
     return meaning
+
+
+def finding(events: Sequence[Event]) -> Finding:
+    """Return the verdict on the events of one GPU."""
+    worst = max(events, key=lambda event: verdict.STATUSES.index(event.level))
+    repeated = sum(event.active for event in events if event.repeats)
+    text = ", ".join(with_count(event.title, event.count) for event in events[:6])
+    value = sum(event.count for event in events)
+    if worst.level == PASS and repeated >= REPEATED:
+        text = f"{repeated} application errors on this GPU: {text}"
+        return Finding(WARNING, text, "inspect", value, threshold_source="default")
+    deciding = [event for event in events if event.level == worst.level]
+    by_user = any(event.source == "user" for event in deciding)
+    action = max((event.action for event in deciding), key=verdict.ACTIONS.index)
+    return Finding(
+        worst.level,
+        text,
+        "none" if worst.level == PASS else action,
+        value,
+        threshold_source="user" if by_user else "default",
+    )
+
+
+def elsewhere(events: Sequence[Event], known: Collection[BusId | None]) -> list[Check]:
+    """Return checks for the errors of GPUs that the driver does not list.
+
+    :param known: the addresses of those that it lists.
+    """
+    strangers: dict[str, list[Event]] = {}
+    for event in events:
+        if event.bus is None or event.bus not in known:
+            strangers.setdefault(display_bus(event.bus), []).append(event)
+    results = []
+    for place, own in strangers.items():
+        verdict_on = finding(own)
+        which = place
+        if own[0].bus is not None:
+            which += ", which the driver does not show"
+        results.append(
+            Check(
+                "gpu_xid",
+                verdict_on.status,
+                f"{which}: {verdict_on.message}",
+                subject=place,
+                value=verdict_on.value,
+                action=verdict_on.action,
+                domain=None if verdict_on.status == PASS else "node",
+            )
+        )
+    return results

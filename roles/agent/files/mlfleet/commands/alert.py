@@ -53,8 +53,8 @@ def run(context: Context) -> int:
         terminal.say(f"{channel['name']}: {text}")
     if not result["channels"]:
         terminal.say(
-            "No channel is configured: set alert.email, alert.webhooks, alert.syslog or alert.command "
-            "in the configuration."
+            "No channel is configured: set alert.email, alert.webhooks, alert.syslog or"
+            " alert.command in the configuration."
         )
     terminal.data(result)
     return outcome.of_channels(result["channels"])
@@ -70,7 +70,10 @@ def _unit_failed(context: Context, unit: str) -> str:
 
 
 def read_document(path: str) -> Any:
-    """Return the JSON document in a file, or on standard input (``-``). :raises OptionError: there is none."""
+    """Return the JSON document in a file, or on standard input (``-``).
+
+    :raises OptionError: there is none.
+    """
     try:
         if path == "-":
             return json.load(sys.stdin)

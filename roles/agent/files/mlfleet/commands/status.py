@@ -81,7 +81,9 @@ def _cooldown(context: Context) -> float:
 def _newest_backup(
     context: Context,
 ) -> tuple[str, Mapping[str, Any] | None, str, Mapping[str, Any] | None]:
-    """Return the configured directory, its newest verified backup, and why that is unknown; and the last drill."""
+    """Return the configured directory, its newest verified backup, and why that is unknown; and the
+    last drill.
+    """
     from ..._core import status
     from ..._core.backup import proofs
 
@@ -180,7 +182,8 @@ def _alert_lines(context: Context, alerts: Any, now: float) -> list[str]:
     if muted:
         first = min(problem.muted_until for problem in muted)
         lines.append(
-            f"Muted alerts: {len(muted)}, sent before; the first is repeated {_distance(first, now)} at the earliest"
+            f"Muted alerts: {len(muted)}, sent before; the first is repeated"
+            f" {_distance(first, now)} at the earliest"
         )
     else:
         lines.append("Muted alerts: none")

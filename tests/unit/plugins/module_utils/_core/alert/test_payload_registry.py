@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The registry of payloads: complete entries, recognised hosts, and bodies within each service's limit."""
+"""The registry of payloads: complete entries, recognised hosts, and bodies within each service's
+limit.
+"""
 
 from __future__ import annotations
 

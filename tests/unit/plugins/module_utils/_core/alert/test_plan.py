@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tables of decisions: when a problem and its end are sent, whose opinion counts, what is forgotten, what stays queued."""
+"""Tables of decisions: when a problem and its end are sent, whose opinion counts, what is
+forgotten, what stays queued.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which settings of a bucket change, and which lifecycle is refused because retention still wants what it removes."""
+"""Which settings of a bucket change, and which lifecycle is refused because retention still wants
+what it removes.
+"""
 
 from __future__ import annotations
 
@@ -412,3 +414,65 @@ def test_options_that_cannot_work(given, option):
     with pytest.raises(errors.OptionError) as error:
         options(**given)
     assert error.value.subject == option
+
+
+def a_set(age, *archives):
+    """A set of this age in days, with archives by name and their ages; and when they were sent."""
+    created = NOW - age * DAY
+    members = [
+        {"model": model, "name": names.member(NOW - old_age * DAY, model, ".tar.gz")}
+        for model, old_age in archives
+    ]
+    head = {
+        "hostname": "node1",
+        "source": "/opt/ml/models",
+        "created": created,
+        "archives": members,
+        "verifications": [],
+    }
+    name = names.stem(created) + names.SET
+    backup = Backup(name, f"s3://b/node1/{name}", created, 1, "0" * 64, manifest=head)
+    uploaded = {
+        f"node1/{member['name']}": NOW - old_age * DAY
+        for member, (dummy, old_age) in zip(members, archives)
+    }
+    return backup, uploaded
+
+
+def with_sets(*sets):
+    uploaded = {key: written for dummy, written_by in sets for key, written in written_by.items()}
+    backups = tuple(backup for backup, dummy in sets)
+    return Facts(True, NOW, aged=(("node1", backups),), uploaded=uploaded)
+
+
+@pytest.mark.parametrize(
+    ("age", "archive_age", "refused"),
+    [
+        (0, 0, False),  # both are removed long after the set is
+        (0, 59, False),
+        (0, 62, True),  # the archive goes after 90 days, when the set is 28 days old
+        (0, 100, True),  # the archive goes at once
+        (20, 75, False),  # when the archive goes, no rule keeps the set any more
+        (20, 95, True),
+    ],
+)
+def test_archives_that_a_kept_set_names_count(age, archive_age, refused):
+    given = options(expire_days=90, retention_days=30)
+    facts = with_sets(a_set(age, ("llama", archive_age), ("bert", age)))
+    if refused:
+        with pytest.raises(errors.Refused, match=r"would remove node1/.*llama.*names it") as error:
+            plan.decide(given, facts)
+        assert "expire_days" in error.value.todo and "s3.prune" in error.value.todo
+    else:
+        assert "layout: per_model" in plan.decide(given, facts).notes[-1]
+
+
+def test_archives_that_only_sets_name_which_go_do_not_count():
+    """The newer set has archives of its own; no rule keeps the older one."""
+    given = options(expire_days=90, retention_days=30)
+    older, newer = a_set(50, ("llama", 100)), a_set(0, ("llama", 0))
+    verified = [{"depth": "full", "result": "ok", "at": "", "files": 1, "bytes": 1}]
+    newer[0].manifest["verifications"] = verified
+    assert plan.decide(given, with_sets(older, newer)).changes
+    with pytest.raises(errors.Refused, match="names it"):
+        plan.decide(options(expire_days=90, retention_days=60), with_sets(older, newer))

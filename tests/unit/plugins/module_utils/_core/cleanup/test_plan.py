@@ -116,6 +116,13 @@ def test_vetoed(unit, why):
             "newest change 1.0 days ago (logs/x), kept 30.0 days",
         ),
         (
+            {"content_age": DAY, "content_path": "a/" + "x" * 200},
+            {},
+            "",
+            9,
+            f"newest change 1.0 days ago ({'x' * 200}), kept 30.0 days",
+        ),
+        (
             {"age": -2 * DAY},
             {},
             "",

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run prints: a table of hosts, or of groups of like hosts; then verdict, new faults, page."""
+"""What a run prints: a table of hosts, or of groups of like hosts; then verdict, new faults,
+page.
+"""
 
 from __future__ import annotations
 

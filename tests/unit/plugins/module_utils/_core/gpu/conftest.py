@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A node with simulated GPUs: the NVML double under the unmodified pynvml, a directory for /sys, /proc and /dev, a log file."""
+"""A node with simulated GPUs: the NVML double under the unmodified pynvml, a directory for /sys,
+/proc and /dev, a log file.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +107,9 @@ class Node:
         }
 
     def gpus(self, name=None, **changes):
-        """Choose a shipped scenario, or write one: C(system), C(gpu), C(gpus), C(base) as in harness.write_scenario."""
+        """Choose a shipped scenario, or write one: C(system), C(gpu), C(gpus), C(base) as in
+        harness.write_scenario.
+        """
         path = (
             harness.write_scenario(self.directory / "scenario.ini", base=name, **changes)
             if changes

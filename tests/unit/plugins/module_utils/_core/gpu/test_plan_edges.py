@@ -116,6 +116,8 @@ def links(replay, crc):
         ({}, {}, False),
         ({"ecc": Ecc(volatile_corrected=5)}, {"corrected_errors_warning": 5}, False),
         ({"ecc": Ecc(volatile_corrected=6)}, {"corrected_errors_warning": 5}, True),
+        ({"ecc": Ecc()}, {"corrected_errors_warning": 0}, False),
+        ({"pcie": Pcie()}, {"pcie_replays_warning": 0}, False),
         ({"pcie": Pcie(replays=100)}, {}, False),
         ({"pcie": Pcie(replays=101)}, {}, True),
         ({"pcie": Pcie(replays=7)}, {"pcie_replays_warning": 7}, False),

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rule that decides whether a phase may run, and how the GPUs are divided between two phases."""
+"""The rule that decides whether a phase may run, and how the GPUs are divided between two
+phases.
+"""
 
 from __future__ import annotations
 

@@ -199,3 +199,11 @@ def test_limits_of_a_check_go_before_the_old_options(options):
 def test_a_check_that_resembles_none_is_answered_with_all(options):
     with pytest.raises(OptionError, match=r"which has no limits\. Known: "):
         options(limits={"zzzzzz": {"warning": 1}})
+
+
+@pytest.mark.parametrize(
+    ("warning", "critical"), [(94, 95), (95, 95), (95.1, 100), (96, 100), (99, 100)]
+)
+def test_a_higher_memory_warning_moves_our_own_critical_limit(options, warning, critical):
+    limits = options(memory_warning=warning).limits_in_force["memory_usage"]
+    assert (limits.warning.plain, limits.critical.plain) == (warning, critical)

@@ -324,6 +324,15 @@ def test_optional_checks_are_made_where_they_apply_and_timed(options, answer):
     assert ("pci_acs", None) not in _decide(HEALTHY, options)
 
 
+def test_each_subject_of_an_optional_check_has_its_own_duration(options):
+    answers = {"nfs a": True, "nfs b": Problem("no answer")}
+    durations = {Probe("storage_server", "nfs a"): 0.5, Probe("storage_server", "nfs b"): 2.0}
+    facts = HEALTHY._replace(optional={"storage_server": answers}, durations=durations)
+    checks = _decide(facts, options)
+    assert checks[("storage_server", "nfs a")].duration_ms == 500.0
+    assert checks[("storage_server", "nfs b")].duration_ms == 2000.0
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_expected_hardware_is_compared_where_it_is_wanted(options, wanted):
     facts = HEALTHY._replace(
@@ -360,4 +369,11 @@ def test_every_check_has_one_maker(monkeypatch, deciders, problem):
     plan.check_deciders()
     monkeypatch.setattr(plan, "DECIDERS", deciders)
     with pytest.raises(TypeError, match=problem):
+        plan.check_deciders()
+
+
+def test_an_optional_check_needs_its_module(monkeypatch):
+    modules = {name: load for name, load in plan.MODULES.items() if name != "pci_acs"}
+    monkeypatch.setattr(plan, "MODULES", modules)
+    with pytest.raises(TypeError, match="pci_acs has neither reading nor decider"):
         plan.check_deciders()
