@@ -6,7 +6,7 @@ PYTHON ?= python3
 # Sets up what is missing, then runs sessions of noxfile.py. Arguments for a session's tool: make unit ARGS="-k verdict"
 CHECKS := $(PYTHON) scripts/checks.py
 ARGS ?=
-SESSIONS := lint typing docs unit system mutation sanity readers integration importer molecule libraries bench build
+SESSIONS := lint typing docs unit system mutation sanity readers integration importer molecule fleet libraries bench build
 
 .DEFAULT_GOAL := help
 .PHONY: help run test setup clean $(SESSIONS)
@@ -31,6 +31,7 @@ readers: ## other projects' GPU readers on the simulated GPUs
 integration: ## playbooks over several hosts, and the integration targets
 importer: ## build, install into an empty path, and Galaxy's own checks
 molecule: ## booted nodes over SSH
+fleet: ## twelve booted nodes with troubles, on the command line and under ansible-runner (nightly)
 libraries: ## clean what torch, lightning, transformers, orbax and huggingface_hub made (nightly)
 bench: ## every benchmark in tests/benchmarks, against an empty module and other tools
 build: ## the collection's artifact, in .build/artifact
@@ -42,5 +43,5 @@ setup: ## only install what the tests need
 	@$(PYTHON) scripts/setup.py test
 
 clean: ## remove .build (virtual environments, logs) and the sample; node images stay in podman
-	@for group in molecule molecule-schedule molecule-health molecule-agent; do $(PYTHON) scripts/nodes.py down --group $$group || true; done
+	@for group in molecule molecule-schedule molecule-health molecule-agent fleet; do $(PYTHON) scripts/nodes.py down --group $$group || true; done
 	rm -rf .build mlops-fleet-run mlops-fleet-*.tar.gz

@@ -61,6 +61,9 @@ WITHOUT_ANSIBLE = (
     "tests/system/test_recipes.py",
 )
 
+# The tests of tests/fleet import their conftest.
+FLEET_OPTIONS = ["--confcutdir=tests/fleet", "--import-mode=prepend", "--timeout=900"]
+
 
 def start(session: nox.Session) -> Checks:
     """The checks of a session, with the collection linked where its tools look for it."""
@@ -304,12 +307,30 @@ def readers(session: nox.Session) -> None:
     finish(session, checks)
 
 
+def run_on_other_lines(checks: Checks) -> None:
+    """Run the playbooks on the other ansible-core lines, and under ansible-runner."""
+    core_lines = ["--timeout=600", "tests/playbooks/test_core_lines.py"]
+    survey = [*FLEET_OPTIONS, "tests/fleet/test_survey_answers.py"]
+    for title, name, arguments in (
+        ("playbooks, core 2.18", "core218", core_lines),
+        ("playbooks, core 2.21", "core221", core_lines),
+        ("under ansible-runner", "fleet", survey),
+    ):
+        try:
+            python = setup.environment_bin(name) / "python"
+        except setup.Unavailable as reason:
+            checks.result.skip(title, str(reason))
+            continue
+        checks.pytest(title, python, arguments)
+
+
 @nox.session
 def integration(session: nox.Session) -> None:
     """Run the playbooks over several hosts, then every integration target of ansible-test."""
     with start(session) as checks:
         dev = setup.environment_bin("dev")
         checks.pytest("playbooks", dev / "python", ["--timeout=600", "tests/playbooks"])
+        run_on_other_lines(checks)
         targets = sorted(
             path.parent.parent.name
             for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml")
@@ -389,6 +410,19 @@ def molecule(session: nox.Session) -> None:
             for name in sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")):
                 argv: list[str | Path] = [binaries / "molecule", "test", "--scenario-name", name]
                 scenario.run(checks, name, [*argv, *session.posargs], env)
+    finish(session, checks)
+
+
+@nox.session
+def fleet(session: nox.Session) -> None:
+    """Nightly: maintain twelve booted nodes with troubles, as users and as AWX do it."""
+    with start(session) as checks:
+        reason = nodes.obstacle()
+        if reason:
+            checks.result.skip("fleet", reason)
+        else:
+            python = setup.environment_bin("fleet") / "python"
+            checks.pytest("fleet", python, [*FLEET_OPTIONS, "tests/fleet"])
     finish(session, checks)
 
 

@@ -95,7 +95,7 @@ def run_sample(checks: Checks, installed: Path) -> None:
     argv = [
         sys.executable,
         ROOT / "scripts" / "run.py",
-        "--folder",
+        "--directory",
         sample,
         "--collections",
         installed,

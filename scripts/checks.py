@@ -28,22 +28,23 @@ import setup
 from common import BUILD, ROOT, main_wrapper, say
 from session import LEFTOVERS_EXPECTED, RESULTS, Result, report, unexpected
 
-# In the order in which they start: quick feedback first, then what takes longest, so that both
-# workers end at about the same time.
+# In the order in which they start: the longest, quick feedback, then from long to short, so that
+# both workers end at about the same time.
 SESSIONS = (
     "molecule",
     "lint",
     "typing",
     "docs",
-    "integration",
-    "importer",
     "system",
     "unit",
+    "integration",
     "sanity",
+    "importer",
     "readers",
 )
-# These use the machine's own lock directory, so that no two of them may run at the same time.
-EXCLUSIVE = {"molecule", "integration", "importer"}
+# These use the machine's own lock directory, so that no two of them may run at the same time. The
+# nodes of molecule have lock directories of their own.
+EXCLUSIVE = {"integration", "importer"}
 WORKERS = 2
 STATE = "/var/lib/mlops-fleet"
 NOT_OURS = (
@@ -135,7 +136,8 @@ def main() -> int:
         "session",
         nargs="*",
         help=(
-            f"{', '.join(SESSIONS)}, or any other session of noxfile.py (default: the ones named here)"
+            f"{', '.join(SESSIONS)}, or any other session of noxfile.py (default: the ones named"
+            " here)"
         ),
     )
     own, arguments = sys.argv[1:], []

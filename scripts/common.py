@@ -194,7 +194,7 @@ def _answers(candidate: Path | str, version: str) -> bool:
 
 @functools.lru_cache(maxsize=None)
 def interpreter(version: str) -> Path | None:
-    """A working interpreter of version X.Y from PATH or from pyenv's folder of versions."""
+    """A working interpreter of version X.Y from PATH or from pyenv's directory of versions."""
     candidates: list[Path | str] = []
     if "%d.%d" % sys.version_info[:2] == version and sys.prefix == sys.base_prefix:
         candidates.append(sys.executable)

@@ -367,6 +367,12 @@ FILES: dict[str, Callable[[], str]] = {
         for module in module_docs.MODULE_OPTIONS
     },
     **{
+        f"plugins/doc_fragments/{fragment}.py": functools.partial(
+            module_docs.fragment_text, fragment
+        )
+        for fragment in module_docs.FRAGMENT_OPTIONS
+    },
+    **{
         role_specs.specs_path(role): functools.partial(role_specs.argument_specs, role)
         for role in role_specs.ROLES
     },

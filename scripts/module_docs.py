@@ -33,17 +33,30 @@ MODULE_OPTIONS = {
     "model_restore": ("backup.options", "RestoreOptions"),
     "node_health": ("node.options", "NodeOptions"),
 }
+#: Modules whose options the documentation fragments with choices describe.
+FRAGMENT_OPTIONS = {"restic": "model_restore"}
 _OPTION = re.compile(r"^  (\w+):\n", re.MULTILINE)
 
 
 def module_text(module: str) -> str:
     """Return the whole text of a module with its documentation completed."""
-    package, name = MODULE_OPTIONS[module]
-    core = "ansible_collections.mlops.fleet.plugins.module_utils._core"
-    table = getattr(importlib.import_module(f"{core}.{package}"), name).TABLE
+    table = _table(module)
     text = (ROOT / "plugins" / "modules" / f"{module}.py").read_text(encoding="utf-8")
     head, mark, rest = text.partition('EXAMPLES = r"""')
     return with_choices(with_missing(head, table), table) + mark + rest
+
+
+def fragment_text(fragment: str) -> str:
+    """Return the whole text of a documentation fragment with the choices of its options."""
+    text = (ROOT / "plugins" / "doc_fragments" / f"{fragment}.py").read_text(encoding="utf-8")
+    return with_choices(text, _table(FRAGMENT_OPTIONS[fragment]))
+
+
+def _table(module: str) -> Sequence[Option]:
+    package, name = MODULE_OPTIONS[module]
+    core = "ansible_collections.mlops.fleet.plugins.module_utils._core"
+    table: Sequence[Option] = getattr(importlib.import_module(f"{core}.{package}"), name).TABLE
+    return table
 
 
 def with_choices(text: str, table: Iterable[Option]) -> str:

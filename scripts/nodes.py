@@ -16,7 +16,7 @@ beside each other.
 
 Variables: MLOPS_NODE_IMAGE_BOOKWORM / MLOPS_NODE_IMAGE_TRIXIE name a ready image to use instead (it
 needs systemd, sshd and Python), MLOPS_DEBIAN_MIRROR another source of Debian packages,
-MLOPS_NODES_DIR another folder for keys and settings than .build/nodes.
+MLOPS_NODES_DIR another directory for keys and settings than .build/nodes.
 """
 
 from __future__ import annotations
@@ -221,12 +221,12 @@ def build_image(release: str) -> str:
         if ready:
             podman("pull", name)
             return name
-        with timed() as seconds, tempfile.TemporaryDirectory(dir=STATE) as folder:
+        with timed() as seconds, tempfile.TemporaryDirectory(dir=STATE) as directory:
             say(
                 f"image {name}: downloading {len(NODE_PACKAGES)} packages and what they need"
                 " (minutes, once)"
             )
-            tarball = Path(folder) / "node.tar"
+            tarball = Path(directory) / "node.tar"
             argv = [
                 "mmdebstrap",
                 "--quiet",

@@ -100,7 +100,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def sentence(text: str) -> str:
     """Return text as a sentence: it begins with a capital letter and ends with a full stop."""
     text = text[:1].upper() + text[1:]
-    return plain(text if text.endswith(".") else text + ".")
+    return plain(text.removesuffix(".") + ".")
 
 
 # --- the node command -----------------------------------------------------------------------------

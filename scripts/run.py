@@ -5,10 +5,10 @@
 run`).
 
 Health and GPU checks read the real machine; backup and cleanup work on the sample. Everything that
-is written lies in one folder: MLOPS_RUN_DIR, by default ./mlops-fleet-run, and the virtual
+is written is below one directory: MLOPS_RUN_DIR, by default ./mlops-fleet-run, and the virtual
 environment in .build/venv.
 
-    python3 scripts/run.py [--folder DIR] [--collections PATH] [-- words for ansible-playbook]
+    python3 scripts/run.py [--directory DIR] [--collections PATH] [-- words for ansible-playbook]
 """
 
 from __future__ import annotations
@@ -28,44 +28,46 @@ from common import ROOT, Problem, main_wrapper, say
 MARK = ".mlops-fleet-run"
 
 
-def open_folder(folder: Path) -> None:
-    """Make the working folder, or take that of an earlier run; anything else that is not empty is
-    somebody's data.
+def open_directory(directory: Path) -> None:
+    """Make the working directory, or take that of an earlier run; anything else that is not empty
+    is somebody's data.
     """
-    if folder.exists() and not folder.is_dir():
-        raise Problem(f"{folder} is a file. Name another folder with MLOPS_RUN_DIR.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+    if directory.exists() and not directory.is_dir():
+        raise Problem(f"{directory} is a file. Name another directory with MLOPS_RUN_DIR.")
+    if directory.exists() and any(directory.iterdir()) and not (directory / MARK).exists():
         raise Problem(
-            f"{folder} holds things that no earlier run made. Name an empty or a new folder with"
-            " MLOPS_RUN_DIR."
+            f"{directory} holds things that no earlier run made."
+            " Name an empty or a new directory with MLOPS_RUN_DIR."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).write_text("made by `make run`; this folder may be removed\n", encoding="utf-8")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MARK).write_text(
+        "made by `make run`; this directory may be removed\n", encoding="utf-8"
+    )
 
 
-def lay_out(folder: Path, python: Path) -> None:
+def lay_out(directory: Path, python: Path) -> None:
     """Lay out the sample again, but keep models that are there: unchanged models need no new
     backup, and a second run shows that.
     """
     for name in ("experiments", "checkpoints", "logs"):
-        shutil.rmtree(folder / "sample" / name, ignore_errors=True)
+        shutil.rmtree(directory / "sample" / name, ignore_errors=True)
     subprocess.run(
-        [str(python), str(ROOT / "scripts" / "sample.py"), str(folder / "sample")],
+        [str(python), str(ROOT / "scripts" / "sample.py"), str(directory / "sample")],
         check=True,
         stdout=subprocess.DEVNULL,
     )
 
 
-def variables(folder: Path) -> dict[str, Any]:
-    """What differs from the roles' defaults: every path is inside the folder, and only the sample
-    is backed up and cleaned.
+def variables(directory: Path) -> dict[str, Any]:
+    """What differs from the roles' defaults: every path is inside the directory, and only the
+    sample is backed up and cleaned.
     """
-    sample = folder / "sample"
+    sample = directory / "sample"
     return {
         "maintenance_model_dir": str(sample / "models"),
-        "maintenance_backup_dir": str(folder / "backups"),
-        "maintenance_gpu_metrics_csv": str(folder / "state" / "gpu-metrics.csv"),
-        "maintenance_health_state_file": str(folder / "state" / "health.json"),
+        "maintenance_backup_dir": str(directory / "backups"),
+        "maintenance_gpu_metrics_csv": str(directory / "state" / "gpu-metrics.csv"),
+        "maintenance_health_state_file": str(directory / "state" / "health.json"),
         # A ctime can't be set back, so fresh sample data is never old by it: here the modification
         # time decides.
         "maintenance_cleanup_targets": [
@@ -89,14 +91,30 @@ def variables(folder: Path) -> dict[str, Any]:
                 "age_by": "mtime",
             },
         ],
-        "maintenance_cleanup_report_path": str(folder / "state" / "cleanup.json"),
-        "fleet_report_dir": str(folder / "reports"),
+        "maintenance_cleanup_report_path": str(directory / "state" / "cleanup.json"),
+        "fleet_report_dir": str(directory / "reports"),
         # A laptop that is low on disk is worth a line in the report, not a failed demonstration.
         "fleet_report_gate": False,
     }
 
 
-def environment(folder: Path, collections: Path, python: Path) -> dict[str, str]:
+def write_inventory(directory: Path, python: Path) -> None:
+    """Write vars.json, and inventory.json with this machine as the only host."""
+    (directory / "vars.json").write_text(
+        json.dumps(variables(directory), indent=2) + "\n", encoding="utf-8"
+    )
+    host = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": str(python),
+        "ansible_remote_tmp": str(directory / "tmp"),
+    }
+    inventory = {"all": {"hosts": {"localhost": host}}}
+    (directory / "inventory.json").write_text(
+        json.dumps(inventory, indent=2) + "\n", encoding="utf-8"
+    )
+
+
+def environment(directory: Path, collections: Path, python: Path) -> dict[str, str]:
     """Return the environment of ansible-playbook; modules run on this machine inherit it."""
     env = {
         key: value
@@ -105,13 +123,13 @@ def environment(folder: Path, collections: Path, python: Path) -> dict[str, str]
     }
     env.update(
         ANSIBLE_COLLECTIONS_PATH=str(collections),
-        ANSIBLE_HOME=str(folder / "tmp"),
-        ANSIBLE_LOCAL_TEMP=str(folder / "tmp"),
+        ANSIBLE_HOME=str(directory / "tmp"),
+        ANSIBLE_LOCAL_TEMP=str(directory / "tmp"),
     )
     env["MLOPS_FLEET_LOCK_DIR"] = str(
-        folder / "state" / "lock"
+        directory / "state" / "lock"
     )  # modules run on this machine inherit it
-    env["MLOPS_FLEET_STATE_DIR"] = str(folder / "state")
+    env["MLOPS_FLEET_STATE_DIR"] = str(directory / "state")
     env.update(
         PYTHONDONTWRITEBYTECODE="1",
         ANSIBLE_LOCALHOST_WARNING="False",
@@ -121,7 +139,7 @@ def environment(folder: Path, collections: Path, python: Path) -> dict[str, str]
     return env
 
 
-def report(folder: Path) -> None:
+def report(directory: Path) -> None:
     """Print where the newest report and backup are."""
     say()
     for title, pattern in (
@@ -130,12 +148,12 @@ def report(folder: Path) -> None:
         ("backup", "backups/models_backup_*.tar.gz"),
     ):
         newest = max(
-            folder.glob(pattern),
+            directory.glob(pattern),
             key=lambda path: (path.stat().st_mtime, -len(path.name)),
             default=None,
         )
         say(f"{title:<15} {newest or 'none was written'}")
-    say(f"{'sample':<15} {folder / 'sample'}")
+    say(f"{'sample':<15} {directory / 'sample'}")
 
 
 def main() -> int:
@@ -146,7 +164,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--folder", type=Path, default=Path(os.environ.get("MLOPS_RUN_DIR") or "mlops-fleet-run")
+        "--directory", type=Path, default=Path(os.environ.get("MLOPS_RUN_DIR") or "mlops-fleet-run")
     )
     parser.add_argument(
         "--collections",
@@ -154,39 +172,29 @@ def main() -> int:
         help="a collections path that holds an installed mlops.fleet, instead of this checkout",
     )
     given = parser.parse_args(own)
-    folder = given.folder.expanduser().absolute()
+    directory = given.directory.expanduser().absolute()
     try:
         python = setup.ensure("venv")
     except setup.Unavailable as reason:
         raise Problem(str(reason)) from reason
     collections = given.collections.absolute() if given.collections else setup.link_collection()
-    open_folder(folder)
-    lay_out(folder, python)
-    (folder / "state").mkdir(exist_ok=True)
-    (folder / "vars.json").write_text(
-        json.dumps(variables(folder), indent=2) + "\n", encoding="utf-8"
-    )
-    host = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": str(python),
-        "ansible_remote_tmp": str(folder / "tmp"),
-    }
-    inventory = {"all": {"hosts": {"localhost": host}}}
-    (folder / "inventory.json").write_text(json.dumps(inventory, indent=2) + "\n", encoding="utf-8")
-
-    env = environment(folder, collections, python)
+    open_directory(directory)
+    lay_out(directory, python)
+    (directory / "state").mkdir(exist_ok=True)
+    write_inventory(directory, python)
+    env = environment(directory, collections, python)
     argv = [
         str(python.parent / "ansible-playbook"),
         "--inventory",
-        str(folder / "inventory.json"),
+        str(directory / "inventory.json"),
         "--extra-vars",
-        f"@{folder / 'vars.json'}",
+        f"@{directory / 'vars.json'}",
     ]
     done = subprocess.run(
-        [*argv, "mlops.fleet.maintenance", *extra], env=env, cwd=folder, check=False
+        [*argv, "mlops.fleet.maintenance", *extra], env=env, cwd=directory, check=False
     )
-    shutil.rmtree(folder / "tmp", ignore_errors=True)
-    report(folder)
+    shutil.rmtree(directory / "tmp", ignore_errors=True)
+    report(directory)
     if done.returncode != 0:
         say(f"The run ended with {done.returncode}: something above failed.")
     return done.returncode

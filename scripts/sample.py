@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Lay out what an ML machine holds: models, experiments, checkpoints and logs of several ages.
 
-    python3 sample.py FOLDER
+    python3 sample.py DIRECTORY
 
-makes FOLDER/models, FOLDER/experiments, FOLDER/checkpoints and FOLDER/logs (about 12 MB). Models
-are real: safetensors files that the safetensors library reads, whole and in shards with their
-index. The content is the same on every run; ages count from now. Models that are there already are
-left as they are. Needs nothing but Python 3.9; it also runs on the nodes of the molecule scenario.
+makes DIRECTORY/models, DIRECTORY/experiments, DIRECTORY/checkpoints and DIRECTORY/logs (about 12
+MB). Models are real: safetensors files that the safetensors library reads, whole and in shards with
+their index. The content is the same on every run; ages count from now. Models that are there
+already are left as they are. Needs nothing but Python 3.9; it also runs on the nodes of the
+molecule scenario.
 """
 
 from __future__ import annotations
@@ -122,27 +123,27 @@ def models(root: Path) -> None:
     tokenizer(many / "tokenizer.json", 4000)
 
 
-def experiment(folder: Path, seed: int) -> None:
+def experiment(directory: Path, seed: int) -> None:
     """A training run's settings and metrics."""
     dice = random.Random(seed)
-    write_json(folder / "params.json", {"lr": 3e-4, "batch_size": 64, "seed": seed})
+    write_json(directory / "params.json", {"lr": 3e-4, "batch_size": 64, "seed": seed})
     lines = [
         json.dumps({"step": step, "loss": round(4 / (1 + step / 50) + dice.random() / 10, 4)})
         for step in range(0, 2000, 10)
     ]
-    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "notes.md").write_text(
+    (directory / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (directory / "notes.md").write_text(
         f"# Run {seed}\n\nBaseline with a longer warm-up.\n", encoding="utf-8"
     )
 
 
-def checkpoint(folder: Path, seed: int) -> None:
+def checkpoint(directory: Path, seed: int) -> None:
     """A training checkpoint as trainers write it."""
     safetensors(
-        folder / "model.safetensors", {"model.layers.0.mlp.up_proj.weight": (256, 512)}, seed
+        directory / "model.safetensors", {"model.layers.0.mlp.up_proj.weight": (256, 512)}, seed
     )
-    (folder / "optimizer.bin").write_bytes(weights(seed + 1, 1 << 17))
-    write_json(folder / "trainer_state.json", {"global_step": seed * 1000, "epoch": seed})
+    (directory / "optimizer.bin").write_bytes(weights(seed + 1, 1 << 17))
+    write_json(directory / "trainer_state.json", {"global_step": seed * 1000, "epoch": seed})
 
 
 def log(path: Path, name: str) -> None:
@@ -157,8 +158,8 @@ def log(path: Path, name: str) -> None:
 
 
 def age(path: Path, days: float, now: float) -> None:
-    """Set the times of everything under a path back by so many days, leaves first so that folders
-    keep theirs.
+    """Set the times of everything under a path back by so many days, leaves first so that
+    directories keep theirs.
     """
     stamp = now - days * DAY
     if path.is_dir():
@@ -177,13 +178,13 @@ def main() -> int:
     ages: dict[str, float] = {}
     days: float
     for number, days in enumerate((1, 12, 29, 45, 90), 1):
-        folder = root / "experiments" / f"exp-{number:03d}-lr-sweep"
-        experiment(folder, number)
-        ages[str(folder)] = days
+        directory = root / "experiments" / f"exp-{number:03d}-lr-sweep"
+        experiment(directory, number)
+        ages[str(directory)] = days
     for number, days in enumerate((0.5, 3, 6, 10, 30), 1):
-        folder = root / "checkpoints" / f"llama-small-step-{(6 - number) * 1000:05d}"
-        checkpoint(folder, number)
-        ages[str(folder)] = days
+        directory = root / "checkpoints" / f"llama-small-step-{(6 - number) * 1000:05d}"
+        checkpoint(directory, number)
+        ages[str(directory)] = days
     for name, days in (
         ("ml-api.log", 0),
         ("ml-api.log.1", 10),

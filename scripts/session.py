@@ -28,6 +28,9 @@ from common import BUILD, ROOT, Problem, run, say
 
 LOGS = BUILD / "logs"
 RESULTS = BUILD / "results"
+# Compiled files of all sessions: none lies beside a source, and no process compiles what another
+# one has compiled.
+BYTECODE = BUILD / "bytecode"
 LEFTOVERS_EXPECTED = (  # in the temporary directory of a session
     "containers-*",  # podman's, which keeps it between calls
     "podman-run-*",
@@ -58,7 +61,7 @@ class Result:
             self.passed += 1
         else:
             self.failed += 1
-            self.notes.append(f"failed: {title}{': ' + why if why else ''}")
+            self.notes.append(": ".join(part for part in ("failed", title, why) if part))
         return good
 
     def skip(self, title: str, why: str) -> None:
@@ -111,9 +114,9 @@ class Checks:
         self.result.record(
             "nothing left in the temporary directory", not left, ", ".join(left[:10])
         )
-        run(
-            ["rm", "-rf", self.temporary], check=False
-        )  # shutil.rmtree gives up on the very deep trees that some tests make
+        # shutil.rmtree gives up on the very deep trees that some tests make
+        compiled = BYTECODE / self.temporary.relative_to("/")
+        run(["rm", "-rf", self.temporary, compiled], check=False)
         self.result.seconds = time.monotonic() - self.start
         self.log.writelines(f"{note}\n" for note in self.result.notes)
         self.log.close()
@@ -133,10 +136,11 @@ class Checks:
         """The environment of every command: this checkout's collections path only, our tools first,
         nothing of an outer shell's set-up.
         """
+        outer = ("ANSIBLE_", "NOX_", "PYTHONDONTWRITEBYTECODE")
         env = {
             key: value
             for key, value in setup.clean_environment().items()
-            if not key.startswith(("ANSIBLE_", "NOX_"))
+            if not key.startswith(outer)
         }
         tools = [
             str(BUILD / "dev" / "bin"),
@@ -149,7 +153,7 @@ class Checks:
             PATH=os.pathsep.join(tools),
             TMPDIR=str(self.temporary),
             LC_ALL="C.UTF-8",
-            PYTHONDONTWRITEBYTECODE="1",
+            PYTHONPYCACHEPREFIX=str(BYTECODE),
         )
         env.update(
             ANSIBLE_COLLECTIONS_PATH=str(setup.COLLECTIONS),
@@ -240,7 +244,8 @@ class Checks:
         before = self.result.failed
         for (module, test), case in cases.items():
             trouble, skipped = case.find("failure"), case.find("skipped")
-            trouble = trouble if trouble is not None else case.find("error")
+            if trouble is None:
+                trouble = case.find("error")
             name = f"{title}: {module}::{test}"
             if trouble is not None:
                 self.result.record(

@@ -55,6 +55,8 @@ ENVIRONMENTS = {
     "readers": ("readers", ("3.11", "3.12", "3.13")),
     "importer": ("importer", ("3.13", "3.12")),
     "molecule": ("molecule", ("3.12", "3.11", "3.13")),
+    "core218": ("core218", ("3.12", "3.11", "3.13")),
+    "fleet": ("fleet", ("3.13", "3.12", "3.11")),
     **{f"unit-{version}": ("unit", (version,)) for version in PYTHONS},
 }
 GROUPS = {
@@ -74,6 +76,8 @@ TOOLS_FOR_TESTS = [
     "ssh-keygen",
     "podman",
     "mmdebstrap",
+    "restic",
+    "rclone",
 ]
 TOOLS_FOR_TESTS += ["iptables", "netavark"] if os.geteuid() == 0 else ["newuidmap", "slirp4netns"]
 TOOLS_FOR_TESTS += [] if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else ["runc"]
@@ -121,7 +125,7 @@ def stamp_text(name: str, base: Path) -> str:
 def ensure(name: str) -> Path:
     """Make an environment unless it is there; returns its interpreter."""
     base = find_base(name)
-    folder, stamp, wanted = BUILD / name, BUILD / name / ".stamp", stamp_text(name, base)
+    directory, stamp, wanted = BUILD / name, BUILD / name / ".stamp", stamp_text(name, base)
     with locked(BUILD / "locks" / f"{name}.lock"):
         found = ""
         if stamp.exists():
@@ -135,8 +139,8 @@ def ensure(name: str) -> Path:
             if not environment_python(name).exists() or (
                 found and found.split()[0] != wanted.split()[0]
             ):
-                shutil.rmtree(folder, ignore_errors=True)
-                make_environment(base, folder)
+                shutil.rmtree(directory, ignore_errors=True)
+                make_environment(base, directory)
             pip: list[str | Path] = [
                 environment_python(name),
                 "-m",
@@ -177,7 +181,7 @@ def clean_environment() -> dict[str, str]:
     return {**env, "PYTHONNOUSERSITE": "1"}
 
 
-def make_environment(base: Path, folder: Path) -> None:
+def make_environment(base: Path, directory: Path) -> None:
     """`python -m venv`, with the package named where Debian has split the module off."""
     probe = subprocess.run(
         [str(base), "-c", "import venv, ensurepip"], capture_output=True, text=True, check=False
@@ -194,8 +198,8 @@ def make_environment(base: Path, folder: Path) -> None:
             raise Unavailable(
                 f"{base} can't make virtual environments. Install: {install_command([package])}"
             )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    run([base, "-m", "venv", folder], capture=True, env=clean_environment())
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    run([base, "-m", "venv", directory], capture=True, env=clean_environment())
 
 
 def unpack(package: str) -> bool:
@@ -205,11 +209,11 @@ def unpack(package: str) -> bool:
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         return False
     say(f"setup: unpacking the programs of {package} into .build/tools")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         got = run(
-            ["apt-get", "download", "--quiet", package], capture=True, check=False, cwd=folder
+            ["apt-get", "download", "--quiet", package], capture=True, check=False, cwd=directory
         )
-        files = list(Path(folder).glob("*.deb"))
+        files = list(Path(directory).glob("*.deb"))
         if got.returncode != 0 or not files:
             return False
         (BUILD / "tools").mkdir(

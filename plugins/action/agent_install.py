@@ -22,7 +22,9 @@ COMMAND = os.path.join(ROOT, "roles", "agent", "files", "mlfleet")
 
 
 def files() -> dict[str, bytes]:
-    """Return the package's files by their name in the package: the core's and the command's Python files, no caches."""
+    """Return the package's files by their name in the package: the core's and the command's Python
+    files, no caches.
+    """
     paths = {"__init__.py": os.path.join(CORE, "__init__.py")}
     for package, source in (("_core", CORE), ("mlfleet", COMMAND)):
         for directory, subdirectories, names in os.walk(source):
@@ -39,7 +41,9 @@ def files() -> dict[str, bytes]:
 
 
 def release() -> str:
-    """Return this collection's version, from the manifest of an installed one or the galaxy.yml of a checkout."""
+    """Return this collection's version, from the manifest of an installed one or the galaxy.yml of
+    a checkout.
+    """
     manifest = os.path.join(ROOT, "MANIFEST.json")
     if os.path.exists(manifest):
         with open(manifest, encoding="utf-8") as stream:
@@ -49,7 +53,9 @@ def release() -> str:
 
 
 def version_of(content: dict[str, bytes]) -> str:
-    """Return the version's name: this collection's release and the first twelve digits of the digest of the package's files."""
+    """Return the version's name: this collection's release and the first twelve digits of the
+    digest of the package's files.
+    """
     digest = hashlib.sha256()
     for name, data in content.items():
         digest.update(f"{name}\0{len(data)}\0".encode() + data)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import typing as t
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -64,7 +65,9 @@ class ReportOptions(OptionSet):
         type="raw", default=None, help="Earlier run to compare with, newer than those in dest."
     )
     history: str | None = option(
-        help="Store that keeps the runs where the controller does not: a bucket or a Git repository."
+        help=(
+            "Store that keeps the runs where the controller does not: a bucket or a Git repository."
+        )
     )
     s3: dict[str, Any] | None = option(
         type="dict", secret=True, help="Connection to the bucket of history or merge."
@@ -91,36 +94,50 @@ class ReportOptions(OptionSet):
     show: bool = option(type="bool", default=True, help="Print the report.")
 
 
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
 def plain(value: t.Any) -> t.Any:
-    """Return a registered result as plain JSON data: without Ansible's tags, wrappers and lazy containers."""
-    if isinstance(value, t.Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+    """Return a registered result as plain JSON data: without Ansible's tags, wrappers and lazy
+    containers.
+    """
+    if type(value) in _SCALARS:
+        return value
     if isinstance(value, str):
         return "".join(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
     return value
 
 
 def results_of(
     task_vars: dict[str, t.Any], prefix: str, max_age: t.Mapping[str, t.Any] | None = None
 ) -> tuple[list[str], fleet.Lookup]:
-    """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their results.
+    """Return all hosts the play targets (failed and unreachable ones too) and a look-up of their
+    results.
 
-    :param max_age: hours by phase after which results that the playbook collect fetched are too old.
+    :param max_age: hours by phase after which results that the playbook collect fetched are too
+        old.
     """
     hostvars = task_vars["hostvars"]
-    seen: dict[str, t.Any] = {}
+    variables: dict[str, t.Any] = {}
+    results: dict[str, dict[str, t.Any]] = {}
     ages = {**collected.MAX_AGE, **_hours(max_age or {})}
 
     def lookup(host: str, phase: str) -> t.Any:
-        if host not in seen:
-            seen[host] = hostvars.get(host) or {}
-            fetched = plain(seen[host].get(prefix + "collected"))
+        if host not in results:
+            variables[host] = hostvars.get(host) or {}
+            fetched = variables[host].get(prefix + "collected")
+            results[host] = {}
             if fetched is not None:
-                by_phase = collected.results(fetched, time.time(), ages)
-                seen[host] = {prefix + name: result for name, result in by_phase.items()}
-        return plain(seen[host].get(prefix + phase))
+                # Not the rest: stdout_lines repeats all that was fetched.
+                used = {key: plain(fetched[key]) for key in collected.USED if key in fetched}
+                results[host] = collected.results(used, time.time(), ages)
+        if phase not in results[host]:
+            results[host][phase] = plain(variables[host].get(prefix + phase))
+        return results[host][phase]
 
     return [str(host) for host in task_vars.get("ansible_play_hosts_all") or []], lookup
 
@@ -134,7 +151,10 @@ def _gate_message(task_vars: dict[str, t.Any]) -> str:
 
 
 def _hours(max_age: t.Mapping[str, t.Any]) -> dict[str, float]:
-    """Return hours by phase as numbers. :raises OptionError: there is no such phase, or it is no number."""
+    """Return hours by phase as numbers.
+
+    :raises OptionError: there is no such phase, or it is no number.
+    """
     hours = {}
     for phase, value in max_age.items():
         try:
@@ -204,8 +224,7 @@ class ActionModule(ActionBase):
         groups = plain(task_vars.get("groups") or {})
         held = {}
         for host in hosts:
-            brake = (task_vars["hostvars"].get(host) or {}).get(options.prefix + "brake")
-            held[host] = rollout.held_host(plain(brake), host, groups)
+            held[host] = rollout.held_host(lookup(host, "brake"), host, groups)
         report = fleet.assemble(
             hosts,
             lookup,

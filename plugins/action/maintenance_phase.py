@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs one phase of maintenance: makes the call of the phase's module from the role variables that are set."""
+"""Runs one phase of maintenance: makes the call of the phase's module from the role variables that
+are set.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,11 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.options import (
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system.text import human_duration
 from ansible_collections.mlops.fleet.plugins.plugin_utils import background, time_limit
 
-#: Option tables by phase. Read here, where Ansible's main process imports the plugin: its workers inherit them.
+#: Option tables by phase. Read here, where Ansible's main process imports the plugin: its workers
+#: inherit them.
 TABLES = {phase.name: config.option_set(phase.name).TABLE for phase in plan.PHASES}
-#: Checks the variables of all phases and applies the brake, once per batch of hosts; reaches no host.
+#: Checks the variables of all phases and applies the brake, once per batch of hosts; reaches no
+#: host.
 START = "start"
 
 
@@ -80,7 +84,10 @@ class RoleOptions(MaintenanceOptions):
 
 
 class Variables:
-    """The role variables of one host. Those that are not set are never templated: there are about 80."""
+    """The role variables of one host.
+
+    Those that are not set are never templated: there are about 80.
+    """
 
     def __init__(self, task_vars: t.Mapping[str, t.Any], templar: t.Any) -> None:
         self._task_vars = task_vars
@@ -106,8 +113,8 @@ class Variables:
     def of_phase(self, phase: plan.Phase) -> dict[str, t.Any]:
         """Return the options of a phase that somebody set, as its module takes them.
 
-        None and, as in an unanswered survey question, an empty text mean "not set". So does an empty list or mapping,
-        except for an option whose default is neither.
+        None and, as in an unanswered survey question, an empty text mean "not set". So does an
+        empty list or mapping, except for an option whose default is neither.
         """
         given = {}
         for entry in TABLES[phase.name]:
@@ -120,7 +127,8 @@ class Variables:
         return given
 
     def check(self, phase: plan.Phase) -> None:
-        """Check the types of a phase's variables; limits are the module's to check, on the host they are set for.
+        """Check the types of a phase's variables; limits are the module's to check, on the host
+        they are set for.
 
         :raises OptionError: one can't be used; the message names it.
         """
@@ -150,7 +158,8 @@ def _is_set(entry: Option, value: t.Any) -> bool:
     if value is None:
         return False
     if isinstance(value, str) and not value.strip():
-        # As in the core: an empty path where there is a default is an undefined variable, not a wish.
+        # As in the core: an empty path where there is a default is an undefined variable, not a
+        # wish.
         return entry.type == "path" and entry.default is not None
     return bool(value or entry.default or not isinstance(value, (list, dict, tuple)))
 
@@ -158,7 +167,8 @@ def _is_set(entry: Option, value: t.Any) -> bool:
 def _parsed(entry: Option, value: t.Any, variable: str) -> t.Any:
     """Return a value with mappings and lists of mappings parsed that a survey gave as text.
 
-    :raises OptionError: the text is neither JSON nor, for a mapping, key=value pairs. It is not shown: it may be secret.
+    :raises OptionError: the text is neither JSON nor, for a mapping, key=value pairs. It is not
+        shown: it may be secret.
     """
     if not isinstance(value, str):
         return value
@@ -329,7 +339,9 @@ class ActionModule(ActionBase):
         return result
 
     def _module_defaults(self, module: str) -> dict[str, t.Any]:
-        """Return what C(module_defaults) of the play sets for the phase's module, by its groups and by its name."""
+        """Return what C(module_defaults) of the play sets for the phase's module, by its groups and
+        by its name.
+        """
         declared: dict[str, t.Any] = {}
         entries = self._task.module_defaults or []
         for entry in entries if isinstance(entries, list) else [entries]:
@@ -342,7 +354,9 @@ class ActionModule(ActionBase):
         return arguments
 
     def _tags_allow(self, phase: str, task_vars: dict[str, t.Any]) -> bool:
-        """Say whether the tags of this run allow a phase, whose task has its tag in the place of this task's own."""
+        """Say whether the tags of this run allow a phase, whose task has its tag in the place of
+        this task's own.
+        """
         only = list(task_vars.get("ansible_run_tags") or ["all"])
         skip = list(task_vars.get("ansible_skip_tags") or [])
         if only == ["all"] and not skip:

@@ -19,7 +19,7 @@ description:
     this task itself needs. In C(/var/log) the logs of this collection's own jobs stay, rotated ones too; log rotation removes them.
   - Safe against users who change the tree meanwhile. Nothing is reached through a path twice, symbolic links are never followed, and no other
     filesystem or mount is entered.
-  - A unit is first renamed into a quarantine directory beside it (V(.mlops-fleet-trash-) and 16 digits), looked at again and removed there, so that
+  - A unit is first renamed into a quarantine directory beside it (V(.mlops-fleet-trash-) and 16 digits), compared with the plan and removed there, so that
     a crash never leaves half of it in its place. The next run finishes what a stopped run left.
   - One cleanup runs at a time on a host.
   - Every removal is recorded in the journal (C(journalctl -t mlops-cleanup)) and, where it exists, in C(/var/log/ml-cleanup.log), with

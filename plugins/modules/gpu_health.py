@@ -574,7 +574,7 @@ def main() -> None:
     def work() -> dict[str, t.Any]:
         options = GpuOptions.from_mapping(module.params)
         document = run(options, _shell.world(module), check=module.check_mode)
-        return _shell.judged({"changed": False, **document.to_dict()}, options.fail_on)
+        return _shell.fail_on_verdict({"changed": False, **document.to_dict()}, options.fail_on)
 
     _shell.execute(module, work)
 

@@ -23,6 +23,7 @@ description:
   - A file that can't be read fails the task. A file that changes while it is read makes the run start over, up to three times.
 extends_documentation_fragment:
   - mlops.fleet.attributes
+  - mlops.fleet.restic
   - mlops.fleet.s3.copies
 attributes:
   check_mode:
@@ -143,28 +144,6 @@ options:
     type: str
     choices: [archive, restic]
     default: "archive"
-  restic:
-    description:
-      - What restic needs to know. Only with O(engine=restic).
-      - Neither the password nor the repository is among the arguments of restic, which every user of the node can list.
-    type: dict
-    suboptions:
-      repository:
-        description:
-          - Repository as restic names it, like V(/backup/restic), V(s3:https://s3.example.com/bucket/node1) or
-            V(rest:https://user:password@backup.example.com/node1).
-          - By default it is in the bucket of O(s3) if that is set, otherwise in the directory O(destination).
-        type: str
-      password:
-        description: Password of the repository. Either this or O(restic.password_file) is required.
-        type: str
-      password_file:
-        description: File on the node that holds the password.
-        type: path
-      shared:
-        description: Make backups in a repository that holds backups of other hosts and none of this one.
-        type: bool
-        default: false
   outside_links:
     description:
       - What to do about symbolic links that point out of O(source), for example

@@ -17,6 +17,7 @@ description:
 extends_documentation_fragment:
   - mlops.fleet.attributes
   - mlops.fleet.attributes.info_module
+  - mlops.fleet.restic
   - mlops.fleet.s3
 attributes:
   platform:
@@ -37,33 +38,6 @@ options:
     type: str
     choices: [none, quick, full]
     default: none
-  engine:
-    description: What made the backups. V(restic) reads a restic repository with the installed restic.
-    type: str
-    choices: [archive, restic]
-    default: "archive"
-  restic:
-    description:
-      - What restic needs to know. Only with O(engine=restic).
-      - Neither the password nor the repository is among the arguments of restic, which every user of the node can list.
-    type: dict
-    suboptions:
-      repository:
-        description:
-          - Repository as restic names it, like V(/backup/restic), V(s3:https://s3.example.com/bucket/node1) or
-            V(rest:https://user:password@backup.example.com/node1).
-          - By default it is in the bucket of O(s3) if that is set, otherwise in the directory O(path).
-        type: str
-      password:
-        description: Password of the repository. Either this or O(restic.password_file) is required.
-        type: str
-      password_file:
-        description: File on the node that holds the password.
-        type: path
-      shared:
-        description: Without effect here.
-        type: bool
-        default: false
 requirements:
   - boto3 1.28 or later (for O(s3) only)
 seealso:
@@ -114,7 +88,12 @@ backups:
       description: With O(verify=full) whether this reading found nothing wrong. Otherwise whether the last verification on record did.
       type: bool
       returned: success
-    problems: {description: What is wrong with it., type: list, elements: str, returned: success}
+    problems:
+      description:
+        - What is wrong with it. A damaged index in its manifest is listed too, though it only makes reading slower.
+      type: list
+      elements: str
+      returned: success
     unreadable:
       description: Why the user that the task runs as can't read its files. Nothing is known about such a backup then.
       type: str

@@ -18,6 +18,7 @@ description:
   - Nothing is done when O(destination) already equals the backup in names, permissions, times and contents.
 extends_documentation_fragment:
   - mlops.fleet.attributes
+  - mlops.fleet.restic
   - mlops.fleet.s3
 attributes:
   check_mode:
@@ -81,33 +82,6 @@ options:
     description: Restore symbolic links that point out of O(destination). By default a backup with such a link is refused.
     type: bool
     default: false
-  engine:
-    description: What made the backups. V(restic) reads a restic repository with the installed restic.
-    type: str
-    choices: [archive, restic]
-    default: "archive"
-  restic:
-    description:
-      - What restic needs to know. Only with O(engine=restic).
-      - Neither the password nor the repository is among the arguments of restic, which every user of the node can list.
-    type: dict
-    suboptions:
-      repository:
-        description:
-          - Repository as restic names it, like V(/backup/restic), V(s3:https://s3.example.com/bucket/node1) or
-            V(rest:https://user:password@backup.example.com/node1).
-          - By default it is in the bucket of O(s3) if that is set, otherwise in the directory O(path).
-        type: str
-      password:
-        description: Password of the repository. Either this or O(restic.password_file) is required.
-        type: str
-      password_file:
-        description: File on the node that holds the password.
-        type: path
-      shared:
-        description: Without effect here.
-        type: bool
-        default: false
   drill:
     description:
       - Prove that the backup can be restored. It is restored into a new directory in O(scratch), every file is read again and

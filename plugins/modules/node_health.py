@@ -614,7 +614,7 @@ def main() -> None:
     def work() -> dict[str, t.Any]:
         options = NodeOptions.from_mapping(module.params)
         document = run(options, _shell.world(module), check=module.check_mode)
-        return _shell.judged(
+        return _shell.fail_on_verdict(
             {"changed": False, **document.to_dict(), "agent_version": agent_version()},
             options.fail_on,
         )

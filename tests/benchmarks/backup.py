@@ -1,11 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What backups cost, against tar, gzip, sha256sum and, where they are installed, pigz, zstd, restic
-and borg.
+"""What backups cost, against tar, gzip, sha256sum, boto3 and, where they are installed, pigz, zstd,
+restic and borg.
 
     .build/dev/bin/python tests/benchmarks/backup.py
-    MLOPS_BACKUP_MIB=2048 MLOPS_BACKUP_FILES=20000 MLOPS_BACKUP_FOLDER=/var/tmp   how much, and where
+    MLOPS_BACKUP_MIB=2048 MLOPS_BACKUP_FILES=20000 MLOPS_BACKUP_DIRECTORY=/var/tmp   how much, and where
 
 Weights are 16-bit numbers from a normal distribution. CPU seconds of a process and its children;
 wall seconds only tell something on a quiet machine. No memory below that of this program can be
@@ -32,12 +32,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import bench
+import s3
 import setup
 from common import Problem, main_wrapper, say
 
 MIB = int(os.environ.get("MLOPS_BACKUP_MIB", "2048"))
 FILES = int(os.environ.get("MLOPS_BACKUP_FILES", "20000"))
-PLACE = os.environ.get("MLOPS_BACKUP_FOLDER", "/var/tmp")
+PLACE = os.environ.get("MLOPS_BACKUP_DIRECTORY", "/var/tmp")
 OURS = """
 import json, os, sys, time
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import isal, options
@@ -146,6 +147,7 @@ def rows(root: Path) -> list[bool]:
         *reading(root),
         *small_files(root, small),
         *models(root, weights),
+        *object_storage(),
     ]
 
 
@@ -258,6 +260,20 @@ def models(root: Path, weights: Path) -> list[bool]:
     alone = ours("make", source=str(new), destination=str(root / "to-new"))
     good = cost.cpu <= 1.3 * alone.cpu
     return [row("one new model among ten", cost, alone, "1.3 x of it alone", good)]
+
+
+def object_storage() -> list[bool]:
+    """Return whether copies travel to S3 and back as fast as with boto3.
+
+    On a slow network wall seconds count: see s3.py, which compares them.
+    """
+    medians = s3.compare(min(MIB, 512), 3)
+    reached = []
+    for what, ratio in s3.pairs(medians):
+        mine, theirs = (Cost(*medians[f"{what}, {who}"], 0) for who in ("mlops.fleet", "boto3"))
+        title = f"S3, 25 MB/s per connection, 30 ms: {what}"
+        reached.append(row(title, mine, theirs, "the time of boto3", ratio <= s3.GOAL))
+    return reached
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the benchmarks share. Run by itself it runs all benchmarks of this folder in turn, as `make bench` does:
+"""What the benchmarks share.
+
+Run by itself it runs all benchmarks of this directory in turn, as `make bench` does:
 
     .build/dev/bin/python tests/benchmarks/bench.py [ROUNDS]
 
-In every benchmark what is compared takes turns, so that a busy moment hits all of it, and the medians count. CPU is user + system time of
-a process and its children. Ratios carry over to other machines better than milliseconds. A peer that is not on this machine is named with the
-command that installs it, and skipped. Numbers go to .build/bench/NAME.json. Ends with 1 when a benchmark misses its target or fails.
+In every benchmark what is compared takes turns, so that a busy moment hits all of it, and the
+medians count. CPU is user + system time of a process and its children. Ratios carry over to other
+machines better than milliseconds. A peer that is not on this machine is named with the command that
+installs it, and skipped. Numbers go to .build/bench/NAME.json. Ends with 1 when a benchmark misses
+its target or fails.
 """
 
 from __future__ import annotations
@@ -23,9 +27,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-for _folder in (HERE.parent / "nvml_double", HERE.parents[1] / "scripts"):
-    if str(_folder) not in sys.path:
-        sys.path.insert(0, str(_folder))
+for _directory in (HERE.parent / "nvml_double", HERE.parents[1] / "scripts"):
+    if str(_directory) not in sys.path:
+        sys.path.insert(0, str(_directory))
 
 import setup
 from common import BUILD, EXTRA_PATH, Problem, install_command, main_wrapper, run, say
@@ -54,14 +58,16 @@ def rounds(default: int = 15) -> int:
     return int(sys.argv[1]) if len(sys.argv) > 1 else default
 
 
-def environment(folder: Path, scenario: str | None = None) -> dict[str, str]:
-    """The environment of all runs, with simulated GPUs where a scenario is named; also makes the folder of the empty module."""
-    (folder / "library").mkdir(exist_ok=True)
-    (folder / "library" / "empty.py").write_text(EMPTY, encoding="utf-8")
+def environment(directory: Path, scenario: str | None = None) -> dict[str, str]:
+    """The environment of all runs, with simulated GPUs where a scenario is named; also makes the
+    directory of the empty module.
+    """
+    (directory / "library").mkdir(exist_ok=True)
+    (directory / "library" / "empty.py").write_text(EMPTY, encoding="utf-8")
     env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
     env.update(
         ANSIBLE_COLLECTIONS_PATH=str(setup.link_collection()),
-        ANSIBLE_HOME=str(folder / "home"),
+        ANSIBLE_HOME=str(directory / "home"),
         ANSIBLE_LOCALHOST_WARNING="False",
         LC_ALL="C.UTF-8",
     )
@@ -72,10 +78,12 @@ def environment(folder: Path, scenario: str | None = None) -> dict[str, str]:
     return env
 
 
-def pack(folder: Path, name: str, arguments: dict, env: dict[str, str], label: str = "") -> Path:
-    """The file that Ansible would run on a node for this module; a label keeps two packings of one module apart."""
-    home = folder / (label or name)
-    argv = [BUILD / "dev" / "bin" / "ansible", "localhost", "-M", folder / "library", "-m", name]
+def pack(directory: Path, name: str, arguments: dict, env: dict[str, str], label: str = "") -> Path:
+    """The file that Ansible would run on a node for this module; a label keeps two packings of one
+    module apart.
+    """
+    home = directory / (label or name)
+    argv = [BUILD / "dev" / "bin" / "ansible", "localhost", "-M", directory / "library", "-m", name]
     argv += ["-a", json.dumps(arguments)] if arguments else []
     argv += ["-e", f"ansible_python_interpreter={sys.executable}"]
     done = run(
@@ -92,7 +100,8 @@ def pack(folder: Path, name: str, arguments: dict, env: dict[str, str], label: s
     packed = list(home.glob("*/AnsiballZ_*.py"))
     if len(packed) != 1:
         raise Problem(
-            f"expected one packed module below {home}, found {len(packed)}: {done.stdout.strip()[-500:]}"
+            f"expected one packed module below {home}, found {len(packed)}:"
+            f" {done.stdout.strip()[-500:]}"
         )
     return packed[0]
 
@@ -100,7 +109,10 @@ def pack(folder: Path, name: str, arguments: dict, env: dict[str, str], label: s
 def measure(
     argv: Sequence[str], env: dict[str, str], good: Sequence[int] = (0,)
 ) -> tuple[float, float]:
-    """Wall and CPU milliseconds of one run from start to exit. :raises Problem: it ended with another status than the good ones."""
+    """Wall and CPU milliseconds of one run from start to exit.
+
+    :raises Problem: it ended with another status than the good ones.
+    """
     start = time.perf_counter()
     process = subprocess.Popen(
         list(argv),
@@ -122,7 +134,9 @@ def measure(
 def take_turns(
     things: dict[str, Steps], number: int, env: dict[str, str], good: Sequence[int] = (0,)
 ) -> dict[str, dict[str, float]]:
-    """Run all things in turn, so many rounds after a first round that warms the caches; the medians of each as wall_ms and cpu_ms."""
+    """Run all things in turn, so many rounds after a first round that warms the caches; the medians
+    of each as wall_ms and cpu_ms.
+    """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in things}
     for turn in range(number + 1):
         for name, steps in things.items():
@@ -141,7 +155,9 @@ def medians(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
 
 
 def show(title: str, table: dict[str, dict[str, float]], base: str, per: str) -> None:
-    """Print a table and add to each row its ratios to the base row; per says in a word what that is."""
+    """Print a table and add to each row its ratios to the base row; per says in a word what that
+    is.
+    """
     say(f"{title:<44}{'wall ms':>10}{per:>9}{'CPU ms':>10}{per:>9}")
     for name, row in table.items():
         for key in ("wall", "cpu"):
@@ -154,20 +170,23 @@ def show(title: str, table: dict[str, dict[str, float]], base: str, per: str) ->
 def target(what: str, found: float, limit: float, unit: str) -> bool:
     """Say whether a target is met; returns whether."""
     say(
-        f"{what}: {found:.1f} {unit}, target at most {limit:g} {unit}: {'met' if found <= limit else 'MISSED'}"
+        f"{what}: {found:.1f} {unit}, target at most {limit:g} {unit}:"
+        f" {'met' if found <= limit else 'MISSED'}"
     )
     return found <= limit
 
 
 def peer(program: str, package: str) -> str | None:
-    """The path of somebody else's program; None where it is missing, which is reported with what installs it."""
-    folders = [
+    """The path of somebody else's program; None where it is missing, which is reported with what
+    installs it.
+    """
+    directories = [
         *os.environ.get("PATH", "").split(os.pathsep),
         *EXTRA_PATH,
         *PEER_PATH,
         *(f"{TOOLS}{path}" for path in PEER_PATH),
     ]
-    found = shutil.which(program, path=os.pathsep.join(folders))
+    found = shutil.which(program, path=os.pathsep.join(directories))
     if found is None:
         say(f"skipped: {program} is not on this machine. Install: {install_command([package])}")
     return found

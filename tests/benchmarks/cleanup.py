@@ -4,16 +4,18 @@
 """What it costs to plan and to carry out a cleanup of many files, against du, find and rm.
 
     .build/dev/bin/python tests/benchmarks/cleanup.py [ROUNDS]              (make bench runs it too)
-    MLOPS_CLEANUP_FILES="20000 100000 300000"    how many files
-    MLOPS_CLEANUP_PLACES="tmpfs ext4 /var/tmp"   file systems that are made for this (root only), or directories
+    MLOPS_CLEANUP_FILES="20000 100000 300000"    how many files MLOPS_CLEANUP_PLACES="tmpfs ext4
+    /var/tmp"   file systems that are made for this (root only), or directories
     MLOPS_CLEANUP_SHAPES="flat nested"           which trees
 
-Nested: runs of 100 files of 64 to 4000 bytes in three directories each; the runs are the units. Flat: the same files directly in the
-root, where each is a unit. A tree is laid out again before every removal. Ours is the core's own function, process table, both looks
-at every file, quarantine and result included, in a process of its own, so that its memory is known. `du -s` is what a plan can't do
-without: one stat per file. `du -s` and `rm -rf` together know the sizes and check nothing; `find` with `du` and `rm` for each run is
-what the old scripts did, `find -exec rm {} +` what many cron jobs do. Ansible's own find and file clean 40 directories, the number that
-a run can wait for. tmpfs is the hardest peer: there removing costs next to nothing, and what is checked weighs most.
+Nested: runs of 100 files of 64 to 4000 bytes in three directories each; the runs are the units.
+Flat: the same files directly in the root, where each is a unit. A tree is laid out again before
+every removal. Ours is the core's own function, process table, both looks at every file, quarantine
+and result included, in a process of its own, so that its memory is known. `du -s` is what a plan
+can't do without: one stat per file. `du -s` and `rm -rf` together know the sizes and check nothing;
+`find` with `du` and `rm` for each run is what the old scripts did, `find -exec rm {} +` what many
+cron jobs do. Ansible's own find and file clean 40 directories, the number that a run can wait for.
+tmpfs is the hardest peer: there removing costs next to nothing, and what is checked weighs most.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ DEFAULT = "tmpfs ext4" if os.geteuid() == 0 else "/var/tmp"
 WHERE = os.environ.get("MLOPS_CLEANUP_PLACES", DEFAULT).split()
 #: Bytes of a file system that is made.
 SPACE = 4 << 30
-#: Directories that Ansible cleans, and most CPU seconds of a run of the node command that has nothing to do.
+#: Directories that Ansible cleans, and most CPU seconds of a run of the node command that has
+#: nothing to do.
 DIRECTORIES, IDLE = 40, 0.3
 PER_RUN = 100
 DAY = 86400
@@ -173,7 +176,9 @@ def compare(base: Path, shape: str, files: int, rounds: int) -> dict[str, Cost]:
 
 @contextlib.contextmanager
 def place(where: str) -> Iterator[Path]:
-    """Give a directory on a file system, which is made for that unless it is the path of a directory."""
+    """Give a directory on a file system, which is made for that unless it is the path of a
+    directory.
+    """
     top = Path(where)
     if not where.startswith("/"):
         top = Path(tempfile.mkdtemp(prefix="mlops-fleet-bench-", dir="/var/tmp"))

@@ -1,14 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a whole maintenance run costs the controller, per host, against four bare module calls per host.
+"""What a whole maintenance run costs the controller, per host, against four bare module calls per
+host.
 
-    .build/dev/bin/python tests/benchmarks/fleet.py [ROUNDS] [HOSTS...]        (default: 3 rounds of 20, 100 and 500 hosts)
+    .build/dev/bin/python tests/benchmarks/fleet.py [ROUNDS] [HOSTS...]        (default: 3 rounds of
+    20, 100 and 500 hosts)
 
-The nodes are stand-ins: their Python is a shell script that reads the module and prints a result, so what is measured
-is the controller. CPU is user + system time of ansible-playbook with its workers; the ratio carries over to other
-machines. Targets: at most 1.3 times the bare calls, and the same per host at every size; collecting last results at
-most 0.2 times a whole run. Stand-ins do no work, so on real nodes collecting is cheaper still against a run.
+The nodes are stand-ins: their Python is a shell script that reads the module and prints a result,
+so what is measured is the controller. CPU is user + system time of ansible-playbook with its
+workers; the ratio carries over to other machines. Targets: at most 1.3 times the bare calls, and
+the same per host at every size; collecting last results at most 0.2 times a whole run. Stand-ins do
+no work, so on real nodes collecting is cheaper still against a run.
 """
 
 from __future__ import annotations
@@ -62,9 +65,9 @@ ANSWER: dict[str, Any] = {
 }
 
 
-def prepare(folder: Path, hosts: int) -> dict[str, list[str]]:
+def prepare(directory: Path, hosts: int) -> dict[str, list[str]]:
     """Write inventory, stand-in and playbooks; return the command lines to compare."""
-    stub = folder / "python"
+    stub = directory / "python"
     stub.write_text(
         f"#!/bin/sh\ncat >/dev/null\ncat <<'END'\n{json.dumps(ANSWER)}\nEND\n", encoding="utf-8"
     )
@@ -76,10 +79,10 @@ def prepare(folder: Path, hosts: int) -> dict[str, list[str]]:
         "maintenance_gpu_expected_count": 8,
         "maintenance_backup_keep_last": 3,
     }
-    inventory = folder / f"inventory-{hosts}.json"
+    inventory = directory / f"inventory-{hosts}.json"
     names = {f"node{number:04}": {} for number in range(hosts)}
     inventory.write_text(json.dumps({"all": {"hosts": names, "vars": variables}}), encoding="utf-8")
-    bare = folder / "bare.yml"
+    bare = directory / "bare.yml"
     play = {
         "hosts": "all",
         "gather_facts": False,
@@ -94,27 +97,27 @@ def prepare(folder: Path, hosts: int) -> dict[str, list[str]]:
             *program,
             "mlops.fleet.collect",
             "-e",
-            f"collect_state_dir={keep_results(folder)}",
+            f"collect_state_dir={keep_results(directory)}",
         ],
     }
 
 
-def keep_results(folder: Path) -> Path:
+def keep_results(directory: Path) -> Path:
     """Write what the jobs of a node leave; return the directory."""
-    directory = folder / "state" / "last"
-    directory.mkdir(parents=True, exist_ok=True)
+    results = directory / "state" / "last"
+    results.mkdir(parents=True, exist_ok=True)
     for phase in ("health", "gpu", "backup", "cleanup"):
         document = {"version": 1, "phase": phase, "time": time.time(), "result": ANSWER}
         text = json.dumps(document, separators=(",", ":"))
-        (directory / f"{phase}.json").write_text(text + "\n", encoding="utf-8")
-    return directory.parent
+        (results / f"{phase}.json").write_text(text + "\n", encoding="utf-8")
+    return results.parent
 
 
-def measure(argv: list[str], env: dict[str, str], folder: Path) -> tuple[float, float]:
+def measure(argv: list[str], env: dict[str, str], directory: Path) -> tuple[float, float]:
     """Return CPU seconds and peak memory (MB) of a run. :raises Problem: it failed."""
-    with (folder / "output").open("w+b") as output:
+    with (directory / "output").open("w+b") as output:
         process = subprocess.Popen(
-            argv, env=env, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            argv, env=env, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
         _pid, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -132,18 +135,19 @@ def main() -> int:
     result: dict[str, dict[str, float]] = {}
     met = True
     with tempfile.TemporaryDirectory(prefix="mlops-fleet-bench-") as name:
-        folder = Path(name)
-        env = {**bench.environment(folder), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORKS": "5"}
+        directory = Path(name)
+        env = {**bench.environment(directory), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORKS": "5"}
         say(f"{'hosts':>5}  {'':<26}{'CPU s':>8}{'ms/host':>9}{'ratio':>7}{'peak MB':>9}")
         for hosts in sizes:
-            lines = prepare(folder, hosts)
+            lines = prepare(directory, hosts)
             samples: dict[str, list[tuple[float, float]]] = {label: [] for label in lines}
             for dummy in range(rounds):
                 for label, argv in lines.items():
-                    samples[label].append(measure(argv, env, folder))
+                    samples[label].append(measure(argv, env, directory))
             base, ratios = 0.0, {}
             for label, pairs in samples.items():
-                # Other work on the machine only ever adds to the CPU time: the least is the nearest to the truth.
+                # Other work on the machine only ever adds to the CPU time: the least is the nearest
+                # to the truth.
                 cpu, memory = min(pairs)
                 base = base or cpu
                 ratio = ratios[label] = cpu / base
@@ -154,7 +158,8 @@ def main() -> int:
                     "peak_mb": round(memory, 1),
                 }
                 say(
-                    f"{hosts:>5}  {label:<26}{cpu:>8.1f}{1000 * cpu / hosts:>9.1f}{ratio:>7.2f}{memory:>9.1f}"
+                    f"{hosts:>5} "
+                    f" {label:<26}{cpu:>8.1f}{1000 * cpu / hosts:>9.1f}{ratio:>7.2f}{memory:>9.1f}"
                 )
             whole = ratios["mlops.fleet.maintenance"]
             met &= bench.target(f"whole run over {hosts} hosts", whole, TARGET, "x four bare calls")

@@ -1,14 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long the node check's question to the journal takes when the journal is large, against what people type.
+"""How long the node check's question to the journal takes when the journal is large, against what
+people type.
 
     .build/dev/bin/python tests/benchmarks/journal_query.py [ROUNDS]        (make bench runs it too)
     MLOPS_JOURNAL_ENTRIES=600000                                            the size of each journal
 
-Two journals of 600,000 entries are written by systemd-journal-remote: a quiet one (30 days, one entry in a thousand an error) and a flooded one
-(all within the last hour, one in a hundred an error). Ours is the core's own function with its own arguments, from the call to the parsed
-answer; the only change is the folder that journalctl reads. Each is asked once with its files pushed out of memory, then warm, in turn with the others.
+Two journals of 600,000 entries are written by systemd-journal-remote: a quiet one (30 days, one
+entry in a thousand an error) and a flooded one (all within the last hour, one in a hundred an
+error). Ours is the core's own function with its own arguments, from the call to the parsed answer;
+the only change is the directory that journalctl reads. Each is asked once with its files pushed out
+of memory, then warm, in turn with the others.
 """
 
 from __future__ import annotations
@@ -43,9 +46,11 @@ UNITS = [
 ]
 
 
-def write(program: str, folder: Path, seconds: float, errors: int) -> None:
-    """Write a journal of ENTRIES entries that ends now, evenly spread over the seconds, one in C(errors) of priority err."""
-    folder.mkdir(parents=True)
+def write(program: str, directory: Path, seconds: float, errors: int) -> None:
+    """Write a journal of ENTRIES entries that ends now, evenly spread over the seconds, one in
+    C(errors) of priority err.
+    """
+    directory.mkdir(parents=True)
     chance = random.Random(7)
     machine, boot = uuid.uuid4().hex, uuid.uuid4().hex
     start, step = time.time() - seconds, seconds / ENTRIES
@@ -57,7 +62,7 @@ def write(program: str, folder: Path, seconds: float, errors: int) -> None:
     )
     env = {**os.environ, "LD_LIBRARY_PATH": libraries} if libraries else None
     with tempfile.TemporaryFile() as words:
-        argv = [program, "--output", str(folder / "system.journal"), "-"]
+        argv = [program, "--output", str(directory / "system.journal"), "-"]
         child = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words, env=env
         )
@@ -84,7 +89,10 @@ def write(program: str, folder: Path, seconds: float, errors: int) -> None:
                     f"_SYSTEMD_CGROUP=/system.slice/{unit}",
                     f"_SYSTEMD_UNIT={unit}",
                     "_SYSTEMD_SLICE=system.slice",
-                    f"MESSAGE={'error' if level == 3 else 'notice'}: request {number} of client 10.0.{pid % 256}.{number % 251} took {chance.random():.6f} s",
+                    (
+                        f"MESSAGE={'error' if level == 3 else 'notice'}: request {number} of client"
+                        f" 10.0.{pid % 256}.{number % 251} took {chance.random():.6f} s"
+                    ),
                 )
                 child.stdin.write(("\n".join(fields) + "\n\n").encode())
             child.stdin.close()
@@ -93,13 +101,14 @@ def write(program: str, folder: Path, seconds: float, errors: int) -> None:
         if child.wait() != 0:
             words.seek(0)
             raise Problem(
-                f"{program} ended with {child.returncode}: {words.read()[-500:].decode(errors='replace')}"
+                f"{program} ended with {child.returncode}:"
+                f" {words.read()[-500:].decode(errors='replace')}"
             )
 
 
-def count(folder: Path) -> int:
+def count(directory: Path) -> int:
     """How many entries journalctl itself finds in the files' headers."""
-    header = ask(["journalctl", "--header", f"--directory={folder}"])
+    header = ask(["journalctl", "--header", f"--directory={directory}"])
     return sum(
         int(line.rpartition(":")[2])
         for line in header.splitlines()
@@ -107,9 +116,9 @@ def count(folder: Path) -> int:
     )
 
 
-def forget(folder: Path) -> None:
+def forget(directory: Path) -> None:
     """Push the files out of memory, so that the next look reads the disk."""
-    for path in folder.rglob("*.journal"):
+    for path in directory.rglob("*.journal"):
         fd = os.open(path, os.O_RDONLY)
         try:
             os.fsync(fd)
@@ -146,21 +155,22 @@ def main() -> int:
     options = NodeOptions.from_mapping({})
     for kind, (seconds, errors) in KINDS.items():
         with tempfile.TemporaryDirectory(prefix="mlops-fleet-bench-") as name:
-            folder = Path(name) / "var" / "log" / "journal" / uuid.uuid4().hex
+            directory = Path(name) / "var" / "log" / "journal" / uuid.uuid4().hex
             start = time.perf_counter()
-            write(program, folder, seconds, errors)
-            size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
-            found = count(folder)
+            write(program, directory, seconds, errors)
+            size = sum(path.stat().st_size for path in directory.iterdir()) / 2**20
+            found = count(directory)
             say(
-                f"{kind}: {found} entries in {len(list(folder.iterdir()))} files, {size:.0f} MiB, written in {time.perf_counter() - start:.0f} s"
+                f"{kind}: {found} entries in {len(list(directory.iterdir()))} files, {size:.0f}"
+                f" MiB, written in {time.perf_counter() - start:.0f} s"
             )
             if found != ENTRIES:
                 raise Problem(f"the journal holds {found} entries instead of {ENTRIES}")
 
-            def start_program(argv, timeout=30.0, env=None, stdin=None, folder=folder):
-                """The runner port: journalctl on our folder instead of the machine's."""
+            def start_program(argv, timeout=30.0, env=None, stdin=None, directory=directory):
+                """The runner port: journalctl on our directory instead of the machine's."""
                 done = subprocess.run(
-                    [argv[0], f"--directory={folder}", *argv[1:]],
+                    [argv[0], f"--directory={directory}", *argv[1:]],
                     capture_output=True,
                     text=True,
                     check=False,
@@ -176,8 +186,8 @@ def main() -> int:
                     raise Problem("the core did not read the journal")
                 return answer
 
-            def typed(*words: str, folder=folder) -> Callable[[], object]:
-                argv = ["journalctl", "-q", "--no-pager", f"--directory={folder}", *words]
+            def typed(*words: str, directory=directory) -> Callable[[], object]:
+                argv = ["journalctl", "-q", "--no-pager", f"--directory={directory}", *words]
                 return lambda: subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
 
             answer = ours()
@@ -189,7 +199,8 @@ def main() -> int:
             )
             if abs(len(answer.entries) - wanted) > 1:
                 raise Problem(
-                    f"{len(answer.entries)} errors were found in the last hour, about {wanted} were written"
+                    f"{len(answer.entries)} errors were found in the last hour, about {wanted} were"
+                    " written"
                 )
             things = {
                 "node_health's query": ours,
@@ -198,7 +209,7 @@ def main() -> int:
                 "journalctl --since=-1h": typed("--since=-1h"),
                 "journalctl -p err": typed("-p", "err"),
             }
-            forget(folder)
+            forget(directory)
             cold = bench.medians([timed(ours)])
             times: dict[str, list[tuple[float, float]]] = {what: [] for what in things}
             for turn in range(number):
@@ -214,7 +225,8 @@ def main() -> int:
             }
             bench.show(f"journal, {kind}", rows, "journalctl -n 1", "/ -n 1")
             say(
-                f"{len(answer.entries)} errors returned{', the most it takes' if answer['limited'] else ''}"
+                f"{len(answer.entries)} errors"
+                f" returned{', the most it takes' if answer['limited'] else ''}"
             )
             met &= bench.target(
                 "wall clock of the query", rows["node_health's query"]["wall_ms"], WALL_MS, "ms"

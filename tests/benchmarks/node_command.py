@@ -1,15 +1,17 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a timer's job costs a node: `mlfleet gpu` and `mlfleet health` from start to exit, against `python3 -c pass` and against the same
-check as a task of Ansible.
+"""What a timer's job costs a node: `mlfleet gpu` and `mlfleet health` from start to exit, against
+`python3 -c pass` and against the same check as a task of Ansible.
 
     .build/dev/bin/python tests/benchmarks/node_command.py [ROUNDS]        (make bench runs it too)
 
-The command is installed as the agent role installs it. The module is run as Ansible would run it on a node: the packed file, without the
-connection and the controller's own time, so the comparison flatters the task. Both read eight simulated GPUs, or this machine. All take turns,
-so that a busy moment hits all of them; the medians count. CPU is user + system time of the process and its children. The numbers go to
-.build/bench/node_command.json too. Ends with 1 when the command costs more than its share of the CPU of the task, or imports what its check has no use for.
+The command is installed as the agent role installs it. The module is run as Ansible would run it on
+a node: the packed file, without the connection and the controller's own time, so the comparison
+flatters the task. Both read eight simulated GPUs, or this machine. All take turns, so that a busy
+moment hits all of them; the medians count. CPU is user + system time of the process and its
+children. The numbers go to .build/bench/node_command.json too. Ends with 1 when the command costs
+more than its share of the CPU of the task, or imports what its check has no use for.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ UNWANTED = {
 # The command's share of the CPU of the task, below.
 SHARES = {"gpu": 0.35, "health": 1}
 PROBE = (
-    "import runpy, sys\nsys.argv = sys.argv[1:]\ntry:\n    runpy.run_path(sys.argv[0], run_name='__main__')\nexcept SystemExit:\n    pass\n"
-    "print(*sys.modules, file=sys.stderr)\n"
+    "import runpy, sys\nsys.argv = sys.argv[1:]\ntry:\n    runpy.run_path(sys.argv[0],"
+    " run_name='__main__')\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)\n"
 )
 
 
@@ -63,15 +65,15 @@ def measure(argv: list[str], env: dict[str, str]) -> tuple[float, float]:
     return 1000 * wall, 1000 * (usage.ru_utime + usage.ru_stime)
 
 
-def install(folder: Path) -> Path:
-    """Install the command below a folder; returns its path."""
+def install(directory: Path) -> Path:
+    """Install the command below a directory; returns its path."""
     sys.path.insert(0, str(setup.link_collection()))
     from ansible_collections.mlops.fleet.plugins.action import agent_install
     from ansible_collections.mlops.fleet.plugins.module_utils._core import agent
 
     version, data = agent_install.bundle()
-    agent.install(str(folder / "opt"), str(folder / "bin"), sys.executable, version, data)
-    return folder / "bin" / "mlfleet"
+    agent.install(str(directory / "opt"), str(directory / "bin"), sys.executable, version, data)
+    return directory / "bin" / "mlfleet"
 
 
 def main() -> int:
@@ -79,23 +81,23 @@ def main() -> int:
     setup.ensure("dev")
     import harness
 
-    folder = Path(tempfile.mkdtemp(prefix="mlops-fleet-bench-"))
+    directory = Path(tempfile.mkdtemp(prefix="mlops-fleet-bench-"))
     try:
-        (folder / "library").mkdir()
+        (directory / "library").mkdir()
         env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
         env.update(
             ANSIBLE_COLLECTIONS_PATH=str(setup.link_collection()),
-            ANSIBLE_HOME=str(folder / "home"),
+            ANSIBLE_HOME=str(directory / "home"),
             ANSIBLE_LOCALHOST_WARNING="False",
             LC_ALL="C.UTF-8",
         )
         env = harness.environment("h100x8", env)
-        command = str(install(folder))
+        command = str(install(directory))
         runs = {"python3 -c pass": [sys.executable, "-I", "-c", "pass"]}
         for name, (module, arguments) in CHECKS.items():
-            config = folder / f"{name}.json"
+            config = directory / f"{name}.json"
             section = (
-                {**arguments, "metrics_csv": str(folder / "gpu.csv")}
+                {**arguments, "metrics_csv": str(directory / "gpu.csv")}
                 if name == "gpu"
                 else arguments
             )
@@ -106,9 +108,12 @@ def main() -> int:
                 "--config",
                 str(config),
                 "--log-file",
-                str(folder / "log"),
+                str(directory / "log"),
             ]
-            runs[f"task {module}"] = [sys.executable, str(bench.pack(folder, module, section, env))]
+            runs[f"task {module}"] = [
+                sys.executable,
+                str(bench.pack(directory, module, section, env)),
+            ]
         unwanted = {}
         for name, words in UNWANTED.items():
             argv = [sys.executable, "-c", PROBE, *runs[f"mlfleet {name}"]]
@@ -124,7 +129,7 @@ def main() -> int:
                 if number:  # the first round warms the caches
                     times[name].append(one)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
     result: dict[str, dict] = {}
     for name, pairs in times.items():
@@ -151,7 +156,8 @@ def main() -> int:
     for name, words in unwanted.items():
         if words:
             say(f"mlfleet {name} imports {', '.join(words)}, which it has no use for")
-    # The timers' own count: every five minutes and every quarter of an hour; nothing runs in between.
+    # The timers' own count: every five minutes and every quarter of an hour; nothing runs in
+    # between.
     day = (288 * result["mlfleet gpu"]["cpu_ms"] + 96 * result["mlfleet health"]["cpu_ms"]) / 1000
     say(f"a day of both timers: {day:.0f} s of CPU, {day / 864:.3f} % of one core")
     bench.save("node_command", result)

@@ -64,7 +64,8 @@ def report(argv: list[str], env: dict[str, str]) -> list[dict]:
         return json.loads(done.stdout)["checks"]
     except (ValueError, KeyError):
         raise Problem(
-            f"{' '.join(argv)} --json ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}"
+            f"{' '.join(argv)} --json ended with {done.returncode}:"
+            f" {(done.stderr or done.stdout)[-500:]}"
         ) from None
 
 
@@ -96,13 +97,12 @@ def plugins(mounts: list[str]) -> list[list[str]] | None:
     )
 
 
-def nhc(folder: Path, mounts: list[str], links: list[str]) -> list[str] | None:
+def nhc(directory: Path, mounts: list[str], links: list[str]) -> list[str] | None:
     """NHC's command line for NHC_CHECKS; None where no tree is given."""
     tree = os.environ.get("MLOPS_NHC")
     if not tree:
-        say(
-            "skipped: LBNL NHC. Unpack a release of https://github.com/mej/nhc and name the folder in MLOPS_NHC"
-        )
+        place = "https://github.com/mej/nhc"
+        say(f"skipped: LBNL NHC. Unpack a release of {place} and name the directory in MLOPS_NHC")
         return None
     program = Path(tree).resolve() / "nhc"
     if not program.is_file():
@@ -122,13 +122,10 @@ def nhc(folder: Path, mounts: list[str], links: list[str]) -> list[str] | None:
         f"check_ps_daemon {Path('/proc/1/comm').read_text(encoding='utf-8').strip()}",
     ]
     rules += [f"check_hw_eth {link}" for link in links]
-    rules += (
-        ["check_hw_swap_free 1mb"]
-        if len(Path("/proc/swaps").read_text(encoding="utf-8").splitlines()) > 1
-        else []
-    )
+    if len(Path("/proc/swaps").read_text(encoding="utf-8").splitlines()) > 1:
+        rules.append("check_hw_swap_free 1mb")
     rules += ["check_cmd_dmesg -m '!/kernel BUG at/' -m '!/EXT4-fs error/' -m '!/Hardware Error/'"]
-    config = folder / "nhc.conf"
+    config = directory / "nhc.conf"
     config.write_text("".join(f"* || {rule}\n" for rule in rules), encoding="utf-8")
     settings = [
         "MARK_OFFLINE=0",
@@ -136,7 +133,18 @@ def nhc(folder: Path, mounts: list[str], links: list[str]) -> list[str] | None:
         "OFFLINE_NODE=:",
         f"INCDIR={program.parent / 'scripts'}",
     ]
-    return ["bash", str(program), "-a", "-l", "-", "-D", str(folder), "-c", str(config), *settings]
+    return [
+        "bash",
+        str(program),
+        "-a",
+        "-l",
+        "-",
+        "-D",
+        str(directory),
+        "-c",
+        str(config),
+        *settings,
+    ]
 
 
 def main() -> int:
@@ -144,16 +152,16 @@ def main() -> int:
     number = bench.rounds()
     result: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(prefix="mlops-fleet-bench-") as name:
-        folder = Path(name)
-        env = bench.environment(folder)
-        command = node_command.install(folder)
+        directory = Path(name)
+        env = bench.environment(directory)
+        command = node_command.install(directory)
 
         def ours(label: str, options: dict) -> dict[str, list[list[str]]]:
             """The same check as a task and as the command."""
-            config = folder / f"{label}.json"
+            config = directory / f"{label}.json"
             config.write_text(json.dumps({"health": options}), encoding="utf-8")
             packed = bench.pack(
-                folder, "mlops.fleet.node_health", options, env, f"node_health {label}"
+                directory, "mlops.fleet.node_health", options, env, f"node_health {label}"
             )
             return {
                 f"task node_health, {label}": [[sys.executable, str(packed)]],
@@ -164,7 +172,7 @@ def main() -> int:
                         "--config",
                         str(config),
                         "--log-file",
-                        str(folder / "log"),
+                        str(directory / "log"),
                     ]
                 ],
             }
@@ -178,7 +186,9 @@ def main() -> int:
             if check["check"] == "network_link" and check["status"] == "pass"
         ]
         empty = {
-            "task that does nothing": [[sys.executable, str(bench.pack(folder, "empty", {}, env))]]
+            "task that does nothing": [
+                [sys.executable, str(bench.pack(directory, "empty", {}, env))]
+            ]
         }
 
         full = bench.take_turns({**empty, **everything}, number, env, VERDICTS)
@@ -186,7 +196,8 @@ def main() -> int:
         result["full"] = full
         skipped = sorted({check["check"] for check in checks if check["status"] == "skipped"})
         say(
-            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine: {', '.join(skipped) or 'none'}"
+            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine:"
+            f" {', '.join(skipped) or 'none'}"
         )
         base, task, _command = full.values()
         over = result["cpu_over_empty_ms"] = round(task["cpu_ms"] - base["cpu_ms"], 1)
@@ -200,7 +211,7 @@ def main() -> int:
                     sys.executable,
                     str(
                         bench.pack(
-                            folder, "ansible.builtin.command", {"argv": argv}, env, f"plugin {n}"
+                            directory, "ansible.builtin.command", {"argv": argv}, env, f"plugin {n}"
                         )
                     ),
                 ]
@@ -223,7 +234,7 @@ def main() -> int:
                 "/ theirs",
             )
 
-        line = nhc(folder, mounts, links)
+        line = nhc(directory, mounts, links)
         if line:
             failures = bench.run(line, capture=True, check=False, env=env).stdout.strip()
             say(f"NHC says: {failures[-300:] or 'healthy'}")

@@ -4,30 +4,36 @@
 """What a copy in S3 costs over a slow network, against boto3's transfer manager.
 
     .build/dev/bin/python tests/benchmarks/s3.py [ROUNDS]
+    MLOPS_S3_MIB=256      how much is sent and read
 
-A proxy between client and server (SeaweedFS) lets each connection send and receive 25 MB per
-second, with 30 ms of delay. Both sides use the same number of connections. Each number is the
-median of the rounds, in which both sides take turns.
+The server (servers/slow_s3.py) lets each connection move 25 MB per second, with 30 ms of delay in
+each direction. Both sides use as many connections as the option s3.parallel allows by default, and
+begin without a client. Each number is the median of the rounds, in which both sides take turns; CPU
+is that of this process. What boto3 needs with the ten connections it uses by default is printed
+too, beside what the same option does here.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
+import contextlib
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / ".build" / "collections"))
+import bench
+import setup
+from common import main_wrapper, say
 
+sys.path.insert(0, str(setup.link_collection()))
+
+import boto3
 from boto3.s3.transfer import TransferConfig
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import catalogue
@@ -38,58 +44,29 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options i
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.s3.store import S3Store
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
-from ansible_collections.mlops.fleet.tests.system.plugins.module_utils._core.backup import test_s3
 
-SIZE = 256 << 20
-#: Bytes per second and connection, seconds of delay, and what is sent at a time.
-RATE, DELAY, STEP = 25_000_000, 0.03, 64 << 10
-CONNECTIONS = 4
+MIB = int(os.environ.get("MLOPS_S3_MIB", "256"))
+#: Connections: the default of s3.parallel, and boto3's.
+CONNECTIONS, BOTO3_CONNECTIONS = 4, 10
 #: Longest time against boto3's.
 GOAL = 1.0
+KEYS = {"access_key": "bench", "secret_key": "bench-secret"}
 
 
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    free = 0.0
-    try:
-        while True:
-            data = await reader.read(STEP)
-            if not data:
-                break
-            now = time.monotonic()
-            # What follows at once is delayed only by the rate.
-            free = max(free, now + DELAY if now - free > DELAY else free) + len(data) / RATE
-            await asyncio.sleep(max(0.0, free - now))
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
-
-
-def slow_network(target: str) -> str:
-    """Start the proxy in a thread; return its URL."""
-    host, port = target.split("//")[1].split(":")
-    ready: list[int] = []
-    started = threading.Event()
-
-    async def serve() -> None:
-        async def connected(reader: Any, writer: Any) -> None:
-            there_reader, there_writer = await asyncio.open_connection(host, int(port))
-            await asyncio.gather(_pipe(reader, there_writer), _pipe(there_reader, writer))
-
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        ready.append(server.sockets[0].getsockname()[1])
-        started.set()
-        await server.serve_forever()
-
-    threading.Thread(target=lambda: asyncio.run(serve()), daemon=True).start()
-    started.wait(10)
-    return f"http://127.0.0.1:{ready[0]}"
+@contextlib.contextmanager
+def slow_server() -> Iterator[str]:
+    """Run the slow server; give its URL."""
+    script = bench.HERE / "servers" / "slow_s3.py"
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
 
 
 def measured(work: Callable[[], object]) -> tuple[float, float]:
-    """Return seconds and CPU seconds of this process, the proxy's included."""
+    """Return seconds and CPU seconds of this process."""
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
     work()
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -97,61 +74,86 @@ def measured(work: Callable[[], object]) -> tuple[float, float]:
     return time.monotonic() - started, cpu
 
 
-def compare(url: str, directory: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Send and read the same archive in turns."""
+def jobs(url: str, directory: Path, mib: int) -> dict[str, Callable[[], object]]:
+    """Make an archive; return what sends and reads it, by name."""
     (directory / "source").mkdir()
-    (directory / "source" / "weights").write_bytes(os.urandom(SIZE))
+    with open(directory / "source" / "weights", "wb") as stream:
+        for dummy in range(mib):
+            stream.write(os.urandom(1 << 20))
     given = {"source": str(directory / "source"), "destination": str(directory / "backups")}
     options = BackupOptions.from_mapping({**given, "compression": "none", "verify": False})
     made = making.run(options, World(run=None)).backup
     backup = catalogue.inspect(str(directory / "backups"), made["name"])
-    path, keys = made["path"], test_s3.KEYS
-    settings = {"bucket": "bench", "endpoint_url": url, **keys, "parallel": CONNECTIONS}
-    client = test_s3.client(url)
-    config = TransferConfig(max_concurrency=CONNECTIONS)
 
-    def read() -> None:
-        store = S3Store(S3Copies.from_mapping(settings))
-        with store.open(backup) as stream:
+    def store(parallel: int) -> S3Store:
+        settings = {"bucket": "bench", "endpoint_url": url, **KEYS, "parallel": parallel}
+        return S3Store(S3Copies.from_mapping(settings))
+
+    def read(parallel: int) -> None:
+        with store(parallel).open(backup) as stream:
             while stream.read(1 << 20):
                 pass
 
-    jobs: dict[str, Callable[[], object]] = {
-        "send, mlops.fleet": lambda: S3Store(S3Copies.from_mapping(settings)).upload(backup),
-        "send, boto3": lambda: client.upload_file(path, "bench", "other", Config=config),
-        "read, mlops.fleet": read,
-        "read, boto3": lambda: client.download_file(
-            "bench", "other", str(directory / "copy"), Config=config
-        ),
+    def client() -> Any:
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id=KEYS["access_key"],
+            aws_secret_access_key=KEYS["secret_key"],
+        )
+
+    def theirs(parallel: int) -> TransferConfig:
+        return TransferConfig(max_concurrency=parallel)
+
+    copy = str(directory / "copy")
+    work: dict[str, Callable[[], object]] = {}
+    for count in (CONNECTIONS, BOTO3_CONNECTIONS):
+        work[f"send over {count}, mlops.fleet"] = lambda n=count: store(n).upload(backup)
+        work[f"send over {count}, boto3"] = lambda n=count: client().upload_file(
+            made["path"], "bench", "other", Config=theirs(n)
+        )
+    work[f"read over {CONNECTIONS}, mlops.fleet"] = lambda: read(CONNECTIONS)
+    work[f"read over {CONNECTIONS}, boto3"] = lambda: client().download_file(
+        "bench", "other", copy, Config=theirs(CONNECTIONS)
+    )
+    return work
+
+
+def compare(mib: int, rounds: int) -> dict[str, list[float]]:
+    """Return the medians of seconds and CPU seconds by job; all jobs take turns."""
+    with tempfile.TemporaryDirectory() as name, slow_server() as url:
+        work = jobs(url, Path(name), mib)
+        results: dict[str, list[tuple[float, float]]] = {job: [] for job in work}
+        for dummy in range(rounds):
+            for job, run in work.items():
+                results[job].append(measured(run))
+    return {
+        job: [statistics.median(column) for column in zip(*numbers)]
+        for job, numbers in results.items()
     }
-    results: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
-    for _round in range(rounds):
-        for name, work in jobs.items():
-            results[name].append(measured(work))
-    return results
+
+
+def pairs(medians: dict[str, list[float]]) -> list[tuple[str, float]]:
+    """Return by what was done our time as a multiple of boto3's."""
+    done = [job.partition(",")[0] for job in medians if job.endswith("boto3")]
+    return [
+        (what, medians[f"{what}, mlops.fleet"][0] / medians[f"{what}, boto3"][0]) for what in done
+    ]
 
 
 def main() -> int:
     """Print the table; 1 when the goal is missed."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    with tempfile.TemporaryDirectory() as name, test_s3.running(Path(name)) as endpoint:
-        test_s3.client(endpoint).create_bucket(Bucket="bench")
-        results = compare(slow_network(endpoint), Path(name), rounds)
-    medians = {
-        job: [statistics.median(values) for values in zip(*numbers)]
-        for job, numbers in results.items()
-    }
+    medians = compare(MIB, bench.rounds(3))
     for job, (seconds, cpu) in medians.items():
-        print(f"{job:<20} {seconds:7.2f} s {cpu:7.2f} CPU-s {SIZE / seconds / 1e6:7.1f} MB/s")
+        say(f"{job:<28} {seconds:7.2f} s {cpu:7.2f} CPU-s {MIB * 1.048576 / seconds:7.1f} MB/s")
     missed = 0
-    for job in ("send", "read"):
-        ratio = medians[f"{job}, mlops.fleet"][0] / medians[f"{job}, boto3"][0]
+    for what, ratio in pairs(medians):
         missed += ratio > GOAL
-        print(f"{job}: {ratio:.2f} x of boto3's time (goal: at most {GOAL:g})")
-    (ROOT / ".build" / "bench").mkdir(parents=True, exist_ok=True)
-    (ROOT / ".build" / "bench" / "s3.json").write_text(json.dumps(medians), encoding="utf-8")
+        say(f"{what}: {ratio:.2f} x of boto3's time (goal: at most {GOAL:g})")
+    bench.save("s3", medians)
     return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main_wrapper(main)

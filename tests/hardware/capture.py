@@ -209,7 +209,10 @@ def scenario(title: str) -> str:
     pynvml.nvmlInit()
     lines = [
         "# Copyright (c) 2026, mlops.fleet contributors",
-        "# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)",
+        (
+            "# GNU General Public License v3.0+ (see LICENSE or"
+            " https://www.gnu.org/licenses/gpl-3.0.txt)"
+        ),
         "# SPDX-License-Identifier: GPL-3.0-or-later",
         f"# {title}",
         "",

@@ -1,10 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The recipes of CONTRIBUTING.md work as they are written, and an incomplete addition fails at import.
+"""The recipes of CONTRIBUTING.md work as they are written, and an incomplete addition fails at
+import.
 
-A recipe is a section "### Add ..." with steps, each with a code block: "In ``FILE``, before|after|in place of
-``LINE``:", "In ``FILE``, last in ``REGISTRY``:" or "Create ``FILE``:".
+A recipe is a section "### Add ..." with steps, each with a code block: "In ``FILE``,
+before|after|in place of ``LINE``:", "In ``FILE``, last in ``REGISTRY``:" or "Create ``FILE``:".
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 STEP = re.compile(
-    r"^\d\. (?:In `(?P<changed>[^`]+)`,\s(?P<side>before|after|in place of|last in) `(?P<line>(?:[^`]|``)+)`"
+    r"^\d\. (?:In `(?P<changed>[^`]+)`,\s(?P<side>before|after|in place of|last in)"
+    r" `(?P<line>(?:[^`]|``)+)`"
     r"|Create `(?P<created>[^`]+)`):\n\n"
     r"(?P<block>   ```\w+\n(?:   .*\n|\n)*?   ```\n)",
     re.MULTILINE,
@@ -95,7 +97,9 @@ class Recipe(NamedTuple):
 
     @property
     def entry(self) -> Step:
-        """The step that registers the addition: the last that changes a file of _core, or the defaults of a role."""
+        """The step that registers the addition: the last that changes a file of _core, or the
+        defaults of a role.
+        """
         changed = [step for step in self.steps if step.side]
         return [step for step in changed if "/_core/" in step.path or "/defaults/" in step.path][-1]
 
@@ -188,7 +192,8 @@ def test_the_test_of_the_recipe_fails_without_the_entry(name, tree):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_an_incomplete_entry_fails_at_import(name, tree):
-    """Every required field is left out in turn: those not marked optional, the help of an option, the comment of a variable.
+    """Every required field is left out in turn: those not marked optional, the help of an option,
+    the comment of a variable.
 
     A module fails at import, a role when what is derived from it is generated.
     """

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Installing the node agent: versioned folders, a C(current) link that is switched atomically, one
-older version kept.
+"""Installing the node agent: versioned directories, a C(current) link that is switched atomically,
+one older version kept.
 
-Layout below the install folder::
+Layout below the install directory::
 
     versions/0.1.0-1f2e3d4c5b6a/mlops_fleet/   the package: mlfleet/, _core/, VERSION, compiled
     current -> versions/0.1.0-1f2e3d4c5b6a
@@ -29,7 +29,7 @@ from typing import Any
 
 from .errors import NotUsable, Refused, VerificationFailed
 from .ports import CommandRunner
-from .system.files import atomic_write, fsync_folder
+from .system.files import atomic_write, fsync_directory
 from .system.locks import lock
 from .system.roots import refuse_dangerous
 
@@ -51,47 +51,47 @@ sys.exit(main())
 """
 
 
-def _link(folder: str, name: str) -> str:
+def _link(directory: str, name: str) -> str:
     """Return the version a link of ours names, or the empty text."""
     try:
-        return os.path.basename(os.readlink(os.path.join(folder, name)))
+        return os.path.basename(os.readlink(os.path.join(directory, name)))
     except OSError:
         return ""
 
 
-def _point(folder: str, name: str, version: str) -> None:
+def _point(directory: str, name: str, version: str) -> None:
     """Let a link name a version: made beside it and renamed over it, so that it never is
     missing.
     """
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     os.symlink(os.path.join("versions", version), temporary)
-    os.replace(temporary, os.path.join(folder, name))
-    fsync_folder(folder)
+    os.replace(temporary, os.path.join(directory, name))
+    fsync_directory(directory)
 
 
-def installed(folder: str) -> dict[str, Any]:
+def installed(directory: str) -> dict[str, Any]:
     """Return C(current), C(previous) (names or empty) and C(versions) (list) of an install
-    folder.
+    directory.
     """
     try:
         versions = sorted(
-            name for name in os.listdir(os.path.join(folder, "versions")) if _VERSION.match(name)
+            name for name in os.listdir(os.path.join(directory, "versions")) if _VERSION.match(name)
         )
     except OSError:
         versions = []
     return {
-        "current": _link(folder, "current"),
-        "previous": _link(folder, "previous"),
+        "current": _link(directory, "current"),
+        "previous": _link(directory, "previous"),
         "versions": versions,
     }
 
 
-def _unpack(folder: str, version: str, bundle: bytes) -> None:
-    """Unpack the bundle into its version folder, compile it, and only then give it its name."""
-    final = os.path.join(folder, "versions", version)
-    temporary = os.path.join(folder, "versions", f".{version}.tmp")
+def _unpack(directory: str, version: str, bundle: bytes) -> None:
+    """Unpack the bundle into its version directory, compile it, and only then give it its name."""
+    final = os.path.join(directory, "versions", version)
+    temporary = os.path.join(directory, "versions", f".{version}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     package = os.path.join(temporary, PACKAGE)
     os.makedirs(package, mode=0o755)
@@ -111,14 +111,14 @@ def _unpack(folder: str, version: str, bundle: bytes) -> None:
     except (tarfile.TarError, EOFError, OSError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise NotUsable(
-            f"Can't unpack the agent into {temporary}: {error}.", "Check the free space.", folder
+            f"Can't unpack the agent into {temporary}: {error}.", "Check the free space.", directory
         ) from error
     # Compiled for everyone now: users without write access would compile at each start.
     compileall.compile_dir(package, quiet=2)
-    for path, _folders, _files in os.walk(temporary):
-        fsync_folder(path)
+    for path, _directories, _files in os.walk(temporary):
+        fsync_directory(path)
     os.rename(temporary, final)
-    fsync_folder(os.path.dirname(final))
+    fsync_directory(os.path.dirname(final))
 
 
 def check_interpreter(run: CommandRunner, interpreter: str) -> None:
@@ -154,7 +154,7 @@ def _check_names(version: str, interpreter: str) -> None:
 
 
 def install(
-    folder: str,
+    directory: str,
     bin_dir: str,
     interpreter: str,
     version: str,
@@ -172,16 +172,16 @@ def install(
     :param environment_file: the file with the old scripts' variables, likewise.
     :return: C(changed), C(before) and C(after) as of C(installed). With C(check) nothing is
         written.
-    :raises Refused: dangerous folder or unusable interpreter. :raises VerificationFailed: the
+    :raises Refused: dangerous directory or unusable interpreter. :raises VerificationFailed: the
         bundle holds foreign files.
     """
-    folder = refuse_dangerous(folder, "install folder")
+    directory = refuse_dangerous(directory, "install directory")
     _check_names(version, interpreter)
-    before = installed(folder)
+    before = installed(directory)
     command = os.path.join(bin_dir, "mlfleet")
     script = _COMMAND.format(
         interpreter=interpreter,
-        current=os.path.join(folder, "current"),
+        current=os.path.join(directory, "current"),
         package=PACKAGE,
         config=config,
         environment_file=environment_file,
@@ -199,19 +199,19 @@ def install(
         return {"changed": not (current and written), "before": before, "after": after}
     old_umask = os.umask(0o022)  # the command is for every user of the node
     try:
-        os.makedirs(os.path.join(folder, "versions"), mode=0o755, exist_ok=True)
+        os.makedirs(os.path.join(directory, "versions"), mode=0o755, exist_ok=True)
         _make_writable(bin_dir, command)
-        with lock(os.path.join(folder, ".lock"), "installation of the agent"):
-            if version not in installed(folder)["versions"]:
-                _unpack(folder, version, bundle)
+        with lock(os.path.join(directory, ".lock"), "installation of the agent"):
+            if version not in installed(directory)["versions"]:
+                _unpack(directory, version, bundle)
             if before["current"] and before["current"] != version:
-                _point(folder, "previous", before["current"])
-            _point(folder, "current", version)
+                _point(directory, "previous", before["current"])
+            _point(directory, "current", version)
             atomic_write(command, script, mode=0o755)
-            _forget_old(folder)
+            _forget_old(directory)
     finally:
         os.umask(old_umask)
-    return {"changed": True, "before": before, "after": installed(folder)}
+    return {"changed": True, "before": before, "after": installed(directory)}
 
 
 def _make_writable(bin_dir: str, command: str) -> None:
@@ -242,35 +242,35 @@ def _mode(path: str) -> int:
         return 0
 
 
-def roll_back(folder: str, check: bool = False) -> dict[str, Any]:
+def roll_back(directory: str, check: bool = False) -> dict[str, Any]:
     """Make the previous version current again (and the current one the previous).
 
     :raises NotUsable: there is no previous version.
     """
-    before = installed(folder)
+    before = installed(directory)
     if not before["previous"] or before["previous"] not in before["versions"]:
         raise NotUsable(
-            f"There is no previous version in {folder} to roll back to.",
+            f"There is no previous version in {directory} to roll back to.",
             "Install the wanted version instead.",
-            folder,
+            directory,
         )
     if not check:
-        with lock(os.path.join(folder, ".lock"), "installation of the agent"):
-            _point(folder, "current", before["previous"])
-            _point(folder, "previous", before["current"])
+        with lock(os.path.join(directory, ".lock"), "installation of the agent"):
+            _point(directory, "current", before["previous"])
+            _point(directory, "previous", before["current"])
     after = {**before, "current": before["previous"], "previous": before["current"]}
     return {"changed": True, "before": before, "after": after}
 
 
-def remove(folder: str, bin_dir: str, check: bool = False) -> dict[str, Any]:
-    """Remove what C(install) made and nothing else: our versions, links, lock and command; folders
-    only when empty then.
+def remove(directory: str, bin_dir: str, check: bool = False) -> dict[str, Any]:
+    """Remove what C(install) made and nothing else: our versions, links, lock and command;
+    directories only when empty then.
     """
-    folder = refuse_dangerous(folder, "install folder")
-    before = installed(folder)
+    directory = refuse_dangerous(directory, "install directory")
+    before = installed(directory)
     command = os.path.join(bin_dir, "mlfleet")
     ours = "Installed by mlops.fleet.agent" in _read(command)
-    unfinished = _unfinished(folder)
+    unfinished = _unfinished(directory)
     changed = bool(
         before["versions"] or before["current"] or before["previous"] or ours or unfinished
     )
@@ -281,19 +281,21 @@ def remove(folder: str, bin_dir: str, check: bool = False) -> dict[str, Any]:
         os.unlink(command)
     for name in ("current", "previous", ".lock"):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, name))
+            os.unlink(os.path.join(directory, name))
     for version in [*before["versions"], *unfinished]:
-        shutil.rmtree(os.path.join(folder, "versions", version))
-    for path in (os.path.join(folder, "versions"), folder):
+        shutil.rmtree(os.path.join(directory, "versions", version))
+    for path in (os.path.join(directory, "versions"), directory):
         with contextlib.suppress(OSError):
             os.rmdir(path)
     return {"changed": True, "before": before, "after": after}
 
 
-def _unfinished(folder: str) -> list[str]:
-    """Return the folders of installations that were killed, by their names below C(versions)."""
+def _unfinished(directory: str) -> list[str]:
+    """Return the directories of installations that were killed, by their names below
+    C(versions).
+    """
     try:
-        names = os.listdir(os.path.join(folder, "versions"))
+        names = os.listdir(os.path.join(directory, "versions"))
     except OSError:
         return []
     return [
@@ -303,11 +305,11 @@ def _unfinished(folder: str) -> list[str]:
     ]
 
 
-def _forget_old(folder: str) -> None:
-    found = installed(folder)
-    for name in [*found["versions"], *_unfinished(folder)]:
+def _forget_old(directory: str) -> None:
+    found = installed(directory)
+    for name in [*found["versions"], *_unfinished(directory)]:
         if name not in (found["current"], found["previous"]):
-            shutil.rmtree(os.path.join(folder, "versions", name), ignore_errors=True)
+            shutil.rmtree(os.path.join(directory, "versions", name), ignore_errors=True)
 
 
 def _read(path: str) -> str:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from .environment import Environment
 from .errors import FleetError, NotUsable, OptionError
-from .options import OptionSet, from_environment
+from .options import Option, OptionSet
 from .records import NamedTuple
 from .system.files import read_json
 
@@ -307,3 +307,29 @@ def _or_as_member(path: str) -> str:
         if group.gr_gid:
             return f" or as a member of the group {group.gr_name}"
     return ""
+
+
+def from_environment(
+    table: Iterable[Option], environ: Mapping[str, str]
+) -> dict[str, tuple[Any, str]]:
+    """Return what the old environment variables say: option name to (raw value, variable names).
+
+    Empty ones count as unset. Suboptions of a mapping arrive as a mapping of those that are set.
+    """
+    values: dict[str, tuple[Any, str]] = {}
+    for entry in table:
+        for variable in entry.env:
+            if environ.get(variable, "") != "":
+                values[entry.name] = (environ[variable], variable)
+                break
+        else:
+            if entry.type != "dict":
+                continue
+            inner = from_environment(entry.subtable, environ)
+            if inner:
+                raw = {name: value for name, (value, dummy) in inner.items()}
+                values[entry.name] = (
+                    raw,
+                    ", ".join(variables for dummy, variables in inner.values()),
+                )
+    return values

@@ -13,17 +13,17 @@ import re
 from typing import Any
 
 #: Where the agent role installs by default. An agent elsewhere is not seen.
-FOLDER = "/opt/mlops-fleet"
+DIRECTORY = "/opt/mlops-fleet"
 _VERSION = re.compile(r"^(?P<release>[0-9A-Za-z][0-9A-Za-z.+_-]{0,60})-(?P<digest>[0-9a-f]{12})$")
 
 
-def agent_version(folder: str = FOLDER) -> str | None:
-    """Return the version of the agent that is current in the install folder, None where there is
+def agent_version(directory: str = DIRECTORY) -> str | None:
+    """Return the version of the agent that is current in the install directory, None where there is
     none or it is unreadable.
     """
     try:
         with open(
-            os.path.join(folder, "current", "mlops_fleet", "VERSION"), encoding="ascii"
+            os.path.join(directory, "current", "mlops_fleet", "VERSION"), encoding="ascii"
         ) as stream:
             text = stream.read(100).strip()
     except (OSError, UnicodeDecodeError):

@@ -49,7 +49,7 @@ def keep(phase: str, result: Mapping[str, Any], now: float, directory: str = DIR
         pass
     except OSError as error:
         raise NotUsable(f"Can't make {directory}: {error.strerror}.", "", directory) from error
-    fd = roots.open_folder(directory)
+    fd = roots.open_directory(directory)
     try:
         text = json.dumps(document, separators=(",", ":"), default=str) + "\n"
         files.atomic_write(f"/proc/self/fd/{fd}/{phase}.json", text, 0o640, durable=False)

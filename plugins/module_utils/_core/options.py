@@ -369,30 +369,6 @@ def _hide_nested(entry: Option, value: Any) -> Any:
     return value
 
 
-def from_environment(
-    table: Iterable[Option], environ: Mapping[str, str]
-) -> dict[str, tuple[Any, str]]:
-    """Return what the old environment variables say: option name to (raw value, variable names).
-
-    Empty ones count as unset. Suboptions of a mapping arrive as a mapping of those that are set.
-    """
-    values: dict[str, tuple[Any, str]] = {}
-    for entry in table:
-        for variable in entry.env:
-            if environ.get(variable, "") != "":
-                values[entry.name] = (environ[variable], variable)
-                break
-        else:
-            inner = from_environment(entry.subtable, environ) if entry.type == "dict" else {}
-            if inner:
-                raw = {name: value for name, (value, dummy) in inner.items()}
-                values[entry.name] = (
-                    raw,
-                    ", ".join(variables for dummy, variables in inner.values()),
-                )
-    return values
-
-
 class ReportOptions(OptionSet):
     """Options shared by the parts that only report."""
 

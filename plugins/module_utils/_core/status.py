@@ -263,15 +263,16 @@ def next_time(line: str, now: float) -> float | None:
 def _values(field: str, low: int, high: int, names: Sequence[str] = (), first: int = 0) -> set[int]:
     """Return the numbers that a field of cron stands for. :raises ValueError: it is none."""
     values: set[int] = set()
+    numbers = {name: number for number, name in enumerate(names, first)}
     for item in field.lower().split(","):
         span, dummy, step = item.partition("/")
         begin, dummy, end = span.partition("-")
         if span == "*":
             begin, end = str(low), str(high)
-        lower = names.index(begin) + first if begin in names else int(begin)
+        lower = int(numbers.get(begin, begin))
         upper = high if step else lower
         if end:
-            upper = names.index(end) + first if end in names else int(end)
+            upper = int(numbers.get(end, end))
         values |= set(range(lower, upper + 1, int(step or 1)))
     return values
 

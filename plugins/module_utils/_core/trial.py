@@ -163,7 +163,8 @@ def with_reason(world: World, job: str, ended_run: Ended, backend: str = "system
         with contextlib.suppress(OSError), open(world.path(RUNNER), encoding="utf-8") as stream:
             lines = rf"^{job}\)\n\s*user=(\S+).*\n.*\n\s*set -- (\S+)"
             match = re.search(lines, stream.read(), re.MULTILINE)
-            user, program = match.groups() if match else (user, program)
+            if match:
+                user, program = match.groups()
     else:
         argv = ["systemctl", "show", "--property=User,ExecStart", UNITS[job] + ".service"]
         text = world.run(argv, timeout=10).stdout
@@ -306,15 +307,15 @@ def _changed_for_now(world: World, unit: str, text: str) -> Iterator[None]:
     if not text:
         yield
         return
-    folder = world.path(f"{_RUNTIME}/{unit}.d")
-    path = os.path.join(folder, _DROP_IN)
+    directory = world.path(f"{_RUNTIME}/{unit}.d")
+    path = os.path.join(directory, _DROP_IN)
     old_umask = os.umask(0o022)
     try:
         try:
-            os.makedirs(folder, exist_ok=True)
+            os.makedirs(directory, exist_ok=True)
         except OSError as error:
             raise NotUsable(
-                f"Can't change {unit} for a trial: {error}.", "Check /run.", folder
+                f"Can't change {unit} for a trial: {error}.", "Check /run.", directory
             ) from error
         atomic_write(path, text, mode=0o644, durable=False)
         world.run(["systemctl", "daemon-reload"], timeout=60)
@@ -324,7 +325,7 @@ def _changed_for_now(world: World, unit: str, text: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.unlink(path)
         with contextlib.suppress(OSError):
-            os.rmdir(folder)
+            os.rmdir(directory)
         with contextlib.suppress(FleetError):
             world.run(["systemctl", "daemon-reload"], timeout=60)
 

@@ -182,4 +182,6 @@ def fails(status: str, fail_on: str) -> bool:
     """Return whether a verdict of ``status`` is a failure for ``fail_on``."""
     if fail_on == "never":
         return False
-    return EXIT_CODES.get(status, 2) >= (1 if fail_on == WARNING else 2)
+    if fail_on == WARNING:
+        return status not in (SKIPPED, PASS)
+    return status not in (SKIPPED, PASS, WARNING)

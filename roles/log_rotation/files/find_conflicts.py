@@ -1,10 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Name the logrotate configurations that claim files of ours: find_conflicts.py OURS CONFIGURATION...
+"""Name the logrotate configurations that claim files of ours: find_conflicts.py OURS
+CONFIGURATION...
 
-Prints one line per conflict. logrotate itself (-d) says it only for logs that exist already, and two patterns that mean the
-same future file are a conflict all the same. A configuration is a file, or a folder as C(include) takes it.
+Prints one line per conflict. logrotate itself (-d) says it only for logs that exist already, and
+two patterns that mean the same future file are a conflict all the same. A configuration is a file,
+or a directory as C(include) takes it.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ import re
 import shlex
 import sys
 
-# Endings that logrotate itself passes over in a folder (logrotate(8), tabooext).
+# Endings that logrotate itself passes over in a directory (logrotate(8), tabooext).
 IGNORED = (
-    ".bak .cfsaved .disabled .dpkg-bak .dpkg-del .dpkg-dist .dpkg-new .dpkg-old .dpkg-tmp .ghost .new .old .orig .rhn-cfg-tmp-* .rpmnew .rpmorig"
-    " .rpmsave .swp .ucf-dist .ucf-new .ucf-old ,v ~"
+    ".bak .cfsaved .disabled .dpkg-bak .dpkg-del .dpkg-dist .dpkg-new .dpkg-old .dpkg-tmp .ghost"
+    " .new .old .orig .rhn-cfg-tmp-* .rpmnew .rpmorig .rpmsave .swp .ucf-dist .ucf-new .ucf-old"
+    " ,v ~"
 ).split()
 SCRIPTS = ("postrotate", "prerotate", "firstaction", "lastaction", "preremove")
 
@@ -75,7 +78,9 @@ def patterns(path, seen):
 
 
 def same(ours, theirs):
-    """Say whether two patterns can mean one file: one is matched by the other, or both match a file that exists."""
+    """Say whether two patterns can mean one file: one is matched by the other, or both match a file
+    that exists.
+    """
     one, other = os.path.dirname(ours), os.path.dirname(theirs)
     if not (fnmatch.fnmatchcase(one, other) or fnmatch.fnmatchcase(other, one)):
         return False
@@ -86,7 +91,9 @@ def same(ours, theirs):
 
 
 def main(ours, *configurations):
-    """Print the conflicts of OURS with everything else; always exit code 0, the caller judges the lines."""
+    """Print the conflicts of OURS with everything else; always exit code 0, the caller judges the
+    lines.
+    """
     mine = list(patterns(ours, set()))
     for index, (path, number, theirs) in enumerate(mine):
         for _path, _number, wanted in mine[:index]:

@@ -9,12 +9,12 @@ import time
 
 
 def test_history_is_printed_and_xids_are_cleared(node, gpus):
-    log = node.folder / "kern.log"
+    log = node.directory / "kern.log"
     log.write_text(
         f"{time.time() - 60:.6f} node kernel: NVRM: Xid (PCI:0000:18:00): 95, pid=1, name=x,"
         " Uncontained\n"
     )
-    state = node.folder / "gpu.json"
+    state = node.directory / "gpu.json"
     node.settings["gpu"] = {"log_source": str(log), "metrics_csv": None, "state_file": str(state)}
     env = gpus("h100x8")
     document = node.json("gpu", "--no-alert", env=env, check=2)

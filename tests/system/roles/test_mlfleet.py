@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def archives(node):
-    return sorted((node.folder / "backups").glob("models_backup_*.tar.gz"))
+    return sorted((node.directory / "backups").glob("models_backup_*.tar.gz"))
 
 
 def test_the_bundle_is_the_same_every_time_and_holds_only_ours():
@@ -119,7 +119,7 @@ def test_health_prints_for_nagios_and_ci(node):
 
 
 def test_what_health_learned_is_expected(node):
-    path = node.folder / "expected.json"
+    path = node.directory / "expected.json"
     node.settings["health"] = {
         "checks": ["expected_hardware"],
         "expected_hardware_file": str(path),
@@ -139,7 +139,7 @@ def test_what_health_learned_is_expected(node):
 
 
 def test_gpu_json_csv_and_exit_codes(node, gpus):
-    metrics = node.folder / "gpu.csv"
+    metrics = node.directory / "gpu.csv"
     env = {**gpus("h100x8"), "METRICS_FILE": str(metrics)}
     document = json.loads(node.run("gpu", "--json", env=env, check=0).stdout)
     assert [gpu["id"] for gpu in document["gpus"]] == list(range(8)) and all(
@@ -197,12 +197,12 @@ def test_the_command_and_the_module_give_the_same_document(node, gpus, tmp_path)
 
 
 def test_backup_verify_damage_restore(node):
-    before = sorted(node.folder.iterdir())
+    before = sorted(node.directory.iterdir())
     dry = node.run("backup", "--dry-run", check=0)
     assert (
         "would be made" in dry.stdout
         and not archives(node)
-        and [p for p in sorted(node.folder.iterdir()) if p.suffix not in (".json", ".log")]
+        and [p for p in sorted(node.directory.iterdir()) if p.suffix not in (".json", ".log")]
         == before
     )
     node.run("backup", check=0)
@@ -213,9 +213,9 @@ def test_backup_verify_damage_restore(node):
     assert "No new backup needed" in node.run("backup", check=0).stdout and len(archives(node)) == 1
     assert "verified" in node.run("verify", check=0).stdout
     assert node.run("backup", "--verify", str(archive), check=0).stdout.strip().endswith("verified")
-    node.run("restore", str(node.folder / "back"), check=0)
-    subprocess.run(["diff", "-r", node.folder / "models", node.folder / "back"], check=True)
-    again = node.run("restore", str(node.config.parent / "back"), check=0).stdout
+    node.run("restore", str(node.directory / "back"), check=0)
+    subprocess.run(["diff", "-r", node.directory / "models", node.directory / "back"], check=True)
+    again = node.run("restore", str(node.directory / "back"), check=0).stdout
     assert "already; nothing to restore" in again and "Restored" not in again
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 4
@@ -255,14 +255,14 @@ def test_paths_of_the_command_line_are_meant_from_where_one_is(node):
     name = os.path.basename(archive)
     assert (
         f"{archive}: verified"
-        in node.run("backup", "--verify", f"backups/{name}", cwd=node.folder, check=0).stdout
+        in node.run("backup", "--verify", f"backups/{name}", cwd=node.directory, check=0).stdout
     )
     assert (
         f"{archive}: verified"
-        in node.run("verify", f"./{name}", cwd=node.folder / "backups", check=0).stdout
+        in node.run("verify", f"./{name}", cwd=node.directory / "backups", check=0).stdout
     )
-    node.run("restore", "back", "--backup", f"backups/{name}", cwd=node.folder, check=0)
-    assert (node.folder / "back" / "weights.bin").exists()
+    node.run("restore", "back", "--backup", f"backups/{name}", cwd=node.directory, check=0)
+    assert (node.directory / "back" / "weights.bin").exists()
     assert (
         "No new backup needed"
         in node.run(
@@ -270,8 +270,8 @@ def test_paths_of_the_command_line_are_meant_from_where_one_is(node):
             "--source",
             "models",
             "--destination",
-            "../" + node.folder.name + "/backups",
-            cwd=node.folder,
+            "../" + node.directory.name + "/backups",
+            cwd=node.directory,
         ).stdout
     )
 
@@ -304,7 +304,10 @@ def test_the_examples_of_the_help_are_valid_calls(command, tmp_path):
 def test_an_empty_word_is_never_taken_for_no_word(node, words):
     """--verify "$FILE" with an unset variable must neither make a backup nor succeed."""
     node.run(*words, check=3)
-    assert not (node.folder / "backups").exists() and (node.folder / "experiments" / "old").exists()
+    assert (
+        not (node.directory / "backups").exists()
+        and (node.directory / "experiments" / "old").exists()
+    )
 
 
 def test_a_list_can_be_emptied(node):
@@ -339,7 +342,7 @@ def test_both_targets_can_be_named(node):
 
 
 def test_backup_without_a_source_fails_with_1(node):
-    done = node.run("backup", env={"MODEL_DIR": str(node.folder / "nowhere")})
+    done = node.run("backup", env={"MODEL_DIR": str(node.directory / "nowhere")})
     assert done.returncode == 1 and "nowhere" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -351,18 +354,18 @@ def test_s3_sync_needs_a_bucket_and_a_bucket_alone_does_nothing(node):
 
 def test_cleanup(node):
     dry = node.run("cleanup", "--dry-run", check=0)
-    assert "would remove" in dry.stdout and (node.folder / "experiments" / "old").exists()
+    assert "would remove" in dry.stdout and (node.directory / "experiments" / "old").exists()
     done = node.run("cleanup", check=0)
     assert (
-        not (node.folder / "experiments" / "old").exists()
-        and (node.folder / "experiments" / "new").exists()
+        not (node.directory / "experiments" / "old").exists()
+        and (node.directory / "experiments" / "new").exists()
     )
     assert "Freed" in done.stdout and "Freed" in node.log
 
 
 def test_maintenance_order_skips_and_exit_status(node):
     done = node.run("maintenance", check=0)
-    assert len(archives(node)) == 1 and not (node.folder / "experiments" / "old").exists()
+    assert len(archives(node)) == 1 and not (node.directory / "experiments" / "old").exists()
     assert [line.split()[-2] for line in done.stderr.splitlines() if line.endswith("started")] == [
         "health",
         "gpu",
@@ -375,7 +378,7 @@ def test_maintenance_order_skips_and_exit_status(node):
 
 def test_maintenance_never_cleans_after_a_failed_backup(node):
     done = node.run("maintenance", "--continue-on-error", env={"MODEL_DIR": "/nowhere/models"})
-    assert done.returncode == 1 and (node.folder / "experiments" / "old").exists()
+    assert done.returncode == 1 and (node.directory / "experiments" / "old").exists()
     assert "cleanup never runs without it" in node.log
 
 
@@ -502,7 +505,7 @@ def webhook():
 
 def test_alerts_of_the_old_variables_reach_a_webhook_once(node, gpus, webhook):
     address, seen = webhook
-    metrics = str(node.folder / "m.csv")
+    metrics = str(node.directory / "m.csv")
     env = {**gpus("faulty"), "ALERT_WEBHOOK": address, "METRICS_FILE": metrics}
     for dummy in range(2):
         assert node.run("gpu", env=env).returncode == 2
@@ -532,7 +535,7 @@ def test_no_boto3_and_no_ansible_is_imported_for_gpu(command, node):
     node.config.write_text("{}")
     program = (
         f"import runpy, sys\nsys.argv = ['mlfleet', 'gpu', '--config', {str(node.config)!r},"
-        f" '--log-file', {str(node.folder / 'l')!r}]\ntry:\n    runpy.run_path({str(command)!r},"
+        f" '--log-file', {str(node.directory / 'l')!r}]\ntry:\n    runpy.run_path({str(command)!r},"
         " run_name='__main__')\nexcept SystemExit:\n    pass\nprint([name for name in ('boto3',"
         " 'ansible', 'smtplib', 'psutil', 'tarfile') if name in sys.modules])\n"
     )
@@ -547,7 +550,7 @@ def test_colours_and_progress_only_on_a_terminal(node, command):
     node.config.write_text(json.dumps(node.settings))
     main, other = pty.openpty()
     child = subprocess.Popen(
-        [command, "verify", "--config", node.config, "--log-file", node.folder / "l"],
+        [command, "verify", "--config", node.config, "--log-file", node.directory / "l"],
         stdout=other,
         stderr=other,
         env={"PATH": os.environ["PATH"]},
@@ -593,13 +596,13 @@ def test_a_cleanup_that_the_doctor_starts_only_rehearses_for_a_time(node):
     later, earlier = (
         {"MLFLEET_REHEARSE_CLEANUP_UNTIL": str(int(time.time()) + offset)} for offset in (600, -1)
     )
-    old = node.folder / "experiments" / "old"
+    old = node.directory / "experiments" / "old"
     assert "Would free" in node.run("cleanup", env=later, check=0).stdout and old.exists()
     said = node.run("maintenance", env=later, check=0).stdout
     assert (
         "(cleanup rehearsed: nothing was changed)" in said
         and old.exists()
-        and list((node.folder / "backups").glob("*.tar.gz"))
+        and list((node.directory / "backups").glob("*.tar.gz"))
     )
     assert "cleanup: pass" in node.log and "rehearsed, nothing was changed: 1 removed" in node.log
     assert "Freed" in node.run("cleanup", env=earlier, check=0).stdout and not old.exists()
@@ -611,14 +614,16 @@ def test_another_user_can_run_what_needs_no_root():
         pytest.skip("no system Python that another user can start")
     version, data = agent_install.bundle()
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        folder.chmod(0o755)
-        agent.install(str(folder / "opt"), str(folder / "bin"), "/usr/bin/python3", version, data)
+        directory = pathlib.Path(name)
+        directory.chmod(0o755)
+        agent.install(
+            str(directory / "opt"), str(directory / "bin"), "/usr/bin/python3", version, data
+        )
         argv = [
-            folder / "bin" / "mlfleet",
+            directory / "bin" / "mlfleet",
             "gpu",
             "--config",
-            folder / "none.json",
+            directory / "none.json",
             "--log-source",
             "none",
         ]
@@ -756,9 +761,9 @@ def test_repeated_list_flags_add_up_for_every_list_option(node, command):
 
 def test_what_was_removed_and_restored_is_listed_by_name(node):
     node.run("backup", check=0)
-    old = node.folder / "experiments" / "old"
+    old = node.directory / "experiments" / "old"
     assert f"removed {old}" in node.run("cleanup", check=0).stdout and not old.exists()
-    target = node.folder / "restored"
+    target = node.directory / "restored"
     target.mkdir()
     (target / "mine.txt").write_text("x")
     words = ("restore", str(target), "--replace")

@@ -31,7 +31,7 @@ def shell(script, node, command, **options):
     env = {
         "PATH": f"{command.parent}:{os.environ['PATH']}",
         "CONFIG": str(node.config),
-        "LOG": str(node.folder / "job.log"),
+        "LOG": str(node.directory / "job.log"),
     }
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", script],
@@ -96,9 +96,21 @@ def test_the_distributions_python_is_told_the_distributions_package():
     )
 
 
+#: Commands that look at backups, and how they may end where that is not permitted.
+LOOKING_AT_BACKUPS = (
+    (["verify"], {3}),
+    (["backups"], {0, 3}),
+    (["status"], {1}),
+    (["doctor"], {2}),
+    (["restore", "/tmp/mlfleet-test/restored", "--dry-run"], {1}),
+    (["restore", "--drill", "--dry-run"], {1}),
+)
+
+
 @as_root
-@pytest.mark.parametrize("mode", [0o700, 0o744, 0o755])
-def test_backups_that_this_user_may_not_read_are_neither_absent_nor_damaged(mode):
+@pytest.mark.parametrize("denied", ["above", "listing", "search", "files"])
+def test_backups_that_this_user_may_not_read_are_neither_absent_nor_damaged(denied):
+    """Every command that looks at backups, as another user."""
     version, data = agent_install.bundle()
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
@@ -109,17 +121,18 @@ def test_backups_that_this_user_may_not_read_are_neither_absent_nor_damaged(mode
         (directory / "models").mkdir()
         (directory / "models" / "weights").write_text("x")
         (directory / "config.json").write_text("{}")
-        program = [directory / "bin" / "mlfleet"]
-        config = ["--config", directory / "config.json"]
+        (directory / "volume").mkdir(mode=0o755)
+        backups = directory / "volume" / "backups"
         environ = {
             "PATH": "/usr/bin",
             "MODEL_DIR": str(directory / "models"),
-            "BACKUP_DIR": str(directory / "backups"),
+            "BACKUP_DIR": str(backups),
+            "MLOPS_FLEET_STATE_DIR": str(directory / "state"),
         }
 
         def run(*arguments, **given):
             return subprocess.run(
-                [*program, *arguments, *config],
+                [directory / "bin" / "mlfleet", *arguments, "--config", directory / "config.json"],
                 cwd="/",
                 env=environ,
                 capture_output=True,
@@ -129,26 +142,34 @@ def test_backups_that_this_user_may_not_read_are_neither_absent_nor_damaged(mode
             )
 
         assert run("backup").returncode == 0
-        (directory / "backups").chmod(mode)
+        modes = {"listing": 0o700, "search": 0o744, "files": 0o755}
+        backups.chmod(modes.get(denied, 0o755))
+        if denied == "above":
+            backups.parent.chmod(0o700)
         nobody = {"user": 65534, "group": 65534, "extra_groups": []}
-        verified = run("verify", **nobody)
-        restored = run("restore", "/tmp/mlfleet-test/restored", "--dry-run", **nobody)
-    said = verified.stdout + verified.stderr
-    assert verified.returncode == 3 and "Permission denied" in said and "DAMAGED" not in said
-    assert restored.returncode == 1 and "Permission denied" in restored.stderr
+        for arguments, statuses in LOOKING_AT_BACKUPS:
+            done = run(*arguments, **nobody)
+            assert done.returncode in statuses, (arguments, done.stdout, done.stderr)
+            lines = (done.stdout + done.stderr).splitlines()
+            about = "\n".join(line for line in lines if str(backups) in line)
+            assert "ermission denied" in about, (arguments, lines)
+            for wrong in ("DAMAGED", "damaged", "no complete", "no verified", "yet"):
+                assert wrong not in about, arguments
 
 
 @as_root
 def test_an_unreadable_configuration_says_who_may_read_it():
     version, data = agent_install.bundle()
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        folder.chmod(0o755)
-        agent.install(str(folder / "opt"), str(folder / "bin"), "/usr/bin/python3", version, data)
-        (folder / "etc").mkdir(mode=0o750)
-        os.chown(folder / "etc", 0, 4)
-        (folder / "etc" / "config.json").write_text("{}")
-        argv = [folder / "bin" / "mlfleet", "gpu", "--config", folder / "etc" / "config.json"]
+        directory = pathlib.Path(name)
+        directory.chmod(0o755)
+        agent.install(
+            str(directory / "opt"), str(directory / "bin"), "/usr/bin/python3", version, data
+        )
+        (directory / "etc").mkdir(mode=0o750)
+        os.chown(directory / "etc", 0, 4)
+        (directory / "etc" / "config.json").write_text("{}")
+        argv = [directory / "bin" / "mlfleet", "gpu", "--config", directory / "etc" / "config.json"]
         done = subprocess.run(
             argv,
             user=65534,
@@ -225,12 +246,12 @@ def test_a_lock_directory_that_can_not_be_made_is_named(node):
     )
 
 
-def test_a_current_folder_that_is_gone(node, command):
+def test_a_current_directory_that_is_gone(node, command):
     done = shell(
         "mkdir gone && cd gone && rmdir ../gone && mlfleet verify x.tar.gz; echo $?",
         node,
         command,
-        cwd=node.folder,
+        cwd=node.directory,
     )
     assert "give a full path" in done.stderr and done.stdout.strip() == "3", done.stderr
 
@@ -248,7 +269,7 @@ def test_a_reader_that_goes_away_is_no_error(node, command):
     )
     assert (
         done.returncode == 0
-        and len(list((node.folder / "backups").glob("models_backup_*.tar.gz"))) == 1
+        and len(list((node.directory / "backups").glob("models_backup_*.tar.gz"))) == 1
         and "Backup made" in node.log
     )
     done = shell(
@@ -267,7 +288,7 @@ def test_closed_streams_never_become_our_files(node, command):
             command,
         )
         assert done.returncode == 0, closed
-    backups = node.folder / "backups"
+    backups = node.directory / "backups"
     assert len(list(backups.glob("models_backup_*.tar.gz"))) >= 1
     for sums in backups.glob("*.sha256"):
         subprocess.run(["sha256sum", "-c", "--quiet", sums.name], cwd=backups, check=True)
@@ -282,7 +303,7 @@ def test_a_result_that_can_not_be_written_is_said(node, command):
 
 
 def test_file_names_of_any_bytes_can_be_told(node):
-    name = os.fsencode(node.folder / "models") + b"/bad-\xff-name"
+    name = os.fsencode(node.directory / "models") + b"/bad-\xff-name"
     with open(name, "wb") as stream:
         stream.write(b"x")
     plain = node.run("backup", "--exclude", "x", check=0, env={"LC_ALL": "C.UTF-8"})
@@ -295,10 +316,10 @@ def test_file_names_of_any_bytes_can_be_told(node):
 def test_a_stopped_backup_leaves_nothing_half_and_ends_by_the_signal(node, command, number):
     # Random data and the highest level: seconds of work.
     for part in range(6):
-        (node.folder / "models" / f"big{part}.bin").write_bytes(os.urandom(24_000_000))
+        (node.directory / "models" / f"big{part}.bin").write_bytes(os.urandom(24_000_000))
     node.settings["backup"]["compression_level"] = 9
     node.config.write_text(json.dumps(node.settings))
-    argv = [command, "backup", "--config", node.config, "--log-file", node.folder / "job.log"]
+    argv = [command, "backup", "--config", node.config, "--log-file", node.directory / "job.log"]
     # A test run in the background may have been told to ignore SIGHUP; children would inherit that.
     child = subprocess.Popen(
         argv,
@@ -306,7 +327,7 @@ def test_a_stopped_backup_leaves_nothing_half_and_ends_by_the_signal(node, comma
         text=True,
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
-    backups = node.folder / "backups"
+    backups = node.directory / "backups"
     deadline = time.monotonic() + 30
     while not (
         backups.is_dir()
@@ -334,9 +355,9 @@ def test_nohup_is_respected(node, command):
 
 
 def test_a_log_that_is_a_link_or_a_pipe_is_not_written(node):
-    target = node.folder / "target"
+    target = node.directory / "target"
     target.write_text("")
-    log = node.folder / "job.log"
+    log = node.directory / "job.log"
     log.symlink_to(target)
     done = node.run("cleanup", "--dry-run", check=0)
     assert "symbolic link" in done.stderr and target.read_text() == ""

@@ -10,10 +10,13 @@ import json
 
 def test_a_set_is_made_listed_verified_and_one_model_of_it_restored(node):
     for model in ("bert", "llama"):
-        (node.folder / "many" / model).mkdir(parents=True)
-        (node.folder / "many" / model / "weights").write_text(model)
-    (node.folder / "many" / "current").symlink_to("/mnt/big")
-    environment = {"MODEL_DIR": str(node.folder / "many"), "BACKUP_DIR": str(node.folder / "b")}
+        (node.directory / "many" / model).mkdir(parents=True)
+        (node.directory / "many" / model / "weights").write_text(model)
+    (node.directory / "many" / "current").symlink_to("/mnt/big")
+    environment = {
+        "MODEL_DIR": str(node.directory / "many"),
+        "BACKUP_DIR": str(node.directory / "b"),
+    }
     made = node.run("backup", "--layout", "per_model", env=environment, check=0)
     assert "models_backup_" in made.stdout and ".set.json (2 files" in made.stdout
     assert "links out of the source" in made.stdout and "current -> /mnt/big" in made.stdout
@@ -21,10 +24,10 @@ def test_a_set_is_made_listed_verified_and_one_model_of_it_restored(node):
     (backup,) = json.loads(listed.stdout)["backups"]
     assert backup["layout"] == "per_model" and len(backup["archives"]) == 3
     node.run("verify", backup["path"], env=environment, check=0)
-    back = str(node.folder / "back")
+    back = str(node.directory / "back")
     node.run("restore", back, "--model", "llama", env=environment, check=0)
-    assert (node.folder / "back" / "llama" / "weights").read_text() == "llama"
-    assert not (node.folder / "back" / "bert").exists()
+    assert (node.directory / "back" / "llama" / "weights").read_text() == "llama"
+    assert not (node.directory / "back" / "bert").exists()
     report = json.loads(
         node.run("maintenance", "--skip-health", "--skip-gpu", "--json", env=environment).stdout
     )

@@ -52,11 +52,11 @@ def test_a_mistake_in_the_configuration_drains_no_node(node, scheduler, code):
 def scripted(node, command):
     """Run a script of docs/examples with this node's configuration and a stand-in for scontrol."""
     node.run("health")
-    directory = node.folder / "bin"
+    directory = node.directory / "bin"
     directory.mkdir()
     programs = {
-        "mlfleet": f'exec {command} "$@" --config {node.config} --log-file {node.folder}/log\n',
-        "scontrol": f'echo "$@" >> {node.folder}/scontrol\n',
+        "mlfleet": f'exec {command} "$@" --config {node.config} --log-file {node.directory}/log\n',
+        "scontrol": f'echo "$@" >> {node.directory}/scontrol\n',
     }
     for name, text in programs.items():
         (directory / name).write_text("#!/bin/sh\n" + text)
@@ -72,7 +72,7 @@ def scripted(node, command):
             timeout=60,
             check=False,
         )
-        called = node.folder / "scontrol"
+        called = node.directory / "scontrol"
         return done.returncode, done.stdout, called.read_text() if called.exists() else ""
 
     return start

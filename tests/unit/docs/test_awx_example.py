@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The example for AWX: what it names exists, and the survey's answers are text that the role takes."""
+"""The example for AWX: what it names exists, and the survey's answers are text that the role
+takes.
+"""
 
 from __future__ import annotations
 

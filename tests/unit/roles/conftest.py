@@ -25,18 +25,18 @@ import harness
 @pytest.fixture(scope="session")
 def command(tmp_path_factory):
     """The installed command's path."""
-    folder = tmp_path_factory.mktemp("agent")
+    directory = tmp_path_factory.mktemp("agent")
     version, data = agent_install.bundle()
-    agent.install(str(folder / "opt"), str(folder / "bin"), sys.executable, version, data)
-    return folder / "bin" / "mlfleet"
+    agent.install(str(directory / "opt"), str(directory / "bin"), sys.executable, version, data)
+    return directory / "bin" / "mlfleet"
 
 
 @pytest.fixture
 def node(command, tmp_path):
-    """Start mlfleet on a node of its own: folders, configuration and a clean environment."""
+    """Start mlfleet on a node of its own: directories, configuration and a clean environment."""
 
     class Node:
-        folder = tmp_path
+        directory = tmp_path
         config = tmp_path / "config.json"
         settings: dict = {
             "backup": {
@@ -95,10 +95,10 @@ def node(command, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "weights.bin").write_bytes(os.urandom(200_000))
     for kind, age in (("old", 90), ("new", 1)):
-        folder = tmp_path / "experiments" / kind
-        folder.mkdir(parents=True)
-        (folder / "metrics.json").write_text("{}")
-        for path in (folder / "metrics.json", folder):
+        directory = tmp_path / "experiments" / kind
+        directory.mkdir(parents=True)
+        (directory / "metrics.json").write_text("{}")
+        for path in (directory / "metrics.json", directory):
             os.utime(path, (time.time() - age * 86400,) * 2)
     return Node()
 

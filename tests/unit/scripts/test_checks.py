@@ -29,8 +29,8 @@ def checks(monkeypatch):
     ("waiting", "running", "session"),
     [
         (["molecule", "lint"], set(), "molecule"),
-        (["integration", "importer", "system"], {"molecule"}, "system"),
-        (["integration", "importer", "system"], {"unit"}, "integration"),
+        (["integration", "importer", "system"], {"molecule"}, "integration"),
+        (["importer", "sanity"], {"integration"}, "sanity"),
         (["importer"], {"integration"}, None),
         ([], {"integration"}, None),
     ],

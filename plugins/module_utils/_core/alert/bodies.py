@@ -227,7 +227,7 @@ def pagerduty(message: Message, context: Context) -> Request:
     content["payload"] = {
         "summary": shorten(message.title, 1024),
         "source": event.host,
-        "severity": event.severity if event.severity != "pass" else "info",
+        "severity": {"pass": "info"}.get(event.severity, event.severity),
         "timestamp": isoformat(event.time),
         "component": event.subject or event.check,
         "group": _SOURCE,
@@ -291,7 +291,7 @@ def _annotations(event: Event) -> dict[str, str]:
         "description": event.message,
         "key": event.key,
         "value": f"{event.value} {event.unit}".strip(),
-        "action": "" if event.action == "none" else event.action,
+        "action": event.wanted_action,
         "reason": event.reason,
     }
     return {label: value for label, value in annotations.items() if value}
@@ -343,7 +343,9 @@ def alertmanager(message: Message, context: Context) -> Request:
 
 def _plain_alert(event: Event) -> dict[str, Any]:
     over = event.kind == RECOVERY
-    severity = event.previous[0] if over and event.previous else event.severity
+    severity = event.severity
+    if over and event.previous:
+        severity = event.previous[0]
     return {
         "status": "resolved" if over else "firing",
         "labels": _labels(event, severity),

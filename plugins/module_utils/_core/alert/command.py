@@ -61,7 +61,9 @@ class Command(Channel):
             outlook = Outlook.CURABLE if missing else Outlook.PASSING
             raise Undelivered(error.message, outlook) from None
         output = one_line(result.stdout[:2000].strip() + " " + result.stderr[:2000], 300)
-        detail = f"ended with {result.returncode}" + (f": {output}" if output else "")
+        detail = f"ended with {result.returncode}"
+        if output:
+            detail += f": {output}"
         if result.returncode != 0:
             raise Undelivered(detail, alone=True)
         return detail

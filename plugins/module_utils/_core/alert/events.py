@@ -77,6 +77,13 @@ class Event:
         return f"{self.check} {self.subject}".strip()
 
     @property
+    def wanted_action(self) -> str:
+        """What has to be done, empty where that is nothing."""
+        if self.action == "none":
+            return ""
+        return self.action
+
+    @property
     def headline(self) -> str:
         """The first word of a title."""
         return {RECOVERY: "RECOVERED", TEST: "TEST"}.get(self.kind, self.severity.upper())
@@ -255,13 +262,19 @@ def _usable_checks(checks: Sequence[Any]) -> tuple[list[Mapping[str, Any]], list
         problems.append(
             f"{invalid} of {len(checks)} checks have no known status and count as unknown."
         )
-        usable = [
-            check
-            if check.get("status") in verdict.STATUSES
-            else {**check, "status": verdict.UNKNOWN}
-            for check in usable
-        ]
-    return usable, problems
+    return [_with_status(check) for check in usable], problems
+
+
+def _with_status(check: Mapping[str, Any]) -> Mapping[str, Any]:
+    if check.get("status") in verdict.STATUSES:
+        return check
+    return {**check, "status": verdict.UNKNOWN}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return one_line(value, 200)
 
 
 def _from_check(
@@ -269,7 +282,7 @@ def _from_check(
 ) -> Event:
     status: str = check["status"]
     check_name = one_line(check["check"], 200)
-    subject = one_line("" if check.get("subject") is None else check["subject"], 200)
+    subject = _text(check.get("subject"))
     return Event(
         key=key_of(host, check_name, subject),
         host=host,
@@ -280,7 +293,7 @@ def _from_check(
         message=one_line(check.get("message") or check_name),
         time=now,
         since=_epoch(check.get("since"), now),
-        value="" if check.get("value") is None else one_line(check["value"], 200),
+        value=_text(check.get("value")),
         unit=one_line(check.get("unit") or "", 40),
         action=one_line(check.get("action") or "none", 40),
         source=source,
@@ -313,7 +326,9 @@ def _epoch(since: Any, now: float) -> float:
 
 
 def merge(old: Event, new: Event) -> Event:
-    """Return the newer of two events of one key, with the severities that a service may still show."""
+    """Return the newer of two events of one key, with the severities that a service may still
+    show.
+    """
     earlier = dict.fromkeys((*old.previous, old.severity, *new.previous))
     return replace(
         new, previous=tuple(level for level in earlier if level not in (new.severity, verdict.PASS))

@@ -14,6 +14,7 @@ from ..system import isolate
 from ..system.text import human_count
 from .channel import FAILED, QUEUED, SENT, Receipt
 from .memory import Memory
+from .messages import Message
 from .plan import Delivery, Plan, settle
 from .store import Store
 
@@ -66,6 +67,13 @@ def carry_out_test(plan: Plan) -> Receipts:
     }
 
 
+def _receipt_after_hang(message: Message, sent: int, detail: str) -> Receipt:
+    """Return what became of a message of a channel that gave no answer."""
+    if sent:
+        return Receipt(SENT, "sent before the channel hung", message.keys)
+    return Receipt(QUEUED, detail, message.keys)
+
+
 def deliver(deliveries: Sequence[Delivery]) -> Receipts:
     """Let all channels send at once, each in a child process of its own.
 
@@ -94,9 +102,7 @@ def deliver(deliveries: Sequence[Delivery]) -> Receipts:
         if outcome.timed_out:
             detail = f"no answer within {longest:.0f} s"
         receipts[name] = [
-            Receipt(SENT, "sent before the channel hung", message.keys)
-            if sent
-            else Receipt(QUEUED, detail, message.keys)
+            _receipt_after_hang(message, sent, detail)
             for message, sent in zip(delivery.messages, arrived[name])
         ]
     return receipts

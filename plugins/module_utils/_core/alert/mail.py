@@ -33,11 +33,15 @@ _SUBJECT = 200
 _AUTHENTICATION = (530, 534, 535, 538)
 
 
-def _outlook(code: int) -> Outlook:
+#: The server does not let this host send through it; its configuration decides.
+_NOT_FOR_US = re.compile(rb"relay|client host|helo command", re.IGNORECASE)
+
+
+def _outlook(code: int, text: bytes = b"") -> Outlook:
     """Return what a server's code means for the message; below 0, the connection broke."""
     if code < 0 or 400 <= code < 500:
         return Outlook.PASSING
-    if code in _AUTHENTICATION:
+    if code in _AUTHENTICATION or _NOT_FOR_US.search(text):
         return Outlook.CURABLE
     return Outlook.PERMANENT
 
@@ -106,7 +110,9 @@ class Email(Channel):
         return one_line(text.replace("=?", "= ?"), _SUBJECT)
 
     def mail(self, message: Message) -> EmailMessage:
-        """Return the mail: UTF-8 in 7 bits, which every server takes, marked as sent by a machine."""
+        """Return the mail: UTF-8 in 7 bits, which every server takes, marked as sent by a
+        machine.
+        """
         import hashlib
         from email import policy, utils
         from email.message import EmailMessage
@@ -229,9 +235,10 @@ class Email(Channel):
         except smtplib.SMTPRecipientsRefused as error:
             if len(remaining) == len(self.to):
                 codes = {code for code, dummy in error.recipients.values()}
+                texts = b" ".join(text for dummy, text in error.recipients.values())
                 raise Undelivered(
                     f"all recipients were refused ({', '.join(map(str, sorted(codes)))})",
-                    _outlook(max(codes, key=lambda code: 400 <= code < 500, default=550)),
+                    _outlook(max(codes, key=lambda code: 400 <= code < 500, default=550), texts),
                 ) from None
             # After 421 the server has said nothing about the rest.
             refused = {address: error.recipients.get(address, (421, b"")) for address in remaining}
@@ -315,12 +322,14 @@ class Email(Channel):
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
         quoted = "" if secret.touches(text, self.secrets) else f": {one_line(text, 200)}"
-        outlook = _outlook(error.smtp_code)
+        outlook = _outlook(error.smtp_code, text.encode())
         alone = outlook is Outlook.PASSING and error.smtp_code not in (421, -1)
         return Undelivered(f"{error.smtp_code}{quoted}", outlook, alone=alone)
 
     def _login(self, server: smtplib.SMTP, user: str) -> None:
-        """Log in. smtplib knows only ASCII; other characters go by AUTH PLAIN in UTF-8 (RFC 4616)."""
+        """Log in. smtplib knows only ASCII; other characters go by AUTH PLAIN in UTF-8 (RFC
+        4616).
+        """
         import base64
         import smtplib
 

@@ -220,9 +220,16 @@ def _number(value: Any) -> float:
     return 0.0
 
 
+def _items(content: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the items of what should be a mapping, none where it is something else."""
+    if isinstance(content, dict):
+        return content.items()
+    return ()
+
+
 def _read_entries(content: Any) -> dict[str, Entry]:
     entries = {}
-    for key, fields in content.items() if isinstance(content, dict) else ():
+    for key, fields in _items(content):
         if not isinstance(fields, dict):
             continue
         if not all(isinstance(fields.get(name), str) for name in ("host", "check", "subject")):
@@ -247,7 +254,7 @@ def _read_entries(content: Any) -> dict[str, Entry]:
 def _read_opinions(content: Any) -> dict[str, Opinion]:
     return {
         part: Opinion(pair[0], _number(pair[1]))
-        for part, pair in (content.items() if isinstance(content, dict) else ())
+        for part, pair in _items(content)
         if isinstance(pair, list)
         and len(pair) == 2
         and isinstance(pair[0], str)
@@ -257,8 +264,8 @@ def _read_opinions(content: Any) -> dict[str, Opinion]:
 
 def _read_pending(content: Any) -> Pending:
     pending: Pending = {}
-    for channel, queue in content.items() if isinstance(content, dict) else ():
-        for key, item in queue.items() if isinstance(queue, dict) else ():
+    for channel, queue in _items(content):
+        for key, item in _items(queue):
             if not isinstance(item, dict) or not isinstance(item.get("event"), dict):
                 continue
             try:
@@ -273,7 +280,7 @@ def _read_pending(content: Any) -> Pending:
 
 def _read_refused(content: Any) -> dict[str, Refusal]:
     refused = {}
-    for channel, fields in content.items() if isinstance(content, dict) else ():
+    for channel, fields in _items(content):
         if not isinstance(fields, dict) or not isinstance(fields.get("keys"), list):
             continue
         keys = tuple(key for key in fields["keys"] if isinstance(key, str))
@@ -289,5 +296,5 @@ def _read_steady(content: Any) -> Steady:
 
 
 def _read_texts(content: Any) -> dict[str, str]:
-    items = content.items() if isinstance(content, dict) else ()
+    items = _items(content)
     return {key: text for key, text in items if isinstance(text, str)}

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Messages: events grouped for the people or the service that receive them, and their plain texts."""
+"""Messages: events grouped for the people or the service that receive them, and their plain
+texts.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ class Message:
 
 
 def separate(events: Sequence[Event], digest_after: int) -> list[Message]:
-    """For people: one message per event, or one digest when there are more than ``digest_after``."""
+    """For people: one message per event, or one digest when there are more than
+    ``digest_after``.
+    """
     if len(events) > digest_after:
         return [Message(tuple(events), digest_key(events[0].host))]
     return [Message((event,), event.key, event.kind == RECOVERY) for event in events]
@@ -132,7 +136,7 @@ def details(event: Event) -> list[tuple[str, str]]:
         ("Check", event.label),
         ("Status", event.status),
         ("Value", f"{event.value} {event.unit}".strip()),
-        ("Action", "" if event.action == "none" else event.action),
+        ("Action", event.wanted_action),
         ("Since", isoformat(event.since)),
         ("Why now", event.reason),
     ]

@@ -82,7 +82,9 @@ class Payload(NamedTuple):
         return [part for half in halves for part in self._split(half)]
 
     def halves(self, message: Message) -> list[Message]:
-        """Return a list of events as two messages; nothing for a form that lists only a few events."""
+        """Return a list of events as two messages; nothing for a form that lists only a few
+        events.
+        """
         count = len(message.events)
         if count == 1 or self.grouping is not _as_list:
             return []
@@ -113,7 +115,9 @@ PAYLOADS: Registry[Payload] = Registry(
         Payload(
             name="plain",
             service="receivers of Alertmanager's webhook",
-            documentation="https://prometheus.io/docs/alerting/latest/configuration/#webhook_config",
+            documentation=(
+                "https://prometheus.io/docs/alerting/latest/configuration/#webhook_config"
+            ),
             body=bodies.plain,
             grouping=_as_list,
             limit=_UNDOCUMENTED,
@@ -121,7 +125,9 @@ PAYLOADS: Registry[Payload] = Registry(
         Payload(
             name="slack",
             service="Slack",
-            documentation="https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks",
+            documentation=(
+                "https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks"
+            ),
             body=bodies.slack,
             grouping=_individually,
             limit=40_000,
@@ -140,7 +146,9 @@ PAYLOADS: Registry[Payload] = Registry(
         Payload(
             name="teams",
             service="Microsoft Teams",
-            documentation="https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors",
+            documentation=(
+                "https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors"
+            ),
             body=bodies.teams,
             grouping=_individually,
             limit=28 * 1024,
@@ -175,7 +183,9 @@ PAYLOADS: Registry[Payload] = Registry(
         Payload(
             name="alertmanager",
             service="Alertmanager",
-            documentation="https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml",
+            documentation=(
+                "https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml"
+            ),
             body=bodies.alertmanager,
             grouping=_as_list,
             limit=_UNDOCUMENTED,
@@ -202,5 +212,7 @@ CHOICES = (AUTO, *PAYLOADS.names)
 
 
 def of_host(host: str) -> Payload:
-    """Return the payload of the service at ``host``, the plain payload when it is no known service."""
+    """Return the payload of the service at ``host``, the plain payload when it is no known
+    service.
+    """
     return next((payload for payload in PAYLOADS if payload.recognises(host)), PAYLOADS[DEFAULT])

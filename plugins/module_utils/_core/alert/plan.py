@@ -229,7 +229,10 @@ def expire(
     for key, entry in memory.entries.items():
         reported = key in seen or entry.is_of in ran
         # A time in the future is that of a clock that was set back since.
-        current = entry._replace(seen_at=now if reported else min(entry.seen_at, now))
+        seen_at = min(entry.seen_at, now)
+        if reported:
+            seen_at = now
+        current = entry._replace(seen_at=seen_at)
         longest = FORGET_OPEN_SECONDS if entry.open else max(FORGET_CLOSED_SECONDS, cooldown)
         if now - current.seen_at <= longest:
             entries[key] = current

@@ -44,7 +44,9 @@ def belongs_to_others(world: World) -> bool:
 
 
 def _owner(world: World) -> int | None:
-    """Return who the node's state belongs to: the owner of its directory, or of the one it will be made in."""
+    """Return who the node's state belongs to: the owner of its directory, or of the one it will be
+    made in.
+    """
     for path in (world.state(NODE), os.path.dirname(world.state(NODE))):
         try:
             return os.lstat(path).st_uid
@@ -130,8 +132,8 @@ class Store:
     def _share(self) -> None:
         """Let root keep the state that belongs to the agent's user, so that a node has one state.
 
-        That user could exchange the directory for a link at any moment: root opens it once. A link where
-        only root may put one is root's own choice.
+        That user could exchange the directory for a link at any moment: root opens it once. A link
+        where only root may put one is root's own choice.
         """
         parent = os.stat(os.path.dirname(self.directory))
         if os.path.islink(self.directory) and parent.st_uid == 0 and not parent.st_mode & 0o022:
@@ -160,7 +162,8 @@ class Store:
         for path in (self.path, self._lock):
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
             # Without the state file there is no state: only the lock is made.
-            flags |= os.O_CREAT if path == self._lock else 0
+            if path == self._lock:
+                flags |= os.O_CREAT
             with contextlib.suppress(OSError):
                 file = os.open(path, flags, 0o600)
                 try:

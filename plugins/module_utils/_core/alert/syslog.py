@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The journal (structured fields over its own socket), or ``/dev/log`` where there is no journal."""
+"""The journal (structured fields over its own socket), or ``/dev/log`` where there is no
+journal.
+"""
 
 from __future__ import annotations
 

@@ -46,9 +46,15 @@ _REDIRECTS = 3
 #: About this very message: malformed, too large, of a kind that is not accepted (RFC 9110), or the
 #: receiver is gone (410).
 _PERMANENT = frozenset({400, 406, 410, 411, 413, 414, 415, 422, 431})
-#: Services that answer a wrong key with 400 or 422 as they do a malformed message: PagerDuty and
-#: Opsgenie.
-_CREDENTIALS = re.compile(r"routing.?key|integration.?key|service.?key|api.?key|key format", re.I)
+#: Services that answer a wrong key, token or hook with 400, 422 or even 200 as they do a malformed
+#: message: PagerDuty, Opsgenie, Mattermost, Slack's methods.
+_CREDENTIALS = re.compile(
+    r"routing.?key|integration.?key|service.?key|api.?key|key format"
+    r"|(invalid|unknown|bad|wrong).(auth|token|credential|webhook)|token.(expired|revoked|invalid)"
+    r"|no_service|no_active_hooks|no_team|team_disabled|channel_not_found|not_authed"
+    r"|unauthori[sz]ed",
+    re.I,
+)
 
 
 def _outlook(status: int, text: str = "") -> Outlook:
@@ -381,7 +387,9 @@ def _trouble(error: Any) -> Undelivered:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for (number or HTTP date), None for none."""
+    """Return the seconds that a Retry-After header asks for (number or HTTP date), None for
+    none.
+    """
     if not value:
         return None
     if re.fullmatch(r"\s*[0-9]+\s*", value):
@@ -411,7 +419,9 @@ def _without_login(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _wire(url: str) -> str:
-    """Return an URL with everything but ASCII quoted, host and login apart, which have other rules."""
+    """Return an URL with everything but ASCII quoted, host and login apart, which have other
+    rules.
+    """
     parts = urlsplit(url)
     return urlunsplit(
         parts._replace(

@@ -67,7 +67,8 @@ class Backup:
     manifest, None for archives of the old scripts (``legacy``: they have a checksum file only) and
     for what is damaged; ``problems`` says what is wrong as far as names, sizes and the manifest
     tell. ``lost`` means that the archive itself is gone. ``unreadable`` is why this user can't read
-    its files: then it may be a perfect backup.
+    its files: then it may be a perfect backup. ``index_problem`` is what is wrong with the index in
+    its manifest, as far as sizes tell: that only makes reading slower.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Backup:
     lost: bool = False
     unreadable: str = ""
     storage_class: str = ""
+    index_problem: str = ""
 
     @property
     def complete(self) -> bool:
@@ -105,7 +107,7 @@ class Backup:
         return self.complete and self.manifest is not None and manifests.verified(self.manifest)
 
     def to_dict(self) -> Description:
-        """Return it as modules do."""
+        """Return it as modules do; nothing that has a problem, however small, is verified there."""
         description: Description = {
             "name": self.name,
             "path": self.path,
@@ -113,8 +115,8 @@ class Backup:
             "size": self.size,
             "sha256": self.sha256,
             "legacy": self.legacy,
-            "verified": self.verified,
-            "problems": list(self.problems),
+            "verified": self.verified and not self.index_problem,
+            "problems": list(filter(None, (*self.problems, self.index_problem))),
         }
         if self.manifest is not None:
             document = self.manifest

@@ -122,7 +122,7 @@ def inspect(directory: str, name: str) -> Backup | None:
         problems.append(error.message)
         backup = _denied(backup, error)
     try:
-        manifest = _read_head(path + MANIFEST)
+        manifest, index_problem = _read_head(path + MANIFEST)
     except NotUsable as error:
         backup = _denied(backup, error)
         return replace(backup, sha256=checksum, problems=(*problems, error.message))
@@ -139,6 +139,7 @@ def inspect(directory: str, name: str) -> Backup | None:
         sha256=manifest["archive"]["sha256"],
         manifest=manifest,
         problems=tuple(problems),
+        index_problem=index_problem,
     )
 
 
@@ -226,11 +227,14 @@ def _read(path: str) -> bytes | None:
         raise NotUsable(f"Can't read {path}: {error.strerror}.", "", path) from error
 
 
-def _read_head(path: str) -> Head | None:
-    """Return the head of a manifest, None when there is none. :raises NotUsable: it is damaged."""
+def _read_head(path: str) -> tuple[Head | None, str]:
+    """Return the head of a manifest, None when there is none, and what is wrong with its index.
+
+    :raises NotUsable: it is damaged.
+    """
     stream = _opened(path)
     if stream is None:
-        return None
+        return None, ""
     try:
         with stream:
             return manifests.read_head(stream.read, os.fstat(stream.fileno()).st_size, path)

@@ -9,20 +9,21 @@ to know more the archive is read in the thorough way of ``reading``, which needs
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
 
 from ..ports import Progress, Tell
 from ..system.text import display_path, human_list
-from . import codecs, headers, isal
+from . import codecs, headers
+from .ahead import Ahead
 from .codec import BLOCK, Damaged
-from .codecs import Compression
 from .headers import SIZE
-from .manifest import Chunk, Contents, Head, Index, ManifestEntry
+from .manifest import Contents, Head, Index, ManifestEntry
 from .reading import Scan, Sink, _compare
 from .source import FILE
+from .unpacking import Changed, Tar
 
 #: Files that are named where a range of the archive is damaged.
 _MOST_NAMED = 5
@@ -38,134 +39,6 @@ def usable(head: Head | None, contents: Contents | None) -> bool:
     )
 
 
-class _Changed(Damaged):
-    """A chunk is not what was written."""
-
-    def __init__(self, chunk: Chunk) -> None:
-        super().__init__(f"its bytes {chunk.offset} to {chunk.offset + chunk.length} were changed")
-        self.chunk = chunk
-
-
-def _unpacked(compression: Compression, raw: bytes, chunk: Chunk, size: int) -> bytes | bytearray:
-    """Return the plain data of a chunk. :raises Damaged: it is not what was written."""
-    if hashlib.sha256(raw).hexdigest() != chunk.sha256:
-        raise _Changed(chunk)
-    return compression.unpack(raw, size)
-
-
-class _Tar:
-    """The tar in an archive, unpacked by threads. Hashes the archive on the way."""
-
-    def __init__(
-        self,
-        raw: BinaryIO,
-        head: Head,
-        index: Index,
-        executor: Any,
-        ahead: int,
-        tell: Callable[[int], None],
-        whole: bool,
-    ) -> None:
-        self._raw, self._index, self._executor, self._ahead = raw, index, executor, ahead
-        self._tell = tell
-        self._compression = codecs.CODECS[head["compression"]]
-        self._plain_size = head["archive"]["plain_size"]
-        #: Not needed where every chunk is compared with its own SHA-256, and the rest by itself.
-        self._hash = hashlib.sha256() if whole else None
-        self._crc = 0
-        self._next = 0
-        self._waiting: collections.deque[Any] = collections.deque()
-        self._data = memoryview(b"")
-        #: Bytes of the archive that were read.
-        self.size = 0
-        self._taken = 0
-        codec = self._compression.writer(self._compression.default_level)
-        self._trailer = codec.trailer
-        if self._exactly(len(codec.header)) != codec.header:
-            raise Damaged("its beginning was changed")
-
-    def _exactly(self, count: int) -> bytes:
-        pieces = []
-        while count:
-            piece = self._raw.read(count)
-            if not piece:
-                raise Damaged("it ends early")
-            pieces.append(piece)
-            count -= len(piece)
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self._hash is not None:
-            self._hash.update(data)
-        self.size += len(data)
-        self._tell(self.size)
-        return data
-
-    def _fill(self) -> None:
-        """Hand chunks to the threads and take the next piece of the tar."""
-        chunks, size = self._index.chunks, self._index.chunk_size
-        while self._next < len(chunks) and len(self._waiting) < self._ahead:
-            chunk = chunks[self._next]
-            if chunk.offset != self.size:
-                raise Damaged("the index does not fit")
-            plain = min(size, self._plain_size - self._next * size)
-            raw = self._exactly(chunk.length)
-            self._waiting.append(
-                self._executor.submit(_unpacked, self._compression, raw, chunk, plain)
-            )
-            self._next += 1
-        if not self._waiting:
-            raise Damaged("the tar in it ends early")
-        data = self._waiting.popleft().result()
-        self._crc = isal.crc32(data, self._crc)
-        self._data = memoryview(data)
-
-    def pieces(self, count: int) -> Iterator[memoryview]:
-        """Give the next ``count`` bytes of the tar. :raises Damaged: they are not what was made."""
-        self._taken += count
-        while count:
-            if not self._data:
-                self._fill()
-            piece = self._data[:count]
-            self._data = self._data[len(piece) :]
-            count -= len(piece)
-            yield piece
-
-    def read(self, count: int) -> bytes:
-        """Return the next ``count`` bytes of the tar. :raises Damaged: likewise."""
-        if len(self._data) >= count:
-            self._taken += count
-            piece, self._data = self._data[:count], self._data[count:]
-            return bytes(piece)
-        return b"".join(self.pieces(count))
-
-    def peek(self, count: int) -> memoryview | None:
-        """Return the next ``count`` bytes if they are unpacked already and in one piece."""
-        if len(self._data) < count:
-            return None
-        return self._data[:count]
-
-    def skip(self, count: int) -> None:
-        """Take ``count`` bytes that ``peek`` has returned."""
-        self._data = self._data[count:]
-        self._taken += count
-
-    def finish(self) -> str:
-        """Read the end, which is zeros and the end of the stream.
-
-        Return the archive's SHA-256, "" where it was not computed.
-
-        :raises Damaged: it is not so.
-        """
-        rest = self._plain_size - self._taken
-        if rest < 2 * SIZE or any(bytes(piece).strip(b"\0") for piece in self.pieces(rest)):
-            raise Damaged("the end of the tar in it was changed")
-        trailer = self._trailer(self._crc, self._plain_size)
-        if self._exactly(len(trailer)) != trailer or self._raw.read(1):
-            raise Damaged("its end was changed")
-        if self._hash is None:
-            return ""
-        return self._hash.hexdigest()
-
-
 def scan(
     raw: BinaryIO,
     head: Head,
@@ -174,45 +47,77 @@ def scan(
     tell: Tell,
     sink: Sink | None = None,
     phase: str = "verify",
+    read: Callable[[int, int], bytes] | None = None,
 ) -> Scan:
     """Read a whole archive by its index and compare it with its manifest.
 
-    The result has one problem at most, the first; the sink gets nothing more then.
+    Every header and every file is compared. The result has one problem at most, the first; the
+    sink gets nothing more then.
 
+    :param phase: with ``verify`` the archive's own SHA-256 is compared, too.
+    :param read: returns a range of the archive, given offset and length. The chunks are not hashed
+        on the way then: those that can be the cause of a problem are read again.
     :raises OSError: the archive can't be read.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     result = Scan()
     current: str | None = None
-    executor = ThreadPoolExecutor(workers, "unpack")
-    try:
-        total = head["archive"]["size"]
-        tar = _Tar(
-            raw,
-            head,
-            contents.index or Index(0, (), ()),
-            executor,
-            workers + 1,
-            lambda size: tell(Progress(phase, size, total)),
-            whole=phase == "verify",
-        )
-        for wanted in contents.entries:
-            current = wanted["path"]
-            if not _member(tar, wanted, result, sink):
-                return result
-        current = None
-        result.sha256, result.size = tar.finish(), tar.size
-        if result.sha256 not in ("", head["archive"]["sha256"]):
-            raise Damaged("its SHA-256 differs")
-    except (Damaged, headers.Unknown) as error:
-        result.add(f"the archive is damaged: {error}{_affected(error, contents)}", current)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    first, whole, total = 0, phase == "verify", head["archive"]["size"]
+    tar = Tar(
+        raw,
+        head,
+        contents.index or Index(0, (), ()),
+        workers,
+        lambda size: tell(Progress(phase, size, total)),
+        whole=whole,
+        hashed=read is None and not whole,
+        settle=_nothing if sink is None else sink.settle,
+    )
+    with contextlib.closing(tar):
+        try:
+            tar.begin()
+            for wanted in contents.entries:
+                current, first = wanted["path"], max(0, tar.number)
+                if not _member(tar, wanted, result, sink):
+                    return _explained(result, tar, first, contents, read, current)
+            current = None
+            result.sha256, result.size = tar.finish(), tar.size
+            if result.sha256 not in ("", head["archive"]["sha256"]):
+                raise Damaged("its SHA-256 differs")
+        except (Damaged, headers.Unknown) as error:
+            result.add(f"the archive is damaged: {error}{_affected(error, contents)}", current)
+            return _explained(result, tar, first, contents, read, current)
     return result
 
 
-def _member(tar: _Tar, wanted: ManifestEntry, result: Scan, sink: Sink | None) -> bool:
+def _nothing() -> None:
+    pass
+
+
+def _explained(
+    result: Scan,
+    tar: Tar,
+    first: int,
+    contents: Contents,
+    read: Callable[[int, int], bytes] | None,
+    path: str | None,
+) -> Scan:
+    """Return the result with the damaged chunk as its problem, where one is the cause.
+
+    :param first: the number of the first chunk that can be. :param path: where this was noticed.
+    """
+    if read is None or contents.index is None:
+        return result
+    for chunk in contents.index.chunks[first : tar.number + 1]:
+        raw = read(chunk.offset, chunk.length)
+        if hashlib.sha256(raw).hexdigest() != chunk.sha256:
+            error = Changed(chunk)
+            result.problems.clear()
+            result.add(f"the archive is damaged: {error}{_affected(error, contents)}", path)
+            break
+    return result
+
+
+def _member(tar: Tar, wanted: ManifestEntry, result: Scan, sink: Sink | None) -> bool:
     """Read the next member, which must be this one; say whether it is."""
     if _is_next(tar, wanted, result, sink):
         return True
@@ -231,7 +136,7 @@ def _member(tar: _Tar, wanted: ManifestEntry, result: Scan, sink: Sink | None) -
         for piece in tar.pieces(entry["size"]):
             digest.update(piece)
             if sink is not None:
-                _give(sink, piece)
+                sink.data(piece)
         entry["sha256"] = digest.hexdigest()
         if tar.read(-entry["size"] % SIZE).strip(b"\0"):
             raise Damaged("what is behind the content was changed")
@@ -245,8 +150,8 @@ def _member(tar: _Tar, wanted: ManifestEntry, result: Scan, sink: Sink | None) -
     return True
 
 
-def _is_next(tar: _Tar, wanted: ManifestEntry, result: Scan, sink: Sink | None) -> bool:
-    """Take the next member if it is this one to the byte and lies in one chunk.
+def _is_next(tar: Tar, wanted: ManifestEntry, result: Scan, sink: Sink | None) -> bool:
+    """Take the next member if it is this one to the byte and is in one chunk.
 
     Otherwise nothing is taken, and the member has to be read.
     """
@@ -266,7 +171,7 @@ def _is_next(tar: _Tar, wanted: ManifestEntry, result: Scan, sink: Sink | None) 
     if sink is not None:
         sink.begin(wanted)
         if size:
-            _give(sink, content)
+            sink.data(content)
     if wanted["type"] == FILE:
         result.files += 1
         result.bytes += size
@@ -274,11 +179,6 @@ def _is_next(tar: _Tar, wanted: ManifestEntry, result: Scan, sink: Sink | None) 
         sink.done(wanted)
     tar.skip(len(view))
     return True
-
-
-def _give(sink: Sink, piece: memoryview) -> None:
-    for start in range(0, len(piece), BLOCK):
-        sink.data(piece[start : start + BLOCK])
 
 
 def damage(read: Callable[[int, int], bytes], contents: Contents) -> list[str]:
@@ -303,7 +203,7 @@ def damage(read: Callable[[int, int], bytes], contents: Contents) -> list[str]:
 def _affected(error: Exception, contents: Contents) -> str:
     """Return the files in the damaged range, where that is known: any of them may be damaged."""
     index = contents.index
-    if index is None or not isinstance(error, _Changed):
+    if index is None or not isinstance(error, Changed):
         return ""
     return f"; in them: {_listed(contents, index, index.chunks.index(error.chunk))}"
 
@@ -315,7 +215,7 @@ def _listed(contents: Contents, index: Index, number: int) -> str:
 
 
 def _files_in(contents: Contents, index: Index, number: int) -> list[str]:
-    """Return the files that lie in a chunk, wholly or in part."""
+    """Return the files of which a chunk holds something."""
     start, end = number * index.chunk_size, (number + 1) * index.chunk_size
     return [
         entry["path"]
@@ -326,7 +226,7 @@ def _files_in(contents: Contents, index: Index, number: int) -> list[str]:
 
 
 class Single:
-    """Reads single files of an archive from the chunks they lie in.
+    """Reads single files of an archive from the chunks that hold them.
 
     :param read: returns a range of the archive, given offset and length.
     """
@@ -338,9 +238,9 @@ class Single:
         #: Bytes of the archive that were read.
         self.size = 0
         self._number = -1
-        self._chunk: bytes | bytearray = b""
+        self._chunk: codecs.Packed = b""
 
-    def _plain(self, number: int) -> bytes | bytearray:
+    def _plain(self, number: int) -> codecs.Packed:
         if number != self._number:
             if not 0 <= number < len(self._index.chunks):
                 raise Damaged("the index does not fit")
@@ -348,7 +248,9 @@ class Single:
             raw = self._read(chunk.offset, chunk.length)
             self.size += len(raw)
             plain = min(size, self._plain_size - number * size)
-            self._chunk = _unpacked(self._compression, raw, chunk, plain)
+            if hashlib.sha256(raw).hexdigest() != chunk.sha256:
+                raise Changed(chunk)
+            self._chunk = self._compression.unpack(raw, plain, None)
             self._number = number
         return self._chunk
 
@@ -376,21 +278,45 @@ def extract(
     paths: set[str],
     tell: Tell,
     sink: Sink,
+    connections: int = 1,
 ) -> Scan:
     """Give the sink some of what an archive holds, from the chunks that hold it.
 
     Every file is compared with its SHA-256 in the manifest. The first problem ends this.
 
     :param read: returns a range of the archive, given offset and length.
+    :param connections: how many ranges may be read at the same time.
     """
-    result = Scan()
     index = contents.index or Index(0, (), ())
-    single = Single(read, head, index)
     chosen = [
         (entry, place)
         for entry, place in zip(contents.entries, index.places)
         if entry["path"] in paths
     ]
+    with contextlib.closing(Ahead(read, _ranges(chosen, index), connections)) as ahead:
+        return _extract(Single(ahead.read, head, index), chosen, contents, tell, sink)
+
+
+def _ranges(chosen: Sequence[tuple[ManifestEntry, int]], index: Index) -> list[tuple[int, int]]:
+    """Return offset and length of the chunks that hold these files, in their order, each once."""
+    numbers: dict[int, None] = {}
+    for entry, place in chosen:
+        if entry["type"] == FILE and entry["size"]:
+            behind = -(-(place + entry["size"]) // index.chunk_size)
+            first, end = max(0, place // index.chunk_size), min(behind, len(index.chunks))
+            numbers.update(dict.fromkeys(range(first, end)))
+    return [(index.chunks[number].offset, index.chunks[number].length) for number in numbers]
+
+
+def _extract(
+    single: Single,
+    chosen: Sequence[tuple[ManifestEntry, int]],
+    contents: Contents,
+    tell: Tell,
+    sink: Sink,
+) -> Scan:
+    """Give the sink these entries, each with the place of its content in the tar."""
+    result = Scan()
     total = sum(entry["size"] for entry, dummy in chosen if entry["type"] == FILE)
     for entry, place in chosen:
         headers.check_path(entry["path"])

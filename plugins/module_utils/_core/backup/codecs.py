@@ -11,11 +11,13 @@ used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 from ..registry import Registry
 from .codec import Codec, Damaged, Plain, PlainUnpacker, Unpacker
 
+#: Bytes of a chunk, packed or plain.
+Packed = Union[bytes, bytearray, memoryview]
 #: Bytes at the beginning of an archive that are enough to recognise its compression.
 MAGIC_SIZE = 6
 
@@ -31,7 +33,8 @@ class Compression(NamedTuple):
     :param magic: first bytes of its streams, None when there are none.
     :param writer: makes the codec for a level; raises NotUsable when its library is missing.
     :param reader: makes the unpacker; raises likewise.
-    :param unpack: returns the plain data of one chunk that ``writer`` packed, given its size.
+    :param unpack: returns the plain data of one chunk that ``writer`` packed, given its size and
+        memory of one byte more for the result, which need not use it.
     """
 
     name: str
@@ -42,7 +45,7 @@ class Compression(NamedTuple):
     magic: bytes | None
     writer: Callable[[int], Codec]
     reader: Callable[[], Unpacker]
-    unpack: Callable[[bytes, int], bytes | bytearray]
+    unpack: Callable[[Packed, int, bytearray | None], Packed]
 
 
 def _gzip_writer(level: int) -> Codec:
@@ -57,10 +60,10 @@ def _gzip_reader() -> Unpacker:
     return deflate.GzipUnpacker()
 
 
-def _gzip_unpack(data: bytes, size: int) -> bytes | bytearray:
+def _gzip_unpack(data: Packed, size: int, room: bytearray | None) -> Packed:
     from . import deflate
 
-    return deflate.unpack(data, size)
+    return deflate.unpack(data, size, room)
 
 
 def _zstd_writer(level: int) -> Codec:
@@ -75,17 +78,17 @@ def _zstd_reader() -> Unpacker:
     return zstd.ZstdUnpacker()
 
 
-def _zstd_unpack(data: bytes, size: int) -> bytes:
+def _zstd_unpack(data: Packed, size: int, room: bytearray | None) -> Packed:
     from . import zstd
 
-    return zstd.unpack(data, size)
+    return zstd.unpack(data, size, room)
 
 
 def _plain_writer(level: int) -> Codec:  # noqa: ARG001
     return Plain()
 
 
-def _plain_unpack(data: bytes, size: int) -> bytes:
+def _plain_unpack(data: Packed, size: int, room: bytearray | None) -> Packed:  # noqa: ARG001
     if len(data) != size:
         raise Damaged(f"it has {len(data)} bytes instead of {size}")
     return data

@@ -77,15 +77,18 @@ class Gzip:
         return b"\x03\x00" + struct.pack("<II", crc, size & 0xFFFFFFFF)
 
 
-def unpack(data: bytes, size: int) -> bytes | bytearray:
+def unpack(
+    data: bytes | bytearray | memoryview, size: int, room: bytearray | None = None
+) -> bytes | bytearray | memoryview:
     """Return the plain data of one chunk that ``Gzip.pack`` has made.
 
-    :param size: bytes of plain data in it. :raises Damaged: the chunk is not what was made.
+    :param size: bytes of plain data in it. :param room: memory for the result.
+    :raises Damaged: the chunk is not what was made.
     """
     library = isal.library()
-    plain: bytes | bytearray
+    plain: bytes | bytearray | memoryview
     if library is not None:
-        plain = library.unpack(data, size)
+        plain = library.unpack(data, size, room)
     else:
         member = zlib.decompressobj(-zlib.MAX_WBITS)
         try:

@@ -38,8 +38,15 @@ class Isal(Protocol):
         """Return ``data`` as raw deflate that ends byte-aligned and refers to nothing before it."""
         ...  # pylint: disable=unnecessary-ellipsis
 
-    def unpack(self, data: bytes | bytearray, size: int) -> bytes | bytearray:
-        """Return the ``size`` bytes that ``pack`` was given. :raises Damaged: it was not this."""
+    def unpack(
+        self, data: bytes | bytearray | memoryview, size: int, room: bytearray | None = None
+    ) -> bytes | bytearray | memoryview:
+        """Return the ``size`` bytes that ``pack`` was given.
+
+        :param room: memory of at least ``size + 1`` bytes for the result, which need not use it.
+            Memory that was in use before costs a fifth less time than new memory.
+        :raises Damaged: it was not this.
+        """
         ...  # pylint: disable=unnecessary-ellipsis
 
     def crc32(self, data: bytes | memoryview, start: int) -> int:
@@ -60,9 +67,15 @@ class Package:
         packed: bytes = packer.compress(data) + packer.flush(self._library.Z_FULL_FLUSH)
         return packed
 
-    def unpack(self, data: bytes | bytearray, size: int) -> bytes:
+    def unpack(
+        self,
+        data: bytes | bytearray | memoryview,
+        size: int,
+        room: bytearray | None = None,  # noqa: ARG002
+    ) -> bytes:
         try:
-            plain: bytes = self._library.decompress(data + _LAST, -zlib.MAX_WBITS, size + 1)
+            whole = b"".join((data, _LAST))
+            plain: bytes = self._library.decompress(whole, -zlib.MAX_WBITS, size + 1)
         except self._library.error as error:
             raise Damaged(str(error)) from error
         return plain
@@ -147,12 +160,13 @@ class Library:
             raise RuntimeError(f"libisal could not compress (code {code})")
         return out
 
-    def unpack(self, data: bytes | bytearray, size: int) -> bytearray:
-        room = size + 1
-        out, stream = bytearray(room), self._memory.unpacking
-        held = (ctypes.c_char * room).from_buffer(out)
+    def unpack(
+        self, data: bytes | bytearray | memoryview, size: int, room: bytearray | None = None
+    ) -> memoryview:
+        out, stream = room or bytearray(size + 1), self._memory.unpacking
+        held = (ctypes.c_char * (size + 1)).from_buffer(out)
         self._library.isal_inflate_init(ctypes.byref(stream))
-        stream.next_out, stream.avail_out = ctypes.addressof(held), room
+        stream.next_out, stream.avail_out = ctypes.addressof(held), size + 1
         code = 0
         for piece in (data, _LAST):
             given, address = _address(piece)
@@ -161,9 +175,7 @@ class Library:
             del given
         if code or stream.avail_in:
             raise Damaged(f"invalid compressed data (code {code})")
-        del held  # the array can't shrink while it is held
-        del out[room - stream.avail_out :]
-        return out
+        return memoryview(out)[: size + 1 - stream.avail_out]
 
     def crc32(self, data: bytes | memoryview, start: int) -> int:
         given, address = _address(data)

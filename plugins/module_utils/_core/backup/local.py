@@ -16,6 +16,8 @@ from .manifest import Contents
 class LocalStore:
     """A directory on this machine."""
 
+    connections = 1
+
     def __init__(self, path: str) -> None:
         self._path = path
 

@@ -320,8 +320,14 @@ def _part(raw: bytes) -> Part:
     return {"size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
 
 
-def read_head(read: Callable[[int], bytes], size: int, where: str) -> Head:
+def _index_problem(where: str) -> str:
+    return f"the index in the manifest {where} is damaged, so reading takes longer"
+
+
+def read_head(read: Callable[[int], bytes], size: int, where: str) -> tuple[Head, str]:
     """Return the head of a manifest, reading no more of it than that takes.
+
+    Return what its size says about the index behind it, too; "" when nothing is wrong.
 
     :param read: returns up to so many of the next bytes, none at the end.
     :param size: size of the whole manifest in bytes.
@@ -339,15 +345,18 @@ def read_head(read: Callable[[int], bytes], size: int, where: str) -> Head:
         pieces = [raw]
         while pieces[-1]:
             pieces.append(read(HEAD))
-        return _whole(b"".join(pieces), where)[0]
-    expected_size = raw.index(_ENTRIES) + head["entries_part"]["size"] + head["index_part"]["size"]
-    if size != expected_size:
+        return _whole(b"".join(pieces), where)[0], ""
+    needed = raw.index(_ENTRIES) + head["entries_part"]["size"]
+    expected_size = needed + head["index_part"]["size"]
+    if size < needed:
         raise NotUsable(
             f"The manifest {where} is damaged: it is {size} bytes long instead of {expected_size}.",
             "",
             where,
         )
-    return head
+    if size != expected_size:
+        return head, _index_problem(where)
+    return head, ""
 
 
 def _head(raw: bytes, where: str) -> Head | None:
@@ -431,8 +440,7 @@ def read_contents(raw: bytes, where: str) -> tuple[Head, Contents]:
     listed: list[ManifestEntry] = json.loads(b"{" + part[1:] + b"}")["entries"]
     tail = raw[middle:]
     if _part(tail) != head["index_part"]:
-        problem = f"the index in the manifest {where} is damaged, so reading takes longer"
-        return head, Contents(listed, None, problem)
+        return head, Contents(listed, None, _index_problem(where))
     return head, Contents(listed, _index(json.loads(b"{" + tail[1:])["index"], listed))
 
 

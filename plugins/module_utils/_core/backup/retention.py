@@ -131,7 +131,7 @@ def _periodic(
 
     While there are fewer periods, the oldest of all is kept too.
     """
-    if count <= 0 or not good:
+    if not good:
         return
     seen: list[str] = []
     for backup in good:

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a place that keeps backups or their copies has to offer; the places are listed in ``stores``."""
+"""What a place that keeps backups or their copies has to offer; the places are listed in
+``stores``.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,11 @@ class StoredCopy(TypedDict):
 
 class Store(Protocol):
     """A place from which backups are read."""
+
+    @property
+    def connections(self) -> int:
+        """How many ranges of an archive may be read at the same time."""
+        ...  # pylint: disable=unnecessary-ellipsis
 
     def listing(self) -> list[Backup]:
         """Return the backups there, newest first. :raises FleetError: the place can't be read."""

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from ..errors import Refused, VerificationFailed
 from ..system.files import write_all
 from ..system.text import display_path
-from . import reading, source
+from . import behind, reading, source
+from .codec import BLOCK
 from .manifest import ManifestEntry
 from .source import DIRECTORY, LINK
 
@@ -22,9 +23,11 @@ _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 #: Files that are synchronised together, each of which holds a descriptor until then, and their
 #: bytes.
 _BATCH = 64
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 256 << 20
 #: So many zeros at once become a hole.
 _HOLE = 64 << 10
+#: Files from this size on are written by another thread.
+_BIG = 1 << 20
 
 
 def permissions(entry: ManifestEntry) -> int:
@@ -50,6 +53,37 @@ def check_links(entries: Iterable[ManifestEntry], destination: str, allowed: boo
                 "Set allow_outside_links to restore such links as they are.",
                 display_path(entry["path"]),
             )
+
+
+class _File:
+    """A file that is written.
+
+    :param descriptor: open for writing, at its beginning.
+    """
+
+    def __init__(self, path: str, descriptor: int, size: int) -> None:
+        self.path, self.descriptor = path, descriptor
+        self.big = size >= _BIG
+        self._end_open = False
+
+    def put(self, content: bytes | memoryview) -> None:
+        """Write the next content; zeros become holes, as they mostly were before."""
+        for start in range(0, len(content), BLOCK):
+            piece = content[start : start + BLOCK]
+            self._end_open = len(piece) >= _HOLE and not piece[0] and not bytes(piece).strip(b"\0")
+            if self._end_open:
+                os.lseek(self.descriptor, len(piece), os.SEEK_CUR)
+            else:
+                write_all(self.descriptor, piece)
+
+    def complete(self, entry: ManifestEntry, owned: bool) -> None:
+        """Give the file its end, permissions and time, and its owner where that is ``owned``."""
+        if self._end_open:
+            os.ftruncate(self.descriptor, entry["size"])
+        if owned:
+            os.fchown(self.descriptor, entry["uid"], entry["gid"])
+        os.fchmod(self.descriptor, permissions(entry))
+        os.utime(self.descriptor, ns=(entry["mtime_ns"], entry["mtime_ns"]))
 
 
 class Writer:
@@ -78,12 +112,11 @@ class Writer:
         self._opened = source.Directories(root)
         self._directories: dict[str, ManifestEntry | None] = {}
         self._links: list[ManifestEntry] = []
-        self._fd = -1
+        self._file: _File | None = None
         #: Descriptors of files that are complete and not synchronised yet.
         self._written: list[int] = []
         self._unsynchronised = 0
-        self._unfinished = ""
-        self._end_open = False
+        self._behind = behind.Behind()
         self._owner = os.geteuid() == 0
         self.restored: set[str] = set()
         self.files = 0
@@ -129,7 +162,8 @@ class Writer:
             self._hard_link(entry)
         else:
             directory, base = self._parent(path)
-            self._fd, self._unfinished = os.open(base, _FILE_FLAGS, 0o600, dir_fd=directory), path
+            descriptor = os.open(base, _FILE_FLAGS, 0o600, dir_fd=directory)
+            self._file = _File(path, descriptor, entry["size"])
 
     def _hard_link(self, entry: ManifestEntry) -> None:
         """Link to a file of this restore (old archives only).
@@ -157,63 +191,53 @@ class Writer:
         self.files += 1
 
     def data(self, piece: bytes | memoryview) -> None:
-        if self._fd < 0:
+        if self._file is None:
             return
-        if len(piece) >= _HOLE and not piece[0] and not bytes(piece).strip(b"\0"):
-            os.lseek(self._fd, len(piece), os.SEEK_CUR)  # a hole, as it mostly was before
-            self._end_open = True
-            return
-        self._end_open = False
-        write_all(self._fd, piece)
+        if self._file.big:
+            self._behind.run(self._file.put, piece)
+        else:
+            self._file.put(piece)
 
     def done(self, entry: ManifestEntry) -> None:
-        if self._fd < 0:
+        if self._file is None:
             return
-        try:
-            if self._end_open:
-                os.ftruncate(self._fd, entry["size"])
-                self._end_open = False
-            if self._owner:
-                os.fchown(self._fd, entry["uid"], entry["gid"])
-            os.fchmod(self._fd, permissions(entry))
-            os.utime(self._fd, ns=(entry["mtime_ns"], entry["mtime_ns"]))
-        except BaseException:
-            os.close(self._fd)
-            self._fd = -1
-            raise
-        self._written.append(self._fd)
+        if self._file.big:
+            self._behind.run(self._file.complete, entry, self._owner)
+        else:
+            self._file.complete(entry, self._owner)
+        self._written.append(self._file.descriptor)
+        self._file = None
         self._unsynchronised += entry["size"]
-        self._fd = -1
         if len(self._written) >= _BATCH or self._unsynchronised >= _BATCH_BYTES:
             self._synchronise()
         self.restored.add(entry["path"])
         self.files += 1
         self.bytes += entry["size"]
 
+    def settle(self) -> None:
+        self._behind.settle()
+
     def _synchronise(self) -> None:
         """Make the files of a batch durable; many file systems commit once for all of them."""
-        while self._written:
-            fd = self._written.pop(0)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        self._unsynchronised = 0
+        written, self._written, self._unsynchronised = self._written, [], 0
+        self._behind.synchronise(written)
 
     def drop_unfinished(self) -> None:
         """Remove the file that was begun and never completed, if any."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd, self._end_open = -1, False
-            directory, base = self._parent(self._unfinished)
+        if self._file is not None:
+            self._behind.wait()
+            os.close(self._file.descriptor)
+            directory, base = self._parent(self._file.path)
+            self._file = None
             os.unlink(base, dir_fd=directory)
 
     def close(self) -> None:
         """Close what is open."""
         self._opened.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._behind.close()
+        if self._file is not None:
+            os.close(self._file.descriptor)
+            self._file = None
         while self._written:
             os.close(self._written.pop())
 
@@ -223,6 +247,7 @@ class Writer:
         Make it all durable.
         """
         self._synchronise()
+        self._behind.finish()
         check_links(
             self._links, self._destination, self._outside
         )  # all together: a link may lead through others

@@ -52,8 +52,10 @@ def _library() -> Any:
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         raise NotUsable(
-            f"Compression zstd needs the system library libzstd 1.4 or later, which can't be loaded: {error}.",
-            "Install libzstd1 (Debian, Ubuntu) or libzstd (Red Hat, SUSE), or use compression gzip.",
+            "Compression zstd needs the system library libzstd 1.4 or later, which can't be"
+            f" loaded: {error}.",
+            "Install libzstd1 (Debian, Ubuntu) or libzstd (Red Hat, SUSE), or use compression"
+            " gzip.",
             "libzstd.so.1",
         ) from error
     return library
@@ -109,18 +111,25 @@ class Zstd:
         return b""
 
 
-def unpack(data: bytes, size: int) -> bytes:
+def unpack(
+    data: bytes | bytearray | memoryview, size: int, room: bytearray | None = None
+) -> memoryview:
     """Return the plain data of one chunk that ``Zstd.pack`` has made.
 
-    :param size: bytes of plain data in it. :raises Damaged: the chunk is not what was made.
+    :param size: bytes of plain data in it.
+    :param room: memory of at least ``size + 1`` bytes for the result.
+    :raises Damaged: the chunk is not what was made.
     """
     library = _library()
-    room = size + 1
-    out = ctypes.create_string_buffer(room)
-    count = _checked(library, library.ZSTD_decompress(out, room, data, len(data)))
+    out = room or bytearray(size + 1)
+    held = (ctypes.c_char * (size + 1)).from_buffer(out)
+    given: Any = data
+    if not isinstance(data, bytes):
+        given = (ctypes.c_char * len(data)).from_buffer(data)
+    count = _checked(library, library.ZSTD_decompress(held, size + 1, given, len(data)))
     if count != size:
         raise Damaged(f"{count} bytes come out of it instead of {size}")
-    return ctypes.string_at(out, count)
+    return memoryview(out)[:count]
 
 
 class ZstdUnpacker:

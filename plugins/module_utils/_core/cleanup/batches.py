@@ -120,7 +120,7 @@ class _Batch:
             # any more.
             busy = work.busy()
             protected = root.protected(busy, quarantine.place("new"), quarantine.new)
-            look = root.look(work.target, busy, work.now, moved=True)
+            look = root.look(work.target, busy, work.now, moved=True, watch=work.watch)
             while waiting:
                 unit = self._approve(waiting[-1], look, protected)
                 removal = waiting.pop()
@@ -201,6 +201,8 @@ class _Batch:
                 target = self.work.target.name
                 self.tell(Progress("remove", finished, self.total, "files", target))
             removal, unit = approved.pop()
+            if self.work.watch is not None and removal.survey.watched is not None:
+                self.work.watch.release(removal.survey.watched.directories)
             if unit.directories:
                 remove_directory(quarantine, unit.name, updated(removal, unit), outcome)
                 continue

@@ -161,7 +161,7 @@ def _clean_directories(
         root = facts.roots[place.target.name]
         try:
             with _directory(root, place) as directory:
-                work = replace(_work(options, directory, place, facts.now), busy=busy)
+                work = replace(_work(options, directory, place, facts), busy=busy)
                 try:
                     work = replace(work, compartment=holds.compartment(directory))
                 except OSError as error:
@@ -246,18 +246,19 @@ def _directory(root: Root, place: TargetFacts) -> Iterator[Root]:
         directory.close()
 
 
-def _work(options: CleanupOptions, root: Root, place: TargetFacts, now: float) -> Work:
+def _work(options: CleanupOptions, root: Root, place: TargetFacts, facts: Facts) -> Work:
     required = options.require_backup
     covered = required is not None and required.check == "covered"
     simple = place.container is None and not covered and not options.quarantine
     return Work(
         root,
         place.target,
-        now,
+        facts.now,
         lambda: None,
         place.run.anchor,
         covered,
         in_place=simple and root.watched and place.target.age_by != "atime",
+        watch=facts.watch,
     )
 
 

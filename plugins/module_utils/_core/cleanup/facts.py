@@ -30,6 +30,7 @@ from .scan import STAMPS, Look, survey
 from .targets import Target
 from .tool import ToolFacts
 from .units import Survey, Unit
+from .watch import TreeWatch
 from .watermark import Space, Watermark
 
 #: Units between two reports of progress.
@@ -126,6 +127,8 @@ class Facts:
         finally:
             os.close(fd)
 
+    #: Watches the units, None when they are not watched.
+    watch: TreeWatch | None = None
     #: Roots of containers in which stopped runs left something.
     inner: list[Root] = field(default_factory=list)
 
@@ -161,6 +164,8 @@ class Facts:
 
     def close(self, tidy: bool) -> None:
         """Close every descriptor; ``tidy``: remove quarantine directories that are empty."""
+        if self.watch is not None:
+            self.watch.close()
         for leftover in self.leftovers:
             leftover.quarantine.close(tidy)
         for held in self.held:
@@ -201,7 +206,12 @@ def observe(options: CleanupOptions, world: World, facts: Facts, tell: Tell) -> 
                 _find_checkpoints(place, root, facts, tell, places)
                 continue
             files: list[Unit] = []
-            names = root.list(_quick_look(place, root, facts), place.target.fitting(), files)
+            names = root.list(
+                _quick_look(place, root, facts),
+                place.target.fitting(),
+                files,
+                touched=facts.watch is not None,
+            )
             place.protected = root.protected(facts.busy)
             _survey(place, root, names, facts, tell)
             place.units.extend(place.target.units_of(files))
@@ -435,7 +445,7 @@ def _quick_look(place: TargetFacts, root: Root, facts: Facts) -> Look | None:
 
 def _survey(place: TargetFacts, root: Root, names: list[str], facts: Facts, tell: Tell) -> None:
     target, busy = place.target, facts.busy
-    look = root.look(target, busy, facts.now)
+    look = root.look(target, busy, facts.now, watch=facts.watch)
     uid, foreign = os.geteuid(), _foreign(root)
     ask_locks = busy is not None and not root.knows_locks(busy)
     matching = target.select(names)

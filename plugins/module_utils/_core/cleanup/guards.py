@@ -40,10 +40,7 @@ LITERAL_START = 2
 
 def literal_start(pattern: str) -> str:
     """Return what every name that matches the pattern begins with."""
-    match = re.match(r"[^*?\[]*", pattern)
-    if match:
-        return match.group()
-    return ""
+    return re.split(r"[*?\[]", pattern)[0]
 
 
 def may_share(pattern: str) -> bool:

@@ -4,11 +4,12 @@
 """Remove many plain files where they are, without moving them aside first: that would double the
 cost of the removal.
 
-The order keeps what a move would: a watch reports from then on which entries are opened, then the
-process table is read, and each file is looked at and removed in two consecutive system calls. What
-was opened before the watch is in the process table or, closed again, has another time; what is
-opened later is reported. A file that is opened or replaced between these two calls, a few
-microseconds, goes.
+The order keeps what a move would. From before the files are looked at for the plan, the kernel
+reports which entries are opened, changed or replaced; before the removal the process table is read;
+and each file is removed in the system call after the one that says that nothing was reported since.
+What was opened before the first look is in the process table or, closed again, was reported. A file
+that is opened or replaced between these two calls, a few microseconds, goes. Where reports were
+lost, files are compared with the plan and removed in two consecutive calls.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from ..ports import Progress, Tell
 from .outcome import Outcome
@@ -39,24 +40,34 @@ def remove_files(
     """
     if not work.in_place or sum(plain(removal.survey) for removal in units) < MANY:
         return list(units)
+    watch = work.root.touches
+    if watch is not None:
+        return _remove(work, units, outcome, tell, watch, compare=False)
     try:
-        watch = NameWatch(work.root.fd, opened=True)
+        watch = NameWatch(work.root.fd, touched=True)
     except OSError:
         return list(units)
     with contextlib.closing(watch):
-        return _remove(work, units, outcome, tell, watch)
+        return _remove(work, units, outcome, tell, watch, compare=True)
 
 
 def _remove(
-    work: Work, units: Sequence[UnitRemoval], outcome: Outcome, tell: Tell, watch: NameWatch
+    work: Work,
+    units: Sequence[UnitRemoval],
+    outcome: Outcome,
+    tell: Tell,
+    watch: NameWatch,
+    compare: bool,
 ) -> list[UnitRemoval]:
+    """Remove them; ``compare`` with the plan where the watch began after it was made."""
     root, fd, record = work.root, work.root.fd, outcome.record
     busy = work.busy()
     protected = root.protected(busy)
     look = root.look(work.target, busy, work.now)
     if look.hidden is not None:
         return list(units)
-    inodes, opened, lstat, unlink = look.inodes, watch.opened, os.lstat, os.unlink
+    touched: Container[str] = () if watch.touched is None else watch.touched
+    inodes, lstat, unlink = look.inodes, os.lstat, os.unlink
     events = select.poll()
     events.register(watch.fd, select.POLLIN)
     poll = events.poll
@@ -70,19 +81,22 @@ def _remove(
             if not plain(planned) or planned.inode in inodes:
                 remaining.append(removal)
                 continue
+            if watch.fd < 0:  # events were lost before
+                remaining.extend(units[number:])
+                break
             if poll(0):
-                names = watch.names()
-                if names is None:  # events were lost
+                names = watch.names() if compare else root.refresh()
+                if names is None or watch.fd < 0:  # events were lost
                     remaining.extend(units[number:])
                     break
                 if names:
                     protected = root.protected(busy)
             name = planned.name
-            if name in protected or name in opened:
+            if name in protected or name in touched:
                 remaining.append(removal)
                 continue
             try:
-                if not unchanged(planned, lstat(name, dir_fd=fd)):
+                if compare and not unchanged(planned, lstat(name, dir_fd=fd)):
                     remaining.append(removal)
                     continue
                 unlink(name, dir_fd=fd)

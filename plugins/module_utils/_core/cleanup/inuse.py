@@ -90,6 +90,7 @@ def observe(proc: str, devices: Iterable[int] | None, directories: Iterable[str]
 def _collect(proc: str, devices: Container[int], directories: tuple[str, ...]) -> InUse:
     identities: set[Identity] = set()
     working: set[Identity] = set()
+    traces = _traces(devices, directories)
     mounted: set[tuple[str, str]] = set()
     namespaces: set[Any] = set()
     unseen, strangers = 0, set()
@@ -106,7 +107,7 @@ def _collect(proc: str, devices: Container[int], directories: tuple[str, ...]) -
                 owner = os.stat(base).st_uid
                 hidden = _add(f"{base}/cwd", devices, working)
                 hidden |= _descriptors(base, devices, identities)
-                hidden |= _maps(base, devices, directories, identities)
+                hidden |= _maps(base, devices, directories, traces, identities)
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if hidden:
@@ -115,18 +116,10 @@ def _collect(proc: str, devices: Container[int], directories: tuple[str, ...]) -
             with contextlib.suppress(OSError):
                 namespace = os.stat(f"{base}/ns/mnt").st_ino
                 if namespace not in namespaces:
-                    mounted.update(
-                        (mount.device, mount.root)
-                        for mount in mounts.read(f"{base}/mountinfo")
-                        if mount.root != "/"
-                    )
+                    mounted.update(mounts.parts(f"{base}/mountinfo"))
                     namespaces.add(namespace)
     with contextlib.suppress(OSError):
-        mounted.update(
-            (mount.device, mount.root)
-            for mount in mounts.read(f"{proc}/self/mountinfo")
-            if mount.root != "/"
-        )
+        mounted.update(mounts.parts(f"{proc}/self/mountinfo"))
     identities |= working
     locks_listed = False
     with contextlib.suppress(OSError):
@@ -207,8 +200,21 @@ def _descriptors(base: str, devices: Container[int], identities: set[Identity]) 
     return hidden
 
 
+def _traces(devices: Container[int], directories: tuple[str, ...]) -> list[bytes] | None:
+    """Return what a list of mapped files holds when one of them is of interest; None when all may be."""
+    if not isinstance(devices, frozenset):
+        return None
+    traces = [os.fsencode(directory) for directory in directories]
+    traces += [b" %02x:%02x " % (os.major(device), os.minor(device)) for device in devices]
+    return traces
+
+
 def _maps(
-    base: str, devices: Container[int], directories: tuple[str, ...], identities: set[Identity]
+    base: str,
+    devices: Container[int],
+    directories: tuple[str, ...],
+    traces: list[bytes] | None,
+    identities: set[Identity],
 ) -> bool:
     """Add mapped files: a checkpoint that is mapped has no descriptor left. Return whether they were hidden from us.
 
@@ -219,6 +225,8 @@ def _maps(
             maps = stream.read()
     except PermissionError:
         return True
+    if traces is not None and not any(trace in maps for trace in traces):
+        return False
     # A file is mapped in several pieces, and by many processes.
     for mapped in set(_MAPPED.findall(maps)):
         major, minor, inode, path = mapped

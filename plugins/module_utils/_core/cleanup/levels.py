@@ -41,12 +41,13 @@ def remains(target: str, path: str, unit: Unit | None, reason: str) -> NamedRemo
     return NamedRemoval(target, path, unit.kind, unit.disk_usage, None, reason, unit)
 
 
-def _purge(plan: Plan, unit: HeldUnit, held: HoldFacts, now: float, reason: str) -> None:
+def _purge(
+    plan: Plan, unit: HeldUnit, survey: Unit, held: HoldFacts, now: float, reason: str
+) -> None:
     age = now - held.hold.since
-    kind = "dir" if unit.survey is None else unit.survey.kind
     target = unit.target or held.target.name
     plan.purge.append(
-        (unit, NamedRemoval(target, unit.original, kind, unit.size, age, reason, unit.survey))
+        (unit, NamedRemoval(target, unit.original, survey.kind, unit.size, age, reason, survey))
     )
 
 
@@ -60,7 +61,9 @@ def purge_expired(plan: Plan, facts: Facts) -> None:
                 plan.keep.append(Kept(unit.target or held.target.name, unit.path, unit.stays))
                 continue
             kept_for = days(held.hold.until - held.hold.since)
-            _purge(plan, unit, held, facts.now, f"its {kept_for} in quarantine are over")
+            _purge(
+                plan, unit, unit.survey, held, facts.now, f"its {kept_for} in quarantine are over"
+            )
 
 
 def _purge_for_space(plan: Plan, facts: Facts, device: int, needed: int, count: Freed) -> int:
@@ -75,7 +78,9 @@ def _purge_for_space(plan: Plan, facts: Facts, device: int, needed: int, count: 
             if freed >= needed or unit.stays or unit.survey is None:
                 continue
             freed += count.add(unit.survey)
-            _purge(plan, unit, held, facts.now, "in quarantine, and its space is needed")
+            _purge(
+                plan, unit, unit.survey, held, facts.now, "in quarantine, and its space is needed"
+            )
     return freed
 
 
@@ -141,7 +146,7 @@ def free_to_levels(plan: Plan, facts: Facts) -> None:
             usable,
         )
         spared = {id(removal) for removal in limited} - {id(limited[number]) for number in chosen}
-        _spare(plan, device, spared, level, uncovered)
+        _spare(plan, spared, level, uncovered)
         following = sorted(plan.following.get(device, ()))
         level = level._replace(
             freed=freed + (0 if plan.run else more),
@@ -170,14 +175,10 @@ def _complete(removal: UnitRemoval) -> bool:
     return checkpoint is None or checkpoint.complete
 
 
-def _spare(
-    plan: Plan, device: int, spared: set[int], level: Watermark, uncovered: Mapping[int, str]
-) -> None:
+def _spare(plan: Plan, spared: set[int], level: Watermark, uncovered: Mapping[int, str]) -> None:
     """Keep removals that are not needed to reach a level."""
     why = f"not needed: {human_size(level.goal)} are free without its removal"
     for number, (place, removals) in enumerate(plan.units):
-        if place.device != device or place.target.free_to is None:
-            continue
         for removal in removals:
             if id(removal) in spared:
                 reason = uncovered.get(id(removal), why)

@@ -51,8 +51,8 @@ def clean_pip(world: World, facts: ToolFacts, _items: Sequence[Item]) -> dict[st
 
 def observe_apt(world: World) -> ToolFacts:
     """Downloaded packages."""
-    settings = run_program(world, ["apt-config", "shell", "FOLDER", "Dir::Cache::archives/d"])
-    match = re.search(r"FOLDER='([^']*)'", settings)
+    settings = run_program(world, ["apt-config", "shell", "DIRECTORY", "Dir::Cache::archives/d"])
+    match = re.search(r"DIRECTORY='([^']*)'", settings)
     directory = ""
     if match:
         directory = match.group(1).rstrip("/")

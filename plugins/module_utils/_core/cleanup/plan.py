@@ -238,7 +238,7 @@ def _unkept(
         for unit in (units[:-keep_last] if keep_last else units)
         if (isinstance(unit, PlainFile) or not vetoed(unit))
         and (limit is None or (unit.own <= limit and unit.content <= limit))
-        and unit.name not in protected
+        and not (protected and unit.name in protected)
     ]
     # UnitRemoval(place, unit, now, ""), for there may be hundreds of thousands.
     make = functools.partial(tuple.__new__, UnitRemoval)

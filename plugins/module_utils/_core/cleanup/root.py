@@ -19,7 +19,7 @@ from .inuse import InUse
 from .scan import STAMPS, Look, list_files, open_root
 from .targets import Target, cutoff
 from .units import Unit
-from .watch import NameWatch
+from .watch import NameWatch, TreeWatch
 
 #: File systems whose locks the kernel lists under the device that stat(2) returns.
 _LOCKS_LISTED = frozenset({"ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs"})
@@ -62,11 +62,26 @@ class Root:
         """Where it is, as the guards want it."""
         return guards.Place(self.path, self.given, self.source)
 
-    def look(self, target: Target, busy: InUse | None, now: float, moved: bool = False) -> Look:
-        """Return what a survey of one of this root's units looks out for."""
+    def look(
+        self,
+        target: Target,
+        busy: InUse | None,
+        now: float,
+        moved: bool = False,
+        watch: TreeWatch | None = None,
+    ) -> Look:
+        """Return what a survey of one of this root's units looks out for. ``watch`` is used where it sees everything."""
+        if not self.watched or target.age_by == "atime" or (busy and busy.hidden is not None):
+            watch = None
         stamp, fresh = STAMPS[target.age_by], cutoff(target, now)
         look = Look(
-            stamp, self.device, self.mount, excluded=target.excluded, fresh=fresh, moved=moved
+            stamp,
+            self.device,
+            self.mount,
+            excluded=target.excluded,
+            fresh=fresh,
+            moved=moved,
+            watch=watch,
         )
         if busy is None:
             return look
@@ -80,6 +95,7 @@ class Root:
             look.excluded,
             fresh,
             moved,
+            watch,
         )
 
     def knows_locks(self, busy: InUse) -> bool:
@@ -120,15 +136,17 @@ class Root:
         look: Look | None = None,
         fitting: Callable[[str], object] | None = None,
         files: list[Unit] | None = None,
+        touched: bool = False,
     ) -> list[str]:
         """Return the names in it. Lists it once: afterwards the kernel reports names that appear. :raises OSError: it can't be read.
 
         :param files: receives the plain files instead, as list_files() looks at them with ``look`` and ``fitting``.
+        :param touched: whether the kernel also reports which entries are opened or changed from now on.
         """
         self._end_watch()
         if self.watched:
             with contextlib.suppress(OSError):
-                self._watch = NameWatch(self.fd)
+                self._watch = NameWatch(self.fd, touched)
         self.links, self.logs = set(), set()
         names: Names = []
         if look is not None and files is not None and self.path != _LOGS:
@@ -158,18 +176,26 @@ class Root:
     def _note_logs(self, names: Sequence[str]) -> None:
         self.logs.update(name for name in names if guards.OWN_LOGS.fullmatch(name))
 
-    def refresh(self) -> None:
-        """Bring ``links`` and ``logs`` up to date. :raises OSError: it can't be read."""
+    @property
+    def touches(self) -> NameWatch | None:
+        """The watch that collects what was touched since the entries were listed with ``touched``; None when there is none."""
+        if self._watch is None or self._watch.touched is None:
+            return None
+        return self._watch
+
+    def refresh(self) -> bool:
+        """Bring ``links`` and ``logs`` up to date; return whether names appeared, or may have. :raises OSError: it can't be read."""
         names = None if self._watch is None else self._watch.names()
         if names is None:
             self.list()
-            return
+            return True
         for name in names:
             with contextlib.suppress(OSError):
                 os.readlink(name, dir_fd=self.fd)
                 self.links.add(name)
         if self.path == _LOGS:
             self._note_logs(sorted(names))
+        return bool(names)
 
     def protected(self, busy: InUse | None, directory: str = "", fd: int = -1) -> dict[str, str]:
         """Return the names in a directory that must stay whatever their age, and why. Reads the mount table again.
@@ -238,9 +264,7 @@ class Root:
 
 
 def exists(name: str, fd: int) -> bool:
-    """Return whether an open directory (not with -1) has an entry of this name."""
-    if fd < 0:
-        return False
+    """Return whether an open directory has an entry of this name; -1 is none, which the kernel refuses."""
     try:
         os.lstat(name, dir_fd=fd)
     except OSError:

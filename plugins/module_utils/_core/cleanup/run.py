@@ -28,6 +28,7 @@ from .record import Recorder
 from .removals import Plan
 from .result import LISTED, CleanupResult
 from .undo import restore
+from .watch import watch_trees
 
 
 def run(
@@ -116,6 +117,8 @@ def _run(
     growth = options.brake is not None and options.brake.max_growth is not None
     facts.history = open_history(options.state_dir, world, growth, check)
     try:
+        if not check:
+            facts.watch = watch_trees()
         observe(options, world, facts, tell)
         plan = decide(options, facts)
         result = CleanupResult(

@@ -29,9 +29,11 @@ from ..system.removal import (
     identity,
     mount_id,
     open_checked,
+    open_directory,
 )
 from .guards import MOUNT
 from .units import BLOCK, PlainFile, Survey, Unit, plain, unchanged
+from .watch import TreeWatch, Watched
 
 _PATH = getattr(os, "O_PATH", 0o10000000)
 
@@ -155,6 +157,7 @@ class Look:
     :param device: st_dev, ``mount`` the mount id of the root; nothing elsewhere is entered.
     :param fresh: stop when an entry is newer than this (nanoseconds): the unit stays anyway.
     :param moved: the unit was just renamed, so its own ctime says nothing; only its mtime counts.
+    :param watch: watches units from before they are looked at, so that unchanged ones need not be looked at again; None: no.
     """
 
     stamp: Callable[[os.stat_result], int]
@@ -166,6 +169,7 @@ class Look:
     excluded: re.Pattern[str] | None = None
     fresh: int | None = None
     moved: bool = False
+    watch: TreeWatch | None = None
 
 
 #: One object for each number that many units have in common.
@@ -214,8 +218,29 @@ def survey(parent: int, name: str, look: Look) -> Survey:
     _count(unit, parent, name, "", state, look)
     if not stat.S_ISDIR(mode) or unit.veto == MOUNT or _is_fresh(unit, look):
         return unit
+    watch = look.watch
+    if watch is not None:
+        unit.watched = Watched()
+        unit.watched.inodes.append(state.st_ino)
     _walk(unit, parent, name, state, look)
+    if watch is not None and unit.watched is not None:
+        if unit.veto is None and not unit.stopped and unit.linked is None:
+            watch.finished(unit.watched)
+        else:
+            _no_longer(unit, watch)
     return unit
+
+
+def _reported(mode: int) -> bool:
+    """Return whether a watch reports all that happens to such a file: a socket may be taken into use unseen."""
+    return stat.S_ISDIR(mode) or stat.S_ISREG(mode) or stat.S_ISLNK(mode)
+
+
+def _no_longer(unit: Survey, watch: TreeWatch) -> None:
+    """End the watch over a unit that stays, or whose changes the watch would not see."""
+    if unit.watched is not None:
+        watch.release(unit.watched.directories)
+        unit.watched = None
 
 
 #: Bits of a mode that are the type of a file, and those of a regular one.
@@ -248,12 +273,10 @@ def list_files(
         # There may be hundreds of thousands: what is frequent is done here without calls.
         for entry in entries:
             name = entry.name
-            if entry.is_symlink():
-                links.add(name)
-                names.append(name)
-                continue
             # Known from the listing, without another system call.
-            if not entry.is_file() or name in skipped:
+            if not entry.is_file(follow_symlinks=False) or name in skipped:
+                if entry.is_symlink():
+                    links.add(name)
                 names.append(name)
                 continue
             if fitting is not None and not fitting(name):
@@ -292,7 +315,25 @@ def survey_again(parent: int, planned: Unit, look: Look) -> Unit:
         and unchanged(planned, os.lstat(planned.name, dir_fd=parent))
     ):
         return planned
+    if planned.watched is not None and _watched_unchanged(parent, planned, look):
+        return planned
     return survey(parent, planned.name, look)
+
+
+def _watched_unchanged(parent: int, planned: Unit, look: Look) -> bool:
+    """Return whether a unit is the one that is watched, nothing in it changed, and no process uses any of it."""
+    watch, watched = look.watch, planned.watched
+    if watch is None or watched is None or look.hidden is not None:
+        return False
+    state = os.lstat(planned.name, dir_fd=parent)
+    return (
+        identity(state) == planned.identity
+        and state.st_mode == planned.mode
+        and state.st_uid == planned.uid
+        and state.st_mtime_ns == planned.mtime_ns
+        and look.inodes.isdisjoint(watched.inodes)
+        and watch.unchanged(watched)
+    )
 
 
 def _is_fresh(unit: Survey, look: Look) -> bool:
@@ -335,10 +376,10 @@ def _count(unit: Survey, fd: int, name: str, where: str, state: os.stat_result, 
 
 
 def _walk(unit: Survey, parent: int, name: str, state: os.stat_result, look: Look) -> None:
-    stack: list[tuple[Identity, list[tuple[str, Identity]]]] = []
+    stack: list[tuple[Identity, list[tuple[str, os.stat_result]]]] = []
     path: list[str] = []
     try:
-        fd = open_checked(name, parent, identity(state), name)
+        fd = _enter(unit, name, parent, state, name, look)
     except PermissionError:
         unit.keep("can't be read by this user")
         return
@@ -355,28 +396,71 @@ def _walk(unit: Survey, parent: int, name: str, state: os.stat_result, look: Loo
                 continue
             child, expected = pending.pop()
             path.append(child)
-            where = "/".join(path)
+            inner = _open_child(unit, fd, expected, path, look)
+            if inner < 0:
+                path.pop()
+                continue
             try:
-                inner = open_checked(child, fd, expected, where)
-            except PermissionError:
-                unit.keep(f"{where} can't be read by this user")
+                directories = _list(unit, inner, path, look)
+            except BaseException:
+                os.close(inner)
+                raise
+            if not directories:
+                os.close(inner)
                 path.pop()
                 continue
-            except FileNotFoundError:
-                path.pop()
-                continue
-            except OSError as error:
-                if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-                    raise
-                raise Changed(f"{where} was replaced while it was read") from error
             os.close(fd)
             fd = inner
-            stack.append((expected, _list(unit, fd, path, look)))
+            stack.append((identity(expected), directories))
     finally:
         os.close(fd)
 
 
-def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str, Identity]]:
+def _open_child(
+    unit: Survey, fd: int, expected: os.stat_result, path: list[str], look: Look
+) -> int:
+    """Open a directory below the open one; -1 when it is gone or can't be read.
+
+    :raises Changed: it is another one now.
+    """
+    where = "/".join(path)
+    try:
+        return _enter(unit, path[-1], fd, expected, where, look)
+    except PermissionError:
+        unit.keep(f"{where} can't be read by this user")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise Changed(f"{where} was replaced while it was read") from error
+    return -1
+
+
+def _enter(
+    unit: Survey, name: str, parent: int, expected: os.stat_result, where: str, look: Look
+) -> int:
+    """Open a directory that was seen, and watch it from before it is listed.
+
+    :raises Changed: it is another one now, or was changed before the watch began.
+    """
+    if look.watch is None or unit.watched is None:
+        return open_checked(name, parent, identity(expected), where)
+    fd = open_directory(name, parent)
+    if not look.watch.add(unit.watched, fd):
+        _no_longer(unit, look.watch)
+    state = os.fstat(fd)
+    if (
+        identity(state) != identity(expected)
+        or state.st_mtime_ns != expected.st_mtime_ns
+        or state.st_ctime_ns != expected.st_ctime_ns
+    ):
+        os.close(fd)
+        raise Changed(f"{where} was changed while it was read")
+    return fd
+
+
+def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str, os.stat_result]]:
     """Count the entries of the open directory; return its subdirectories that may be entered."""
     if look.mount is not None and mount_id(fd) != look.mount:
         unit.keep(MOUNT)
@@ -385,8 +469,9 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
     excluded, inodes, hidden, device = look.excluded, look.inodes, look.hidden, look.device
     stamp = None if look.stamp is _newest else look.stamp
     quick = excluded is None and hidden is None
-    directories: list[tuple[str, Identity]] = []
+    directories: list[tuple[str, os.stat_result]] = []
     files = blocks = 0
+    note = None if unit.watched is None else unit.watched.inodes.append
     newest, newest_name = unit.content, ""
     with os.scandir(fd) as entries:
         # What is frequent is done here without calls.
@@ -404,6 +489,8 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
                 time = state.st_mtime_ns
             if time > newest:
                 newest, newest_name = time, name
+            if note is not None:
+                note(inode)
             regular = links == 1 and mode & _TYPE == _REGULAR and here == device
             if regular and quick and inode not in inodes and not _BACKUPS <= name < _AFTER:
                 files += 1
@@ -411,15 +498,17 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
                 continue
             if excluded is not None and excluded.match(name):
                 unit.keep(f"holds {prefix}{name}, which is excluded")
-            if is_backup_file(name):
+            if _BACKUPS <= name < _AFTER and is_backup_file(name):
                 unit.keep(f"holds the backup {prefix}{name}")
             if regular and inode not in inodes and hidden is None:
                 files += 1
                 blocks += state.st_blocks
                 continue
             _count(unit, fd, name, prefix + name, state, look)
+            if look.watch is not None and not _reported(mode):
+                _no_longer(unit, look.watch)
             if stat.S_ISDIR(mode) and here == device:
-                directories.append((name, (here, inode)))
+                directories.append((name, state))
     if newest_name:
         unit.content, unit.content_path = newest, prefix + newest_name
     unit.files += files

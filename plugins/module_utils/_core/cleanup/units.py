@@ -12,6 +12,7 @@ import stat
 from typing import NamedTuple, Union
 
 from ..system.removal import Identity
+from .watch import Watched
 
 #: Unit of st_blocks, whatever the file system's own.
 BLOCK = 512
@@ -25,7 +26,8 @@ class Survey:
     ``own`` is the time of the unit itself, ``content`` the newest time in it, which belongs to
     ``content_path`` (relative to the unit, empty for itself); both in nanoseconds since the epoch.
     ``veto`` says why the unit must stay; ``stopped`` that the survey ended early at something
-    fresh. There may be hundreds of thousands, hence the slots.
+    fresh. ``watched`` is what the kernel watches since before that look, None when it watches
+    nothing. There may be hundreds of thousands, hence the slots.
     """
 
     __slots__ = (
@@ -44,6 +46,7 @@ class Survey:
         "stopped",
         "uid",
         "veto",
+        "watched",
     )
 
     def __init__(
@@ -70,6 +73,7 @@ class Survey:
         self.linked: dict[Identity, tuple[int, int, int]] | None = None
         self.veto: str | None = None
         self.stopped = False
+        self.watched: Watched | None = None
 
     @property
     def identity(self) -> Identity:
@@ -174,6 +178,10 @@ class PlainFile(NamedTuple):
 
     @property
     def veto(self) -> None:
+        return None
+
+    @property
+    def watched(self) -> None:
         return None
 
     @property

@@ -17,6 +17,7 @@ from .plan import why_put_back
 from .root import Root, exists
 from .targets import Target, cutoff
 from .units import Unit
+from .watch import TreeWatch
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Work:
     #: Whether nothing but a file's own state decides about it, so that many files can be removed
     #: where they are.
     in_place: bool = False
+    #: Watches the units since before they were looked at, None when nothing does.
+    watch: TreeWatch | None = None
 
     @property
     def limit(self) -> int | None:

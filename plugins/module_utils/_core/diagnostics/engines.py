@@ -207,15 +207,16 @@ def _dcgm_numbers(result: Mapping[str, Any]) -> list[Optional[int]]:
             return [int(result["entity_id"])]
         return []
     listed = result.get("gpu_ids", result.get("gpu_id", result.get("gpus", "")))
-    parts = listed if isinstance(listed, list) else str(listed).split(",")
-    return [int(part) for part in parts if str(part).strip().isdigit()]
+    if not isinstance(listed, list):
+        listed = str(listed).split(",")
+    return [int(part) for part in listed if str(part).strip().isdigit()]
 
 
 def _dcgm_warnings(given: Any) -> tuple[list[str], list[int]]:
     """Return the texts and severities; older versions have only text."""
-    entries = [] if not given else [given]
-    if isinstance(given, list):
-        entries = given
+    entries = given or []
+    if not isinstance(entries, list):
+        entries = [entries]
     texts, severities = [], []
     for entry in entries:
         if isinstance(entry, Mapping):
@@ -234,8 +235,11 @@ _BETWEEN = "device_to_device_memcpy_read_ce"
 
 
 def _nvbandwidth_arguments(plan: Plan) -> list[str]:
-    names = [_DOWN, _UP] if "host_bandwidth" in plan.tests else []
-    names += [_BETWEEN] if plan.peer else []
+    names = []
+    if "host_bandwidth" in plan.tests:
+        names += [_DOWN, _UP]
+    if plan.peer:
+        names.append(_BETWEEN)
     return ["-j", *(word for name in names or [_DOWN, _UP] for word in ("-t", name))]
 
 

@@ -52,7 +52,8 @@ def memory(context: Context, level: Level, until: float) -> Figures:
         # Every second pattern is the complement of the one before it, so that each bit is 0 once
         # and 1 once.
         seed = (0x5DEECE66 * (number // 2 + 1)) & 0xFFFFFFFF
-        seed ^= 0xFFFFFFFF if number % 2 else 0
+        if number % 2:
+            seed ^= 0xFFFFFFFF
         for pointer, size in pieces:
             words = ctypes.c_uint64(size // 4)
             context.launch("fill", blocks, kernels.THREADS, pointer, words, ctypes.c_uint32(seed))

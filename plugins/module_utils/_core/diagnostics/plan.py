@@ -304,7 +304,7 @@ def _check(name: str, status: str, gpu: GpuFacts, message: str, **more: Any) -> 
 def _sensors(gpu: GpuFacts, readings: Mapping[str, Any]) -> list[Check]:
     from .sensors import SLOWDOWN
 
-    if not readings or not readings.get("readings"):
+    if not readings.get("readings"):
         return []
     parts = [
         f"{label} {readings[name]:g} {unit}"
@@ -315,15 +315,11 @@ def _sensors(gpu: GpuFacts, readings: Mapping[str, Any]) -> list[Check]:
         )
         if readings[name] is not None
     ]
-    slowed = bool(readings["reasons"] & SLOWDOWN)
-    message = (
-        f"GPU {gpu.number}: " + ", ".join(parts) if parts else f"GPU {gpu.number}: no readings"
-    )
-    message += ", slowed down by hardware or heat" if slowed else ""
-    status = verdict.WARNING if slowed else verdict.PASS
-    action = "none"
-    if slowed:
-        action = "inspect"
+    message = f"GPU {gpu.number}: {', '.join(parts) or 'no readings'}"
+    status, action = verdict.PASS, "none"
+    if readings["reasons"] & SLOWDOWN:
+        status, action = verdict.WARNING, "inspect"
+        message += ", slowed down by hardware or heat"
     details = dict(readings)
     return [_check("gpu_test_sensors", status, gpu, message, action=action, details=details)]
 
@@ -424,20 +420,24 @@ def _pair(
             action="drain",
             domain="node",
         )
-    given = expected.peer
-    base, source = (typical, "peers") if given is None else (given, "user")
+    base, source = typical, "peers"
+    if expected.peer is not None:
+        base, source = expected.peer, "user"
     limit = round(base * (1 - options.tolerance / 100), 1)
-    slow = pair["rate"] < limit
+    status, action = verdict.PASS, "none"
+    if pair["rate"] < limit:
+        status, action = verdict.WARNING, "inspect"
+        message += f", at least {limit:g} expected"
     return Check(
         "gpu_test_peer",
-        verdict.WARNING if slow else verdict.PASS,
-        message + (f", at least {limit:g} expected" if slow else ""),
+        status,
+        message,
         subject=subject,
         value=pair["rate"],
         unit="GB/s",
         warn=limit,
         threshold_source=source,
-        action="inspect" if slow else "none",
+        action=action,
         domain="node",
     )
 

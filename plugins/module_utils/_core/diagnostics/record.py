@@ -87,20 +87,22 @@ def compare(
                 continue
             usual = statistics.median(values)
             limit = usual * (1 - tolerance / 100)
-            slow = rate < limit
+            status, action, domain = verdict.PASS, "none", None
+            if rate < limit:
+                status, action, domain = verdict.WARNING, "inspect", "node"
             message = f"GPU {gpu.number}: {label} {rate:g} {unit}, {usual:g} in earlier runs"
             checks.append(
                 Check(
                     "gpu_test_record",
-                    verdict.WARNING if slow else verdict.PASS,
+                    status,
                     message,
                     subject=f"GPU {gpu.number}",
                     value=rate,
                     unit=unit,
                     warn=round(limit, 1),
                     threshold_source="record",
-                    action="inspect" if slow else "none",
-                    domain="node" if slow else None,
+                    action=action,
+                    domain=domain,
                 )
             )
     return checks

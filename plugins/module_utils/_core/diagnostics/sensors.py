@@ -53,11 +53,14 @@ def _read(pynvml: Any, index: int, entry: dict[str, Any]) -> None:
     entry["power"] = _largest(entry["power"], None if power is None else round(power / 1000, 1))
     rates, clock = ask("nvmlDeviceGetUtilizationRates"), ask("nvmlDeviceGetClockInfo", _SM_CLOCK)
     if clock is not None and rates is not None and rates.gpu >= 50:
-        entry["clock"] = clock if entry["clock"] is None else min(entry["clock"], clock)
+        entry["clock"] = _smallest(entry["clock"], clock)
     entry["reasons"] |= ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
     entry["readings"] += 1
 
 
-def _largest(before: Any, now: Any) -> Any:
-    values = [value for value in (before, now) if value is not None]
-    return max(values, default=None)
+def _largest(*values: Any) -> Any:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _smallest(*values: Any) -> Any:
+    return min((value for value in values if value is not None), default=None)

@@ -102,8 +102,8 @@ def _compare_phase(
             changes["better"].append({**fault, "was": old["status"]})
         else:
             changes["unchanged"] += 1
-    if whole is not None:
-        known = {} if present else known
+    if whole is not None and present:
+        known = {}
     changes["gone"] += [dict(known[identity]) for identity in known if identity not in present]
 
 
@@ -114,7 +114,9 @@ def counts(changes: Mapping[str, Any]) -> str:
 
 
 def chat(report: Mapping[str, Any]) -> str:
-    """Return the run as one line for a chat: ``2 new, 1 gone: GPU 1: 3 ECC errors on gpu7; ...``."""
+    """Return the run as one line for a chat: ``2 new, 1 gone: GPU 1: 3 ECC errors on gpu7;
+    ...``.
+    """
     changes = report["changes"]
     causes = report["causes"]
     if changes["since"] is None:
@@ -128,9 +130,9 @@ def chat(report: Mapping[str, Any]) -> str:
     texts = [f"{_plain(cause['title'], 120)} ({_hosts(cause['hosts'])})" for cause in listed[:3]]
     if len(listed) > 3:
         texts.append(f"{len(listed) - 3} more")
-    rest = _plain("; ".join(texts), CHAT_LENGTH)
-    verdict = f" [{_plain(report['title'], 60)}: {report['status']}]"
-    return head + (f": {rest}" if rest else "") + verdict
+    if texts:
+        head += ": " + _plain("; ".join(texts), CHAT_LENGTH)
+    return f"{head} [{_plain(report['title'], 60)}: {report['status']}]"
 
 
 def _hosts(hosts: Sequence[str]) -> str:
@@ -155,8 +157,10 @@ def cause_lines(causes: Sequence[Mapping[str, Any]], limit: int = 20) -> list[st
         more = ""
         if len(cause["hosts"]) > 3:
             more = f" and {len(cause['hosts']) - 3} more"
-        action = "" if cause["action"] == "none" else f" [{cause['action']}]"
-        text = f"{cause['status']}: {cause['title']}{action}: {hosts}{more}"
+        title = cause["title"]
+        if cause["action"] != "none":
+            title += f" [{cause['action']}]"
+        text = f"{cause['status']}: {title}: {hosts}{more}"
         lines.append(clean(f"{human_count(len(cause['hosts']), 'host')} {text}", 300))
     if len(causes) > limit:
         lines.append(f"and {len(causes) - limit} more causes")
@@ -235,7 +239,8 @@ def markdown(report: Mapping[str, Any], headline: str) -> str:
     for cause in report["causes"]:
         hosts = ", ".join(_escape(host) for host in cause["hosts"][:10])
         more = len(cause["hosts"]) - 10
-        hosts += f" and {more} more" if more > 0 else ""
+        if more > 0:
+            hosts += f" and {more} more"
         lines.append(
             f"| {cause['status']} | {_escape(cause['title'])} | {hosts} |"
             f" {_escape(cause['action'])} |"

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The results of a fleet whose nodes run their jobs by themselves, as the playbook ``collect`` fetched them."""
+"""The results of a fleet whose nodes run their jobs by themselves, as the playbook ``collect``
+fetched them.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,15 @@ from ..errors import NotUsable
 from ..maintenance import plan
 from ..system.text import human_duration
 
-#: Before the name of a phase, as the playbook prints it; its file follows, unless the line says that it is missing or unreadable.
+#: Before the name of a phase, as the playbook prints it; its file follows, unless the line says
+#: that it is missing or unreadable.
 MARK = "mlops-fleet "
 NOT_YET = "no result: no timer or cron has run it with this agent yet"
 #: Default of the oldest result that counts, in hours, by phase.
 MAX_AGE = {"health": 2.0, "gpu": 2.0, "backup": 26.0, "cleanup": 170.0}
+
+#: The keys of a registered result of the playbook's task that are used.
+USED = ("unreachable", "skipped", "failed", "skip_reason", "msg", "stdout")
 
 
 def results(
@@ -60,6 +66,7 @@ def _checked(text: str, phase: str, now: float, max_age: Mapping[str, float]) ->
     age, limit = now - kept.time, max_age.get(phase, MAX_AGE[phase]) * 3600
     if age > limit:
         return _failed(
-            f"the last result is {human_duration(age)} old, at most {human_duration(limit)} are allowed"
+            f"the last result is {human_duration(age)} old, at most {human_duration(limit)} are"
+            " allowed"
         )
     return kept.result

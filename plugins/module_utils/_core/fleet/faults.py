@@ -48,6 +48,13 @@ def clean(text: object, length: int = MESSAGE_LENGTH) -> str:
     return line[: length - 1] + "\u2026"
 
 
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return a part of a result; an empty one where what a host sent is no mapping."""
+    if isinstance(value, Mapping):
+        return value
+    return {}
+
+
 def severity(status: str) -> int:
     """Return the rank of a status; a status that is none of a fault, such as ``pass``, is -1."""
     if status in STATUSES:
@@ -70,8 +77,26 @@ def of_host(
     faults: list[dict[str, Any]] = []
     for phase in entry["phases"]:
         faults += _of_phase(host, phase, results.get(phase["phase"]) or {})
+    faults = _joined(faults, results)
     faults.sort(key=lambda fault: -severity(fault["status"]))
     return faults
+
+
+def _joined(faults: list[dict[str, Any]], results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return faults with the phases that did not end joined to the mount that does not respond.
+
+    A phase that hangs on a dead mount is no second trouble; the fault of the mount names it.
+    """
+    late = [phase for phase, result in results.items() if (result or {}).get("timed_out")]
+    dead = [
+        fault
+        for fault in faults
+        if fault["check"] == "mount_responds" and fault["status"] == verdict.CRITICAL
+    ]
+    if not late or not dead:
+        return faults
+    dead[0]["message"] = clean(f"{dead[0]['message']}; phase that did not end: {', '.join(late)}")
+    return [fault for fault in faults if fault["phase"] not in late]
 
 
 def _of_phase(

@@ -1,7 +1,8 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kept runs, in a directory or another store: read whatever is there, add one, remove the oldest.
+"""The kept runs, in a directory or another store: read whatever is there, add one, remove the
+oldest.
 
 A run is a JSON document ``maintenance-TIMESTAMP.json`` with its page and its Markdown beside it.
 Version 2 has the keys that the page ``fleet_report`` of the documentation lists. Version 1, of
@@ -23,7 +24,7 @@ from ..errors import NotUsable
 from ..system.files import atomic_write
 from ..system.locks import lock
 from ..system.text import display_path
-from .faults import ANY_CHECK, clean, severity
+from .faults import ANY_CHECK, clean, mapping, severity
 
 #: Version of the documents that are written. Readers take all versions up to it.
 VERSION = 2
@@ -56,7 +57,10 @@ class Store(Protocol):
         ...  # pylint: disable=unnecessary-ellipsis
 
     def names(self) -> list[str]:
-        """Return the names of the kept files, others too. :raises FleetError: they can't be read."""
+        """Return the names of the kept files, others too.
+
+        :raises FleetError: they can't be read.
+        """
         ...  # pylint: disable=unnecessary-ellipsis
 
     def load(self, name: str) -> Any:
@@ -71,7 +75,8 @@ class Store(Protocol):
     ) -> dict[str, str]:
         """Add a run, remove those beyond a number and an age; return where each file is.
 
-        :param texts: suffix (``json``, ``html``, ``md``) to content. :raises FleetError: it can't be kept.
+        :param texts: suffix (``json``, ``html``, ``md``) to content. :raises FleetError: it can't
+            be kept.
         """
         ...  # pylint: disable=unnecessary-ellipsis
 
@@ -136,7 +141,9 @@ def files_of(names: Iterable[str], runs: Collection[str]) -> list[str]:
 
 
 def stems(directory: str) -> list[str]:
-    """Return the names of the runs that a directory keeps, oldest first; none without a directory."""
+    """Return the names of the runs that a directory keeps, oldest first; none without a
+    directory.
+    """
     return stems_of(Directory(directory).names())
 
 
@@ -214,7 +221,7 @@ def upgrade(document: Any) -> dict[str, Any]:
             "status": clean(document.get("status", ""), 20),
             "phases": [clean(phase, 40) for phase in document["phases"]],
             "hosts": hosts,
-            "metrics": _numbers(metrics) if isinstance(metrics, Mapping) else {},
+            "metrics": _numbers(mapping(metrics)),
             "trend": [
                 (clean(moment, 40), _numbers(values))
                 for moment, values in list(document.get("trend", ()))[-TREND:]

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the page of a run shows, as plain data for its template: trends, groups, the data of its script."""
+"""What the page of a run shows, as plain data for its template: trends, groups, the data of its
+script.
+"""
 
 from __future__ import annotations
 
@@ -60,11 +62,14 @@ def shown(value: float, kind: str) -> str:
         if value > 2 * 86400:
             return f"{value / 86400:.1f} days"
         return human_duration(value)
-    return f"{value:g}" + (f" {kind}" if kind != "number" else "")
+    if kind == "number":
+        return f"{value:g}"
+    return f"{value:g} {kind}"
 
 
 def trends(runs: Sequence[tuple[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
-    """Return the charts: title, points of a line in a box of 160 x 40, first, last, smallest, largest value.
+    """Return the charts: title, points of a line in a box of 160 x 40, first, last, smallest,
+    largest value.
 
     :param runs: time and metrics of each run, oldest first.
     """

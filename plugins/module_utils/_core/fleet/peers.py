@@ -1,7 +1,8 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hosts and GPUs that differ from their peers: readings far from the median, versions that most do not have.
+"""Hosts and GPUs that differ from their peers: readings far from the median, versions that most do
+not have.
 
 Peers are the hosts of the smallest inventory group that is large enough, otherwise the whole fleet.
 A reading is an outlier when its distance from the median is more than ``limit`` times the scaled
@@ -112,19 +113,21 @@ def _temperatures(
     for entry in members:
         for device in entry["devices"]:
             if "temp" in device:
-                alike.setdefault((device.get("model", ""), _load(device)), []).append(
-                    Reading(entry["host"], f"GPU {device.get('id', '?'):g}", device["temp"])
-                    if isinstance(device.get("id"), (int, float))
-                    else Reading(entry["host"], "A GPU", device["temp"])
-                )
+                title = "A GPU"
+                if isinstance(device.get("id"), (int, float)):
+                    title = f"GPU {device['id']:g}"
+                readings = alike.setdefault((device.get("model", ""), _load(device)), [])
+                readings.append(Reading(entry["host"], title, device["temp"]))
     for (model, load), readings in alike.items():
         for reading, middle in deviations(readings, limit, 5.0, minimum):
             yield {
                 "kind": "temperature",
                 "hosts": [reading.host],
-                "text": f"{reading.label} of {reading.host} is at {reading.value:g} °C, "
-                f"{reading.value - middle:g} °C above the median of"
-                f" {len(readings)} GPUs {model or ''} at {load}".replace("  ", " "),
+                "text": (
+                    f"{reading.label} of {reading.host} is at {reading.value:g} °C, "
+                    f"{reading.value - middle:g} °C above the median of"
+                    f" {len(readings)} GPUs {model or ''} at {load}".replace("  ", " ")
+                ),
             }
 
 
@@ -143,9 +146,11 @@ def _slow(
             yield {
                 "kind": "slow",
                 "hosts": [reading.host],
-                "text": f"The {reading.label} phase of {reading.host} took"
-                f" {human_duration(reading.value)}; the median of {place} is"
-                f" {human_duration(middle)}",
+                "text": (
+                    f"The {reading.label} phase of {reading.host} took"
+                    f" {human_duration(reading.value)}; the median of {place} is"
+                    f" {human_duration(middle)}"
+                ),
             }
 
 
@@ -161,8 +166,10 @@ def _old_backups(
         yield {
             "kind": "backup",
             "hosts": [reading.host],
-            "text": f"The backup of {reading.host} is {reading.value / 86400:.1f} days old; the"
-            f" median of {place} is {middle / 86400:.1f} days",
+            "text": (
+                f"The backup of {reading.host} is {reading.value / 86400:.1f} days old; the"
+                f" median of {place} is {middle / 86400:.1f} days"
+            ),
         }
 
 
@@ -178,7 +185,9 @@ def _fewer_gpus(
             yield {
                 "kind": "gpu_count",
                 "hosts": [host],
-                "text": f"{host} has {human_count(count, 'GPU')}; most hosts of {place} have {common}",
+                "text": (
+                    f"{host} has {human_count(count, 'GPU')}; most hosts of {place} have {common}"
+                ),
             }
 
 
@@ -265,6 +274,8 @@ def _growing(
                 yield {
                     "kind": "corrected_errors",
                     "hosts": [entry["host"]],
-                    "text": f"GPU {number} of {entry['host']} corrected"
-                    f" {growth:g} more memory errors since the last run",
+                    "text": (
+                        f"GPU {number} of {entry['host']} corrected"
+                        f" {growth:g} more memory errors since the last run"
+                    ),
                 }

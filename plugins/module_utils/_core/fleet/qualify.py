@@ -27,8 +27,8 @@ FIGURES = (
     ("compute", "tflops", "arithmetic", "TFLOP/s"),
 )
 
-#: Checks of the diagnostics that find a GPU slow: against the data sheet or the user's figures, its peers
-#: in the node, its own record.
+#: Checks of the diagnostics that find a GPU slow: against the data sheet or the user's figures, its
+#: peers in the node, its own record.
 SLOW_CHECKS = frozenset(
     {
         "gpu_test_device_bandwidth",
@@ -86,7 +86,10 @@ def slow(
         for rate in same:
             if rate.value < usual * (1 - tolerance / 100):
                 share = 100 * rate.value / usual
-                text = f"slow: {label} {rate.value:g} {unit}, {share:.0f} % of the median {usual:g} of {len(same)} GPUs"
+                text = (
+                    f"slow: {label} {rate.value:g} {unit}, {share:.0f} % of the median {usual:g} of"
+                    f" {len(same)} GPUs"
+                )
                 reasons.setdefault((rate.host, rate.number), []).append(text)
     return reasons
 
@@ -96,8 +99,8 @@ def qualify(
 ) -> dict[str, dict[str, Any]]:
     """Return the verdict of each host.
 
-    :param results: host -> ``health``, ``gpu``, ``diagnostics`` -> result of the module. A part that
-        is missing was not asked for; one that failed without a verdict does not qualify.
+    :param results: host -> ``health``, ``gpu``, ``diagnostics`` -> result of the module. A part
+        that is missing was not asked for; one that failed without a verdict does not qualify.
     :param tolerance: percent by which a GPU may stay below the median of its model.
     """
     slow_gpus = slow(results, tolerance)

@@ -11,7 +11,7 @@ from typing import Any
 from .. import verdict
 from . import faults as fleet_faults
 from . import hardware, history
-from .faults import clean
+from .faults import clean, mapping
 from .report import Lookup, Result
 from .stats import median
 from .storage import age, disks
@@ -107,8 +107,7 @@ def _devices(result: Result) -> list[dict[str, Any]]:
     for gpu in (result.get("gpus") or [])[:GPUS]:
         if not isinstance(gpu, Mapping):
             continue
-        ecc = gpu.get("ecc")
-        ecc = ecc if isinstance(ecc, Mapping) else {}
+        ecc = mapping(gpu.get("ecc"))
         device: dict[str, Any] = {name: _number(gpu.get(name)) for name in GPU_NUMBERS}
         device["corrected"] = _number(ecc.get("aggregate_corrected"))
         device["uncorrected"] = _number(ecc.get("aggregate_uncorrected"))
@@ -127,9 +126,7 @@ def _devices(result: Result) -> list[dict[str, Any]]:
 
 def _software(results: Mapping[str, Result]) -> dict[str, str]:
     health, gpu = results.get("health", {}), results.get("gpu", {})
-    inventory, driver = health.get("hardware"), gpu.get("driver")
-    inventory = inventory if isinstance(inventory, Mapping) else {}
-    driver = driver if isinstance(driver, Mapping) else {}
+    inventory, driver = mapping(health.get("hardware")), mapping(gpu.get("driver"))
     versions = {
         "agent": health.get("agent_version"),
         "kernel": inventory.get("kernel"),
@@ -169,11 +166,11 @@ def _restore_proof(result: Result) -> dict[str, Any]:
     texts = {
         name: clean(proof.get(name) or "", 200) for name in ("at", "backup", "place", "unreadable")
     }
+    known: dict[str, Any] = {name: text for name, text in texts.items() if text}
     seconds = _number(proof.get("seconds"))
-    return {
-        **{name: text for name, text in texts.items() if text},
-        **({} if seconds is None else {"seconds": seconds}),
-    }
+    if seconds is not None:
+        known["seconds"] = seconds
+    return known
 
 
 def _removed(result: Result) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The fleet report: what the phases of a maintenance run left on every targeted host, in one document.
+"""The fleet report: what the phases of a maintenance run left on every targeted host, in one
+document.
 
 Input are the registered results of the phases; hosts that gave none are part of the report too.
 """
@@ -53,7 +54,9 @@ def worst(states: Iterable[str]) -> str:
 def _skip_reason(
     phase: str, result: Result, earlier: Mapping[str, Result | None], held: str
 ) -> plan.Skip:
-    """Return why a phase was skipped: what its result says or, in playbooks of other people, what the rule says."""
+    """Return why a phase was skipped: what its result says or, in playbooks of other people, what
+    the rule says.
+    """
     if isinstance(result.get("skip"), Mapping):
         return plan.Skip(str(result["skip"]["code"]), str(result["skip"]["text"]))
     everything_on = MaintenanceOptions.from_mapping({})
@@ -93,7 +96,10 @@ def _verdict_message(result: Result) -> str:
     summary = result.get("summary") or {}
     bad = problems_of(result)
     if bad:
-        return "; ".join(bad[:2]) + (f" (+{len(bad) - 2} more)" if len(bad) > 2 else "")
+        text = "; ".join(bad[:2])
+        if len(bad) > 2:
+            text += f" (+{len(bad) - 2} more)"
+        return text
     if result.get("status") == verdict.SKIPPED:
         messages = [str(check.get("message")) for check in result.get("checks") or []]
         if messages:
@@ -103,7 +109,9 @@ def _verdict_message(result: Result) -> str:
 
 
 def problems_of(result: Result) -> list[str]:
-    """Return the messages of the checks that did not pass, worst first, in the checks' own order within a status."""
+    """Return the messages of the checks that did not pass, worst first, in the checks' own order
+    within a status.
+    """
     checks = [
         check
         for check in result.get("checks") or []
@@ -123,7 +131,8 @@ def phase_entry(
     held: str,
     check_mode: bool,
 ) -> dict[str, Any]:
-    """Return what the report says of one phase on one host: C(phase status message duration changed).
+    """Return what the report says of one phase on one host: C(phase status message duration
+    changed).
 
     :param earlier: results of the phases before it on this host.
     :param held: why the host was held back, or empty.
@@ -169,7 +178,8 @@ def host_entry(
     check_mode: bool = False,
     version: str = "",
 ) -> dict[str, Any]:
-    """Return the report's entry of one host from its phases' registered results (None = there is none).
+    """Return the report's entry of one host from its phases' registered results (None = there is
+    none).
 
     :param version: the collection's version of the agent, to compare the node's with.
     """
@@ -237,7 +247,8 @@ def _recommendation(health: Result, gpu: Result) -> str:
 
 
 def _unfit(entry: Mapping[str, Any]) -> bool:
-    """Return whether a host should get no work: unreachable, or critical and more than an inspection is recommended.
+    """Return whether a host should get no work: unreachable, or critical and more than an
+    inspection is recommended.
 
     A pending kernel update recommends a reboot, too, but as a warning; that host can go on working.
     """
@@ -267,10 +278,12 @@ def assemble(
 
     :param lookup: returns the registered result of (host, phase), None where there is none.
     :param timestamp: seconds since the epoch. :param held: host to the reason why it was held back.
-    :param version: the collection's version of the agent; hosts whose agent is another get a note. It changes no verdict.
-    :param tags: whether the user chose tasks by tags; a phase without any result, on any host, is then one they left out.
-    :return: C(version title timestamp check_mode phases left_out hosts summary failed_hosts errors status exit_code), plain JSON data.
-        C(failed_hosts) are those whose phases did not do their job, or whose verdict is at least C(fail_on).
+    :param version: the collection's version of the agent; a host with another one gets a note.
+    :param tags: whether the user chose tasks by tags; a phase without any result, on any host, is
+        then one they left out.
+    :return: C(version title timestamp check_mode phases left_out hosts summary failed_hosts errors
+        status exit_code), plain JSON data. C(failed_hosts) are those whose phases did not do their
+        job, or whose verdict is at least C(fail_on).
     """
     left_out = [
         phase for phase in phases if tags and all(lookup(host, phase) is None for host in hosts)
@@ -301,7 +314,9 @@ def assemble(
 
 
 def conclude(report: dict[str, Any], fail_on: str = verdict.CRITICAL) -> dict[str, Any]:
-    """Return a report with C(summary failed_hosts errors status exit_code), made from its hosts and phases."""
+    """Return a report with C(summary failed_hosts errors status exit_code), made from its hosts and
+    phases.
+    """
     entries, phases = report["hosts"], report["phases"]
     failed = [
         entry["host"]
@@ -320,11 +335,9 @@ def conclude(report: dict[str, Any], fail_on: str = verdict.CRITICAL) -> dict[st
         float(entry["health_score"]) for entry in entries if entry["health_score"] is not None
     ]
     broken = bool(errors) or any(entry["status"] in BROKEN for entry in entries)
-    status = (
-        verdict.CRITICAL
-        if broken or states[verdict.CRITICAL]
-        else worst(entry["status"] for entry in entries)
-    )
+    status = worst(entry["status"] for entry in entries)
+    if broken or states[verdict.CRITICAL]:
+        status = verdict.CRITICAL
     return {
         **report,
         "summary": {

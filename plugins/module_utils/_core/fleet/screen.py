@@ -66,9 +66,9 @@ def _rows(report: Mapping[str, Any]) -> list[str]:
         ]
         for phase in entry["phases"]:
             mark = _MARKS.get(phase["status"], phase["status"])
-            cells.append(
-                mark if phase["duration"] is None else f"{mark} {human_duration(phase['duration'])}"
-            )
+            if phase["duration"] is not None:
+                mark += f" {human_duration(phase['duration'])}"
+            cells.append(mark)
         rows.append([*cells, human_duration(entry["duration"]) if entry["duration"] else ""])
     return human.table(rows, rule=True)
 

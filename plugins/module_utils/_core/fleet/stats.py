@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return the ``share``-th percentile (0 to 100) by the nearest-rank method, None for no values."""
+    """Return the ``share``-th percentile (0 to 100) by the nearest-rank method, None for no
+    values.
+    """
     ordered = sorted(values)
     if not ordered:
         return None
@@ -18,7 +20,9 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def median(values: Sequence[float]) -> float | None:
-    """Return the median, the mean of the two middle values of an even number; None for no values."""
+    """Return the median, the mean of the two middle values of an even number; None for no
+    values.
+    """
     ordered = sorted(values)
     if not ordered:
         return None
@@ -31,9 +35,10 @@ def median(values: Sequence[float]) -> float | None:
 def outliers(values: Mapping[str, float], limit: float = 3.5) -> list[str]:
     """Return the names whose value lies far from the others', farthest first.
 
-    Uses the modified z-score 0.6745 |x - median| / MAD (Iglewicz and Hoaglin 1993, who recommend 3.5): unlike the
-    standard deviation it is not moved by the outliers themselves. Where more than half of the values are equal (MAD 0), the
-    mean absolute deviation takes its place: |x - median| / (1.2533 mean deviation). Fewer than three values have none.
+    Uses the modified z-score 0.6745 |x - median| / MAD (Iglewicz and Hoaglin 1993, who recommend
+    3.5): unlike the standard deviation it is not moved by the outliers themselves. Where more than
+    half of the values are equal (MAD 0), the mean absolute deviation takes its place: |x - median|
+    / (1.2533 mean deviation). Fewer than three values have none.
     """
     if len(values) < 3:
         return []

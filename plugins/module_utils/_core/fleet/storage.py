@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .. import verdict
 from ..system.text import human_count, human_duration, human_size
-from .faults import clean
+from .faults import clean, mapping
 
 #: Most file systems that are kept of a host: those with the least free space.
 DISKS = 6
@@ -41,8 +41,7 @@ def disks(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     for check in result.get("checks") or ():
         if not isinstance(check, Mapping) or check.get("check") != "disk_usage":
             continue
-        details = check.get("details")
-        free = details.get("free_bytes") if isinstance(details, Mapping) else None
+        free = mapping(check.get("details")).get("free_bytes")
         used = check.get("value")
         if _is_number(free) and _is_number(used):
             listed.append(
@@ -57,7 +56,9 @@ def _is_number(value: object) -> bool:
 
 def copies(entry: Mapping[str, Any]) -> list[str]:
     """Return where verified copies of the models are, besides the models themselves."""
-    places = ["backup directory"] if entry["backup"].get("verified") is True else []
+    places = []
+    if entry["backup"].get("verified") is True:
+        places.append("backup directory")
     places += [copy["url"] for copy in entry["copies"] if copy["verified"] in _CONFIRMED]
     return places
 
@@ -169,7 +170,8 @@ def proof(entry: Mapping[str, Any]) -> str:
         return "none"
     seconds = record.get("seconds")
     parts = [record["at"][:10], record.get("backup", ""), record.get("place", "")]
-    parts.append("" if seconds is None else f"in {human_duration(seconds)}")
+    if seconds is not None:
+        parts.append(f"in {human_duration(seconds)}")
     return ", ".join(part for part in parts if part)
 
 

@@ -1,10 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""AMD's GPUs through the JSON of ``amd-smi`` (experimental: tested on samples in the published format only).
+"""AMD's GPUs through the JSON of ``amd-smi`` (experimental: tested on samples in the published
+format only).
 
-The JSON differs between releases of ROCm: a list, or an object with ``gpu_data``; values are numbers,
-text, or an object of value and unit; ``N/A`` where there is none. What is not there is None.
+The JSON differs between releases of ROCm: a list, or an object with ``gpu_data``; values are
+numbers, text, or an object of value and unit; ``N/A`` where there is none. What is not there is
+None.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ def session(timeout: float, world: World) -> Reading | None:
     listed = {_number(entry.get("gpu")): entry for entry in answers["list"]}
     for index, entry in enumerate(answers["static"]):
         number = _number(entry.get("gpu"))
-        number = index if number is None else number
+        if number is None:
+            number = index
         gpu = _gpu(int(number), entry, metrics.get(number, {}), listed.get(number, {}))
         reading.gpus.append(gpu)
         reading.driver_version = reading.driver_version or _text(_at(entry, "driver.version"))
@@ -93,12 +96,16 @@ def _entries(text: str) -> list[Any] | None:
 def _at(entry: Any, path: str) -> Any:
     """Return the value at a dotted path, None where it ends before."""
     for key in path.split("."):
-        entry = entry.get(key) if isinstance(entry, Mapping) else None
+        if not isinstance(entry, Mapping):
+            return None
+        entry = entry.get(key)
     return entry
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value.strip().upper() not in ("", "N/A") else None
+    if isinstance(value, str) and value.strip().upper() not in ("", "N/A"):
+        return value
+    return None
 
 
 def _number(value: Any) -> float | None:
@@ -108,12 +115,14 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
-        value = value.split()[0] if value.split() else ""
+        value = (value.split() or [""])[0]
     try:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if abs(number) < 1e18 else None
+    if abs(number) < 1e18:
+        return number
+    return None
 
 
 def _whole(entry: Any, *paths: str) -> int | None:
@@ -130,7 +139,9 @@ def _mib(entry: Any, *paths: str) -> int | None:
         value = _at(entry, path)
         number = _number(value)
         if number is not None:
-            unit = str(value.get("unit", "MB")) if isinstance(value, Mapping) else "MB"
+            unit = "MB"
+            if isinstance(value, Mapping):
+                unit = str(value.get("unit", "MB"))
             return round(number * _SIZES.get(unit.upper(), 1.0))
     return None
 

@@ -45,6 +45,13 @@ class Finding(NamedTuple):
     unknown_as: str = WARNING
 
 
+def source_of(option: str, limit: Any) -> str:
+    """Return where the limit of an option is from: the user or the default."""
+    if limit == GpuOptions.default(option):
+        return "default"
+    return "user"
+
+
 class GpuCheck(NamedTuple):
     """A check: what it looks at, where its limit comes from, what it may recommend.
 

@@ -10,19 +10,11 @@ slowdown, its remap flags.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from .. import verdict
 from ..registry import Registry
 from ..system.text import human_count
 from ..verdict import CRITICAL, PASS, WARNING, Check
 from . import links, state, temperature
-from .case import Case, Finding, GpuCheck
-from .options import GpuOptions
-
-if TYPE_CHECKING:
-    from . import xid
+from .case import Case, Finding, GpuCheck, source_of
 
 #: RMA criteria: retired pages in all (NVIDIA's page retirement guide allows 64), remapped
 #: uncorrectable rows.
@@ -118,37 +110,14 @@ def _ecc(case: Case) -> Finding | None:
 # --- Xids -------------------------------------------------------------------------------------
 
 
-def xid_finding(events: Sequence[xid.Event]) -> Finding:
-    """Return the verdict on the events of one GPU."""
-    from . import xid  # there are events, so it is loaded
-
-    worst = max(events, key=lambda event: verdict.STATUSES.index(event.level))
-    repeated = sum(event.active for event in events if event.repeats)
-    text = ", ".join(
-        event.title + (f" {event.count} times" if event.count > 1 else "") for event in events[:6]
-    )
-    value = sum(event.count for event in events)
-    if worst.level == PASS and repeated >= xid.REPEATED:
-        text = f"{repeated} application errors on this GPU: {text}"
-        return Finding(WARNING, text, "inspect", value, threshold_source="default")
-    deciding = [event for event in events if event.level == worst.level]
-    by_user = any(event.source == "user" for event in deciding)
-    action = max((event.action for event in deciding), key=verdict.ACTIONS.index)
-    return Finding(
-        worst.level,
-        text,
-        "none" if worst.level == PASS else action,
-        value,
-        threshold_source="user" if by_user else "default",
-    )
-
-
 def _xids(case: Case) -> Finding | None:
     if not case.log_readable or not case.gpu.bus_id:
         return None
     if not case.events:
         return Finding(PASS, "no Xid in the kernel log", value=0)
-    return xid_finding(case.events)
+    from . import xid  # there are events, so it is loaded
+
+    return xid.finding(case.events)
 
 
 # --- numbers and housekeeping -----------------------------------------------------------------
@@ -161,15 +130,16 @@ def _share(
     if used is None or not total or not limit:
         return None
     percent = round(100.0 * used / total, 1)
-    above = 100.0 * used > limit * total
-    text = f"{what} {percent:g} % ({used:g} of {total:g} {unit})"
+    status, text = PASS, f"{what} {percent:g} % ({used:g} of {total:g} {unit})"
+    if 100.0 * used > limit * total:
+        status, text = WARNING, f"{text}, above {limit:g} %"
     return Finding(
-        WARNING if above else PASS,
-        text + (f", above {limit:g} %" if above else ""),
+        status,
+        text,
         value=percent,
         unit="%",
         warn=limit,
-        threshold_source=("default" if limit == GpuOptions.default(f"{what}_warning") else "user"),
+        threshold_source=source_of(f"{what}_warning", limit),
         domain="user",
     )
 

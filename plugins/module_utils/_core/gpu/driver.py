@@ -83,7 +83,9 @@ def import_pynvml() -> Any:
 
 
 def _text(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value
 
 
 class _Asker:
@@ -101,7 +103,10 @@ class _Asker:
         if function is None:
             return _FUNCTION_NOT_FOUND, "Function Not Found", None
         if self.journal is not None:
-            self.journal.asking(name if self.gpu is None else f"{name} on GPU {self.gpu.id}")
+            call = name
+            if self.gpu is not None:
+                call += f" on GPU {self.gpu.id}"
+            self.journal.asking(call)
         try:
             return 0, "", _text(function(*args))
         except self.pynvml.NVMLError as error:
@@ -156,7 +161,9 @@ def session(journal: Journal | None = None) -> Reading:
 def single_gpu(index: int, journal: Journal) -> Gpu | None:
     """Ask about one GPU only, as a session of its own; None when the driver does not start."""
     asker = _Asker(import_pynvml(), journal)
-    return None if asker.raw("nvmlInit")[0] else _gpu(asker, index)
+    if asker.raw("nvmlInit")[0]:
+        return None
+    return _gpu(asker, index)
 
 
 def _gpu(asker: _Asker, index: int) -> Gpu:
@@ -176,7 +183,9 @@ def _gpu(asker: _Asker, index: int) -> Gpu:
 
 
 def _flag(value: Any) -> bool | None:
-    return None if value is None else bool(value)
+    if value is None:
+        return None
+    return bool(value)
 
 
 def _identity(asker: _Asker, gpu: Gpu, handle: Any) -> None:
@@ -188,7 +197,7 @@ def _identity(asker: _Asker, gpu: Gpu, handle: Any) -> None:
     gpu.bus_id = None if pci is None else _text(pci.busId)
     gpu.persistence = _flag(asker.ask("nvmlDeviceGetPersistenceMode", handle))
     mig = asker.ask("nvmlDeviceGetMigMode", handle)
-    gpu.mig = None if mig is None else bool(mig[0])
+    gpu.mig = _flag(mig and mig[0])
     asker.ask("nvmlDeviceValidateInforom", handle)
 
 
@@ -257,7 +266,8 @@ def _load(asker: _Asker, gpu: Gpu, handle: Any) -> None:
         gpu.power_limit = _watts(asker.ask("nvmlDeviceGetPowerManagementLimit", handle))
     gpu.energy = asker.ask("nvmlDeviceGetTotalEnergyConsumption", handle)
     pstate = asker.ask("nvmlDeviceGetPerformanceState", handle)
-    gpu.pstate = pstate if pstate in _PSTATES else None
+    if pstate in _PSTATES:
+        gpu.pstate = pstate
     gpu.clock_sm = asker.ask("nvmlDeviceGetClockInfo", handle, 1)
     gpu.clock_mem = asker.ask("nvmlDeviceGetClockInfo", handle, 2)
     # Renamed in branch 535; the old name is in all drivers, the new one may replace it some day.
@@ -267,7 +277,9 @@ def _load(asker: _Asker, gpu: Gpu, handle: Any) -> None:
 
 
 def _watts(milliwatts: int | None) -> float | None:
-    return None if milliwatts is None else round(milliwatts / 1000.0, 2)
+    if milliwatts is None:
+        return None
+    return round(milliwatts / 1000.0, 2)
 
 
 def _memory_info(asker: _Asker, gpu: Gpu, handle: Any) -> Any:
@@ -293,7 +305,7 @@ def _memory_faults(asker: _Asker, gpu: Gpu, handle: Any) -> None:
         for scope, counter in (("volatile", _VOLATILE), ("aggregate", _AGGREGATE))
         for kind, error in (("corrected", _CORRECTED), ("uncorrected", _UNCORRECTED))
     }
-    gpu.ecc = Ecc(mode=None if mode is None else bool(mode[0]), **totals)
+    gpu.ecc = Ecc(mode=_flag(mode and mode[0]), **totals)
     gpu.sram_threshold = _sram_threshold(asker, handle)
     rows = asker.ask("nvmlDeviceGetRemappedRows", handle)
     if rows is not None:
@@ -381,7 +393,9 @@ def _fabric(asker: _Asker, handle: Any) -> Fabric | None:
     info = kind()
     if asker.ask("nvmlDeviceGetGpuFabricInfoV", handle, ctypes.byref(info)) is None:
         return None
-    return Fabric(int(info.state), int(info.status)) if info.state else None
+    if info.state:
+        return Fabric(int(info.state), int(info.status))
+    return None
 
 
 def _processes(asker: _Asker, handle: Any) -> list[Process] | None:
@@ -397,7 +411,9 @@ def _processes(asker: _Asker, handle: Any) -> list[Process] | None:
         for process in listed:
             used = process.usedGpuMemory
             memory[int(process.pid)] = None if used is None else used // _MIB
-    return [Process(pid, used) for pid, used in sorted(memory.items())] if known else None
+    if known:
+        return [Process(pid, used) for pid, used in sorted(memory.items())]
+    return None
 
 
 def running() -> list[int]:

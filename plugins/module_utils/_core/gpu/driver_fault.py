@@ -57,13 +57,17 @@ def finding(case: NodeCase) -> Finding:
         text += f" (NVML code {code})"
     if code == reading.NO_PERMISSION:
         return Finding(UNKNOWN, text, "inspect", unknown_as=CRITICAL)
-    return Finding(CRITICAL, text, "reboot" if code in _NEEDS_REBOOT else "inspect")
+    if code in _NEEDS_REBOOT:
+        return Finding(CRITICAL, text, "reboot")
+    return Finding(CRITICAL, text, "inspect")
 
 
 def _on_bus(facts: Facts) -> str:
     holders = sorted({gpu.driver for gpu in facts.pci} - {"", "nvidia"})
     count = human_count(len(facts.pci), "NVIDIA GPU")
-    held = f" (held by {', '.join(holders)})" if holders else ""
+    held = ""
+    if holders:
+        held = f" (held by {', '.join(holders)})"
     return f"{count} on the PCI bus{held}"
 
 

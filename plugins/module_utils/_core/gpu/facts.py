@@ -69,8 +69,8 @@ class Facts(NamedTuple):
     the NVIDIA GPUs that this system should drive, none where that is unknown (containers).
     ``orphans`` are process ids that hold GPU memory and do not exist, None where ids can't be
     compared. ``module_version`` is the loaded kernel module's. ``duration`` of the queries to the
-    driver is in seconds, as is ``now``, since the epoch. ``uptime`` in seconds is None in containers,
-    which may have one of their own.
+    driver is in seconds, as is ``now``, since the epoch. ``uptime`` in seconds is None in
+    containers, which may have one of their own.
     """
 
     reading: Optional[Reading]
@@ -96,8 +96,10 @@ def observe(options: GpuOptions, world: World) -> Facts:
     started = time.monotonic()
     # A container sees the whole machine's PCI bus, but has only its own share of GPUs, or none.
     contained = in_container(world)
-    pci = () if contained else pci_gpus(world)
-    others = () if contained else other_gpus(world)
+    pci: tuple[PciGpu, ...] = ()
+    others: tuple[OtherGpu, ...] = ()
+    if not contained:
+        pci, others = pci_gpus(world), other_gpus(world)
     if options.backend == "amd_smi":
         answers, duration = _ask_amd(options.timeout, world, required=True)
     else:
@@ -153,11 +155,13 @@ def _driver_answers(
     started = time.monotonic()
     several = max(len(pci), len(procfs.directory(world, "/proc/driver/nvidia/gpus"))) > 1
     by_nvml = options.backend != "nvidia_smi"
-    first = options.timeout * _FIRST_ROUND if several and by_nvml else options.timeout
+    first = options.timeout
+    if several and by_nvml:
+        first *= _FIRST_ROUND
     journal = Journal()
     outcome = isolate.call(lambda: _ask(options.backend, first, world, journal), first)
     if outcome.timed_out:
-        answers = journal.recall()
+        answers = _recalled(journal)
         if answers.count is not None and len(answers.gpus) < answers.count:
             answers.hung_gpu = len(answers.gpus)
         if first < options.timeout:
@@ -171,13 +175,19 @@ def _driver_answers(
             raise outcome.error
         return None, outcome.duration
     if outcome.error is not None:
-        answers = journal.recall()
+        answers = _recalled(journal)
         answers.code = reading.UNREADABLE
         answers.text = f"{outcome.error.message} Last query: {answers.hung}."
         answers.hung = None
         return answers, outcome.duration
     asked: Reading = outcome.value
     return asked, outcome.duration
+
+
+def _recalled(journal: Journal) -> Reading:
+    from . import recall  # most drivers answer
+
+    return recall.of(journal)
 
 
 def _gpu_indicated(options: GpuOptions, pci: tuple[PciGpu, ...]) -> bool:
@@ -280,7 +290,9 @@ def pci_gpus(world: World) -> tuple[PciGpu, ...]:
         if (procfs.text(world, f"{device}/class") or "")[:6] not in ("0x0300", "0x0302"):
             continue
         link = world.path(f"{device}/driver")
-        bound = os.path.basename(os.path.realpath(link)) if os.path.islink(link) else ""
+        bound = ""
+        if os.path.islink(link):
+            bound = os.path.basename(os.path.realpath(link))
         virtual = os.path.lexists(world.path(f"{device}/physfn"))
         if bound not in ("vfio-pci", "pci-stub") and not virtual:
             gpus.append(PciGpu(address, bound))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ..errors import CommandFailed
 from ..ports import World
 from ..system import isolate
-from . import driver, reading
+from . import driver, reading, recall
 from .reading import Gpu, Journal, Reading
 
 
@@ -63,7 +63,7 @@ def ask_each(answers: Reading, timeout: float, begin: Callable[[], None]) -> Non
         gpu = outcome.value
         if not isinstance(gpu, Gpu):
             gpu = Gpu(index)
-            query = journals[index].recall().hung or ""
+            query = recall.of(journals[index]).hung or ""
             gpu.fail("no reply", reading.NO_REPLY, f"no reply to {query.partition(' on ')[0]}")
         answers.gpus.append(gpu)
     if all(gpu.replied for gpu in answers.gpus):  # it was only slow

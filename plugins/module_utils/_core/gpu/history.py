@@ -18,6 +18,7 @@ from .. import verdict
 from ..errors import FleetError
 from ..records import NamedTuple
 from ..system import files
+from ..system.text import with_count
 from . import xid
 from .reading import Gpu, bus_id, display_bus
 
@@ -62,7 +63,9 @@ class Moment(NamedTuple):
         if same_boot and self.uptime is not None and earlier.uptime is not None:
             return max(0.0, self.uptime - earlier.uptime)
         elapsed = self.time - earlier.time
-        return elapsed if elapsed >= 0 else None
+        if elapsed >= 0:
+            return elapsed
+        return None
 
 
 class Sample(NamedTuple):
@@ -143,7 +146,9 @@ def counters_of(gpu: Gpu) -> dict[str, int]:
 def serial_of(gpu: Gpu) -> str | None:
     """Return the board's serial number, None where it stands for none."""
     serial = (gpu.serial or "").strip()
-    return None if serial.lower() in _NO_SERIALS else serial
+    if serial.lower() in _NO_SERIALS:
+        return None
+    return serial
 
 
 def find(memory: Memory, gpu: Gpu, gpus: Sequence[Gpu]) -> Record | None:
@@ -176,8 +181,10 @@ def at_address(memory: Memory, address: str | None) -> Record | None:
 # --- incidents --------------------------------------------------------------------------------
 
 
-def recent(record: Record, now: float) -> list[list[Incident]]:
+def recent(record: Record | None, now: float) -> list[list[Incident]]:
     """Return the incidents of the last 30 days, those that belong together as one list."""
+    if record is None:
+        return []
     past = sorted(
         (incident for incident in record.incidents if now - incident.moment.time <= PERIOD),
         key=lambda incident: incident.moment.time,
@@ -193,7 +200,9 @@ def recent(record: Record, now: float) -> list[list[Incident]]:
 
 def known(record: Record | None, moment: Moment, code: str, dated: bool) -> Incident | None:
     """Return the incident that is already recorded for a line of the log."""
-    for incident in record.incidents if record else ():
+    if record is None:
+        return None
+    for incident in record.incidents:
         if incident.code != code or incident.dated != dated:
             continue
         once_a_boot = not dated and incident.moment.boot == moment.boot
@@ -202,16 +211,21 @@ def known(record: Record | None, moment: Moment, code: str, dated: bool) -> Inci
     return None
 
 
+def title_of(code: str) -> str:
+    """Return what an incident is called; a fault without an Xid has a name of its own."""
+    if code.isdecimal():
+        return f"Xid {code}"
+    return code
+
+
 def describe(groups: Iterable[Sequence[Incident]]) -> str:
     """Return the codes of incidents with how often they occurred: ``Xid 79 2 times, Xid 95``."""
     counts: dict[str, int] = {}
     for group in groups:
         for code in dict.fromkeys(incident.code for incident in group):
-            title = f"Xid {code}" if code.isdecimal() else code
+            title = title_of(code)
             counts[title] = counts.get(title, 0) + 1
-    return ", ".join(
-        title + (f" {count} times" if count > 1 else "") for title, count in counts.items()
-    )
+    return ", ".join(with_count(title, count) for title, count in counts.items())
 
 
 # --- the file ---------------------------------------------------------------------------------
@@ -256,7 +270,9 @@ def load(path: str, now: float) -> tuple[Memory, str | None]:
 def _time(value: Any, now: float | None = None) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _NO_TIME:
         raise ValueError(value)
-    return float(value) if now is None else min(float(value), now)
+    if now is None:
+        return float(value)
+    return min(float(value), now)
 
 
 def _optional_text(value: Any) -> str | None:
@@ -320,7 +336,7 @@ def to_dict(record: Record) -> dict[str, Any]:
     return {
         **record._asdict(),
         "faults": list(record.faults),
-        "reset": record.reset._asdict() if record.reset else None,
+        "reset": record.reset and record.reset._asdict(),
         "samples": [
             {
                 **sample.moment._asdict(),

@@ -18,7 +18,7 @@ from ..records import NamedTuple
 from ..system import files, locks
 from ..system.text import human_count
 from . import history, trends
-from .history import Memory, Record
+from .history import Memory, Record, title_of
 from .reading import bus_id
 
 #: How long a second run waits for the first one's lock; seconds.
@@ -64,6 +64,13 @@ def locked(path: str) -> Iterator[None]:
         yield
 
 
+def locked_unless(check: bool, path: str) -> contextlib.AbstractContextManager[None]:
+    """Return what holds the lock while the body runs; check mode writes nothing and needs none."""
+    if check:
+        return contextlib.nullcontext()
+    return locked(path)
+
+
 def read(path: str, now: float, world: World, keep_broken: bool = False) -> Memory:
     """Return what is remembered, nothing where there is no file.
 
@@ -90,7 +97,8 @@ def store(path: str, memory: Memory) -> None:
 def clear(path: str, gpu: str, world: World, check: bool = False) -> dict[str, list[str]]:
     """Mark the incidents of a GPU as dealt with.
 
-    :param gpu: UUID, serial number or PCI address of the GPU, or ``all``. :param check: change nothing.
+    :param gpu: UUID, serial number or PCI address of the GPU, or ``all``. :param check: change
+        nothing.
     :return: for each GPU that had any, the codes of the incidents that were not marked before.
     :raises NotUsable: no such GPU is remembered.
     """
@@ -101,7 +109,7 @@ def clear(path: str, gpu: str, world: World, check: bool = False) -> dict[str, l
             address is not None and address == bus_id(record.bus_id)
         )
 
-    with contextlib.nullcontext() if check else locked(path):
+    with locked_unless(check, path):
         memory = read(path, world.clock.now(), world)
         records = [record for record in memory.records if selected(record)]
         if not records:
@@ -140,21 +148,24 @@ def lines(memory: Memory, now: float, local: Callable[[float], time.struct_time]
     for record in memory.records:
         groups = history.recent(record, now)
         text.append(
-            f"{record.label}  {record.name or 'unknown model'}, serial {record.serial or 'unknown'}, "
-            f"last seen at {record.bus_id or 'an unknown address'} {_stamp(record.last_seen, local)}"
+            f"{record.label}  {record.name or 'unknown model'}, serial"
+            f" {record.serial or 'unknown'}, last seen at {record.bus_id or 'an unknown address'}"
+            f" {_stamp(record.last_seen, local)}"
         )
         incidents = human_count(len(groups), "incident")
         text.append(
             f"  {incidents} in 30 days, remembered since {_stamp(record.first_seen, local)}"
         )
         for incident in record.incidents:
-            title = f"Xid {incident.code}" if incident.code.isdecimal() else incident.code
-            cleared = "  cleared" if incident.cleared else ""
-            undated = "" if incident.dated else " (noticed)"
-            text.append(
-                f"  {_stamp(incident.moment.time, local)}{undated}  {incident.level:<8}  {title}"
-                f"{'  ' + incident.text.strip(', ') if incident.text else ''}{cleared}"
-            )
+            moment = _stamp(incident.moment.time, local)
+            if not incident.dated:
+                moment += " (noticed)"
+            line = f"  {moment}  {incident.level:<8}  {title_of(incident.code)}"
+            if incident.text:
+                line += "  " + incident.text.strip(", ")
+            if incident.cleared:
+                line += "  cleared"
+            text.append(line)
         if record.samples:
             counters = record.samples[-1].counters
             visible = {

@@ -47,8 +47,8 @@ def csv_rows(reports: Iterable[GpuReport], now: float) -> str:
                 gpu.util_mem,
                 gpu.mem_used,
                 gpu.mem_total,
-                None if gpu.power_draw is None else round(gpu.power_draw),
-                None if gpu.power_limit is None else round(gpu.power_limit),
+                _rounded(gpu.power_draw),
+                _rounded(gpu.power_limit),
             ]
         )
     return out.getvalue()
@@ -94,7 +94,9 @@ def _before_rows(fd: int, size: int) -> str:
     """Return what must stand before the new rows: the header, or the end of an interrupted row."""
     if size == 0:
         return HEADER + "\n"
-    return "" if os.pread(fd, 1, size - 1) == b"\n" else "\n"
+    if os.pread(fd, 1, size - 1) == b"\n":
+        return ""
+    return "\n"
 
 
 def _open_locked(path: str) -> int:
@@ -169,4 +171,12 @@ def samples(plan: Plan) -> list[Sample]:
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else round(value * factor, 4)
+    if value is None:
+        return None
+    return round(value * factor, 4)
+
+
+def _rounded(value: float | None) -> int | None:
+    if value is None:
+        return None
+    return round(value)

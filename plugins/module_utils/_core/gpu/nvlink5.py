@@ -73,21 +73,28 @@ def meaning(general: Xid, text: str) -> Xid:
     :param general: the entry of the catalog. :param text: what follows the number in the line.
     """
     match = _LINE.match(text)
-    name = (match["unit"] or "").upper() if match else ""
+    fields = dict.fromkeys(("unit", "severity", "link", "values"), "")
+    if match:
+        fields = match.groupdict(default="")
+    name = fields["unit"].upper()
     unit = UNITS.get(name)
-    severity = re.sub(r"[-_ ]", "", (match["severity"] or "") if match else "").lower()
-    values = (match["values"] or "").split() if match else []
+    severity = re.sub(r"[-_ ]", "", fields["severity"]).lower()
+    values = fields["values"].split()
     status = int(values[1], 16) if len(values) > 1 else None
     fatal = severity == "fatal" or (unit is not None and _is_fatal(unit, status))
-    where = f" of {name}" if name else ""
+    where = ""
+    if name:
+        where = f" of {name}"
     if unit is not None:
         where = f" of {unit.text} ({name})"
-    if match and match["link"]:
-        where += f" on link {int(match['link'])}"
+    if fields["link"]:
+        where += f" on link {int(fields['link'])}"
     if fatal:
         text = f"fatal NVLink5 error{where}"
         return general._replace(level=CRITICAL, action="reset_gpu", text=text)
-    word = "nonfatal " if severity else ""
+    word = ""
+    if severity:
+        word = "nonfatal "
     return general._replace(text=f"{word}NVLink5 error{where}")
 
 
@@ -96,4 +103,6 @@ def _is_fatal(unit: Unit, status: int | None) -> bool:
         return True
     if status is None:
         return False
-    return status in unit.fatal if unit.values else any(status & bit for bit in unit.fatal)
+    if unit.values:
+        return status in unit.fatal
+    return any(status & bit for bit in unit.fatal)

@@ -23,7 +23,7 @@ from ..ports import World
 from ..records import NamedTuple
 from ..registry import Registry
 from ..system import procfs
-from ..system.text import human_count
+from ..system.text import human_count, with_count
 from ..verdict import CRITICAL, PASS, WARNING, Check
 
 if TYPE_CHECKING:
@@ -99,7 +99,10 @@ _register(
 
 
 class Incident(NamedTuple):
-    """One logged error: when, which switch, its number, what the line says. ``fatal``: as it says."""
+    """One logged error: when, which switch, its number, what the line says.
+
+    ``fatal``: as it says.
+    """
 
     time: Optional[float]
     switch: str
@@ -120,7 +123,9 @@ def find(records: Iterable[Record]) -> Iterator[Incident]:
             continue
         word, dummy, rest = match[4].partition(",")
         fatal = {"fatal": True, "nonfatal": False}.get(re.sub(r"[-_ ]", "", word).lower())
-        text = match[4] if fatal is None else rest.strip()
+        text = match[4]
+        if fatal is not None:
+            text = rest
         yield Incident(record.time, match[1], match[3], fatal, text.strip())
 
 
@@ -174,7 +179,8 @@ def _event(incident: Incident, chosen: str | None) -> Event:
         return event
     if chosen == "ignore":
         return event._replace(level=PASS, action="none", source="user")
-    action = "inspect" if action == "none" else action
+    if action == "none":
+        action = "inspect"
     return event._replace(level=chosen, action=action, source="user")
 
 
@@ -182,8 +188,10 @@ def _undated(event: Event) -> Event:
     """An error without a readable time may be old: it is at most a warning."""
     if event.last is not None or event.source == "user":
         return event
-    level = WARNING if event.level == CRITICAL else event.level
-    return event._replace(level=level, text=f"{event.text}, at an unknown time")
+    event = event._replace(text=f"{event.text}, at an unknown time")
+    if event.level == CRITICAL:
+        return event._replace(level=WARNING)
+    return event
 
 
 # --- the fabric manager -----------------------------------------------------------------------
@@ -221,7 +229,9 @@ def _state(timeout: float, world: World) -> str:
     except CommandFailed:
         return "not running"
     state = result.stdout.strip().splitlines()[-1:]
-    return state[0] if state and state[0] not in ("active", "unknown") else "not running"
+    if state and state[0] not in ("active", "unknown"):
+        return state[0]
+    return "not running"
 
 
 def _log_errors(since: float, world: World) -> Iterator[str]:
@@ -298,10 +308,7 @@ def _switch(switch: str, own: list[Event]) -> Check:
     worst = max((event.level for event in own), key=verdict.STATUSES.index)
     deciding = [event for event in own if event.level == worst]
     others = [event for event in own if event.level != worst]
-    text = ", ".join(
-        event.text + (f" {event.incidents} times" if event.incidents > 1 else "")
-        for event in [*deciding, *others][:6]
-    )
+    text = ", ".join(with_count(event.text, event.incidents) for event in [*deciding, *others][:6])
     action = max((event.action for event in deciding), key=verdict.ACTIONS.index)
     return Check(
         "gpu_sxid",

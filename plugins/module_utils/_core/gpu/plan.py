@@ -20,7 +20,7 @@ from . import checks
 from .case import Case, Finding
 from .facts import Facts
 from .options import GpuOptions
-from .reading import Gpu, Reading, bus_id, display_bus
+from .reading import Gpu, Reading, bus_id
 from .recovery import recovery
 from .temperature import FIXED_TEMPERATURES, REASONS
 
@@ -70,7 +70,9 @@ class GpuReport(NamedTuple):
 
 
 def _plain(value: Any) -> Any:
-    return value._asdict() if hasattr(value, "_asdict") else value
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    return value
 
 
 class Driver(NamedTuple):
@@ -272,7 +274,9 @@ def _answering(facts: Facts, answers: Reading) -> Finding:
             f"{version}: an update waits for a reboot"
         )
         return Finding(WARNING, text, "reboot", version)
-    vendor = "AMD" if answers.backend == "amd_smi" else "NVIDIA"
+    vendor = "NVIDIA"
+    if answers.backend == "amd_smi":
+        vendor = "AMD"
     text = f"{vendor} driver {version or 'of unknown version'} answers"
     return Finding(PASS, text, value=version)
 
@@ -288,7 +292,9 @@ def _count(case: NodeCase) -> Finding:
     if len(pci) > number:
         missing = [gpu.address for gpu in pci if bus_id(gpu.address) not in known]
     listed = ", ".join(missing[:8])
-    absent = f"; on the PCI bus, but not in the driver: {listed}" if missing else ""
+    absent = ""
+    if missing:
+        absent = f"; on the PCI bus, but not in the driver: {listed}"
     text = f"{human_count(number, 'GPU')} found"
     finding = Finding(
         PASS,
@@ -347,27 +353,11 @@ def _xids_elsewhere(facts: Facts, answers: Reading, events: Sequence[xid.Event])
         return [Check("gpu_xid", UNKNOWN, text, domain="node")]
     if errors.source == "none":
         return [Check("gpu_xid", SKIPPED, "Xids not checked: switched off by log_source")]
-    known = {bus_id(gpu.bus_id) for gpu in answers.gpus if gpu.bus_id}
-    strangers: dict[str, list[xid.Event]] = {}
-    for event in events:
-        if event.bus is None or event.bus not in known:
-            strangers.setdefault(display_bus(event.bus), []).append(event)
-    results = []
-    for place, own in strangers.items():
-        finding = checks.xid_finding(own)
-        which = place if own[0].bus is None else f"{place}, which the driver does not show"
-        results.append(
-            Check(
-                "gpu_xid",
-                finding.status,
-                f"{which}: {finding.message}",
-                subject=place,
-                value=finding.value,
-                action=finding.action,
-                domain=None if finding.status == PASS else "node",
-            )
-        )
-    return results
+    if not events:
+        return []
+    from . import xid  # a healthy node has none
+
+    return xid.elsewhere(events, {bus_id(gpu.bus_id) for gpu in answers.gpus if gpu.bus_id})
 
 
 NODE_CHECKS: Registry[NodeCheck] = Registry(

@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import mmap
 import re
-from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Optional
 
 from ..records import NamedTuple, dataclass, field
 
@@ -45,12 +44,16 @@ ADDRESS = r"(?:PCI:)?([0-9a-fA-F]{4,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})(?:\.[0
 def bus_id(text: str | None) -> BusId | None:
     """Read a PCI address in any form; None when it is none."""
     match = re.fullmatch(ADDRESS, (text or "").strip())
-    return (int(match[1], 16), int(match[2], 16), int(match[3], 16)) if match else None
+    if match:
+        return (int(match[1], 16), int(match[2], 16), int(match[3], 16))
+    return None
 
 
 def display_bus(bus: BusId | None) -> str:
     """Return a PCI address as ``lspci -D`` writes it, without the function."""
-    return "unknown GPU" if bus is None else f"{bus[0]:04x}:{bus[1]:02x}:{bus[2]:02x}"
+    if bus is None:
+        return "unknown GPU"
+    return f"{bus[0]:04x}:{bus[1]:02x}:{bus[2]:02x}"
 
 
 class Fault(NamedTuple):
@@ -146,7 +149,9 @@ _NO_LIMITS, _NO_ECC, _NO_PCIE = Limits(), Ecc(), Pcie()
 
 @dataclass(eq=False, repr=False)  # a third of the cost of loading it
 class Gpu:
-    """All that is known of one GPU; units: °C, %, MiB, W, MHz, and mJ since the driver was loaded."""
+    """All that is known of one GPU; units: °C, %, MiB, W, MHz, and mJ since the driver was
+    loaded.
+    """
 
     id: int
     name: Optional[str] = None
@@ -266,43 +271,9 @@ def _refuse(gpu: Gpu, field_name: str, value: float) -> None:
     setattr(gpu, field_name, None)
 
 
-#: The fields of a GPU that are records of their own; JSON writes them as lists.
-_RECORDS = {
-    "t_limits": Limits,
-    "thresholds": Limits,
-    "ecc": Ecc,
-    "remap": Remap,
-    "retired": Retired,
-    "nvlink": NvLink,
-    "pcie": Pcie,
-    "fabric": Fabric,
-}
-
-
 def to_json(reading: Reading) -> str:
     """Return a reading as JSON."""
     return json.dumps(vars(reading), default=vars)
-
-
-def from_json(text: str) -> Reading:
-    """Return the reading that to_json() wrote. :raises ValueError, TypeError: it is incomplete."""
-    values: dict[str, Any] = json.loads(text)
-    gpus = [_gpu(gpu) for gpu in values.pop("gpus")]
-    return Reading(gpus=gpus, **values)
-
-
-def _gpu(values: Mapping[str, Any]) -> Gpu:
-    fields = dict(values)
-    for key, record in _RECORDS.items():
-        if fields[key] is not None:
-            fields[key] = record(*fields[key])
-    if fields["nvlink"] is not None and fields["nvlink"].errors is not None:
-        errors = [LinkErrors(*link) for link in fields["nvlink"].errors]
-        fields["nvlink"] = fields["nvlink"]._replace(errors=errors)
-    if fields["processes"] is not None:
-        fields["processes"] = [Process(*process) for process in fields["processes"]]
-    fields["faults"] = [Fault(*fault) for fault in fields["faults"]]
-    return Gpu(**fields)
 
 
 class Journal:
@@ -329,15 +300,8 @@ class Journal:
         if len(data) < self.SIZE - self._HEAD:
             self._memory[self._HEAD : self._HEAD + len(data) + 1] = data + b"\0"
 
-    def recall(self) -> Reading:
-        """Return what was known when the child was given up, with ``hung`` set."""
+    def content(self) -> tuple[str, bytes]:
+        """Return the last query, and the JSON of what was known when it was made."""
         query = bytes(self._memory[: self._HEAD]).rstrip(b"\0").decode("utf-8", "replace")
-        reading = Reading()
         end = self._memory.find(b"\0", self._HEAD)
-        if end > self._HEAD:
-            try:
-                reading = from_json(bytes(self._memory[self._HEAD : end]).decode("ascii"))
-            except (ValueError, TypeError, KeyError):  # interrupted while it was written
-                reading = Reading()
-        reading.hung = query or "loading the driver's library"
-        return reading
+        return query, bytes(self._memory[self._HEAD : max(end, self._HEAD)])

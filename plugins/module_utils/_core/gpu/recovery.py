@@ -43,7 +43,9 @@ _IMEX_BRANCH = 600
 def branch(driver_version: str | None) -> int | None:
     """Return the branch of a driver version (``580.95.05`` is of 580), None when unknown."""
     number = (driver_version or "").partition(".")[0]
-    return int(number) if number.isdecimal() else None
+    if number.isdecimal():
+        return int(number)
+    return None
 
 
 def recovery(number: int, driver_version: str | None) -> Recovery:

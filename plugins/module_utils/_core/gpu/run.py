@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from .. import verdict
 from ..errors import FleetError
 from ..ports import World
@@ -55,7 +53,7 @@ def _remember(
     from . import memory  # a run without a state file does not load it
 
     try:
-        with contextlib.nullcontext() if check else memory.locked(path):
+        with memory.locked_unless(check, path):
             before = memory.read(path, facts.now, world, keep_broken=not check)
             plan = decide(options, facts, memory=before)
             if plan.memory is not None and not check:

@@ -265,10 +265,14 @@ def _read_status(reading: Reading, result: CommandResult) -> None:
     """Take what the exit status says beyond the rows."""
     printed = (result.stdout + result.stderr).strip()
     # 255 and other large numbers are the program's own; its text says more.
-    status = result.returncode if 0 < result.returncode < 100 else 0
+    status = 0
+    if 0 < result.returncode < 100:
+        status = result.returncode
     if not reading.gpus and result.returncode:
         code = code_of(printed)
-        reading.code = status if code == UNREADABLE and status else code
+        reading.code = code
+        if code == UNREADABLE and status:
+            reading.code = status
         nothing = f"nvidia-smi ended with {result.returncode} and said nothing"
         reading.text = " ".join(printed.split())[:300] or nothing
         if reading.code == NOT_FOUND:  # no GPU is an answer, not an error
@@ -282,7 +286,9 @@ def _read_status(reading: Reading, result: CommandResult) -> None:
     elif result.returncode and not any(gpu.faults for gpu in reading.gpus):
         reading.text = f"nvidia-smi ended with {result.returncode}"
         code = status or UNKNOWN_ERROR
-        query = "InfoROM" if code == CORRUPTED_INFOROM else "nvidia-smi"
+        query = "nvidia-smi"
+        if code == CORRUPTED_INFOROM:
+            query = "InfoROM"
         explanation = f"ended with {result.returncode}, which GPU it means is not known"
         reading.gpus[0].fail(query, code, explanation)
 
@@ -353,7 +359,9 @@ def _parse(key: str, text: str) -> int | float:
     number = float(text.split()[0])
     if not math.isfinite(number):
         raise ValueError(text)
-    return number if key in _FLOATS else int(number)
+    if key in _FLOATS:
+        return number
+    return int(number)
 
 
 def _read_rows(reading: Reading, text: str) -> None:

@@ -63,7 +63,9 @@ def usable(gpu: Gpu) -> bool:
 
 def condition(case: Case) -> Finding:
     gpu = case.gpu
-    place = f" at {display_bus(bus_id(gpu.bus_id))}" if gpu.bus_id else ""
+    place = ""
+    if gpu.bus_id:
+        place = f" at {display_bus(bus_id(gpu.bus_id))}"
     handle = _without_handle(gpu)
     if not gpu.replied:
         text = next(fault.text for fault in gpu.faults if fault.code == reading.NO_REPLY)
@@ -126,7 +128,9 @@ def readings(case: Case) -> Finding | None:
         failed.append(f"{fault.query} ({fault.text})")
         severe = severe or essential or fault.code in _DRIVER_BROKEN
     if failed:
-        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        more = ""
+        if len(failed) > 3:
+            more = f" and {len(failed) - 3} more"
         return Finding(
             UNKNOWN if severe else WARNING,
             f"the driver failed to answer: {', '.join(failed[:3])}{more}",

@@ -65,7 +65,9 @@ def _by_margin(gpu: Gpu) -> _Opinion | None:
     text = f"margin to slowdown {gpu.margin} °C"
     if gpu.margin < (gpu.t_limits.slowdown or 0):
         return _Opinion(CRITICAL, "device", text + ", beyond the slowdown threshold")
-    return _Opinion(WARNING if gpu.margin <= MARGIN_WARNING else PASS, "device", text)
+    if gpu.margin <= MARGIN_WARNING:
+        return _Opinion(WARNING, "device", text)
+    return _Opinion(PASS, "device", text)
 
 
 def _by_thresholds(gpu: Gpu) -> _Opinion | None:
@@ -104,7 +106,9 @@ def _opinions(case: Case) -> list[_Opinion]:
     opinions = [] if by_user is None else [by_user]
     if device is None:
         by_default = _by_default(gpu, options, case.fixed)
-        return opinions if by_default is None else [*opinions, by_default]
+        if by_default is None:
+            return opinions
+        return [*opinions, by_default]
     warned_by_user = options.temperature_warning is not None and gpu.temp is not None
     # The user's warning stands in for the device's; the device's critical limit always holds.
     if device.status != WARNING or not warned_by_user:
@@ -121,10 +125,14 @@ def core(case: Case) -> Finding | None:
     worst = _worst(_opinions(case))
     if worst is None:
         return None
-    text = "temperature" if case.gpu.temp is None else f"temperature {case.gpu.temp} °C"
+    text = "temperature"
+    if case.gpu.temp is not None:
+        text += f" {case.gpu.temp} °C"
+    if worst.text:
+        text += f", {worst.text}"
     return Finding(
         worst.status,
-        f"{text}, {worst.text}" if worst.text else text,
+        text,
         "none" if worst.status == PASS else "inspect",
         case.gpu.temp,
         "°C",
@@ -138,16 +146,17 @@ def memory(case: Case) -> Finding | None:
     value, maximum = case.gpu.temp_memory, case.gpu.thresholds.mem_max
     if value is None or maximum is None:
         return None
-    hot = value > maximum
-    return Finding(
-        WARNING if hot else PASS,
+    finding = Finding(
+        PASS,
         f"memory temperature {value} °C, the device's maximum is {maximum} °C",
-        "inspect" if hot else "none",
-        value,
-        "°C",
+        value=value,
+        unit="°C",
         warn=maximum,
         threshold_source="device",
     )
+    if value > maximum:
+        return finding._replace(status=WARNING, action="inspect")
+    return finding
 
 
 def throttling(case: Case) -> Finding | None:

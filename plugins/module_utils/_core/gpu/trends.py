@@ -18,7 +18,7 @@ from ..registry import Registry
 from ..system.text import human_count, human_duration
 from ..verdict import CRITICAL, PASS, WARNING, Check
 from . import history, xid, xid_catalog
-from .case import Finding
+from .case import Finding, source_of
 from .history import Incident, Memory, Moment, Record, Sample
 from .options import GpuOptions
 from .reading import BusId, Gpu, Reading, bus_id
@@ -90,7 +90,9 @@ def growth(case: Case, counter: str, interval: float) -> Growth | None:
     while base > 0 and (case.now.seconds_since(samples[base].moment) or 0.0) < interval:
         base -= 1
     if base < 0:
-        return None if case.now.uptime is None else Growth(value, case.now.uptime)
+        if case.now.uptime is None:
+            return None
+        return Growth(value, case.now.uptime)
     amount, seconds = 0, 0.0
     chain = [*samples[base:], Sample(case.now, {counter: value})]
     for earlier, later in zip(chain, chain[1:]):
@@ -98,14 +100,17 @@ def growth(case: Case, counter: str, interval: float) -> Growth | None:
         elapsed = later.moment.seconds_since(earlier.moment)
         if earlier.moment.boot != later.moment.boot or step < 0:
             step = later.counters[counter]
-            elapsed = later.moment.uptime if elapsed is None else elapsed
+            if elapsed is None:
+                elapsed = later.moment.uptime
         if elapsed is not None:
             amount, seconds = amount + step, seconds + elapsed
     return Growth(amount, seconds)
 
 
 def _samples(case: Case) -> tuple[Sample, ...]:
-    return case.record.samples if case.record else ()
+    if case.record:
+        return case.record.samples
+    return ()
 
 
 def per_hour(grown: Growth) -> float:
@@ -153,22 +158,22 @@ def _rate(
         return None
     period = human_duration(grown.seconds)
     text = f"{grown.amount} {what} in {period}"
-    if above:
-        text += f", {value:.0f} per {unit}, above {limit:g}"
-    return Finding(
-        WARNING if above else PASS,
+    finding = Finding(
+        PASS,
         text,
-        "inspect" if above else "none",
-        round(value, 2),
-        f"1/{'h' if unit == 'hour' else 'min'}",
+        value=round(value, 2),
+        unit={"hour": "1/h", "minute": "1/min"}[unit],
         warn=limit,
         threshold_source=source,
     )
+    if above:
+        text += f", {value:.0f} per {unit}, above {limit:g}"
+        return finding._replace(status=WARNING, message=text, action="inspect")
+    return finding
 
 
 def _user(case: Case) -> str:
-    limit = case.options.corrected_errors_warning
-    return "default" if limit == GpuOptions.default("corrected_errors_warning") else "user"
+    return source_of("corrected_errors_warning", case.options.corrected_errors_warning)
 
 
 def _nvlink(case: Case) -> Finding | None:
@@ -179,7 +184,9 @@ def _nvlink(case: Case) -> Finding | None:
     for link in nvlink.errors:
         recoveries = growth(case, f"nvlink_recovery.{link.link}", LINK_INTERVAL)
         errors = growth(case, f"nvlink_errors.{link.link}", LINK_INTERVAL)
-        rate = 0.0 if errors is None else per_minute(errors)
+        rate = 0.0
+        if errors is not None:
+            rate = per_minute(errors)
         worst = max(worst, rate)
         # What happened before the first look may be long over.
         if recoveries is not None and recoveries.amount and _samples(case):
@@ -191,7 +198,7 @@ def _nvlink(case: Case) -> Finding | None:
             return None
         return Finding(PASS, "no NVLink above its limit of errors", value=round(worst, 2))
     text = "NVLink errors: " + ", ".join(problems[:6]).replace("recoverys", "recoveries")
-    source = "default" if limit == GpuOptions.default("nvlink_errors_warning") else "user"
+    source = source_of("nvlink_errors_warning", limit)
     return Finding(
         WARNING, text, "inspect", round(worst, 2), "1/min", warn=limit, threshold_source=source
     )
@@ -233,7 +240,7 @@ def _history(case: Case) -> Finding | None:
         return None
     groups = history.recent(case.record, case.now.time)
     limit = case.options.incidents_warning
-    source = "default" if limit == GpuOptions.default("incidents_warning") else "user"
+    source = source_of("incidents_warning", limit)
     text = f"{human_count(len(groups), 'incident')} in 30 days"
     if groups:
         text += f": {history.describe(groups)}"
@@ -252,7 +259,7 @@ def _history(case: Case) -> Finding | None:
 def _back_after_reboot(case: Case) -> list[str]:
     """Return the critical Xids of this boot that an earlier boot of the last 30 days also had."""
     boots: dict[str, set[Optional[str]]] = {}
-    for group in history.recent(case.record, case.now.time) if case.record else ():
+    for group in history.recent(case.record, case.now.time):
         for incident in group:
             if incident.level == CRITICAL and incident.code.isdecimal():
                 boots.setdefault(incident.code, set()).add(incident.moment.boot)
@@ -461,7 +468,7 @@ class Tracker:
 def summary(case: Case, results: Sequence[Check]) -> dict[str, Any]:
     """Return what is known of a GPU's past, for the user and the fleet report."""
     record = case.record
-    groups = history.recent(record, case.now.time) if record else []
+    groups = history.recent(record, case.now.time)
     limit = case.options.incidents_warning
     rates = {check.check: check.value for check in results}
     return {
@@ -489,7 +496,9 @@ def _known(record: Record | None, entry: xid.Incident, now: Moment) -> Incident 
 
 
 def _earliest(moment: Moment, now: Moment) -> float:
-    """Return a moment of this boot on today's clock or on that of its time, whichever is earlier."""
+    """Return a moment of this boot on today's clock or on that of its time, whichever is
+    earlier.
+    """
     if moment.uptime is None or now.uptime is None:
         return moment.time
     return min(moment.time, now.time - now.uptime + moment.uptime)
@@ -509,9 +518,13 @@ def _reset(gpu: Gpu, record: Record, now: Moment, version: str | None) -> Moment
         return None
     content = gpu.recovery is not None and recovery(gpu.recovery, version).level == PASS
     if restarted(gpu, before, now):
-        return now if content else before.moment
+        if content:
+            return now
+        return before.moment
     asked = before.recovery is not None and recovery(before.recovery, version).level != PASS
-    return before.moment if asked and content else None
+    if asked and content:
+        return before.moment
+    return None
 
 
 def _insert(entries: list[xid.Entry], reset: xid.Recovered) -> None:

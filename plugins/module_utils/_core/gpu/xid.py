@@ -9,12 +9,15 @@ Nothing here reads anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from .. import verdict
 from ..records import NamedTuple, dataclass
-from ..verdict import CRITICAL, PASS, WARNING, isoformat
-from .reading import ADDRESS, BusId
+from ..system.text import with_count
+from ..verdict import CRITICAL, PASS, WARNING, Check, isoformat
+from .case import Finding
+from .reading import ADDRESS, BusId, display_bus
 from .recovery import recovery
 from .xid_catalog import CATALOG, UNNUMBERED, Xid
 
@@ -173,7 +176,9 @@ def find(records: Iterable[Record]) -> Iterator[Entry]:
 
 def _target(text: str) -> int | None:
     match = re.search(_TARGET, text)
-    return int(match[1], 16) if match else None
+    if match:
+        return int(match[1], 16)
+    return None
 
 
 # --- evaluating -------------------------------------------------------------------------------
@@ -212,7 +217,8 @@ def events(
         if entry.cleared:
             _clear(event, burst not in bursts or _apart(bursts[burst], entry.time))
             bursts[burst] = entry.time
-            event.last = event.last if entry.time is None else entry.time
+            if entry.time is not None:
+                event.last = entry.time
             continue
         newest = entry.name == str(RECOVERY_CHANGED)
         if event.active == 0 or newest or (meaning.level, event.level) == (CRITICAL, WARNING):
@@ -221,7 +227,8 @@ def events(
             event.count += 1
             event.active += 1
         bursts[burst] = entry.time
-        event.last = event.last if entry.time is None else entry.time
+        if entry.time is not None:
+            event.last = entry.time
         if entry.name in chosen:
             _override(event, chosen[entry.name])
     for event in groups.values():
@@ -282,8 +289,12 @@ def _own_number(entry: Incident) -> str:
 
     NVML counts only the GPUs that it shows, so this is not its index.
     """
-    match = None if entry.bus or entry.name.isdecimal() else re.search(r"\bGPU\d+\b", entry.text)
-    return match[0] if match else ""
+    if entry.bus or entry.name.isdecimal():
+        return ""
+    match = re.search(r"\bGPU\d+\b", entry.text)
+    if match:
+        return match[0]
+    return ""
 
 
 def _meaning(entry: Incident, driver_version: str | None) -> Xid:
@@ -291,7 +302,9 @@ def _meaning(entry: Incident, driver_version: str | None) -> Xid:
     if failure is not None:
         own = _own_number(entry)
         text = failure.meaning.text
-        return failure.meaning._replace(text=f"{own}: {text}") if own else failure.meaning
+        if own:
+            return failure.meaning._replace(text=f"{own}: {text}")
+        return failure.meaning
     number = int(entry.name)
     unlisted = Xid(entry.name, number, WARNING, "inspect", "not in the catalog", False)
     meaning = CATALOG.get(entry.name) or unlisted
@@ -305,3 +318,53 @@ def _meaning(entry: Incident, driver_version: str | None) -> Xid:
         text = f"recovery action is now: {wanted.text}"
         return meaning._replace(level=wanted.level, action=wanted.action, text=text)
     return meaning
+
+
+def finding(events: Sequence[Event]) -> Finding:
+    """Return the verdict on the events of one GPU."""
+    worst = max(events, key=lambda event: verdict.STATUSES.index(event.level))
+    repeated = sum(event.active for event in events if event.repeats)
+    text = ", ".join(with_count(event.title, event.count) for event in events[:6])
+    value = sum(event.count for event in events)
+    if worst.level == PASS and repeated >= REPEATED:
+        text = f"{repeated} application errors on this GPU: {text}"
+        return Finding(WARNING, text, "inspect", value, threshold_source="default")
+    deciding = [event for event in events if event.level == worst.level]
+    by_user = any(event.source == "user" for event in deciding)
+    action = max((event.action for event in deciding), key=verdict.ACTIONS.index)
+    return Finding(
+        worst.level,
+        text,
+        "none" if worst.level == PASS else action,
+        value,
+        threshold_source="user" if by_user else "default",
+    )
+
+
+def elsewhere(events: Sequence[Event], known: Collection[BusId | None]) -> list[Check]:
+    """Return checks for the errors of GPUs that the driver does not list.
+
+    :param known: the addresses of those that it lists.
+    """
+    strangers: dict[str, list[Event]] = {}
+    for event in events:
+        if event.bus is None or event.bus not in known:
+            strangers.setdefault(display_bus(event.bus), []).append(event)
+    results = []
+    for place, own in strangers.items():
+        verdict_on = finding(own)
+        which = place
+        if own[0].bus is not None:
+            which += ", which the driver does not show"
+        results.append(
+            Check(
+                "gpu_xid",
+                verdict_on.status,
+                f"{which}: {verdict_on.message}",
+                subject=place,
+                value=verdict_on.value,
+                action=verdict_on.action,
+                domain=None if verdict_on.status == PASS else "node",
+            )
+        )
+    return results

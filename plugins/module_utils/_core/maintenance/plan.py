@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The phases of maintenance, their order, and the one rule that decides whether a phase may run.
 
-The maintenance role (through its action plugin), the node command and the fleet report all use this rule.
+The maintenance role (through its action plugin), the node command and the fleet report all use this
+rule.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ Result = Mapping[str, Any]
 class Phase(NamedTuple):
     """A phase of maintenance.
 
-    :param name: also the section of its options in the node's configuration, and the tag of its task.
+    :param name: also the section of its options in the node's configuration, and the tag of its
+        task.
     :param module: the module that does the work on a node.
     :param switch: the option of MaintenanceOptions that switches the phase off.
     :param withheld: options of the module that maintenance does not offer.
-    :param variables: role variables that do not follow the pattern C(maintenance_PHASE_OPTION), by option.
+    :param variables: role variables that do not follow the pattern C(maintenance_PHASE_OPTION), by
+        option.
     """
 
     name: str
@@ -112,9 +115,9 @@ def decide(
 ) -> Skip | None:
     """Return why a phase must not run after the results of those before it, None when it may run.
 
-    Only a phase that could not do its job stops the later ones, unless C(continue_on_error). Nothing runs on a host
-    that can't be reached. Cleanup never runs after a backup that failed or was kept from running; a backup that was
-    switched off does not prevent it.
+    Only a phase that could not do its job stops the later ones, unless C(continue_on_error).
+    Nothing runs on a host that can't be reached. Cleanup never runs after a backup that failed or
+    was kept from running; a backup that was switched off does not prevent it.
 
     :param results: phase to its result; a phase that was left out by tags has none.
     :param held: why no further host is started, empty when hosts may be started.
@@ -153,9 +156,11 @@ def busy_gpus(result: Result | None) -> int:
 
 
 def leaves_gpus(given: Mapping[str, Any], gpu_phase_runs: bool) -> bool:
-    """Say whether the health phase leaves the GPUs to the GPU phase, so that they are read and reported once.
+    """Say whether the health phase leaves the GPUs to the GPU phase, so that they are read and
+    reported once.
 
-    :param given: options of the health phase that somebody set. Who asks for GPU checks in it gets them.
+    :param given: options of the health phase that somebody set. Who asks for GPU checks in it gets
+        them.
     """
     wanted = "gpu" in given or given.get("checks") or "gpu" in (given.get("skip") or ())
     return gpu_phase_runs and not wanted
@@ -164,7 +169,8 @@ def leaves_gpus(given: Mapping[str, Any], gpu_phase_runs: bool) -> bool:
 def note_gpus_left(result: Result) -> dict[str, Any]:
     """Return the result of the health phase with a skipped check that says who checks the GPUs.
 
-    The name of the check is that of the group: no earlier problem of a GPU counts as gone because of it.
+    The name of the check is that of the group: no earlier problem of a GPU counts as gone because
+    of it.
     """
     if phase_failed(result) or "checks" not in result:
         return dict(result)

@@ -14,8 +14,8 @@ from typing import Any
 from ..errors import NotUsable, WriteFailed
 
 
-def fsync_folder(path: str) -> None:
-    """Make renames inside the folder C(path) durable."""
+def fsync_directory(path: str) -> None:
+    """Make renames inside the directory C(path) durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -32,22 +32,22 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
 
 def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool = True) -> None:
     """Replace the file C(path) by C(data) whole or not at all: temporary file beside it, fsync,
-    rename, fsync of the folder.
+    rename, fsync of the directory.
 
     The temporary name starts with a dot and is random; it is opened exclusively, so a link planted
-    in the folder is never followed. An existing file's owner is kept when we may (root), unless
-    others may write to the folder and so may have made the file.
+    in the directory is never followed. An existing file's owner is kept when we may (root), unless
+    others may write to the directory and so may have made the file.
 
     :param mode: permission bits of the new file, independent of the umask.
     :raises WriteFailed: any step failed; the old file is untouched and the temporary one is gone.
     """
     raw = data.encode("utf-8") if isinstance(data, str) else data
-    folder = os.path.dirname(path) or "."
+    directory = os.path.dirname(path) or "."
     if os.path.exists(path) and not os.path.isfile(
         path
     ):  # the rename would put a file in its place, /dev/null's too
         raise WriteFailed(f"Can't write {path}: it is not a file.", "Name another one.", path)
-    temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.urandom(6).hex()}.tmp")
+    temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.urandom(6).hex()}.tmp")
     try:
         fd = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
@@ -55,7 +55,7 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
     except OSError as error:
         raise WriteFailed(
             f"Can't write {path}: {error.strerror}.",
-            f"Check that {folder} exists and is writable.",
+            f"Check that {directory} exists and is writable.",
             path,
         ) from error
     try:
@@ -79,7 +79,7 @@ def atomic_write(path: str, data: bytes | str, mode: int = 0o640, durable: bool 
             ) from error
         raise
     if durable:
-        fsync_folder(folder)
+        fsync_directory(directory)
 
 
 def _keep_owner(fd: int, path: str) -> None:

@@ -49,11 +49,9 @@ class Holder(NamedTuple):
         """
         process = "unknown" if self.pid is None else self.pid
         text = f"{self.command or 'another job'} (process {process})"
-        return text + (
-            f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.since))}"
-            if self.since
-            else ""
-        )
+        if self.since:
+            text += f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.since))}"
+        return text
 
 
 @contextlib.contextmanager
@@ -218,9 +216,13 @@ def _holder(status: os.stat_result, content: str) -> Holder:
 
 def _parse(content: str) -> Holder:
     lines = [*content.splitlines(), "", "", ""]
-    pid = int(lines[0]) if lines[0].isascii() and lines[0].isdigit() else None
-    since = float(lines[1]) if lines[1].isascii() and lines[1].isdigit() else None
-    return Holder(pid, one_line(lines[2])[:_MOST_TEXT], since)
+    return Holder(_number(lines[0]), one_line(lines[2])[:_MOST_TEXT], _number(lines[1]))
+
+
+def _number(text: str) -> int | None:
+    if text.isascii() and text.isdigit():
+        return int(text)
+    return None
 
 
 def _locker(status: os.stat_result) -> int | None:

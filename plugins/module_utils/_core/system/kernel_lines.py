@@ -78,7 +78,8 @@ def parse_line(line: str, now: float, zero: float) -> Line:
     :param now: seconds since the epoch, for formats without a year.
     :param zero: what the kernel's own time stamps count from.
     """
-    line = _COLOUR.sub("", line) if "\x1b" in line else line
+    if "\x1b" in line:
+        line = _COLOUR.sub("", line)
     line = line.lstrip("\0")  # what a crash left of the lines before
     if line[:1] == "{":
         return _json(line, now, zero)
@@ -104,7 +105,8 @@ def _stamped(line: str, now: float, zero: float, kernel: bool | None) -> Line:
             tag = _MONOTONIC.match(rest)
             if tag and tag[1]:
                 return Line(when, False, rest[tag.end() :])
-            rest = rest[tag.end() :] if tag else rest
+            if tag:
+                rest = rest[tag.end() :]
             return Line(when, kernel is not False, _AFTER_TAG.sub("", rest, count=1))
     match = _ISO.match(line)
     if match:

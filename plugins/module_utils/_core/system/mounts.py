@@ -66,6 +66,8 @@ class Mount(NamedTuple):
 
 def unescape(text: str) -> str:
     """Return a field of mountinfo, fstab or /proc/swaps with its octal escapes resolved."""
+    if "\\" not in text:
+        return text
     return _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), text)
 
 
@@ -79,16 +81,17 @@ def parse(content: str) -> list[Mount]:
         if len(fields) < 6 or not fields[0].isdigit():
             continue
         mounts.append(
+            # Without keywords: there may be hundreds of mounts, and records are slow to make with.
             Mount(
-                id=int(fields[0]),
-                device=fields[2],
-                root=unescape(fields[3]),
-                point=unescape(fields[4]),
-                fstype=extra[0],
-                source=unescape(extra[1]) if len(extra) > 1 else "",
-                mount_options=fields[5],
-                super_options=extra[-1] if len(extra) > 1 else "",
-                parent=int(fields[1]) if fields[1].isdigit() else 0,
+                int(fields[0]),
+                fields[2],
+                unescape(fields[3]),
+                unescape(fields[4]),
+                extra[0],
+                unescape(extra[1]) if len(extra) > 1 else "",
+                fields[5],
+                extra[-1] if len(extra) > 1 else "",
+                int(fields[1]) if fields[1].isdigit() else 0,
             )
         )
     return mounts
@@ -98,6 +101,19 @@ def read(path: str = "/proc/self/mountinfo") -> list[Mount]:
     """Return the mounts in a mountinfo file. :raises OSError: it can't be read."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
         return parse(stream.read())
+
+
+def parts(path: str) -> set[tuple[str, str]]:
+    """Return the device and the directory of each mount in a mountinfo file that shows only a part
+    of a file system. :raises OSError: it can't be read.
+    """
+    shown = set()
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
+        for line in stream:
+            fields = line.split(" ", 4)
+            if len(fields) == 5 and fields[0].isdigit() and fields[3] != "/":
+                shown.add((fields[2], unescape(fields[3])))
+    return shown
 
 
 def hidden(mounts: Sequence[Mount]) -> set[int]:

@@ -5,7 +5,7 @@
 need for that.
 
 No path is used twice: everything is opened through the descriptor of its directory, symbolic links
-are never followed, FIFOs and devices never opened. A walk holds one descriptor at a time whatever
+are never followed, FIFOs and devices never opened. A walk holds two descriptors at most whatever
 the depth: it climbs back through ``..`` and compares what it finds there with what it came from, so
 that a directory that is moved while the walk is inside ends the walk.
 """
@@ -63,6 +63,7 @@ _STATX_MNT_ID = 0x1000
 # AT_... flags of statx(2); the second includes "no automount".
 _EMPTY_PATH, _NOFOLLOW, _DONT_SYNC = 0x1000, 0x900, 0x4000
 _result = _Statx()
+_reference = ctypes.byref(_result)
 _statx: Callable[..., int] | None
 try:
     _statx = ctypes.CDLL(None).statx
@@ -73,7 +74,7 @@ except (OSError, AttributeError):  # an old C library
 def _ask_mount(fd: int, name: bytes, flags: int) -> int | None:
     if (
         _statx is None
-        or _statx(fd, name, flags | _DONT_SYNC, _STATX_MNT_ID, ctypes.byref(_result)) != 0
+        or _statx(fd, name, flags | _DONT_SYNC, _STATX_MNT_ID, _reference) != 0
         or not _result.mask & _STATX_MNT_ID
     ):
         return None
@@ -180,9 +181,19 @@ def _remove(parent: int, name: str, device: int, mount: int | None, problems: li
                     problems.append(f"{'/'.join(path)}: {error}")
                     path.pop()
                     continue
+                try:
+                    directories = _empty(inner, path, device, mount, problems)
+                except BaseException:
+                    os.close(inner)
+                    raise
+                if not directories:
+                    os.close(inner)
+                    _rmdir(child, fd, path, problems)
+                    path.pop()
+                    continue
                 os.close(fd)
                 fd = inner
-                stack.append((expected, _empty(fd, path, device, mount, problems)))
+                stack.append((expected, directories))
                 continue
             stack.pop()
             if not stack:
@@ -222,11 +233,11 @@ def _empty(
         entries = list(scan)
     for entry in entries:
         try:
-            # Neither of the two follows a link, and both are known from the listing.
-            if entry.is_symlink() or not entry.is_dir():
-                unlink(entry.name, dir_fd=fd)
-            else:
+            # Known from the listing.
+            if entry.is_dir(follow_symlinks=False):
                 directories.append((entry.name, identity(entry.stat(follow_symlinks=False))))
+            else:
+                unlink(entry.name, dir_fd=fd)
         except FileNotFoundError:
             continue
         except OSError as error:

@@ -12,7 +12,7 @@ import os
 
 from ..errors import NotUsable, Refused
 
-#: Folders that are never a cleanup root or a restore target, whatever the options say. Their
+#: Directories that are never a cleanup root or a restore target, whatever the options say. Their
 #: children may be.
 DANGEROUS = frozenset(
     {
@@ -106,53 +106,53 @@ def refuse_dangerous(path: str, what: str, shared_ok: bool = False) -> str:
     target"), ...).
 
     Links are resolved for the test, so that a link to C(/home) is refused like C(/home).
-    C(shared_ok) accepts the folders in SHARED; pass it only when a pattern with a literal beginning
-    limits what inside them is meant.
+    C(shared_ok) accepts the directories in SHARED; pass it only when a pattern with a literal
+    beginning limits what inside them is meant.
 
-    :raises Refused: empty, relative, C(/), a system folder, a home folder itself, or less than two
-        levels deep.
+    :raises Refused: empty, relative, C(/), a system directory, a home directory itself, or less
+        than two levels deep.
     """
-    if not path or not os.path.isabs(path):
+    if not os.path.isabs(path):
         raise Refused(
-            f"The {what} {path!r} is not an absolute path.", "Name a folder by its full path.", path
+            f"The {what} {path!r} is not an absolute path.",
+            "Name a directory by its full path.",
+            path,
         )
     if ".." in path.split("/"):
-        raise Refused(f"The {what} {path} contains '..'.", "Name the folder directly.", path)
+        raise Refused(f"The {what} {path} contains '..'.", "Name the directory directly.", path)
     normal = os.path.normpath("/" + path.lstrip("/"))
     for candidate in dict.fromkeys((normal, os.path.realpath(normal))):
         if shared_ok and candidate in SHARED:
             continue
-        homes = {os.path.expanduser("~")} | (
-            {candidate} if os.path.dirname(candidate) == "/home" else set()
-        )
         leads = path if candidate == normal else f"{path} leads to {candidate}, which"
-        if candidate in DANGEROUS or candidate in homes:
+        is_home = os.path.dirname(candidate) == "/home" or candidate == os.path.expanduser("~")
+        if candidate in DANGEROUS or is_home:
             raise Refused(
-                f"The {what} {leads} is a system or home folder.",
-                "Name a folder of its own below it.",
+                f"The {what} {leads} is a system or home directory.",
+                "Name a directory of its own below it.",
                 path,
             )
         if candidate.count("/") < 2:
             raise Refused(
-                f"The {what} {leads} lies directly below /, like system folders and whole disks.",
-                "Name a folder of its own below it.",
+                f"The {what} {leads} is directly below /, like system directories and whole disks.",
+                "Name a directory of its own below it.",
                 path,
             )
         for tree in FORBIDDEN_TREES:
             if candidate == tree or candidate.startswith(tree + "/"):
                 raise Refused(
                     f"The {what} {leads} lies in {tree}.",
-                    "Name a folder outside the system's own trees.",
+                    "Name a directory outside the system's own trees.",
                     path,
                 )
     return normal
 
 
-def open_folder(path: str) -> int:
-    """Open the folder C(path) component by component without following any symbolic link; return
+def open_directory(path: str) -> int:
+    """Open the directory C(path) component by component without following any symbolic link; return
     its descriptor.
 
-    :raises NotUsable: it does not exist, is no folder, or a component is a symbolic link.
+    :raises NotUsable: it does not exist, is no directory, or a component is a symbolic link.
     """
     fd = os.open("/", _DIR_FLAGS)
     walked = ""
@@ -166,16 +166,12 @@ def open_folder(path: str) -> int:
             fd = child
     except OSError as error:
         os.close(fd)
-        reason = (
-            "a symbolic link or not a folder"
-            if error.errno in (errno.ELOOP, errno.ENOTDIR)
-            else error.strerror
-        )
+        reason = f": {error.strerror}"
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            reason = " is a symbolic link or not a directory"
         raise NotUsable(
-            f"Can't open folder {path}: {walked} is {reason}."
-            if error.errno in (errno.ELOOP, errno.ENOTDIR)
-            else f"Can't open folder {path}: {walked}: {reason}.",
-            "Name an existing folder by its real path.",
+            f"Can't open directory {path}: {walked}{reason}.",
+            "Name an existing directory by its real path.",
             path,
         ) from error
     return fd

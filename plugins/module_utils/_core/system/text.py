@@ -26,6 +26,13 @@ def human_count(number: int, noun: str) -> str:
     return f"{number} {noun}s"
 
 
+def with_count(text: str, count: int) -> str:
+    """Return what occurred, and how often where that is more than once: ``Xid 79 2 times``."""
+    if count > 1:
+        return f"{text} {count} times"
+    return text
+
+
 def human_list(items: Sequence[str], most: int) -> str:
     """Return the first items, and how many more there are: ``a, b and 3 more``."""
     listed = ", ".join(items[:most])

@@ -21,8 +21,8 @@ from .commands import Command
 from .runner import run_command
 from .terminal import Terminal, tell
 
-#: Until this time (seconds since the epoch) cleanups are only rehearsed. A time, so that one that is left behind
-#: prevents no cleanup for good.
+#: Until this time (seconds since the epoch) cleanups are only rehearsed. A time, so that one that
+#: is left behind prevents no cleanup for good.
 REHEARSE_UNTIL = "MLFLEET_REHEARSE_CLEANUP_UNTIL"
 
 _Set = TypeVar("_Set", bound=OptionSet)
@@ -56,7 +56,9 @@ class Context:
         self._configuration: config.Configuration | None = None
 
     def read_environment(self, path: str) -> None:
-        """Read the file of the old scripts' variables; it completes the environment of this process."""
+        """Read the file of the old scripts' variables; it completes the environment of this
+        process.
+        """
         self.environment = environment.read(path)
         self.environ, lines = self.environment.complete(self.given_environ)
         for variable in lines:
@@ -110,7 +112,10 @@ class Context:
 
     @contextlib.contextmanager
     def job_lock(self) -> Iterator[None]:
-        """Let no two jobs that change this node overlap: they share one lock. Rehearsals need none."""
+        """Let no two jobs that change this node overlap: they share one lock.
+
+        Rehearsals need none.
+        """
         if self.arguments.dry_run:
             yield
             return
@@ -131,7 +136,9 @@ class Context:
             yield
 
     def _advise_about_sandbox(self) -> None:
-        """In a unit, let errors say when the sandbox is their reason, and which variable widens it."""
+        """In a unit, let errors say when the sandbox is their reason, and which variable widens
+        it.
+        """
 
         def advice(error: errors.FleetError) -> str:
             from .._core import sandbox  # only an error needs it
@@ -153,7 +160,9 @@ class Context:
         return current_unit(self.world) in [f"{job.unit}.service" for job in JOBS]
 
     def keep_results(self) -> None:
-        """Keep the results of a scheduled run; those of a call by hand may be of a few checks only."""
+        """Keep the results of a scheduled run; those of a call by hand may be of a few checks
+        only.
+        """
         if self.results and self.scheduled:
             from .._core import last
 
@@ -184,7 +193,9 @@ class Context:
 
 
 def _agents_group() -> int | None:
-    """Return the group that the agent role gave the configuration's directory to: its members run jobs too."""
+    """Return the group that the agent role gave the configuration's directory to: its members run
+    jobs too.
+    """
     with contextlib.suppress(OSError):
         status = os.stat(os.path.dirname(parser.CONFIG))
         if status.st_uid == 0 and status.st_mode & 0o050:

@@ -21,7 +21,9 @@ from .terminal import silence, tell
 
 
 class Stopped(BaseException):
-    """A signal asked this process to end: everything half-made is removed on the way out, as on any error."""
+    """A signal asked this process to end: everything half-made is removed on the way out, as on any
+    error.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -34,7 +36,9 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def _prepare() -> None:
-    """Open the standard streams that the caller closed; turn the signals that end a process into exceptions."""
+    """Open the standard streams that the caller closed; turn the signals that end a process into
+    exceptions.
+    """
     for fd, stream_name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(fd)
@@ -95,7 +99,8 @@ def _unexpected(context: Context, error: Exception) -> FleetError:
     reason = " ".join(str(error).split())
     return FleetError(
         f"{context.command.name} ended unexpectedly: {type(error).__name__}: {reason}.",
-        "This is a fault of mlfleet; run it again with MLFLEET_DEBUG=1 in the environment for the traceback.",
+        "This is a fault of mlfleet; run it again with MLFLEET_DEBUG=1 in the environment for the"
+        " traceback.",
         context.command.name,
     )
 

@@ -11,7 +11,9 @@ from . import commands, pages, parser
 
 
 def page() -> str:
-    """Return the page as roff (man(7)), without date and version: the same commands give the same page."""
+    """Return the page as roff (man(7)), without date and version: the same commands give the same
+    page.
+    """
     lines = [
         '.\\" Installed by mlops.fleet.agent; changes are lost.',
         '.TH MLFLEET 1 "" "mlops.fleet" "mlops.fleet"',
@@ -22,7 +24,10 @@ def page() -> str:
         ".I COMMAND",
         "[options]",
         ".SH DESCRIPTION",
-        "Checks the node and its GPUs, makes verified backups of models, frees disk space without removing what is",
+        (
+            "Checks the node and its GPUs, makes verified backups of models, frees disk space"
+            " without removing what is"
+        ),
         "needed, and sends alerts. Timers or cron run the same command.",
         ".SH COMMANDS",
     ]

@@ -157,7 +157,10 @@ def show_document(context: Context, document: Mapping[str, Any]) -> None:
 
 
 def send_alerts(context: Context, document: Mapping[str, Any]) -> None:
-    """Send alerts about a document over the configured channels. What keeps one from being sent is noted."""
+    """Send alerts about a document over the configured channels.
+
+    What keeps one from being sent is noted.
+    """
     if context.arguments.no_alert or not context.configuration.has_channel():
         return
     merged = context.merged("alert", {})
@@ -180,7 +183,9 @@ def send_alerts(context: Context, document: Mapping[str, Any]) -> None:
 
 
 def _is_by_hand(context: Context, state_dir: Any) -> bool:
-    """Return whether a person made this call: at a terminal, or as a user who does not keep the node's alerts."""
+    """Return whether a person made this call: at a terminal, or as a user who does not keep the
+    node's alerts.
+    """
     if context.scheduled:
         return False
     if any(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The CommandRunner port of the node command: starts programs, never waits for them beyond a deadline."""
+"""The CommandRunner port of the node command: starts programs, never waits for them beyond a
+deadline.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def run_command(
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
 ) -> CommandResult:
-    """Run a program in a process group of its own, killed as a whole at the deadline. See CommandRunner."""
+    """Run a program in a process group of its own, killed as a whole at the deadline.
+
+    See CommandRunner.
+    """
     import shutil
     import subprocess
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Completion scripts for bash, zsh and fish, all made from one table of the commands and their flags."""
+"""Completion scripts for bash, zsh and fish, all made from one table of the commands and their
+flags.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ _MARK = "Installed by mlops.fleet.agent; changes are lost."
 class Flag(NamedTuple):
     """A flag, or an argument without one.
 
-    :param names: as typed; empty for an argument. :param choices: the values it takes, where they are known.
+    :param names: as typed; empty for an argument. :param choices: the values it takes, where they
+        are known.
     :param files: whether it takes a file. :param switch: whether it takes no value.
     """
 
@@ -72,7 +75,8 @@ def _flag(command: str, action: argparse.Action) -> Flag:
     )
 
 
-# --- bash -------------------------------------------------------------------------------------------------------------
+# --- bash
+# -------------------------------------------------------------------------------------------------------------
 
 
 def bash(entries: list[Entry]) -> str:
@@ -96,7 +100,8 @@ def bash(entries: list[Entry]) -> str:
     takes_files = [
         entry.name for entry in entries if any(argument.files for argument in entry.arguments)
     ]
-    # The flags with values first: the line of the subcommand itself matches whatever comes before the cursor.
+    # The flags with values first: the line of the subcommand itself matches whatever comes before
+    # the cursor.
     script = _BASH.replace(
         "@NAMES@", " ".join([*(entry.name for entry in entries), "--help", "--version"])
     )
@@ -144,7 +149,8 @@ complete -F _mlfleet mlfleet
 """
 
 
-# --- zsh --------------------------------------------------------------------------------------------------------------
+# --- zsh
+# --------------------------------------------------------------------------------------------------------------
 
 
 def zsh(entries: list[Entry]) -> str:
@@ -198,7 +204,8 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-# --- fish -------------------------------------------------------------------------------------------------------------
+# --- fish
+# -------------------------------------------------------------------------------------------------------------
 
 
 def fish(entries: list[Entry]) -> str:

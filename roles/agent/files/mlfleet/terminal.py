@@ -17,7 +17,9 @@ from .._core.ports import Progress
 
 
 def silence(stream: TextIO) -> None:
-    """Discard all further output of a stream that can't be written: the interpreter would try again at its end, and complain."""
+    """Discard all further output of a stream that can't be written: the interpreter would try again
+    at its end, and complain.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -31,7 +33,9 @@ def tell(text: str) -> None:
 
 
 class Terminal:
-    """Everything that is printed: results on stdout, notes and progress on stderr, the same in the log file."""
+    """Everything that is printed: results on stdout, notes and progress on stderr, the same in the
+    log file.
+    """
 
     def __init__(self, json_only: bool, log_file: str | None) -> None:
         self.json_only = json_only
@@ -53,7 +57,9 @@ class Terminal:
             self._print(*lines)
 
     def account(self, lines: Sequence[str], every: bool, limit: int = 20) -> None:
-        """Print what was done, by name, a line each; a long account is cut unless ``every`` line is wanted."""
+        """Print what was done, by name, a line each; a long account is cut unless ``every`` line is
+        wanted.
+        """
         if every or len(lines) <= limit:
             self.say(*lines)
         else:
@@ -70,7 +76,11 @@ class Terminal:
             self._print(json.dumps(document, indent=1, ensure_ascii=False, sort_keys=False))
 
     def _print(self, *lines: str) -> None:
-        """Write to stdout. A reader that has gone away is no error, and keeps no job from ending and logging as it should."""
+        """Write to stdout.
+
+        A reader that has gone away is no error, and keeps no job from ending and logging as it
+        should.
+        """
         if self.unwritten:
             return
         try:
@@ -84,7 +94,10 @@ class Terminal:
                 self.note(f"the result could not be written to standard output: {self.unwritten}")
 
     def log(self, level: str, message: str) -> None:
-        """Append one line to the log file: local time, level, message. A log that can't be written is reported once."""
+        """Append one line to the log file: local time, level, message.
+
+        A log that can't be written is reported once.
+        """
         if not self.log_file:
             return
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{level}] {' '.join(message.split())}\n"
@@ -108,7 +121,8 @@ class Terminal:
             reason = error.strerror
             if error.errno == errno.ELOOP:
                 reason = "it is a symbolic link, which is not followed"
-            # Reported once, but tried again with the next line: logrotate may be between its rename and its new file.
+            # Reported once, but tried again with the next line: logrotate may be between its rename
+            # and its new file.
             if not self.log_failed:
                 self.note(
                     f"no log is written: {self.log_file}: {reason} (choose another with --log-file)"
@@ -116,7 +130,9 @@ class Terminal:
             self.log_failed = True
 
     def progress(self, step: Progress) -> None:
-        """Show progress: a bar on a terminal, otherwise a plain line whenever another tenth is done, at most every 5 s."""
+        """Show progress: a bar on a terminal, otherwise a plain line whenever another tenth is
+        done, at most every 5 s.
+        """
         share = 0.0
         if step.total:
             share = step.done / step.total
@@ -127,7 +143,8 @@ class Terminal:
             filled = int(share * 30)
             amount = f"{share:4.0%}" if step.total else f"{step.done}"
             tell(
-                f"\r\033[K{step.phase:<10} [{'#' * filled}{'.' * (30 - filled)}] {amount} {step.subject[-40:]}"
+                f"\r\033[K{step.phase:<10} [{'#' * filled}{'.' * (30 - filled)}] {amount}"
+                f" {step.subject[-40:]}"
             )
             self.drawn = True
             self.last = (now, 0)

@@ -162,7 +162,9 @@ def everything(server, tmp_path):
     path.write_text(f"http://{server.place}/{CANARIES['file']}")
     path.chmod(0o600)
     first = {
-        "url": f"http://{CANARIES['login']}@{server.place}/services/{CANARIES['url']}?sig={CANARIES['query']}",
+        "url": (
+            f"http://{CANARIES['login']}@{server.place}/services/{CANARIES['url']}?sig={CANARIES['query']}"
+        ),
         "headers": {"X-Key": CANARIES["header"]},
     }
     hooks = [

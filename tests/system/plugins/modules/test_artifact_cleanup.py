@@ -112,7 +112,7 @@ def test_what_was_done_is_reported_when_something_failed(runs, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"targets": [{"path": "/", "retention_days": 1}]}, "system or home folder"),
+        ({"targets": [{"path": "/", "retention_days": 1}]}, "system or home directory"),
         ({"targets": [{"path": "/data/x", "retention_days": "soon"}]}, "converted to a float"),
         ({"only": ["typo"]}, "typo"),
     ],

@@ -163,8 +163,8 @@ def test_without_root_the_log_is_called_unread_and_not_clean(tmp_path):
             pytest.skip("everybody may read the kernel log here")
     copy = tmp_path / "c"
     shutil.copytree(ROOT / "plugins", copy / "ansible_collections/mlops/fleet/plugins")
-    for folder in [*tmp_path.parents[:2], tmp_path]:
-        folder.chmod(0o755)
+    for directory in [*tmp_path.parents[:2], tmp_path]:
+        directory.chmod(0o755)
     done = subprocess.run(
         [
             "setpriv",

@@ -17,6 +17,7 @@ import sys
 import pytest
 import yaml
 
+from ansible_collections.mlops.fleet.plugins.doc_fragments import restic as restic_fragment
 from ansible_collections.mlops.fleet.plugins.doc_fragments import s3 as s3_fragment
 from ansible_collections.mlops.fleet.plugins.module_utils import _shell
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
@@ -206,6 +207,7 @@ def test_documentation_and_option_table_say_the_same(name):
     module, options, fragment = MODULES[name]
     documented = {
         **yaml.safe_load(fragment)["options"],
+        **yaml.safe_load(restic_fragment.ModuleDocFragment.DOCUMENTATION)["options"],
         **yaml.safe_load(module.DOCUMENTATION)["options"],
     }
     spec = _shell.argument_spec(options.TABLE)

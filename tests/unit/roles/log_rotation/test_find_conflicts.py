@@ -31,23 +31,23 @@ def conflicts(tmp_path):
 
     def run(theirs, name="other"):
         (tmp_path / "ours").write_text(OURS)
-        folder = tmp_path / "logrotate.d"
-        folder.mkdir(exist_ok=True)
-        (folder / name).write_text(theirs)
-        (tmp_path / "logrotate.conf").write_text(f"weekly\ninclude {folder}\n")
+        directory = tmp_path / "logrotate.d"
+        directory.mkdir(exist_ok=True)
+        (directory / name).write_text(theirs)
+        (tmp_path / "logrotate.conf").write_text(f"weekly\ninclude {directory}\n")
         done = subprocess.run(
             [
                 sys.executable,
                 str(SCRIPT),
                 str(tmp_path / "ours"),
                 str(tmp_path / "logrotate.conf"),
-                str(folder),
+                str(directory),
             ],
             capture_output=True,
             text=True,
             check=True,
         )
-        return done.stdout.replace(str(folder / name), "OTHER").splitlines()
+        return done.stdout.replace(str(directory / name), "OTHER").splitlines()
 
     return run
 
@@ -91,7 +91,7 @@ def test_entries_of_ours_may_not_meet_either(tmp_path):
     ]
 
 
-def test_patterns_of_the_same_folder_meet(conflicts):
+def test_patterns_of_the_same_directory_meet(conflicts):
     assert conflicts("/var/log/ml-api/access.log {\n}\n") == [
         "OTHER:1 rotates /var/log/ml-api/access.log (/var/log/ml-api/*.log of ours)"
     ]

@@ -1,22 +1,25 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a bucket's settings are, and which backups in it have reached the age of expiry. Reads only."""
+"""What a bucket's settings are, and which backups in it have reached the age of expiry.
+
+Reads only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import NotPermitted, StoreError
 from ...ports import World
 from ..catalogue import DAY, Backup
-from ..names import is_archive
+from ..names import is_archive, is_member, is_set
 from ..options import S3Connection
 from ..s3.bucket import Bucket
 from ..s3.connection import asking, error_code, http_status
-from ..s3.store import S3Store
+from ..s3.sets import S3Sets
 from .options import KEEP, BucketOptions
 
 #: Answers of servers that lack a function: Amazon's codes and those of compatible servers.
@@ -42,7 +45,8 @@ class Facts:
 
     ``lifecycle`` holds the rules as S3 returns them. ``unsupported`` names the settings that this
     server does not have. ``aged`` holds, by prefix, all backups of each prefix in which one has
-    reached ``expire_days``.
+    reached ``expire_days``, or which holds sets. ``uploaded`` says when the archives that sets name
+    were written, by object name.
     """
 
     exists: bool
@@ -54,6 +58,7 @@ class Facts:
     public_access_blocked: bool = False
     unsupported: frozenset[str] = frozenset()
     aged: tuple[tuple[str, tuple[Backup, ...]], ...] = ()
+    uploaded: Mapping[str, float] = field(default_factory=dict)
 
 
 def observe(options: BucketOptions, world: World, bucket: Bucket) -> Facts:
@@ -80,6 +85,7 @@ def observe(options: BucketOptions, world: World, bucket: Bucket) -> Facts:
     if options.block_public_access:
         access = read("block_public_access", client.get_public_access_block)
     switches = access.get("PublicAccessBlockConfiguration", {})
+    prefixes, uploaded = _stored(options, world.clock.now(), bucket)
     return Facts(
         True,
         world.clock.now(),
@@ -89,7 +95,8 @@ def observe(options: BucketOptions, world: World, bucket: Bucket) -> Facts:
         key,
         all(switches.get(name) for name in PUBLIC_ACCESS),
         frozenset(unsupported),
-        _aged(options, world.clock.now(), bucket) if options.expire_days else (),
+        tuple((prefix, tuple(_listing(options.s3, prefix))) for prefix in prefixes),
+        uploaded,
     )
 
 
@@ -142,29 +149,36 @@ def _encryption(response: dict[str, Any]) -> tuple[str, str | None]:
     return "", None
 
 
-def _aged(
+def _stored(
     options: BucketOptions, now: float, bucket: Bucket
-) -> tuple[tuple[str, tuple[Backup, ...]], ...]:
-    """Return the backups of each prefix that holds an archive older than the age of expiry.
+) -> tuple[list[str], dict[str, float]]:
+    """Return the prefixes whose backups count, and when the archives of sets were written.
 
-    Only there the manifests are read: usually nowhere.
+    Those that hold an archive older than the age of expiry, or a set: its archives may be older
+    than the set. Only there the manifests are read: usually nowhere.
     """
     prefixes: set[str] = set()
+    uploaded: dict[str, float] = {}
+    if not options.expire_days:
+        return [], uploaded
     with asking("Listing", bucket.url("")):
         for page in bucket.client.get_paginator("list_objects_v2").paginate(
             Bucket=bucket.bucket, Prefix=bucket.prefix
         ):
             for item in page.get("Contents", ()):
                 directory, dummy, name = item["Key"].rpartition("/")
-                age = now - item["LastModified"].timestamp()
-                if is_archive(name) and age >= options.expire_days * DAY:
+                written = item["LastModified"].timestamp()
+                if is_member(name):
+                    uploaded[item["Key"]] = written
+                old = is_archive(name) and now - written >= options.expire_days * DAY
+                if old or is_set(name):
                     prefixes.add(directory)
-    return tuple((prefix, tuple(_listing(options.s3, prefix))) for prefix in sorted(prefixes))
+    return sorted(prefixes), uploaded
 
 
 def _listing(connection: S3Connection, prefix: str) -> list[Backup]:
     try:
-        return S3Store(S3Connection({**connection.given(), "prefix": prefix})).listing()
+        return S3Sets(S3Connection({**connection.given(), "prefix": prefix})).listing()
     except StoreError as error:
         raise StoreError(
             f"Which of the old backups are still wanted can't be found out: {error.message}",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,8 @@ from .options import KEEP, BucketOptions
 OURS = "mlops.fleet "
 #: Longest time between two days, weeks, months and years of which a rule keeps a backup, in days.
 _PERIODS = (("keep_daily", 1), ("keep_weekly", 7), ("keep_monthly", 31), ("keep_yearly", 366))
-#: Days for which Amazon charges at least, by storage class (S3 pricing, "minimum storage duration").
+#: Days for which Amazon charges at least, by storage class (S3 pricing, "minimum storage
+#: duration").
 MINIMUM_DAYS = {
     "STANDARD_IA": 30,
     "ONEZONE_IA": 30,
@@ -57,7 +59,7 @@ def decide(options: BucketOptions, facts: Facts) -> Plan:
     before = _settings(options, facts)
     after = {**before, **wanted, "exists": True, "lifecycle": _described(lifecycle)}
     changes = tuple(name for name in _ORDER if before.get(name) != after.get(name))
-    return Plan(not facts.exists, changes, before, after, lifecycle, _notes(options))
+    return Plan(not facts.exists, changes, before, after, lifecycle, _notes(options, facts))
 
 
 #: Encryption and public access first: no object is ever stored without them.
@@ -177,16 +179,45 @@ def _check_retention(
                     str(rule.get("ID", "")),
                 )
         for prefix, backups in facts.aged:
-            if not _touches(rule, prefix):
-                continue
-            kept = _kept(options, backups, facts.now, days)
-            if kept is not None:
-                age = (facts.now - kept.backup.created) / DAY
+            if _touches(rule, prefix):
+                _check_backups(options, facts, rule, days, prefix, backups)
+
+
+def _check_backups(
+    options: BucketOptions,
+    facts: Facts,
+    rule: dict[str, Any],
+    days: float,
+    prefix: str,
+    backups: tuple[Backup, ...],
+) -> None:
+    """:raises Refused: a rule removes a backup under the prefix, or an archive that a set names.
+
+    :param days: after how many days the rule removes objects.
+    """
+    todo = "or make a newer backup there, or remove that one yourself"
+    for decision in _kept(options, backups, facts.now):
+        backup = decision.backup
+        if facts.now - backup.created >= days * DAY:
+            age = (facts.now - backup.created) / DAY
+            raise Refused(
+                f"Lifecycle rule {rule.get('ID', '')!r} would remove {backup.path}, "
+                f"which is {age:.0f} days old and kept: {decision.reason}; nothing was changed.",
+                _todo(rule, todo),
+                backup.path,
+            )
+        # Sets share the archives of models that did not change, so these can be older than the set.
+        until = max(facts.now, backup.created + options.retention_days * DAY - DAY)
+        for archive in backup.archives:
+            key = "/".join(part for part in (prefix, archive["name"]) if part)
+            removed = facts.uploaded.get(key, facts.now) + days * DAY
+            if removed < until:
                 raise Refused(
-                    f"Lifecycle rule {rule.get('ID', '')!r} would remove {kept.backup.path}, "
-                    f"which is {age:.0f} days old and kept: {kept.reason}; nothing was changed.",
-                    _todo(rule, "or make a newer backup there, or remove that one yourself"),
-                    kept.backup.path,
+                    f"Lifecycle rule {rule.get('ID', '')!r} would remove {key} "
+                    f"{max(0.0, removed - facts.now) / DAY:.0f} days from now, but {backup.path} "
+                    f"names it and is kept: {decision.reason}; nothing was changed.",
+                    _todo(rule, "or let backups remove old copies themselves (s3.prune)"),
+                    key,
                 )
 
 
@@ -197,24 +228,25 @@ def _todo(rule: dict[str, Any], otherwise: str) -> str:
 
 
 def _needed(options: BucketOptions) -> list[tuple[str, int]]:
-    """Return for how many days each retention option keeps backups while they are made as planned."""
+    """Return for how many days each retention option keeps backups while they are made as
+    planned.
+    """
     needed = [("retention_days", options.retention_days)]
     needed += [(name, getattr(options, name) * days) for name, days in _PERIODS]
     return [(name, days) for name, days in needed if days]
 
 
 def _kept(
-    options: BucketOptions, backups: tuple[Backup, ...], now: float, days: float
-) -> retention.Decision | None:
-    """Return a backup past the age of expiry that the retention rules keep."""
+    options: BucketOptions, backups: tuple[Backup, ...], now: float
+) -> Iterator[retention.Decision]:
+    """Give the backups that the retention rules keep."""
     groups = [
         catalogue.of_source(backups, source) for source in sorted(catalogue.sources(backups))
     ] or [list(backups)]
     for group in groups:
         for decision in retention.decide(group, retention.rules(options), now):
-            if decision.keep and now - decision.backup.created >= days * DAY:
-                return decision
-    return None
+            if decision.keep:
+                yield decision
 
 
 def _expires_after(rule: dict[str, Any], now: float) -> float | None:
@@ -241,12 +273,19 @@ def _touches(rule: dict[str, Any], prefix: str) -> bool:
     return ours.startswith(other.rstrip("/")) or other.startswith(ours)
 
 
-def _notes(options: BucketOptions) -> tuple[str, ...]:
+def _notes(options: BucketOptions, facts: Facts) -> tuple[str, ...]:
+    notes = []
     shortest = MINIMUM_DAYS.get(options.transition_class, 0)
     stay = options.expire_days - options.transition_days
     if options.transition_days and options.expire_days and stay < shortest:
-        return (
+        notes.append(
             f"Amazon charges {shortest} days of {options.transition_class} at least; "
-            f"archives stay there for {stay} days.",
+            f"archives stay there for {stay} days."
         )
-    return ()
+    if any(backup.is_set for dummy, backups in facts.aged for backup in backups):
+        notes.append(
+            f"Archives of models that do not change are removed {options.expire_days} days after"
+            " they were sent, although newer sets name them (layout: per_model). With expire_days:"
+            " 0 and s3.prune backups remove old copies themselves."
+        )
+    return tuple(notes)

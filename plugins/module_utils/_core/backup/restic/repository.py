@@ -11,6 +11,7 @@ too, is in the environment.
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import re
@@ -93,7 +94,10 @@ class Repository:
         """Run restic; its exit status is left to the caller.
 
         :param directory: where it runs. :raises CommandFailed: restic is missing.
+        :raises NotUsable: there is no password file, or this user may not read it.
         """
+        if self._settings.password_file:
+            _require_password_file(self._settings.password_file)
         argv = ["restic", *self._arguments, *arguments]
         if directory is not None:
             argv = ["env", "-C", directory, *argv]
@@ -251,6 +255,21 @@ class Repository:
     def forget(self, identifiers: Sequence[str]) -> None:
         """Remove snapshots and the data that no other needs."""
         self.run("forget", "--prune", *identifiers)
+
+
+def _require_password_file(path: str) -> None:
+    """:raises NotPermitted: this user may not read it. :raises NotUsable: there is none."""
+    reason, denied = os.strerror(errno.EACCES), True
+    try:
+        os.stat(path)
+        if os.access(path, os.R_OK, effective_ids=True):
+            return
+    except OSError as error:
+        reason, denied = str(error.strerror), isinstance(error, PermissionError)
+    message = f"Can't read the password file {path} of the restic repository: {reason}."
+    if denied:
+        raise NotPermitted(message, "Run this as root or as a user who may read it.", path)
+    raise NotUsable(message, "Check restic.password_file.", path)
 
 
 def _seconds(text: str) -> float:

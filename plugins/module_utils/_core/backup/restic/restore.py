@@ -21,7 +21,7 @@ from ..options import RestoreOptions
 from ..restore import execute, facts, plan
 from ..restore.facts import Facts, Origin, Place
 from ..restore.plan import Plan
-from ..restore.run import Result, recover
+from ..restore.run import Result, planned_result, recover
 from ..source import FILE, LINK
 from ..writer import check_links
 from .repository import Repository
@@ -29,6 +29,8 @@ from .repository import Repository
 
 class _Store:
     """What a restore asks a place for."""
+
+    connections = 1
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
@@ -74,18 +76,7 @@ def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell =
     seen = _observe(place, backup, wanted, store, tell)
     planned = plan.decide(options, seen)
     if not planned.restore or check:
-        paths = list(planned.paths)
-        same = not planned.restore
-        return Result(
-            planned,
-            put_back or planned.restore,
-            planned.files,
-            planned.size,
-            verified=same,
-            notes=notes,
-            before=paths if same else [],
-            after=paths,
-        )
+        return planned_result(planned, put_back, notes)
     return _carry_out(planned, repository, notes)
 
 

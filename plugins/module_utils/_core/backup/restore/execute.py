@@ -27,7 +27,7 @@ from ...errors import Refused, VerificationFailed, WriteFailed
 from ...ports import Tell
 from ...system.locks import lock, lock_directory
 from ...system.removal import mount_id, remove
-from ...system.roots import open_folder
+from ...system.roots import open_directory
 from ...system.text import display_path
 from .. import archive, chunks, reading, source
 from ..writer import Writer
@@ -76,7 +76,7 @@ def opened_parent(destination: str, failure: str, todo: str) -> Iterator[int]:
 
     :param failure: the beginning of its message.
     """
-    directory = open_folder(os.path.realpath(os.path.dirname(destination)))
+    directory = open_directory(os.path.realpath(os.path.dirname(destination)))
     try:
         yield directory
     except OSError as error:
@@ -255,9 +255,18 @@ def _read_part(tree: Writer, plan: Plan, part: Part, tell: Tell) -> reading.Scan
     ):
         if (options.files or options.model) and plan.facts.wanted is not None:
             paths = {entry["path"] for entry in plan.facts.wanted}
-            return chunks.extract(part.read, head, contents, paths, tell, tree)
+            return chunks.extract(part.read, head, contents, paths, tell, tree, part.connections)
         with contextlib.closing(part.open()) as stream:
-            return chunks.scan(stream, head, contents, archive.cpus(0), tell, tree, "restore")
+            return chunks.scan(
+                stream,
+                head,
+                contents,
+                archive.cpus(0),
+                tell,
+                tree,
+                "restore",
+                part.read_again,
+            )
     with contextlib.closing(part.open()) as stream:
         return reading.scan(
             stream,

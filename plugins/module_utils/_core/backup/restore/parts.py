@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from ...errors import NotPermitted, NotUsable, VerificationFailed
@@ -21,12 +21,16 @@ class Part:
 
     :param open: opens its stream. :param read: returns a range, given offset and length.
     :param contents: what its manifest lists, None for archives of the old scripts.
+    :param read_again: ``read`` where that is cheap, on this machine; else None.
+    :param connections: how many ranges may be read at the same time.
     """
 
     backup: Backup
     open: Callable[[], BinaryIO]
     read: Callable[[int, int], bytes]
     contents: Contents | None = None
+    read_again: Callable[[int, int], bytes] | None = None
+    connections: int = 1
 
 
 def observe(
@@ -63,12 +67,13 @@ def observe(
 
 
 def _part(store: Store, archive: Backup, contents: Contents | None) -> Part:
-    return Part(
-        archive,
-        lambda: store.open(archive),
-        lambda offset, length: store.read(archive, offset, length),
-        contents,
-    )
+    def read(offset: int, length: int) -> bytes:
+        return store.read(archive, offset, length)
+
+    part = Part(archive, lambda: store.open(archive), read, contents, connections=store.connections)
+    if store.local_path(archive) is None:
+        return part
+    return replace(part, read_again=read)
 
 
 def merged(parts: Sequence[Part]) -> Contents | None:

@@ -101,7 +101,7 @@ def run(options: RestoreOptions, world: World, check: bool = False, tell: Tell =
     if choice.note:
         notes.append(choice.note)
     if check or not planned.restore:
-        return _planned_result(planned, put_back, notes)
+        return planned_result(planned, put_back, notes)
     return _carry_out(planned, notes, tell)
 
 
@@ -127,10 +127,10 @@ def recover(destination: str) -> tuple[bool, list[str]]:
             return recovery.put_back is not None, execute.recover(recovery, directory)
 
 
-def _planned_result(planned: Plan, changed: bool, notes: list[str]) -> Result:
-    """Return the result where nothing is written.
+def planned_result(planned: Plan, changed: bool, notes: list[str]) -> Result:
+    """Return the result where nothing is written: in check mode, or nothing is to be done.
 
-    In check mode, or because nothing is to be done.
+    :param changed: whether a tree of an interrupted restore was put back.
     """
     paths = list(planned.paths)
     same = not planned.restore

@@ -17,24 +17,26 @@ from .bucket import Bucket
 _RESUMES = 5
 #: Bytes that a connection reads at a time. Each connection holds that much.
 PIECE = 8 << 20
-#: Bytes between two looks at the bandwidth limit.
+#: Bytes asked of a connection at a time: so many are lost where it breaks, and so many pass
+#: between two looks at the bandwidth limit.
 _STEP = 256 << 10
 
 
-class _NoRanges(Exception):
+class NoRanges(Exception):
     """The server returned the whole object instead of a range."""
 
 
-class _Piece:
-    """A range of an object, all of the same version."""
+class Piece:
+    """A range of an object, all of the same version where that is named."""
 
-    def __init__(self, bucket: Bucket, name: str, etag: str, size: int) -> None:
+    def __init__(self, bucket: Bucket, name: str, etag: str | None, size: int) -> None:
+        """:param size: of the object in bytes."""
         self._bucket, self._name, self._etag, self._size = bucket, name, etag, size
 
     def fetch(self, offset: int, length: int) -> bytes:
         """Return the range; a broken connection is resumed where it broke.
 
-        :raises StoreError: that failed too often. :raises _NoRanges: see there.
+        :raises StoreError: that failed too often. :raises NoRanges: see there.
         """
         data = bytearray()
         failures = 0
@@ -50,17 +52,18 @@ class _Piece:
         """Read what is missing until the connection breaks; return why it did."""
         bucket = self._bucket
         first, last = offset + len(data), offset + length - 1
+        version = {} if self._etag is None else {"IfMatch": self._etag}
         with bucket.reading(self._name):
             answer = bucket.client.get_object(
                 Bucket=bucket.bucket,
                 Key=bucket.key(self._name),
                 Range=f"bytes={first}-{last}",
-                IfMatch=self._etag,
+                **version,
             )
         body = answer["Body"]
         try:
             if int(answer["ContentLength"]) > length:
-                raise _NoRanges
+                raise NoRanges
             return _read_into(data, body, bucket, length)
         finally:
             body.close()
@@ -69,7 +72,7 @@ class _Piece:
 def _read_into(data: bytearray, body: Any, bucket: Bucket, length: int) -> str:
     while len(data) < length:
         try:
-            block = body.read(min(_STEP, length - len(data)) if bucket.limiter.rate else None)
+            block = body.read(min(_STEP, length - len(data)))
         except Exception as error:  # noqa: BLE001  # botocore lets several libraries' errors through
             return str(error)
         if not block:
@@ -97,7 +100,7 @@ class ParallelDownload(io.RawIOBase):
         :raises StoreError: its beginning can't be read.
         """
         self._bucket, self._name, self._size = bucket, name, size
-        self._piece = _Piece(bucket, name, etag, size)
+        self._piece = Piece(bucket, name, etag, size)
         self._pool = ThreadPoolExecutor(bucket.parallel, thread_name_prefix="s3-read")
         self._fetched: collections.deque[Future[bytes]] = collections.deque()
         self._asked = 0
@@ -120,7 +123,7 @@ class ParallelDownload(io.RawIOBase):
             return
         try:
             self._current = memoryview(self._fetched.popleft().result())
-        except _NoRanges:
+        except NoRanges:
             self._stop()
             self._whole = Download(self._bucket, self._name)
 
@@ -184,7 +187,7 @@ class Download(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), _STEP) if self._bucket.limiter.rate else len(buffer)
+        wanted = min(len(buffer), _STEP)
         while True:
             try:
                 data = self._body.read(wanted)
@@ -197,6 +200,7 @@ class Download(io.RawIOBase):
                 self._bucket.limiter.take(len(data))
                 buffer[: len(data)] = data
                 self._position += len(data)
+                self._resumes = 0
                 return len(data)
             self._resumes += 1
             if self._resumes > _RESUMES:

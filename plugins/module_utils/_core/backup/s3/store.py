@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import BinaryIO, cast
 
@@ -47,6 +48,7 @@ class S3Store:
         self._bucket = Bucket(options)
         self._class = "STANDARD"
         self.prunes = False
+        self.connections = options.parallel
         if isinstance(options, S3Copies):
             self._class, self.prunes = options.storage_class, options.prune
         #: Whether the server's checksums prove anything; None while that is not known.
@@ -79,10 +81,11 @@ class S3Store:
     def _describe(self, name: str, sizes: dict[str, int]) -> Backup:
         problems: list[str] = []
         document: Head | None = None
+        index_problem = ""
         sha256: str | None = None
         if name + MANIFEST in sizes:
             try:
-                document = self._head(name, sizes[name + MANIFEST])
+                document, index_problem = self._head(name, sizes[name + MANIFEST])
             except NotUsable as error:
                 problems.append(error.message)
         if document is not None:
@@ -104,10 +107,14 @@ class S3Store:
             legacy=document is None and not problems,
             manifest=document,
             problems=tuple(problems),
+            index_problem=index_problem,
         )
 
-    def _head(self, name: str, size: int) -> Head:
-        """Return the head of a manifest. :raises NotUsable: it is damaged."""
+    def _head(self, name: str, size: int) -> tuple[Head, str]:
+        """Return the head of a manifest, and what is wrong with its index.
+
+        :raises NotUsable: it is damaged.
+        """
         position = 0
 
         def read(count: int) -> bytes:
@@ -131,7 +138,12 @@ class S3Store:
 
     def read(self, backup: Backup, offset: int, length: int) -> bytes:
         """Return a range of the archive. :raises StoreError: it can't be read."""
-        return self._bucket.get_range(backup.name, offset, length)
+        length = max(0, min(length, backup.size - offset))
+        try:
+            piece = download.Piece(self._bucket, backup.name, None, backup.size)
+            return piece.fetch(offset, length)
+        except download.NoRanges:
+            return self._bucket.get_range(backup.name, offset, length)
 
     def present(self, backup: Backup) -> StoredCopy | None:
         """Return the complete copy of this very backup, None when there is none.
@@ -146,10 +158,12 @@ class S3Store:
         if sha256 is None:
             # Copied there by another tool, which has left our metadata behind.
             with contextlib.suppress(NotUsable):
-                sha256 = self._head(backup.name, int(marker["ContentLength"]))["archive"]["sha256"]
+                head, dummy = self._head(backup.name, int(marker["ContentLength"]))
+                sha256 = head["archive"]["sha256"]
         if sha256 != backup.sha256:
             raise StoreError(
-                f"{self.url(backup.name)} is another backup with the same name, probably of another host.",
+                f"{self.url(backup.name)} is another backup with the same name, probably of another"
+                " host.",
                 "Give each host a prefix of its own (s3.prefix).",
                 self.url(backup.name),
             )
@@ -186,29 +200,18 @@ class S3Store:
             raise StoreError(f"{backup.path} has no manifest.", "", backup.path)
         document = catalogue.read_manifest(backup)
         catalogue.same_manifest(backup, document, backup.path + MANIFEST)
-        if self._trusted is None:
-            self._trusted = upload.refuses_wrong_checksums(self._bucket, backup.name + CHECKSUM)
-        checksum = upload.send(self._bucket, backup, self._class, tell)
-        stored = self._bucket.head(backup.name)
-        if stored is None or stored["ContentLength"] != backup.size:
-            size = "nothing" if stored is None else f"{stored['ContentLength']} bytes"
-            raise self._withdrawn(
-                backup, f"the server then has {size} instead of {backup.size} bytes"
-            )
-        reported = stored.get("ChecksumSHA256")
-        # Some servers leave out the number of parts, others report the whole object's checksum also
-        # where it was sent in parts.
-        if reported is not None and reported not in (
-            checksum,
-            checksum.partition("-")[0],
-            base64_text(bytes.fromhex(str(backup.sha256))),
-        ):
-            raise self._withdrawn(
-                backup, f"the server then has the checksum {reported} instead of {checksum}"
-            )
-        confirmed = reported is not None and self._trusted
-        line = f"{backup.sha256}  {backup.name}\n"
-        self._bucket.put(backup.name + CHECKSUM, line.encode("ascii"), {})
+        # What does not wait for the archive travels beside it.
+        with ThreadPoolExecutor(1, thread_name_prefix="s3-beside") as beside:
+            probe = beside.submit(self._is_trusted, backup)
+            checksum = upload.send(self._bucket, backup, self._class, tell)
+            trusted = probe.result()
+            line = f"{backup.sha256}  {backup.name}\n".encode("ascii")
+            checksum_sent = beside.submit(self._bucket.put, backup.name + CHECKSUM, line, {})
+            reported, problem = self._reported(backup, checksum)
+            checksum_sent.result()
+        if problem:
+            raise self._withdrawn(backup, problem)
+        confirmed = reported is not None and trusted
         noted = {
             "archive-sha256": str(backup.sha256),
             "archive-checksum": str(reported) if confirmed else "",
@@ -216,13 +219,42 @@ class S3Store:
         self._bucket.put(backup.name + MANIFEST, document, noted)
         return self._copy(backup, confirmed, self._class, uploaded=True)
 
+    def _is_trusted(self, backup: Backup) -> bool:
+        """Say whether the server refuses wrong checksums; it is asked once."""
+        if self._trusted is None:
+            self._trusted = upload.refuses_wrong_checksums(self._bucket, backup.name + CHECKSUM)
+        return self._trusted
+
+    def _reported(self, backup: Backup, checksum: str) -> tuple[str | None, str]:
+        """Return the checksum that the server reports for the archive, None where it reports none.
+
+        With it comes what is wrong with what it stores, ``""`` for nothing.
+        """
+        stored = self._bucket.head(backup.name)
+        if stored is None:
+            return None, f"the server then has nothing instead of {backup.size} bytes"
+        if stored["ContentLength"] != backup.size:
+            size = stored["ContentLength"]
+            return None, f"the server then has {size} bytes instead of {backup.size} bytes"
+        reported: str | None = stored.get("ChecksumSHA256")
+        # Some servers leave out the number of parts, others report the whole object's checksum also
+        # where it was sent in parts.
+        if reported is not None and reported not in (
+            checksum,
+            checksum.partition("-")[0],
+            base64_text(bytes.fromhex(str(backup.sha256))),
+        ):
+            return None, f"the server then has the checksum {reported} instead of {checksum}"
+        return reported, ""
+
     def _withdrawn(self, backup: Backup, why: str) -> StoreError:
         """Remove an upload that went wrong, so that nobody takes it for a copy.
 
         Return the error to raise.
         """
-        with contextlib.suppress(StoreError):
-            self._bucket.delete(backup.name)
+        for name in (backup.name, backup.name + CHECKSUM):
+            with contextlib.suppress(StoreError):
+                self._bucket.delete(name)
         return StoreError(
             f"Uploading {self.url(backup.name)} failed: {why}.",
             "Check the server; nothing was left there.",

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, BinaryIO
 
 from ...errors import StoreError, VerificationFailed
@@ -21,16 +21,24 @@ from . import resume
 from .bucket import Bucket
 from .connection import asking, base64_text, error_code, http_status
 
-#: Smallest part in bytes (the server's limit is 5 MiB), and what sizes of parts are a multiple of.
+#: Usual size of a part in bytes, the smallest that S3 takes, and what sizes are a multiple of.
 PART = 16 << 20
-_STEP = 4 << 20
+_LEAST = 5 << 20
+_STEP = 64 << 10
 #: S3 takes 10,000 parts; some room is left.
 _MOST_PARTS = 9000
 
 
-def part_size(size: int) -> int:
-    """Return the size of the parts for an object of ``size`` bytes."""
-    wanted = max(PART, -(-size // _MOST_PARTS))
+def part_size(size: int, connections: int) -> int:
+    """Return the size of the parts for an object of ``size`` bytes.
+
+    Each connection sends the same number of parts: the last ones travel together, too.
+    """
+    wanted = -(-size // _MOST_PARTS)
+    if wanted <= PART:
+        # An archive that is hardly larger than some number of parts needs no further turn.
+        turns = -(-size // ((PART + PART // 16) * connections))
+        wanted = max(_LEAST, -(-size // max(1, turns * connections)))
     return -(-wanted // _STEP) * _STEP
 
 
@@ -75,7 +83,6 @@ def send(bucket: Bucket, backup: Backup, storage_class: str, tell: Tell) -> str:
     :raises StoreError: the server refused.
     """
     with reading.open_archive(backup.path) as stream:
-        size = part_size(backup.size)
         if os.fstat(stream.fileno()).st_size != backup.size:
             raise VerificationFailed(
                 f"{backup.path} has changed since it was made.", "Make a new backup.", backup.path
@@ -87,10 +94,10 @@ def send(bucket: Bucket, backup: Backup, storage_class: str, tell: Tell) -> str:
             "StorageClass": storage_class,
             "Metadata": {"sha256": str(backup.sha256)},
         }
-        if backup.size <= size:
+        if backup.size <= PART:
             data = _exactly(stream, backup.size, backup.path)
             return _send_at_once(bucket, backup, data, target, tell)
-        return _send_in_parts(bucket, backup, stream, size, target, tell)
+        return _send_in_parts(bucket, backup, stream, target, tell)
 
 
 def _send_at_once(
@@ -107,14 +114,16 @@ def _send_at_once(
 
 
 def _send_in_parts(
-    bucket: Bucket, backup: Backup, stream: BinaryIO, size: int, target: dict[str, Any], tell: Tell
+    bucket: Bucket, backup: Backup, stream: BinaryIO, target: dict[str, Any], tell: Tell
 ) -> str:
-    """Upload parts of ``size`` bytes, several at a time; continue an upload that was interrupted.
+    """Upload parts, several at a time; continue an upload that was interrupted.
 
     Return the checksum over the parts' digests, with their number.
     """
     with asking("Uploading", bucket.url(backup.name)):
-        identifier, present = resume.find(bucket, backup, stream.fileno(), size, target)
+        size = part_size(backup.size, bucket.parallel)
+        begun = resume.find(bucket, backup, stream.fileno(), size, target)
+        identifier, present, size = begun.identifier, begun.present, begun.size
         if not identifier:
             identifier = bucket.client.create_multipart_upload(**target)["UploadId"]
         upload = {"Bucket": bucket.bucket, "Key": target["Key"], "UploadId": identifier}
@@ -142,7 +151,11 @@ def _is_refusal(error: BaseException) -> bool:
 
 
 class _Parts:
-    """Sends the parts of an archive, several at a time; no more of them are in memory."""
+    """Sends the parts of an archive, several at a time.
+
+    While they travel, the next part is read and hashed, so that no connection waits for that. No
+    more parts than these are in memory.
+    """
 
     def __init__(
         self,
@@ -155,8 +168,9 @@ class _Parts:
         """:param present: number and ETag of the parts that the store has already."""
         self._bucket, self._backup, self._upload, self._tell = bucket, backup, upload, tell
         self._present = present
-        self._gate = threading.Semaphore(bucket.parallel)
-        self._broken = threading.Event()
+        self._memory = threading.Semaphore(bucket.parallel + 1)
+        self._connections = threading.Semaphore(bucket.parallel)
+        self._failures: list[BaseException] = []
         self._lock = threading.Lock()
         self._done = 0
 
@@ -167,42 +181,54 @@ class _Parts:
         """
         whole = hashlib.sha256()
         total, sent = self._backup.size, []
-        pool = ThreadPoolExecutor(self._bucket.parallel, thread_name_prefix="s3-send")
+        pool = ThreadPoolExecutor(self._bucket.parallel + 1, thread_name_prefix="s3-send")
+        hashing = ThreadPoolExecutor(1, thread_name_prefix="s3-hash")
         try:
             for number, offset in enumerate(range(0, total, size), 1):
-                self._gate.acquire()  # pylint: disable=consider-using-with
-                if self._broken.is_set():
+                self._memory.acquire()  # pylint: disable=consider-using-with
+                if self._failures:
                     break
                 data = _exactly(stream, min(size, total - offset), self._backup.path)
-                whole.update(data)
-                sent.append(pool.submit(self._part, number, data))
-                del data
-            parts = [future.result() for future in sent]
+                hashed = hashing.submit(whole.update, data)
+                sent.append(pool.submit(self._part, number, data, hashed))
+                del data, hashed
+            wait(sent, return_when=FIRST_EXCEPTION)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        pool.shutdown()
+        finally:
+            hashing.shutdown(wait=False)
+        # A part that arrives after the upload was dropped would stay, and cost money.
+        pool.shutdown(cancel_futures=True)
+        if self._failures:
+            raise self._failures[0]
         _require_same(self._backup, whole.hexdigest())
-        return parts
+        return [future.result() for future in sent]
 
-    def _part(self, number: int, data: bytes) -> dict[str, Any]:
+    def _part(self, number: int, data: bytes, hashed: Future[None]) -> dict[str, Any]:
+        """Send a part. :param hashed: is done when nobody else reads the data any more."""
         try:
             checksum = base64_text(hashlib.sha256(data).digest())
             part = {"PartNumber": number, "ChecksumSHA256": checksum}
             etag = self._present.get(number)
             if etag is None:
-                body = self._bucket.limiter.body(data)
-                etag = self._bucket.client.upload_part(Body=body, **part, **self._upload)["ETag"]
+                with self._connections:
+                    if self._failures:
+                        return {}
+                    body = self._bucket.limiter.body(data)
+                    response = self._bucket.client.upload_part(Body=body, **part, **self._upload)
+                etag = response["ETag"]
             with self._lock:
                 self._done += len(data)
                 total = self._backup.size
                 self._tell(Progress("upload", self._done, total, subject=self._backup.name))
             return {**part, "ETag": etag}
-        except BaseException:
-            self._broken.set()
+        except BaseException as error:
+            self._failures.append(error)
             raise
         finally:
-            self._gate.release()
+            hashed.exception()
+            self._memory.release()
 
 
 def _require_same(backup: Backup, sha256: str) -> None:

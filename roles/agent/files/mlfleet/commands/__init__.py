@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The subcommands, one module each, named as they are typed. A module is imported only when its command is used."""
+"""The subcommands, one module each, named as they are typed.
+
+A module is imported only when its command is used.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,11 @@ class Command(NamedTuple):
 
     :param arguments: adds the flags that are this command's own.
     :param run: does the work and returns the exit status.
-    :param part: section of the configuration whose options become flags, but for ``leave_out``; empty for none.
+    :param part: section of the configuration whose options become flags, but for ``leave_out``;
+        empty for none.
     :param log: file that the command appends to; empty for none.
-    :param dry_run: whether it can say what it would do. :param waits: whether it takes the lock of all jobs.
+    :param dry_run: whether it can say what it would do. :param waits: whether it takes the lock of
+        all jobs.
     :param statuses: its exit statuses, as its page shows them.
     """
 

@@ -56,8 +56,8 @@ def run(context: Context) -> int:
         terminal.say(f"{channel['name']}: {text}")
     if not result["channels"]:
         terminal.say(
-            "No channel is configured: set alert.email, alert.webhooks, alert.syslog or alert.command "
-            "in the configuration."
+            "No channel is configured: set alert.email, alert.webhooks, alert.syslog or"
+            " alert.command in the configuration."
         )
     terminal.data(result)
     return outcome.of_channels(result["channels"])
@@ -66,11 +66,17 @@ def run(context: Context) -> int:
 def _unit_failed(context: Context, unit: str) -> str:
     # systemd 251 and later says why: oom-kill, timeout, exit-code.
     reason = context.environ.get("MONITOR_SERVICE_RESULT", "")
-    return f"{unit} failed on {context.world.hostname}" + (f" ({reason})" if reason else "")
+    text = f"{unit} failed on {context.world.hostname}"
+    if reason:
+        text += f" ({reason})"
+    return text
 
 
 def read_document(path: str) -> Any:
-    """Return the JSON document in a file, or on standard input (``-``). :raises OptionError: there is none."""
+    """Return the JSON document in a file, or on standard input (``-``).
+
+    :raises OptionError: there is none.
+    """
     try:
         if path == "-":
             return json.load(sys.stdin)

@@ -80,7 +80,8 @@ def describe(result: Mapping[str, Any], dry_run: bool) -> list[str]:
     elif dry_run:
         size = human_size(plan["bytes"])
         lines = [
-            f"A backup would be made: {human_count(plan['files'], 'file')}, {size} ({plan['reason']})"
+            f"A backup would be made: {human_count(plan['files'], 'file')}, {size}"
+            f" ({plan['reason']})"
         ]
     else:
         proof = "NOT verified"

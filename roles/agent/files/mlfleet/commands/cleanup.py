@@ -9,7 +9,7 @@ import argparse
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..._core import outcome
 from ..._core.errors import OptionError
@@ -17,6 +17,21 @@ from ..._core.jobs import JOBS
 from .. import parts
 from ..context import Context
 from . import Command
+
+
+class Wording(NamedTuple):
+    """How a run says what it does, and a dry run what it would do."""
+
+    mark: str
+    freed: str
+    brought: str
+    removed: str
+
+
+WORDING = {
+    False: Wording("", "Freed", "Brought", "removed"),
+    True: Wording(" (dry run)", "Would free", "Would bring", "would remove"),
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,19 +69,20 @@ def run(context: Context) -> int:
     if args.undo is not None:
         flags["state"] = "restored"
         flags["undo"] = [_unit_or_run(args.undo)] if args.undo else None
-    dry_run = args.dry_run or context.rehearses_cleanup
-    terminal.log("INFO", "cleanup started" + (" (dry run)" if dry_run else ""))
+    dry_run = bool(args.dry_run or context.rehearses_cleanup)
+    wording = WORDING[dry_run]
+    terminal.log("INFO", f"cleanup started{wording.mark}")
     with context.job_lock():
         result = parts.clean_up(context, flags, check=dry_run)
     context.outcome = outcome.Outcome(freed_bytes=0 if dry_run else int(result["freed_bytes"]))
     terminal.account(_removals(result, dry_run), every=args.verbose or dry_run)
     if args.undo is None:
         terminal.say(*human.table(_rows(result)))
-        line = f"{'Would free' if dry_run else 'Freed'} {human_size(result['freed_bytes'])}"
+        line = f"{wording.freed} {human_size(result['freed_bytes'])}"
     else:
         terminal.say(*_restored(result, dry_run))
         count = human_count(result["restored_count"], "unit")
-        line = f"{'Would bring' if dry_run else 'Brought'} back {count}"
+        line = f"{wording.brought} back {count}"
     terminal.say(*result["notes"])
     terminal.say(line)
     terminal.log("INFO", line)
@@ -94,17 +110,17 @@ def _restored(result: Mapping[str, Any], dry_run: bool) -> list[str]:
 def _removals(result: Mapping[str, Any], dry_run: bool) -> list[str]:
     from ..._core.system.text import human_size
 
+    units, failures = result["removed"], result.get("failures") or []
+    if dry_run:
+        units, failures = result["plan"], []
     lines = []
-    for unit in result["plan"] if dry_run else result["removed"]:
+    for unit in units:
         path, size = unit, ""
         if isinstance(unit, dict):
             path = unit.get("path", "")
             size = f" ({human_size(unit.get('size') or unit.get('bytes') or 0)})"
-        lines.append(f"{'would remove' if dry_run else 'removed'} {path}{size}")
-    return lines + [
-        f"not removed {failure['path']}: {failure['error']}"
-        for failure in ([] if dry_run else result.get("failures") or [])
-    ]
+        lines.append(f"{WORDING[dry_run].removed} {path}{size}")
+    return lines + [f"not removed {failure['path']}: {failure['error']}" for failure in failures]
 
 
 def _rows(result: Mapping[str, Any]) -> list[list[Any]]:

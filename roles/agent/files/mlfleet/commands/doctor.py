@@ -34,8 +34,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         choices=jobs,
         metavar="JOB",
-        help="start these jobs too (default: all scheduled ones), once, in their own units as their timers do; "
-        f"needs root; known: {' '.join(jobs)}",
+        help=(
+            "start these jobs too (default: all scheduled ones), once, in their own units as their"
+            f" timers do; needs root; known: {' '.join(jobs)}"
+        ),
     )
     parser.add_argument(
         "--cleanup",

@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         CLEAR,
         metavar="GPU",
-        help="check nothing; mark the Xids of a GPU as dealt with (UUID, serial number, PCI address or all)",
+        help=(
+            "check nothing; mark the Xids of a GPU as dealt with (UUID, serial number, PCI address"
+            " or all)"
+        ),
     )
     dry_run_argument(parser, CLEAR)
 

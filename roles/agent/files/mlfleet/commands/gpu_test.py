@@ -13,7 +13,10 @@ from . import Command
 
 
 def run(context: Context) -> int:
-    """Test and print; the exit status is that of the verdict. A test sends no alerts: somebody is looking."""
+    """Test and print; the exit status is that of the verdict.
+
+    A test sends no alerts: somebody is looking.
+    """
     context.arguments.verbose = True  # the figures are what it was started for
     document = parts.test_gpus(context)
     parts.show_document(context, document)

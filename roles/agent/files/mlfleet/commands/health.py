@@ -37,7 +37,10 @@ def run(context: Context) -> int:
 
 
 def answer_hook(context: Context, name: str) -> int:
-    """Check, and answer a scheduler with one line and the exit code that it expects. Never sends alerts."""
+    """Check, and answer a scheduler with one line and the exit code that it expects.
+
+    Never sends alerts.
+    """
     try:
         document = parts.check_node(context)
     except FleetError as error:

@@ -32,7 +32,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context) -> int:
-    """Run the phases, print their report, and fail when one could not do its work or the node is critical."""
+    """Run the phases, print their report, and fail when one could not do its work or the node is
+    critical.
+    """
     from ..._core.fleet import report as fleet
     from ..._core.maintenance import run as maintenance
 
@@ -169,5 +171,7 @@ COMMAND = Command(
     log=JOBS["maintenance"].log,
     dry_run=True,
     waits=True,
-    statuses="0 all phases did their work, 1 a phase failed or the node is critical, 3 could not begin",
+    statuses=(
+        "0 all phases did their work, 1 a phase failed or the node is critical, 3 could not begin"
+    ),
 )

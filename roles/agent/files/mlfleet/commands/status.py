@@ -95,7 +95,9 @@ def _cooldown(context: Context) -> float:
 def _newest_backup(
     context: Context,
 ) -> tuple[str, Mapping[str, Any] | None, str, Mapping[str, Any] | None]:
-    """Return the configured directory, its newest verified backup, and why that is unknown; and the last drill."""
+    """Return the configured directory, its newest verified backup, and why that is unknown; and the
+    last drill.
+    """
     from ..._core import status
     from ..._core.backup import proofs
 
@@ -203,15 +205,12 @@ def _alert_lines(context: Context, alerts: Any, now: float) -> list[str]:
 
     if alerts.unknown:
         return [f"Open problems: unknown, {alerts.unknown}"]
-    lines = (
-        ["Open problems: none"]
-        if not alerts.problems
-        else [f"Open problems: {len(alerts.problems)}"]
-    )
+    lines = [f"Open problems: {len(alerts.problems) or 'none'}"]
     limit = len(alerts.problems) if context.arguments.verbose else _LIMIT
     for problem in alerts.problems[:limit]:
         text = f"  {problem.severity.upper():<9} {problem.check}"
-        text += f" {problem.subject}" if problem.subject else ""
+        if problem.subject:
+            text += f" {problem.subject}"
         text += f", since {_distance(problem.since, now)}"
         lines.append(human.paint(text, problem.severity, context.terminal.colour))
     if len(alerts.problems) > limit:
@@ -220,7 +219,8 @@ def _alert_lines(context: Context, alerts: Any, now: float) -> list[str]:
     if muted:
         first = min(problem.muted_until for problem in muted)
         lines.append(
-            f"Muted alerts: {len(muted)}, sent before; the first is repeated {_distance(first, now)} at the earliest"
+            f"Muted alerts: {len(muted)}, sent before; the first is repeated"
+            f" {_distance(first, now)} at the earliest"
         )
     else:
         lines.append("Muted alerts: none")

@@ -53,7 +53,10 @@ def version(letter):
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path, monkeypatch):
+    # Nodes keep compiled files beside the sources; the sessions keep theirs elsewhere.
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+
     def install(letter, check=False):
         return agent.install(
             str(tmp_path / "opt"),
@@ -64,7 +67,7 @@ def place(tmp_path):
             check,
         )
 
-    install.folder, install.command = tmp_path / "opt", tmp_path / "bin" / "mlfleet"
+    install.directory, install.command = tmp_path / "opt", tmp_path / "bin" / "mlfleet"
     return install
 
 
@@ -73,8 +76,8 @@ def run(command):
     return done.returncode, done.stdout.split()[:1]
 
 
-def tree(folder):
-    return sorted(str(path.relative_to(folder)) for path in pathlib.Path(folder).rglob("*"))
+def tree(directory):
+    return sorted(str(path.relative_to(directory)) for path in pathlib.Path(directory).rglob("*"))
 
 
 def test_check_install_run_and_again(place, tmp_path):
@@ -96,9 +99,9 @@ def test_the_command_is_compiled_and_readable_by_everyone(place):
         place("a")
     finally:
         os.umask(old)
-    package = place.folder / "current" / agent.PACKAGE
+    package = place.directory / "current" / agent.PACKAGE
     assert list(package.glob("__pycache__/mlfleet.*.pyc"))
-    for path in [place.folder, place.command, *package.rglob("*.py")]:
+    for path in [place.directory, place.command, *package.rglob("*.py")]:
         assert path.stat().st_mode & 0o044 == 0o044, path
 
 
@@ -112,23 +115,23 @@ def test_a_second_run_opens_the_command_again(place):
 def test_upgrade_keeps_one_old_version_and_rolls_back(place):
     for letter in "abc":
         place(letter)
-    assert agent.installed(str(place.folder)) == {
+    assert agent.installed(str(place.directory)) == {
         "current": version("c"),
         "previous": version("b"),
         "versions": [version("b"), version("c")],
     }
-    assert agent.roll_back(str(place.folder), check=True)["changed"] and run(place.command) == (
+    assert agent.roll_back(str(place.directory), check=True)["changed"] and run(place.command) == (
         7,
         ["c"],
     )
-    agent.roll_back(str(place.folder))
+    agent.roll_back(str(place.directory))
     assert run(place.command) == (7, ["b"])
 
 
 def test_nothing_to_roll_back_to(place):
     place("a")
     with pytest.raises(NotUsable, match="no previous version"):
-        agent.roll_back(str(place.folder))
+        agent.roll_back(str(place.directory))
 
 
 def test_a_running_job_stays_on_its_version(place):
@@ -139,7 +142,7 @@ def test_a_running_job_stays_on_its_version(place):
     for letter in "ab":
         files = bundle({"__init__.py": "", "mlfleet.py": slow, "late.py": f"NAME = {letter!r}\n"})
         agent.install(
-            str(place.folder), str(place.command.parent), sys.executable, version(letter), files
+            str(place.directory), str(place.command.parent), sys.executable, version(letter), files
         )
         if letter == "a":
             job = subprocess.Popen([str(place.command)], stdout=subprocess.PIPE, text=True)
@@ -178,12 +181,12 @@ def test_damaged_bundle(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "interpreter"),
+    ("directory", "interpreter"),
     [("/usr", "/usr/bin/python3"), ("/opt/x", "python3"), ("/opt/x", "/with blank/python3")],
 )
-def test_bad_options(folder, interpreter, tmp_path):
+def test_bad_options(directory, interpreter, tmp_path):
     with pytest.raises(Refused):
-        agent.install(folder, str(tmp_path), interpreter, version("a"), release("a"))
+        agent.install(directory, str(tmp_path), interpreter, version("a"), release("a"))
 
 
 def test_killed_at_any_moment_the_command_still_runs(place, tmp_path):
@@ -192,7 +195,7 @@ def test_killed_at_any_moment_the_command_still_runs(place, tmp_path):
     program = (
         "import sys\nfrom ansible_collections.mlops.fleet.plugins.module_utils._core import"
         f" agent\nbundle = open({str(tmp_path / 'b.tgz')!r},"
-        f" 'rb').read()\nagent.install({str(place.folder)!r}, {str(place.command.parent)!r},"
+        f" 'rb').read()\nagent.install({str(place.directory)!r}, {str(place.command.parent)!r},"
         f" sys.executable, {version('b')!r}, bundle)\n"
     )
     random.seed(4)
@@ -211,14 +214,14 @@ def test_killed_at_any_moment_the_command_still_runs(place, tmp_path):
 def test_removal_takes_ours_and_nothing_else(place, tmp_path):
     place("a")
     place("b")
-    (place.folder / "notes.txt").write_text("mine")
+    (place.directory / "notes.txt").write_text("mine")
     assert (
-        agent.remove(str(place.folder), str(place.command.parent), check=True)["changed"]
+        agent.remove(str(place.directory), str(place.command.parent), check=True)["changed"]
         and place.command.exists()
     )
-    agent.remove(str(place.folder), str(place.command.parent))
+    agent.remove(str(place.directory), str(place.command.parent))
     assert tree(tmp_path) == ["bin", "opt", "opt/notes.txt"]
-    assert not agent.remove(str(place.folder), str(place.command.parent))["changed"]
+    assert not agent.remove(str(place.directory), str(place.command.parent))["changed"]
 
 
 def test_a_foreign_command_of_that_name_stays(tmp_path):

@@ -11,9 +11,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core import installed
 
 @pytest.mark.parametrize("content", ["", "no version", "1.0.0-" + "g" * 12, "x" * 5000, "\xff"])
 def test_a_stamp_that_is_none(tmp_path, content):
-    folder = tmp_path / "current" / "mlops_fleet"
-    folder.mkdir(parents=True)
-    (folder / "VERSION").write_text(content, encoding="latin-1")
+    directory = tmp_path / "current" / "mlops_fleet"
+    directory.mkdir(parents=True)
+    (directory / "VERSION").write_text(content, encoding="latin-1")
     assert installed.agent_version(str(tmp_path)) is None
 
 

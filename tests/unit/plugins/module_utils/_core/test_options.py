@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import config
+from ansible_collections.mlops.fleet.plugins.module_utils._core.config import from_environment
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
 from ansible_collections.mlops.fleet.plugins.module_utils._core.options import (
     Option,
     OptionSet,
-    from_environment,
     option,
     read_table,
 )

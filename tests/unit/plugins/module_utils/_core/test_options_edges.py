@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.mlops.fleet.plugins.module_utils._core.config import from_environment
 from ansible_collections.mlops.fleet.plugins.module_utils._core.errors import OptionError
 from ansible_collections.mlops.fleet.plugins.module_utils._core.options import (
     OptionSet,
-    from_environment,
     option,
 )
 

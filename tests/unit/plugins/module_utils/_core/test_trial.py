@@ -34,8 +34,8 @@ MAILTO=""
 class Systemd:
     """Answers as systemctl and journalctl do; C(units) has what C(show) says after a start."""
 
-    def __init__(self, folder):
-        self.folder, self.active, self.after, self.said = folder, (), {}, ""
+    def __init__(self, directory):
+        self.directory, self.active, self.after, self.said = directory, (), {}, ""
         self.calls, self.drop_ins = [], []
         self.started = False
 
@@ -63,7 +63,7 @@ class Systemd:
         }
         found["Environment"] = " ".join(
             line[12:]
-            for path in self.folder.rglob("*.conf")
+            for path in self.directory.rglob("*.conf")
             for line in path.read_text().split()
             if line[:12] == "Environment="
         )
@@ -72,7 +72,7 @@ class Systemd:
         return CommandResult(0, "".join(f"{name}={value}\n" for name, value in found.items()), "")
 
     def start(self, argv):
-        self.drop_ins += [path.read_text() for path in self.folder.rglob("*.conf")]
+        self.drop_ins += [path.read_text() for path in self.directory.rglob("*.conf")]
         self.started = True
         return CommandResult(
             1 if self.after.get("Result", "success") != "success" else 0, "", "Job failed."

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When people are told: cooldown, escalation, recovery, digest, undelivered messages, crashes, clocks, two runs at once."""
+"""When people are told: cooldown, escalation, recovery, digest, undelivered messages, crashes,
+clocks, two runs at once.
+"""
 
 from __future__ import annotations
 
@@ -76,9 +78,12 @@ def test_an_escalation_is_never_held_back_and_its_way_down_is(
 def test_what_eased_is_told_as_that_with_the_next_reminder(tell, web, document, make_check, clock):
     tell(document=document(make_check("load", "critical")), webhooks=hook(web))
     clock.time += 4000
-    assert tell(document=document(make_check("load", "warning")), webhooks=hook(web)).events[0][
-        "reason"
-    ] == ("eased from critical to warning, cooldown of 1 h 00 min is over")
+    assert (
+        tell(document=document(make_check("load", "warning")), webhooks=hook(web)).events[0][
+            "reason"
+        ]
+        == "eased from critical to warning, cooldown of 1 h 00 min is over"
+    )
 
 
 def test_flapping_is_told_once_per_cooldown(tell, web, document, make_check, clock):
@@ -269,7 +274,9 @@ GPU, NODE = {"gpus": []}, {"recommendation": "none"}
 
 
 def test_what_one_part_finds_bad_the_other_does_not_end(tell, web, document, make_check, clock):
-    """node_health without gpu_expected_count sees nothing wrong with seven GPUs, gpu_health with expected_count does."""
+    """node_health without gpu_expected_count sees nothing wrong with seven GPUs, gpu_health with
+    expected_count does.
+    """
 
     def judge(status, kind):
         clock.time += 300
@@ -420,7 +427,9 @@ def test_a_failing_channel_does_not_stop_the_others(tell, web, web2, answer, doc
 def test_what_a_repair_can_cure_is_sent_to_that_channel_after_the_repair(
     tell, web, web2, answer, document, make_check, clock, status
 ):
-    """The pager is broken and the chat works: the pager gets the problem once it is repaired, the chat not again."""
+    """The pager is broken and the chat works: the pager gets the problem once it is repaired, the
+    chat not again.
+    """
     web.answers = [answer(status=status)] * 2
     hooks = hook(web, name="pager") + hook(web2, name="chat")
     verdict = document(make_check("disk_space", "critical", "Disk usage: 95%"))
@@ -486,8 +495,9 @@ def test_what_was_refused_for_good_is_reported_until_somebody_sends_a_test(
     hooks = hook(web, name="pager") + hook(web2, name="chat")
     ill = document(make_check("disk_space", "critical"))
     well = document(make_check("load", "pass"))
-    assert tell(document=ill, webhooks=hooks).channels[0]["detail"] == (
-        "HTTP 400 Bad Request: malformed"
+    assert (
+        tell(document=ill, webhooks=hooks).channels[0]["detail"]
+        == "HTTP 400 Bad Request: malformed"
     )
     for dummy in range(2):
         report = tell(document=well, webhooks=hooks).channels[0]
@@ -726,7 +736,10 @@ def test_a_damaged_state_is_set_aside_and_the_alert_goes_out(
     for damaged in (
         "{",
         "[]",
-        '{"version": 1, "entries": {"k": 5}, "pending": {"c": {"k": {"event": {"key": 1}}}}, "saved": "x"}',
+        (
+            '{"version": 1, "entries": {"k": 5}, "pending": {"c": {"k": {"event": {"key": 1}}}},'
+            ' "saved": "x"}'
+        ),
     ):
         (directory / "state.json").write_text(damaged)
         assert (
@@ -742,10 +755,19 @@ def test_a_damaged_state_is_set_aside_and_the_alert_goes_out(
     [
         "[" * 100_000,
         '{"version": 1, "saved": 1e999}',
-        '{"version": 1, "saved": NaN, "entries": {"KEY": {"host": "h", "check": "c", "subject": "", "sent_at": Infinity, "since": -1e300}}}',
+        (
+            '{"version": 1, "saved": NaN, "entries": {"KEY": {"host": "h", "check": "c", "subject":'
+            ' "", "sent_at": Infinity, "since": -1e300}}}'
+        ),
         '{"version": 1, "saved": 1%s}' % ("0" * 400),
-        '{"version": 1, "entries": {"KEY": {"host": "h", "check": "disk_space", "subject": "", "by": {"gpu": [[], 1], "x": 5}}}}',
-        '{"version": 1, "entries": {"KEY": {"host": "h", "check": "disk_space", "subject": "", "sent": [], "by": 5}}}',
+        (
+            '{"version": 1, "entries": {"KEY": {"host": "h", "check": "disk_space", "subject": "",'
+            ' "by": {"gpu": [[], 1], "x": 5}}}}'
+        ),
+        (
+            '{"version": 1, "entries": {"KEY": {"host": "h", "check": "disk_space", "subject": "",'
+            ' "sent": [], "by": 5}}}'
+        ),
         '{"version": 9, "entries": {}}',
     ],
     ids=["deep", "infinite", "odd times", "long", "opinions", "severity", "later version"],

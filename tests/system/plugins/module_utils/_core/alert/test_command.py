@@ -24,7 +24,8 @@ def handler(tmp_path):
 
 def test_severity_and_message_are_the_two_arguments(tell, handler, tmp_path, document, make_check):
     path = handler(
-        f'printf "%s|" "$#" "$1" "$2" "$MLOPS_CHECK" "$MLOPS_SUBJECT" "$MLOPS_HOSTNAME" "$MLOPS_EVENT" > {tmp_path}/out\n'
+        'printf "%s|" "$#" "$1" "$2" "$MLOPS_CHECK" "$MLOPS_SUBJECT" "$MLOPS_HOSTNAME"'
+        f' "$MLOPS_EVENT" > {tmp_path}/out\n'
     )
     evil = "$(touch /tmp/x) `id` \"; rm -rf /; 'q'"
     result = tell(

@@ -215,7 +215,9 @@ def test_mails_about_one_thing_form_a_thread(tell, smtp, authority, document, ma
 
 
 class Scripted:
-    """An SMTP server that answers each command as told: a text, or a function of the line; the end of the data is the command C(.)."""
+    """An SMTP server that answers each command as told: a text, or a function of the line; the end
+    of the data is the command C(.).
+    """
 
     def __init__(self, **answers):
         self.answers, self.mails, self.sessions = answers, [], 0

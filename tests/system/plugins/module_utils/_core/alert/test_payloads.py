@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every payload as it arrives at a real server, against the service's published form (limits and required fields from its documentation)."""
+"""Every payload as it arrives at a real server, against the service's published form (limits and
+required fields from its documentation).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ def _object(required, **properties):
     }
 
 
-#: docs.slack.dev, "Sending messages using incoming webhooks", "Block Kit" reference: header, section, context.
+#: docs.slack.dev, "Sending messages using incoming webhooks", "Block Kit" reference: header,
+#: section, context.
 SLACK = _object(
     ["text", "blocks"],
     text={**_TEXT, "maxLength": 40000},
@@ -55,7 +58,8 @@ SLACK = _object(
         },
     },
 )  # fmt: skip
-#: developers.mattermost.com, "Incoming webhooks" and "Message attachments"; a post holds 16383 characters.
+#: developers.mattermost.com, "Incoming webhooks" and "Message attachments"; a post holds 16383
+#: characters.
 MATTERMOST = _object(
     ["attachments"],
     username=_TEXT,
@@ -78,7 +82,8 @@ MATTERMOST = _object(
         ),
     },
 )
-#: learn.microsoft.com, "Create incoming webhooks with Workflows"; adaptivecards.io schema 1.4: AdaptiveCard, TextBlock, FactSet.
+#: learn.microsoft.com, "Create incoming webhooks with Workflows"; adaptivecards.io schema 1.4:
+#: AdaptiveCard, TextBlock, FactSet.
 _BLOCK = _object(
     ["type", "text"],
     type={"const": "TextBlock"},
@@ -259,7 +264,10 @@ HARD = '"quotes" \\ <!channel> @all & <b>*bold*</b> $HOME {{x}} ünïcode 温度
 
 
 def life(document, make_check):
-    """Documents of a whole story: one problem, worse, very many, all well again. Texts are as unkind as they get."""
+    """Documents of a whole story: one problem, worse, very many, all well again.
+
+    Texts are as unkind as they get.
+    """
     one = make_check(
         "disk_space",
         "warning",
@@ -368,7 +376,8 @@ def alertmanager(tmp_path):
         and os.path.isdir(f"{share}/prometheus")
         and not os.path.exists("/usr/share/prometheus")
     ):
-        # Unpacked, not installed: Debian's looks for its template under /usr/share only, so it gets a view of its own.
+        # Unpacked, not installed: Debian's looks for its template under /usr/share only, so it gets
+        # a view of its own.
         mount = f"mount -t overlay overlay -o ro,lowerdir={share}:/usr/share /usr/share"
         inside = ["unshare", "--mount", "sh", "-c", f'{mount}; exec "$@"', "sh"]
     with (
@@ -385,7 +394,8 @@ def alertmanager(tmp_path):
                     said = (tmp_path / "log").read_text()[-500:]
                     if "default.tmpl: no such file" in said:
                         pytest.skip(
-                            "this Alertmanager was unpacked without being installed: /usr/share/prometheus is missing"
+                            "this Alertmanager was unpacked without being installed:"
+                            " /usr/share/prometheus is missing"
                         )
                     pytest.fail(said)
                 time.sleep(0.05)
@@ -421,7 +431,10 @@ def test_a_real_alertmanager_opens_one_alert_and_closes_it(
         clock.time += 60
 
 
-TEXT = '{"who": "$hostname", "what": "$message", "level": "$severity", "price": "$$5", "other": "$nothing"}'
+TEXT = (
+    '{"who": "$hostname", "what": "$message", "level": "$severity", "price": "$$5", "other":'
+    ' "$nothing"}'
+)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import datetime
+import json
 import ssl
 
 import pytest
 
+from ansible_collections.mlops.fleet.tests.system.plugins.module_utils._core.alert import test_mail
 from ansible_collections.mlops.fleet.tests.unit.plugins.module_utils._core.alert.conftest import (
     WebServer,
 )
@@ -81,6 +83,51 @@ def test_a_wrong_password_that_is_corrected(tell, ill, chat, smtp, authority):
         assert statuses(result)["email"] == expected
     assert len(server.mails) == 1
     assert f"{EVENTS} critical".encode() in server.mails[0]["data"]
+
+
+#: How services call a wrong key, token or hook: with a status that others use for a bad message.
+WRONG_KEYS = [
+    ("pagerduty", 400, {"status": "invalid event", "errors": ["'routing_key' is invalid"]}),
+    ("opsgenie", 422, {"message": "Key format is not valid!", "took": 0.0}),
+    (
+        "mattermost",
+        400,
+        {"id": "web.incoming_webhook.invalid.app_error", "message": "Invalid webhook."},
+    ),
+    ("template", 200, {"ok": False, "error": "invalid_auth"}),
+    ("slack", 200, "no_service"),
+]
+
+
+@pytest.mark.parametrize(("payload", "status", "body"), WRONG_KEYS)
+def test_a_wrong_key_that_is_corrected(
+    tell, chat, web, answer, document, make_check, payload, status, body
+):
+    keys = {
+        "pagerduty": {"routing_key": "R" * 32},
+        "opsgenie": {"api_key": "K" * 36},
+        "template": {"template": {"text": "$title"}},
+    }
+    text = body if isinstance(body, str) else json.dumps(body)
+    web.answers = [answer(status=status, body=text)] * 2
+    pager = {"url": f"http://127.0.0.1:{web.port}/", "name": "pager", "payload": payload}
+    hooks = [{**pager, **keys.get(payload, {})}, chat]
+    problem = document(make_check("disk_usage", "critical"))
+    for expected in ("failed", "failed", "sent", "skipped"):
+        result = tell(document=problem, webhooks=hooks, cooldown=86400)
+        assert statuses(result)["pager"] == expected
+
+
+@pytest.mark.parametrize("verb", ["RCPT", "MAIL"])
+def test_a_mail_server_that_learns_to_relay_for_this_host(tell, chat, document, make_check, verb):
+    refusal = "554 5.7.1 <ops@example.com>: Relay access denied"
+    server = test_mail.Scripted(**{verb: lambda dummy: refusal if server.sessions < 3 else None})
+    problem = document(make_check("disk_usage", "critical"))
+    for expected in ("failed", "failed", "sent", "skipped"):
+        email = test_mail.scripted(server)
+        result = tell(document=problem, email=email, webhooks=[chat], cooldown=86400)
+        assert statuses(result)["email"] == expected
+    assert len(server.mails) == 1
 
 
 def test_a_name_that_does_not_resolve_for_a_while(tell, ill, chat, web):

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Webhooks against real HTTP and HTTPS servers: answers, time-outs, redirects, certificates, and no secret in any text."""
+"""Webhooks against real HTTP and HTTPS servers: answers, time-outs, redirects, certificates, and no
+secret in any text.
+"""
 
 from __future__ import annotations
 
@@ -273,12 +275,18 @@ def test_a_nonsensical_wait_is_no_reason_to_give_up(tell, web, answer, asked):
         ("teams", "", "sent"),
         (
             "teams",
-            "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429 with ContextId x",
+            (
+                "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP"
+                " error 429 with ContextId x"
+            ),
             "queued",
         ),
         (
             "teams",
-            "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 400 with ContextId x",
+            (
+                "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP"
+                " error 400 with ContextId x"
+            ),
             "failed",
         ),
         ("template", '{"ok": false, "error": "invalid_auth"}', "failed"),

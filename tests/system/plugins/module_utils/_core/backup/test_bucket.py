@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A bucket's settings on real servers: SeaweedFS, which has no storage classes and no access block, and moto's server, which has both."""
+"""A bucket's settings on real servers: SeaweedFS, which has no storage classes and no access block,
+and moto's server, which has both.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,8 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.bucket im
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.bucket.options import (
     BucketOptions,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.make import run as making
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import World
 
 from . import test_s3
@@ -158,3 +162,22 @@ def test_old_backups_that_are_kept_stop_it(endpoint, bucket):
     with pytest.raises(errors.Refused, match=r"node7/.*days old and kept"):
         setup(endpoint, days=95, **given)
     setup(endpoint, days=60, **given)
+
+
+def test_an_archive_that_a_kept_set_names_stops_it(endpoint, bucket, tmp_path):
+    """A model that did not change for 70 days: its archive would go 20 days from now."""
+    source = tmp_path / "models"
+    for model in ("bert", "llama"):
+        (source / model).mkdir(parents=True)
+        (source / model / "weights").write_bytes(os.urandom(1000))
+    places = {"source": str(source), "destination": str(tmp_path / "backups")}
+    s3 = {"bucket": bucket, "prefix": "node7", "endpoint_url": endpoint, **KEYS}
+    for days in (0, 70):
+        (source / "bert" / "weights").write_bytes(os.urandom(1000))
+        options = BackupOptions.from_mapping({**places, "s3": s3, "layout": "per_model"})
+        assert making.run(options, World(run=None, clock=Later(days))).changed
+    given = {"name": bucket, "block_public_access": False, "transition_days": 0, "days": 70}
+    with pytest.raises(errors.Refused, match=r"remove node7/.*model.* 20 days from now.*names it"):
+        setup(endpoint, **given)
+    done = setup(endpoint, expire_days=120, **given)
+    assert done["changed"] and "per_model" in done["notes"][-1]

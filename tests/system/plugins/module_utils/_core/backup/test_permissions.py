@@ -1,21 +1,29 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a user may not read is not absent: every reader of the catalogue says so. Run as another user, without mocks."""
+"""What a user may not read is not absent: every reader of the catalogue says so.
+
+Run as another user, without mocks.
+"""
 
 from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import traceback
 
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import api, drill, proofs
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.engines import ENGINES
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    BackupOptions,
+    InfoOptions,
     RestoreOptions,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import silent
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -53,7 +61,9 @@ def as_nobody(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["above", "directory", "search", "files"])
 def denied(request, back_up, few, destination):
-    """A good backup that others may not read: by its parent, the directory, without the right to search it, or by its files."""
+    """A good backup that others may not read: by its parent, the directory, without the right to
+    search it, or by its files.
+    """
     name = back_up(source=str(few)).backup["name"]
     destination.chmod({"directory": 0o700, "search": 0o744}.get(request.param, 0o755))
     place = destination
@@ -139,3 +149,43 @@ def test_an_archive_that_can_not_be_read_is_not_damaged(as_nobody, back_up, few,
         assert "Permission denied" in backup["unreadable"] and not backup["verified"]
 
     as_nobody(check)
+
+
+@pytest.mark.skipif(
+    shutil.which("restic") is None, reason="restic is not installed (apt-get install restic)"
+)
+@pytest.mark.parametrize("closed", ["file", "directory", "repository"])
+def test_restic_says_what_this_user_may_not_read(closed, as_nobody, world, tmp_path, few):
+    """A password file is not absent, a password not wrong, and a repository not to be made."""
+    secret, repository = tmp_path / "etc" / "password", tmp_path / "repository"
+    secret.parent.mkdir()
+    secret.write_text("a secret of the tests\n")
+    given = {"engine": "restic", "restic": {"password_file": str(secret)}}
+    engine = ENGINES["restic"]
+    making = {**given, "source": str(few), "destination": str(repository), "verify": False}
+    restoring = {**given, "path": str(repository), "destination": str(tmp_path / "restored/x")}
+    engine.make(BackupOptions.from_mapping(making), world, False, silent)
+    for path in (repository, *repository.rglob("*"), few, *few.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o555)
+    secret.chmod(0o644)
+    denied = {"file": secret, "directory": secret.parent, "repository": repository}[closed]
+    denied.chmod(0)
+    name = str(repository if closed == "repository" else secret)
+
+    def calls():
+        looking = InfoOptions.from_mapping({**given, "path": str(repository)})
+        for call in (
+            lambda: engine.look(looking, world, silent),
+            lambda: engine.restore(RestoreOptions.from_mapping(restoring), world, False, silent),
+            lambda: engine.make(BackupOptions.from_mapping(making), world, False, silent),
+        ):
+            with pytest.raises(errors.NotPermitted, match=f"(?i){name}.*permission denied"):
+                call()
+
+    as_nobody(calls)
+    denied.chmod(0o755)
+    secret.unlink()
+    with pytest.raises(errors.NotUsable, match=f"{secret}.*No such file") as raised:
+        engine.look(InfoOptions.from_mapping({**given, "path": str(repository)}), world, silent)
+    assert not isinstance(raised.value, errors.NotPermitted)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,12 @@ endpoint, bucket, s3 = test_s3.endpoint, test_s3.bucket, test_s3.s3
 pytestmark = pytest.mark.skipif(
     shutil.which("restic") is None, reason="restic is not installed (apt-get install restic)"
 )
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """What restic remembers of repositories elsewhere does not stay in the home directory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -327,3 +334,66 @@ def test_a_repository_in_a_bucket(work, few, s3, restored):
         work("look", s3={**there, "prefix": "node9"})
     with pytest.raises(errors.StoreError, match="failed for"):
         work("look", s3={**there, "secret_key": "wrong"})
+
+
+@pytest.fixture
+def rest(tmp_path):
+    """The URL of a REST server for repositories (rclone's), with its user and password in it."""
+    if shutil.which("rclone") is None:
+        pytest.skip("rclone is not installed (apt-get install rclone)")
+    with open(tmp_path / "rest.log", "wb") as log:
+        process = subprocess.Popen(
+            [
+                *("rclone", "serve", "restic", "--addr", "127.0.0.1:0"),
+                *("--user", "node", "--pass", "rest-secret", str(tmp_path / "rest")),
+            ],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)},
+        )
+    try:
+        end, port = time.monotonic() + 30, None
+        while port is None and time.monotonic() < end:
+            time.sleep(0.05)
+            port = re.search(r"http://127\.0\.0\.1:(\d+)/", (tmp_path / "rest.log").read_text())
+        assert port is not None, (tmp_path / "rest.log").read_text()
+        yield f"rest:http://node:rest-secret@127.0.0.1:{port[1]}/models"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_repository_behind_a_rest_server(work, few, rest, restored, tmp_path, clock):
+    """As on a disk; the password in the URL is in no message and no result."""
+    there = {"password": PASSWORD, "repository": rest}
+    with pytest.raises(errors.NotUsable, match="no restic repository") as error:
+        work("look", restic=there)
+    assert "rest-secret" not in str(error.value)
+    assert work("make", check=True, restic=there).changed
+    assert not (tmp_path / "rest").exists() or not os.listdir(tmp_path / "rest")
+    result = work("make", restic=there)
+    assert result.backup["verified"] and "rest-secret" not in str(result.to_dict())
+    assert not work("make", restic=there).changed
+    assert work("look", restic=there, verify="full")["verified"]
+    assert work("restore", restic=there).verified and snapshot(restored) == snapshot(few)
+    clock.ahead = 40 * DAY
+    (few / "new").write_text("x")
+    assert len(work("make", restic=there).removed) == 1
+    assert len(work("look", restic=there)["backups"]) == 1
+    with pytest.raises(errors.Refused, match="holds backups of"):
+        work("make", host="another", restic=there)
+
+
+def test_errors_of_a_rest_server(work, rest):
+    """A wrong password of the repository, a wrong one of the server, and no server."""
+    there = {"password": PASSWORD, "repository": rest}
+    work("make", restic=there)
+    for given, text in (
+        ({**there, "password": "another one"}, "The password of the restic repository"),
+        ({**there, "repository": rest.replace("rest-secret", "wrong-one")}, "401"),
+        ({**there, "repository": "rest:http://node:rest-secret@127.0.0.1:9/"}, "refused"),
+    ):
+        for what in ("make", "look", "restore"):
+            with pytest.raises(errors.StoreError, match=text) as error:
+                work(what, restic=given)
+            assert not any(word in str(error.value) for word in ("secret", "wrong-one", "another"))

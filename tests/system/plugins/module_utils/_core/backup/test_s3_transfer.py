@@ -36,7 +36,7 @@ def small_parts(monkeypatch):
 
 @pytest.fixture
 def large(tmp_path):
-    """A source whose archive has five parts."""
+    """A source whose archive has five parts, seven for four connections."""
     root = tmp_path / "large"
     root.mkdir()
     (root / "weights").write_bytes(os.urandom(36_000_000))
@@ -48,6 +48,7 @@ class Counts(Honest):
 
     def __init__(self, hold=0.0):
         self.hold, self.parts, self.now, self.most = hold, [], 0, 0
+        self.ranges = []
         self.lock = threading.Lock()
 
     def _is_data(self, handler):
@@ -61,6 +62,8 @@ class Counts(Honest):
                 self.most = max(self.most, self.now)
                 if handler.command == "PUT":
                     self.parts.append(len(body))
+                elif not handler.path.endswith(".json"):
+                    self.ranges.append(handler.headers["Range"])
             time.sleep(self.hold)
         return headers, body
 
@@ -71,15 +74,15 @@ class Counts(Honest):
         return status, headers, data
 
 
-@pytest.mark.parametrize("parallel", [1, 4])
+@pytest.mark.parametrize(("parallel", "parts"), [(1, 5), (4, 7)])
 def test_several_parts_travel_at_the_same_time(
-    back_up, bring_back, s3, large, restored, tmp_path, parallel
+    back_up, bring_back, s3, large, restored, tmp_path, parallel, parts
 ):
     counts = Counts(hold=0.3)
     with behind(counts, s3) as url:
         there = {**s3, "endpoint_url": url, "parallel": parallel}
         assert back_up(s3=there, **large).copies[0]["verified"] == "checksum"
-        assert (len(counts.parts), counts.most) == (5, parallel)
+        assert (len(counts.parts), counts.most) == (parts, parallel)
         counts.most = 0
         assert bring_back(s3=there).verified
         assert counts.most == (parallel if parallel > 1 else 1)
@@ -132,7 +135,7 @@ def test_parts_of_other_content_are_not_continued(back_up, bring_back, s3, large
     counts = Counts()
     with behind(counts, s3) as url:
         back_up(s3={**s3, "endpoint_url": url}, **large)
-    assert len(counts.parts) == 5 and _open_uploads(s3) == []
+    assert len(counts.parts) == 7 and _open_uploads(s3) == []
     assert bring_back(s3=s3).verified
 
 
@@ -224,3 +227,22 @@ def test_cold_storage_is_named_with_the_request_to_make(back_up, bring_back, loo
         RestoreRequest={"Days": 7, "GlacierJobParameters": {"Tier": "Standard"}},
     )
     assert bring_back(s3=there).verified
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_single_files_are_read_in_ranges_at_the_same_time(
+    back_up, bring_back, s3, restored, tmp_path, parallel
+):
+    """Only the nine chunks of 4 MiB in which these files are, each once."""
+    root = tmp_path / "several"
+    root.mkdir()
+    for name in ("a", "b", "c", "d"):
+        (root / name).write_bytes(os.urandom(10_000_000))
+    back_up(source=str(root), compression="none", s3=s3)
+    counts = Counts(hold=0.3)
+    with behind(counts, s3) as url:
+        there = {**s3, "endpoint_url": url, "parallel": parallel}
+        assert bring_back(s3=there, files=["a", "[cd]"]).verified
+    assert counts.most == parallel and len(counts.ranges) == len(set(counts.ranges)) == 9
+    assert sorted(os.listdir(restored)) == ["a", "c", "d"]
+    assert all((restored / name).read_bytes() == (root / name).read_bytes() for name in "acd")

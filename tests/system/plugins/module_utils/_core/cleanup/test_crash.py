@@ -40,7 +40,7 @@ def _whole(path):
 
 
 def _no_room(real_mkdir, real_rmdir):
-    """Stand for a filesystem without room for a folder, until one is removed."""
+    """Stand for a filesystem without room for a directory, until one is removed."""
     state = []
 
     def mkdir(*arguments, **options):
@@ -56,7 +56,7 @@ def _no_room(real_mkdir, real_rmdir):
 
 
 def _killed_at(number, call, full=False):
-    """Run in a forked child that kills itself right before (even number) or after (odd) its n-th change of a folder; say whether it came to that."""
+    """Run in a forked child that kills itself right before (even number) or after (odd) its n-th change of a directory; say whether it came to that."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -125,8 +125,8 @@ def test_killed_before_and_after_every_change_it_leaves_whole_units_and_the_next
 def test_a_unit_that_was_only_moved_goes_back_when_it_is_no_longer_due(world, clock, root, lab):
     _tree(root, lab, clock)
     trash = root / (TRASH + "0123456789abcdef")
-    for folder in (trash, trash / "new", trash / "doomed"):
-        folder.mkdir(mode=0o700)
+    for directory in (trash, trash / "new", trash / "doomed"):
+        directory.mkdir(mode=0o700)
     for name in ("young", "old-1", "old-2", "unmatched"):
         if name == "unmatched":
             lab.unit(root, name, files=FILES)
@@ -147,8 +147,8 @@ def test_a_unit_that_was_only_moved_goes_back_when_it_is_no_longer_due(world, cl
 def test_a_name_that_was_taken_meanwhile_is_not_overwritten(world, clock, root, lab):
     clock.time = time.time()
     trash = root / (TRASH + "0123456789abcdef")
-    for folder in (trash, trash / "new", trash / "doomed"):
-        folder.mkdir(mode=0o700)
+    for directory in (trash, trash / "new", trash / "doomed"):
+        directory.mkdir(mode=0o700)
     (trash / "new/x").write_text("old")
     (root / "x").write_text("new")
     result = lab.clean(world, root)
@@ -159,8 +159,8 @@ def test_a_name_that_was_taken_meanwhile_is_not_overwritten(world, clock, root, 
 def _trash(root, *inside):
     """Lay out what a stopped run left: units that were moved and not yet looked at again."""
     trash = root / (TRASH + "0123456789abcdef")
-    for folder in (trash, trash / "new", trash / "doomed"):
-        folder.mkdir(mode=0o700)
+    for directory in (trash, trash / "new", trash / "doomed"):
+        directory.mkdir(mode=0o700)
     for name in inside:
         os.rename(root / name, trash / "new" / name)
     return trash
@@ -194,7 +194,7 @@ def test_what_was_moved_counts_for_the_brake_and_is_untouched_by_it(world, root,
     )
 
 
-def test_an_empty_quarantine_folder_is_left_by_the_brake_too(world, root, lab):
+def test_an_empty_quarantine_directory_is_left_by_the_brake_too(world, root, lab):
     lab.unit(root, "a")
     _trash(root)
     before = lab.image(root)
@@ -203,8 +203,8 @@ def test_an_empty_quarantine_folder_is_left_by_the_brake_too(world, root, lab):
     assert lab.image(root) == before
 
 
-def test_only_folders_that_are_marked_go_on_being_removed(world, root, lab):
-    """Anybody may give a folder such a name where anybody may write."""
+def test_only_directories_that_are_marked_go_on_being_removed(world, root, lab):
+    """Anybody may give a directory such a name where anybody may write."""
     name = TRASH + "0123456789abcdef-unit"
     lab.unit(root, name)
     for mode, owner in ((0o755, 0), (0o700, 0), (0o1700, 65534)):
@@ -279,13 +279,13 @@ def test_what_was_moved_goes_back_where_the_rules_now_keep_it(world, root, lab, 
 
 
 @pytest.mark.parametrize("flaw", ["mode", "stranger", "name", "owner", "link", "locked"])
-def test_only_quarantine_folders_that_are_exactly_ours_are_touched(
+def test_only_quarantine_directories_that_are_exactly_ours_are_touched(
     world, root, tmp_path, lab, flaw
 ):
     name = TRASH + ("0123456789abcdeX" if flaw == "name" else "0123456789abcdef")
     trash = (tmp_path if flaw == "link" else root) / name
-    for folder in (trash, trash / "new", trash / "doomed"):
-        folder.mkdir(mode=0o700)
+    for directory in (trash, trash / "new", trash / "doomed"):
+        directory.mkdir(mode=0o700)
     (trash / "doomed/precious").write_text("x")
     lock = None
     if flaw == "mode":

@@ -16,6 +16,7 @@ import time
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import in_place, watch
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import root as roots
 
 DAY = 86400
 FILES = 30
@@ -23,9 +24,11 @@ FILES = 30
 LAST = f"f{FILES - 1:04}"
 
 
-@pytest.fixture
-def many(root, clock, monkeypatch):
+@pytest.fixture(params=["watched since the first look", "watched since the removal"])
+def many(request, root, clock, monkeypatch):
     """A root with many files, of which LAST is the newest; all are old."""
+    if request.param == "watched since the removal":
+        monkeypatch.setattr(roots.Root, "touches", None)
     monkeypatch.setattr(in_place, "MANY", FILES // 2)
     for number in range(FILES):
         path = root / f"f{number:04}"
@@ -141,7 +144,8 @@ def test_without_a_watch_all_are_moved_aside(world, many, monkeypatch, lab):
     def fail(*_arguments, **_options):
         raise OSError(24, "too many watches")
 
-    monkeypatch.setattr(in_place, "NameWatch", fail)
+    for module in (in_place, roots):
+        monkeypatch.setattr(module, "NameWatch", fail)
     moves = _moves(monkeypatch)
     assert lab.clean(world, many)["removed_count"] == FILES == len(moves)
 

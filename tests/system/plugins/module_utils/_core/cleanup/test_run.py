@@ -72,7 +72,7 @@ def test_the_boundary_is_exact_to_the_second(world, clock, root, lab, days, seco
     )
 
 
-def test_an_old_folder_with_one_fresh_file_deep_inside_stays(world, clock, root, lab):
+def test_an_old_directory_with_one_fresh_file_deep_inside_stays(world, clock, root, lab):
     clock.time = time.time() + 40 * DAY
     one = lab.unit(root, "run", files=("a/b/c/fresh.bin", "a/old.bin"))
     os.utime(one / "a/b/c/fresh.bin", (clock.time - DAY, clock.time - DAY))
@@ -263,11 +263,11 @@ def test_what_the_run_itself_needs_stays(world, root, tmp_path, lab):
     ]
 
 
-def test_backups_stay_in_their_folder_and_in_units_that_hold_it(world, root, lab):
-    for folder in (root, root / "unit/backups"):
-        folder.mkdir(parents=True, exist_ok=True)
+def test_backups_stay_in_their_directory_and_in_units_that_hold_it(world, root, lab):
+    for directory in (root, root / "unit/backups"):
+        directory.mkdir(parents=True, exist_ok=True)
         for name in ("", ".sha256", ".manifest.json"):
-            (folder / f"models_backup_20260101_020000.tar.gz{name}").write_text("x")
+            (directory / f"models_backup_20260101_020000.tar.gz{name}").write_text("x")
     for name in ("models_backup_notes.txt", "other"):
         (root / name).write_text("x")
     result = lab.clean(world, root, retention_days=0)
@@ -386,8 +386,8 @@ def test_the_layers_of_an_overlay_stay(world, root, tmp_path, lab):
     lab.require_mounts()
     for name in ("lower", "upper", "free"):
         lab.unit(root, name)
-    for folder in (root / "upper/up", root / "upper/work", tmp_path / "merged"):
-        folder.mkdir()
+    for directory in (root / "upper/up", root / "upper/work", tmp_path / "merged"):
+        directory.mkdir()
 
     def inner():
         # Where the machine's own root is an overlay or a container's, an overlay may not be stacked on it.
@@ -686,7 +686,7 @@ def test_mounts_inside_and_on_units_survive(world, root, tmp_path, lab):
 
 
 def test_a_root_on_an_overlay_over_two_filesystems(world, tmp_path, lab):
-    """Diskless nodes: files have another st_dev than their folder, and folders of the lower layer can't be renamed."""
+    """Diskless nodes: files have another st_dev than their directory, and directories of the lower layer can't be renamed."""
     lab.require_mounts()
     for name in ("lower/runs", "memory", "merged"):
         (tmp_path / name).mkdir(parents=True)
@@ -881,19 +881,19 @@ def test_without_a_fresh_verified_backup_nothing_goes(world, clock, root, tmp_pa
 
     models = lab.unit(tmp_path, "models")
     lab.unit(root, "a")
-    folder = tmp_path / "backups"
+    directory = tmp_path / "backups"
     with pytest.raises(Refused, match="no verified backup"):
-        lab.clean(world, root, require_backup={"path": str(folder)})
+        lab.clean(world, root, require_backup={"path": str(directory)})
     done = backups.run(
-        BackupOptions.from_mapping({"source": str(models), "destination": str(folder)}), world
+        BackupOptions.from_mapping({"source": str(models), "destination": str(directory)}), world
     ).to_dict()
     archive = done["backup"]["path"]
     clock.time += 26 * 3600
     with pytest.raises(Refused, match="26 h"):
-        lab.clean(world, root, require_backup={"path": str(folder)})
+        lab.clean(world, root, require_backup={"path": str(directory)})
     assert os.listdir(root) == ["a"]
     assert lab.clean(
-        world, root, require_backup={"path": str(folder), "max_age_hours": 27}, check=True
+        world, root, require_backup={"path": str(directory), "max_age_hours": 27}, check=True
     )["changed"]
     assert lab.clean(
         world,
@@ -903,12 +903,12 @@ def test_without_a_fresh_verified_backup_nothing_goes(world, clock, root, tmp_pa
     )["changed"]
     clock.time -= 40 * DAY  # the clock was wrong when the backup was made, or is wrong now
     with pytest.raises(Refused, match="future"):
-        lab.clean(world, root, require_backup={"path": str(folder)})
+        lab.clean(world, root, require_backup={"path": str(directory)})
     clock.time += 40 * DAY
     with open(archive, "ab") as stream:
         stream.write(b"damage")
     with pytest.raises(Refused, match=r"no verified backup \(models_backup_.*bytes long"):
-        lab.clean(world, root, require_backup={"path": str(folder), "max_age_hours": 27})
+        lab.clean(world, root, require_backup={"path": str(directory), "max_age_hours": 27})
 
 
 def test_a_missing_root_is_reported_and_no_error(world, tmp_path, lab):
@@ -1069,7 +1069,7 @@ def test_a_file_that_this_user_may_not_link_goes_back_all_the_same(world, clock,
 
 
 def test_a_full_filesystem_is_no_obstacle(world, tmp_path, lab):
-    """Not even a folder can be made: files go first, then there is room for the quarantine folder."""
+    """Not even a directory can be made: files go first, then there is room for the quarantine directory."""
     lab.require_mounts()
     root = tmp_path / "full"
     root.mkdir()
@@ -1090,8 +1090,8 @@ def test_a_full_filesystem_is_no_obstacle(world, tmp_path, lab):
     assert "failed" not in result and left == []
 
 
-def test_a_full_disk_that_holds_nothing_but_folders_is_no_obstacle(world, tmp_path, lab):
-    """As data disks are: without a reserve for root, and every unit a folder."""
+def test_a_full_disk_that_holds_nothing_but_directories_is_no_obstacle(world, tmp_path, lab):
+    """As data disks are: without a reserve for root, and every unit a directory."""
     lab.require_mounts()
     if not shutil.which("mkfs.ext4"):
         pytest.skip("needs mkfs.ext4")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The walks: depth, entries that are no files, and attackers who exchange folders for links while we walk."""
+"""The walks: depth, entries that are no files, and attackers who exchange directories for links while we walk."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_two_thousand_levels_with_few_descriptors(world, lab):
 
     root = tempfile.mkdtemp(
         prefix="deep-"
-    )  # not pytest's folder: it can't remove a tree this deep, should the test be killed
+    )  # not pytest's directory: it can't remove a tree this deep, should the test be killed
     _deep(root, 2000)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = max(
@@ -144,7 +144,7 @@ def test_a_root_is_opened_without_following_links_of_others(tmp_path):
 
 
 def _exchange(one, two, stop, count):
-    """Attack: exchange a folder for a link to the victim and back, as fast as possible, until told to stop.
+    """Attack: exchange a directory for a link to the victim and back, as fast as possible, until told to stop.
 
     In bursts with pauses: an attack without any never lets the cleanup get beyond its first look, and so never meets a deletion.
     """
@@ -157,7 +157,7 @@ def _exchange(one, two, stop, count):
         time.sleep(dice.choice((0, 0.002, 0.01, 0.03, 0.06)))
 
 
-@pytest.mark.parametrize("where", ["the unit", "a folder in it"])
+@pytest.mark.parametrize("where", ["the unit", "a directory in it"])
 def test_thirty_attacks_with_exchanged_links_cost_no_file_outside(world, tmp_path, lab, where):
     """The attacker owns the tree; the victim's files are not below it. A walk by path loses some of them within 30 attacks."""
     if not hasattr(ctypes.CDLL(None), "renameat2"):
@@ -195,7 +195,7 @@ def test_thirty_attacks_with_exchanged_links_cost_no_file_outside(world, tmp_pat
 
 @pytest.fixture
 def act_inside(monkeypatch):
-    """Let a test act at the moment a walk lists a certain folder."""
+    """Let a test act at the moment a walk lists a certain directory."""
     real = os.scandir
 
     def arrange(end, action):
@@ -222,17 +222,18 @@ def _survey(root, name):
         os.close(fd)
 
 
-def test_a_folder_moved_away_while_we_are_in_it_ends_the_walk(root, tmp_path, lab, act_inside):
-    """Without the comparison on the way up, the walk would go on in whatever folder the moved one lies in now."""
-    lab.unit(root, "run", files=("a/b/x",))
+def test_a_directory_moved_away_while_we_are_in_it_ends_the_walk(root, tmp_path, lab, act_inside):
+    """Without the comparison on the way up, the walk would go on in whatever directory the moved one lies in now."""
+    lab.unit(root, "run", files=("a/b/c/x",))
     (tmp_path / "elsewhere").mkdir()
-    done = act_inside("/run/a/b", lambda path: os.rename(path, tmp_path / "elsewhere/b"))
+    moved = root / "run/a/b"
+    done = act_inside("/run/a/b/c", lambda _path: os.rename(moved, tmp_path / "elsewhere/b"))
     with pytest.raises(removal.Changed, match="moved"):
         _survey(root, "run")
     assert done
 
 
-def test_a_folder_replaced_between_listing_and_opening_ends_the_walk(
+def test_a_directory_replaced_between_listing_and_opening_ends_the_walk(
     root, tmp_path, lab, act_inside
 ):
     lab.unit(root, "run", files=("a/x", "b/y"))
@@ -248,7 +249,7 @@ def test_a_folder_replaced_between_listing_and_opening_ends_the_walk(
     assert done
 
 
-def test_removing_touches_nothing_outside_a_unit_whose_folder_is_moved_away(
+def test_removing_touches_nothing_outside_a_unit_whose_directory_is_moved_away(
     root, tmp_path, lab, act_inside
 ):
     lab.unit(root, "run", files=("a/x", "b/y"))

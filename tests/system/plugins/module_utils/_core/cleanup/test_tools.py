@@ -144,7 +144,7 @@ def test_old_images_that_no_container_uses_go(world, clock, engine):
 
 
 STAND_IN = """#!/bin/sh
-cd {folder}
+cd {directory}
 case "$1 $2" in
 "image ls") cat ids ;;
 "ps --all") echo c1; echo c2 ;;
@@ -199,7 +199,7 @@ def test_which_images_go(world, clock, tmp_path, monkeypatch):
     (tmp_path / "ids").write_text("".join(one["Id"] + "\n" for one in images))
     (tmp_path / "images").write_text(json.dumps(images))
     (tmp_path / "vanishing").write_text("")
-    (tmp_path / "docker").write_text(STAND_IN.format(folder=tmp_path))
+    (tmp_path / "docker").write_text(STAND_IN.format(directory=tmp_path))
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     planned = _run(world, "docker", check=True)
@@ -255,16 +255,16 @@ def test_apts_packages_go_and_its_lock_is_respected(world, tmp_path, monkeypatch
 
 def test_pips_cache_goes(world, tmp_path, monkeypatch):
     """The real pip purges a cache of its own layout."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+    directory = tmp_path / "bin"
+    directory.mkdir()
     probe = subprocess.run(
         [sys.executable, "-m", "pip", "--version"], capture_output=True, check=False
     )
     if probe.returncode != 0:
         pytest.skip("this interpreter has no pip")
-    (folder / "pip3").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pip "$@"\n')
-    (folder / "pip3").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    (directory / "pip3").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pip "$@"\n')
+    (directory / "pip3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
     cache = tmp_path / "cache"
     monkeypatch.setenv("PIP_CACHE_DIR", str(cache))
     for path in (
@@ -294,7 +294,7 @@ def test_a_program_that_fails_is_a_failure_and_says_why(world, tmp_path):
         if argv[:2] == ["apt-config", "shell"]:
             (tmp_path / "partial").mkdir(exist_ok=True)
             (tmp_path / "a.deb").write_text("x")
-            return real(["echo", f"FOLDER='{tmp_path}/'"], **options)
+            return real(["echo", f"DIRECTORY='{tmp_path}/'"], **options)
         return real(["sh", "-c", "echo E: Could not get lock >&2; exit 100"], **options)
 
     world.run = run

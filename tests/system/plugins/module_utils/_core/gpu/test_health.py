@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The GPU part from end to end: unmodified pynvml on the simulated library, verdicts from the device's own words."""
+"""The GPU part from end to end: unmodified pynvml on the simulated library, verdicts from the
+device's own words.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ def bad(document):
     ]
 
 
-# --- scenarios as shipped ----------------------------------------------------------------------------------------------
+# --- scenarios as shipped
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["h100x8", "a100x4", "l40s", "rtx4080", "driver470"])
@@ -219,7 +222,8 @@ def test_old_driver_without_margin_uses_absolute_thresholds(node, check):
     )
 
 
-# --- count and presence ------------------------------------------------------------------------------------------------
+# --- count and presence
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -291,7 +295,8 @@ def test_pending_driver_update(node, check):
     assert check(node.gpus("h100x8").run(), "gpu_driver")["action"] == "reboot"
 
 
-# --- temperature -------------------------------------------------------------------------------------------------------
+# --- temperature
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -377,7 +382,8 @@ def test_memory_temperature_above_the_devices_maximum(node, check):
     assert check(node.quick(), "gpu_memory_temperature", "GPU 0")["status"] == "warning"
 
 
-# --- numbers -----------------------------------------------------------------------------------------------------------
+# --- numbers
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_full_memory_and_power_are_warnings_about_the_user_and_can_be_switched_off(node, check):
@@ -425,7 +431,8 @@ def test_exactly_at_the_limit_and_no_limit_are_no_warning(node, check):
     assert not {"gpu_memory", "gpu_power"} & {one["check"] for one in node.quick()["checks"]}
 
 
-# --- state and memory faults -------------------------------------------------------------------------------------------
+# --- state and memory faults
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -575,7 +582,9 @@ def test_memory_held_by_a_process_that_is_gone(node, check):
     reason="needs root and unshare to mount another /proc",
 )
 def test_processes_hidden_in_proc_are_there_all_the_same():
-    """As another user sees them under hidepid or ProtectProc=: not in /proc, and not ours to signal."""
+    """As another user sees them under hidepid or ProtectProc=: not in /proc, and not ours to
+    signal.
+    """
     command = [
         "unshare",
         "--mount",
@@ -618,7 +627,8 @@ def test_process_ids_of_another_namespace_are_not_judged(node):
     assert "gpu_processes" not in {one["check"] for one in node.run()["checks"]}
 
 
-# --- faults of the driver itself ---------------------------------------------------------------------------------------
+# --- faults of the driver itself
+# ---------------------------------------------------------------------------------------
 
 
 def test_a_driver_that_hangs_at_the_first_gpu_still_gives_its_version_and_count(
@@ -676,7 +686,9 @@ print(json.dumps(found))
     os.geteuid() != 0 or not os.access("/dev/fuse", os.W_OK), reason="needs root and /dev/fuse"
 )
 def test_one_who_waits_in_the_kernel_for_ever_gets_no_company(environment, tmp_path):
-    """The library is made to wait where SIGKILL does not reach, as in a wedged driver: in a file system that never answers."""
+    """The library is made to wait where SIGKILL does not reach, as in a wedged driver: in a file
+    system that never answers.
+    """
     (tmp_path / "dead").mkdir()
     name = f"mlf-{os.getpid()}"  # nobody who runs the same beside this shall meet it
     command = [
@@ -735,8 +747,9 @@ def test_a_hang_at_one_gpu_does_not_hide_the_others(node, check):
     assert "on GPU 0" in check(document, "gpu_driver")["message"]
     assert [gpu["id"] for gpu in document["gpus"]] == [0, 1, 2]
     state = check(document, "gpu_state", "GPU 0")
-    assert state["message"] == (
-        "GPU 0: the GPU at 0000:41:00 does not answer: no reply to nvmlDeviceGetTemperature"
+    assert (
+        state["message"]
+        == "GPU 0: the GPU at 0000:41:00 does not answer: no reply to nvmlDeviceGetTemperature"
     )
     assert (state["status"], state["action"]) == ("critical", "reboot")
     assert check(document, "gpu_xid", "GPU 0")["status"] == "critical"
@@ -755,8 +768,9 @@ def test_a_driver_that_is_only_slow_is_not_called_hung(node, check):
 
 def test_gpus_that_were_not_asked_are_named(node, check):
     node.gpus("h100x8", system={"nvmlDeviceGetName": "@9 ok"})
-    assert check(node.run(timeout=1), "gpu_driver")["message"] == (
-        "The driver does not answer: no reply within 1 s to nvmlDeviceGetName on GPU 0; "
+    assert (
+        check(node.run(timeout=1), "gpu_driver")["message"]
+        == "The driver does not answer: no reply within 1 s to nvmlDeviceGetName on GPU 0; "
         "not asked: GPU 1, 2, 3, 4, 5, 6, 7"
     )
 
@@ -805,7 +819,8 @@ SECOND = {
     "nvmlDeviceGetPowerManagementLimit": "nvmlDeviceGetEnforcedPowerLimit",
     "nvmlDeviceGetTemperatureV": "nvmlDeviceGetTemperature",
 }
-#: Not supported, function not found, vGPU without ECC, other structure version, deprecated: absence, not a fault.
+#: Not supported, function not found, vGPU without ECC, other structure version, deprecated:
+#: absence, not a fault.
 ABSENT = {3, 13, 22, 25, 26}
 ESSENTIAL = {
     "nvmlDeviceGetTemperature",
@@ -888,11 +903,13 @@ def test_every_error_of_the_start_is_critical_or_absence(node, function, code):
         system={"init": f"!{code}"} if function == "nvmlInitWithFlags" else {function: f"!{code}"},
     )
     document = node.run()
-    # Library not found without any sign of a GPU is a node without GPU; all else is a broken driver.
+    # Library not found without any sign of a GPU is a node without GPU; all else is a broken
+    # driver.
     assert document["exit_code"] == (0 if code == 12 else 2), document["checks"]
 
 
-# --- files -------------------------------------------------------------------------------------------------------------
+# --- files
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_files_are_written_and_not_in_check_mode(node, tmp_path):

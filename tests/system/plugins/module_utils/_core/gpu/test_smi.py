@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""nvidia-smi as the only way to ask: a stand-in that answers in the words of the real program's captures."""
+"""nvidia-smi as the only way to ask: a stand-in that answers in the words of the real program's
+captures.
+"""
 
 from __future__ import annotations
 
@@ -233,7 +235,10 @@ def test_a_field_in_error_is_never_healthy(node, text):
     ("words", "code"),
     [
         (
-            "Unable to determine the device handle for GPU 0000:2A:00.0: GPU is lost.  Reboot the system to recover this GPU",
+            (
+                "Unable to determine the device handle for GPU 0000:2A:00.0: GPU is lost.  Reboot"
+                " the system to recover this GPU"
+            ),
             15,
         ),
         ("Unable to determine the device handle for GPU0000:2A:00.0: Unknown Error", 255),
@@ -251,19 +256,28 @@ def test_a_dead_gpu_beside_a_living_one(node, check, words, code):
     ("output", "code", "exit_code", "words"),
     [
         (
-            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running.\n",
+            (
+                "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make"
+                " sure that the latest NVIDIA driver is installed and running.\n"
+            ),
             9,
             2,
             "not loaded",
         ),
         (
-            "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 535.309\n",
+            (
+                "Failed to initialize NVML: Driver/library version mismatch\nNVML library version:"
+                " 535.309\n"
+            ),
             18,
             2,
             "different versions",
         ),
         (
-            "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure that the NVIDIA Display Driver is properly installed\n",
+            (
+                "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure"
+                " that the NVIDIA Display Driver is properly installed\n"
+            ),
             12,
             0,
             "No NVIDIA GPU",
@@ -271,7 +285,10 @@ def test_a_dead_gpu_beside_a_living_one(node, check, words, code):
         ("No devices were found\n", 6, 1, "has no GPU"),
         ("GPU is lost\n", 15, 2, "NVML code 15"),
         (
-            "Mismatch in versions between nvidia-smi and NVML.\nAre you sure you are using nvidia-smi provided with the driver?\n",
+            (
+                "Mismatch in versions between nvidia-smi and NVML.\nAre you sure you are using"
+                " nvidia-smi provided with the driver?\n"
+            ),
             255,
             2,
             "Mismatch in versions",

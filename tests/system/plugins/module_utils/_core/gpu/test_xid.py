@@ -128,8 +128,8 @@ def test_an_unreadable_log_is_not_called_clean(node, check, source, tmp_path):
 
 
 def test_a_log_that_does_not_answer_is_told_in_time(node, check):
-    os.mkfifo(node.folder / "kern.fifo")
-    document = node.gpus("l40s").run(log_source=str(node.folder / "kern.fifo"), timeout=1)
+    os.mkfifo(node.directory / "kern.fifo")
+    document = node.gpus("l40s").run(log_source=str(node.directory / "kern.fifo"), timeout=1)
     found = check(document, "gpu_xid")
     assert (found["status"], document["wall"] < 2) == ("unknown", True)
     assert "took longer" in found["message"]
@@ -173,9 +173,13 @@ def test_nothing_from_before_the_last_boot(node, check):
 def test_kernel_buffer(node, check):
     (node.root / "proc/stat").write_text(f"btime {int(NOW) - 7200}\n")
     (node.root / "dev").mkdir()
-    block = f"NVRM: The NVIDIA GPU {BUS}.0\\x0aNVRM: (PCI ID: 10de:26b9) installed in this system has\\x0aNVRM: fallen off the bus and is not responding."
+    block = (
+        f"NVRM: The NVIDIA GPU {BUS}.0\\x0aNVRM: (PCI ID: 10de:26b9) installed in this system"
+        " has\\x0aNVRM: fallen off the bus and is not responding."
+    )
     (node.root / "dev/kmsg").write_text(
-        f"6,1,100000000,-;NVRM: loading\n SUBSYSTEM=pci\n3,2,7000000000,-;{block}\n3,3,90000000,-;{line(46)}\n"
+        "6,1,100000000,-;NVRM: loading\n"
+        f" SUBSYSTEM=pci\n3,2,7000000000,-;{block}\n3,3,90000000,-;{line(46)}\n"
     )
     document = node.gpus("l40s").run(log_source="dmesg", xid_window=3600)
     assert [one["code"] for one in document["gpus"][0]["xids"]] == [79], "and not the old 46"
@@ -188,8 +192,10 @@ def test_journal(node, check):
         '#!/bin/sh\ncase "$*" in\n'
         f"*--lines=1*) echo '{NOW - 5} node kernel: last' ;;\n"
         "*--grep*) echo 'Compiled without pattern matching support' >&2; exit 1 ;;\n"
-        f"*) printf '%s\\n' '{NOW - 9} node kernel: NVRM: The NVIDIA GPU {BUS}.0' '     NVRM: (PCI ID: 10de:26b9) installed in this system has' "
-        f"'     NVRM: fallen off the bus and is not responding' '{NOW - 8} node kernel: {line(31)}' ;;\nesac\n"
+        f"*) printf '%s\\n' '{NOW - 9} node kernel: NVRM: The NVIDIA GPU {BUS}.0' '     NVRM: (PCI"
+        " ID: 10de:26b9) installed in this system has' "
+        f"'     NVRM: fallen off the bus and is not responding' '{NOW - 8} node kernel: {line(31)}'"
+        " ;;\nesac\n"
     )
     program.chmod(0o755)
     document = node.gpus("l40s").run(log_source="auto")
@@ -205,7 +211,8 @@ def test_journal(node, check):
 JOURNALD = "/lib/systemd/systemd-journald"
 
 
-#: A journal of its own that takes what is written to a pipe for the kernel's messages; nothing reaches the machine's own log.
+#: A journal of its own that takes what is written to a pipe for the kernel's messages; nothing
+#: reaches the machine's own log.
 OWN_JOURNAL = f"""
 set -e
 mount -t tmpfs none /run && mount -t tmpfs none /var/log
@@ -250,7 +257,10 @@ def test_the_real_journal():
         "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  590.48.01",
         f"NVRM: Xid (PCI:{BUS}): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
         f"NVRM: GPU {BUS}.0: GPU has fallen off the bus.",
-        "NVRM: The NVIDIA GPU 0000:18:00.0\\x0aNVRM: (PCI ID: 10de:26b9) installed in this system has\\x0aNVRM: fallen off the bus and is not responding",
+        (
+            "NVRM: The NVIDIA GPU 0000:18:00.0\\x0aNVRM: (PCI ID: 10de:26b9) installed in this"
+            " system has\\x0aNVRM: fallen off the bus and is not responding"
+        ),
         f"NVRM: Xid (PCI:{BUS} GPU-I:05): 31, pid=4711, name=python",
         "nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 30 LTSSM Fault Up",
         "usb 1-1: new device",
@@ -302,7 +312,9 @@ def test_what_was_just_rotated_away_still_counts(node, check):
 
 
 def test_the_real_kernel_log_is_read_to_its_end():
-    """Only read: a line written there would stay, and be found on this machine, until the next boot."""
+    """Only read: a line written there would stay, and be found on this machine, until the next
+    boot.
+    """
     try:
         os.close(
             os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)

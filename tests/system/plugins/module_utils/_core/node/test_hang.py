@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What hangs must not hang the check: dead FUSE mounts, programs that ignore SIGTERM, probes left over from an earlier run."""
+"""What hangs must not hang the check: dead FUSE mounts, programs that ignore SIGTERM, probes left
+over from an earlier run.
+"""
 
 from __future__ import annotations
 
@@ -66,21 +68,21 @@ needs_fuse = pytest.mark.skipif(
 )
 
 
-def _dead(mode, folder, given, pause, *more):
-    """Check twice with dead mounts at ``folder`` and the directories ``more``."""
-    for point in (folder, *more):
+def _dead(mode, directory, given, pause, *more):
+    """Check twice with dead mounts at ``directory`` and the directories ``more``."""
+    for point in (directory, *more):
         point.mkdir()
     argv = [
         sys.executable,
         str(HERE / "dead_fuse.py"),
         mode,
-        ":".join(map(str, (folder, *more))),
+        ":".join(map(str, (directory, *more))),
         sys.executable,
         "-c",
         RUN,
         json.dumps(given),
         str(pause),
-        str(folder),
+        str(directory),
     ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0 and "Operation not permitted" in done.stderr:

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Real servers on loopback: HTTP that answers as told, SMTP with TLS and authentication, certificates of an own authority."""
+"""Real servers on loopback: HTTP that answers as told, SMTP with TLS and authentication,
+certificates of an own authority.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.alert.run import
 
 @dataclass
 class Answer:
-    """What the server does with one request: a status with headers and body, C(hang) seconds of silence, or C(reset) of the connection."""
+    """What the server does with one request: a status with headers and body, C(hang) seconds of
+    silence, or C(reset) of the connection.
+    """
 
     status: int = 200
     headers: dict = field(default_factory=dict)
@@ -32,7 +36,10 @@ class Answer:
 
 
 class WebServer:
-    """Answers requests as listed in C(answers), then with 200. C(requests) holds path, headers, decoded JSON and time of arrival."""
+    """Answers requests as listed in C(answers), then with 200.
+
+    C(requests) holds path, headers, decoded JSON and time of arrival.
+    """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.answers: list[Answer] = []
@@ -113,7 +120,9 @@ def web2():
 
 @dataclass
 class Authority:
-    """An own certificate authority: C(ca_file) to trust it, C(context) for a server on 127.0.0.1."""
+    """An own certificate authority: C(ca_file) to trust it, C(context) for a server on
+    127.0.0.1.
+    """
 
     ca_file: str
     context: ssl.SSLContext
@@ -145,7 +154,9 @@ def free_port() -> int:
 
 @pytest.fixture
 def smtp(authority):
-    """Start SMTP servers: C(smtp(mode, **)) with mode C(starttls), C(tls) or C(none); returns one with C(port) and C(mails)."""
+    """Start SMTP servers: C(smtp(mode, **)) with mode C(starttls), C(tls) or C(none); returns one
+    with C(port) and C(mails).
+    """
     controller_module = pytest.importorskip("aiosmtpd.controller")
     from aiosmtpd.smtp import SMTP, AuthResult
 
@@ -244,9 +255,11 @@ def document():
 
 @pytest.fixture
 def tell(world, tmp_path):
-    """Run the alert part: ``tell(document=..., webhooks=[...])``, ``dry`` for check mode, with a state directory of its own.
+    """Run the alert part: ``tell(document=..., webhooks=[...])``, ``dry`` for check mode, with a
+    state directory of its own.
 
-    The result has the returned keys ``changed``, ``channels`` and ``events`` as attributes, and ``to_dict()``.
+    The result has the returned keys ``changed``, ``channels`` and ``events`` as attributes, and
+    ``to_dict()``.
     """
 
     def call(dry=False, **given):

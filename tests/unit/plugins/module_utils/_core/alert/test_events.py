@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From documents to events: keys, what unknown counts as, duplicates, odd input; and the hiding of secrets."""
+"""From documents to events: keys, what unknown counts as, duplicates, odd input; and the hiding of
+secrets.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of the alert part: defaults, the old scripts' variables, what is refused, and secrets in messages."""
+"""Options of the alert part: defaults, the old scripts' variables, what is refused, and secrets in
+messages.
+"""
 
 from __future__ import annotations
 

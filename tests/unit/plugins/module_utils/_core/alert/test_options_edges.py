@@ -110,3 +110,26 @@ def test_something_to_send(given, problem):
     else:
         with pytest.raises(OptionError, match=problem):
             AlertOptions.from_mapping(given)
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({}, None),
+        ({"port": 25}, "email.port needs email.host"),
+        ({"user": "u", "password": "p"}, "email.user needs email.host"),
+        ({"password": "p"}, "email.password needs email.host"),
+        ({"password_env": "P"}, "email.password_env needs email.host"),
+        ({"ca_file": "/etc/ca.pem"}, "email.ca_file needs email.host"),
+        ({"host": "h", "password": "p"}, "email.password needs email.user"),
+        ({"host": "h", "user": "u"}, "password"),
+        ({"host": "h", "port": 25}, None),
+    ],
+)
+def test_what_only_a_server_needs(more, problem):
+    email = {"to": ["a@example.com"], "sender": "b@example.com", **more}
+    if problem is None:
+        assert AlertOptions.from_mapping({"email": email, "msg": "x"}).email.to == email["to"]
+        return
+    with pytest.raises(OptionError, match=problem):
+        AlertOptions.from_mapping({"email": email, "msg": "x"})

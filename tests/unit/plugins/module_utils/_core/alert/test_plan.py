@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tables of decisions: when a problem and its end are sent, whose opinion counts, what is forgotten, what stays queued."""
+"""Tables of decisions: when a problem and its end are sent, whose opinion counts, what is
+forgotten, what stays queued.
+"""
 
 from __future__ import annotations
 
@@ -82,6 +84,7 @@ def decide(seen, entries=(), ran=frozenset(), cooldown=COOLDOWN, digest_after=5,
         ("critical", {"open": False, "bad": False, "sent": "warning"}, COOLDOWN, True, "escalated"),
         ("critical", {"sent_at": 0.0, "open": False}, COOLDOWN, True, "new problem"),
         ("critical", {"sent_at": 0.0}, COOLDOWN, True, "new problem"),
+        ("critical", {"sent_at": 1.0}, COOLDOWN, True, "still critical, cooldown"),
         # The clock was set back since.
         ("critical", {"sent_at": NOW + DAY}, COOLDOWN, False, "last sent 0 ms ago"),
     ],
@@ -177,7 +180,7 @@ def test_the_worse_of_two_opinions_counts(opinions, source, severity, expected):
 def test_the_numbers_that_are_promised():
     assert (plan.QUEUE_SECONDS, plan.QUEUE_LENGTH, plan.OPINION_SECONDS) == (DAY, 200, 6 * HOUR)
     assert (plan.FORGET_OPEN_SECONDS, plan.FORGET_CLOSED_SECONDS) == (30 * DAY, DAY)
-    assert plan.ENTRIES == 5000
+    assert (plan.ENTRIES, plan.REPAIR_SECONDS) == (5000, 30 * DAY)
 
 
 @pytest.mark.parametrize(("count", "digest"), [(5, False), (6, True)])
@@ -276,6 +279,22 @@ def test_how_long_an_event_stays_queued(age, passed, known, kept):
     assert given_up == (0 if kept else 1)
     assert after.pending == ({"c": {KEY: Waiting(0.0, event(), age + passed)}} if kept else {})
     assert after.steady == Steady("b", 100.0 + passed)
+
+
+@pytest.mark.parametrize(
+    ("broken", "age", "kept"),
+    [
+        ({}, DAY + 1, False),
+        ({"c": "chat 1"}, DAY + 1, True),
+        ({"c": "chat 1"}, 30 * DAY, True),
+        ({"c": "chat 1"}, 30 * DAY + 1, False),
+        ({"other": "chat 1"}, DAY + 1, False),
+    ],
+)
+def test_a_broken_channel_keeps_its_queue_until_it_is_repaired(broken, age, kept):
+    memory = Memory(pending={"c": {KEY: Waiting(0.0, event(), age)}}, broken=broken)
+    after, given_up = plan.expire(memory, NOW, COOLDOWN)
+    assert (bool(after.pending), given_up) == (kept, 0 if kept else 1)
 
 
 def test_the_oldest_of_too_many_queued_events_are_given_up():
@@ -505,3 +524,31 @@ def test_who_has_a_mail_already_does_not_get_it_again():
     made = planned(event(), memory=memory._replace(pending={name: {"old": waiting}}))
     after = plan.settle(made, {"chat": [receipt(QUEUED)._replace(keys=("old",))]})
     assert after.pending[name]["old"].event.only == ("m1",)
+
+
+@pytest.mark.parametrize(
+    ("broken", "labels", "expected"),
+    [
+        ({"old": "w 1"}, {"a": "w 1", "b": "w 1"}, {"a": {"k"}}),
+        ({"old": "w 1"}, {"a": "w 1", "old": "w 1"}, {"old": {"k"}}),
+        ({}, {"a": "w 1"}, {"old": {"k"}}),
+    ],
+)
+def test_one_channel_inherits_from_one_that_is_gone(broken, labels, expected):
+    pending = {"old": queue(k=1.0)}
+    plan.inherit(pending, broken, labels)
+    assert {name: set(waiting) for name, waiting in pending.items()} == expected
+
+
+RAN = frozenset({("node1", "disk")})
+
+
+def test_a_subject_that_is_still_reported_has_not_vanished():
+    decided, dummy = decide([event("warning")], entry(sent="warning"), RAN)
+    assert [decision.event.severity for decision in decided] == ["warning"]
+
+
+def test_what_ended_long_ago_does_not_vanish_again():
+    before = entry(bad=False, open=False, seen_at=NOW - 600)
+    decided, after = decide([], before, RAN)
+    assert decided == [] and after[KEY] == before

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Secrets from systemd's credentials: one configuration serves every unit, whatever the directory of its credentials is called."""
+"""Secrets from systemd's credentials: one configuration serves every unit, whatever the directory
+of its credentials is called.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What we write must be read by everybody else: tar, gzip, sha256sum, zstd, Python's streaming reader, busybox where it exists."""
+"""What we write must be read by everybody else: tar, gzip, sha256sum, zstd, Python's streaming
+reader, busybox where it exists.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.source im
 
 
 def same_trees(one, other):
-    """Let diff(1) and a listing by find(1) compare two trees: contents, links, modes, exact times."""
+    """Let diff(1) and a listing by find(1) compare two trees: contents, links, modes, exact
+    times.
+    """
     found = subprocess.run(
         ["diff", "-r", "--no-dereference", str(one), str(other)],
         capture_output=True,
@@ -165,11 +169,13 @@ def test_gzip_chunks_make_one_member(engine, length):
     assert member.eof and member.unused_data == b"", "more than one member"
 
 
+WEIGHTS = bytes(random.Random(7).choices(range(256), [1 + n % 9 for n in range(256)], k=150_000))
+
+
 @pytest.mark.parametrize("level", range(1, 10))
 def test_no_level_expands_weights_and_each_chunk_unpacks_alone(engine, level):
     """Fast levels of several libraries make weights larger than they are."""
-    noise = random.Random(7).choices(range(256), [1 + n % 9 for n in range(256)], k=300_000)
-    for data in (bytes(noise), os.urandom(300_000), b"word " * 60_000, b""):
+    for data in (WEIGHTS, os.urandom(150_000), b"word " * 30_000, b""):
         packed = deflate.Gzip(level).pack(memoryview(bytearray(data)))
         assert len(packed) <= len(data) * 1.001 + 10
         assert deflate.unpack(packed, len(data)) == data

@@ -61,8 +61,9 @@ def test_old_backups_are_restored(old, bring_back, restored, name):
     assert (result["files"], result["bytes"], result["verified"]) == (4, 5510, True)
     root = restored / "old-models" if name == BASH else restored
     weights = (root / "bert" / "v1" / "weights").read_bytes()
-    assert hashlib.sha256(weights).hexdigest() == (
-        "0f75c21f6a75170423676219888a544faedf4a357f9d34b346091bc77a308a0d"
+    assert (
+        hashlib.sha256(weights).hexdigest()
+        == "0f75c21f6a75170423676219888a544faedf4a357f9d34b346091bc77a308a0d"
     )
     assert os.readlink(root / "bert" / "latest") == "v1"
 
@@ -92,8 +93,8 @@ def test_a_person_can_read_it(back_up):
 
 
 def test_a_listing_reads_heads_only(back_up, source, monkeypatch):
-    for number in range(3000):
-        (source / "bert" / f"shard {number} of a model with a long name").write_text("x")
+    for number in range(900):
+        (source / "bert" / f"shard {number} of a model with {'a long ' * 25}name").write_text("x")
     path = manifest_path(back_up())
     assert path.stat().st_size > 5 * manifest.HEAD
     read = 0
@@ -138,7 +139,7 @@ def regions(path):
 def test_a_flipped_bit_is_named(back_up, look, bring_back, restored, part):
     path = manifest_path(back_up())
     good, ends = path.read_bytes(), (0, *regions(path))
-    span = range(ends[part], ends[part + 1], max(1, (ends[part + 1] - ends[part]) // 12))
+    span = range(ends[part], ends[part + 1], max(1, (ends[part + 1] - ends[part]) // 6))
     for offset in span:
         raw = bytearray(good)
         raw[offset] ^= 1 << offset % 8
@@ -157,12 +158,45 @@ def test_a_flipped_bit_is_named(back_up, look, bring_back, restored, part):
     assert look(verify="full")["verified"]
 
 
-def test_a_truncated_manifest_is_noticed_in_a_listing(back_up, look):
+def test_a_manifest_cut_off_in_head_or_entries_is_noticed_in_a_listing(back_up, look, bring_back):
     path = manifest_path(back_up())
-    for size in (path.stat().st_size - 1, regions(path)[1], regions(path)[0], 10):
+    start, entries_end, dummy = regions(path)
+    for size in (entries_end - 1, start, 10):
         os.truncate(path, size)
         (backup,) = look()["backups"]
-        assert backup["problems"] and not backup["verified"]
+        assert "manifest" in backup["problems"][0] and not backup["verified"]
+        with pytest.raises(errors.FleetError):
+            bring_back()
+
+
+@pytest.mark.parametrize("damage", ["longer", "a byte short", "half", "gone"])
+def test_an_index_of_another_length_only_makes_reading_slower(
+    back_up, look, source, bring_back, restored, damage
+):
+    """It is named everywhere, and restores, retention and skips go on using the backup."""
+    path = manifest_path(back_up())
+    dummy, entries_end, size = regions(path)
+    middle = (entries_end + size) // 2
+    new = {"longer": size + 10, "a byte short": size - 1, "half": middle, "gone": entries_end}
+    os.truncate(path, new[damage])
+    problem = f"the index in the manifest {path} is damaged, so reading takes longer"
+    for depth in ("none", "quick", "full"):
+        (backup,) = look(verify=depth)["backups"]
+        assert backup["problems"] == [problem] and not backup["verified"]
+    assert backup["files"] == 10, "all of it was read and agrees with its entries"
+    assert not back_up().changed
+    result = bring_back()
+    assert result.verified and result.notes == [problem]
+    weights = "bert/v1/model.safetensors"
+    assert (restored / weights).read_bytes() == (source / weights).read_bytes()
+    assert bring_back(files=["run.sh"], destination=f"{restored}2").files == 1
+    with open(str(path).removesuffix(".manifest.json"), "r+b") as stream:
+        stream.seek(2_000_000)
+        stream.write(b"spoiled")
+    (backup,) = look(verify="full")["backups"]
+    assert any(weights in line for line in backup["problems"])
+    with pytest.raises(errors.VerificationFailed):
+        bring_back(destination=f"{restored}3")
 
 
 def test_a_backup_whose_entries_are_damaged_does_not_do(back_up):
@@ -189,6 +223,41 @@ def test_damage_is_located(back_up, source, look):
     assert any(where in problem and "bert/v1/zz-last" in problem for problem in problems), problems
 
 
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+def test_a_restore_names_the_damaged_chunk(
+    back_up, few, destination, bring_back, restored, compression
+):
+    """Also in the middle of a file of many chunks, and that of a file that was changed since."""
+    (few / "bert" / "weights").write_bytes(os.urandom(14_000_000))
+    path = back_up(source=str(few), compression=compression).backup["path"]
+    dummy, contents = manifest.read_contents(pathlib.Path(path + ".manifest.json").read_bytes(), "")
+    assert len(contents.index.chunks) == 4
+    with open(path, "r+b") as stream:
+        for chunk in contents.index.chunks:
+            place = chunk.offset + chunk.length // 2
+            byte = os.pread(stream.fileno(), 1, place)
+            os.pwrite(stream.fileno(), bytes([byte[0] ^ 4]), place)
+            where = f"bytes {chunk.offset} to {chunk.offset + chunk.length} were changed; in them: "
+            with pytest.raises(errors.VerificationFailed, match=where + ".*bert/weights"):
+                bring_back()
+            assert not restored.exists()
+            os.pwrite(stream.fileno(), byte, place)
+    assert bring_back().files == 2
+
+
+def test_a_large_file_with_holes_is_restored_with_them(back_up, few, bring_back, restored):
+    weights = few / "bert" / "weights"
+    with open(weights, "wb") as stream:
+        for place in (0, 9_000_000, 11_000_000):
+            stream.seek(place)
+            stream.write(os.urandom(300_000))
+        stream.truncate(30_000_000)
+    back_up(source=str(few))
+    bring_back()
+    assert (restored / "bert" / "weights").read_bytes() == weights.read_bytes()
+    assert (restored / "bert" / "weights").stat().st_blocks * 512 < 20_000_000
+
+
 def test_a_single_file_is_read_from_its_chunks(back_up, source, bring_back, restored):
     """Damage elsewhere does not matter to it, and is not even seen."""
     (source / "bert" / "v1" / "aa-first").write_bytes(os.urandom(9_000_000))
@@ -206,7 +275,8 @@ def test_a_single_file_is_read_from_its_chunks(back_up, source, bring_back, rest
     assert not os.path.exists(str(restored) + "2")
 
 
-# --- headers ----------------------------------------------------------------------------------------------------------
+# --- headers
+# ----------------------------------------------------------------------------------------------------------
 
 WEIGHTS = Entry("bert/weights", FILE, 0o640, 1000, 8**8, 8**12, 1_234_567_890_123_456_789, 0, 0)
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which settings of a bucket change, and which lifecycle is refused because retention still wants what it removes."""
+"""Which settings of a bucket change, and which lifecycle is refused because retention still wants
+what it removes.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,14 @@ import datetime
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core import errors
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import names
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import manifest, names
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.bucket import plan
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.bucket.facts import Facts
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.bucket.options import (
     BucketOptions,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.catalogue import Backup
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import BackupOptions
 
 NOW = 1_800_000_000.0
 DAY = 86400
@@ -148,10 +151,157 @@ def test_keys_of_the_encryption(encryption, key, stored, changes):
     assert plan.decide(given, facts).changes == changes
 
 
+def test_a_bucket_without_versions_or_encryption_is_described_in_words():
+    before = plan.decide(options(), Facts(True, NOW)).before
+    assert (before["versioning"], before["encryption"]) == ("off", "none")
+    assert before["block_public_access"] is False
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [("block_public_access", True), ("versioning", "Enabled"), ("encryption", "AES256")],
+)
+def test_what_the_bucket_has_afterwards(setting, wanted):
+    assert plan.decide(options(), Facts(True, NOW)).after[setting] == wanted
+    assert plan.decide(options(), Facts(False, NOW)).after["exists"] is True
+
+
+@pytest.mark.parametrize(("key", "name"), [("k1", "aws:kms k1"), (None, "aws:kms")])
+def test_an_encryption_is_named_with_its_key(key, name):
+    given = options(encryption="aws:kms", kms_key_id=key)
+    assert plan.decide(given, Facts(True, NOW)).after["encryption"] == name
+
+
+def test_our_rules_are_named_after_their_prefix():
+    assert [rule_["ID"] for rule_ in plan.rules(options())] == [
+        "mlops.fleet move node1/",
+        "mlops.fleet expire node1/",
+        "mlops.fleet versions node1/",
+        "mlops.fleet uploads node1/",
+    ]
+    assert plan.rules(options())[2]["Expiration"] == {"ExpiredObjectDeleteMarker": True}
+
+
+def test_a_rule_with_a_filter_keeps_it_beside_an_old_prefix():
+    theirs = {"ID": "theirs", "Prefix": "a", "Filter": {"Prefix": "b"}}
+    planned = plan.decide(options(), Facts(True, NOW, lifecycle=(theirs,)))
+    assert planned.before["lifecycle"] == [theirs]
+
+
+def test_a_server_without_lifecycle_rules_is_refused():
+    with pytest.raises(errors.NotUsable, match="no lifecycle rules; nothing was changed"):
+        plan.decide(options(), Facts(True, NOW, unsupported=frozenset({"lifecycle"})))
+
+
+def listed(age, source=None, verified=True):
+    """A backup as a bucket lists it; without a source an archive of the old scripts."""
+    created = NOW - age * DAY
+    name = names.stem(created) + ".tar.gz"
+    document = None
+    if source is not None:
+        given = BackupOptions.from_mapping({"source": source, "verify": verified})
+        document = manifest.expected(name, created, given)
+    path = f"s3://b/node1/{name}"
+    return Backup(name, path, created, 1, legacy=document is None, manifest=document)
+
+
+@pytest.mark.parametrize(
+    ("backups", "days", "refused"),
+    [
+        ([listed(40, "/a")], 40, True),
+        ([listed(40, "/a")], 41, False),
+        ([listed(1, "/a"), listed(50, "/a")], 40, False),
+        ([listed(1, "/a"), listed(50, "/b")], 40, True),
+        ([listed(1, "/a"), listed(50)], 40, False),
+        ([listed(1, "/a"), listed(2, "/b"), listed(60, "/b"), listed(70, "/a")], 40, False),
+    ],
+)
+def test_the_newest_backup_of_each_source_is_not_left_to_expire(backups, days, refused):
+    given = options(expire_days=days, transition_days=0)
+    facts = Facts(True, NOW, aged=(("node1", tuple(backups)),))
+    if refused:
+        with pytest.raises(errors.Refused, match="days old and kept: newest verified backup"):
+            plan.decide(given, facts)
+    else:
+        assert plan.decide(given, facts).lifecycle
+
+
+@pytest.mark.parametrize(
+    ("within", "touches"),
+    [
+        ({"Filter": {"And": {"Prefix": "", "Tags": [{"Key": "k", "Value": "v"}]}}}, False),
+        ({"Filter": {"And": {"Prefix": "", "Tag": {"Key": "k", "Value": "v"}}}}, False),
+        ({"Filter": {"And": {"Prefix": "node2/"}}}, False),
+        ({"Filter": {"And": {"Prefix": "node1/"}}}, True),
+        ({"Filter": {"Prefix": None}}, True),
+        ({"Prefix": "node2"}, False),
+        ({}, True),
+    ],
+)
+def test_what_a_rule_is_about(within, touches):
+    assert plan._touches(within, "/node1/") is touches
+
+
+@pytest.mark.parametrize(
+    ("expiration", "days"),
+    [
+        ({"Days": 7}, 7.0),
+        ({"Date": datetime.datetime.fromtimestamp(NOW + 5 * DAY, datetime.timezone.utc)}, 5.0),
+        ({"Date": datetime.datetime.fromtimestamp(NOW - 5 * DAY, datetime.timezone.utc)}, 0.0),
+        ({"Date": "2020-01-01"}, None),
+        ({"ExpiredObjectDeleteMarker": True}, None),
+    ],
+)
+def test_when_a_rule_removes_objects(expiration, days):
+    assert plan._expires_after({"Status": "Enabled", "Expiration": expiration}, NOW) == days
+    assert plan._expires_after({"Status": "Disabled", "Expiration": expiration}, NOW) is None
+    assert plan._expires_after({"Status": "Enabled"}, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("storage_class", "days"),
+    [
+        ("STANDARD_IA", 30),
+        ("ONEZONE_IA", 30),
+        ("GLACIER_IR", 90),
+        ("GLACIER", 90),
+        ("DEEP_ARCHIVE", 180),
+        ("INTELLIGENT_TIERING", 0),
+    ],
+)
+def test_the_shortest_time_of_each_storage_class(storage_class, days):
+    for stays, noted in ((days - 1, True), (days, False), (days + 1, False)):
+        if stays > 0:
+            given = options(
+                transition_class=storage_class, transition_days=30, expire_days=30 + stays
+            )
+            assert bool(plan.decide(given, Facts(True, NOW)).notes) is noted
+
+
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [
+        ({"keep_daily": 2}, 2),
+        ({"keep_weekly": 2}, 14),
+        ({"keep_monthly": 2}, 62),
+        ({"keep_yearly": 2}, 732),
+    ],
+)
+def test_how_long_each_rule_keeps_a_backup(given, needed):
+    for days, refused in ((needed - 1, True), (needed, False)):
+        asked = options(retention_days=0, transition_days=0, expire_days=days, **given)
+        if refused:
+            with pytest.raises(errors.Refused, match=f"keeps backups for up to {needed} days"):
+                plan.decide(asked, Facts(True, NOW))
+        else:
+            assert plan.decide(asked, Facts(True, NOW)).lifecycle
+
+
 @pytest.mark.parametrize(
     ("given", "noted"),
     [
         ({}, True),
+        ({"transition_days": 0, "expire_days": 60}, False),
         ({"expire_days": 119}, True),
         ({"expire_days": 120}, False),
         ({"expire_days": 0}, False),
@@ -264,3 +414,65 @@ def test_options_that_cannot_work(given, option):
     with pytest.raises(errors.OptionError) as error:
         options(**given)
     assert error.value.subject == option
+
+
+def a_set(age, *archives):
+    """A set of this age in days, with archives by name and their ages; and when they were sent."""
+    created = NOW - age * DAY
+    members = [
+        {"model": model, "name": names.member(NOW - old_age * DAY, model, ".tar.gz")}
+        for model, old_age in archives
+    ]
+    head = {
+        "hostname": "node1",
+        "source": "/opt/ml/models",
+        "created": created,
+        "archives": members,
+        "verifications": [],
+    }
+    name = names.stem(created) + names.SET
+    backup = Backup(name, f"s3://b/node1/{name}", created, 1, "0" * 64, manifest=head)
+    uploaded = {
+        f"node1/{member['name']}": NOW - old_age * DAY
+        for member, (dummy, old_age) in zip(members, archives)
+    }
+    return backup, uploaded
+
+
+def with_sets(*sets):
+    uploaded = {key: written for dummy, written_by in sets for key, written in written_by.items()}
+    backups = tuple(backup for backup, dummy in sets)
+    return Facts(True, NOW, aged=(("node1", backups),), uploaded=uploaded)
+
+
+@pytest.mark.parametrize(
+    ("age", "archive_age", "refused"),
+    [
+        (0, 0, False),  # both are removed long after the set is
+        (0, 59, False),
+        (0, 62, True),  # the archive goes after 90 days, when the set is 28 days old
+        (0, 100, True),  # the archive goes at once
+        (20, 75, False),  # when the archive goes, no rule keeps the set any more
+        (20, 95, True),
+    ],
+)
+def test_archives_that_a_kept_set_names_count(age, archive_age, refused):
+    given = options(expire_days=90, retention_days=30)
+    facts = with_sets(a_set(age, ("llama", archive_age), ("bert", age)))
+    if refused:
+        with pytest.raises(errors.Refused, match=r"would remove node1/.*llama.*names it") as error:
+            plan.decide(given, facts)
+        assert "expire_days" in error.value.todo and "s3.prune" in error.value.todo
+    else:
+        assert "layout: per_model" in plan.decide(given, facts).notes[-1]
+
+
+def test_archives_that_only_sets_name_which_go_do_not_count():
+    """The newer set has archives of its own; no rule keeps the older one."""
+    given = options(expire_days=90, retention_days=30)
+    older, newer = a_set(50, ("llama", 100)), a_set(0, ("llama", 0))
+    verified = [{"depth": "full", "result": "ok", "at": "", "files": 1, "bytes": 1}]
+    newer[0].manifest["verifications"] = verified
+    assert plan.decide(given, with_sets(older, newer)).changes
+    with pytest.raises(errors.Refused, match="names it"):
+        plan.decide(options(expire_days=90, retention_days=60), with_sets(older, newer))

@@ -53,6 +53,22 @@ def tree(*entries, skipped=()):
     return Tree(entries or (entry("weights", 1_000_000),), tuple(skipped))
 
 
+def kept_set(*archives, **changes):
+    """A complete set of archives, one per model."""
+    name = names.stem(NOW - 60) + names.SET
+    document = manifest.expected(name, NOW - 60, options())
+    document.update(source=SOURCE, fingerprint="same", archives=list(archives))
+    document["totals"]["bytes"] = 1000
+    return dataclasses.replace(
+        Backup(name, f"{DESTINATION}/{name}", NOW - 60, 500, manifest=document), **changes
+    )
+
+
+def member(model, fingerprint, verified=True):
+    """An archive of a model as a set names it."""
+    return {"model": model, "fingerprint": fingerprint, "verified": verified}
+
+
 def backup(age=0.0, verified=True, source=SOURCE, fingerprint="same", **changes):
     """A complete backup; ``age`` in seconds."""
     created = NOW - age
@@ -71,7 +87,8 @@ def observed(*backups, free=10**12, source=None, present=()):
     return Facts(source or tree(), "same", tuple(known), ordered, free, NOW)
 
 
-# --- is a new backup needed ------------------------------------------------------------------------------------------
+# --- is a new backup needed
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -98,6 +115,59 @@ def test_a_new_backup_is_made_when_the_newest_one_will_not_do(backups, given, re
     assert planned.estimate == 0 or planned.make
 
 
+@pytest.mark.parametrize(
+    ("newest", "layout", "reason"),
+    [
+        (backup(), "single", None),
+        (backup(), "per_model", "the layout has changed"),
+        (kept_set(), "single", "the layout has changed"),
+        (kept_set(), "per_model", None),
+        (backup(manifest=None), "single", "there is no complete backup"),
+    ],
+)
+def test_a_backup_of_the_other_layout_will_not_do(newest, layout, reason):
+    assert plan.why_needed(options(layout=layout), observed(), newest) == reason
+
+
+def _models(*archives, written=(), newest=None, **given):
+    """Which archives would be kept, by model."""
+    source = tree(entry("a/x", 100), entry("b", 10))
+    if newest is None:
+        newest = kept_set(*archives)
+    planned = plan.models(options(layout="per_model", **given), source, newest, written)
+    assert [item.model for item in planned] == ["a", "b"]
+    return {item.model: item.keep for item in planned if item.keep is not None}
+
+
+FINGERPRINTS = {
+    item.model: item.fingerprint
+    for item in plan.models(options(), tree(entry("a/x", 100), entry("b", 10)), None)
+}
+MODEL_A, UNVERIFIED_A = member("a", FINGERPRINTS["a"]), member("a", FINGERPRINTS["a"], False)
+
+
+@pytest.mark.parametrize(
+    ("archives", "given", "kept"),
+    [
+        ([MODEL_A], {}, {"a": MODEL_A}),
+        ([MODEL_A], {"force": True}, {}),
+        ([UNVERIFIED_A], {}, {}),
+        ([UNVERIFIED_A], {"verify": False}, {"a": UNVERIFIED_A}),
+        ([MODEL_A], {"verify": False}, {"a": MODEL_A}),
+        ([member("a", "other")], {}, {}),
+        ([member("b", FINGERPRINTS["a"])], {}, {}),
+        ([MODEL_A], {"newest": kept_set(MODEL_A, problems=("damaged",))}, {}),
+        ([], {"written": [MODEL_A], "force": True}, {"a": MODEL_A}),
+    ],
+)
+def test_an_archive_of_the_last_set_is_kept_while_it_matches(archives, given, kept):
+    assert _models(*archives, **given) == kept
+
+
+def test_without_an_earlier_set_every_model_is_written():
+    assert [item.keep for item in plan.models(options(), tree(), None)] == [None]
+
+
 def test_the_backup_that_will_do_is_the_current_one():
     newest, older = backup(60), backup(120)
     planned = plan.decide(options(), observed(older, newest))
@@ -112,17 +182,25 @@ def test_a_damaged_or_foreign_archive_never_counts_as_the_newest():
     assert planned.current == good
 
 
-# --- name and time ---------------------------------------------------------------------------------------------------
+# --- name and time
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("compression", "suffix"), [("gzip", ".tar.gz"), ("zstd", ".tar.zst"), ("none", ".tar")]
+    ("given", "suffix"),
+    [
+        ({"compression": "gzip"}, ".tar.gz"),
+        ({"compression": "zstd"}, ".tar.zst"),
+        ({"compression": "none"}, ".tar"),
+        ({"layout": "per_model"}, names.SET),
+    ],
 )
-def test_the_new_backup_is_named_after_now(compression, suffix):
-    coming = plan.decide(options(compression=compression), observed()).current
+def test_the_new_backup_is_named_after_now(given, suffix):
+    coming = plan.decide(options(**given), observed()).current
     stamp = time.strftime("models_backup_%Y%m%d_%H%M%S", time.localtime(NOW))
     assert (coming.name, coming.created) == (stamp + suffix, NOW)
     assert coming.path == f"{DESTINATION}/{coming.name}" and coming.verified
+    assert coming.size == 0
 
 
 def test_a_second_that_is_taken_is_left_out():
@@ -149,7 +227,8 @@ def test_a_damaged_backup_does_not_move_the_time():
     assert plan.creation_time(observed(backup(-60, problems=("damaged",)))) == NOW
 
 
-# --- space -----------------------------------------------------------------------------------------------------------
+# --- space
+# -----------------------------------------------------------------------------------------------------------
 
 OVERHEAD = 2048 + 65536
 
@@ -170,9 +249,24 @@ def test_the_estimate_follows_the_last_ratio(source, newest, compression, expect
     assert plan.estimate(given, observed(source=source), newest) == expected + OVERHEAD
 
 
-def test_an_empty_predecessor_has_no_ratio():
+def test_of_a_set_only_the_models_that_are_written_count():
+    seen = observed(source=tree(entry("a/x", 100), entry("b", 10)))
+    given = options(layout="per_model", compression="none")
+    assert plan.estimate(given, seen, kept_set(MODEL_A)) == 10 + OVERHEAD
+    assert plan.estimate(options(compression="none"), seen, kept_set(MODEL_A)) == (
+        110 + 2048 + OVERHEAD
+    )
+
+
+def test_an_archive_without_a_manifest_has_no_ratio():
+    seen = observed(source=tree(entry("a", 1000, allocated=10)))
+    assert plan.estimate(options(), seen, backup(manifest=None)) == 10 + OVERHEAD
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_empty_predecessor_has_no_ratio(before):
     empty = backup()
-    empty.manifest["totals"]["bytes"] = 0
+    empty.manifest["totals"]["bytes"] = before
     assert plan.estimate(options(), observed(), empty) == 1_000_000 + OVERHEAD
 
 
@@ -190,7 +284,8 @@ def test_where_nothing_is_made_no_space_is_needed():
     assert not plan.decide(options(), observed(backup(), free=0)).make
 
 
-# --- what is removed -------------------------------------------------------------------------------------------------
+# --- what is removed
+# -------------------------------------------------------------------------------------------------
 
 
 def removed(planned):
@@ -251,7 +346,8 @@ def test_what_this_user_may_not_read_stays():
     assert line == f"1 backups can't be read by this user ({denied.name}); they stay"
 
 
-# --- copies ----------------------------------------------------------------------------------------------------------
+# --- copies
+# ----------------------------------------------------------------------------------------------------------
 
 COPY = {"url": "s3://b/x", "size": 1, "sha256": "", "verified": "checksum"}
 
@@ -276,7 +372,8 @@ def test_the_copy_of_the_current_backup_stays():
     assert todo.removals == ()
 
 
-# --- source and destination ------------------------------------------------------------------------------------------
+# --- source and destination
+# ------------------------------------------------------------------------------------------
 
 GOOD = Place(facts.DIRECTORY, facts.MISSING, "/backup/models")
 
@@ -312,7 +409,8 @@ def test_a_name_that_only_begins_like_a_system_directory(real):
     plan.check_place(options(), dataclasses.replace(GOOD, real_destination=real))
 
 
-# --- notes -----------------------------------------------------------------------------------------------------------
+# --- notes
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_to_note():
@@ -341,3 +439,49 @@ def test_other_backups_are_mentioned():
     )
     assert lines[0].startswith("1 backups are dated in the future")
     assert lines[1].startswith("the directory holds backups of /srv/x too")
+
+
+def test_backups_of_other_hosts_are_mentioned():
+    stranger = backup(60)
+    stranger.manifest["hostname"] = "node-b"
+    for others in ([], [backup(90, manifest=None)]):
+        (line,) = plan.notes(options(), tree(), [stranger, *others], NOW, "node-a")
+        assert line == "the directory holds backups made on node-b; this run leaves them alone"
+    assert plan.notes(options(), tree(), [stranger], NOW, "node-b") == []
+
+
+OUT = entry("a", target="/mnt/big")
+
+
+def test_followed_links_are_mentioned():
+    followed = Tree((entry("w", 1),), (), followed=("a",), outside=("b -> /gone",))
+    lines = plan.notes(options(outside_links="follow"), followed, [], NOW)
+    assert lines[0].startswith("1 links point out of the source (b -> /gone)")
+    assert lines[1].startswith("1 link out of the source followed (a)")
+
+
+@pytest.mark.parametrize(
+    ("policy", "links"),
+    [("warn", ("a -> /mnt/big",)), ("fail", ("a -> /mnt/big",)), ("follow", ())],
+)
+def test_what_is_not_in_the_backup_is_a_warning(policy, links):
+    seen = plan.outside(options(outside_links=policy), tree(OUT, entry("w", 1)))
+    assert (seen, plan.status(seen)) == (links, "warning" if links else "pass")
+
+
+@pytest.mark.parametrize(
+    ("policy", "link", "refused"),
+    [
+        ("fail", OUT, True),
+        ("fail", entry("a", target="w"), False),
+        ("warn", OUT, False),
+        ("follow", OUT, False),
+    ],
+)
+def test_a_link_out_of_the_source_may_be_refused(policy, link, refused):
+    seen = observed(source=tree(entry("w", 1), link))
+    if not refused:
+        assert plan.decide(options(outside_links=policy), seen).make
+        return
+    with pytest.raises(errors.Refused, match="1 link of /opt/ml/models point"):
+        plan.decide(options(outside_links=policy), seen)

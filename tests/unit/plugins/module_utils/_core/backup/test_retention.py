@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules only keep; the newest verified backup always stays. Checked on examples and on thousands of random histories."""
+"""Rules only keep; the newest verified backup always stays.
+
+Checked on examples and on thousands of random histories.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup import names, retention
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.catalogue import Backup
+from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options import (
+    RetentionOptions,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.retention import DAY, Rules
 
 NOW = 1_800_000_000.0
@@ -20,11 +26,11 @@ NOW = 1_800_000_000.0
 def backup(age_days, kind="verified"):
     created = NOW - age_days * DAY
     name = names.stem(created) + ".tar.gz"
-    document = (
-        None
-        if kind in ("legacy", "unknown")
-        else {"verifications": [{"result": "ok"}] if kind == "verified" else []}
-    )
+    document = {"verifications": []}
+    if kind == "verified":
+        document["verifications"].append({"result": "ok"})
+    if kind in ("legacy", "unknown"):
+        document = None
     problems = {
         "damaged": ("the archive is 3 bytes long",),
         "unknown": ("neither manifest nor checksum file",),
@@ -192,3 +198,29 @@ def test_periods_that_are_not_asked_for_keep_nothing():
     """0 is no rule, and no reason to keep the oldest either."""
     assert removed([backup(n) for n in (1, 2, 3)], Rules(days=0, last=1)) == [2, 3]
     assert removed([backup(n) for n in (1, 2, 3)], Rules(days=0, last=1, daily=1)) == [2, 3]
+
+
+def test_the_rules_are_the_defaults_of_the_options():
+    assert Rules() == retention.rules(RetentionOptions.from_mapping({}))
+    assert Rules() == Rules(days=30, last=0, daily=0, weekly=0, monthly=0, yearly=0)
+
+
+@pytest.mark.parametrize("age", [40, 60])
+def test_what_this_user_may_not_read_stays(age):
+    """It may be a perfect backup, so the reason is not its age."""
+    denied = dataclasses.replace(backup(age, "unknown"), unreadable="permission denied")
+    decisions = retention.decide([backup(50), denied], Rules(days=30), NOW)
+    (one,) = [one for one in decisions if one.backup is denied]
+    assert (one.keep, one.reason) == (True, "this user may not read it")
+
+
+def test_archives_of_the_old_scripts_count_for_the_rules():
+    aged = [backup(40), backup(50, "legacy"), backup(60, "unknown"), backup(70)]
+    assert removed(aged, Rules(days=0, last=2)) == [60, 70]
+    assert removed(aged, Rules(days=0, daily=2)) == [60, 70]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_rule_of_one_period_keeps_one(count):
+    aged = [backup(age) for age in (40, 42, 44)]
+    assert removed(aged, Rules(days=0, daily=count)) == [40, 42, 44][count:]

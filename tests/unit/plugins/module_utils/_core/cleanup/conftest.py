@@ -95,9 +95,9 @@ def checkpoint(run, layout, step, whole=True, loss=None):
 def image(root):
     """Everything that can be told about a tree but access times, as one text."""
     lines = []
-    for folder, folders, files in os.walk(root):
-        for name in sorted([*folders, *files, "."]):
-            path = os.path.join(folder, name)
+    for directory, directories, files in os.walk(root):
+        for name in sorted([*directories, *files, "."]):
+            path = os.path.join(directory, name)
             found = os.lstat(path)
             content = (
                 hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()

@@ -199,3 +199,30 @@ def test_our_own_logs(name):
         assert guards.OWN_LOGS.fullmatch(own)
     assert not guards.OWN_LOGS.fullmatch(f"ml-{name}.logs")
     assert not guards.OWN_LOGS.fullmatch(f"x-ml-{name}.log")
+
+
+@pytest.mark.parametrize(
+    ("path", "located", "unit"),
+    [
+        ("/data/runs/a/x", None, "a"),
+        ("/given/b/x", None, "b"),
+        ("/elsewhere/x", None, ""),
+        ("/bind/c/x", ("8:1", "/runs/c/x"), "c"),
+        ("/bind/c/x", ("8:2", "/runs/c/x"), ""),
+        ("/bind/x", ("8:1", "/other/x"), ""),
+        # Named by its own path, it is that unit, wherever else the path leads.
+        ("/data/runs/a/x", ("8:1", "/runs/other/x"), "a"),
+    ],
+)
+def test_the_unit_that_a_path_leads_into(path, located, unit):
+    assert (
+        guards.unit_at(guards.Place("/data/runs", "/given", ("8:1", "/runs")), path, located)
+        == unit
+    )
+
+
+def test_without_a_known_source_only_paths_count():
+    assert (
+        guards.unit_at(guards.Place("/data/runs", "/given", None), "/bind/c", ("8:1", "/runs/c"))
+        == ""
+    )

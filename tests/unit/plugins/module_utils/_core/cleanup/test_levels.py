@@ -100,7 +100,7 @@ def test_the_oldest_go_until_the_level_is_reached(available, sizes, removed, rea
     decided = decide(place(target(), *units), space=SPACE._replace(available=available))
     assert names(decided.remove) == removed
     (level,) = decided.watermarks
-    assert level.reached is reached
+    assert (level.reached, level.moved) == (reached, 0)
     assert level.freed == sum(sizes[name] for name in removed)
     spared = [kept.reason for kept in decided.keep]
     assert spared == ["not needed: 1000 B are free without its removal"] * (
@@ -204,7 +204,8 @@ def test_units_leave_quarantine_when_their_time_is_over(until, fields, purged, r
         )
         assert reason in removal.reason
     else:
-        assert [kept.reason for kept in decided.keep] == [reason] * (until <= NOW)
+        kept = [("t", reason)] * (until <= NOW)
+        assert [(unit.target, unit.reason) for unit in decided.keep] == kept
 
 
 def test_a_unit_without_a_target_belongs_to_the_first_of_its_root():
@@ -360,3 +361,60 @@ def test_the_anchor_is_the_newest_complete_checkpoint_that_stays():
     assert run.anchor == "checkpoint-3"
     assert names(decided.remove) == ["checkpoint-1", "checkpoint-4"]
     assert decided.remove[1].reason.endswith("; incomplete (no state) and abandoned")
+
+
+# --- several file systems -------------------------------------------------------------------------
+
+
+def test_a_level_of_one_file_system_leaves_the_others_alone():
+    here = place(target("here"), unit("h1", 600, 90 * DAY), unit("h2", 600))
+    old = 99 * DAY
+    there = place(
+        target("there"), unit("t1", 600, old), unit("t2", 600), device=ELSEWHERE, path="/t"
+    )
+    other = place(target("other", free_to=None), unit("o1", 1), path="/o")
+    decided = decide(here, there, other)
+    assert sorted(names(decided.remove)) == ["h1", "o1", "t1", "t2"]
+    assert [kept.path for kept in decided.keep] == ["/r/h2"]
+    (level,) = decided.watermarks
+    assert (level.freed, decided.notes) == (601, [])
+
+
+@pytest.mark.parametrize(
+    ("device", "until", "removed"),
+    [
+        (HERE, NOW + 1, ["q"]),
+        (HERE, NOW, ["q"]),
+        (ELSEWHERE, NOW + 1, ["new"]),
+    ],
+)
+def test_only_quarantine_of_the_same_file_system_is_emptied_for_space(device, until, removed):
+    quarantine = hold(("q", 600, {}), until=until, device=device)
+    decided = decide(place(target(), unit("new", 600)), held=[quarantine])
+    assert names(decided.remove) == removed
+    assert len(decided.purge) == len(removed) - ("new" in removed)
+
+
+def test_a_unit_of_quarantine_that_could_not_be_read_is_a_directory_of_no_size():
+    over = hold(("q", 600, {"survey": None, "stays": "unreadable"}), until=NOW)
+    decided = decide(held=[over])
+    assert not decided.purge and [kept.reason for kept in decided.keep] == ["unreadable"]
+
+
+def test_without_an_interlock_nothing_is_compared():
+    decided = decide(place(target(free_to=None), unit("a")), coverage=None)
+    assert names(decided.remove) == ["a"]
+
+
+@pytest.mark.parametrize("moved", [0, 7])
+def test_what_the_interlock_spares_says_so(moved):
+    units = [unit(name, 600, (90 - rank) * DAY) for rank, name in enumerate("ab")]
+    decided = decide(place(target(), *units), quarantine_days=moved, **cover("a", "b"))
+    assert not decided.remove
+    assert [kept.reason for kept in decided.keep] == ["not in a backup"] * 2
+
+
+@pytest.mark.parametrize("until", [NOW, NOW - 1])
+def test_what_leaves_quarantine_anyway_is_not_removed_for_space_again(until):
+    decided = decide(place(target()), held=[hold(("q", 100, {}), until=until)])
+    assert names(decided.remove) == ["q"] and len(decided.purge) == 1

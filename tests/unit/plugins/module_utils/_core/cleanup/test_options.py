@@ -138,7 +138,7 @@ def test_a_link_to_a_dangerous_root_is_refused(tmp_path):
 
 @pytest.fixture
 def users(tmp_path, monkeypatch):
-    """A list of users of our own; bob's home is an ordinary folder."""
+    """A list of users of our own; bob's home is an ordinary directory."""
     (tmp_path / "passwd").write_text(
         f"root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::{tmp_path}/people/bob/:/bin/sh\nodd\nnone:x:2:2:::\n"
     )
@@ -169,7 +169,7 @@ def test_homes_that_lie_in_a_root_stay(users, world, lab):
 def test_the_message_names_where_a_link_leads(tmp_path):
     """The usual place may be a link to another disk; the disk as a whole is no root."""
     (tmp_path / "experiments").symlink_to("/data")
-    with pytest.raises(Refused, match="experiments leads to /data, which lies directly below /"):
+    with pytest.raises(Refused, match="experiments leads to /data, which is directly below /"):
         CleanupOptions.from_mapping({"experiments_dir": str(tmp_path / "experiments")})
 
 
@@ -184,7 +184,7 @@ def test_the_message_names_where_a_link_leads(tmp_path):
         ("[m]l-*", False),
     ],
 )
-def test_shared_folders_need_a_pattern_with_a_beginning(pattern, fine):
+def test_shared_directories_need_a_pattern_with_a_beginning(pattern, fine):
     if fine:
         assert (
             CleanupOptions.from_mapping(_given(path="/tmp", pattern=pattern)).directories[0].path

@@ -11,6 +11,10 @@ import stat
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import brake, plan, scan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.checkpoints import (
+    Checkpoint,
+    RunFacts,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.cover import BackupFacts
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.facts import (
     Facts,
@@ -110,6 +114,13 @@ def test_vetoed(unit, why):
             "",
             9,
             "newest change 1.0 days ago (logs/x), kept 30.0 days",
+        ),
+        (
+            {"content_age": DAY, "content_path": "a/" + "x" * 200},
+            {},
+            "",
+            9,
+            f"newest change 1.0 days ago ({'x' * 200}), kept 30.0 days",
         ),
         (
             {"age": -2 * DAY},
@@ -364,12 +375,60 @@ def test_what_was_only_moved_counts_for_the_brake_and_what_had_begun_does_not():
             "2 processes could not be examined; only locks and mounts tell what they use.",
         ),
         (InUse(unseen=1, strangers=frozenset({7})), "units that hold files of their users stay"),
+        (InUse(unseen=1), "1 process could not be examined;"),
         (InUse(strangers=None), "Some processes"),
     ],
 )
 def test_a_note_about_processes_that_could_not_be_examined(busy, note):
     notes = _decide(busy=busy).notes
     assert note in "".join(notes) and bool(notes) is bool(note)
+
+
+@pytest.mark.parametrize(
+    ("unit", "target", "protected"),
+    [
+        ({}, {}, {}),
+        ({}, {}, {"u": "a link names it"}),
+        ({"veto": "in use"}, {"retention": 0}, {}),
+        ({"veto": "in use", "stopped": True}, {"retention": 0}, {}),
+        ({"age": 30 * DAY}, {}, {}),
+        ({"age": 30 * DAY, "content_age": 31 * DAY}, {}, {}),
+        ({"age": 31 * DAY, "content_age": 30 * DAY}, {}, {}),
+        ({"age": DAY, "content_age": 31 * DAY}, {}, {}),
+        ({"age": 31 * DAY, "content_age": DAY}, {}, {}),
+        ({}, {"keep_last": 1}, {}),
+        ({"age": 1}, {"retention": 0}, {}),
+    ],
+)
+def test_a_plan_removes_exactly_what_nothing_keeps(unit, target, protected):
+    rule = _target(**target)
+    why = plan.why_kept(_unit(**unit), rule, cutoff(rule, NOW), protected.get("u", ""), 0, NOW)
+    decided = _decide(_place(rule, _unit(**unit), protected=protected))
+    assert [kept.reason for kept in decided.keep] == [why] * bool(why)
+    assert _paths(decided.remove) == ["/r/u"] * (not why)
+
+
+def test_the_share_counts_for_policies_although_they_have_no_age():
+    rule = _target(retention=0, layout="torch_dcp", keep_last=1)
+    run = RunFacts("a", checkpoints={name: Checkpoint(1) for name in ("u1", "u2")})
+    for share, braked in ((0.4, True), (0.5, False)):
+        inner = _place(rule, _unit("u1"), _unit("u2", age=50 * DAY), run=run)
+        outer = TargetFacts(rule, "/r", containers=[inner])
+        decided = _decide(outer, brake={"max_share": share})
+        assert ("1 of 2 units of t" in decided.braked) is braked
+
+
+def test_what_allows_a_plan_is_written_in_full():
+    decided = _decide(_place(_target(), _unit("a", size=12_345_678)), brake={"max_bytes": 5})
+    assert "--brake-max-bytes 12345678," in decided.allow
+    decided = _decide(_place(_target(), _unit("a")), brake={"max_share": 0.5})
+    assert "--brake-max-share 1," in decided.allow
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(0, 0.0), (-5 * DAY, 0.0), (3 * DAY, 3.0 * DAY)])
+def test_what_is_dated_ahead_has_no_negative_age(age, seconds):
+    (removal,) = _decide(_place(_target(retention=0), _unit("a", age=age))).remove
+    assert (removal.age, removal.reason) == (seconds, "always removed")
 
 
 # --- the interlock with backups -------------------------------------------------------------------------------------------
@@ -405,7 +464,16 @@ def test_without_a_fresh_verified_backup_nothing_is_removed(backups, refusal):
         brake.refuse_without_backup(required, facts, NOW)
 
 
+def test_where_each_file_is_compared_the_age_of_the_backup_does_not_count():
+    required = RequireBackupOptions.from_mapping({"path": "/backup", "check": "covered"})
+    old = [BackupFacts("b", NOW - 99 * DAY, True, ())]
+    brake.refuse_without_backup(required, old, NOW)
+    with pytest.raises(Refused, match="holds no verified backup"):
+        brake.refuse_without_backup(required, [], NOW)
+
+
 def test_the_default_limits_of_brake_and_interlock():
+    assert brake.SKEW == 3600
     assert BrakeOptions.from_mapping({}).given() == dict.fromkeys(
         ("max_units", "max_bytes", "max_share", "max_growth")
     )

@@ -12,33 +12,9 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import guards
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup import root as roots
-from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.guards import Place
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.inuse import InUse
 from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.targets import Target
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import mounts
-
-HERE = ("8:1", "/runs")
-
-
-@pytest.mark.parametrize(
-    ("path", "located", "unit"),
-    [
-        ("/data/runs/a/x", None, "a"),
-        ("/given/b/x", None, "b"),
-        ("/elsewhere/x", None, ""),
-        ("/bind/c/x", ("8:1", "/runs/c/x"), "c"),
-        ("/bind/c/x", ("8:2", "/runs/c/x"), ""),
-        ("/bind/x", ("8:1", "/other/x"), ""),
-        # Named by its own path, it is that unit, wherever else the path leads.
-        ("/data/runs/a/x", ("8:1", "/runs/other/x"), "a"),
-    ],
-)
-def test_the_unit_that_a_path_leads_into(path, located, unit):
-    assert guards.unit_at(Place("/data/runs", "/given", HERE), path, located) == unit
-
-
-def test_without_a_known_source_only_paths_count():
-    assert guards.unit_at(Place("/data/runs", "/given", None), "/bind/c", ("8:1", "/runs/c")) == ""
 
 
 @pytest.fixture
@@ -110,3 +86,135 @@ def test_without_a_list_of_what_is_in_use_a_look_holds_none(root, opened):
     busy = InUse(identities={(1, 2)}, inodes={2}, strangers=frozenset({7}))
     look = opened.look(target, busy, 1e9)
     assert (look.busy, look.inodes, look.hidden) == ({(1, 2)}, {2}, {7})
+
+
+@pytest.mark.parametrize(
+    ("where", "protects"),
+    [
+        ("mounted in the root", True),
+        ("mounted in the compartment", True),
+        ("in the root", True),
+        ("in the compartment", True),
+        ("nowhere", False),
+    ],
+)
+def test_a_link_protects_what_it_names_wherever_that_is(root, opened, monkeypatch, where, protects):
+    (root / "q").mkdir()
+    (root / "latest").symlink_to("unit")
+    points = {
+        "mounted in the root": f"{opened.path}/unit",
+        "mounted in the compartment": f"{opened.path}/q/unit",
+    }
+    if where == "in the root":
+        (root / "unit").mkdir()
+    elif where == "in the compartment":
+        (root / "q/unit").mkdir()
+    table = mounts.read()
+    if where in points:
+        table = [*table, _mount(root, points[where], 10**6, "tmpfs")]
+    monkeypatch.setattr(mounts, "read", lambda: table)
+    opened.list()
+    fd = os.open(root / "q", os.O_RDONLY)
+    try:
+        kept = opened.protected(None, f"{opened.path}/q", fd)
+    finally:
+        os.close(fd)
+    assert ("latest" in kept, "unit" in kept) == (protects, protects)
+
+
+def test_mount_points_protect_in_the_directory_that_was_asked_about(root, opened, monkeypatch):
+    table = mounts.read()
+    for point in ("a", "q/b"):
+        table.append(_mount(root, f"{opened.path}/{point}", 10**6, "tmpfs"))
+    monkeypatch.setattr(mounts, "read", lambda: table)
+    opened.list()
+    assert opened.protected(None) == {"a": guards.MOUNT, "q": guards.MOUNT}
+    assert opened.protected(None, f"{opened.path}/q") == {"b": guards.MOUNT}
+
+
+def test_what_is_mounted_elsewhere_and_what_a_tracker_names_stays(opened):
+    opened.source = ("8:1", "/runs")
+    opened.trackers = lambda: {"a": "the tracker names it", "b": "the tracker names it"}
+    busy = InUse(mounts=frozenset({("8:1", "/runs/a/x"), ("8:2", "/runs/c")}))
+    elsewhere = "in use: it is mounted elsewhere"
+    assert opened.protected(busy) == {"a": elsewhere, "b": "the tracker names it"}
+    assert opened.protected(None) == {
+        "a": "the tracker names it",
+        "b": "the tracker names it",
+    }
+
+
+def test_a_link_that_leads_back_by_another_one_protects(root, tmp_path, opened):
+    (root / "run-7").mkdir()
+    (tmp_path / "hop").symlink_to(root / "run-7")
+    (root / "latest").symlink_to(tmp_path / "hop")
+    opened.list()
+    assert set(opened.protected(None)) == {"run-7", "latest"}
+
+
+def test_other_directories_have_no_logs_of_our_own(root, opened):
+    opened.list()
+    (root / "ml-backup.log").touch()
+    opened.refresh()
+    assert opened.logs == set()
+
+
+@pytest.mark.parametrize("case", ["asked", "no look", "no list", "logs"])
+def test_plain_files_are_listed_apart_only_where_that_was_asked(root, opened, monkeypatch, case):
+    (root / "file").touch()
+    (root / "directory").mkdir()
+    if case == "logs":
+        monkeypatch.setattr(roots, "_LOGS", opened.path)
+    look = None if case == "no look" else opened.look(Target("t", str(root), 0.0), None, 1e9)
+    files = None if case == "no list" else []
+    names = opened.list(look, None, files)
+    if case == "asked":
+        assert (names, [file.name for file in files]) == (["directory"], ["file"])
+    else:
+        assert sorted(names) == ["directory", "file"] and not files
+
+
+@pytest.mark.parametrize(
+    ("path", "where", "inner"), [("/r", "a/b", "/r/a/b"), ("/", "a", "/a"), ("/r", "", "/r")]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_directory_below_is_a_root_of_its_own(root, path, where, inner, known):
+    (root / "a/b").mkdir(parents=True)
+    outer = roots.Root(os.open(root, os.O_RDONLY), path, 1, 2, given=path, links={"x"})
+    outer.source = ("8:1", path) if known else None
+    expected = os.stat(root / where)
+    below = outer.inside(where, (expected.st_dev, expected.st_ino))
+    assert (below.path, below.given, below.links) == (inner, inner, set())
+    assert below.source == (("8:1", inner) if known else None)
+    assert os.fstat(below.fd).st_ino == expected.st_ino and below.fd != outer.fd
+    below.close()
+    outer.close()
+
+
+@pytest.mark.parametrize(("mount", "fstype", "overlay"), [(7, "ext4", False), (8, "overlay", True)])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_only_its_own_mount_says_what_file_system_it_is(
+    root, monkeypatch, mount, fstype, overlay, backwards
+):
+    table = [_mount(root, "/", 7), _mount(root, "/mnt", 8, "overlay")]
+    monkeypatch.setattr(mounts, "read", lambda: table[:: -1 if backwards else 1])
+    monkeypatch.setattr(roots, "mount_id", lambda fd: mount)
+    with contextlib.closing(roots.open_target(Target("t", str(root), 0.0))) as opened:
+        assert (opened.overlay, opened.fstype) == (overlay, fstype)
+
+
+def test_a_closed_root_leaves_no_descriptor(root):
+    before = len(os.listdir("/proc/self/fd"))
+    opened = roots.open_target(Target("t", str(root), 0.0))
+    opened.list()
+    opened.list()
+    opened.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not roots.Root(-1, "/r", 1, 2).overlay
+
+
+def test_a_survey_does_not_take_a_unit_for_moved_unless_it_was(root, opened):
+    target = Target("t", str(root), 0.0)
+    for busy in (None, InUse()):
+        assert opened.look(target, busy, 1e9).moved is False
+        assert opened.look(target, busy, 1e9, moved=True).moved is True

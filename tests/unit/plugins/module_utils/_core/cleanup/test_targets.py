@@ -16,6 +16,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.targets 
     BuiltIn,
     Target,
 )
+from ansible_collections.mlops.fleet.plugins.module_utils._core.cleanup.units import PlainFile
 from ansible_collections.mlops.fleet.plugins.module_utils._core.registry import Registry
 
 
@@ -124,3 +125,105 @@ def test_a_target_is_careful_by_default():
     target = Target("t", "/x", 1.0)
     assert (target.keep_last, target.shared_ok, target.exclude) == (0, False, ())
     assert (COMPLETE.aggressive, COMPLETE.shared_ok, COMPLETE.exclude) == (False, False, ())
+
+
+@pytest.mark.parametrize(
+    ("more", "plain", "keeps"),
+    [
+        ({}, True, False),
+        ({"keep_last": 1}, True, True),
+        ({"exclude": ("a",)}, True, False),
+        ({"layout": "auto"}, False, True),
+        ({"metric": "loss"}, False, True),
+        ({"every_steps": 5}, False, True),
+        ({"every_seconds": 5.0}, False, True),
+        ({"by_run": True}, False, True),
+    ],
+)
+def test_what_looks_into_units_and_what_keeps_some_whatever_their_age(more, plain, keeps):
+    target = _target(**more)
+    assert (target.plain, target.keeps) == (plain, keeps)
+
+
+NAMES = ("a", "ml-a", ".a", ".mlops-fleet-trash-0123456789abcdef", "lost+found", "quota.user")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "units"),
+    [
+        ("*", ["a", "ml-a"]),
+        ("ml-*", ["ml-a"]),
+        (".*", [".a"]),
+        (".mlops-fleet-*", []),
+        ("lost*", []),
+        ("lost+found", []),
+    ],
+)
+@pytest.mark.parametrize("unit", ["any", "file", "dir"])
+def test_plain_files_are_units_by_the_same_rule_as_names(pattern, units, unit):
+    target = _target(pattern, unit=unit)
+    assert target.select(NAMES) == units
+    fitting = target.fitting()
+    assert (fitting is None) is (pattern == "*")
+    files = [
+        PlainFile(name, 1, 0, 0, 0o100644, 0, 0, 1)
+        for name in NAMES
+        if fitting is None or fitting(name)
+    ]
+    kept = [] if unit == "dir" else units
+    assert [file.name for file in target.units_of(files)] == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("30m", 1800),
+        ("12h", 43200),
+        ("3d", 259200),
+        ("2w", 1209600),
+        ("1.5 h", 5400),
+        (" 1d ", 86400),
+        ("3", None),
+        ("d", None),
+        ("3y", None),
+        ("-3d", None),
+        ("3d 4h", None),
+    ],
+)
+def test_a_period_has_a_unit(text, seconds):
+    assert targets.period(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("environ", "place"),
+    [
+        ({}, "/home/alice/.cache/x"),
+        ({"A": "/data/a/"}, "/data/a/sub"),
+        ({"A": "/data/a", "B": "/data/b"}, "/data/a/sub"),
+        ({"A": "relative", "B": "/data/b"}, "/data/b"),
+        ({"A": ""}, "/home/alice/.cache/x"),
+    ],
+)
+def test_a_variable_moves_a_built_in_target(monkeypatch, environ, place):
+    monkeypatch.setenv("HOME", "/home/alice")
+    moved = COMPLETE._replace(path="~/.cache/x", variables=(("A", "/sub"), ("B", "")))
+    assert moved.place(environ) == place
+
+
+def test_only_tmp_as_a_whole_is_shared_without_a_pattern_and_only_what_was_asked_for_goes_at_once():
+    built_in = list(targets.BUILT_IN)
+    assert [entry.name for entry in built_in if entry.shared_ok] == ["tmp"]
+    assert [entry.name for entry in built_in if entry.retention == 0] == ["temp"]
+    days = {entry.name: entry.retention for entry in built_in if entry.aggressive}
+    assert days == {
+        "torch_hub": 30,
+        "torchinductor": 7,
+        "triton": 30,
+        "coredumps": 7,
+        "wandb": 30,
+        "ray": 7,
+        "torch_shm": 1,
+        "nccl_shm": 1,
+        "tmp": 3,
+    }

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ansible_collections.mlops.fleet.plugins.module_utils._core.fleet import rollout
 
 GROUPS = {"canary": ["c"], "r1": ["a", "b", "c"], "r2": ["d", "e"]}
@@ -55,3 +57,46 @@ def test_a_failed_canary_holds_all():
 def test_what_others_registered_holds_nothing():
     for brake in (None, "", [], {"held": ""}, {"held_groups": "x"}):
         assert rollout.held_host(brake, "a", GROUPS) == ""
+
+
+@pytest.mark.parametrize(
+    ("results", "limit", "group", "text"),
+    [
+        ([], 0, "", ""),
+        ([GOOD], 0, "", ""),
+        ([BAD, GOOD, GOOD, GOOD, BAD], 40, "", ""),
+        (
+            [BAD, GOOD, GOOD, GOOD, BAD],
+            39.9,
+            "",
+            "2 of 5 hosts failed, more than the 39.9 % allowed",
+        ),
+        ([BAD], 100, "", ""),
+        ([BAD], 50, "r1", "1 of 1 hosts of the group r1 failed, more than the 50 % allowed"),
+        ([HELD, NEW], 0, "", ""),
+    ],
+)
+def test_the_brake_stops_above_its_share_of_the_hosts_that_were_started(
+    results, limit, group, text
+):
+    assert rollout.brake(results, limit, group) == (text and f"held back: {text}")
+
+
+def test_without_groups_only_one_reason_is_returned():
+    brake = rollout.hold({"a": BAD}, GROUPS, 40)
+    assert brake == {"held": "held back: 1 of 1 hosts failed, more than the 40 % allowed"}
+
+
+@pytest.mark.parametrize(
+    ("brake", "reasons"),
+    [
+        ({"held": "x", "held_groups": {"r1": "y"}, "counted": ["r1"]}, {"a": "x", "z": "x"}),
+        ({"held": "", "held_groups": {"r1": "y"}, "counted": ["r1"]}, {"a": "y", "z": ""}),
+        ({"held": "", "held_groups": {"": "y"}, "counted": ["r1"]}, {"a": "", "z": "y"}),
+        ({"held_groups": {"": "y"}}, {"a": "y", "z": "y"}),
+        ({"held": "x", "held_groups": {}}, {"a": "x", "z": "x"}),
+    ],
+)
+def test_why_a_host_is_held(brake, reasons):
+    for host, reason in reasons.items():
+        assert rollout.held_host(brake, host, GROUPS) == reason

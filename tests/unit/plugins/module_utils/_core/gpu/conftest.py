@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A node with simulated GPUs: the NVML double under the unmodified pynvml, a folder for /sys, /proc and /dev, a log file."""
+"""A node with simulated GPUs: the NVML double under the unmodified pynvml, a directory for /sys,
+/proc and /dev, a log file.
+"""
 
 from __future__ import annotations
 
@@ -91,23 +93,25 @@ def environment(workers):
 class Node:
     """A node to look at. C(run) returns the document, or {"error": ...}."""
 
-    def __init__(self, folder, workers):
-        self.folder = folder
-        self.root = folder / "root"
+    def __init__(self, directory, workers):
+        self.directory = directory
+        self.root = directory / "root"
         (self.root / "proc").mkdir(parents=True)
-        self.bin = folder / "bin"
+        self.bin = directory / "bin"
         self.bin.mkdir()
         self.workers = workers
         self.env = {
             "PATH": f"{self.bin}:/usr/bin:/bin",
             "NVML_DOUBLE_SCENARIO": "",
-            "NVIDIA_SMI_ANSWERS": str(folder / "answers.json"),
+            "NVIDIA_SMI_ANSWERS": str(directory / "answers.json"),
         }
 
     def gpus(self, name=None, **changes):
-        """Choose a shipped scenario, or write one: C(system), C(gpu), C(gpus), C(base) as in harness.write_scenario."""
+        """Choose a shipped scenario, or write one: C(system), C(gpu), C(gpus), C(base) as in
+        harness.write_scenario.
+        """
         path = (
-            harness.write_scenario(self.folder / "scenario.ini", base=name, **changes)
+            harness.write_scenario(self.directory / "scenario.ini", base=name, **changes)
             if changes
             else harness.scenario_path(name)
         )
@@ -125,7 +129,7 @@ class Node:
         return self
 
     def smi(self, **answers):
-        (self.folder / "answers.json").write_text(json.dumps(answers))
+        (self.directory / "answers.json").write_text(json.dumps(answers))
         program = self.bin / "nvidia-smi"
         program.write_text(
             f'#!/bin/sh\nexec {sys.executable} {HERE / "nvidia_smi_stand_in.py"} "$@"\n'
@@ -135,7 +139,7 @@ class Node:
 
     def log(self, *lines):
         """Write a log file; a bare message of the driver is given a time, ten minutes apart."""
-        path = self.folder / "kern.log"
+        path = self.directory / "kern.log"
         first = NOW - 600 * len(lines)
         with open(path, "w", encoding="utf-8") as stream:
             for number, line in enumerate(lines):

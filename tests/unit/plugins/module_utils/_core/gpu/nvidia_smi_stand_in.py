@@ -1,11 +1,12 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stands in for nvidia-smi: answers --query-gpu and --query-remapped-rows from a JSON file, in the real program's words.
+"""Stands in for nvidia-smi: answers --query-gpu and --query-remapped-rows from a JSON file, in the
+real program's words.
 
-NVIDIA_SMI_ANSWERS names the file: C(gpus) (field -> text; a text instead of a mapping is printed as the line), C(unknown) (fields this
-version does not have), C(rows), C(exit), C(output) (printed instead of all), C(hang) (ignores SIGTERM and
-sleeps), C(hang_rows) (the same, for the rows only).
+NVIDIA_SMI_ANSWERS names the file: C(gpus) (field -> text; a text instead of a mapping is printed as
+the line), C(unknown) (fields this version does not have), C(rows), C(exit), C(output) (printed
+instead of all), C(hang) (ignores SIGTERM and sleeps), C(hang_rows) (the same, for the rows only).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""AMD's GPUs through amd-smi, in the shapes of several releases, and GPUs of vendors that nobody knows."""
+"""AMD's GPUs through amd-smi, in the shapes of several releases, and GPUs of vendors that nobody
+knows.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def amd_node(node, wrap=lambda entry: [entry], **given):
     node.pci("0000:83:00.0", vendor="0x1002", kind="0x120000", driver="amdgpu")
     answers = {"static": STATIC, "metric": METRIC, "list": LIST, **given}
     body = "".join(
-        f"  {query}) cat <<'EOF'\n{json.dumps(wrap(entry)) if entry is not None else 'ERROR'}\nEOF\n  ;;\n"
+        f"  {query}) cat"
+        f" <<'EOF'\n{json.dumps(wrap(entry)) if entry is not None else 'ERROR'}\nEOF\n  ;;\n"
         for query, entry in answers.items()
     )
     program = node.bin / "amd-smi"

@@ -308,15 +308,15 @@ def event(number, level, action="none", count=1, repeats=False, source="default"
     ],
 )  # fmt: skip
 def test_the_worst_error_decides(events, status, action, source):
-    result = checks.xid_finding(events)
+    result = xid.finding(events)
     assert (result.status, result.action, result.threshold_source) == (status, action, source)
     assert result.value == sum(each.count for each in events)
 
 
 def test_six_errors_are_named():
-    text = checks.xid_finding([event(number, "warning") for number in range(1, 9)]).message
+    text = xid.finding([event(number, "warning") for number in range(1, 9)]).message
     assert "Xid 6" in text and "Xid 7" not in text and "times" not in text
-    assert checks.xid_finding([event(92, "warning", count=2)]).message.endswith("(text) 2 times")
+    assert xid.finding([event(92, "warning", count=2)]).message.endswith("(text) 2 times")
 
 
 @pytest.mark.parametrize(

@@ -477,9 +477,18 @@ def world(now=1_800_000_000.0):
         '{"version": true, "gpus": []}',
         '{"version": 1}',
         '{"version": 1, "gpus": [7]}',
-        '{"version": 1, "gpus": [{"first_seen": NaN, "last_seen": 1, "samples": [], "incidents": []}]}',
-        '{"version": 1, "gpus": [{"first_seen": 1, "last_seen": 1, "samples": 5, "incidents": []}]}',
-        '{"version": 1, "gpus": [{"first_seen": 1, "last_seen": 1, "samples": [], "incidents": [{"time": 1, "code": 79, "level": "critical"}]}]}',
+        (
+            '{"version": 1, "gpus": [{"first_seen": NaN, "last_seen": 1, "samples": [],'
+            ' "incidents": []}]}'
+        ),
+        (
+            '{"version": 1, "gpus": [{"first_seen": 1, "last_seen": 1, "samples": 5, "incidents":'
+            " []}]}"
+        ),
+        (
+            '{"version": 1, "gpus": [{"first_seen": 1, "last_seen": 1, "samples": [], "incidents":'
+            ' [{"time": 1, "code": 79, "level": "critical"}]}]}'
+        ),
         "[" * 100_000,
         "\udcff",
     ],

@@ -46,8 +46,10 @@ def test_the_old_scripts_lines_exactly(tmp_path):
     path = tmp_path / "gpu-metrics.csv"
     metrics.append_csv(str(path), [V100], THEN)
     metrics.append_csv(str(path), [V100], THEN + 300)
-    assert path.read_bytes().decode() == (
-        f"{HEADER}\n2025-01-31 14:30:00,0,Tesla V100,72,85,90,15000,16384,250,300\n2025-01-31 14:35:00,0,Tesla V100,72,85,90,15000,16384,250,300\n"
+    assert (
+        path.read_bytes().decode()
+        == f"{HEADER}\n2025-01-31 14:30:00,0,Tesla V100,72,85,90,15000,16384,250,300\n2025-01-31"
+        " 14:35:00,0,Tesla V100,72,85,90,15000,16384,250,300\n"
     )
     assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
 

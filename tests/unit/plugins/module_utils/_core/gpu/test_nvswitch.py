@@ -75,8 +75,10 @@ def test_lines_of_details_and_bursts_are_one_error_of_each_switch():
     assert (first.status, first.value, first.message) == (
         "critical",
         3,
-        "NVSwitch 1: SXid 20034 (fatal, Link 30 LTSSM Fault Up) 2 times, "
-        "SXid 22013 (nonfatal, Link 60 Minion Link DLREQ interrupt)",
+        (
+            "NVSwitch 1: SXid 20034 (fatal, Link 30 LTSSM Fault Up) 2 times, "
+            "SXid 22013 (nonfatal, Link 60 Minion Link DLREQ interrupt)"
+        ),
     )
     assert (second.subject, second.status, second.domain) == ("NVSwitch 2", "pass", None)
 

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import plan, reading, xid
+from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import (
+    plan,
+    reading,
+    recall,
+    xid,
+)
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.facts import (
     DriverErrors,
     Facts,
@@ -287,12 +292,13 @@ def test_a_reading_survives_the_way_to_the_parent():
         hung_gpu=1,
     )
     read.gpus[0].fail("query", 3, "words")
-    copy = reading.from_json(reading.to_json(read))
+    copy = recall.from_json(reading.to_json(read))
     assert vars(copy.gpus[0]) == vars(read.gpus[0])
     assert {**vars(copy), "gpus": 0} == {**vars(read), "gpus": 0}
     assert isinstance(copy.gpus[0].nvlink, reading.NvLink)
     journal = reading.Journal()
     journal.keep(read)
     journal.asking("nvmlX on GPU 1")
-    assert (journal.recall().hung, journal.recall().driver_version) == ("nvmlX on GPU 1", "590.1")
-    assert reading.Journal().recall().hung == "loading the driver's library"
+    recalled = recall.of(journal)
+    assert (recalled.hung, recalled.driver_version) == ("nvmlX on GPU 1", "590.1")
+    assert recall.of(reading.Journal()).hung == "loading the driver's library"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu import (
-    checks,
     reading,
     xid,
 )
@@ -107,7 +106,7 @@ def read(*lines):
 )
 def test_every_row_of_the_table(code, status):
     (event,) = events(line(code))
-    finding = checks.xid_finding([event])
+    finding = xid.finding([event])
     assert (finding.status, finding.value, event.meaning.number) == (status, 1, code)
     assert (finding.action == "none") == (status == "pass")
     assert f"Xid {code} (" in finding.message
@@ -174,12 +173,18 @@ def test_a_fall_that_is_told_in_several_ways_is_one():
     told = [
         f"[  100.100000] NVRM: GPU at PCI:{BUS}: GPU-4f2a9c10-0000-4d3e-9b1a-012345678900",
         "[  100.100000] NVRM: GPU Board Serial Number: 1654922000000",
-        f"[  100.200000] NVRM: Xid (PCI:{BUS}): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
+        (
+            f"[  100.200000] NVRM: Xid (PCI:{BUS}): 79, pid='<unknown>', name=<unknown>, GPU has"
+            " fallen off the bus."
+        ),
         f"[  100.300000] NVRM: GPU {BUS}.0: GPU has fallen off the bus.",
         f"[  100.300000] NVRM: GPU {BUS}.0: GPU serial number is 1654922000000.",
         "[  100.400000] NVRM: A GPU crash dump has been created. If possible, please run",
         "               NVRM: nvidia-bug-report.sh as root to collect this data before",
-        f"[  100.500000] NVRM: Xid (PCI:{BUS}): 154, pid='<unknown>', GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)",
+        (
+            f"[  100.500000] NVRM: Xid (PCI:{BUS}): 154, pid='<unknown>', GPU recovery action"
+            " changed from 0x0 (None) to 0x2 (Node Reboot Required)"
+        ),
         "[  100.600000] NVRM: GPU 0000:99:00.0: GPU has fallen off the bus.",
     ]
     assert [
@@ -227,7 +232,8 @@ def test_forms_of_the_bus_id(bus):
             "NVRM: fallen off the bus and is not responding to commands.",
         ],
         [
-            f"NVRM: The NVIDIA GPU {BUS}.0\nNVRM: (PCI ID: 10de:26b9) installed in this system has\nNVRM: fallen off the bus and is not responding to commands."
+            f"NVRM: The NVIDIA GPU {BUS}.0\nNVRM: (PCI ID: 10de:26b9) installed in this system"
+            " has\nNVRM: fallen off the bus and is not responding to commands."
         ],
     ],
 )
@@ -248,7 +254,8 @@ def test_switch_errors_and_other_lines_are_not_counted():
     )
 
 
-# --- time --------------------------------------------------------------------------------------------------------------
+# --- time
+# --------------------------------------------------------------------------------------------------------------
 
 
 # --- faults that real logs have shown ---------------------------------------------------------
@@ -300,11 +307,11 @@ def test_lines_of_one_crash_are_one_incident():
         line(13, "pid=77, name=python3, Graphics Exception: ESR 0x1=0x2"),
     ]
     (event,) = events(*crash, gap=0)
-    assert (event.count, checks.xid_finding([event]).status) == (1, "pass")
+    assert (event.count, xid.finding([event]).status) == (1, "pass")
     (event,) = events(*crash, gap=xid.BURST_GAP)
     assert event.count == 1, "up to this gap"
     (event,) = events(*crash, gap=xid.BURST_GAP + 1)
-    assert (event.count, checks.xid_finding([event]).status) == (3, "warning")
+    assert (event.count, xid.finding([event]).status) == (3, "warning")
 
 
 def test_the_repeat_rule_counts_incidents_of_different_processes_at_once():
@@ -312,7 +319,7 @@ def test_the_repeat_rule_counts_incidents_of_different_processes_at_once():
         line(31, f"pid={pid}, name=python3, MMU Fault") for pid in (77, 78, 79) for dummy in "ab"
     ]
     (event,) = events(*lines, gap=1)
-    assert (event.count, checks.xid_finding([event]).status) == (3, "warning")
+    assert (event.count, xid.finding([event]).status) == (3, "warning")
 
 
 def changed(before, after):
@@ -345,7 +352,7 @@ def test_a_reset_of_another_gpu_ends_nothing():
 def test_application_errors_before_a_reset_do_not_count():
     lines = [line(31), line(31), LOADED, line(31)]
     (event,) = events(*lines)
-    assert (event.count, checks.xid_finding([event]).status) == (3, "pass")
+    assert (event.count, xid.finding([event]).status) == (3, "pass")
 
 
 @pytest.mark.parametrize(
@@ -353,12 +360,18 @@ def test_application_errors_before_a_reset_do_not_count():
     [
         (f"NVRM: GPU {BUS}.0: RmInitAdapter failed! (0x62:0x40:2168)", "rm_init_failed", BUS),
         (
-            "NVRM: GPU6 _kgspBootGspRm: (the GPU is likely in a bad state and may need to be reset)",
+            (
+                "NVRM: GPU6 _kgspBootGspRm: (the GPU is likely in a bad state and may need to be"
+                " reset)"
+            ),
             "bad_state",
             None,
         ),
         (
-            "NVRM: GPU0 _kgspBootGspRm: unexpected WPR2 already up, cannot proceed with booting gsp",
+            (
+                "NVRM: GPU0 _kgspBootGspRm: unexpected WPR2 already up, cannot proceed with"
+                " booting gsp"
+            ),
             "bad_state",
             None,
         ),
@@ -376,7 +389,7 @@ def test_failures_without_a_number(message, name, bus):
     )
     assert (event.bus and reading.display_bus(event.bus)) == bus
     assert event.to_dict()["code"] is None
-    assert checks.xid_finding([event]).message == event.text
+    assert xid.finding([event]).message == event.text
     assert events(message, LOADED)[0].level == "pass"
 
 

@@ -1,9 +1,11 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the GPU part in a process that finds the simulated NVML library; one JSON request and answer per line.
+"""Runs the GPU part in a process that finds the simulated NVML library; one JSON request and answer
+per line.
 
-A process of its own: the library, once loaded, stays in a process, and other tests must not find it there.
+A process of its own: the library, once loaded, stays in a process, and other tests must not find it
+there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rule that decides whether a phase may run, and how the GPUs are divided between two phases."""
+"""The rule that decides whether a phase may run, and how the GPUs are divided between two
+phases.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +60,9 @@ def test_what_stops_every_phase(phase, go_on):
             plan.BACKUP_NOT_RUN,
         ),
         ("cleanup", {"backup": SKIPPED}, {"run_backup": False}, None),
+        ("cleanup", {"backup": FAILED}, {"run_backup": False, "continue_on_error": True}, None),
+        ("gpu", {"backup": FAILED}, {"continue_on_error": True}, None),
+        ("gpu", {"backup": SKIPPED}, {}, None),
         ("cleanup", {"health": FAILED, "backup": GOOD}, {"continue_on_error": True}, None),
     ],
 )
@@ -99,6 +104,18 @@ def test_the_health_result_says_who_checks_the_gpus():
     assert "GPU phase" in noted["checks"][0]["message"]
     for other in (FAILED, {**result, "failed": True}, GOOD):
         assert plan.note_gpus_left(other) == other
+
+
+@pytest.mark.parametrize(
+    ("check", "left"),
+    [
+        ({"check": "gpu", "status": "skipped"}, True),
+        ({"check": "gpu", "status": "pass"}, False),
+        ({"check": "swap", "status": "skipped"}, False),
+    ],
+)
+def test_only_a_skipped_check_of_the_gpus_says_that_they_were_left(check, left):
+    assert plan.left_gpus({"checks": [check]}) is left
 
 
 @pytest.mark.parametrize(

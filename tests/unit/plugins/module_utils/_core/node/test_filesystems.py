@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""File systems: real mounts against df, real loop devices that fill up and turn read-only, mountinfo of other machines."""
+"""File systems: real mounts against df, real loop devices that fill up and turn read-only,
+mountinfo of other machines.
+"""
 
 from __future__ import annotations
 
@@ -383,28 +385,28 @@ def loop_mount(tmp_path):
     """A real ext4 file system of 64 MiB on a loop device."""
     if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
         pytest.skip("needs root and mkfs.ext4")
-    image, folder = tmp_path / "disk.img", tmp_path / "mnt"
-    folder.mkdir()
+    image, directory = tmp_path / "disk.img", tmp_path / "mnt"
+    directory.mkdir()
     with open(image, "wb") as stream:
         stream.truncate(64 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True)
     mounted = subprocess.run(
-        ["mount", "-o", "loop", str(image), str(folder)],
+        ["mount", "-o", "loop", str(image), str(directory)],
         capture_output=True,
         text=True,
         check=False,
     )
     if mounted.returncode != 0:
         pytest.skip(f"no loop devices here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
-def _observed(folder):
+def _observed(directory):
     every = mounts.parse(open("/proc/self/mountinfo", encoding="utf-8").read())
-    own = [mount for mount in fs.relevant(every, []) if mount.point == str(folder)]
+    own = [mount for mount in fs.relevant(every, []) if mount.point == str(directory)]
     points = frozenset(mount.point for mount in every)
-    return fs.DiskFacts(own, points, {}, fs.probe([str(folder)]), {}, {})
+    return fs.DiskFacts(own, points, {}, fs.probe([str(directory)]), {}, {})
 
 
 def test_a_real_disk_fills_up_and_turns_read_only(loop_mount, options):
@@ -440,7 +442,8 @@ def test_the_kernels_own_remount_is_critical(loop_mount, options):
     trigger = f"/sys/fs/ext4/{os.path.basename(device)}/trigger_fs_error"
     if not os.environ.get("MLOPS_TEST_KERNEL_FAULTS"):
         pytest.skip(
-            "leaves a file system error in the kernel's log for everybody to find; set MLOPS_TEST_KERNEL_FAULTS=1 to run it"
+            "leaves a file system error in the kernel's log for everybody to find; set"
+            " MLOPS_TEST_KERNEL_FAULTS=1 to run it"
         )
     if not os.access(trigger, os.W_OK):
         pytest.skip("this kernel can't simulate a file system error")

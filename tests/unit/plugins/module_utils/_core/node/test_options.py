@@ -155,3 +155,55 @@ def test_the_first_and_the_last_port_are_ports(options):
 def test_checks_that_are_wanted(options, given, wanted):
     names = ("disk_usage", "dns", "gpu_ecc")
     assert {name for name in names if options(**given).wants(name)} == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "wanted"),
+    [
+        ({"checks": ["gpu_ecc"]}, "memory", False),
+        ({"checks": ["gpu_ecc"]}, "gpu", True),
+        ({"checks": ["disk_usage"]}, "gpu", False),
+        ({"checks": ["disk_usage"]}, "disk", True),
+        ({"checks": ["disk_usage"]}, "disk_inodes", False),
+        ({"skip": ["disk_usage"]}, "disk", True),
+    ],
+)
+def test_a_group_is_wanted_with_one_of_its_checks(options, given, name, wanted):
+    assert options(**given).wants(name) is wanted
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"disk_floor_warning": 10, "disk_floor_critical": 10},
+        {"disk_floor_warning": 0, "disk_floor_critical": 20},
+        {"gpu_temperature_warning": 85, "gpu_temperature_critical": 85},
+        {"limits": {"cpu_load": {"warning": 2, "critical": 4, "clear": 1}}},
+    ],
+)
+def test_limits_that_touch_are_no_contradiction(options, given):
+    made = options(**given)
+    assert {name: getattr(made, name) for name in given} == given
+
+
+def test_limits_of_a_check_go_before_the_old_options(options):
+    made = options(limits={"disk_usage": {"warning": 91, "critical": 97}})
+    limits = made.limits_in_force["disk_usage"]
+    assert (limits.warning.plain, limits.critical.plain) == (91, 97)
+    assert (
+        options(limits={"disk_usage": {"warning": 85}}).limits_in_force["disk_usage"].critical.plain
+        == 90
+    )
+
+
+def test_a_check_that_resembles_none_is_answered_with_all(options):
+    with pytest.raises(OptionError, match=r"which has no limits\. Known: "):
+        options(limits={"zzzzzz": {"warning": 1}})
+
+
+@pytest.mark.parametrize(
+    ("warning", "critical"), [(94, 95), (95, 95), (95.1, 100), (96, 100), (99, 100)]
+)
+def test_a_higher_memory_warning_moves_our_own_critical_limit(options, warning, critical):
+    limits = options(memory_warning=warning).limits_in_force["memory_usage"]
+    assert (limits.warning.plain, limits.critical.plain) == (warning, critical)

@@ -18,6 +18,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.node import (
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.certificates import Validity
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.disks import DiskHealth
+from ansible_collections.mlops.fleet.plugins.module_utils._core.node.expected import ExpectedFacts
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.facts import (
     Counters,
     NodeFacts,
@@ -31,6 +32,7 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.node.state impor
     Memory as Remembered,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.values import Fill, Load
+from ansible_collections.mlops.fleet.plugins.module_utils._core.registry import Registry
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system.mounts import Mount
 from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import Check
 
@@ -252,20 +254,24 @@ def test_the_conclusion_counts_what_could_not_be_written():
 
 
 def test_memory_errors_are_counted_per_day_since_boot(options):
-    edac = [hardware.MemoryController("mc0", 1000, 0)]
+    edac = [hardware.MemoryController("mc0", 1_000_000, 0)]
     facts = HEALTHY._replace(hardware=HEALTHY.hardware._replace(edac=edac))
     check = _decide(facts, options)[("memory_errors", "mc0")]
-    assert (check.status, check.value) == ("warning", 100.0)
+    assert (check.status, check.value) == ("warning", 100_000.0)
     unknown = facts._replace(system=facts.system._replace(boot=None))
-    assert _decide(unknown, options)[("memory_errors", "mc0")].value == 1000.0
+    assert _decide(unknown, options)[("memory_errors", "mc0")].value == 1_000_000.0
 
 
 def test_durations_are_rounded_and_those_of_the_gpu_part_stay(options):
     own = Check("gpu_ecc", "pass", "no errors", "0", duration_ms=7.0)
-    facts = HEALTHY._replace(gpu=[own], durations={Probe("gpu"): 1.0, Probe("journal"): 0.0012345})
+    facts = HEALTHY._replace(
+        gpu=[own],
+        durations={Probe("gpu"): 1.0, Probe("journal"): 0.0012345, Probe("hardware"): 1.0},
+    )
     checks = _decide(facts, options)
     assert checks[("gpu_ecc", "0")].duration_ms == 7.0
     assert checks[("oom_kills", None)].duration_ms == 1.2
+    assert checks[("machine_checks", None)].duration_ms == 1000.0
 
 
 def test_what_could_not_be_read_has_no_check(options):
@@ -282,3 +288,92 @@ def test_oom_kills_since_the_last_run_need_a_counter_that_did_not_fall(options, 
     memory = Remembered({}, Counters("boot", earlier))
     checks = _decide(HEALTHY._replace(log=log), options, memory)
     assert kills in checks[("oom_kills", None)].message
+
+
+def test_groups_that_were_not_read_have_no_checks(options):
+    nothing = HEALTHY._replace(
+        disk=None, services=None, network=None, log=None, hardware=None, gpu=None, disks={}
+    )
+    names = {name for name, _subject in _decide(nothing, options)}
+    assert names == {name for name, _subject in _decide(HEALTHY, options)} - {
+        *filesystems.DECIDES, *services.DECIDES, *network.DECIDES, *journal.DECIDES,
+        *hardware.DECIDES, "gpu_count", "gpu_ecc", "disk_health", "disk_wear",
+    }  # fmt: skip
+
+
+def test_updates_are_asked_for(options):
+    assert ("security_updates", None) not in _decide(HEALTHY, options, security_updates=False)
+
+
+def test_only_a_check_with_a_reading_of_its_own_is_made_of_one(options):
+    facts = HEALTHY._replace(readings={**HEALTHY.readings, "uptime": 5})
+    assert (
+        len([check for check in plan.decide(facts, options()).checks if check.check == "uptime"])
+        == 1
+    )
+
+
+@pytest.mark.parametrize("answer", [{"0000:00:01.0": 0}, Problem("no answer")])
+def test_optional_checks_are_made_where_they_apply_and_timed(options, answer):
+    facts = HEALTHY._replace(
+        optional={"pci_acs": {"": answer}}, durations={Probe("pci_acs", ""): 0.5}
+    )
+    check = _decide(facts, options)[("pci_acs", None)]
+    assert check.status == ("unknown" if isinstance(answer, Problem) else "pass")
+    assert check.duration_ms == 500.0
+    assert ("pci_acs", None) not in _decide(HEALTHY, options)
+
+
+def test_each_subject_of_an_optional_check_has_its_own_duration(options):
+    answers = {"nfs a": True, "nfs b": Problem("no answer")}
+    durations = {Probe("storage_server", "nfs a"): 0.5, Probe("storage_server", "nfs b"): 2.0}
+    facts = HEALTHY._replace(optional={"storage_server": answers}, durations=durations)
+    checks = _decide(facts, options)
+    assert checks[("storage_server", "nfs a")].duration_ms == 500.0
+    assert checks[("storage_server", "nfs b")].duration_ms == 2000.0
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_expected_hardware_is_compared_where_it_is_wanted(options, wanted):
+    facts = HEALTHY._replace(
+        expected=ExpectedFacts(Problem("no file"), Problem("no answer")),
+        durations={Probe("expected"): 0.5},
+    )
+    skip = [] if wanted else ["expected_hardware"]
+    check = _decide(facts, options, skip=skip).get(("expected_hardware", None))
+    assert (check is not None) is wanted
+    assert not wanted or (check.status, check.duration_ms) == ("unknown", 500.0)
+
+
+def _deciders(*more, without=""):
+    kept = (decider for decider in plan.DECIDERS if decider.name != without)
+    return Registry("decider", (*kept, *more), required=("checks", "function"))
+
+
+@pytest.mark.parametrize(
+    ("deciders", "problem"),
+    [
+        (_deciders(without="memory"), "memory_usage has neither reading nor decider"),
+        (
+            _deciders(plan.Decider("limits", ("conntrack",), plan._memory)),
+            "conntrack has both a reading and a decider",
+        ),
+        (_deciders(plan.Decider("moon", ("x",), plan._memory)), "no group 'moon' of node checks"),
+        (
+            _deciders(plan.Decider("memory", ("swap_usage",), plan._memory), without="memory"),
+            "memory_usage has neither reading nor decider",
+        ),
+    ],
+)
+def test_every_check_has_one_maker(monkeypatch, deciders, problem):
+    plan.check_deciders()
+    monkeypatch.setattr(plan, "DECIDERS", deciders)
+    with pytest.raises(TypeError, match=problem):
+        plan.check_deciders()
+
+
+def test_an_optional_check_needs_its_module(monkeypatch):
+    modules = {name: load for name, load in plan.MODULES.items() if name != "pci_acs"}
+    monkeypatch.setattr(plan, "MODULES", modules)
+    with pytest.raises(TypeError, match="pci_acs has neither reading nor decider"):
+        plan.check_deciders()

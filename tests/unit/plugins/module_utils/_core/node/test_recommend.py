@@ -29,6 +29,8 @@ def bad(status, action, domain="node", **more):
         ([bad("warning", "restart_app", "user")], "none", "user"),
         ([bad("warning", "inspect", "user")], "none", "user"),
         ([bad("warning", "inspect")], "inspect", "node"),
+        ([bad("warning", "free_space")], "none", "node"),
+        ([bad("warning", "none")], "none", "node"),
         ([bad("unknown", "inspect")], "inspect", "node"),
         (
             [bad("unknown", "drain", unknown_as="critical"), bad("warning", "reboot")],

@@ -12,7 +12,8 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.node import thre
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.checks import RULES
 
 
-# "Example ranges" of the Monitoring Plugins Development Guidelines; our plain number is "from 10 on", theirs reads 0:10.
+# "Example ranges" of the Monitoring Plugins Development Guidelines; our plain number is "from 10
+# on", theirs reads 0:10.
 @pytest.mark.parametrize(
     ("text", "good", "bad"),
     [
@@ -148,3 +149,40 @@ def test_a_whole_number_stays_one_and_limits_keep_their_source():
     assert check.value == 3 and isinstance(check.value, int)
     assert limits["uptime"].source == "default"
     assert thresholds.parse("@5").hit(5) and not thresholds.parse("@5").hit(6)
+
+
+@pytest.mark.parametrize(
+    ("limit", "below", "bad", "good"),
+    [
+        ("80", False, (80, 81), (79,)),
+        ("80", True, (80, 79), (81,)),
+        ("10:20", False, (9, 21), (10, 20)),
+        ("@10:20", False, (10, 20), (9, 21)),
+        ("@20", False, (0, 20), (-1, 21)),
+        ("~:5", False, (6,), (-100, 5)),
+        ("5:", False, (4,), (5, 1e9)),
+    ],
+)
+def test_which_values_a_limit_hits(limit, below, bad, good):
+    parsed = thresholds.parse(limit, below)
+    assert [value for value in (*bad, *good) if parsed.hit(value)] == [*bad]
+
+
+def test_limits_are_reported_as_they_are_read():
+    assert thresholds.parse("@5:10").shown == "@5:10"
+    assert thresholds.parse("~:").shown is None
+    assert thresholds.parse("7").shown == 7
+    assert isinstance(thresholds.parse("7.0").shown, int)
+    assert thresholds.parse("7.5").shown == 7.5
+
+
+@pytest.mark.parametrize("text", ["nan:5", "5:nan", "@nan:1", "10:5", "nan:nan"])
+def test_a_range_needs_two_numbers_in_their_order(text):
+    with pytest.raises(ValueError, match="neither a number nor a range"):
+        thresholds.parse(text)
+
+
+def test_a_value_has_the_unit_of_its_limits():
+    limits = thresholds.resolve(RULES, {})
+    assert thresholds.evaluate(limits["disk_usage"], "disk_usage", 1, "x").unit == "%"
+    assert thresholds.evaluate(limits["cpu_load"], "cpu_load", 1, "x").unit is None

@@ -95,7 +95,7 @@ def test_write_replaces_whole_and_is_world_readable(tmp_path):
     assert os.listdir(tmp_path) == ["gpu.prom"]
 
 
-def test_write_without_folder_is_one_clear_error(tmp_path):
+def test_write_without_directory_is_one_clear_error(tmp_path):
     with pytest.raises(WriteFailed, match="Can't write"):
         write(str(tmp_path / "no" / "gpu.prom"), [])
 

@@ -16,7 +16,7 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 RUNNER = shutil.which("ansible-runner") or shutil.which(
     "ansible-runner", path=str(pathlib.Path(sys.executable).parent)
 )
@@ -28,6 +28,10 @@ def run(private: pathlib.Path, number: int) -> tuple[dict, str]:
     """Run the playbook; return the job's artifacts and all that the run left as text."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
     env["PATH"] = f"{pathlib.Path(sys.executable).parent}:{env['PATH']}"
+    # The hosts are this machine, whose own directories a test leaves alone.
+    env.update(
+        MLOPS_FLEET_LOCK_DIR=str(private / "locks"), MLOPS_FLEET_STATE_DIR=str(private / "state")
+    )
     command = [RUNNER, "run", str(private), "-p", "maintenance.yml", "-i", f"job{number}", "-q"]
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=300, check=False
@@ -41,8 +45,8 @@ def run(private: pathlib.Path, number: int) -> tuple[dict, str]:
 
 
 def test_survey_answers_artifacts_and_the_run_before(tmp_path):
-    for name in ("inventory", "env", "project"):
-        (tmp_path / name).mkdir()
+    for name in ("inventory", "env", "project", "locks", "state"):
+        (tmp_path / name).mkdir(mode=0o700)
     hosts = {
         "good": {"maintenance_model_dir": str(tmp_path / "models")},
         "bad": {"maintenance_model_dir": str(tmp_path / "missing")},
