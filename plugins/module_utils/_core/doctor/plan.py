@@ -252,7 +252,9 @@ def alerts(facts: Alerts) -> Check:
     if not channels:
         return Check(label, WARNING, "Nobody is notified: no alert channel is configured")
     names = ", ".join(str(channel["name"]) for channel in channels)
-    fine = "sent" if facts.tested else "would_send"
+    fine = "would_send"
+    if facts.tested:
+        fine = "sent"
     failed = [
         f"{channel['name']}: {channel.get('detail') or channel['status']}"
         for channel in channels

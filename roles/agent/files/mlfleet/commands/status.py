@@ -161,7 +161,7 @@ def _long_results(states: Any) -> list[str]:
 
 
 def _short(result: str) -> str:
-    """Return a result as long as fits into its column; the whole text is printed below the table."""
+    """Return a result as long as fits into its column; the whole text is below the table."""
     if len(result) <= _WIDTH:
         return result
     return f"{result[: _WIDTH - 3]}..."
