@@ -60,7 +60,7 @@ PAIR = "ip link add veth0 type veth peer name veth1; ip link set veth0 up; ip li
 @pytest.mark.parametrize("kind", ["unreachable", "prohibit", "blackhole"])
 def test_a_default_route_that_rejects(kind):
     checks = _checks(PAIR + f"ip route add {kind} default", checks=["network_gateway"])
-    ((_name, _subject), check) = checks.popitem()
+    (_name, _subject), check = checks.popitem()
     assert check["status"] == "warning" and "rejects packets" in check["message"]
 
 
