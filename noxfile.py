@@ -307,18 +307,30 @@ def readers(session: nox.Session) -> None:
     finish(session, checks)
 
 
+def run_on_other_lines(checks: Checks) -> None:
+    """Run the playbooks on the other ansible-core lines, and under ansible-runner."""
+    core_lines = ["--timeout=600", "tests/playbooks/test_core_lines.py"]
+    survey = [*FLEET_OPTIONS, "tests/fleet/test_survey_answers.py"]
+    for title, name, arguments in (
+        ("playbooks, core 2.18", "core218", core_lines),
+        ("playbooks, core 2.21", "core221", core_lines),
+        ("under ansible-runner", "fleet", survey),
+    ):
+        try:
+            python = setup.environment_bin(name) / "python"
+        except setup.Unavailable as reason:
+            checks.result.skip(title, str(reason))
+            continue
+        checks.pytest(title, python, arguments)
+
+
 @nox.session
 def integration(session: nox.Session) -> None:
     """Run the playbooks over several hosts, then every integration target of ansible-test."""
     with start(session) as checks:
         dev = setup.environment_bin("dev")
         checks.pytest("playbooks", dev / "python", ["--timeout=600", "tests/playbooks"])
-        try:
-            python = setup.environment_bin("fleet") / "python"
-            survey = "tests/fleet/test_survey_answers.py"
-            checks.pytest("under ansible-runner", python, [*FLEET_OPTIONS, survey])
-        except setup.Unavailable as reason:
-            checks.result.skip("under ansible-runner", str(reason))
+        run_on_other_lines(checks)
         targets = sorted(
             path.parent.parent.name
             for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml")

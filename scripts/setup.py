@@ -55,6 +55,7 @@ ENVIRONMENTS = {
     "readers": ("readers", ("3.11", "3.12", "3.13")),
     "importer": ("importer", ("3.13", "3.12")),
     "molecule": ("molecule", ("3.12", "3.11", "3.13")),
+    "core218": ("core218", ("3.12", "3.11", "3.13")),
     "fleet": ("fleet", ("3.13", "3.12", "3.11")),
     **{f"unit-{version}": ("unit", (version,)) for version in PYTHONS},
 }

@@ -100,7 +100,8 @@ def pack(directory: Path, name: str, arguments: dict, env: dict[str, str], label
     packed = list(home.glob("*/AnsiballZ_*.py"))
     if len(packed) != 1:
         raise Problem(
-            f"expected one packed module below {home}, found {len(packed)}: {done.stdout.strip()[-500:]}"
+            f"expected one packed module below {home}, found {len(packed)}:"
+            f" {done.stdout.strip()[-500:]}"
         )
     return packed[0]
 
@@ -169,7 +170,8 @@ def show(title: str, table: dict[str, dict[str, float]], base: str, per: str) ->
 def target(what: str, found: float, limit: float, unit: str) -> bool:
     """Say whether a target is met; returns whether."""
     say(
-        f"{what}: {found:.1f} {unit}, target at most {limit:g} {unit}: {'met' if found <= limit else 'MISSED'}"
+        f"{what}: {found:.1f} {unit}, target at most {limit:g} {unit}:"
+        f" {'met' if found <= limit else 'MISSED'}"
     )
     return found <= limit
 

@@ -89,7 +89,10 @@ def write(program: str, directory: Path, seconds: float, errors: int) -> None:
                     f"_SYSTEMD_CGROUP=/system.slice/{unit}",
                     f"_SYSTEMD_UNIT={unit}",
                     "_SYSTEMD_SLICE=system.slice",
-                    f"MESSAGE={'error' if level == 3 else 'notice'}: request {number} of client 10.0.{pid % 256}.{number % 251} took {chance.random():.6f} s",
+                    (
+                        f"MESSAGE={'error' if level == 3 else 'notice'}: request {number} of client"
+                        f" 10.0.{pid % 256}.{number % 251} took {chance.random():.6f} s"
+                    ),
                 )
                 child.stdin.write(("\n".join(fields) + "\n\n").encode())
             child.stdin.close()
@@ -98,7 +101,8 @@ def write(program: str, directory: Path, seconds: float, errors: int) -> None:
         if child.wait() != 0:
             words.seek(0)
             raise Problem(
-                f"{program} ended with {child.returncode}: {words.read()[-500:].decode(errors='replace')}"
+                f"{program} ended with {child.returncode}:"
+                f" {words.read()[-500:].decode(errors='replace')}"
             )
 
 
@@ -157,7 +161,8 @@ def main() -> int:
             size = sum(path.stat().st_size for path in directory.iterdir()) / 2**20
             found = count(directory)
             say(
-                f"{kind}: {found} entries in {len(list(directory.iterdir()))} files, {size:.0f} MiB, written in {time.perf_counter() - start:.0f} s"
+                f"{kind}: {found} entries in {len(list(directory.iterdir()))} files, {size:.0f}"
+                f" MiB, written in {time.perf_counter() - start:.0f} s"
             )
             if found != ENTRIES:
                 raise Problem(f"the journal holds {found} entries instead of {ENTRIES}")
@@ -194,7 +199,8 @@ def main() -> int:
             )
             if abs(len(answer.entries) - wanted) > 1:
                 raise Problem(
-                    f"{len(answer.entries)} errors were found in the last hour, about {wanted} were written"
+                    f"{len(answer.entries)} errors were found in the last hour, about {wanted} were"
+                    " written"
                 )
             things = {
                 "node_health's query": ours,
@@ -219,7 +225,8 @@ def main() -> int:
             }
             bench.show(f"journal, {kind}", rows, "journalctl -n 1", "/ -n 1")
             say(
-                f"{len(answer.entries)} errors returned{', the most it takes' if answer['limited'] else ''}"
+                f"{len(answer.entries)} errors"
+                f" returned{', the most it takes' if answer['limited'] else ''}"
             )
             met &= bench.target(
                 "wall clock of the query", rows["node_health's query"]["wall_ms"], WALL_MS, "ms"

@@ -64,7 +64,8 @@ def report(argv: list[str], env: dict[str, str]) -> list[dict]:
         return json.loads(done.stdout)["checks"]
     except (ValueError, KeyError):
         raise Problem(
-            f"{' '.join(argv)} --json ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}"
+            f"{' '.join(argv)} --json ended with {done.returncode}:"
+            f" {(done.stderr or done.stdout)[-500:]}"
         ) from None
 
 
@@ -195,7 +196,8 @@ def main() -> int:
         result["full"] = full
         skipped = sorted({check["check"] for check in checks if check["status"] == "skipped"})
         say(
-            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine: {', '.join(skipped) or 'none'}"
+            f"{len(checks)} checks on {len(mounts)} mounts; skipped on this machine:"
+            f" {', '.join(skipped) or 'none'}"
         )
         base, task, _command = full.values()
         over = result["cpu_over_empty_ms"] = round(task["cpu_ms"] - base["cpu_ms"], 1)

@@ -37,6 +37,19 @@ def ssh_of(fleet, inventory) -> tuple[str, str]:
     return f"ssh -i {shlex.quote(key)} {options}", host["ansible_host"]
 
 
+def start(nodes, argv: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        argv,
+        env=env,
+        cwd=nodes.directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+
+
 def test_two_controllers_push_their_runs_over_ssh_at_once(nodes):
     git = shutil.which("git")
     nodes.copy(git, NODES[0], "/usr/bin/git")
@@ -52,22 +65,11 @@ def test_two_controllers_push_their_runs_over_ssh_at_once(nodes):
         "fleet_report_dir": "",
     }
     env = {**nodes.environment, "GIT_SSH_COMMAND": ssh}
-    arguments = ["-e", json.dumps(variables), "--limit"]
-
-    def start(host: str) -> subprocess.Popen[str]:
-        argv = nodes.command_line(inventory, "mlops.fleet.gpu", *arguments, host)
-        return subprocess.Popen(
-            argv,
-            env=env,
-            cwd=nodes.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
+    arguments = ["mlops.fleet.gpu", "-e", json.dumps(variables), "--limit"]
     for count in (1, 2):
-        runs = [start(host) for host in NODES]
+        runs = [
+            start(nodes, nodes.command_line(inventory, *arguments, host), env) for host in NODES
+        ]
         outputs = [process.communicate(timeout=300)[0] for process in runs]
         assert [process.returncode for process in runs] == [0, 0], "\n".join(outputs)
         log = nodes.on(NODES[0], "git -C /srv/reports.git log --format=%s main")
@@ -97,16 +99,8 @@ def test_an_interrupted_run_leaves_nothing_on_the_node(nodes, progress):
     large = f"head -c 300000000 /dev/urandom > /srv/ml/models/large{progress}.bin"
     nodes.on("n2", large)
     before = nodes.on("n2", "ls /srv/ml/backups/models_backup_*.tar.gz | wc -l", check=False)
-    process = subprocess.Popen(
-        nodes.command_line(inventory, "mlops.fleet.backup"),
-        env=nodes.environment,
-        cwd=nodes.directory,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-    )
+    argv = nodes.command_line(inventory, "mlops.fleet.backup")
+    process = start(nodes, argv, nodes.environment)
     end = time.monotonic() + 120
     while not nodes.on("n2", "ls -A /srv/ml/backups | grep tmp", check=False):
         assert time.monotonic() < end and process.poll() is None, process.communicate()[0]

@@ -125,14 +125,12 @@ def read_scenario(name):
     defaults, gpus, keys = {}, {}, {}
     for line in harness.scenario_path(name).read_text(encoding="utf-8").splitlines():
         header = re.fullmatch(r"\[(system|gpu)(?: (\d+))?\]", line.strip())
-        if header:
-            keys = (
-                {}
-                if header[1] == "system"
-                else defaults
-                if header[2] is None
-                else gpus.setdefault(int(header[2]), {})
-            )
+        if header and header[1] == "system":
+            keys = {}
+        elif header and header[2] is None:
+            keys = defaults
+        elif header:
+            keys = gpus.setdefault(int(header[2]), {})
         elif "=" in line and not line.startswith("#"):
             key, dummy, value = line.partition("=")
             keys[key.strip()] = value.strip()

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command people type, with its gate: the exit code says that something failed, and the others were maintained all the same."""
+"""The command people type, with its gate: the exit code says that something failed, and the others
+were maintained all the same.
+"""
 
 from __future__ import annotations
 

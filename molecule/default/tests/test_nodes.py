@@ -38,7 +38,8 @@ def test_tar_and_diff_find_every_model_unchanged(host):
     for path in backups(host):
         host.check_output(f"gzip --test {path}")
         done = host.run(
-            f"rm -rf /tmp/back && mkdir /tmp/back && tar -xzf {path} -C /tmp/back && ls -A /tmp/back"
+            f"rm -rf /tmp/back && mkdir /tmp/back && tar -xzf {path} -C /tmp/back && ls -A"
+            " /tmp/back"
         )
         assert done.rc == 0, done.stderr
         top = done.stdout.split()
@@ -70,7 +71,8 @@ def test_nothing_is_open_to_everybody(host):
     """What the run wrote is for its owner and group only."""
     places = f"{BACKUPS} /var/lib/mlops-fleet /var/log/mlops-fleet"
     found = host.run(
-        f"find {places} /var/log -maxdepth 3 \\( -path '/srv/ml/*' -o -name '*mlops*' -o -name 'ml-*' \\) -perm /o=rwx 2>/dev/null"
+        f"find {places} /var/log -maxdepth 3 \\( -path '/srv/ml/*' -o -name '*mlops*' -o -name"
+        " 'ml-*' \\) -perm /o=rwx 2>/dev/null"
     )
     assert found.stdout == ""
 

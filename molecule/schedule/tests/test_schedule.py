@@ -140,7 +140,10 @@ def test_a_timer_set_to_seconds_fires_and_its_job_leaves_log_and_metrics(host):
 
 
 def test_a_job_can_write_only_where_it_must(host):
-    text = '[Service]\\nExecStart=\\nExecStart=/bin/sh -c "id -un; touch /var/log/ml-x; touch /srv/x; touch /etc/x; cat /proc/self/status"\\n'
+    text = (
+        '[Service]\\nExecStart=\\nExecStart=/bin/sh -c "id -un; touch /var/log/ml-x; touch /srv/x;'
+        ' touch /etc/x; cat /proc/self/status"\\n'
+    )
     with drop_in(host, "gpu-monitor.service", text):
         said = printed_by_a_run(host, "gpu-monitor")
     for path in ("/srv/x", "/etc/x", "/var/log/ml-x"):
@@ -178,7 +181,10 @@ def test_a_warning_is_no_failed_unit_but_more_is(host):
 def test_a_job_killed_by_its_limit_sends_an_alert_and_the_next_run_recovers(host):
     command = "journalctl -o cat _SYSTEMD_UNIT=mlops-fleet-alert@ml-backup.service"
     before = len(host.run(command).stdout.splitlines())
-    hog = '[Service]\\nMemoryMax=40M\\nMemorySwapMax=0\\nExecStart=\\nExecStart=/usr/bin/python3 -c "x = bytearray(300 * 1024 * 1024)"\\n'
+    hog = (
+        "[Service]\\nMemoryMax=40M\\nMemorySwapMax=0\\nExecStart=\\nExecStart=/usr/bin/python3 -c"
+        ' "x = bytearray(300 * 1024 * 1024)"\\n'
+    )
     with drop_in(host, "ml-backup.service", hog):
         assert host.run("systemctl start ml-backup.service").rc != 0
         assert show(host, "ml-backup.service", "Result")["Result"] in ("oom-kill", "signal")
@@ -262,7 +268,10 @@ def test_a_credential_reaches_the_job_and_nobody_else(host):
     host.check_output("umask 077; echo s3cret > /root/token")
     assert host.run("runuser -u mlops-fleet -- cat /root/token").rc != 0
     script = "wc -c < $$CREDENTIALS_DIRECTORY/token; id -un; sleep 4"
-    text = f'[Service]\\nLoadCredential=token:/root/token\\nExecStart=\\nExecStart=/bin/sh -c "{script}"\\n'
+    text = (
+        "[Service]\\nLoadCredential=token:/root/token\\nExecStart=\\nExecStart=/bin/sh -c"
+        f' "{script}"\\n'
+    )
     with drop_in(host, "gpu-monitor.service", text):
         host.check_output("systemctl start --no-block gpu-monitor.service; sleep 2")
         place = "/run/credentials/gpu-monitor.service/token"

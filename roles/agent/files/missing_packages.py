@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Print as a JSON list which of the packages named by the arguments are missing on this node.
 
-A library that this Python imports is not missing, whoever installed it. For other packages the package database is asked.
-No repository is needed, and nothing is changed.
+A library that this Python imports is not missing, whoever installed it. For other packages the
+package database is asked. No repository is needed, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def is_importable(package: str) -> bool:
         imported = importlib.import_module(module)
     except (ImportError, OSError, AttributeError, RuntimeError, SystemError, ValueError):
         return False
-    # A directory that the removal of a package has left is imported, too: as a namespace without a file.
+    # A directory that the removal of a package has left is imported, too: as a namespace without a
+    # file.
     return getattr(imported, "__file__", None) is not None
 
 

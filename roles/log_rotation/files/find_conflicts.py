@@ -20,8 +20,9 @@ import sys
 
 # Endings that logrotate itself passes over in a directory (logrotate(8), tabooext).
 IGNORED = (
-    ".bak .cfsaved .disabled .dpkg-bak .dpkg-del .dpkg-dist .dpkg-new .dpkg-old .dpkg-tmp .ghost .new .old .orig .rhn-cfg-tmp-* .rpmnew .rpmorig"
-    " .rpmsave .swp .ucf-dist .ucf-new .ucf-old ,v ~"
+    ".bak .cfsaved .disabled .dpkg-bak .dpkg-del .dpkg-dist .dpkg-new .dpkg-old .dpkg-tmp .ghost"
+    " .new .old .orig .rhn-cfg-tmp-* .rpmnew .rpmorig .rpmsave .swp .ucf-dist .ucf-new .ucf-old"
+    " ,v ~"
 ).split()
 SCRIPTS = ("postrotate", "prerotate", "firstaction", "lastaction", "preremove")
 

@@ -242,7 +242,9 @@ def _restic() -> Any:
 
 
 def check_engine(engine: str, restic: ResticOptions | None) -> None:
-    """:raises OptionError: the engine restic lacks a password, or another one has settings for it."""
+    """:raises OptionError: the engine restic lacks a password, or another one has settings for
+    it.
+    """
     if engine != "restic":
         return
     given = [] if restic is None else [restic.password, restic.password_file]
@@ -474,7 +476,8 @@ class RestoreOptions(OptionSet):
             )
         if "/" in backup and not backup.startswith("/"):
             raise OptionError(
-                f"Option backup is {backup!r}, but must be latest, a file name, or an absolute path.",
+                f"Option backup is {backup!r}, but must be latest, a file name, or an absolute"
+                " path.",
                 "",
                 "backup",
             )

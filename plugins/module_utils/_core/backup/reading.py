@@ -101,7 +101,8 @@ class Scan:
             shown_ones = "; ".join(str(problem) for problem in self.problems[:5])
             more = len(self.problems) + self.more_problems - 5
             raise VerificationFailed(
-                f"{what} is damaged: {shown_ones}{f'; and {more} more problems' if more > 0 else ''}.",
+                f"{what} is damaged:"
+                f" {shown_ones}{f'; and {more} more problems' if more > 0 else ''}.",
                 "Use another backup; nothing was changed by this check.",
                 what,
             )

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a place that keeps backups or their copies has to offer; the places are listed in ``stores``."""
+"""What a place that keeps backups or their copies has to offer; the places are listed in
+``stores``.
+"""
 
 from __future__ import annotations
 

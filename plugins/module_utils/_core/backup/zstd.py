@@ -52,8 +52,10 @@ def _library() -> Any:
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         raise NotUsable(
-            f"Compression zstd needs the system library libzstd 1.4 or later, which can't be loaded: {error}.",
-            "Install libzstd1 (Debian, Ubuntu) or libzstd (Red Hat, SUSE), or use compression gzip.",
+            "Compression zstd needs the system library libzstd 1.4 or later, which can't be"
+            f" loaded: {error}.",
+            "Install libzstd1 (Debian, Ubuntu) or libzstd (Red Hat, SUSE), or use compression"
+            " gzip.",
             "libzstd.so.1",
         ) from error
     return library

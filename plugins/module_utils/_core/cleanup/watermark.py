@@ -120,7 +120,7 @@ def parse_level(text: str) -> Level | None:
     if match is None:
         return None
     base = 1024
-    if (match.group(3) or "").lower() == "b" and match.group(2):
+    if (match.group(3) or "").lower() == "b":
         base = 1000
     factor = 1
     if match.group(2):

@@ -304,7 +304,7 @@ def _check(name: str, status: str, gpu: GpuFacts, message: str, **more: Any) -> 
 def _sensors(gpu: GpuFacts, readings: Mapping[str, Any]) -> list[Check]:
     from .sensors import SLOWDOWN
 
-    if not readings or not readings.get("readings"):
+    if not readings.get("readings"):
         return []
     parts = [
         f"{label} {readings[name]:g} {unit}"

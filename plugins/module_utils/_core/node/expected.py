@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hardware and software that a node must have: from the options, and from a file that it learned."""
+"""Hardware and software that a node must have: from the options, and from a file that it
+learned.
+"""
 
 from __future__ import annotations
 

@@ -62,9 +62,10 @@ class LogFacts(NamedTuple):
     """What the log says.
 
     ``source`` is JOURNAL, KERNEL or None (no log can be read). ``entries`` are those of priority
-    err and worse, and less severe ones of the kernel that may tell of a fault, newest last. ``restarts`` counts by unit what
-    systemd restarted within the flapping window, None where no journal counts it. ``limited``:
-    older entries were left out. ``oomd_kills`` counts by unit what systemd-oomd killed.
+    err and worse, and less severe ones of the kernel that may tell of a fault, newest last.
+    ``restarts`` counts by unit what systemd restarted within the flapping window, None where no
+    journal counts it. ``limited``: older entries were left out. ``oomd_kills`` counts by unit what
+    systemd-oomd killed.
     """
 
     source: str | None
@@ -191,7 +192,9 @@ def _sort(entries: list[journal.Entry], options: NodeOptions, now: float) -> Log
                 count = 1
                 if match:
                     count = int(match[1])
-                oomd_kills[entry.unit] = oomd_kills.get(entry.unit, 0) + count
+                # Of a user's unit only the manager that reports it is known.
+                unit = entry.unit or entry.source
+                oomd_kills[unit] = oomd_kills.get(unit, 0) + count
             continue
         if RESTARTED in entry.message_id:
             if entry.unit and entry.time >= now - options.flapping_window:

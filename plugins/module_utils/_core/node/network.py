@@ -241,8 +241,24 @@ def _sources(world: World) -> tuple[str, ...]:
     for line in procfs.lines(world, "/etc/nsswitch.conf"):
         key, _colon, value = line.partition("#")[0].partition(":")
         if key.strip() == "hosts":
-            return tuple(re.sub(r"\[[^]]*\]", " ", value).split())
+            return tuple(_reached(re.findall(r"\[[^]]*\]|[^\s[]+", value)))
     return ("files", "dns")
+
+
+def _reached(parts: list[str]) -> list[str]:
+    """Return the sources that a name is looked up in which is not in the files.
+
+    After ``files [NOTFOUND=return]`` or ``[!SUCCESS=return]`` no other source is asked.
+    """
+    sources: list[str] = []
+    for part in parts:
+        if not part.startswith("["):
+            sources.append(part)
+        elif sources[-1:] == ["files"]:
+            for negated, status in re.findall(r"(!?)(\w+)\s*=\s*return", part.lower()):
+                if (status == "notfound") != bool(negated):
+                    return sources
+    return sources
 
 
 def resolve(name: str) -> NameAnswer:

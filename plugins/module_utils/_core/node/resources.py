@@ -116,7 +116,8 @@ def _huge_pages(world: World) -> int:
 def _group_limit(world: World, total: int) -> tuple[int | None, int]:
     """Return the memory limit of our control group, or of one above, that is nearest, and its use.
 
-    A limit from ``total`` bytes on is none. What the kernel can take back at once (inactive file pages) is not counted as used.
+    A limit from ``total`` bytes on is none. What the kernel can take back at once (inactive file
+    pages) is not counted as used.
     """
     rows = [line.split(":", 2) for line in procfs.lines(world, "/proc/self/cgroup")]
     groups = {

@@ -274,7 +274,8 @@ def security_updates(world: World, timeout: float) -> list[str] | None:
     elif hardware.tool(world, "dnf"):
         argv = ["dnf", "-q", "-C", "updateinfo", "list", "--security"]
         result = world.run(argv, timeout=timeout)
-        # dnf: advisory, severity, package. dnf5: a heading; advisory, type, severity, package, time.
+        # dnf: advisory, severity, package. dnf5: a heading; advisory, type, severity, package,
+        # time.
         fields = [field for line in result.stdout.splitlines() for field in line.split()[2:]]
         packages = [field for field in fields if _RPM_PACKAGE.fullmatch(field)]
     elif hardware.tool(world, "zypper"):

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the command says about itself: pages of ``--help``, the overview, suggestions for what was misspelled."""
+"""What the command says about itself: pages of ``--help``, the overview, suggestions for what was
+misspelled.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,17 @@ from .._core.options import Option
 from .commands import GROUPS, Command, load
 
 #: How exit statuses read; a page shows those that its command has.
-EXIT_STATUS = "0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 critical (backup: a backup is damaged), 3 could not run"
+EXIT_STATUS = (
+    "0 all well, 1 warning (backup, cleanup, maintenance: failed), 2 critical (backup: a backup is"
+    " damaged), 3 could not run"
+)
 GAVE_WAY = "75 a scheduled job gave way to another one"
 PRECEDENCE = (
-    "Flags win over environment variables (in brackets), these over /etc/ml-automation.conf, that over the "
-    "configuration file, that over defaults; 'mlfleet config' shows the effective values."
+    "Flags win over environment variables (in brackets), these over /etc/ml-automation.conf, that"
+    " over the configuration file, that over defaults; 'mlfleet config' shows the effective values."
 )
-#: Unit of an option -> (what its help text or name says, placeholder, unit as written after a number).
+#: Unit of an option -> (what its help text or name says, placeholder, unit as written after a
+#: number).
 _UNITS = (
     (re.compile(r"°C|Degrees Celsius"), "CELSIUS", " °C"),
     (re.compile(r"^GiB"), "GIB", " GiB"),
@@ -136,7 +142,9 @@ def option_help(option: Option) -> str:
 
 
 def unit(option: Option) -> tuple[str, str]:
-    """Return the placeholder of a number's unit and the unit as it is written after a number, empty without one."""
+    """Return the placeholder of a number's unit and the unit as it is written after a number, empty
+    without one.
+    """
     if option.type in ("int", "float") or str(option.default).isdigit():
         for pattern, placeholder, written in _UNITS:
             if pattern.search(option.help):

@@ -32,7 +32,10 @@ def version() -> str:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the parsed command line; ``command`` is its Command. :raises SystemExit: it is wrong, or asks for help."""
+    """Return the parsed command line; ``command`` is its Command.
+
+    :raises SystemExit: it is wrong, or asks for help.
+    """
     first, *rest = argv or ("help",)
     if first in ("-h", "--help"):
         first, rest = "help", []
@@ -109,7 +112,8 @@ def _positional(action: argparse.Action) -> str:
     return f"[{name}]"
 
 
-# --- flags from the option tables -------------------------------------------------------------------------------------
+# --- flags from the option tables
+# -------------------------------------------------------------------------------------
 
 
 def add_options(
@@ -161,7 +165,10 @@ def _seconds(text: str) -> float:
 
 
 def full_path(text: str) -> str:
-    """Return a path of the command line in full: it is relative to the current directory. An empty one stays empty."""
+    """Return a path of the command line in full: it is relative to the current directory.
+
+    An empty one stays empty.
+    """
     if not text or text.startswith(("/", "~")):
         return text
     try:
@@ -182,8 +189,9 @@ def archive(text: str) -> str:
 
 
 def _list_items(text: str) -> list[str]:
-    """Return the items of a list, separated by commas or blanks. Repeated flags add up; an empty list is not
-    the same as an option that was not given.
+    """Return the items of a list, separated by commas or blanks.
+
+    Repeated flags add up; an empty list is not the same as an option that was not given.
     """
     return text.replace(",", " ").split()
 

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a bucket's settings are, and which backups in it have reached the age of expiry. Reads only."""
+"""What a bucket's settings are, and which backups in it have reached the age of expiry.
+
+Reads only.
+"""
 
 from __future__ import annotations
 

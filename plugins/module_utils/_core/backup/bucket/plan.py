@@ -20,7 +20,8 @@ from .options import KEEP, BucketOptions
 OURS = "mlops.fleet "
 #: Longest time between two days, weeks, months and years of which a rule keeps a backup, in days.
 _PERIODS = (("keep_daily", 1), ("keep_weekly", 7), ("keep_monthly", 31), ("keep_yearly", 366))
-#: Days for which Amazon charges at least, by storage class (S3 pricing, "minimum storage duration").
+#: Days for which Amazon charges at least, by storage class (S3 pricing, "minimum storage
+#: duration").
 MINIMUM_DAYS = {
     "STANDARD_IA": 30,
     "ONEZONE_IA": 30,
@@ -227,7 +228,9 @@ def _todo(rule: dict[str, Any], otherwise: str) -> str:
 
 
 def _needed(options: BucketOptions) -> list[tuple[str, int]]:
-    """Return for how many days each retention option keeps backups while they are made as planned."""
+    """Return for how many days each retention option keeps backups while they are made as
+    planned.
+    """
     needed = [("retention_days", options.retention_days)]
     needed += [(name, getattr(options, name) * days) for name, days in _PERIODS]
     return [(name, days) for name, days in needed if days]
@@ -281,8 +284,8 @@ def _notes(options: BucketOptions, facts: Facts) -> tuple[str, ...]:
         )
     if any(backup.is_set for dummy, backups in facts.aged for backup in backups):
         notes.append(
-            f"Archives of models that do not change are removed {options.expire_days} days after "
-            "they were sent, although newer sets name them (layout: per_model). With expire_days: 0 "
-            "and s3.prune backups remove old copies themselves."
+            f"Archives of models that do not change are removed {options.expire_days} days after"
+            " they were sent, although newer sets name them (layout: per_model). With expire_days:"
+            " 0 and s3.prune backups remove old copies themselves."
         )
     return tuple(notes)

@@ -67,7 +67,8 @@ def run(options: BucketOptions, world: World, check: bool = False) -> Result:
     remaining = plan.decide(options, facts.observe(options, world, bucket)).changes
     if remaining:
         raise StoreError(
-            f"The server accepted the settings of {bucket.bucket}, but did not keep: {', '.join(remaining)}.",
+            f"The server accepted the settings of {bucket.bucket}, but did not keep:"
+            f" {', '.join(remaining)}.",
             "Look at them with the server's own tools; the copies are not protected as asked.",
             bucket.bucket,
         )

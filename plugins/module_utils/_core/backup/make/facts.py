@@ -189,7 +189,8 @@ def walk(root: int, options: BackupOptions) -> Tree:
     if not tree.files:
         unexcluded = " that is not excluded" if options.exclude else ""
         raise NotUsable(
-            f"The source {options.source} holds no file{unexcluded}; an empty backup would only push good ones out.",
+            f"The source {options.source} holds no file{unexcluded}; an empty backup would only"
+            " push good ones out.",
             "Check the path, and that its disk is mounted.",
             options.source,
         )

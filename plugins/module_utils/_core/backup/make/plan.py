@@ -32,7 +32,8 @@ _MOST_NAMED = 5
 class ModelPlan:
     """What is to be done about one model of a set.
 
-    ``fingerprint`` is that of its entries, ``keep`` the archive of the last set that still matches it, None when one is to be written.
+    ``fingerprint`` is that of its entries, ``keep`` the archive of the last set that still matches
+    it, None when one is to be written.
     """
 
     model: str
@@ -111,8 +112,8 @@ def check_place(options: BackupOptions, place: Place) -> None:
         )
     if place.destination_in_source:
         raise Refused(
-            f"The destination {destination} lies inside the source {origin}, so backups would contain "
-            "backups.",
+            f"The destination {destination} lies inside the source {origin}, so backups would"
+            " contain backups.",
             "Name a directory elsewhere.",
             destination,
         )
@@ -315,7 +316,8 @@ def notes(
     unreadable = [backup for backup in backups if backup.unreadable]
     if unreadable:
         lines.append(
-            f"{len(unreadable)} backups can't be read by this user ({unreadable[0].name}); they stay"
+            f"{len(unreadable)} backups can't be read by this user ({unreadable[0].name}); they"
+            " stay"
         )
     strangers = {
         backup.manifest["hostname"]
@@ -371,8 +373,8 @@ def _link_notes(options: BackupOptions, tree: Tree) -> list[str]:
     links = outside(options, tree)
     if links:
         lines.append(
-            f"{len(links)} links point out of the source ({links[0]}): what they point to is not in "
-            "the backup, and restoring them needs allow_outside_links"
+            f"{len(links)} links point out of the source ({links[0]}): what they point to is not in"
+            " the backup, and restoring them needs allow_outside_links"
         )
     if tree.followed:
         lines.append(

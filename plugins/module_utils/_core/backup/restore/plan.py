@@ -313,8 +313,8 @@ def decide(options: RestoreOptions, facts: Facts) -> Plan:
         return plan
     if facts.state == OTHER and options.mode == "new":
         raise Refused(
-            f"The restore destination {facts.destination} is not empty and differs from the backup: "
-            f"{facts.reason}.",
+            f"The restore destination {facts.destination} is not empty and differs from the backup:"
+            f" {facts.reason}.",
             "Name a new directory, or set mode to replace.",
             facts.destination,
         )

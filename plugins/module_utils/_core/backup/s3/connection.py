@@ -20,10 +20,16 @@ OLDEST = "1.21"
 
 TODO = {
     "NoSuchBucket": "Create the bucket, or correct s3.bucket.",
-    "AccessDenied": "Check the permissions of the key: it must list, read and write under this prefix.",
+    "AccessDenied": (
+        "Check the permissions of the key: it must list, read and write under this prefix."
+    ),
     "InvalidAccessKeyId": "Check s3.access_key.",
     "SignatureDoesNotMatch": "Check s3.secret_key.",
-    "NoCredentialsError": "Give s3.access_key and s3.secret_key, or set up the node's own credentials.",
+    "ExpiredToken": "Get new credentials and run it again.",
+    "RequestTimeTooSkewed": "Set this host's clock, then run it again.",
+    "NoCredentialsError": (
+        "Give s3.access_key and s3.secret_key, or set up the node's own credentials."
+    ),
     "EndpointConnectionError": "Check s3.endpoint_url and the network.",
 }
 
@@ -80,8 +86,8 @@ def connect(options: S3Connection, url: str) -> Any:
         "max_pool_connections": options.parallel + 1,
         "user_agent_extra": f"mlops.fleet/{manifest.VERSION}",
     }
-    # Every request that sends data has a signed header with the SHA-256 of it: hashing it again for the
-    # signature would prove nothing more.
+    # Every request that sends data has a signed header with the SHA-256 of it: hashing it again for
+    # the signature would prove nothing more.
     settings["s3"] = {"payload_signing_enabled": False}
     if options.endpoint_url:
         settings["s3"]["addressing_style"] = "path"

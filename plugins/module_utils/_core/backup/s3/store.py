@@ -162,7 +162,8 @@ class S3Store:
                 sha256 = head["archive"]["sha256"]
         if sha256 != backup.sha256:
             raise StoreError(
-                f"{self.url(backup.name)} is another backup with the same name, probably of another host.",
+                f"{self.url(backup.name)} is another backup with the same name, probably of another"
+                " host.",
                 "Give each host a prefix of its own (s3.prefix).",
                 self.url(backup.name),
             )

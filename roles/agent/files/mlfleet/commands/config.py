@@ -28,8 +28,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--export",
         action="store_true",
-        help="print the variables of the environment file as shell commands, for scripts that run mlfleet as "
-        "a user who can't read it; those that are set already are left out",
+        help=(
+            "print the variables of the environment file as shell commands, for scripts that run"
+            " mlfleet as a user who can't read it; those that are set already are left out"
+        ),
     )
 
 
@@ -83,7 +85,10 @@ def run(context: Context) -> int:
 
 
 def _export(context: Context) -> int:
-    """Print the variables of the environment file for a shell. :raises NotUsable: it can't be read."""
+    """Print the variables of the environment file for a shell.
+
+    :raises NotUsable: it can't be read.
+    """
     import shlex
 
     environment = context.environment

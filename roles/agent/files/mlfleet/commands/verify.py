@@ -50,7 +50,8 @@ def run(context: Context) -> int:
 def verify(context: Context, path: str, s3: Mapping[str, Any] | None = None) -> int:
     """Verify one archive, or all in a directory or bucket, and print the result.
 
-    :raises VerificationFailed: it is not there, or can't be read. :raises NotPermitted: this user may not read it.
+    :raises VerificationFailed: it is not there, or can't be read. :raises NotPermitted: this user
+        may not read it.
     """
     terminal = context.terminal
     try:

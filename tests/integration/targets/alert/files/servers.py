@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An HTTP server and a small SMTP server on loopback; writes its ports and what it received into the directory given."""
+"""An HTTP server and a small SMTP server on loopback; writes its ports and what it received into
+the directory given.
+"""
 
 from __future__ import annotations
 

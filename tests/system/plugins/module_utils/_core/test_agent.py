@@ -53,7 +53,10 @@ def version(letter):
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path, monkeypatch):
+    # Nodes keep compiled files beside the sources; the sessions keep theirs elsewhere.
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+
     def install(letter, check=False):
         return agent.install(
             str(tmp_path / "opt"),

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A bucket's settings on real servers: SeaweedFS, which has no storage classes and no access block, and moto's server, which has both."""
+"""A bucket's settings on real servers: SeaweedFS, which has no storage classes and no access block,
+and moto's server, which has both.
+"""
 
 from __future__ import annotations
 

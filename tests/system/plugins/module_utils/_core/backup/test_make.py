@@ -39,7 +39,9 @@ def content(directory):
 
 
 def in_child(function):
-    """Run ``function`` in a forked child; return its exit status (its FleetError's exit code + 10, 99 for anything else)."""
+    """Run ``function`` in a forked child; return its exit status (its FleetError's exit code + 10,
+    99 for anything else).
+    """
     pid = os.fork()
     if pid == 0:
         status = 99
@@ -58,7 +60,8 @@ def in_child(function):
     )
 
 
-# --- the ordinary course ---------------------------------------------------------------------------------------------
+# --- the ordinary course
+# ---------------------------------------------------------------------------------------------
 
 
 def test_check_apply_check_apply(back_up, destination):
@@ -163,7 +166,9 @@ def test_two_backups_in_one_second_get_two_names(back_up):
 
 @pytest.mark.parametrize("ahead", [60, 3600, 5 * 3600, 3 * DAY, 40 * 365 * DAY])
 def test_a_clock_set_back(back_up, bring_back, source, restored, clock, ahead):
-    """What was made last is the newest, whatever an earlier clock said; nothing is made twice, nothing new is removed."""
+    """What was made last is the newest, whatever an earlier clock said; nothing is made twice,
+    nothing new is removed.
+    """
     clock.time += ahead
     first = back_up()
     clock.time -= ahead
@@ -319,7 +324,8 @@ def test_archives_of_the_old_script_are_known_and_expire_only_behind_a_verified_
     assert not (destination / (stem + ".sha256")).exists()
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -397,7 +403,8 @@ def test_two_runs_at_once(back_up, destination):
     assert len(content(destination)) == 3
 
 
-# --- what a hostile world does ------------------------------------------------------------------------------------------
+# --- what a hostile world does
+# ------------------------------------------------------------------------------------------
 
 
 def as_nobody(function):
@@ -503,7 +510,9 @@ def test_a_destination_behind_a_link(back_up, tmp_path):
 
 
 def test_a_file_that_changes_while_it_is_read_makes_it_start_over(back_up, source, monkeypatch):
-    """The file grows while the archive is written, twice; the third attempt gets a state that existed."""
+    """The file grows while the archive is written, twice; the third attempt gets a state that
+    existed.
+    """
     path, times = source / "bert" / "v1" / "model.safetensors", []
     real = archive._Members._large
 
@@ -593,7 +602,9 @@ def test_a_directory_that_goes_while_its_parent_is_walked_is_not_part_of_it(
 def test_the_walk_never_follows_a_directory_swapped_for_a_link(
     source, tmp_path, back_up, monkeypatch
 ):
-    """Between walk and read a directory becomes a link to /etc: the run fails or starts over, but never reads through it."""
+    """Between walk and read a directory becomes a link to /etc: the run fails or starts over, but
+    never reads through it.
+    """
     real = archive.write
 
     def write(tree, *arguments):
@@ -648,7 +659,9 @@ def test_a_failed_run_removes_no_old_backup(back_up, source, destination, clock)
 
 
 def test_killed_at_any_moment(world, few, destination, clock, dies):
-    """kill -9 around every step: whatever has an archive's name is whole for gzip and sha256sum; the next run cleans up."""
+    """kill -9 around every step: whatever has an archive's name is whole for gzip and sha256sum;
+    the next run cleans up.
+    """
     options = BackupOptions.from_mapping(
         {
             "source": str(few),
@@ -707,9 +720,11 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 
 def peak_memory(directory, size):
-    """The most memory, in MB, that backing up one file of ``size`` MiB takes: first half noise, which stays as large, then a hole.
+    """The most memory, in MB, that backing up one file of ``size`` MiB takes: first half noise,
+    which stays as large, then a hole.
 
-    Not ru_maxrss: that begins with what the process had which started this one, here pytest with all its plugins.
+    Not ru_maxrss: that begins with what the process had which started this one, here pytest with
+    all its plugins.
     """
     models = directory / "models"
     models.mkdir(parents=True)
@@ -729,6 +744,8 @@ def peak_memory(directory, size):
 
 
 def test_memory_does_not_grow_with_the_data(tmp_path):
-    """Ten times the data, no more memory: what is not compressed yet, and what is not written yet, waits in a bounded queue."""
+    """Ten times the data, no more memory: what is not compressed yet, and what is not written yet,
+    waits in a bounded queue.
+    """
     small, large = peak_memory(tmp_path / "small", 40), peak_memory(tmp_path / "large", 400)
     assert large < small + 60, f"{small} MB for 40 MiB, {large} MB for 400 MiB"

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a user may not read is not absent: every reader of the catalogue says so. Run as another user, without mocks."""
+"""What a user may not read is not absent: every reader of the catalogue says so.
+
+Run as another user, without mocks.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,9 @@ def as_nobody(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["above", "directory", "search", "files"])
 def denied(request, back_up, few, destination):
-    """A good backup that others may not read: by its parent, the directory, without the right to search it, or by its files."""
+    """A good backup that others may not read: by its parent, the directory, without the right to
+    search it, or by its files.
+    """
     name = back_up(source=str(few)).backup["name"]
     destination.chmod({"directory": 0o700, "search": 0o744}.get(request.param, 0o755))
     place = destination

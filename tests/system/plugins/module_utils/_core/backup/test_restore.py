@@ -23,7 +23,9 @@ STEM = "models_backup_20250131_020000.tar.gz"
 
 
 def snapshot(root):
-    """Everything in a tree as find(1) sees it, and every file's SHA-256 as sha256sum(1) computes it."""
+    """Everything in a tree as find(1) sees it, and every file's SHA-256 as sha256sum(1) computes
+    it.
+    """
     listing = subprocess.run(
         ["find", ".", "!", "-type", "s", "-printf", r"%P %y %m %s %l %U:%G\0"],
         cwd=root,
@@ -132,7 +134,9 @@ def test_replace(back_up, bring_back, source, restored, monkeypatch, exchange):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_as_another_user(back_up, bring_back, few, restored, tmp_path, monkeypatch):
-    """Files and directories that not even their owner may read are restored, replaced and removed all the same."""
+    """Files and directories that not even their owner may read are restored, replaced and removed
+    all the same.
+    """
     (few / "bert" / "weights").chmod(0)
     (few / "bert").chmod(0)
     path = back_up(source=str(few)).backup["path"]
@@ -312,7 +316,9 @@ def test_a_mount_point_as_destination_is_refused_before_anything_is_read(
 
 
 def test_directories_deeper_than_the_limits(back_up, bring_back, source, restored):
-    """1500 levels: deeper than Python recurses, than a path may be long, and than files may be open."""
+    """1500 levels: deeper than Python recurses, than a path may be long, and than files may be
+    open.
+    """
     top = os.open(source, os.O_RDONLY)
     fd = top
     for level in range(1500):
@@ -339,7 +345,8 @@ def test_directories_deeper_than_the_limits(back_up, bring_back, source, restore
     assert listed.strip() == b"3" and leftovers(restored) == []
 
 
-# --- archives that lie ----------------------------------------------------------------------------------------------------
+# --- archives that lie
+# ----------------------------------------------------------------------------------------------------
 
 
 def craft(destination, members, checksum=True):
@@ -546,9 +553,11 @@ def test_what_can_be_saved_from_a_damaged_backup(
         and {f"{number:02d}" for number in range(20)} - good <= told
         and not good & told
     )
-    assert set(os.listdir(restored)) >= good and len(good) >= (
-        8 if compression == "zstd" else 14 if damage == "cut" else 19
-    )
+    # Of 20; of what zstd has packed more is lost.
+    fewest = {"flip": 19, "cut": 14}[damage]
+    if compression == "zstd":
+        fewest = 8
+    assert set(os.listdir(restored)) >= good and len(good) >= fewest
     assert leftovers(restored) == []
 
 
@@ -611,7 +620,9 @@ def test_a_file_that_can_not_be_synchronised_fails_the_restore(
 
 @pytest.mark.parametrize("exchange", [True, False])
 def test_killed_at_any_moment(back_up, bring_back, few, restored, monkeypatch, dies, exchange):
-    """kill -9 around every step of a replacement: the destination is the old tree or the new one, or back after the next run."""
+    """kill -9 around every step of a replacement: the destination is the old tree or the new one,
+    or back after the next run.
+    """
     if not exchange:
         monkeypatch.setattr(execute, "exchange", lambda *arguments: False)
     back_up(source=str(few))

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Copies in a real object store (SeaweedFS), which rejects wrong checksums, keys and parts; and behind servers that misbehave."""
+"""Copies in a real object store (SeaweedFS), which rejects wrong checksums, keys and parts; and
+behind servers that misbehave.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,9 @@ def client(endpoint, keys=None):
 
 @contextlib.contextmanager
 def running(directory):
-    """Start a server with its data in ``directory``; give its URL, None when it ended at once (a port was taken meanwhile)."""
+    """Start a server with its data in ``directory``; give its URL, None when it ended at once (a
+    port was taken meanwhile).
+    """
     config = directory / "s3.json"
     rights = (
         ("admin", KEYS, ["Admin", "Read", "Write", "List", "Tagging"]),
@@ -169,7 +173,8 @@ def running(directory):
             except Exception as error:
                 if time.monotonic() > end:
                     raise RuntimeError(
-                        f"SeaweedFS does not work: {error}\n{(directory / 'log').read_text()[-2000:]}"
+                        "SeaweedFS does not work:"
+                        f" {error}\n{(directory / 'log').read_text()[-2000:]}"
                     ) from error
                 time.sleep(0.3)
         yield url if ready else None
@@ -266,7 +271,9 @@ def test_a_drill_of_a_copy(back_up, look, world, s3, few, destination, tmp_path)
 
 
 def test_in_parts(back_up, bring_back, s3, source, restored, monkeypatch):
-    """40 MB that can't be compressed go in four parts; the server's composite checksum is the one computed here."""
+    """40 MB that can't be compressed go in four parts; the server's composite checksum is the one
+    computed here.
+    """
     (source / "large").write_bytes(os.urandom(40_000_000))
     result = back_up(s3=s3).to_dict()
     assert result["copies"][0]["verified"] == "checksum"
@@ -487,11 +494,15 @@ def test_refusals_are_reported_and_keep_the_local_backup(
     assert objects(s3) == {}
 
 
-# --- a server between us and the store that does what real ones do ----------------------------------------------------------
+# --- a server between us and the store that does what real ones do
+# ----------------------------------------------------------
 
 
 class Proxy:
-    """Forwards to the store; ``alter`` may change or refuse what comes back. Signatures hold: the Host header is kept."""
+    """Forwards to the store; ``alter`` may change or refuse what comes back.
+
+    Signatures hold: the Host header is kept.
+    """
 
     def __init__(self, target, alter):
         outer = self
@@ -643,7 +654,10 @@ class Busy(Honest):
             handler.connection.shutdown(socket.SHUT_RDWR)
         if self.count % 2:
             return status, headers, data
-        body = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+        body = (
+            b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request"
+            b" rate.</Message></Error>"
+        )
         return 503, {"Content-Type": "application/xml"}, b"" if handler.command == "HEAD" else body
 
 
@@ -703,7 +717,9 @@ def test_a_busy_server_is_asked_again(back_up, bring_back, s3, source):
 
 @pytest.mark.parametrize("large", [False, True])
 def test_a_bit_that_changes_on_the_way(back_up, look, bring_back, s3, source, restored, large):
-    """Refused by the server on its way up, by us on its way down; nothing wrong is left on either side."""
+    """Refused by the server on its way up, by us on its way down; nothing wrong is left on either
+    side.
+    """
     if large:
         (source / "large").write_bytes(os.urandom(20_000_000))
     with behind(FlipsUp(), s3) as url, pytest.raises(errors.StoreError, match="failed"):
@@ -731,7 +747,9 @@ def test_other_ways_to_tell_the_checksum_of_parts(back_up, s3, source, alter):
 
 
 def test_a_versioned_bucket_with_object_lock(back_up, look, bring_back, endpoint, s3, clock):
-    """A retention by default: every upload must carry a checksum, and what is removed only gets a marker."""
+    """A retention by default: every upload must carry a checksum, and what is removed only gets a
+    marker.
+    """
     s3 = {**s3, "bucket": s3["bucket"] + "-lock"}
     s3client = client(endpoint)
     s3client.create_bucket(Bucket=s3["bucket"], ObjectLockEnabledForBucket=True)

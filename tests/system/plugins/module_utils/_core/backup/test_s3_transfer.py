@@ -246,3 +246,84 @@ def test_single_files_are_read_in_ranges_at_the_same_time(
     assert counts.most == parallel and len(counts.ranges) == len(set(counts.ranges)) == 9
     assert sorted(os.listdir(restored)) == ["a", "c", "d"]
     assert all((restored / name).read_bytes() == (root / name).read_bytes() for name in "acd")
+
+
+class Interrupts(Counts):
+    """Lets two parts through; then something happens. From the third on this is the response."""
+
+    def __init__(self, happens, status=None, code=""):
+        super().__init__()
+        self.happens, self.status, self.code = happens, status, code
+
+    def request(self, handler, headers, body):
+        headers, body = super().request(handler, headers, body)
+        if len(self.parts) == 3:
+            self.happens()
+        return headers, body
+
+    def response(self, handler, status, headers, data):
+        status, headers, data = super().response(handler, status, headers, data)
+        if self.status and len(self.parts) > 2 and handler.command in ("PUT", "DELETE"):
+            text = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>"
+            return self.status, {"Content-Type": "application/xml"}, text.encode()
+        return status, headers, data
+
+
+def _interrupted(back_up, s3, large, alter, match):
+    with behind(alter, s3) as url, pytest.raises(errors.FleetError, match=match) as error:
+        back_up(s3={**s3, "endpoint_url": url, "parallel": 1}, **large)
+    assert not [key for key in test_s3.objects(s3) if key.endswith((".tar", ".json"))]
+    return error.value
+
+
+def _sent_by_the_next_run(back_up, bring_back, s3, large):
+    """Return how many parts the next run sends."""
+    counts = Counts()
+    with behind(counts, s3) as url:
+        assert back_up(s3={**s3, "endpoint_url": url, "parallel": 1}, **large).copies[0]["uploaded"]
+    assert _open_uploads(s3) == [] and bring_back(s3=s3).verified
+    return len(counts.parts)
+
+
+def test_an_upload_that_another_controller_aborts(back_up, bring_back, s3, large):
+    """A clear error, nothing that looks like a copy, and the next run sends everything."""
+    s3client = client(s3["endpoint_url"])
+
+    def abort():
+        (upload,) = s3client.list_multipart_uploads(Bucket=s3["bucket"])["Uploads"]
+        target = {"Bucket": s3["bucket"], "Key": upload["Key"], "UploadId": upload["UploadId"]}
+        s3client.abort_multipart_upload(**target)
+
+    _interrupted(back_up, s3, large, Interrupts(abort), "NoSuchUpload")
+    assert _open_uploads(s3) == []
+    assert _sent_by_the_next_run(back_up, bring_back, s3, large) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "ExpiredToken"), (403, "InvalidAccessKeyId"), (403, "RequestTimeTooSkewed")],
+)
+def test_credentials_that_expire_halfway(back_up, bring_back, s3, large, status, code):
+    """With new ones the next run continues: the three parts that arrived are not sent again."""
+    error = _interrupted(back_up, s3, large, Interrupts(lambda: None, status, code), code)
+    assert error.todo
+    assert len(_open_uploads(s3)) == 1
+    assert _sent_by_the_next_run(back_up, bring_back, s3, large) == 2
+
+
+def test_parts_that_the_server_refuses_are_dropped(back_up, bring_back, s3, large):
+    _interrupted(back_up, s3, large, Interrupts(lambda: None, 400, "EntityTooLarge"), "TooLarge")
+    assert _sent_by_the_next_run(back_up, bring_back, s3, large) == 5
+
+
+def test_an_archive_that_changes_between_two_runs(back_up, s3, large, destination):
+    """Some parts are in the bucket; then the local archive changes: it is no copy of the backup."""
+    _interrupted(back_up, s3, large, Interrupts(lambda: None, 403, "ExpiredToken"), "ExpiredToken")
+    (archive,) = destination.glob("*.tar")
+    with open(archive, "r+b") as stream:
+        stream.seek(1_000_000)
+        stream.write(b"changed")
+    for dummy in range(2):
+        with pytest.raises(errors.VerificationFailed, match="has changed since it was made"):
+            back_up(s3={**s3, "parallel": 2}, **large)
+        assert _open_uploads(s3) == [] and not test_s3.objects(s3)

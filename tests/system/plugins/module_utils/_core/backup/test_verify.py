@@ -38,7 +38,9 @@ def test_a_good_backup(back_up, look):
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
 def test_every_flipped_bit_is_detected(back_up, look, compression):
-    """40 random single bits, one at a time; in an uncompressed archive the file that was hit must be named."""
+    """40 random single bits, one at a time; in an uncompressed archive the file that was hit must
+    be named.
+    """
     path = back_up(compression=compression).backup["path"]
     size, rng = os.path.getsize(path), random.Random(5)
     named = 0
@@ -75,7 +77,9 @@ def test_truncation(back_up, look, share):
 
 
 def test_swapped_and_stolen_content(back_up, look, source, tmp_path):
-    """Another whole archive under the name, with a checksum file that fits: the manifest tells which files differ."""
+    """Another whole archive under the name, with a checksum file that fits: the manifest tells
+    which files differ.
+    """
     path = back_up(compression="none").backup["path"]
     (source / "bert" / "v1" / "tokenizer.json").write_text("other")
     (source / "-rf").unlink()

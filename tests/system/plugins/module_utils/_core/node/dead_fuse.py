@@ -1,13 +1,15 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run a command with a FUSE mount whose server never answers, in a mount namespace of its own (needs root).
+"""Run a command with a FUSE mount whose server never answers, in a mount namespace of its own
+(needs root).
 
     python dead_fuse.py MODE MOUNTPOINT COMMAND...
 
-MODE is how dead it is: C(pending) never reads a request, so a waiting process can still be killed; C(swallow) reads every request and
-never answers, so it can't. With C(+everybody) behind it every process sees the mount: only on a node of its own. The mount is gone when
-this ends: closing the device ends every waiting call. No libfuse is needed. Several mount points are separated by colons.
+MODE is how dead it is: C(pending) never reads a request, so a waiting process can still be killed;
+C(swallow) reads every request and never answers, so it can't. With C(+everybody) behind it every
+process sees the mount: only on a node of its own. The mount is gone when this ends: closing the
+device ends every waiting call. No libfuse is needed. Several mount points are separated by colons.
 """
 
 from __future__ import annotations

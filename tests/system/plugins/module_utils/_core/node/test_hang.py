@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What hangs must not hang the check: dead FUSE mounts, programs that ignore SIGTERM, probes left over from an earlier run."""
+"""What hangs must not hang the check: dead FUSE mounts, programs that ignore SIGTERM, probes left
+over from an earlier run.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ PAIR = "ip link add veth0 type veth peer name veth1; ip link set veth0 up; ip li
 @pytest.mark.parametrize("kind", ["unreachable", "prohibit", "blackhole"])
 def test_a_default_route_that_rejects(kind):
     checks = _checks(PAIR + f"ip route add {kind} default", checks=["network_gateway"])
-    ((_name, _subject), check) = checks.popitem()
+    (_name, _subject), check = checks.popitem()
     assert check["status"] == "warning" and "rejects packets" in check["message"]
 
 
@@ -169,6 +169,12 @@ inner.kill()
         ("", "hosts: files dns", "warning", "(/etc/resolv.conf names no server)"),
         ("nameserver 127.0.0.1", "hosts: files dns", "warning", "does not resolve"),
         ("nameserver 127.0.0.1", "hosts: files", "warning", "no server is asked (hosts: files in"),
+        (
+            "nameserver 127.0.0.1",
+            "hosts: files [NOTFOUND=return] dns",
+            "warning",
+            "no server is asked (hosts: files in",
+        ),
     ],
 )
 def test_a_resolver_that_can_not_work(tmp_path, resolv, nsswitch, status, part):

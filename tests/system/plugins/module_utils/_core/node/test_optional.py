@@ -287,9 +287,10 @@ def test_what_is_not_asked_over_tcp(fstype, given):
 
 
 LUSTRE = "fs-MDT0000-mdc-ffff9a2 active.\nfs-OST0000-osc-ffff9a2 {}\n"
+#: As the GPFS exporter for Prometheus has it in its tests.
 GPFS = (
-    "mmgetstate::HEADER:version:reserved:reserved:nodeName:nodeNumber:state:quorum:\n"
-    "mmgetstate::0:1:::n1:1:{}:2:\n"
+    "mmgetstate::HEADER:version:reserved:reserved:nodeName:nodeNumber:state:quorum:nodesUp:"
+    "totalNodes:remarks:cnfsState:\nmmgetstate::0:1:::ib-proj-nsd05.domain:11:{}:4:7:1122::(undefined):\n"
 )
 
 
@@ -298,10 +299,19 @@ GPFS = (
     ("fstype", "tool", "output", "status"),
     [
         ("lustre", "/usr/bin/lfs", LUSTRE.format("active."), "pass"),
+        ("lustre", "/usr/bin/lfs", "fs-OST0000-osc-ffff9a2: active\n", "pass"),
+        ("lustre", "/usr/bin/lfs", "fs-OST0000-osc-ffff9a2: inactive\n", "critical"),
         ("lustre", "/usr/bin/lfs", LUSTRE.format("inactive."), "critical"),
         ("lustre", "/usr/bin/lfs", LUSTRE.format("error: Timer expired"), "critical"),
+        (
+            "lustre",
+            "/usr/bin/lfs",
+            "check 'fs-OST000b-osc-ffff': Input/output error (5)\n",
+            "critical",
+        ),
         ("gpfs", "/usr/lpp/mmfs/bin/mmgetstate", GPFS.format("active"), "pass"),
         ("gpfs", "/usr/lpp/mmfs/bin/mmgetstate", GPFS.format("unknown"), "critical"),
+        ("gpfs", "/usr/lpp/mmfs/bin/mmgetstate", GPFS.format("arbitrating"), "critical"),
         ("gpfs", "/usr/lpp/mmfs/bin/mmgetstate", "", "critical"),
         ("lustre", None, "", "skipped"),
         ("gpfs", None, "", "skipped"),

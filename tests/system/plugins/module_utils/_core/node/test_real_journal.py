@@ -29,6 +29,7 @@ LINES = [
     *((name, 3, message) for name, message in known.REAL.items()),
     *known.REPORTED,
     *known.MORE,
+    *known.GPUD,
 ]
 
 

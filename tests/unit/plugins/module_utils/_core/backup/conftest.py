@@ -31,7 +31,9 @@ DAY = 86400
 
 @pytest.fixture
 def source(tmp_path) -> pathlib.Path:
-    """Weights that can't be compressed, text, an empty file, a sparse one, links, deep directories, names of all kinds, a socket."""
+    """Weights that can't be compressed, text, an empty file, a sparse one, links, deep directories,
+    names of all kinds, a socket.
+    """
     root = tmp_path / "models"
     (root / "bert" / "v1").mkdir(parents=True)
     (root / "bert" / "v1" / "model.safetensors").write_bytes(os.urandom(4_300_000))
@@ -111,7 +113,8 @@ def bring_back(world, destination, restored):
 
 
 class Dies:
-    """Runs a function in a forked child that kills itself (SIGKILL) around one of its steps: what makes, changes or synchronises files.
+    """Runs a function in a forked child that kills itself (SIGKILL) around one of its steps: what
+    makes, changes or synchronises files.
 
     By steps and not by time, so that every one is met, and on a busy machine too.
     """
@@ -132,7 +135,10 @@ class Dies:
     )
 
     def at(self, step, function) -> bool:
-        """Run it; return whether it was killed. Even moments are before a step, odd ones behind it."""
+        """Run it; return whether it was killed.
+
+        Even moments are before a step, odd ones behind it.
+        """
         pid = os.fork()
         if pid:
             return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
@@ -187,7 +193,8 @@ def dies() -> Dies:
 
 @pytest.fixture
 def mounted(tmp_path):
-    """Run a function in a child with a mount namespace of its own; ``mounts`` are (source, target, type, options), type None binds.
+    """Run a function in a child with a mount namespace of its own; ``mounts`` are (source, target,
+    type, options), type None binds.
 
     Skips where that can't be done; the child's assertion errors fail the test.
     """

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What we write must be read by everybody else: tar, gzip, sha256sum, zstd, Python's streaming reader, busybox where it exists."""
+"""What we write must be read by everybody else: tar, gzip, sha256sum, zstd, Python's streaming
+reader, busybox where it exists.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.source im
 
 
 def same_trees(one, other):
-    """Let diff(1) and a listing by find(1) compare two trees: contents, links, modes, exact times."""
+    """Let diff(1) and a listing by find(1) compare two trees: contents, links, modes, exact
+    times.
+    """
     found = subprocess.run(
         ["diff", "-r", "--no-dereference", str(one), str(other)],
         capture_output=True,

@@ -61,8 +61,9 @@ def test_old_backups_are_restored(old, bring_back, restored, name):
     assert (result["files"], result["bytes"], result["verified"]) == (4, 5510, True)
     root = restored / "old-models" if name == BASH else restored
     weights = (root / "bert" / "v1" / "weights").read_bytes()
-    assert hashlib.sha256(weights).hexdigest() == (
-        "0f75c21f6a75170423676219888a544faedf4a357f9d34b346091bc77a308a0d"
+    assert (
+        hashlib.sha256(weights).hexdigest()
+        == "0f75c21f6a75170423676219888a544faedf4a357f9d34b346091bc77a308a0d"
     )
     assert os.readlink(root / "bert" / "latest") == "v1"
 
@@ -274,7 +275,8 @@ def test_a_single_file_is_read_from_its_chunks(back_up, source, bring_back, rest
     assert not os.path.exists(str(restored) + "2")
 
 
-# --- headers ----------------------------------------------------------------------------------------------------------
+# --- headers
+# ----------------------------------------------------------------------------------------------------------
 
 WEIGHTS = Entry("bert/weights", FILE, 0o640, 1000, 8**8, 8**12, 1_234_567_890_123_456_789, 0, 0)
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compressions and stores are registered completely, and options and file names follow from the registry."""
+"""Compressions and stores are registered completely, and options and file names follow from the
+registry.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_an_incomplete_compression_fails_at_import(lacking):
 
 
 def test_an_unknown_compression_is_an_error_and_never_none():
-    """A compression that is only added to the option's choices must not become an uncompressed archive."""
+    """A compression that is only added to the option's choices must not become an uncompressed
+    archive.
+    """
     with pytest.raises(errors.OptionError, match="Unknown compression 'xz'"):
         codecs.make("xz", 6)
 
@@ -102,7 +106,8 @@ def test_temporary_files(name, archive):
     assert not names.is_temporary(name[1:]) and names.archive_of(name + "x") is None
 
 
-# --- stores ----------------------------------------------------------------------------------------------------------
+# --- stores
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_incomplete_store_fails_at_import():
@@ -135,7 +140,8 @@ def test_a_local_store_gives_paths():
     assert (store.url(""), store.url("x")) == ("/backup/models", "/backup/models/x")
 
 
-# --- options ---------------------------------------------------------------------------------------------------------
+# --- options
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

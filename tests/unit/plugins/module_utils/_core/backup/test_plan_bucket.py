@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which settings of a bucket change, and which lifecycle is refused because retention still wants what it removes."""
+"""Which settings of a bucket change, and which lifecycle is refused because retention still wants
+what it removes.
+"""
 
 from __future__ import annotations
 

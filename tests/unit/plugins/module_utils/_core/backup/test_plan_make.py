@@ -87,7 +87,8 @@ def observed(*backups, free=10**12, source=None, present=()):
     return Facts(source or tree(), "same", tuple(known), ordered, free, NOW)
 
 
-# --- is a new backup needed ------------------------------------------------------------------------------------------
+# --- is a new backup needed
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,8 @@ def test_a_damaged_or_foreign_archive_never_counts_as_the_newest():
     assert planned.current == good
 
 
-# --- name and time ---------------------------------------------------------------------------------------------------
+# --- name and time
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,8 @@ def test_a_damaged_backup_does_not_move_the_time():
     assert plan.creation_time(observed(backup(-60, problems=("damaged",)))) == NOW
 
 
-# --- space -----------------------------------------------------------------------------------------------------------
+# --- space
+# -----------------------------------------------------------------------------------------------------------
 
 OVERHEAD = 2048 + 65536
 
@@ -281,7 +284,8 @@ def test_where_nothing_is_made_no_space_is_needed():
     assert not plan.decide(options(), observed(backup(), free=0)).make
 
 
-# --- what is removed -------------------------------------------------------------------------------------------------
+# --- what is removed
+# -------------------------------------------------------------------------------------------------
 
 
 def removed(planned):
@@ -342,7 +346,8 @@ def test_what_this_user_may_not_read_stays():
     assert line == f"1 backups can't be read by this user ({denied.name}); they stay"
 
 
-# --- copies ----------------------------------------------------------------------------------------------------------
+# --- copies
+# ----------------------------------------------------------------------------------------------------------
 
 COPY = {"url": "s3://b/x", "size": 1, "sha256": "", "verified": "checksum"}
 
@@ -367,7 +372,8 @@ def test_the_copy_of_the_current_backup_stays():
     assert todo.removals == ()
 
 
-# --- source and destination ------------------------------------------------------------------------------------------
+# --- source and destination
+# ------------------------------------------------------------------------------------------
 
 GOOD = Place(facts.DIRECTORY, facts.MISSING, "/backup/models")
 
@@ -403,7 +409,8 @@ def test_a_name_that_only_begins_like_a_system_directory(real):
     plan.check_place(options(), dataclasses.replace(GOOD, real_destination=real))
 
 
-# --- notes -----------------------------------------------------------------------------------------------------------
+# --- notes
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_to_note():

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which backup is restored, what is refused, and what is done with leftovers, as a function of options and facts alone."""
+"""Which backup is restored, what is refused, and what is done with leftovers, as a function of
+options and facts alone.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,8 @@ def choose(given, where, entries=ENTRIES):
     return plan.narrow(given, where, chosen, contents)
 
 
-# --- which backup ----------------------------------------------------------------------------------------------------
+# --- which backup
+# ----------------------------------------------------------------------------------------------------
 
 VERIFIED, PLAIN, OLD = backup(300), backup(200, verified=False), legacy(100)
 AHEAD, DAMAGED = backup(-2 * DAY), backup(10, problems=("cut off",))
@@ -258,7 +261,8 @@ def test_latest_says_when_it_could_have_meant_another_source(given, backups, exp
     assert bool(choose(options(**given), place(*backups)).note) is bool(expected)
 
 
-# --- what of it ------------------------------------------------------------------------------------------------------
+# --- what of it
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -371,7 +375,8 @@ def test_links_that_leave_the_destination_are_refused(target):
     assert allowed.wanted == tuple(leaving)
 
 
-# --- where to --------------------------------------------------------------------------------------------------------
+# --- where to
+# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -405,7 +410,8 @@ def test_a_restore_never_replaces_its_own_backup(archive, refused):
         plan.refuse_own_backup("/b", "/srv/b", archive)
 
 
-# --- whether ---------------------------------------------------------------------------------------------------------
+# --- whether
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -472,7 +478,8 @@ def test_an_old_archive_has_no_known_size():
     assert (planned.restore, planned.files, planned.size, planned.paths) == (True, 0, 0, ())
 
 
-# --- leftovers -------------------------------------------------------------------------------------------------------
+# --- leftovers
+# -------------------------------------------------------------------------------------------------------
 
 MOVED, WRITTEN = ".models.mlops-old.0123456789ab", ".models.mlops-restore.0123456789ab"
 OTHER_MOVED = ".models.mlops-old.ffffffffffff"

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the tests of the node check share: options from a mapping, and a machine made of files below a directory."""
+"""What the tests of the node check share: options from a mapping, and a machine made of files below
+a directory.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The registry of checks: complete, in the groups it says, and each with a decider and a runbook section."""
+"""The registry of checks: complete, in the groups it says, and each with a decider and a runbook
+section.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""File systems: real mounts against df, real loop devices that fill up and turn read-only, mountinfo of other machines."""
+"""File systems: real mounts against df, real loop devices that fill up and turn read-only,
+mountinfo of other machines.
+"""
 
 from __future__ import annotations
 
@@ -440,7 +442,8 @@ def test_the_kernels_own_remount_is_critical(loop_mount, options):
     trigger = f"/sys/fs/ext4/{os.path.basename(device)}/trigger_fs_error"
     if not os.environ.get("MLOPS_TEST_KERNEL_FAULTS"):
         pytest.skip(
-            "leaves a file system error in the kernel's log for everybody to find; set MLOPS_TEST_KERNEL_FAULTS=1 to run it"
+            "leaves a file system error in the kernel's log for everybody to find; set"
+            " MLOPS_TEST_KERNEL_FAULTS=1 to run it"
         )
     if not os.access(trigger, os.W_OK):
         pytest.skip("this kernel can't simulate a file system error")

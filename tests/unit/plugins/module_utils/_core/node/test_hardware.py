@@ -32,7 +32,8 @@ def test_memory_errors_and_machine_checks(machine, options):
         machine.put(f"/sys/devices/system/edac/mc/{name}/ue_count", f"{ue}\n")
     machine.put(
         "/proc/interrupts",
-        "           CPU0       CPU1\n MCE:          1          2   Machine check exceptions\n MCP: 9 9 Machine check polls\n",
+        "           CPU0       CPU1\n MCE:          1          2   Machine check exceptions\n MCP:"
+        " 9 9 Machine check polls\n",
     )
     found = _run(machine.world, given)
     assert {
@@ -152,7 +153,8 @@ def _said(text):
         (_said("/dev/sda: Unknown USB bridge [0x1234:0x5678 (0x100)]"), 1, "skipped", None),
         (
             _said(
-                "Smartctl open device: /dev/sda failed: DELL or MegaRaid controller, please try adding '-d megaraid,N'"
+                "Smartctl open device: /dev/sda failed: DELL or MegaRaid controller, please try"
+                " adding '-d megaraid,N'"
             ),
             2,
             "skipped",

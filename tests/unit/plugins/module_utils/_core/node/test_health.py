@@ -79,7 +79,10 @@ def test_this_machine(world, options, psutil_there):
 
 
 def test_a_machine_that_lacks_everything(machine, options):
-    """No systemd, journal, PSI, GPU, network, mounts, programs: skipped or unknown, never a crash. (The clock is always there.)"""
+    """No systemd, journal, PSI, GPU, network, mounts, programs: skipped or unknown, never a crash.
+
+    (The clock is always there.)
+    """
     document = _valid(
         run(options(skip=["memory", "network", "time_sync"]), machine.world).to_dict()
     )
@@ -240,7 +243,9 @@ def test_files_that_cannot_be_written_are_checks_and_check_mode_writes_none(
 
 
 def test_what_is_no_file_is_never_replaced_by_one(machine, options, tmp_path):
-    """textfile: /dev/null must not end with a file in its place; a pipe that nobody writes must not hang the run."""
+    """textfile: /dev/null must not end with a file in its place; a pipe that nobody writes must not
+    hang the run.
+    """
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     given = options(checks=["limits"], textfile=str(pipe), state_file=str(pipe))

@@ -27,16 +27,26 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.system import (
 #: Kernel messages as they were logged (priority err and worse).
 REAL = {
     "file system error": "EXT4-fs (loop0): Remounting filesystem read-only",
-    "disk I/O error": "I/O error, dev sda, sector 12345 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2",
-    "NVMe controller fault": "nvme nvme0: controller is down; will reset: CSTS=0xffffffff, PCI_STATUS=0x10",
+    "disk I/O error": (
+        "I/O error, dev sda, sector 12345 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2"
+    ),
+    "NVMe controller fault": (
+        "nvme nvme0: controller is down; will reset: CSTS=0xffffffff, PCI_STATUS=0x10"
+    ),
     "machine check": "mce: [Hardware Error]: Machine check events logged",
     "lock-up": "watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [python3:4242]",
     "kernel bug": "BUG: unable to handle page fault for address: ffffc90000a3f000",
     "hung task": "INFO: task python3:4242 blocked for more than 120 seconds.",
     "network device fault": "NETDEV WATCHDOG: CPU: 3: transmit queue 7 timed out 5120 ms",
 }
-OOM = "Memory cgroup out of memory: Killed process 23824 (python3) total-vm:123kB, anon-rss:99kB, UID:0 oom_score_adj:0"
-NODE_OOM = "Out of memory: Killed process 77 (trainer) total-vm:1kB, anon-rss:1kB, UID:1000 oom_score_adj:0"
+OOM = (
+    "Memory cgroup out of memory: Killed process 23824 (python3) total-vm:123kB, anon-rss:99kB,"
+    " UID:0 oom_score_adj:0"
+)
+NODE_OOM = (
+    "Out of memory: Killed process 77 (trainer) total-vm:1kB, anon-rss:1kB, UID:1000"
+    " oom_score_adj:0"
+)
 
 
 #: Lines from bug reports, mailing lists and the tests of gpud and other monitors.
@@ -44,22 +54,34 @@ REPORTED = [
     (
         "network adapter fault",
         3,
-        "mlx5_core 0000:0d:00.0: poll_health:801:(pid 0): device's health compromised - reached miss count",
+        (
+            "mlx5_core 0000:0d:00.0: poll_health:801:(pid 0): device's health compromised - reached"
+            " miss count"
+        ),
     ),
     (
         "network adapter fault",
         3,
-        "mlx5_core 0000:0d:00.0: print_health_info:431:(pid 0): Health issue observed, firmware internal error, severity(3) ERROR:",
+        (
+            "mlx5_core 0000:0d:00.0: print_health_info:431:(pid 0): Health issue observed, firmware"
+            " internal error, severity(3) ERROR:"
+        ),
     ),
     (
         "network adapter warning",
         4,
-        "mlx5_core 0000:0d:00.0: print_health_info:431:(pid 0): Health issue observed, High temperature, severity(4) WARNING:",
+        (
+            "mlx5_core 0000:0d:00.0: print_health_info:431:(pid 0): Health issue observed, High"
+            " temperature, severity(4) WARNING:"
+        ),
     ),
     (
         "network adapter warning",
         4,
-        "mlx5_core 0000:41:00.1: temp_warn:170:(pid 0): High temperature on sensors with bit set 0 1",
+        (
+            "mlx5_core 0000:41:00.1: temp_warn:170:(pid 0): High temperature on sensors with bit"
+            " set 0 1"
+        ),
     ),
     (
         "network adapter fault",
@@ -79,17 +101,26 @@ REPORTED = [
     (
         None,
         4,
-        "mlx5_core 0000:5c:00.0: mlx5_pcie_event:299:(pid 268269): Detected insufficient power on the PCIe slot (27W).",
+        (
+            "mlx5_core 0000:5c:00.0: mlx5_pcie_event:299:(pid 268269): Detected insufficient power"
+            " on the PCIe slot (27W)."
+        ),
     ),
     (
         None,
         3,
-        "mlx5_core 0000:d2:00.0: mlx5_cmd_out_err:838:(pid 268269): ACCESS_REG(0x805) op_mod(0x1) failed",
+        (
+            "mlx5_core 0000:d2:00.0: mlx5_cmd_out_err:838:(pid 268269): ACCESS_REG(0x805)"
+            " op_mod(0x1) failed"
+        ),
     ),
     (
         "network adapter fault",
         3,
-        "mlx5_core 0000:03:00.0: wait_func:964:(pid 112): ENABLE_HCA(0x104) timeout. Will cause a leak of a command resource",
+        (
+            "mlx5_core 0000:03:00.0: wait_func:964:(pid 112): ENABLE_HCA(0x104) timeout. Will cause"
+            " a leak of a command resource"
+        ),
     ),
     (
         "network cable fault",
@@ -99,7 +130,10 @@ REPORTED = [
     (
         "network cable fault",
         6,
-        "mlx5_core 0000:5c:00.0: Port module event[error]: module 0, Cable error, Bus stuck(I2C or data shorted)",
+        (
+            "mlx5_core 0000:5c:00.0: Port module event[error]: module 0, Cable error, Bus stuck(I2C"
+            " or data shorted)"
+        ),
     ),
     (None, 6, "mlx5_core 0000:5c:00.0: Port module event: module 1, Cable unplugged"),
     ("PCIe link down", 6, "pcieport 0000:b0:03.0: pciehp: Slot(3): Link Down"),
@@ -112,7 +146,10 @@ REPORTED = [
     (
         None,
         6,
-        "pciehp 0000:00:1c.1:pcie004: Slot(3): Link Down event queued; currently getting powered on",
+        (
+            "pciehp 0000:00:1c.1:pcie004: Slot(3): Link Down event queued; currently getting"
+            " powered on"
+        ),
     ),
     (
         None,
@@ -124,7 +161,10 @@ REPORTED = [
     (
         "btrfs checksum error",
         4,
-        "BTRFS warning (device sda4): csum failed root 257 ino 293 off 15661608960 csum 0x445ced74 expected csum 0x2f7d82ec mirror 1",
+        (
+            "BTRFS warning (device sda4): csum failed root 257 ino 293 off 15661608960 csum"
+            " 0x445ced74 expected csum 0x2f7d82ec mirror 1"
+        ),
     ),
     ("ATA command failed", 3, "ata6.02: failed command: READ DMA EXT"),
     ("ATA command failed", 4, "ata2.00: disabled"),
@@ -134,7 +174,10 @@ REPORTED = [
     (
         "btrfs checksum error",
         4,
-        "BTRFS warning (device dm-0): checksum verify failed on logical 2070681747456 mirror 1 wanted 0x00000000 found 0xbed7400f level 0",
+        (
+            "BTRFS warning (device dm-0): checksum verify failed on logical 2070681747456 mirror 1"
+            " wanted 0x00000000 found 0xbed7400f level 0"
+        ),
     ),
     (
         "btrfs checksum error",
@@ -161,7 +204,10 @@ REPORTED = [
     (
         "NVMe time-out",
         4,
-        "nvme nvme0: I/O tag 26 (401a) opcode 0x2 (I/O Cmd) QID 8 timeout, aborting req_op:READ(0) size:4096",
+        (
+            "nvme nvme0: I/O tag 26 (401a) opcode 0x2 (I/O Cmd) QID 8 timeout, aborting"
+            " req_op:READ(0) size:4096"
+        ),
     ),
     (
         "workqueue lock-up",
@@ -171,7 +217,10 @@ REPORTED = [
     (
         None,
         4,
-        "workqueue: drm_fb_helper_damage_work hogged CPU for >10000us 4 times, consider switching to WQ_UNBOUND",
+        (
+            "workqueue: drm_fb_helper_damage_work hogged CPU for >10000us 4 times, consider"
+            " switching to WQ_UNBOUND"
+        ),
     ),
     (
         "network device stuck",
@@ -182,12 +231,18 @@ REPORTED = [
     (
         "IOMMU fault",
         3,
-        "DMAR: [DMA Read NO_PASID] Request device [00:1e.3] fault addr 0xffffa000 [fault reason 0x06] PTE Read access is not set",
+        (
+            "DMAR: [DMA Read NO_PASID] Request device [00:1e.3] fault addr 0xffffa000 [fault reason"
+            " 0x06] PTE Read access is not set"
+        ),
     ),
     (
         "IOMMU fault",
         3,
-        "ahci 0000:28:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x0035 address=0x7fffff00000 flags=0x0000]",
+        (
+            "ahci 0000:28:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x0035"
+            " address=0x7fffff00000 flags=0x0000]"
+        ),
     ),
     (None, 6, "DMAR: Host address width 46"),
     (None, 6, "AMD-Vi: Interrupt remapping enabled"),
@@ -198,12 +253,18 @@ REPORTED = [
     (
         "IOMMU fault",
         3,
-        "DMAR: [INTR-REMAP] Request device [c9:05.0] fault index 0xa00 [fault reason 0x25] Blocked a compatibility format interrupt request",
+        (
+            "DMAR: [INTR-REMAP] Request device [c9:05.0] fault index 0xa00 [fault reason 0x25]"
+            " Blocked a compatibility format interrupt request"
+        ),
     ),
     (
         "IOMMU fault",
         3,
-        "AMD-Vi: Event logged [IO_PAGE_FAULT device=0a:00.0 domain=0x001d address=0x000000000637c000 flags=0x0000]",
+        (
+            "AMD-Vi: Event logged [IO_PAGE_FAULT device=0a:00.0 domain=0x001d"
+            " address=0x000000000637c000 flags=0x0000]"
+        ),
     ),
     ("IOMMU fault", 1, "AMD-Vi: IOMMU 0000:20:00.2: Completion-Wait loop timed out"),
     ("neighbour table overflow", 6, "neighbour: arp_cache: neighbor table overflow!"),
@@ -211,17 +272,26 @@ REPORTED = [
     (
         "uncorrected memory error",
         4,
-        "EDAC MC0: 1 UE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1 offset:0x0 grain:32)",
+        (
+            "EDAC MC0: 1 UE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0"
+            " page:0x1 offset:0x0 grain:32)"
+        ),
     ),
     (
         None,
         4,
-        "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1 offset:0x0 grain:32)",
+        (
+            "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0"
+            " page:0x1 offset:0x0 grain:32)"
+        ),
     ),
     (
         "uncorrected memory error",
         4,
-        "EDAC MC0: 1 UE multi-bit ECC on unknown memory (node:0 card:0 module:1 rank:1 bank:13 device:6 row:64114 column:832)",
+        (
+            "EDAC MC0: 1 UE multi-bit ECC on unknown memory (node:0 card:0 module:1 rank:1 bank:13"
+            " device:6 row:64114 column:832)"
+        ),
     ),
     (
         "uncorrected memory error",
@@ -240,7 +310,10 @@ REPORTED = [
     (
         "file system error",
         1,
-        "XFS (dm-0): Metadata I/O Error (0x1) detected at xfs_trans_read_buf_map+0x1ea/0x4b0 [xfs] (fs/xfs/xfs_trans_buf.c:311).  Shutting down filesystem.",
+        (
+            "XFS (dm-0): Metadata I/O Error (0x1) detected at xfs_trans_read_buf_map+0x1ea/0x4b0"
+            " [xfs] (fs/xfs/xfs_trans_buf.c:311).  Shutting down filesystem."
+        ),
     ),
     ("file system error", 1, "XFS (dm-0): log I/O error -5"),
     ("file system error", 3, "Aborting journal on device sdc1-8."),
@@ -262,8 +335,10 @@ GPUD = [
     (
         "GPUDirect RDMA fault",
         3,
-        "nvidia-peermem nv_get_p2p_free_callback:127 ERROR detected invalid context, skipping"
-        " further processing",
+        (
+            "nvidia-peermem nv_get_p2p_free_callback:127 ERROR detected invalid context, skipping"
+            " further processing"
+        ),
     ),
     ("kernel bug", 4, "divide error: 0000 [#1] SMP NOPTI"),
     ("kernel bug", 4, "invalid opcode: 0000 [#1] PREEMPT SMP"),
@@ -295,7 +370,10 @@ MORE = [
     (
         "machine check",
         0,
-        "[Hardware Error]: CPU:0 (17:31:0) MC18_STATUS[Over|CE|MiscV|AddrV|-|-|SyndV|CECC|-|-|-]: 0xdc2040000000011b",
+        (
+            "[Hardware Error]: CPU:0 (17:31:0)"
+            " MC18_STATUS[Over|CE|MiscV|AddrV|-|-|SyndV|CECC|-|-|-]: 0xdc2040000000011b"
+        ),
     ),
     ("NVMe controller fault", 4, "nvme nvme2: I/O 256 QID 1 timeout, reset controller"),
     (
@@ -307,13 +385,19 @@ MORE = [
     (
         "kernel bug",
         4,
-        "general protection fault, probably for non-canonical address 0xdead000000000100: 0000 [#1] PREEMPT SMP NOPTI",
+        (
+            "general protection fault, probably for non-canonical address 0xdead000000000100: 0000"
+            " [#1] PREEMPT SMP NOPTI"
+        ),
     ),
     ("disk I/O error", 3, "Buffer I/O error on dev sda1, logical block 0, async page read"),
     (
         "disk I/O error",
         3,
-        "blk_update_request: critical medium error, dev sdc, sector 8 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 0",
+        (
+            "blk_update_request: critical medium error, dev sdc, sector 8 op 0x0:(READ) flags 0x0"
+            " phys_seg 1 prio class 0"
+        ),
     ),
     (
         "network file system",
@@ -325,18 +409,27 @@ MORE = [
     (
         None,
         3,
-        "blk_update_request: I/O error, dev sr0, sector 0 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 0",
+        (
+            "blk_update_request: I/O error, dev sr0, sector 0 op 0x0:(READ) flags 0x80700 phys_seg"
+            " 1 prio class 0"
+        ),
     ),
     (
         "PCIe error",
         3,
-        "pcieport 0000:00:01.0: PCIe Bus Error: severity=Uncorrectable (Fatal), type=Transaction Layer, (Receiver ID)",
+        (
+            "pcieport 0000:00:01.0: PCIe Bus Error: severity=Uncorrectable (Fatal),"
+            " type=Transaction Layer, (Receiver ID)"
+        ),
     ),
     (None, 4, "{1}[Hardware Error]: event severity: corrected"),
     (
         None,
         4,
-        "pcieport 0000:00:1c.0: PCIe Bus Error: severity=Corrected, type=Physical Layer, (Receiver ID)",
+        (
+            "pcieport 0000:00:1c.0: PCIe Bus Error: severity=Corrected, type=Physical Layer,"
+            " (Receiver ID)"
+        ),
     ),
 ]
 
@@ -511,7 +604,8 @@ def test_without_any_log_all_is_skipped(machine, options):
 def test_the_kernels_ring_buffer(machine, options):
     machine.put(
         "/dev/kmsg",
-        f"3,1,863999000000,-;{OOM}\n SUBSYSTEM=x\n6,2,863999000000,-;EXT4-fs error but only info\n3,3,100,-;{NODE_OOM}\n",
+        f"3,1,863999000000,-;{OOM}\n SUBSYSTEM=x\n6,2,863999000000,-;EXT4-fs error but only"
+        f" info\n3,3,100,-;{NODE_OOM}\n",
     )
     facts = journal.observe(machine.world, options(), 5)
     assert facts.source == "kernel" and [entry.message for entry in facts.entries] == [OOM], (
@@ -609,7 +703,9 @@ def test_a_flood_hides_neither_the_kernel_nor_restarts(machine, options):
 
 
 def test_a_lock_up_before_the_last_reboot_asks_for_no_other(machine, options):
-    """The node was rebooted because of it; the broken disk and the memory that failed are still there."""
+    """The node was rebooted because of it; the broken disk and the memory that failed are still
+    there.
+    """
     machine.put("/var/log/journal/0123/system.journal", "")
     machine.put("/proc/sys/kernel/random/boot_id", "bb-bb\n")
     now = machine.world.clock.now()
@@ -778,14 +874,22 @@ def test_kills_by_systemd_oomd_count_beside_the_kernels(machine, options):
         line(4000, **killed),  # before the window
         line(60, **killed),
         line(50, **{**killed, "UNIT": "b.service", "MESSAGE": "in another language"}),
+        line(
+            45,
+            MESSAGE_ID=journal.OOMD_KILLED,
+            USER_UNIT="notebook.service",
+            _SYSTEMD_UNIT="user@1000.service",
+            MESSAGE="notebook.service: systemd-oomd killed 1 process(es) in this unit.",
+        ),
         line(40, MESSAGE=OOM, _TRANSPORT="kernel", PRIORITY="3"),
     ]
     world = World(run=_journalctl(lines, seen), clock=machine.world.clock, root=str(machine.root))
     log = journal.observe(world, options(), 4)
-    assert log.oomd_kills == {"train.scope": 3, "b.service": 1}
+    assert log.oomd_kills == {"train.scope": 3, "b.service": 1, "user@1000.service": 1}
     assert f"MESSAGE_ID={journal.OOMD_KILLED}" in seen[0][0]
     check = _checks(options(), log)[("oom_kills", None)]
-    assert (check.status, check.value) == ("warning", 5)
-    assert "4 of them by systemd-oomd (train.scope, b.service)" in check.message
-    assert check.details["oomd"] == {"train.scope": 3, "b.service": 1}
+    assert (check.status, check.value) == ("warning", 6)
+    text = "5 of them by systemd-oomd (train.scope, b.service, user@1000.service)"
+    assert text in check.message
+    assert check.details["oomd"] == log.oomd_kills
     assert _checks(options(), log)[("journal_errors", None)].value == 1

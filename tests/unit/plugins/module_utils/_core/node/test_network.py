@@ -152,6 +152,12 @@ def test_a_resolver_without_a_server_is_asked_and_reported(wired, options, monke
         ("passwd: files", True),
         ("hosts:files mdns4_minimal [NOTFOUND=return]", False),
         ("hosts: files [ NOTFOUND=return ] myhostname", False),
+        ("hosts: files [NOTFOUND=return] dns", False),
+        ("hosts: files [!SUCCESS = return] resolve dns", False),
+        ("hosts: files[SUCCESS=continue !TRYAGAIN=return]dns", False),
+        ("hosts: files [SUCCESS=return UNAVAIL=return] dns", True),
+        ("hosts: files [!NOTFOUND=return] dns", True),
+        ("hosts: dns [NOTFOUND=return] files", True),
     ],
 )
 def test_names_from_files_only_prove_no_resolver(wired, options, monkeypatch, hosts, asked):

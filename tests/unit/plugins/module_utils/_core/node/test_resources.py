@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Memory and processes: against the tools of this machine, real zombies, and machines made of files."""
+"""Memory and processes: against the tools of this machine, real zombies, and machines made of
+files.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +125,10 @@ def test_start_of_a_container_is_that_of_its_first_process(machine):
     assert boot.system_age(machine.world) == 100
 
 
-ARC = "13 1 0x01 147 39984 6 7\nname                            type data\nc_min 4 {keeps}\nsize                            4    {size}\nhits 4 9\n"
+ARC = (
+    "13 1 0x01 147 39984 6 7\nname                            type data\nc_min 4 {keeps}\nsize     "
+    "                       4    {size}\nhits 4 9\n"
+)
 
 
 def test_the_cache_of_zfs_is_memory_to_be_had(machine, options):
@@ -131,7 +136,8 @@ def test_the_cache_of_zfs_is_memory_to_be_had(machine, options):
     gib = 2**30
     machine.put(
         "/proc/meminfo",
-        f"MemTotal: {100 * 2**20} kB\nMemFree: {2**20} kB\nMemAvailable: {4 * 2**20} kB\nCached: 0 kB\nBuffers: 0 kB\n",
+        f"MemTotal: {100 * 2**20} kB\nMemFree: {2**20} kB\nMemAvailable: {4 * 2**20} kB\nCached: 0"
+        " kB\nBuffers: 0 kB\n",
     )
     machine.put("/proc/vmstat", "pswpin 0\npswpout 0\n")
     assert resources.observe(machine.world, options()).available == 4 * gib

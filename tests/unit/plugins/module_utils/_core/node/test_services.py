@@ -44,7 +44,9 @@ SHOW = {
         kind="oneshot",
     ),
     "off.service": _block("off.service", load="masked"),
-    "data.mount": "Id=data.mount\nLoadState=loaded\nActiveState=active\nSubState=mounted\nResult=success\n",
+    "data.mount": (
+        "Id=data.mount\nLoadState=loaded\nActiveState=active\nSubState=mounted\nResult=success\n"
+    ),
 }
 BAD = (
     "broken.service loaded failed failed Broken\nloop.service loaded activating auto-restart Loop\n"
@@ -233,7 +235,7 @@ def test_triggers_are_asked_for_when_a_unit_is_idle(booted, options, monkeypatch
     facts = services.observe(booted, options(services=["web"]), 5)
     assert facts.active == {"web.socket"}
     assert facts.named["web"].triggers == ("web.socket",) and facts.named["web"].started is False
-    (check, *_rest) = services.decide(facts, options(services=["web"]), None)
+    check, *_rest = services.decide(facts, options(services=["web"]), None)
     assert check.status == "pass"
 
 
@@ -258,7 +260,7 @@ def test_a_service_that_the_bus_starts(booted, machine, options, monkeypatch, pa
     for path in paths:
         machine.put(path, "")
     facts = services.observe(booted, options(services=["clock"]), 5)
-    (check, *_rest) = services.decide(facts, options(services=["clock"]), None)
+    check, *_rest = services.decide(facts, options(services=["clock"]), None)
     assert check.status == status
     assert status != "pass" or check.message.endswith("started by D-Bus when it is used")
 
@@ -284,7 +286,7 @@ def test_a_oneshot_that_systemd_forgot_is_asked_for_in_the_journal(
         dataclasses.replace(booted, run=journalctl), options(services=["job"]), 5
     )
     assert asked == [["UNIT=job.service", "MESSAGE_ID=39f53479d3a045ac8e11786248231fbf"]]
-    (check, *_rest) = services.decide(facts, options(services=["job"]), None)
+    check, *_rest = services.decide(facts, options(services=["job"]), None)
     assert check.status == ("pass" if logged else "warning")
 
 
@@ -324,6 +326,6 @@ def test_units_of_users(booted, machine, options, monkeypatch, path, users, stat
         machine.put(path, "")
     facts = services.observe(booted, options(services=["web"]), 5)
     assert facts.of_users.get("web") == users
-    (check, *_rest) = services.decide(facts, options(services=["web"]), None)
+    check, *_rest = services.decide(facts, options(services=["web"]), None)
     assert check.status == status
     assert ("user" in check.message) == (users is not None)

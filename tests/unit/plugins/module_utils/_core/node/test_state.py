@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Steady verdicts: what lasts is raised, what flaps is not, a planned reboot is quiet, two runs at once keep one state."""
+"""Steady verdicts: what lasts is raised, what flaps is not, a planned reboot is quiet, two runs at
+once keep one state.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +154,9 @@ def test_what_is_gone_is_forgotten(options):
 
 
 def test_what_could_not_be_looked_at_is_not_forgotten(options):
-    """The driver does not answer once, or systemctl: what was raised before is raised again as soon as it is seen."""
+    """The driver does not answer once, or systemctl: what was raised before is raised again as soon
+    as it is seen.
+    """
     given = options(raise_after=3)
     memory = {}
     ecc, unit = Check("gpu_ecc", "critical", "x", "0"), Check("failed_units", "critical", "x")
@@ -210,7 +214,9 @@ def test_between_warning_and_clear_a_critical_state_becomes_a_warning(options):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_any_series_keeps_the_rules(options, seed):
-    """Against a plain model: worse only after raise_after in a row, better only after clear_after, and since is when it changed."""
+    """Against a plain model: worse only after raise_after in a row, better only after clear_after,
+    and since is when it changed.
+    """
     dice = random.Random(seed)
     raise_after, clear_after = dice.randint(1, 4), dice.randint(1, 4)
     series = Series(options(raise_after=raise_after, clear_after=clear_after))
@@ -418,7 +424,9 @@ def test_a_week_is_a_week():
 
 
 def test_a_dead_mount_keeps_what_is_known_about_disks(options):
-    """Only a mount that is silent keeps the group: a critical disk does not, a passed mount neither."""
+    """Only a mount that is silent keeps the group: a critical disk does not, a passed mount
+    neither.
+    """
     old = {"disk_usage|/far": state.Remembered("critical", NOW, NOW)}
     for check, kept in (
         (Check("mount_responds", "critical", "x", "/far"), True),

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The system as a whole: certificates against openssl, kernels, clock, pending reboots and updates."""
+"""The system as a whole: certificates against openssl, kernels, clock, pending reboots and
+updates.
+"""
 
 from __future__ import annotations
 
@@ -254,9 +256,10 @@ def test_chrony_is_asked_also_when_the_kernel_says_synchronised(machine, options
         "warning",
         "Clock: not synchronised",
     )
-    assert found("506 Cannot talk to daemon\n") == ("pass", "Clock: synchronised, 0.0 ms off"), (
-        "not running: the kernel's word counts"
-    )
+    assert found("506 Cannot talk to daemon\n") == (
+        "pass",
+        "Clock: synchronised, 0.0 ms off",
+    ), "not running: the kernel's word counts"
     assert found(line.format(offset="garbage", leap="Normal"))[0] == "pass"
 
 
@@ -446,7 +449,10 @@ def test_uptime_has_no_limits_unless_given(machine, options):
     )
 
 
-APT = "Inst libc6 [2.36-9] (2.36-9+deb12u9 Debian-Security:12/stable-security [amd64])\nInst vim [1] (2 Debian:12.8/stable [amd64])\nConf libc6 (2)\n"
+APT = (
+    "Inst libc6 [2.36-9] (2.36-9+deb12u9 Debian-Security:12/stable-security [amd64])\nInst vim [1]"
+    " (2 Debian:12.8/stable [amd64])\nConf libc6 (2)\n"
+)
 
 
 def test_security_updates_are_opt_in_and_counted(machine, options):

@@ -12,7 +12,8 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.node import thre
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.checks import RULES
 
 
-# "Example ranges" of the Monitoring Plugins Development Guidelines; our plain number is "from 10 on", theirs reads 0:10.
+# "Example ranges" of the Monitoring Plugins Development Guidelines; our plain number is "from 10
+# on", theirs reads 0:10.
 @pytest.mark.parametrize(
     ("text", "good", "bad"),
     [

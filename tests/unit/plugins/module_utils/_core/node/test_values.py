@@ -9,7 +9,10 @@ import pytest
 
 from ansible_collections.mlops.fleet.plugins.module_utils._core.node.values import VALUES
 
-PSI = "some avg10=1.00 avg60={some} avg300=0.00 total=1\nfull avg10=0.00 avg60={full} avg300=0.00 total=1\n"
+PSI = (
+    "some avg10=1.00 avg60={some} avg300=0.00 total=1\nfull avg10=0.00 avg60={full} avg300=0.00"
+    " total=1\n"
+)
 
 
 def evaluate(name, machine, options, **given):
