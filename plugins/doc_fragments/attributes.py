@@ -11,9 +11,11 @@ class ModuleDocFragment:
 options: {}
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return what would be changed without changing the target.
+    description: Can run in C(check_mode) and return what would be changed without changing the
+      target.
   diff_mode:
-    description: Returns details on what has changed (or would be changed in C(check_mode)) when in diff mode.
+    description: Returns details on what has changed (or would be changed in C(check_mode)) when in
+      diff mode.
   platform:
     description: Target systems on which the module runs.
     platforms: linux
@@ -25,12 +27,14 @@ attributes:
 options: {}
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return what would be changed without changing the target.
+    description: Can run in C(check_mode) and return what would be changed without changing the
+      target.
     support: full
     details:
       - This module reads only.
   diff_mode:
-    description: Returns details on what has changed (or would be changed in C(check_mode)) when in diff mode.
+    description: Returns details on what has changed (or would be changed in C(check_mode)) when in
+      diff mode.
     support: N/A
     details:
       - This module changes nothing.

@@ -11,8 +11,8 @@ class ModuleDocFragment:
 options:
   s3:
     description:
-      - Object storage that holds copies of the backups, on any server that speaks S3. Needs C(boto3)
-        on the node.
+      - Object storage that holds copies of the backups, on any server that speaks S3. Needs
+        C(boto3) on the node.
     type: dict
     suboptions:
       bucket:
@@ -35,7 +35,8 @@ options:
         description: Region of the bucket.
         type: str
       access_key:
-        description: Access key. By default the node's own credentials are used, in the order in which C(boto3) looks for them.
+        description: Access key. By default the node's own credentials are used, in the order in
+          which C(boto3) looks for them.
         type: str
       secret_key:
         description: Secret key that belongs to O(s3.access_key).
@@ -44,7 +45,8 @@ options:
         description: Token of temporary credentials.
         type: str
       ca_bundle:
-        description: File on the node with the certificates of the authorities to trust, for servers with a private authority.
+        description: File on the node with the certificates of the authorities to trust, for servers
+          with a private authority.
         type: path
       parallel:
         description:
@@ -54,8 +56,8 @@ options:
         default: 4
       bandwidth_limit:
         description:
-          - Most bytes per second, of all connections together. A number, or a number with C(K), C(M) or C(G), like V(20M), which
-            is 20 MiB per second.
+          - Most bytes per second, of all connections together. A number, or a number with C(K),
+            C(M) or C(G), like V(20M), which is 20 MiB per second.
           - No limit by default.
         type: str
 """

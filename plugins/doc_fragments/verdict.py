@@ -18,7 +18,8 @@ options:
     default: never
   textfile:
     description:
-      - Absolute path of a metrics file to write for the textfile collector of the Prometheus node exporter.
+      - Absolute path of a metrics file to write for the textfile collector of the Prometheus node
+        exporter.
       - The file is replaced atomically and has mode 0644. Its directory must exist.
       - The file is not written in check mode.
     type: path

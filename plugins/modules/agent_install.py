@@ -10,8 +10,9 @@ module: agent_install
 short_description: Install the node command mlfleet
 version_added: "0.1.0"
 description:
-  - Copies this collection's core and the command C(mlfleet) to the node as one bundle, into a directory of their own version, and
-    points the link C(current) to it. The version before is kept for a rollback.
+  - Copies this collection's core and the command C(mlfleet) to the node as one bundle, into a
+    directory of their own version, and points the link C(current) to it. The version before is kept
+    for a rollback.
   - The switch is atomic, and a job that is running meanwhile stays on the version it started with.
   - The role P(mlops.fleet.agent#role) uses it and sets up the rest.
 options:
@@ -36,12 +37,14 @@ options:
     type: path
     default: /usr/bin/python3
   config:
-    description: Configuration that the command reads unless another is named (C(--config), C(MLFLEET_CONFIG)).
+    description: Configuration that the command reads unless another is named (C(--config),
+      C(MLFLEET_CONFIG)).
     type: path
     default: /etc/mlops-fleet/config.json
   environment_file:
     description:
-      - File with the old scripts' variables that the command reads unless another is named (C(MLFLEET_ENVIRONMENT_FILE)).
+      - File with the old scripts' variables that the command reads unless another is named
+        (C(MLFLEET_ENVIRONMENT_FILE)).
     type: path
     default: /etc/ml-automation.conf
     version_added: "0.2.0"

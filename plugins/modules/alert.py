@@ -10,31 +10,38 @@ module: alert
 short_description: Send alerts when the health of a node changes
 version_added: "0.1.0"
 description:
-  - Takes the verdict of M(mlops.fleet.gpu_health), M(mlops.fleet.node_health) or any other part of this collection, or a plain message,
-    and delivers what is new in it by e-mail, webhook, journal and a command of yours.
-  - An alert is sent when a problem is new, at once when it gets worse, and again each time O(cooldown) has passed. Its end is sent once.
+  - Takes the verdict of M(mlops.fleet.gpu_health), M(mlops.fleet.node_health) or any other part of
+    this collection, or a plain message, and delivers what is new in it by e-mail, webhook, journal
+    and a command of yours.
+  - An alert is sent when a problem is new, at once when it gets worse, and again each time
+    O(cooldown) has passed. Its end is sent once.
   - More than O(digest_after) messages at once become one digest.
-  - All channels send at the same time and independently. What a channel can't deliver now is queued in O(state_dir) for that channel and sent by
-    the next run. A problem stays queued until it is sent or ends. A message that is no problem, or whose problem is over, stays for 24 hours, or
-    for 30 days where somebody has to repair the channel, and at most 200 of those are kept.
-  - Secrets come from options that are never logged, from files of mode 0600, or from environment variables. They are sent by the module's own
-    process and appear in no result, file or process list.
+  - All channels send at the same time and independently. What a channel can't deliver now is queued
+    in O(state_dir) for that channel and sent by the next run. A problem stays queued until it is
+    sent or ends. A message that is no problem, or whose problem is over, stays for 24 hours, or for
+    30 days where somebody has to repair the channel, and at most 200 of those are kept.
+  - Secrets come from options that are never logged, from files of mode 0600, or from environment
+    variables. They are sent by the module's own process and appear in no result, file or process
+    list.
 options:
   document:
     description:
-      - A verdict document, usually the registered result of a health module. Keys that are not part of a verdict are ignored.
+      - A verdict document, usually the registered result of a health module. Keys that are not part
+        of a verdict are ignored.
       - The result of a skipped task contains no verdict, so nothing is sent.
     type: dict
   msg:
     description:
       - A text to send, instead of or beside O(document).
       - Without O(check), the same text is the same problem and another text another one.
-      - Can also be written C(message). The module itself can't declare that name, because Ansible reserves it.
+      - Can also be written C(message). The module itself can't declare that name, because Ansible
+        reserves it.
     type: str
   severity:
     description:
       - Severity of O(msg). V(warning) when not given. V(unknown) counts as V(warning).
-      - V(pass) takes back an earlier message of the same O(check) and O(subject); nothing is sent when there was none.
+      - V(pass) takes back an earlier message of the same O(check) and O(subject); nothing is sent
+        when there was none.
     type: str
     choices: [critical, warning, unknown, info, pass]
   check:
@@ -62,14 +69,17 @@ options:
       host:
         description:
           - SMTP server.
-          - Without it, the message is passed to the local C(mail) command, or to C(sendmail) where C(mail) is not installed.
+          - Without it, the message is passed to the local C(mail) command, or to C(sendmail) where
+            C(mail) is not installed.
         type: str
       port:
-        description: Port of the server. By default 587 for V(starttls), 465 for V(tls), 25 for V(none).
+        description: Port of the server. By default 587 for V(starttls), 465 for V(tls), 25 for
+          V(none).
         type: int
       security:
         description:
-          - How the connection is protected. With V(starttls) nothing is sent when the server does not offer it.
+          - How the connection is protected. With V(starttls) nothing is sent when the server does
+            not offer it.
           - The server's certificate is always verified.
           - With V(none) a password is refused unless the server is this host.
         type: str
@@ -82,7 +92,8 @@ options:
         description: Password of O(email.user).
         type: str
       password_file:
-        description: File that holds the password. Mode 0600, owned by the user who sends or by root.
+        description: File that holds the password. Mode 0600, owned by the user who sends or by
+          root.
         type: path
       password_env:
         description: Environment variable (on the node) that holds the password.
@@ -112,7 +123,8 @@ options:
       url:
         description:
           - Address to POST to. It is a secret as a whole; results show only its scheme and host.
-          - Not needed for V(pagerduty) and V(opsgenie), except for their European or your own servers.
+          - Not needed for V(pagerduty) and V(opsgenie), except for their European or your own
+            servers.
           - For V(pagerduty), V(opsgenie) and V(alertmanager) the base address is enough.
         type: str
       url_file:
@@ -128,22 +140,29 @@ options:
         type: str
       payload:
         description:
-          - Form of the body. V(auto) knows the hosts of Slack, Teams, PagerDuty and Opsgenie, and takes V(plain) for all others.
-          - V(plain) is the form of the webhook receiver of Alertmanager (version 4) with C(hostname), C(severity) and C(message) added.
-          - V(teams) is for the Workflows app, V(pagerduty) for Events API v2, V(alertmanager) for its API v2.
+          - Form of the body. V(auto) knows the hosts of Slack, Teams, PagerDuty and Opsgenie, and
+            takes V(plain) for all others.
+          - V(plain) is the form of the webhook receiver of Alertmanager (version 4) with
+            C(hostname), C(severity) and C(message) added.
+          - V(teams) is for the Workflows app, V(pagerduty) for Events API v2, V(alertmanager) for
+            its API v2.
         type: str
         choices: [auto, plain, slack, mattermost, teams, pagerduty, opsgenie, alertmanager, template]
         default: auto
       template:
         description:
           - Body for O(webhooks[].payload=template), as JSON text or as a structure.
-          - The placeholders V($severity), V($status), V($event), V($title), V($message), V($hostname), V($check), V($subject), V($value), V($unit),
-            V($action), V($reason), V($key), V($since), V($time) and V($count) are replaced, escaped for JSON. V($$) is a dollar sign.
-          - The template itself is no secret and shows in logs. A service that wants a token in the body gets it by V($api_key) or
-            V($routing_key), which stand for the options of those names.
+          - The placeholders V($severity), V($status), V($event), V($title), V($message),
+            V($hostname), V($check), V($subject), V($value), V($unit), V($action), V($reason),
+            V($key), V($since), V($time) and V($count) are replaced, escaped for JSON. V($$) is a
+            dollar sign.
+          - The template itself is no secret and shows in logs. A service that wants a token in the
+            body gets it by V($api_key) or V($routing_key), which stand for the options of those
+            names.
         type: raw
       headers:
-        description: Further HTTP headers. Every value counts as a secret, and short values are hidden wherever they appear in the result.
+        description: Further HTTP headers. Every value counts as a secret, and short values are
+          hidden wherever they appear in the result.
         type: dict
       routing_key:
         description: Integration key of PagerDuty.
@@ -171,7 +190,8 @@ options:
         type: float
         default: 10.0
       retries:
-        description: Further attempts after 429 (C(Retry-After) is honoured up to 30 seconds), 5xx, or a lost connection.
+        description: Further attempts after 429 (C(Retry-After) is honoured up to 30 seconds), 5xx,
+          or a lost connection.
         type: int
         default: 2
       send_resolved:
@@ -179,12 +199,14 @@ options:
         type: bool
         default: true
   syslog:
-    description: Write to the journal with structured fields, or to C(/dev/log) where there is no journal. Skipped where there is neither.
+    description: Write to the journal with structured fields, or to C(/dev/log) where there is no
+      journal. Skipped where there is neither.
     type: bool
     default: false
   command:
     description:
-      - Program (absolute path) and its first arguments. Severity and message are added as the last two arguments.
+      - Program (absolute path) and its first arguments. Severity and message are added as the last
+        two arguments.
       - Run without a shell. Details are in environment variables that begin with C(MLOPS_).
     type: list
     elements: str
@@ -194,7 +216,8 @@ options:
     default: 30.0
   cooldown:
     description:
-      - Seconds between two messages about the same host, check and subject. An escalation is never held back.
+      - Seconds between two messages about the same host, check and subject. An escalation is never
+        held back.
       - V(0) sends every time.
     type: int
     default: 3600
@@ -204,18 +227,22 @@ options:
     default: 5
   state_dir:
     description:
-      - Directory of the state, which is what was sent and what could not be delivered. Made with mode 0700.
+      - Directory of the state, which is what was sent and what could not be delivered. Made with
+        mode 0700.
       - By default C(/var/lib/mlops-fleet/alert) for root and the agent's user, who share it,
         C(~/.local/state/mlops-fleet/alert) for others.
     type: path
   test:
     description:
-      - Send one marked test message through every channel. Cooldown and queued messages are ignored.
-      - When it is sent, messages that the channel refused for good before are not reported any more.
+      - Send one marked test message through every channel. Cooldown and queued messages are
+        ignored.
+      - When it is sent, messages that the channel refused for good before are not reported any
+        more.
     type: bool
     default: false
   fail_on_undelivered:
-    description: Fail the task when a channel failed or its messages had to be kept for the next run. By default there is a warning.
+    description: Fail the task when a channel failed or its messages had to be kept for the next
+      run. By default there is a warning.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -288,10 +315,12 @@ channels:
       type: str
     status:
       description:
-        - V(sent) all messages were accepted. When only some recipients of an e-mail were refused for good, RV(channels[].detail) and a warning say so.
+        - V(sent) all messages were accepted. When only some recipients of an e-mail were refused
+          for good, RV(channels[].detail) and a warning say so.
         - V(queued) some could not be delivered now and are sent by the next run.
-        - V(failed) somebody has to look. Either something has to be repaired (certificate, credentials, address), and the messages stay queued
-          until then. Or some were refused for good, which later runs report too until a test message (O(test)) is sent.
+        - V(failed) somebody has to look. Either something has to be repaired (certificate,
+          credentials, address), and the messages stay queued until then. Or some were refused for
+          good, which later runs report too until a test message (O(test)) is sent.
         - V(skipped) there was nothing to send, or this host has no journal.
         - V(would_send) in check mode.
       type: str
@@ -340,7 +369,8 @@ events:
       description: Deduplication key of host, check and subject.
       type: str
     incident:
-      description: Key of the incident at PagerDuty or Opsgenie; that of a digest when the problem was sent in one.
+      description: Key of the incident at PagerDuty or Opsgenie; that of a digest when the problem
+        was sent in one.
       type: str
   sample:
     - decision: hold

@@ -10,10 +10,12 @@ module: backup_bucket
 short_description: Set up the bucket that holds copies of backups
 version_added: "0.1.0"
 description:
-  - Creates the bucket if it is missing, and sets lifecycle rules, versioning, default encryption and the block of public access.
-  - Refuses lifecycle rules that would remove backups that the retention options keep. Existing rules of the bucket that would
-    do so are refused too, with their names.
-  - Writes only the lifecycle rules whose names begin with C(mlops.fleet). All other rules of the bucket stay as they are.
+  - Creates the bucket if it is missing, and sets lifecycle rules, versioning, default encryption
+    and the block of public access.
+  - Refuses lifecycle rules that would remove backups that the retention options keep. Existing
+    rules of the bucket that would do so are refused too, with their names.
+  - Writes only the lifecycle rules whose names begin with C(mlops.fleet). All other rules of the
+    bucket stay as they are.
   - Reads the settings again after writing them, and fails if the server did not keep one.
 extends_documentation_fragment:
   - mlops.fleet.attributes
@@ -36,7 +38,8 @@ options:
         description: Name of the bucket.
         type: str
       prefix:
-        description: The lifecycle rules are for objects whose names begin with this prefix, followed by a slash. By default for all.
+        description: The lifecycle rules are for objects whose names begin with this prefix,
+          followed by a slash. By default for all.
         type: str
         default: ""
       endpoint_url:
@@ -48,7 +51,8 @@ options:
         description: Region of the bucket.
         type: str
       access_key:
-        description: Access key. By default the node's own credentials are used, in the order in which C(boto3) looks for them.
+        description: Access key. By default the node's own credentials are used, in the order in
+          which C(boto3) looks for them.
         type: str
       secret_key:
         description: Secret key that belongs to O(s3.access_key).
@@ -57,10 +61,12 @@ options:
         description: Token of temporary credentials.
         type: str
       ca_bundle:
-        description: File with the certificates of the authorities to trust, for servers with a private authority.
+        description: File with the certificates of the authorities to trust, for servers with a
+          private authority.
         type: path
       parallel:
-        description: Number of connections with which the backups in the bucket are read, from 1 to 32.
+        description: Number of connections with which the backups in the bucket are read, from 1 to
+          32.
         type: int
         default: 4
       bandwidth_limit:
@@ -79,12 +85,14 @@ options:
   transition_class:
     description:
       - Storage class to which old archives move.
-      - Archives in V(GLACIER) and V(DEEP_ARCHIVE) must be requested, and take hours, before they can be restored.
+      - Archives in V(GLACIER) and V(DEEP_ARCHIVE) must be requested, and take hours, before they
+        can be restored.
     type: str
     choices: [STANDARD_IA, ONEZONE_IA, INTELLIGENT_TIERING, GLACIER_IR, GLACIER, DEEP_ARCHIVE]
     default: GLACIER
   transition_larger_than:
-    description: Only objects larger than this many bytes move. Manifests are smaller, and must stay readable for listing the backups.
+    description: Only objects larger than this many bytes move. Manifests are smaller, and must stay
+      readable for listing the backups.
     type: int
     default: 16777216
   expire_days:
@@ -116,7 +124,8 @@ options:
     type: bool
     default: true
   retention_days:
-    description: Option O(mlops.fleet.model_backup#module:retention_days) of the backups. The lifecycle must not remove what it keeps.
+    description: Option O(mlops.fleet.model_backup#module:retention_days) of the backups. The
+      lifecycle must not remove what it keeps.
     type: int
     default: 30
   keep_last:
@@ -141,7 +150,8 @@ options:
     default: 0
 notes:
   - Needs C(boto3) where it runs. Run it once on the controller, not on every node.
-  - The credentials must be allowed to create buckets and to read and write these settings. The nodes' own should not be.
+  - The credentials must be allowed to create buckets and to read and write these settings. The
+    nodes' own should not be.
   - A lifecycle rule knows ages only. If backups stop, it removes the last ones too.
 seealso:
   - module: mlops.fleet.model_backup

@@ -20,11 +20,11 @@ options:
   dest:
     description:
       - Directory on the controller for the report. It is created when it does not exist.
-      - Each run writes C(maintenance-TIMESTAMP.json), C(.html) and C(.md), mode 0640, and points the
-        links C(latest.json), C(latest.html) and C(latest.md) to them. Several controllers may write to
-        the same directory at the same time.
-      - The JSON files are the history that the run is compared with. Damaged files and those of a newer
-        version of the collection are left out with a warning.
+      - Each run writes C(maintenance-TIMESTAMP.json), C(.html) and C(.md), mode 0640, and points
+        the links C(latest.json), C(latest.html) and C(latest.md) to them. Several controllers may
+        write to the same directory at the same time.
+      - The JSON files are the history that the run is compared with. Damaged files and those of a
+        newer version of the collection are left out with a warning.
       - Without it nothing is written. In check mode nothing is written either.
     type: path
   title:
@@ -43,8 +43,8 @@ options:
     default: maintenance_result_
   fail_on:
     description:
-      - Minimum verdict with which a host is listed in RV(failed_hosts). A phase that could not do its
-        job always counts.
+      - Minimum verdict with which a host is listed in RV(failed_hosts). A phase that could not do
+        its job always counts.
     type: str
     choices: [critical, warning, never]
     default: critical
@@ -59,22 +59,26 @@ options:
     type: float
   previous:
     description:
-      - A run to compare with that counts as newer than those in O(dest). It is a mapping or JSON text.
-      - Use it where the controller is discarded after the run, as in AWX. The artifacts of a run hold it
-        as C(mlops_fleet.run), except that a run with more than 200 faults is too large and gives an empty
-        mapping.
+      - A run to compare with that counts as newer than those in O(dest). It is a mapping or JSON
+        text.
+      - Use it where the controller is discarded after the run, as in AWX. The artifacts of a run
+        hold it as C(mlops_fleet.run), except that a run with more than 200 faults is too large and
+        gives an empty mapping.
     type: raw
   history:
     description:
-      - Store that keeps the runs, for controllers that are discarded after the run. The run is compared with those in
-        it instead of those in O(dest), and O(keep) and O(keep_days) limit it, too.
-      - V(s3://BUCKET/PREFIX) is a bucket, which needs C(boto3) on the controller. The newest run is also written to
-        C(latest.json), C(latest.html) and C(latest.md) under the prefix.
-      - V(git+) and a path or URL is a Git repository, then optionally C(#BRANCH) or C(#BRANCH:DIRECTORY). Each run is a commit
-        with the JSON document, the page and the Markdown, and is pushed. A repository with a working tree on the
-        controller is used in place, and pushed if its branch has an upstream. Needs the program C(git).
+      - Store that keeps the runs, for controllers that are discarded after the run. The run is
+        compared with those in it instead of those in O(dest), and O(keep) and O(keep_days) limit
+        it, too.
+      - V(s3://BUCKET/PREFIX) is a bucket, which needs C(boto3) on the controller. The newest run is
+        also written to C(latest.json), C(latest.html) and C(latest.md) under the prefix.
+      - V(git+) and a path or URL is a Git repository, then optionally C(#BRANCH) or
+        C(#BRANCH:DIRECTORY). Each run is a commit with the JSON document, the page and the
+        Markdown, and is pushed. A repository with a working tree on the controller is used in
+        place, and pushed if its branch has an upstream. Needs the program C(git).
       - Several controllers may write to the same store at the same time.
-      - If the store can't be read or written, the task prints the report, writes it to O(dest) and fails.
+      - If the store can't be read or written, the task prints the report, writes it to O(dest) and
+        fails.
     type: str
   s3:
     description:
@@ -82,7 +86,8 @@ options:
     type: dict
     suboptions:
       endpoint_url:
-        description: Base URL of the server, like V(https://s3.example.com:9000). By default Amazon's.
+        description: Base URL of the server, like V(https://s3.example.com:9000). By default
+          Amazon's.
         type: str
       region:
         description: Region of the bucket.
@@ -101,33 +106,34 @@ options:
         type: path
   outlier_limit:
     description:
-      - Distance from the median of its peers at which a reading counts as an outlier, in units of the
-        usual distance (median absolute deviation divided by 0.6745). At least V(1).
+      - Distance from the median of its peers at which a reading counts as an outlier, in units of
+        the usual distance (median absolute deviation divided by 0.6745). At least V(1).
     type: float
     default: 3.5
   outlier_min_group:
     description:
       - Smallest number of hosts or GPUs that are compared with each other. At least V(3).
-      - The peers of a host are its smallest inventory group that is large enough, otherwise the fleet.
+      - The peers of a host are its smallest inventory group that is large enough, otherwise the
+        fleet.
     type: int
     default: 5
   max_fail_percentage:
     description:
-      - When set, no report is written. Instead RV(held) says whether more than this share of the hosts
-        started so far failed.
+      - When set, no report is written. Instead RV(held) says whether more than this share of the
+        hosts started so far failed.
       - Unlike the play keyword of this name, it stops the rollout without losing the report.
     type: float
   max_age:
     description:
-      - Hours after which results that the playbook C(mlops.fleet.collect) fetched are too old, by phase. A phase whose
-        last result is older has failed.
+      - Hours after which results that the playbook C(mlops.fleet.collect) fetched are too old, by
+        phase. A phase whose last result is older has failed.
       - Defaults are 2 for C(health) and C(gpu), 26 for C(backup) and 170 for C(cleanup).
     type: dict
   merge:
     description:
-      - Directory on the controller with the runs of several slices of a job, or of several controllers, or a store
-        as in O(history). The report is made from them instead of registered results. Of a host in several runs the
-        newest counts.
+      - Directory on the controller with the runs of several slices of a job, or of several
+        controllers, or a store as in O(history). The report is made from them instead of registered
+        results. Of a host in several runs the newest counts.
       - Let the slices write to a place of their own, and this report to another.
     type: str
   merge_hours:
@@ -136,14 +142,15 @@ options:
     default: 24.0
   fail_host:
     description:
-      - When set, no report is written. Instead the host that the task runs on fails, with this reason in
-        RV(attention). Unlike M(ansible.builtin.fail), Ansible prints the message only once for all hosts.
+      - When set, no report is written. Instead the host that the task runs on fails, with this
+        reason in RV(attention). Unlike M(ansible.builtin.fail), Ansible prints the message only
+        once for all hosts.
     type: str
   show:
     description:
       - Whether to print the report.
-      - Up to 40 hosts it is a table of the hosts and what is wrong with them, beyond that a table of groups
-        of hosts in the same state, and the faults by cause.
+      - Up to 40 hosts it is a table of the hosts and what is wrong with them, beyond that a table
+        of groups of hosts in the same state, and the faults by cause.
       - The last lines are the verdict, new faults, and the path of the page.
     type: bool
     default: true
@@ -257,8 +264,8 @@ summary:
       elements: str
 changes:
   description:
-    - What changed since the last runs. Each phase of a host is compared with the latest earlier run that
-      examined it.
+    - What changed since the last runs. Each phase of a host is compared with the latest earlier run
+      that examined it.
   returned: when a report was made
   type: dict
   contains:

@@ -10,16 +10,19 @@ module: gpu_diagnostics
 short_description: Test NVIDIA GPUs under load
 version_added: "0.2.0"
 description:
-  - Exercises each GPU and reports what it measured, to decide whether a card can go back into service.
-    M(mlops.fleet.gpu_health) asks the driver; this module makes the GPU work.
-  - Writes patterns over the memory and reads them back, times copies inside the GPU, to and from the host, and between GPUs,
-    and runs a calculation whose correct result is known, so that silent corruption is found on a single GPU too.
-  - Needs nothing but the driver (C(libcuda.so.1)) and what M(mlops.fleet.gpu_health) needs. No compiler, no CUDA toolkit.
-  - Never runs on a GPU that a process uses, leaves at least 5 % of the memory free, resets nothing, and ends at its deadline even
-    when the driver hangs. When the module is killed, its processes on the GPUs are killed with it.
+  - Exercises each GPU and reports what it measured, to decide whether a card can go back into
+    service. M(mlops.fleet.gpu_health) asks the driver; this module makes the GPU work.
+  - Writes patterns over the memory and reads them back, times copies inside the GPU, to and from
+    the host, and between GPUs, and runs a calculation whose correct result is known, so that silent
+    corruption is found on a single GPU too.
+  - Needs nothing but the driver (C(libcuda.so.1)) and what M(mlops.fleet.gpu_health) needs. No
+    compiler, no CUDA toolkit.
+  - Never runs on a GPU that a process uses, leaves at least 5 % of the memory free, resets nothing,
+    and ends at its deadline even when the driver hangs. When the module is killed, its processes on
+    the GPUs are killed with it.
   - One run per node at a time.
-  - The memory test, the known result, and the figures were checked on an NVIDIA H100 80GB HBM3 (driver 580.159.04). Copies between
-    GPUs have so far run on a simulated driver only.
+  - The memory test, the known result, and the figures were checked on an NVIDIA H100 80GB HBM3
+    (driver 580.159.04). Copies between GPUs have so far run on a simulated driver only.
 extends_documentation_fragment:
   - mlops.fleet.attributes
 attributes:
@@ -35,8 +38,10 @@ options:
   level:
     description:
       - How thorough the tests are.
-      - V(quick) writes 2 patterns over half of the free memory and calculates for 2 seconds, at most 20 seconds for 8 GPUs.
-      - V(standard) writes 8 patterns over nearly all of it and calculates for 20 seconds, at most 3 minutes.
+      - V(quick) writes 2 patterns over half of the free memory and calculates for 2 seconds, at
+        most 20 seconds for 8 GPUs.
+      - V(standard) writes 8 patterns over nearly all of it and calculates for 20 seconds, at most 3
+        minutes.
       - V(soak) calculates for O(soak_time).
     type: str
     choices: [quick, standard, soak]
@@ -44,9 +49,9 @@ options:
   tests:
     description:
       - Tests to run.
-      - V(device_bandwidth) times copies inside the GPU, V(host_bandwidth) copies from and to page-locked memory of the host,
-        V(memory) checks patterns, V(compute) checks and times arithmetic, V(peer) times and checks copies between every pair of
-        GPUs.
+      - V(device_bandwidth) times copies inside the GPU, V(host_bandwidth) copies from and to
+        page-locked memory of the host, V(memory) checks patterns, V(compute) checks and times
+        arithmetic, V(peer) times and checks copies between every pair of GPUs.
     type: list
     elements: str
     choices: [device_bandwidth, host_bandwidth, memory, compute, peer]
@@ -55,12 +60,14 @@ options:
     description:
       - What tests the GPUs.
       - V(builtin) needs nothing but the driver.
-      - V(dcgm) runs C(dcgmi diag) of NVIDIA DCGM, which must be installed, at its level 1 for O(level=quick),
-        2 for O(level=standard) and 3 for O(level=soak). Its tests become checks of this module; O(tests) is
-        ignored. A failure that DCGM calls a matter of configuration is a warning.
+      - V(dcgm) runs C(dcgmi diag) of NVIDIA DCGM, which must be installed, at its level 1 for
+        O(level=quick), 2 for O(level=standard) and 3 for O(level=soak). Its tests become checks of
+        this module; O(tests) is ignored. A failure that DCGM calls a matter of configuration is a
+        warning.
       - V(nvbandwidth) runs NVIDIA's C(nvbandwidth), which must be installed, for the tests
         V(host_bandwidth) and V(peer).
-      - The mapping of both was tested on samples in the published formats, not on a node where they are installed.
+      - The mapping of both was tested on samples in the published formats, not on a node where they
+        are installed.
     type: str
     choices: [builtin, dcgm, nvbandwidth]
     default: builtin
@@ -79,8 +86,9 @@ options:
   expected:
     description:
       - Figures that each GPU must reach, less O(tolerance).
-      - Without them, copies inside the GPU are compared with the data sheet of known models, copies to the host with the PCI Express
-        link, and all figures with the median of at least 3 GPUs of the same model in the node.
+      - Without them, copies inside the GPU are compared with the data sheet of known models, copies
+        to the host with the PCI Express link, and all figures with the median of at least 3 GPUs of
+        the same model in the node.
     type: dict
     suboptions:
       device_bandwidth:
@@ -96,7 +104,8 @@ options:
         description: Copies to another GPU in GB/s.
         type: float
       compute:
-        description: Single-precision arithmetic of the test's own kernel in TFLOP/s. It is not the peak of the data sheet.
+        description: Single-precision arithmetic of the test's own kernel in TFLOP/s. It is not the
+          peak of the data sheet.
         type: float
   tolerance:
     description: Percent by which a GPU may stay below the expected figure or below its peers.
@@ -115,7 +124,8 @@ options:
     type: path
   timeout:
     description:
-      - Seconds for all tests together, 60 for V(quick), 300 for V(standard), O(soak_time) and 300 for V(soak) by default.
+      - Seconds for all tests together, 60 for V(quick), 300 for V(standard), O(soak_time) and 300
+        for V(soak) by default.
       - A test that has not ended by then is a hung GPU.
     type: float
   fail_on:
@@ -189,7 +199,8 @@ level:
   returned: always
   type: str
 gpus:
-  description: The GPUs of the node with RV(gpus[].tested) and the extremes of temperature, power and clock during the tests.
+  description: The GPUs of the node with RV(gpus[].tested) and the extremes of temperature, power
+    and clock during the tests.
   returned: always
   type: list
   elements: dict
@@ -210,7 +221,8 @@ gpus:
       description: Whether it was tested.
       type: bool
     sensors:
-      description: Highest temperature in °C, highest power in W, lowest clock under load in MHz, reasons of slower clocks.
+      description: Highest temperature in °C, highest power in W, lowest clock under load in MHz,
+        reasons of slower clocks.
       type: dict
 measured:
   description: The figures.
@@ -221,7 +233,8 @@ measured:
       description: By number of the GPU and test. Rates are in GB/s (10⁹ bytes) and TFLOP/s.
       type: dict
     pairs:
-      description: Copies between GPUs with source, target, rate, whether the way is direct, and words that arrived wrong.
+      description: Copies between GPUs with source, target, rate, whether the way is direct, and
+        words that arrived wrong.
       type: list
       elements: dict
 would_test:

@@ -73,17 +73,18 @@ options:
   power_warning:
     description:
       - Warn above this share of the power limit in use, in percent. V(0) disables the check.
-      - A GPU under full load draws as much as its limit allows. Set it to V(0) where that is normal,
-        as with O(memory_warning).
+      - A GPU under full load draws as much as its limit allows. Set it to V(0) where that is
+        normal, as with O(memory_warning).
     type: float
     default: 95
   metrics_csv:
     description:
-      - Absolute path of a CSV file. One row per GPU is appended, under a lock and in one write. A new
-        file begins with the header
-        C(timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit) first.
-      - Times are local, memory is in MiB, power in W, and all numbers are integers. A field is empty
-        if the GPU does not have the value.
+      - Absolute path of a CSV file. One row per GPU is appended, under a lock and in one write. A
+        new file begins with the header
+        C(timestamp,gpu_id,name,temp,util_gpu,util_mem,mem_used,mem_total,power_draw,power_limit)
+        first.
+      - Times are local, memory is in MiB, power in W, and all numbers are integers. A field is
+        empty if the GPU does not have the value.
       - A symbolic link is refused. If the file cannot be written, a check warns about it, and the
         other checks are not affected.
     type: path
@@ -91,8 +92,8 @@ options:
     description:
       - Time limit for all queries to the driver together, in seconds. No answer within it is
         critical.
-      - While a process of an earlier check is blocked in the kernel and cannot be killed, the driver
-        is not queried again.
+      - While a process of an earlier check is blocked in the kernel and cannot be killed, the
+        driver is not queried again.
     type: float
     default: 30
   xid_window:
@@ -110,8 +111,9 @@ options:
     description:
       - Where to look for Xids. V(auto) uses the journal, or the kernel's ring buffer where there is
         no journal.
-      - V(journal), V(dmesg), or the absolute path of a log file. The last 16 MiB of the file are read,
-        and those of the rotated file with the suffix C(.1) if it was written within the window.
+      - V(journal), V(dmesg), or the absolute path of a log file. The last 16 MiB of the file are
+        read, and those of the rotated file with the suffix C(.1) if it was written within the
+        window.
       - Only the kernel's own messages count. An Xid without a readable time is at most a warning.
       - V(none) disables the check.
       - Where the log cannot be read (not root, container), the message says that nothing was
@@ -120,8 +122,8 @@ options:
     default: auto
   state_file:
     description:
-      - File in which the counters and incidents of each GPU are remembered, by UUID and serial number,
-        so that a card keeps its record in another slot.
+      - File in which the counters and incidents of each GPU are remembered, by UUID and serial
+        number, so that a card keeps its record in another slot.
       - With it, the checks C(gpu_corrected_errors), C(gpu_pcie_replays), C(gpu_nvlink_errors),
         C(gpu_counters) and C(gpu_history) are made, and RV(gpus[].history) is returned. A GPU that
         was reset since the last run is no longer blamed for the Xids before, even if the kernel log
@@ -142,23 +144,23 @@ options:
     description:
       - Warn about a GPU that had this number of incidents in 30 days, whatever its state is now.
         V(0) disables it. Needs O(state_file).
-      - An incident is a critical or warning Xid, or a GPU that is lost, needs a recovery action, has
-        uncorrected memory errors, row or page faults, or lost NVLinks. What happens within five
+      - An incident is a critical or warning Xid, or a GPU that is lost, needs a recovery action,
+        has uncorrected memory errors, row or page faults, or lost NVLinks. What happens within five
         minutes is one incident.
     type: int
     default: 3
   corrected_errors_warning:
     description:
       - Warn above this number of corrected memory errors per hour. V(0) disables the check.
-      - Without O(state_file), the errors since the driver was loaded are divided by the uptime of the
-        node, which finds only high rates.
+      - Without O(state_file), the errors since the driver was loaded are divided by the uptime of
+        the node, which finds only high rates.
     type: float
     default: 1000
   pcie_replays_warning:
     description:
       - Warn above this number of PCIe replays per minute. V(0) disables the check.
-      - The default depends on the link, as in NVIDIA DCGM. It is 0.15, 0.3, 0.48, 0.96, 1.92 or 3.84
-        per lane for generations 1 to 6, 30.72 for 16 lanes of generation 5.
+      - The default depends on the link, as in NVIDIA DCGM. It is 0.15, 0.3, 0.48, 0.96, 1.92 or
+        3.84 per lane for generations 1 to 6, 30.72 for 16 lanes of generation 5.
     type: float
   nvlink_errors_warning:
     description:
@@ -169,12 +171,13 @@ options:
     default: 100
   backend:
     description:
-      - How to query the driver. V(auto) uses NVML through the Python library C(nvidia-ml-py), or the
-        program C(nvidia-smi) without it.
-      - V(nvidia_smi) does not report NVLink, PCIe replays, fabric state and processes, nor the margin
-        with some drivers.
-      - V(amd_smi) queries AMD GPUs through the program C(amd-smi). It is experimental, because it was
-        tested on samples in the published format only. V(auto) uses it on nodes with AMD GPUs and without NVIDIA's driver.
+      - How to query the driver. V(auto) uses NVML through the Python library C(nvidia-ml-py), or
+        the program C(nvidia-smi) without it.
+      - V(nvidia_smi) does not report NVLink, PCIe replays, fabric state and processes, nor the
+        margin with some drivers.
+      - V(amd_smi) queries AMD GPUs through the program C(amd-smi). It is experimental, because it
+        was tested on samples in the published format only. V(auto) uses it on nodes with AMD GPUs
+        and without NVIDIA's driver.
       - GPUs of other vendors are named in the message of the check C(gpu_driver), but not checked.
     type: str
     choices: [auto, nvml, nvidia_smi, amd_smi]
@@ -310,7 +313,8 @@ checks:
       returned: when there is a limit
       sample: user
     action:
-      description: What to do, V(none), V(restart_app), V(inspect), V(reset_gpu), V(drain) or V(reboot).
+      description: What to do, V(none), V(restart_app), V(inspect), V(reset_gpu), V(drain) or
+        V(reboot).
       type: str
       returned: always
       sample: inspect
@@ -465,8 +469,9 @@ gpus:
       sample: none
     nvlink:
       description:
-        - Number of links, the numbers of those that are down, and the error counters of the links that
-          had errors since the driver was loaded. They are null where the driver does not count them.
+        - Number of links, the numbers of those that are down, and the error counters of the links
+          that had errors since the driver was loaded. They are null where the driver does not count
+          them.
       type: dict
       returned: always
       sample: {down: [], errors: [{crc: 12, link: 0, recovery: 0, replay: 3}], links: 18}

@@ -10,10 +10,11 @@ module: maintenance_phase
 short_description: Run one phase of maintenance from the role's variables
 version_added: "0.1.0"
 description:
-  - Calls the module of a phase with the variables C(maintenance_PHASE_OPTION) that are set on the host. Variables that are
-    null or an empty text, as in an unanswered survey question, leave the option to C(module_defaults) or the module's default.
-  - Decides whether the phase may run after those before it, whose registered results it reads. A phase that may not run is
-    skipped, and RV(skip) says why.
+  - Calls the module of a phase with the variables C(maintenance_PHASE_OPTION) that are set on the
+    host. Variables that are null or an empty text, as in an unanswered survey question, leave the
+    option to C(module_defaults) or the module's default.
+  - Decides whether the phase may run after those before it, whose registered results it reads. A
+    phase that may not run is skipped, and RV(skip) says why.
   - The role P(mlops.fleet.maintenance#role) consists of calls of this module.
   - Where the GPU phase runs, the health phase leaves the GPUs to it.
 options:
@@ -26,7 +27,8 @@ options:
     choices: [start, health, gpu, backup, cleanup]
     required: true
   prefix:
-    description: Beginning of the names of the variables that hold the registered results; the phase's name follows.
+    description: Beginning of the names of the variables that hold the registered results; the
+      phase's name follows.
     type: str
     default: maintenance_result_
 extends_documentation_fragment:
@@ -76,7 +78,8 @@ skip:
   type: dict
   contains:
     code:
-      description: C(switched_off), C(held), C(unreachable), C(backup_failed), C(backup_not_run), C(earlier_failed) or C(busy).
+      description: C(switched_off), C(held), C(unreachable), C(backup_failed), C(backup_not_run),
+        C(earlier_failed) or C(busy).
       type: str
     text:
       description: The same for people.

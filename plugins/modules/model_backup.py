@@ -10,17 +10,20 @@ module: model_backup
 short_description: Make backups of models that are proven to be restorable
 version_added: "0.1.0"
 description:
-  - Writes a directory into one archive C(models_backup_YYYYmmdd_HHMMSS.tar.gz) that ordinary C(tar) unpacks. Beside it are a
-    checksum file for C(sha256sum -c) and a manifest with the SHA-256 of every file.
-  - The archive gets its name only after it was written, synchronised, read back and compared file by file. A run that is killed
-    at any moment leaves nothing that looks like a complete backup.
-  - Nothing is done while the newest verified backup still matches the source (names, sizes, times, inodes, permissions).
-  - Old backups are removed according to O(retention_days) and O(keep_last), O(keep_daily) and so on, and only after everything
-    else has succeeded. The newest verified backup always stays. Archives that other tools made under such a name stay until a
-    newer verified backup exists.
+  - Writes a directory into one archive C(models_backup_YYYYmmdd_HHMMSS.tar.gz) that ordinary C(tar)
+    unpacks. Beside it are a checksum file for C(sha256sum -c) and a manifest with the SHA-256 of
+    every file.
+  - The archive gets its name only after it was written, synchronised, read back and compared file
+    by file. A run that is killed at any moment leaves nothing that looks like a complete backup.
+  - Nothing is done while the newest verified backup still matches the source (names, sizes, times,
+    inodes, permissions).
+  - Old backups are removed according to O(retention_days) and O(keep_last), O(keep_daily) and so
+    on, and only after everything else has succeeded. The newest verified backup always stays.
+    Archives that other tools made under such a name stay until a newer verified backup exists.
   - Symbolic links are stored as links. For links that point out of O(source) see O(outside_links).
   - Sockets, pipes and devices are left out and named in RV(notes).
-  - A file that can't be read fails the task. A file that changes while it is read makes the run start over, up to three times.
+  - A file that can't be read fails the task. A file that changes while it is read makes the run
+    start over, up to three times.
 extends_documentation_fragment:
   - mlops.fleet.attributes
   - mlops.fleet.restic
@@ -81,13 +84,14 @@ options:
     choices: [single, per_model]
     default: single
   workers:
-    description: Number of compressing threads. V(0) uses one per CPU that the task may use, at most 8.
+    description: Number of compressing threads. V(0) uses one per CPU that the task may use, at most
+      8.
     type: int
     default: 0
   verify:
     description:
-      - Read the archive back from the disk, unpack it and compare the SHA-256 of every file before the
-        backup counts.
+      - Read the archive back from the disk, unpack it and compare the SHA-256 of every file before
+        the backup counts.
       - A backup that was made without this is listed as not verified, and the next run with
         O(verify=true) makes a new one.
     type: bool
@@ -95,8 +99,8 @@ options:
   retention_days:
     description:
       - Keep backups up to this age in days. V(0) switches this rule off.
-      - Rules only ever keep backups. A backup is removed when no rule keeps it. Without any rule all
-        backups are kept.
+      - Rules only ever keep backups. A backup is removed when no rule keeps it. Without any rule
+        all backups are kept.
     type: int
     default: 30
   keep_last:
@@ -106,19 +110,23 @@ options:
     type: int
     default: 0
   keep_daily:
-    description: Keep the newest backup of each of this many days that have one. V(0) switches this rule off.
+    description: Keep the newest backup of each of this many days that have one. V(0) switches this
+      rule off.
     type: int
     default: 0
   keep_weekly:
-    description: Keep the newest backup of each of this many weeks that have one. V(0) switches this rule off.
+    description: Keep the newest backup of each of this many weeks that have one. V(0) switches this
+      rule off.
     type: int
     default: 0
   keep_monthly:
-    description: Keep the newest backup of each of this many months that have one. V(0) switches this rule off.
+    description: Keep the newest backup of each of this many months that have one. V(0) switches
+      this rule off.
     type: int
     default: 0
   keep_yearly:
-    description: Keep the newest backup of each of this many years that have one. V(0) switches this rule off.
+    description: Keep the newest backup of each of this many years that have one. V(0) switches this
+      rule off.
     type: int
     default: 0
   force:
@@ -136,11 +144,13 @@ options:
   engine:
     description:
       - V(archive) writes archives that C(tar) reads.
-      - V(restic) drives the installed restic, for deduplication and encryption. The repository is initialised when missing.
-        O(verify) runs C(restic check --read-data), which reads all of the repository. The retention options decide which
-        snapshots are forgotten. Only snapshots with the tag C(mlops-fleet) of this host count.
-      - With V(restic) the options O(compression) (but for V(none)), O(compression_level) and O(workers) have no effect,
-        O(s3) holds the repository instead of copies, and O(outside_links=follow) is refused.
+      - V(restic) drives the installed restic, for deduplication and encryption. The repository is
+        initialised when missing. O(verify) runs C(restic check --read-data), which reads all of the
+        repository. The retention options decide which snapshots are forgotten. Only snapshots with
+        the tag C(mlops-fleet) of this host count.
+      - With V(restic) the options O(compression) (but for V(none)), O(compression_level) and
+        O(workers) have no effect, O(s3) holds the repository instead of copies, and
+        O(outside_links=follow) is refused.
     type: str
     choices: [archive, restic]
     default: "archive"
@@ -161,7 +171,8 @@ options:
     choices: [warn, fail, follow]
     default: warn
 notes:
-  - Permissions, owners (as numbers) and times are stored. Access control lists and extended attributes are not.
+  - Permissions, owners (as numbers) and times are stored. Access control lists and extended
+    attributes are not.
   - Two runs to the same O(destination) never overlap. The second fails and changes nothing.
 requirements:
   - boto3 1.28 or later (for O(s3) only)
@@ -302,7 +313,8 @@ copies:
     url: {description: Where it is., type: str, returned: success, sample: s3://ml-backups/node1/models_backup_20250131_020000.tar.gz}
     verified:
       description:
-        - V(checksum) when the server confirmed the SHA-256 of what it stores and is known to refuse wrong checksums.
+        - V(checksum) when the server confirmed the SHA-256 of what it stores and is known to refuse
+          wrong checksums.
         - V(size_only) when it reports nothing but the size. V(planned) in check mode.
       type: str
       returned: for copies that are there
@@ -326,7 +338,8 @@ stats:
     bytes_written: {description: Size of the new archive in bytes., type: int, returned: success}
     ratio: {description: Size of the archive divided by that of the files., type: float, returned: when a backup was made}
 protection:
-  description: The copies of the models counted against the 3-2-1 rule. The models themselves are the first copy.
+  description: The copies of the models counted against the 3-2-1 rule. The models themselves are
+    the first copy.
   returned: success
   type: dict
   contains:
@@ -343,8 +356,8 @@ protection:
     size: {description: Its size in bytes., type: int, returned: success}
 last_restore_proof:
   description:
-    - The newest restore drill on record in O(destination), of a local backup or a copy, as M(mlops.fleet.model_restore) returns
-      it. Null when there is none.
+    - The newest restore drill on record in O(destination), of a local backup or a copy, as
+      M(mlops.fleet.model_restore) returns it. Null when there is none.
     - If the record can't be read, it has one key, C(unreadable), which says why.
   returned: success
   type: dict

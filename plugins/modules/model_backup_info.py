@@ -33,7 +33,8 @@ options:
     description:
       - V(none) compares names, sizes and manifests.
       - V(quick) also compares the SHA-256 of each archive.
-      - V(full) unpacks each archive without writing anything, and compares the SHA-256 of each file in it.
+      - V(full) unpacks each archive without writing anything, and compares the SHA-256 of each file
+        in it.
       - With O(s3) both V(quick) and V(full) download the archives.
     type: str
     choices: [none, quick, full]
@@ -85,17 +86,20 @@ backups:
     size: {description: Size of the archive in bytes., type: int, returned: success}
     sha256: {description: SHA-256 that the archive had when it was made., type: str, returned: success}
     verified:
-      description: With O(verify=full) whether this reading found nothing wrong. Otherwise whether the last verification on record did.
+      description: With O(verify=full) whether this reading found nothing wrong. Otherwise whether
+        the last verification on record did.
       type: bool
       returned: success
     problems:
       description:
-        - What is wrong with it. A damaged index in its manifest is listed too, though it only makes reading slower.
+        - What is wrong with it. A damaged index in its manifest is listed too, though it only makes
+          reading slower.
       type: list
       elements: str
       returned: success
     unreadable:
-      description: Why the user that the task runs as can't read its files. Nothing is known about such a backup then.
+      description: Why the user that the task runs as can't read its files. Nothing is known about
+        such a backup then.
       type: str
       returned: when a file of it can't be read for lack of permission
     checked: {description: How thoroughly this run checked it., type: str, returned: success}
@@ -117,8 +121,8 @@ verified:
   type: bool
 last_restore_proof:
   description:
-    - The newest restore drill on record that restored one of these backups, as M(mlops.fleet.model_restore) returns it.
-      Null when there is none.
+    - The newest restore drill on record that restored one of these backups, as
+      M(mlops.fleet.model_restore) returns it. Null when there is none.
     - If the record can't be read, it has one key, C(unreadable), which says why.
   returned: success
   type: dict

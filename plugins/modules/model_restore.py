@@ -10,12 +10,14 @@ module: model_restore
 short_description: Restore models from a verified backup
 version_added: "0.1.0"
 description:
-  - Unpacks a backup into a temporary directory beside O(destination), compares every file with the manifest while it is
-    written, and then puts the directory in place in one step. O(destination) is either as before or complete.
+  - Unpacks a backup into a temporary directory beside O(destination), compares every file with the
+    manifest while it is written, and then puts the directory in place in one step. O(destination)
+    is either as before or complete.
   - When anything does not match, the task fails, names the file, and leaves nothing behind.
-  - Nothing in an archive is trusted. Names that lead out of the directory, devices and pipes are refused, links are never
-    followed, and the set-user-id and set-group-id bits are dropped.
-  - Nothing is done when O(destination) already equals the backup in names, permissions, times and contents.
+  - Nothing in an archive is trusted. Names that lead out of the directory, devices and pipes are
+    refused, links are never followed, and the set-user-id and set-group-id bits are dropped.
+  - Nothing is done when O(destination) already equals the backup in names, permissions, times and
+    contents.
 extends_documentation_fragment:
   - mlops.fleet.attributes
   - mlops.fleet.restic
@@ -43,15 +45,16 @@ options:
     default: /backup/models
   destination:
     description:
-      - Directory to restore into. System and home directories are refused, and so are symbolic links, mount points and
-        directories that hold a mount point.
+      - Directory to restore into. System and home directories are refused, and so are symbolic
+        links, mount points and directories that hold a mount point.
       - Required unless O(drill=true).
     type: path
   files:
     description:
-      - Shell patterns of what to restore. A pattern without a slash is compared with names at any depth, a pattern with a slash
-        with the whole path.
-      - A directory that matches is restored with everything in it. By default everything is restored.
+      - Shell patterns of what to restore. A pattern without a slash is compared with names at any
+        depth, a pattern with a slash with the whole path.
+      - A directory that matches is restored with everything in it. By default everything is
+        restored.
       - Only with O(mode=new).
     type: list
     elements: str
@@ -66,9 +69,11 @@ options:
     type: str
   verify:
     description:
-      - Compare the archive and every file in it with the checksums that were recorded when it was made.
-      - Switch it off only to save what can be saved from a damaged backup. Then everything that can be unpacked is restored, and
-        RV(notes) names the files that are missing or differ from the manifest.
+      - Compare the archive and every file in it with the checksums that were recorded when it was
+        made.
+      - Switch it off only to save what can be saved from a damaged backup. Then everything that can
+        be unpacked is restored, and RV(notes) names the files that are missing or differ from the
+        manifest.
     type: bool
     default: true
   mode:
@@ -79,22 +84,26 @@ options:
     choices: [new, replace]
     default: new
   allow_outside_links:
-    description: Restore symbolic links that point out of O(destination). By default a backup with such a link is refused.
+    description: Restore symbolic links that point out of O(destination). By default a backup with
+      such a link is refused.
     type: bool
     default: false
   drill:
     description:
-      - Prove that the backup can be restored. It is restored into a new directory in O(scratch), every file is read again and
-        compared with the manifest, and the directory is removed, also when the drill fails or is stopped.
-      - The proof is added to the file C(restore_proofs.jsonl) in O(path), which is made when missing. It is returned as
-        RV(last_restore_proof) and shown by M(mlops.fleet.model_backup_info), C(mlfleet backups) and the fleet report.
+      - Prove that the backup can be restored. It is restored into a new directory in O(scratch),
+        every file is read again and compared with the manifest, and the directory is removed, also
+        when the drill fails or is stopped.
+      - The proof is added to the file C(restore_proofs.jsonl) in O(path), which is made when
+        missing. It is returned as RV(last_restore_proof) and shown by
+        M(mlops.fleet.model_backup_info), C(mlfleet backups) and the fleet report.
       - A drill never reports a change.
       - Can't be combined with O(destination), O(files), O(mode=replace) and O(verify=false).
     type: bool
     default: false
   scratch:
     description:
-      - Existing directory in which a drill makes its scratch directory. It needs as much free space as the backup has files.
+      - Existing directory in which a drill makes its scratch directory. It needs as much free space
+        as the backup has files.
     type: path
     default: /var/tmp
 notes:
@@ -147,11 +156,13 @@ restored:
     files: {description: Number of files. In check mode 0 where only reading the archive would tell., type: int, returned: success}
     bytes: {description: Size of these files together in bytes., type: int, returned: success}
     verified:
-      description: Whether every file was compared with its checksum. False in check mode unless nothing is to be done.
+      description: Whether every file was compared with its checksum. False in check mode unless
+        nothing is to be done.
       type: bool
       returned: success
     state:
-      description: What the destination was before. One of V(missing), V(empty), V(same) and V(other).
+      description: What the destination was before. One of V(missing), V(empty), V(same) and
+        V(other).
       type: str
       returned: success
 last_restore_proof:
@@ -170,7 +181,8 @@ last_restore_proof:
     bytes: {description: Their size together in bytes., type: int, returned: always}
     seconds: {description: Seconds that restoring and comparing took., type: float, returned: always}
     compared:
-      description: V(files), or V(archive) for an archive without a manifest, of which only the checksum of the archive is known.
+      description: V(files), or V(archive) for an archive without a manifest, of which only the
+        checksum of the archive is known.
       type: str
       returned: always
 notes:

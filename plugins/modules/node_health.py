@@ -90,7 +90,8 @@ options:
     type: str
     default: "85"
   memory_critical:
-    description: As O(memory_warning), for a critical verdict. A higher O(memory_warning) overrides the default.
+    description: As O(memory_warning), for a critical verdict. A higher O(memory_warning) overrides
+      the default.
     type: str
     default: "95"
   limits:
@@ -98,10 +99,12 @@ options:
       - Limits of single checks, by name of the check. Each is a mapping of V(warning), V(critical)
         and V(clear).
       - A raised state clears only when the limit V(clear) is not reached. It needs O(state_file).
-      - Checks with limits are V(disk_usage), V(inode_usage), V(memory_usage), V(swap_usage), V(memory_pressure), V(io_pressure),
-        V(cpu_pressure), V(cpu_load), V(failed_units), V(flapping_units), V(oom_kills), V(journal_errors), V(stuck_processes),
-        V(zombie_processes), V(file_descriptors), V(process_ids), V(conntrack), V(time_sync), V(memory_errors), V(disk_wear), V(uptime),
-        V(certificate), V(security_updates), V(infiniband_errors) and V(backup_age).
+      - Checks with limits are V(disk_usage), V(inode_usage), V(memory_usage), V(swap_usage),
+        V(memory_pressure), V(io_pressure), V(cpu_pressure), V(cpu_load), V(failed_units),
+        V(flapping_units), V(oom_kills), V(journal_errors), V(stuck_processes), V(zombie_processes),
+        V(file_descriptors), V(process_ids), V(conntrack), V(time_sync), V(memory_errors),
+        V(disk_wear), V(uptime), V(certificate), V(security_updates), V(infiniband_errors) and
+        V(backup_age).
       - Limits of V(disk_usage) and V(memory_usage) override O(disk_warning), O(disk_critical),
         O(memory_warning) and O(memory_critical).
     type: dict
@@ -246,15 +249,18 @@ options:
         type: str
       firmware:
         description:
-          - Versions of firmware by component, as shell patterns. Another one, or none, is a warning.
-          - Components are V(bios), InfiniBand and RoCE adapters by their board (V(board_id) in C(/sys/class/infiniband)), and NVMe disks by
-            their model. Several versions of one component are one text, in order and with commas.
+          - Versions of firmware by component, as shell patterns. Another one, or none, is a
+            warning.
+          - Components are V(bios), InfiniBand and RoCE adapters by their board (V(board_id) in
+            C(/sys/class/infiniband)), and NVMe disks by their model. Several versions of one
+            component are one text, in order and with commas.
         type: dict
   expected_hardware_file:
     description:
       - File with what this node must have, as C(mlfleet health --learn) writes it. A mapping
         C(expected_hardware) in JSON with the keys of O(expected_hardware).
-      - A file that does not exist expects nothing. A file that is damaged or can not be read is V(unknown).
+      - A file that does not exist expects nothing. A file that is damaged or can not be read is
+        V(unknown).
     type: path
     default: /var/lib/mlops-fleet/expected-hardware.json
   hardware_facts:
@@ -263,7 +269,8 @@ options:
     type: bool
     default: false
   error_window:
-    description: How far back the journal or kernel log is searched for errors and OOM kills, in seconds.
+    description: How far back the journal or kernel log is searched for errors and OOM kills, in
+      seconds.
     type: int
     default: 3600
   error_patterns:
@@ -301,8 +308,9 @@ options:
   backups:
     description:
       - Directories that must hold a recent backup that is complete and verified.
-      - Each source in a directory counts by itself. In a directory that several hosts share, only the
-        backups of this host count; on a host that has none in it, those of each host by themselves.
+      - Each source in a directory counts by itself. In a directory that several hosts share, only
+        the backups of this host count; on a host that has none in it, those of each host by
+        themselves.
       - A directory or backup that this user may not read is V(unknown). Nothing at all is critical.
       - Without limits of their own, those of V(backup_age) in O(limits) apply, 30 and 54 hours by
         default.
@@ -311,7 +319,8 @@ options:
     default: []
     suboptions:
       path:
-        description: Directory of the backups, the O(mlops.fleet.model_backup#module:destination) of M(mlops.fleet.model_backup).
+        description: Directory of the backups, the O(mlops.fleet.model_backup#module:destination) of
+          M(mlops.fleet.model_backup).
         type: path
         required: true
       source:
@@ -335,8 +344,8 @@ options:
   checks:
     description:
       - Run only these checks or groups of checks.
-      - Groups are V(disk), V(memory), V(load), V(services), V(gpu), V(network), V(errors), V(processes), V(limits), V(hardware), V(system),
-        V(certificates), V(updates) and V(backup).
+      - Groups are V(disk), V(memory), V(load), V(services), V(gpu), V(network), V(errors),
+        V(processes), V(limits), V(hardware), V(system), V(certificates), V(updates) and V(backup).
     type: list
     elements: str
     default: []
@@ -361,11 +370,13 @@ options:
       - With it, checks have RV(checks[].since), and OOM kills are also counted since the last run.
     type: path
   raise_after:
-    description: Number of observations in a row after which a state gets worse. Needs O(state_file).
+    description: Number of observations in a row after which a state gets worse. Needs
+      O(state_file).
     type: int
     default: 1
   clear_after:
-    description: Number of observations in a row after which a state gets better. Needs O(state_file).
+    description: Number of observations in a row after which a state gets better. Needs
+      O(state_file).
     type: int
     default: 2
   boot_grace:
@@ -550,7 +561,8 @@ summary:
       description: Number of skipped checks.
       type: int
     health_score:
-      description: V(100) when all passed, from 50 up to below 100 with warnings only, below 50 with a critical check.
+      description: V(100) when all passed, from 50 up to below 100 with warnings only, below 50 with
+        a critical check.
       type: float
     status:
       description: Same as RV(status).
@@ -579,7 +591,8 @@ reasons:
   type: list
   elements: str
 domain:
-  description: V(node) when the cause is the machine, V(user) when it is only the workload, else V(none).
+  description: V(node) when the cause is the machine, V(user) when it is only the workload, else
+    V(none).
   returned: always
   type: str
 hardware:
@@ -590,7 +603,8 @@ hardware:
   type: dict
   sample: {cpus: 224, memory: 2163870044160, gpus: 8, disks: [{size: 3840755982336, count: 8}], kernel: 6.8.0-1013-nvidia, firmware: {bios: 2.4.4}}
 agent_version:
-  description: Version of the agent (the command C(mlfleet)) on this node, V(null) where it is not installed in C(/opt/mlops-fleet).
+  description: Version of the agent (the command C(mlfleet)) on this node, V(null) where it is not
+    installed in C(/opt/mlops-fleet).
   returned: always
   type: str
   sample: 0.1.0-1f2e3d4c5b6a

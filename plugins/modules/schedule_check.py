@@ -10,8 +10,8 @@ module: schedule_check
 short_description: Check whether a schedule of the node's jobs can work
 version_added: "0.1.0"
 description:
-  - Checks the variables of the role P(mlops.fleet.schedule#role), and the node they are for, before anything is changed. It
-    changes nothing. All problems are reported at once.
+  - Checks the variables of the role P(mlops.fleet.schedule#role), and the node they are for, before
+    anything is changed. It changes nothing. All problems are reported at once.
 options:
   backend:
     description: What starts the jobs.
@@ -132,8 +132,8 @@ problems:
   elements: str
 write_paths:
   description:
-    - The directories that each job writes to because the node's configuration, or the file with the old scripts' variables,
-      names them. The key is the name of the job.
+    - The directories that each job writes to because the node's configuration, or the file with the
+      old scripts' variables, names them. The key is the name of the job.
   returned: success
   type: dict
   sample:

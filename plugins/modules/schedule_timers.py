@@ -10,10 +10,11 @@ module: schedule_timers
 short_description: Load units into systemd and start their timers
 version_added: "0.2.0"
 description:
-  - Loads units whose files have changed, and enables and starts the timers among them. The role P(mlops.fleet.schedule#role)
-    uses it after it has written the units.
-  - No job is started that was not due. A timer that is new, was stopped, or has another calendar counts from now. A timer with
-    an unchanged calendar still makes up for a run that was missed while the node was off.
+  - Loads units whose files have changed, and enables and starts the timers among them. The role
+    P(mlops.fleet.schedule#role) uses it after it has written the units.
+  - No job is started that was not due. A timer that is new, was stopped, or has another calendar
+    counts from now. A timer with an unchanged calendar still makes up for a run that was missed
+    while the node was off.
 options:
   units:
     description: File names of the units, such as C(ml-backup.service) and C(ml-backup.timer).
@@ -48,7 +49,8 @@ started:
   type: list
   elements: str
 counting_from_now:
-  description: Those of them whose next run is the first time of their calendar after now, whenever the job last ran.
+  description: Those of them whose next run is the first time of their calendar after now, whenever
+    the job last ran.
   returned: success
   type: list
   elements: str
