@@ -64,7 +64,7 @@ def _remove(
     busy = work.busy()
     protected = root.protected(busy)
     look = root.look(work.target, busy, work.now)
-    if look.hidden is not None:
+    if look.hidden is not None or watch.fd < 0:  # or events were lost meanwhile
         return list(units)
     touched: Container[str] = () if watch.touched is None else watch.touched
     inodes, lstat, unlink = look.inodes, os.lstat, os.unlink
@@ -81,16 +81,13 @@ def _remove(
             if not plain(planned) or planned.inode in inodes:
                 remaining.append(removal)
                 continue
-            if watch.fd < 0:  # events were lost before
-                remaining.extend(units[number:])
-                break
             if poll(0):
                 names = watch.names() if compare else root.refresh()
+                if names:
+                    protected = root.protected(busy)
                 if names is None or watch.fd < 0:  # events were lost
                     remaining.extend(units[number:])
                     break
-                if names:
-                    protected = root.protected(busy)
             name = planned.name
             if name in protected or name in touched:
                 remaining.append(removal)

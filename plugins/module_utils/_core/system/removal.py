@@ -228,18 +228,18 @@ def _empty(
         with contextlib.suppress(OSError):
             os.fchmod(fd, 0o700)
     directories, unlink = [], os.unlink
-    with os.scandir(fd) as scan:
-        # All at once: some file systems lose their place when entries go while they are listed.
-        entries = list(scan)
-    for entry in entries:
+    # All names at once: some file systems lose their place when entries go while they are listed.
+    for name in os.listdir(fd):
         try:
-            # Known from the listing.
-            if entry.is_dir(follow_symlinks=False):
-                directories.append((entry.name, identity(entry.stat(follow_symlinks=False))))
-            else:
-                unlink(entry.name, dir_fd=fd)
+            unlink(name, dir_fd=fd)
         except FileNotFoundError:
             continue
         except OSError as error:
-            problems.append(f"{'/'.join(path)}/{entry.name}: {error.strerror}")
+            # unlink(2) never removes a directory, so that nothing need be asked before.
+            with contextlib.suppress(FileNotFoundError):
+                state = os.lstat(name, dir_fd=fd)
+                if stat.S_ISDIR(state.st_mode):
+                    directories.append((name, identity(state)))
+                else:
+                    problems.append(f"{'/'.join(path)}/{name}: {error.strerror}")
     return directories

@@ -25,6 +25,8 @@ TODO = {
     ),
     "InvalidAccessKeyId": "Check s3.access_key.",
     "SignatureDoesNotMatch": "Check s3.secret_key.",
+    "ExpiredToken": "Get new credentials and run it again.",
+    "RequestTimeTooSkewed": "Set this host's clock, then run it again.",
     "NoCredentialsError": (
         "Give s3.access_key and s3.secret_key, or set up the node's own credentials."
     ),

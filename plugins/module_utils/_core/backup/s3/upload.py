@@ -25,6 +25,9 @@ from .connection import asking, base64_text, error_code, http_status
 PART = 16 << 20
 _LEAST = 5 << 20
 _STEP = 64 << 10
+#: Refusals that are about the caller and not about what was sent.
+_NOT_THE_PARTS = (401, 403, 408, 429)
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired")
 #: S3 takes 10,000 parts; some room is left.
 _MOST_PARTS = 9000
 
@@ -142,12 +145,17 @@ def _send_in_parts(
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Say whether sending the same parts again would fail again."""
+    """Say whether sending the same parts again would fail again.
+
+    With other credentials, or later, they may be taken.
+    """
     from botocore.exceptions import ClientError
 
     if isinstance(error, VerificationFailed):
         return True
-    return isinstance(error, ClientError) and 400 <= http_status(error) < 500
+    if not isinstance(error, ClientError) or error_code(error) in _EXPIRED:
+        return False
+    return 400 <= http_status(error) < 500 and http_status(error) not in _NOT_THE_PARTS
 
 
 class _Parts:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import signal
@@ -207,6 +208,77 @@ def test_disaster_recovery_as_the_documentation_says(back_up, few, s3, tmp_path)
     assert subprocess.run(["diff", "-r", few, target], check=False).returncode == 0
 
 
+@pytest.fixture(scope="session")
+def aws():
+    """The directory of the program aws, installed beside SeaweedFS when it is nowhere yet."""
+    home = test_s3.HOME.parent / "aws"
+    home.parent.mkdir(exist_ok=True)
+    with open(home.parent / "aws.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "bin" / "aws").exists():
+            subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+            pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "awscli"]
+            installed = subprocess.run(pip, capture_output=True, text=True, check=False)
+            if installed.returncode:
+                pytest.skip(f"awscli can't be installed: {installed.stderr.strip()[-200:]}")
+    return home / "bin"
+
+
+def _commands(heading, number):
+    """Return a block of shell commands behind a line of the page about backups."""
+    page = (test_s3.ROOT / "docs/docsite/rst/backup.rst").read_text(encoding="utf-8")
+    assert heading in page
+    block = page.partition(heading)[2].split(".. code-block:: shell\n\n")[number]
+    lines = block.splitlines()
+    stop = next((n for n, line in enumerate(lines) if line and line[0] != " "), len(lines))
+    return textwrap.dedent("\n".join(lines[:stop]))
+
+
+@pytest.mark.parametrize(
+    ("layout", "heading", "written"),
+    [
+        ("single", "any S3 client:", "models_backup_20261128_020000.tar.gz"),
+        ("per_model", "Its checksum file lists the archives:", "models_backup_20261128_020000.set"),
+    ],
+)
+def test_disaster_recovery_with_aws_as_the_documentation_says(
+    back_up, few, s3, aws, tmp_path, layout, heading, written
+):
+    """The commands of the page, run in bash with nothing but aws, sha256sum and tar."""
+    (few / "bert").mkdir(exist_ok=True)
+    (few / "bert" / "model.bin").write_bytes(os.urandom(100_000))
+    name = back_up(source=str(few), layout=layout, s3=s3).backup["name"]
+    target, empty = tmp_path / "models-again", tmp_path / "empty"
+    empty.mkdir()
+    commands = _commands(heading, 1)
+    for text, real in (
+        ("ml-backups", s3["bucket"]),
+        (written, name.partition(".json")[0]),
+        ("/opt/ml/models", str(target)),
+    ):
+        assert text in commands
+        commands = commands.replace(text, real)
+    environ = {
+        **os.environ,
+        "PATH": f"{aws}:{os.environ['PATH']}",
+        "AWS_ACCESS_KEY_ID": KEYS["access_key"],
+        "AWS_SECRET_ACCESS_KEY": KEYS["secret_key"],
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3["endpoint_url"],
+    }
+    done = subprocess.run(
+        ["bash", "-euc", commands],
+        cwd=empty,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ": OK" in done.stdout
+    assert subprocess.run(["diff", "-r", few, target], check=False).returncode == 0
+
+
 def test_cold_storage_is_named_with_the_request_to_make(back_up, bring_back, look, moto, large):
     """The request in the message, sent as it is, makes the restore possible."""
     there = {"bucket": "cold", "prefix": "a node", "endpoint_url": moto, **KEYS}
@@ -246,3 +318,84 @@ def test_single_files_are_read_in_ranges_at_the_same_time(
     assert counts.most == parallel and len(counts.ranges) == len(set(counts.ranges)) == 9
     assert sorted(os.listdir(restored)) == ["a", "c", "d"]
     assert all((restored / name).read_bytes() == (root / name).read_bytes() for name in "acd")
+
+
+class Interrupts(Counts):
+    """Lets two parts through; then something happens. From the third on this is the response."""
+
+    def __init__(self, happens, status=None, code=""):
+        super().__init__()
+        self.happens, self.status, self.code = happens, status, code
+
+    def request(self, handler, headers, body):
+        headers, body = super().request(handler, headers, body)
+        if len(self.parts) == 3:
+            self.happens()
+        return headers, body
+
+    def response(self, handler, status, headers, data):
+        status, headers, data = super().response(handler, status, headers, data)
+        if self.status and len(self.parts) > 2 and handler.command in ("PUT", "DELETE"):
+            text = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>"
+            return self.status, {"Content-Type": "application/xml"}, text.encode()
+        return status, headers, data
+
+
+def _interrupted(back_up, s3, large, alter, match):
+    with behind(alter, s3) as url, pytest.raises(errors.FleetError, match=match) as error:
+        back_up(s3={**s3, "endpoint_url": url, "parallel": 1}, **large)
+    assert not [key for key in test_s3.objects(s3) if key.endswith((".tar", ".json"))]
+    return error.value
+
+
+def _sent_by_the_next_run(back_up, bring_back, s3, large):
+    """Return how many parts the next run sends."""
+    counts = Counts()
+    with behind(counts, s3) as url:
+        assert back_up(s3={**s3, "endpoint_url": url, "parallel": 1}, **large).copies[0]["uploaded"]
+    assert _open_uploads(s3) == [] and bring_back(s3=s3).verified
+    return len(counts.parts)
+
+
+def test_an_upload_that_another_controller_aborts(back_up, bring_back, s3, large):
+    """A clear error, nothing that looks like a copy, and the next run sends everything."""
+    s3client = client(s3["endpoint_url"])
+
+    def abort():
+        (upload,) = s3client.list_multipart_uploads(Bucket=s3["bucket"])["Uploads"]
+        target = {"Bucket": s3["bucket"], "Key": upload["Key"], "UploadId": upload["UploadId"]}
+        s3client.abort_multipart_upload(**target)
+
+    _interrupted(back_up, s3, large, Interrupts(abort), "NoSuchUpload")
+    assert _open_uploads(s3) == []
+    assert _sent_by_the_next_run(back_up, bring_back, s3, large) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "ExpiredToken"), (403, "InvalidAccessKeyId"), (403, "RequestTimeTooSkewed")],
+)
+def test_credentials_that_expire_halfway(back_up, bring_back, s3, large, status, code):
+    """With new ones the next run continues: the three parts that arrived are not sent again."""
+    error = _interrupted(back_up, s3, large, Interrupts(lambda: None, status, code), code)
+    assert error.todo
+    assert len(_open_uploads(s3)) == 1
+    assert _sent_by_the_next_run(back_up, bring_back, s3, large) == 2
+
+
+def test_parts_that_the_server_refuses_are_dropped(back_up, bring_back, s3, large):
+    _interrupted(back_up, s3, large, Interrupts(lambda: None, 400, "EntityTooLarge"), "TooLarge")
+    assert _sent_by_the_next_run(back_up, bring_back, s3, large) == 5
+
+
+def test_an_archive_that_changes_between_two_runs(back_up, s3, large, destination):
+    """Some parts are in the bucket; then the local archive changes: it is no copy of the backup."""
+    _interrupted(back_up, s3, large, Interrupts(lambda: None, 403, "ExpiredToken"), "ExpiredToken")
+    (archive,) = destination.glob("*.tar")
+    with open(archive, "r+b") as stream:
+        stream.seek(1_000_000)
+        stream.write(b"changed")
+    for dummy in range(2):
+        with pytest.raises(errors.VerificationFailed, match="has changed since it was made"):
+            back_up(s3={**s3, "parallel": 2}, **large)
+        assert _open_uploads(s3) == [] and not test_s3.objects(s3)

@@ -196,19 +196,22 @@ def test_thirty_attacks_with_exchanged_links_cost_no_file_outside(world, tmp_pat
 @pytest.fixture
 def act_inside(monkeypatch):
     """Let a test act at the moment a walk lists a certain directory."""
-    real = os.scandir
 
     def arrange(end, action):
         done = []
 
-        def scandir(fd):
-            path = os.readlink(f"/proc/self/fd/{fd}")
-            if path.endswith(end) and not done:
-                done.append(path)
-                action(path)
-            return real(fd)
+        def acting(real):
+            def listing(fd):
+                path = os.readlink(f"/proc/self/fd/{fd}")
+                if path.endswith(end) and not done:
+                    done.append(path)
+                    action(path)
+                return real(fd)
 
-        monkeypatch.setattr(os, "scandir", scandir)
+            return listing
+
+        for name in ("scandir", "listdir"):
+            monkeypatch.setattr(os, name, acting(getattr(os, name)))
         return done
 
     return arrange

@@ -218,3 +218,46 @@ def test_a_survey_does_not_take_a_unit_for_moved_unless_it_was(root, opened):
     for busy in (None, InUse()):
         assert opened.look(target, busy, 1e9).moved is False
         assert opened.look(target, busy, 1e9, moved=True).moved is True
+
+
+@pytest.mark.parametrize(
+    ("fstype", "age_by", "busy", "trusted"),
+    [
+        ("ext4", "newest", None, True),
+        ("ext4", "mtime", InUse(), True),
+        ("tmpfs", "newest", InUse(strangers=frozenset()), True),
+        ("ext4", "atime", None, False),
+        ("nfs4", "newest", None, False),
+        ("overlay", "newest", None, False),
+        ("ext4", "newest", InUse(strangers=frozenset({7})), False),
+        ("ext4", "newest", InUse(strangers=None), False),
+    ],
+)
+def test_a_watch_is_used_only_where_it_sees_everything(fstype, age_by, busy, trusted):
+    watch = object()
+    opened = roots.Root(-1, "/r", 1, 2, fstype=fstype)
+    look = opened.look(Target("t", "/r", 0.0, age_by=age_by), busy, 1e9, watch=watch)
+    assert look.watch is (watch if trusted else None)
+
+
+def test_what_was_touched_is_known_only_where_that_was_asked(root, opened):
+    if not opened.watched:
+        pytest.skip(f"{opened.fstype} is not watched")
+    assert opened.touches is None
+    opened.list()
+    assert opened.touches is None
+    opened.list(touched=True)
+    (root / "a").write_text("x")
+    watch = opened.touches
+    assert watch is not None and watch.names() == {"a"} and watch.touched == {"a"}
+
+
+def test_names_that_appeared_are_reported_once(root, opened, monkeypatch):
+    opened.list()
+    if opened.watched:
+        assert opened.refresh() is False
+        (root / "a").write_text("x")
+        assert opened.refresh() is True and opened.refresh() is False
+    monkeypatch.setattr(roots, "_WATCHED", frozenset())
+    opened.list()
+    assert opened.refresh() is True
