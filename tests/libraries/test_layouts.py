@@ -186,7 +186,7 @@ def test_hugging_face_hub(tmp_path, clean, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     download = pytest.importorskip("huggingface_hub.file_download")
     cache = tmp_path / "hf/hub"
-    repository = cache / download.repo_directory_name(repo_id="org/name", repo_type="model")
+    repository = cache / download.repo_folder_name(repo_id="org/name", repo_type="model")
     revisions = {"a" * 40: "main", "b" * 40: None}
     for number, (revision, ref) in enumerate(revisions.items()):
         for name, blob in (("config.json", "1" * 40), ("model.bin", str(number + 2) * 64)):

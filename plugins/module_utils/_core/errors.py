@@ -109,7 +109,20 @@ def install_command(library: str) -> str:
         for tool in ("apt-get", "dnf", "zypper"):
             if os.path.exists("/usr/bin/" + tool):
                 return f"{tool} install {_PACKAGES[library]}"
-    return f"{sys.executable or 'python3'} -m pip install {library}"
+    pip = f"{sys.executable or 'python3'} -m pip install"
+    if sys.prefix == sys.base_prefix and _closed_to_pip():
+        return (
+            f"{pip} --break-system-packages {library} (this Python is closed to pip;"
+            " the agent can use a virtual environment: agent_dependencies=venv)"
+        )
+    return f"{pip} {library}"
+
+
+def _closed_to_pip() -> bool:
+    """Return whether this interpreter refuses pip (PEP 668)."""
+    import sysconfig
+
+    return os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED"))
 
 
 class MissingLibrary(FleetError):

@@ -105,6 +105,11 @@ def read(phase: str, directory: str = DIRECTORY) -> Kept | None:
         raise NotUsable(f"Can't read {path}: {error.strerror}.", "", path) from error
 
 
+def job_phase(job: str) -> str:
+    """Return the phase under which the end of a job is kept."""
+    return f"job-{job}"
+
+
 def keep_all(
     results: Mapping[str, Mapping[str, Any]], now: float, directory: str = DIRECTORY
 ) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import trial
+from . import last, trial
 from .errors import CommandFailed, FleetError
 from .jobs import JOBS, Job
 from .outcome import GAVE_WAY
@@ -128,13 +128,21 @@ def _verdict(job: Job, service: Mapping[str, str], last: float | None) -> tuple[
         return SKIPPED, "never"
     if result not in ("success", "exit-code") or number >= 200:
         return CRITICAL, f"failed ({result}, status {number})"
+    return _of_number(job, number)
+
+
+def _of_number(job: Job, number: int, message: str = "") -> tuple[str, str]:
+    """Return verdict and result of a job by its exit code.
+
+    :param message: of the error that ended it.
+    """
     if job.reports and number in _CHECK:
         return _CHECK[number], {PASS: "OK"}.get(_CHECK[number], _CHECK[number])
     if number == GAVE_WAY:
         return WARNING, "gave way to another job"
     if number == 0:
         return (PASS, "OK")
-    return (CRITICAL, f"failed (status {number})")
+    return (CRITICAL, message or f"failed (status {number})")
 
 
 def _time(text: str) -> float | None:
@@ -169,14 +177,41 @@ def _cron_lines(world: World) -> dict[str, str]:
 
 
 def _of_cron(job: Job, line: str | None, world: World) -> JobStatus:
-    last, verdict, result = None, SKIPPED, "never"
-    with contextlib.suppress(OSError):
-        path = world.path(job.log)
-        if os.path.getsize(path):
-            last = os.path.getmtime(path)
-            verdict, result = _last_line(path)
+    ended, verdict, result = _kept(job, world) or _logged(job, world)
     following = next_time(line, world.clock.now()) if line else None
-    return JobStatus(job.name, line is not None, False, last, verdict, result, following)
+    return JobStatus(job.name, line is not None, False, ended, verdict, result, following)
+
+
+def _kept(job: Job, world: World) -> tuple[float, str, str] | None:
+    """Return when and how a scheduled run of a job ended, None where that is not known."""
+    try:
+        kept = last.read(last.job_phase(job.name), world.state("last"))
+    except FleetError:
+        return None
+    if kept is None:
+        return None
+    number, message = kept.result.get("exit_code"), str(kept.result.get("message") or "")
+    if not isinstance(number, int):
+        return None
+    return (kept.time, *_of_number(job, number, message))
+
+
+def _logged(job: Job, world: World) -> tuple[float | None, str, str]:
+    """Return the same from the log, for runs of earlier versions.
+
+    A log of several jobs says nothing about the later ones.
+    """
+    path = world.path(job.log)
+    if next(other for other in JOBS if other.log == job.log) is not job:
+        return None, SKIPPED, "never"
+    try:
+        if os.path.getsize(path):
+            return (os.path.getmtime(path), *_last_line(path))
+    except PermissionError:
+        return None, UNKNOWN, "can't be read by this user"
+    except OSError:
+        pass
+    return None, SKIPPED, "never"
 
 
 def _last_line(path: str) -> tuple[str, str]:
@@ -188,7 +223,7 @@ def _last_line(path: str) -> tuple[str, str]:
     fields = re.match(r"\S+ \S+ \[(\w+)\] (.*)", line)
     if fields is None:
         return UNKNOWN, "unknown"
-    return levels.get(fields[1], UNKNOWN), fields[2][:60]
+    return levels.get(fields[1], UNKNOWN), fields[2]
 
 
 def next_time(line: str, now: float) -> float | None:

@@ -215,6 +215,8 @@ def test_backup_verify_damage_restore(node):
     assert node.run("backup", "--verify", str(archive), check=0).stdout.strip().endswith("verified")
     node.run("restore", str(node.directory / "back"), check=0)
     subprocess.run(["diff", "-r", node.directory / "models", node.directory / "back"], check=True)
+    again = node.run("restore", str(node.directory / "back"), check=0).stdout
+    assert "already; nothing to restore" in again and "Restored" not in again
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 4
     archive.write_bytes(data)
@@ -232,7 +234,7 @@ def test_a_restore_drill(node):
     assert "no complete backup" in node.run(*words, check=1).stderr
     assert "needs a bucket" in node.run(*words, "--s3", check=3).stderr
     assert "needs a bucket" in node.run("verify", "--s3", check=3).stderr
-    assert "destination is required" in node.run("restore", check=3).stderr
+    assert "destination is required. Call mlfleet restore" in node.run("restore", check=3).stderr
     assert "drill and destination" in node.run(*words, str(home / "new"), check=3).stderr
     name = node.json("backup")["backup"]["name"]
     assert "Last restore proof: none" in node.run("status").stdout
@@ -707,6 +709,31 @@ def test_a_scheduled_job_waits_and_then_gives_way_with_a_warning(node, words):
         assert ", since 20" in done.stderr and "[WARNING] Another job" in node.log
         assert not archives(node)
     node.run(*words, env=scheduled, check=0)
+
+
+def test_status_shows_what_it_can_with_a_configuration_that_can_not_be_used(node):
+    node.settings["backup"]["retention_days"] = "x"
+    screen = node.run("status", check=1).stdout
+    assert "LAST RUN" in screen and "none known: Option retention_days is 'x'" in screen
+    node.settings["alert"]["cooldown"] = "y"
+    assert "Open problems: unknown, Option cooldown" in node.run("status", check=1).stdout
+
+
+def test_how_a_job_of_cron_ended_is_kept(node, tmp_path):
+    """Of a run by hand nothing is kept: ``mlfleet status`` is about the schedule."""
+    state = tmp_path / "state"
+    state.mkdir()
+    ends = state / "last"
+    by_cron = {"MLFLEET_SCHEDULED": "1", "MLOPS_FLEET_STATE_DIR": str(state)}
+    node.run("backup", env={"MLOPS_FLEET_STATE_DIR": str(state)}, check=0)
+    assert not ends.exists()
+    node.run("backup", env=by_cron, check=0)
+    node.run("restore", "--drill", "--scratch", str(tmp_path), env=by_cron, check=0)
+    node.settings["cleanup"] = {"targets": [{"name": "x", "path": "/", "retention_days": 1}]}
+    node.run("cleanup", env=by_cron, check=1)
+    kept = {path.stem: json.loads(path.read_text())["result"] for path in ends.glob("job-*")}
+    assert kept["job-backup"] == kept["job-restore_drill"] == {"exit_code": 0, "message": ""}
+    assert kept["job-cleanup"]["exit_code"] == 1 and kept["job-cleanup"]["message"]
 
 
 def test_repeated_list_flags_add_up_for_every_list_option(node, command):

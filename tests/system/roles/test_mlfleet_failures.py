@@ -76,12 +76,20 @@ def test_the_distributions_python_is_told_the_distributions_package():
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); sys.prefix = sys.base_prefix = '/usr'\nfrom"
         " ansible_collections.mlops.fleet.plugins.module_utils._core import errors;"
-        " print(errors.install_command('psutil'))"
+        " print(errors.install_command(sys.argv[2]))"
     )
     path = str(pathlib.Path(__file__).resolve().parents[3] / ".build" / "collections")
-    said = subprocess.run(
-        [sys.executable, "-c", program, path], capture_output=True, text=True, check=True
-    ).stdout.strip()
+
+    def ask(python, library):
+        argv = [python, "-c", program, path, library]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+    said = ask(sys.executable, "psutil")
+    closed = list(pathlib.Path("/usr/lib").glob("python3*/EXTERNALLY-MANAGED"))
+    if closed:  # PEP 668
+        distributions = f"/usr/bin/{closed[0].parent.name}"
+        command = f"{distributions} -m pip install --break-system-packages nvidia-ml-py"
+        assert ask(distributions, "nvidia-ml-py").startswith(command)
     tools = [tool for tool in ("apt-get", "dnf", "zypper") if os.path.exists("/usr/bin/" + tool)]
     assert said == (
         f"{tools[0]} install python3-psutil" if tools else f"{sys.executable} -m pip install psutil"

@@ -139,6 +139,10 @@ class Channel:
         #: Texts that must not appear in any detail; filled when the secrets are read.
         self.secrets: set[str] = set()
 
+    def obstacle(self) -> str:
+        """Return why this node can send nothing, as far as that is known without sending."""
+        return ""
+
     @property
     def budget(self) -> float:
         """Seconds for all messages together."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,6 +57,11 @@ def _plain(address: str) -> str:
         return local + mark + domain.encode("idna").decode("ascii")
     except UnicodeError:
         return address
+
+
+_NO_PROGRAM = (
+    "neither mail nor sendmail can be run here; install one, or name an SMTP server in email.host"
+)
 
 
 class Email(Channel):
@@ -132,6 +138,16 @@ class Email(Channel):
         mail.set_content(text_body(message), charset="utf-8")
         return mail
 
+    def obstacle(self) -> str:
+        if self.email.host:
+            return ""
+        directories = [*os.get_exec_path(), "/usr/local/sbin", "/usr/sbin", "/sbin"]
+        programs = ("mail", "sendmail")
+        paths = [os.path.join(path, program) for path in directories for program in programs]
+        if any(os.access(path, os.X_OK) for path in paths):
+            return ""
+        return _NO_PROGRAM
+
     def send(self, message: Message, deadline: float) -> str:
         if not self.email.host:
             seconds = min(self.email.timeout, deadline - time.monotonic())
@@ -189,11 +205,7 @@ class Email(Channel):
                     stdin=self.mail(message).as_string().replace("\r\n", "\n"),
                 )
             except CommandFailed:
-                raise Undelivered(
-                    "neither mail nor sendmail can be run here;"
-                    " install one, or name an SMTP server in email.host",
-                    Outlook.CURABLE,
-                ) from None
+                raise Undelivered(_NO_PROGRAM, Outlook.CURABLE) from None
         if result.returncode != 0:
             output = one_line(result.stderr or result.stdout, 200)
             raise Undelivered(f"{program} ended with {result.returncode}: {output}", alone=True)

@@ -118,7 +118,7 @@ def _run_test(options: AlertOptions, facts: Facts, world: World, check: bool) ->
     """
     plan = decide(options, facts)
     if check:
-        return preview(plan, "would send a test message")
+        return _preview_test(plan)
     result = _reported(plan, carry_out_test(plan), Memory(), world)
     store = Store(options.state_dir or default_directory(world), world)
     sent = {report.name for report in result.channels if report.status == SENT}
@@ -135,6 +135,19 @@ def _run_test(options: AlertOptions, facts: Facts, world: World, check: bool) ->
             if acknowledged != memory:
                 store.save(acknowledged)
     return result
+
+
+def _preview_test(plan: Plan) -> Result:
+    """Return the result of a test message that is not sent: channels that can't work are known."""
+    result = preview(plan, "would send a test message")
+    reports = []
+    for delivery, report in zip(plan.deliveries, result.channels):
+        obstacle = delivery.channel.obstacle()
+        if obstacle:
+            report = report._replace(status=FAILED, detail=obstacle)  # noqa: PLW2901
+        reports.append(report)
+    changed = any(report.status == WOULD_SEND for report in reports)
+    return result._replace(changed=changed, channels=tuple(reports))
 
 
 def _with_memory(facts: Facts, store: Store, repair: bool = True) -> Facts:

@@ -190,6 +190,8 @@ def _recognise(
                 and not has(name, layout.recognised)
             ):
                 continue
+            if kind == "dir" and layout.above and has(name, layout.above):
+                continue
             units.append(name)
         if units and not all(layout.is_partial(name) for name in units):
             return layout, units

@@ -25,6 +25,9 @@ AUTO = "auto"
 
 _NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 
+#: In a checkpoint, or in one of its items; a directory whose name ends with a number is another step.
+_ORBAX_MARKER = r"(?:[^/]*[^/0-9]/)?(?:_CHECKPOINT_METADATA|_METADATA|commit_success\.txt)"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -32,7 +35,7 @@ class Layout:
 
     ``names`` match the names of checkpoints, ``kind`` says what they are (``dir``, ``file`` or ``any``). A directory is recognised as
     one when something in it matches ``recognised`` (empty: its name is enough), when its name matches ``partial``, which are the names
-    of checkpoints that are being written, or, where the target itself names the layout, when its name matches ``certain``.
+    of checkpoints that are being written, or, where the target itself names the layout, when its name matches ``certain``. It is none, but holds some, when something in it matches ``above``.
 
     A checkpoint is complete when something in it matches ``marker`` (empty: nothing needed) and nothing matches ``unfinished``.
     ``archive``: files of torch.save(), whose end is checked. ``tracker`` is the name of a file beside the checkpoints, ``tracked``
@@ -48,6 +51,7 @@ class Layout:
     kind: str = "dir"
     recognised: str = ""
     certain: str = ""
+    above: str = ""
     partial: str = ""
     marker: str = ""
     unfinished: str = ""
@@ -198,10 +202,12 @@ LAYOUTS: Registry[Layout] = Registry(
             "orbax",
             "Orbax: a directory for each step, with a commit marker, and .orbax-checkpoint-tmp in names until it is whole",
             names=r"(?:.*[^0-9.])?\d+",
-            recognised=r"(?:[^/]+/)?(?:_CHECKPOINT_METADATA|_METADATA|commit_success\.txt|[^/]*\.orbax-checkpoint-tmp.*)",
+            recognised=rf"{_ORBAX_MARKER}|(?:[^/]*[^/0-9]/)?(?:[^/]*[^/0-9])?\.orbax-checkpoint-tmp.*",
             certain=r"\d+",
+            above=r"\d+/(?:_METADATA|commit_success\.txt)"
+            r"|(?:[^/]*[^/0-9.])?\d+(?:/_CHECKPOINT_METADATA|\.orbax-checkpoint-tmp.*)",
             partial=r".*\.orbax-checkpoint-tmp.*",
-            marker=r"(?:[^/]+/)?(?:_CHECKPOINT_METADATA|_METADATA|commit_success\.txt)",
+            marker=_ORBAX_MARKER,
             unfinished=r".*\.orbax-checkpoint-tmp.*",
         ),
         Layout(

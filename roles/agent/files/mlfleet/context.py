@@ -46,6 +46,8 @@ class Context:
             self._advise_about_sandbox()
         #: What a trial run gets to know about this one.
         self.outcome = Outcome()
+        #: What the error says that ended this run.
+        self.message = ""
         #: Results by phase; those of scheduled runs are kept for whoever looks at this node later.
         self.results: dict[str, dict[str, Any]] = {}
         # Read once, at the start: a backup of hours may come before the cleanup.
@@ -165,6 +167,22 @@ class Context:
             from .._core import last
 
             problem = last.keep_all(self.results, self.world.clock.now(), self.world.state("last"))
+            if problem:
+                self.terminal.log("WARNING", problem)
+
+    def keep_end(self, status: int) -> None:
+        """Keep how a run that cron started ended: ``mlfleet status`` has no unit to ask."""
+        if not self.environ.get(SCHEDULED):
+            return
+        from .._core import last
+        from .._core.jobs import JOBS
+
+        job = self.command.name
+        if getattr(self.arguments, "drill", False):
+            job = "restore_drill"
+        if job in JOBS.names:
+            end = {last.job_phase(job): {"exit_code": status, "message": self.message}}
+            problem = last.keep_all(end, self.world.clock.now(), self.world.state("last"))
             if problem:
                 self.terminal.log("WARNING", problem)
 

@@ -83,6 +83,7 @@ def _report(context: Context, error: FleetError, level: str = "ERROR") -> None:
     context.terminal.log(level, str(error))
     context.terminal.data({"error": error.to_dict()})
     context.outcome = of_error(error)
+    context.message = error.message
     if not getattr(context.arguments, "dry_run", False):
         from .._core.maintenance.plan import PHASES
 
@@ -128,7 +129,13 @@ def _main(argv: Sequence[str]) -> int:
             return 0
         return NOT_RUN
     context = Context(arguments)
-    status = run(context)
+    try:
+        status = run(context)
+    except Stopped as error:
+        context.message = f"stopped by {error}"
+        context.keep_end(128 + error.number)
+        raise
+    context.keep_end(status)
     context.keep_results()
     context.report_outcome()
     unwritten = context.terminal.unwritten

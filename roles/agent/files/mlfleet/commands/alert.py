@@ -40,6 +40,9 @@ def run(context: Context) -> int:
         merged.values.setdefault("severity", "critical")
         if not merged.values.get("msg"):
             merged.values["msg"] = _unit_failed(context, args.unit)
+    to_send = (merged.values.get("document"), merged.values.get("msg"))
+    if to_send == (None, None) and not merged.values.get("test"):
+        raise OptionError("There is nothing to send.", "Give --msg, --document or --test.", "msg")
     options = context.configuration.checked(AlertOptions, merged)
     result = alert.run(options, context.world, check=args.dry_run).to_dict()
     for channel in result["channels"]:

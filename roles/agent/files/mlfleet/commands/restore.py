@@ -58,6 +58,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context) -> int:
     """Restore a backup, or rehearse that, and print what was done."""
     args = context.arguments
+    if not args.destination and not args.drill:
+        raise OptionError(
+            "Option destination is required.",
+            "Call mlfleet restore DIRECTORY, or mlfleet restore --drill.",
+            "destination",
+        )
     given: dict[str, Any] = {
         "backup": args.backup,
         "path": parts.backup_directory(context) if args.path is None else args.path,
@@ -122,15 +128,21 @@ def _restore(context: Context, given: dict[str, Any]) -> int:
         lost = sorted(present - set(outcome.after))
         lines = [f"{would}restored {path}" for path in outcome.after]
         terminal.account([f"{would}removed {path}" for path in lost] + lines, every=args.verbose)
-    verb = "Restored"
-    if args.dry_run:
-        verb = "Would restore"
     files = human_count(int(restored.get("files") or 0), "file")
-    line = f"{verb} {files} from {restored.get('backup')} to {args.destination}"
+    line = _summary(files, restored.get("backup"), args, result["changed"])
     terminal.say(line)
     terminal.log("INFO", line)
     terminal.data(result)
     return 0
+
+
+def _summary(files: str, backup: object, args: argparse.Namespace, changed: bool) -> str:
+    if not changed:
+        return f"{args.destination} has {files} of {backup} already; nothing to restore"
+    verb = "Restored"
+    if args.dry_run:
+        verb = "Would restore"
+    return f"{verb} {files} from {backup} to {args.destination}"
 
 
 def _names_in(directory: str) -> set[str]:

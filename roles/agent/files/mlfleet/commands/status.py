@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._core import verdict
 from ..._core.errors import FleetError, NotUsable
@@ -17,8 +17,13 @@ from ..context import Context
 from . import Command, no_arguments
 from .backups import restore_proof_line
 
+if TYPE_CHECKING:
+    from ..._core.status import Alerts
+
 #: Problems that are printed without --verbose.
 _LIMIT = 10
+#: Characters of a result in the table.
+_WIDTH = 28
 
 
 def run(context: Context) -> int:
@@ -28,9 +33,7 @@ def run(context: Context) -> int:
     world = context.world
     backend, states = status.jobs(world)
     directory, backup, unknown, proof = _newest_backup(context)
-    alert = context.merged("alert", {}).values
-    cooldown = _cooldown(context)
-    alerts = status.alerts(alert.get("state_dir"), cooldown, world)
+    alerts = _alerts(context)
     worst = status.overall(
         states,
         alerts,
@@ -71,6 +74,17 @@ def run(context: Context) -> int:
     return {verdict.PASS: 0, verdict.WARNING: 1}.get(worst, 2)
 
 
+def _alerts(context: Context) -> Alerts:
+    """Return what is known of the alerts; a configuration that can't be used hides nothing else."""
+    from ..._core import status
+
+    try:
+        directory = context.merged("alert", {}).values.get("state_dir")
+        return status.alerts(directory, _cooldown(context), context.world)
+    except FleetError as error:
+        return status.Alerts(unknown=str(error))
+
+
 def _cooldown(context: Context) -> float:
     from ..._core.alert.options import AlertOptions
 
@@ -87,7 +101,10 @@ def _newest_backup(
     from ..._core import status
     from ..._core.backup import proofs
 
-    directory = parts.backup_directory(context)
+    try:
+        directory = parts.backup_directory(context)
+    except FleetError as error:
+        return "", None, str(error), None
     proof = proofs.newest(directory)
     try:
         backups = parts.list_backups(context, directory)["backups"]
@@ -123,12 +140,31 @@ def _lines(context: Context, backend: str, states: Any, now: float) -> list[str]
         following = "not scheduled"
         if state.scheduled:
             following = "unknown" if state.next_run is None else _distance(state.next_run, now)
-        rows.append([state.name, _distance(state.last_run, now), result, following])
+        rows.append([state.name, _distance(state.last_run, now), _short(result), following])
     lines = human.table(rows)
     colour = context.terminal.colour
     painted = [human.paint(line, s.verdict, colour) for line, s in zip(lines[1:], states)]
     started = {"systemd": "timers", "cron": "cron"}.get(backend, "nothing starts the jobs")
-    return [f"{context.world.hostname}: {started}", lines[0], *painted]
+    heading = [f"{context.world.hostname}: {started}", lines[0]]
+    return [*heading, *painted, *_long_results(states)]
+
+
+def _long_results(states: Any) -> list[str]:
+    """Return the results that the table has no room for."""
+    import textwrap
+
+    lines = []
+    for state in states:
+        if _short(state.result) != state.result:
+            lines += textwrap.wrap(f"{state.name}: {state.result}", 100, subsequent_indent="  ")
+    return lines
+
+
+def _short(result: str) -> str:
+    """Return a result as long as fits into its column; the whole text is below the table."""
+    if len(result) <= _WIDTH:
+        return result
+    return f"{result[: _WIDTH - 3]}..."
 
 
 def _distance(moment: float | None, now: float) -> str:
@@ -155,7 +191,8 @@ def _backup_lines(
         reason = ""
         if unknown:
             reason = f": {unknown}"
-        return [f"Newest verified backup: none known in {directory}{reason}"]
+        where = directory and f" in {directory}"
+        return [f"Newest verified backup: none known{where}{reason}"]
     created = datetime.datetime.fromisoformat(str(backup["created"]).replace("Z", "+00:00"))
     age = _distance(created.timestamp(), now)
     size = human_size(backup.get("size") or 0)

@@ -48,7 +48,7 @@ ARROWS = {
         {"config", "environment", "errors", "options", "ports"}
         | {"alert", "backup", "cleanup", "gpu", "node"}
     ),
-    "status": {"alert", "errors", "jobs", "outcome", "ports", "trial", "verdict"},
+    "status": {"alert", "errors", "jobs", "last", "outcome", "ports", "trial", "verdict"},
     "system": {"errors", "ports"},
     "timers": {"errors", "options", "ports"},
     "trial": {"errors", "jobs", "outcome", "ports", "system", "verdict"},

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core import status
+from ansible_collections.mlops.fleet.plugins.module_utils._core import last, status
 from ansible_collections.mlops.fleet.plugins.module_utils._core.alert import memory, store
 from ansible_collections.mlops.fleet.plugins.module_utils._core.ports import CommandResult, World
 from ansible_collections.mlops.fleet.plugins.module_utils._core.system import isolate
@@ -116,6 +116,33 @@ def test_jobs_of_cron(tmp_path):
     (job,) = [job for job in jobs if job.scheduled]
     assert (backend, job.name, job.verdict) == ("cron", "backup", "critical")
     assert job.result == "The disk is full." and job.last_run and job.next_run
+    # The drill writes the same log: the line says nothing about it.
+    assert [job.result for job in jobs if job.name == "restore_drill"] == ["never"]
+
+
+@pytest.mark.parametrize(
+    ("end", "verdict", "result"),
+    [
+        ({"exit_code": 0, "message": ""}, "pass", "OK"),
+        ({"exit_code": 1, "message": "No space."}, "critical", "No space."),
+        ({"exit_code": 75, "message": "Another job."}, "warning", "gave way to another job"),
+        ({"exit_code": 137, "message": ""}, "critical", "failed (status 137)"),
+        ({"exit_code": "x"}, "critical", "By hand."),
+    ],
+)
+def test_what_cron_started_is_shown_not_calls_by_hand(tmp_path, end, verdict, result):
+    (tmp_path / "etc/cron.d").mkdir(parents=True)
+    (tmp_path / "etc/cron.d/mlops-fleet").write_text(
+        "0 2 * * * root /usr/local/sbin/mlops-fleet-cron backup\n"
+    )
+    (tmp_path / "var/log").mkdir(parents=True)
+    (tmp_path / "var/log/ml-backup.log").write_text("2026-11-28 02:00:00 [ERROR] By hand.\n")
+    world = World(run=lambda argv, **_: CommandResult(1, "", ""), root=str(tmp_path))
+    os.makedirs(os.path.dirname(world.state("last")))
+    assert not last.keep_all({last.job_phase("backup"): end}, 1e9, world.state("last"))
+    (job,) = [job for job in status.jobs(world)[1] if job.scheduled]
+    assert (job.verdict, job.result) == (verdict, result)
+    assert (job.last_run == 1e9) == (result != "By hand.")
 
 
 class Clock:

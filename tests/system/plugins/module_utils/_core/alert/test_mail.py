@@ -8,6 +8,7 @@ from __future__ import annotations
 import email
 import email.policy
 import json
+import shutil
 import socket
 import stat
 import threading
@@ -507,6 +508,22 @@ def test_neither(tell, local):
     result = tell(message="x", email={"to": "root"})
     assert result.channels[0]["status"] == "failed"
     assert "neither mail nor sendmail" in result.channels[0]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("email", "known"), [({"to": "a@x.org"}, True), ({"to": "a@x.org", "host": "h"}, False)]
+)
+def test_a_test_that_is_not_sent_knows_that_there_is_no_mail_command(
+    tell, monkeypatch, tmp_path, email, known
+):
+    if shutil.which("sendmail", path="/usr/local/sbin:/usr/sbin:/sbin"):
+        pytest.skip("this machine has sendmail")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (report,) = tell(test=True, dry=True, email=email).channels
+    assert (report["status"] == "failed") == known
+    program(tmp_path, "mail", "exit 0\n")
+    (report,) = tell(test=True, dry=True, email=email).channels
+    assert report["detail"] == "would send a test message"
 
 
 def test_a_failing_mail_command_is_tried_by_the_next_run(tell, local):

@@ -195,6 +195,34 @@ def test_only_what_is_recognised_goes_and_links_are_not_followed(world, root, tm
     assert empty["removed"] == [] and "no checkpoint" in empty["targets"][0]["note"]
 
 
+@pytest.mark.parametrize("layout", ["auto", "orbax"])
+@pytest.mark.parametrize("names", [("t5", "t6"), ("1", "2"), ("gpt-1", "gpt-2")])
+@pytest.mark.parametrize("marker", ["_CHECKPOINT_METADATA", "commit_success.txt", "_METADATA"])
+def test_a_run_whose_name_ends_with_a_number_is_no_checkpoint_of_orbax(
+    world, root, lab, layout, names, marker
+):
+    """Otherwise a whole run would be the older one of two checkpoints."""
+    for name in names:
+        for step in (1, 2, 3):
+            path = lab.checkpoint(root / name, "orbax", step)
+            (path / "_CHECKPOINT_METADATA").rename(path / marker)
+    lab.checkpoint(root / names[0], "orbax", 4, whole=False)
+    result = lab.clean(world, root, layout=layout, keep_last=1, retention_days=0)
+    remaining = {str(path.relative_to(root)) for path in root.glob("*/*")}
+    assert {f"{name}/3" for name in names} == remaining, result["kept"]
+    assert result["removed_count"] == 5
+
+
+@pytest.mark.parametrize("name", ["t5", "7"])
+def test_a_run_that_has_begun_its_first_step_is_no_checkpoint_of_orbax(world, root, lab, name):
+    lab.checkpoint(root / name, "orbax", 1, whole=False)
+    lab.checkpoint(root / "t6", "orbax", 1)
+    (root / name / "config.yaml").write_text("x")
+    for layout in ("auto", "orbax"):
+        result = lab.clean(world, root, layout=layout, keep_last=1, retention_days=0)
+        assert (root / name / "config.yaml").exists(), result["removed"]
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [

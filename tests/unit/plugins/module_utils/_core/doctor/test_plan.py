@@ -233,6 +233,7 @@ def test_a_cleanup_for_real_is_not_called_a_rehearsal():
 
 MAIL = {"name": "mail", "status": "failed", "detail": "refused"}
 CHAT = {"name": "chat", "status": "sent", "detail": ""}
+READY = {"name": "pager", "status": "would_send", "detail": ""}
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,9 @@ CHAT = {"name": "chat", "status": "sent", "detail": ""}
     [
         (plan.Alerts(error="no such file"), "critical", "no such file", None),
         (plan.Alerts(), "warning", "no alert channel is configured", None),
-        (plan.Alerts((MAIL, CHAT)), "pass", "Alerts go to: mail, chat", 2),
+        (plan.Alerts((READY,)), "pass", "Alerts go to: pager", 1),
+        (plan.Alerts((MAIL, READY)), "warning", "mail: refused", 1),
+        (plan.Alerts((MAIL,)), "critical", "mail: refused", 0),
         (plan.Alerts((MAIL, CHAT), tested=True), "warning", "mail: refused", 1),
         (plan.Alerts((MAIL,), tested=True), "critical", "mail: refused", 0),
         (plan.Alerts((CHAT,), tested=True), "pass", "went to: chat", 1),
