@@ -228,13 +228,12 @@ def survey(parent: int, name: str, look: Look) -> Survey:
 def _walk_watched(
     unit: Survey, parent: int, name: str, state: os.stat_result, look: Look, watch: TreeWatch
 ) -> None:
-    unit.watched = Watched()
-    unit.watched.inodes.append(state.st_ino)
+    unit.watched = watched = Watched()
+    watched.inodes.append(state.st_ino)
     _walk(unit, parent, name, state, look)
-    if unit.watched is None:
-        return
-    if unit.veto is None and not unit.stopped and unit.linked is None:
-        watch.finished(unit.watched)
+    due = unit.veto is None and not unit.stopped and unit.linked is None
+    if due and unit.watched is watched:
+        watch.finished(watched)
     else:
         _no_longer(unit, watch)
 
