@@ -27,7 +27,7 @@ TROUBLES = {
 VARIABLES = {
     "maintenance_model_dir": "/srv/ml/models",
     "maintenance_backup_dir": "/srv/ml/backups",
-    "maintenance_health_checks": ["memory", "disk", "gpu", "services"],
+    "maintenance_health_checks": ["memory", "disk", "services"],
     "maintenance_health_services": ["ssh", "cron"],
     "maintenance_continue_on_error": True,
     "maintenance_cleanup_targets": [
@@ -49,7 +49,7 @@ HOSTS = {
     "hanging": {"maintenance_health_time_limit": 5},
     "dead": {"maintenance_model_dir": "/srv/dead/models", "maintenance_backup_time_limit": 5},
     "disk": {"maintenance_model_dir": "/srv/broken"},
-    "gpu": {"maintenance_gpu_expected_count": 2},
+    "gpu": {"maintenance_gpu_expected_count": 2, "maintenance_gpu_log_source": "none"},
     "full": {},
     "gone": {"ansible_host": "10.88.255.254", "ansible_ssh_common_args": NOBODY},
 }

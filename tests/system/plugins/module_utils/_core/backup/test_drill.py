@@ -25,7 +25,6 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.options i
     BackupOptions,
     RestoreOptions,
 )
-from ansible_collections.mlops.fleet.plugins.module_utils._core.backup.restore import facts
 
 OLD = pathlib.Path(__file__).parents[5] / "unit/plugins/module_utils/_core/backup/old"
 
@@ -131,7 +130,7 @@ def test_what_the_disk_returns_is_compared_and_not_what_was_written(
 
 
 def test_too_little_space_is_seen_before_anything_is_written(
-    back_up, rehearse, destination, scratch, monkeypatch
+    back_up, rehearse, destination, scratch, mounted
 ):
     back_up()
     for name in (
@@ -139,12 +138,17 @@ def test_too_little_space_is_seen_before_anything_is_written(
         "models_backup_20230101_020000.tar.gz.sha256",
     ):
         shutil.copy(OLD / name, destination)
-    monkeypatch.setattr(facts.mounts, "available", lambda path: 10)
-    for backup in ("latest", "models_backup_20230101_020000.tar.gz"):
-        for check in (True, False):
-            with pytest.raises(errors.WriteFailed, match="Not enough space"):
-                rehearse(check=check, backup=backup)
-    assert os.listdir(scratch) == [] and record(destination) == []
+
+    def rehearse_all():
+        (scratch / "the only page").write_bytes(b"x")
+        for backup in ("latest", "models_backup_20230101_020000.tar.gz"):
+            for check in (True, False):
+                with pytest.raises(errors.WriteFailed, match="Not enough space"):
+                    rehearse(check=check, backup=backup)
+                assert os.listdir(scratch) == ["the only page"]
+                assert record(destination) == []
+
+    mounted([(b"none", scratch, "tmpfs", "size=4k")], rehearse_all)
 
 
 def test_an_archive_of_the_old_scripts(rehearse, destination, scratch):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import signal
@@ -204,6 +205,77 @@ def test_disaster_recovery_as_the_documentation_says(back_up, few, s3, tmp_path)
     )
     assert done.returncode == 0, done.stderr
     assert f"node1/{name}\n" in done.stdout and f"{name}: OK" in done.stdout
+    assert subprocess.run(["diff", "-r", few, target], check=False).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def aws():
+    """The directory of the program aws, installed beside SeaweedFS when it is nowhere yet."""
+    home = test_s3.HOME.parent / "aws"
+    home.parent.mkdir(exist_ok=True)
+    with open(home.parent / "aws.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "bin" / "aws").exists():
+            subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+            pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "awscli"]
+            installed = subprocess.run(pip, capture_output=True, text=True, check=False)
+            if installed.returncode:
+                pytest.skip(f"awscli can't be installed: {installed.stderr.strip()[-200:]}")
+    return home / "bin"
+
+
+def _commands(heading, number):
+    """Return a block of shell commands behind a line of the page about backups."""
+    page = (test_s3.ROOT / "docs/docsite/rst/backup.rst").read_text(encoding="utf-8")
+    assert heading in page
+    block = page.partition(heading)[2].split(".. code-block:: shell\n\n")[number]
+    lines = block.splitlines()
+    stop = next((n for n, line in enumerate(lines) if line and line[0] != " "), len(lines))
+    return textwrap.dedent("\n".join(lines[:stop]))
+
+
+@pytest.mark.parametrize(
+    ("layout", "heading", "written"),
+    [
+        ("single", "any S3 client:", "models_backup_20261128_020000.tar.gz"),
+        ("per_model", "Its checksum file lists the archives:", "models_backup_20261128_020000.set"),
+    ],
+)
+def test_disaster_recovery_with_aws_as_the_documentation_says(
+    back_up, few, s3, aws, tmp_path, layout, heading, written
+):
+    """The commands of the page, run in bash with nothing but aws, sha256sum and tar."""
+    (few / "bert").mkdir(exist_ok=True)
+    (few / "bert" / "model.bin").write_bytes(os.urandom(100_000))
+    name = back_up(source=str(few), layout=layout, s3=s3).backup["name"]
+    target, empty = tmp_path / "models-again", tmp_path / "empty"
+    empty.mkdir()
+    commands = _commands(heading, 1)
+    for text, real in (
+        ("ml-backups", s3["bucket"]),
+        (written, name.partition(".json")[0]),
+        ("/opt/ml/models", str(target)),
+    ):
+        assert text in commands
+        commands = commands.replace(text, real)
+    environ = {
+        **os.environ,
+        "PATH": f"{aws}:{os.environ['PATH']}",
+        "AWS_ACCESS_KEY_ID": KEYS["access_key"],
+        "AWS_SECRET_ACCESS_KEY": KEYS["secret_key"],
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3["endpoint_url"],
+    }
+    done = subprocess.run(
+        ["bash", "-euc", commands],
+        cwd=empty,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ": OK" in done.stdout
     assert subprocess.run(["diff", "-r", few, target], check=False).returncode == 0
 
 

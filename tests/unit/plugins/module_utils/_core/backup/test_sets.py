@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 
@@ -279,6 +280,58 @@ def test_two_hosts_share_a_directory(source, destination, clock, look):
             target = {"path": str(destination), "destination": str(destination) + "-restored"}
             result = restoring.run(RestoreOptions.from_mapping(target), world, check=True)
             assert result.plan.facts.origin.backup.name == name
+
+
+def test_a_run_that_fails_takes_no_archive_with_it(per_model, source, destination, look):
+    """Neither one that the last set names, nor leaves one of its own."""
+    first = per_model()
+    before = files(destination)
+    (source / "bert" / "config.json").write_text("changed")
+    (source / "new").mkdir()
+    (source / "new" / "weights").write_bytes(os.urandom(2_000_000))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(errors.WriteFailed, match="File too large"):
+            per_model()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files(destination) == before
+    (backup,) = look(verify="full")["backups"]
+    assert backup["name"] == first.backup["name"] and backup["verified"]
+
+
+def test_archives_that_another_host_is_about_to_name_stay(source, destination, clock):
+    """A host that died, or still runs, has finished archives that no set names yet."""
+
+    def run(host):
+        options = {"source": str(source), "destination": str(destination), "layout": "per_model"}
+        world = World(run=None, clock=clock, hostname=host)
+        return making.run(BackupOptions.from_mapping({**options, "keep_last": 1}), world)
+
+    first = run("node1")
+    (destination / first.backup["name"]).unlink()
+    (source / "bert" / "config.json").write_text("changed")
+    clock.time += 10 * DAY
+    run("node2")
+    for item in first.backup["archives"]:
+        assert (destination / item["name"]).exists()
+    run("node1")
+    names_left = {name for name in files(destination) if names.is_member(name)}
+    assert archives(first)["bert"]["name"] not in names_left, "its own run removes what is no use"
+    assert archives(first)["llama"]["name"] in names_left
+
+
+def test_an_archive_without_a_manifest_is_left_alone_for_a_day(per_model, destination, clock):
+    """Another host may be writing it."""
+    per_model()
+    path = destination / names.member(clock.time, "gpt", ".tar.gz")
+    path.write_bytes(b"half of an archive")
+    os.utime(path, (clock.time, clock.time))
+    for hours, stays in ((23, True), (2, False)):
+        clock.time += hours * 3600
+        per_model()
+        assert path.exists() is stays
 
 
 def test_a_file_that_changes_while_it_is_read(per_model, source, monkeypatch):

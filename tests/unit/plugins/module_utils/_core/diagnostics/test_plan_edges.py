@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics import plan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics import peers, plan
 from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.facts import (
     Facts,
     Failure,
@@ -128,8 +128,7 @@ def test_what_the_sensors_said(change, status, action, message):
     ],
 )
 def test_a_gpu_is_slow_below_the_median_of_three(rates, slow):
-    same = {gpu.number: gpu for gpu in numbered(*range(len(rates)))}
-    checks = plan._slow(same, dict(enumerate(rates)), "copies", "GB/s", 10)
+    checks = peers.slow(dict(enumerate(rates)), "copies", "GB/s", 10)
     assert [(check.subject, check.warn) for check in checks] == [
         (f"GPU {number}", warn) for number, warn in slow
     ]
@@ -156,7 +155,7 @@ PAIR = {"source": 0, "target": 1, "rate": 90.0, "direct": True, "mismatches": 0}
 )
 def test_copies_of_a_pair(pair, typical, status, action, warn, message):
     expected = Expected.from_mapping({})
-    check = plan._pair({**PAIR, **pair}, typical, expected, options(tolerance=10))
+    check = peers.pair_check({**PAIR, **pair}, typical, expected, options(tolerance=10))
     assert (check.status, check.action, check.warn) == (status, action, warn)
     assert check.message == f"GPU 0 to GPU 1: {message}"
 
