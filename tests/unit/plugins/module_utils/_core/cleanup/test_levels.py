@@ -426,3 +426,30 @@ def test_a_checkpoint_without_a_metric_says_so():
     run.checkpoints["checkpoint-1"] = Checkpoint(1)
     (first, *_others) = decide(found).remove
     assert first.reason.endswith("step 1 beyond the 1 newest and the 1 best (loss is unknown)")
+
+
+def test_an_incomplete_checkpoint_that_stays_is_no_anchor():
+    """What was kept instead of the others must be one that a training can resume from."""
+    found, run = checkpoints(1, 2, 3, incomplete=(3,))
+    found.containers[0].units[-1].keep("in use")
+    decided = decide(found)
+    assert [kept.path for kept in decided.keep] == ["/r/checkpoint-3", "/r/checkpoint-2"]
+    assert (run.anchor, names(decided.remove)) == ("checkpoint-2", ["checkpoint-1"])
+
+
+def test_what_protects_a_unit_is_said_before_what_a_policy_says():
+    found, dummy = checkpoints(1, 2, keep_last=2)
+    found.containers[0].protected["checkpoint-2"] = "a link names it"
+    reasons = {kept.path: kept.reason for kept in decide(found).keep}
+    assert reasons["/r/checkpoint-2"] == "a link names it"
+    assert reasons["/r/checkpoint-1"] == "one of the 2 newest"
+
+
+def test_a_checkpoint_without_a_step_and_one_beyond_intervals_say_so():
+    found, run = checkpoints(1, 2, 3, every_seconds=40.0 * DAY, keep_last=1)
+    run.checkpoints["checkpoint-1"] = Checkpoint(None)
+    reasons = [removal.reason.rpartition("; ")[2] for removal in decide(found).remove]
+    assert reasons == [
+        "a checkpoint beyond the 1 newest and those kept at intervals",
+        "step 2 beyond the 1 newest and those kept at intervals",
+    ]

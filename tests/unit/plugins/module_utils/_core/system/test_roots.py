@@ -93,3 +93,10 @@ def test_a_directory_is_opened_without_following_a_link(tmp_path):
     ):
         with pytest.raises(NotUsable, match=re.escape(why)):
             roots.open_directory(str(tmp_path / where))
+
+
+def test_the_home_of_who_runs_it_is_refused_wherever_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/data/people/me")
+    with pytest.raises(Refused, match=re.escape(SYSTEM)):
+        roots.refuse_dangerous("/data/people/me", "cleanup root")
+    assert roots.refuse_dangerous("/data/people/me/x", "cleanup root") == "/data/people/me/x"
