@@ -73,7 +73,7 @@ EXTRA_TESTS = {
     "backup/restore/plan.py": ["backup/test_plan_restore.py"],
     "backup/bucket/plan.py": ["backup/test_plan_bucket.py"],
     "backup/bucket/options.py": ["backup/test_plan_bucket.py"],
-    "diagnostics/options.py": ["diagnostics/test_plan.py"],
+    "diagnostics/options.py": ["diagnostics/test_plan.py", "diagnostics/test_plan_edges.py"],
     "diagnostics/peers.py": ["diagnostics/test_plan.py", "diagnostics/test_plan_edges.py"],
     "maintenance/options.py": ["maintenance/test_plan.py"],
     "cleanup/options.py": ["cleanup/test_targets.py"],

@@ -16,6 +16,8 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.fact
     Outcome,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.options import (
+    LEVELS,
+    RESERVE,
     DiagnosticsOptions,
     Expected,
 )
@@ -174,3 +176,22 @@ def test_errors_that_appear_during_the_tests(later, status, value):
     after = Facts((GPU._replace(**later),), (), 2.0)
     (check,) = plan.evaluate(options(), decided, Outcome((), (), None), after)
     assert (check.status, check.value) == (status, value)
+
+
+def test_the_levels_and_what_stays_free_of_the_memory_are_as_documented():
+    assert RESERVE == 0.05
+    assert [
+        (
+            level.name,
+            level.memory_share,
+            level.patterns,
+            level.compute,
+            level.copy >> 20,
+            *level[6:],
+        )
+        for level in LEVELS
+    ] == [
+        ("quick", 0.5, 2, 2.0, 256, 5, 60.0),
+        ("standard", 0.95, 8, 20.0, 1024, 10, 300.0),
+        ("soak", 0.95, 8, 600.0, 1024, 10, 300.0),
+    ]
