@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-import re
 import shutil
 import sys
 import tarfile
@@ -28,6 +27,7 @@ import nox
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "scripts"))
 import artifact
+import integration_targets
 import nodes
 import project
 import sanity_tests
@@ -48,10 +48,6 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "typing", "unit"]
 
 CORE = "plugins/module_utils/_core"
-# A deadline can be missed on a busy machine: a failed test runs twice more before it counts as
-# failed, and the summary says so.
-RERUNS = ["--reruns=2", "--reruns-delay=2"]
-WORKERS = os.environ.get("MLOPS_TEST_WORKERS", "")
 # Tests of tests/system above _core that use no ansible-core: they run once, not for each line.
 WITHOUT_ANSIBLE = (
     "tests/system/nvml_double",
@@ -111,7 +107,7 @@ def typing(session: nox.Session) -> None:
     with start(session) as checks:
         mypy = setup.environment_bin("dev") / "mypy"
         checks.check("mypy: the core", [mypy, "--config-file", "mypy.ini"])
-        # On a node the command and the core lie in one package, whose name is the version.
+        # On a node the command and the core are one package, whose name is the version.
         package = BUILD / "typing" / "agent"
         package.mkdir(parents=True, exist_ok=True)
         (package / "__init__.py").touch()
@@ -171,7 +167,8 @@ def unit(session: nox.Session) -> None:
                 checks.result.skip(f"unit on .build/{name}", str(reason))
                 continue
             covered.add(version)
-            run_pytest(checks, f"all, {setup.describe(name)}", name, ["tests/unit"], "2", 60)
+            title = f"all, {setup.describe(name)}"
+            checks.pytest_in_parallel(title, name, ["tests/unit"], "2", 60)
         for version in TARGET_PYTHONS:
             if version in covered:
                 continue
@@ -179,8 +176,7 @@ def unit(session: nox.Session) -> None:
                 checks.result.skip(f"_core, Python {version}", "no such interpreter here")
                 continue
             setup.environment_bin(f"unit-{version}")
-            run_pytest(
-                checks,
+            checks.pytest_in_parallel(
                 f"_core, Python {version}",
                 f"unit-{version}",
                 [f"tests/unit/{CORE}"],
@@ -211,20 +207,9 @@ def system(session: nox.Session) -> None:
             except setup.Unavailable as reason:
                 checks.result.skip(title, str(reason))
                 continue
-            run_pytest(checks, title, name, tests, "4", 300)  # they wait more than they compute
+            # They wait more than they compute.
+            checks.pytest_in_parallel(title, name, tests, "4", 300)
     finish(session, checks)
-
-
-def run_pytest(
-    checks: Checks, title: str, name: str, tests: list[str], workers: str, seconds: int
-) -> None:
-    """Run tests with pytest-xdist, with runtime and lock directories of their own."""
-    runtime = checks.temporary / "run"
-    runtime.mkdir(mode=0o700, exist_ok=True)
-    env = checks.environment(XDG_RUNTIME_DIR=str(runtime))
-    options = [f"-n{WORKERS or workers}", "--dist=worksteal", f"--timeout={seconds}", *RERUNS]
-    checks.pytest(title, setup.environment_python(name), [*options, *tests], env=env)
-    shutil.rmtree(runtime, ignore_errors=True)
 
 
 @nox.session
@@ -331,39 +316,10 @@ def integration(session: nox.Session) -> None:
         dev = setup.environment_bin("dev")
         checks.pytest("playbooks", dev / "python", ["--timeout=600", "tests/playbooks"])
         run_on_other_lines(checks)
-        targets = sorted(
-            path.parent.parent.name
-            for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml")
-        )
+        binary = dev / "ansible-test"
         copy, env = project.copy(BUILD / "integration"), sanity_tests.environment(checks)
-        argv = [
-            dev / "ansible-test",
-            "integration",
-            "--local",
-            "--python",
-            ANSIBLE_LINES["dev"][1],
-            "--color",
-            "no",
-        ]
-        argv += ["--allow-root", "--allow-unsupported", *session.posargs]
-        for target in targets:
-            if target.startswith(("setup_", "prepare_")):
-                continue
-            done = checks.command([*argv, target], cwd=copy, env=env)
-            excluded = re.search(
-                r"^WARNING: Excluding target tests marked (.*?):[^:]*$", done.stdout, re.M
-            )
-            if done.returncode == 0 and "All targets skipped." in done.stdout:
-                checks.result.skip(
-                    target, f"marked {excluded.group(1)}" if excluded else "see the log"
-                )
-                continue
-            errors = re.findall(r"^(?:fatal|\[ERROR\]|FATAL|ERROR).*$", done.stdout, re.M)
-            checks.result.record(
-                target,
-                done.returncode == 0,
-                (errors[0] if errors else f"ended with {done.returncode}")[:200],
-            )
+        for target in integration_targets.names():
+            integration_targets.run(checks, target, binary, copy, env)
     finish(session, checks)
 
 

@@ -28,8 +28,12 @@ from common import BUILD, ROOT, Problem, run, say
 
 LOGS = BUILD / "logs"
 RESULTS = BUILD / "results"
-# Compiled files of all sessions: none lies beside a source, and no process compiles what another
-# one has compiled.
+# A deadline can be missed on a busy machine: a failed test runs twice more before it counts as
+# failed, and the summary says so.
+RERUNS = ["--reruns=2", "--reruns-delay=2"]
+WORKERS = os.environ.get("MLOPS_TEST_WORKERS", "")
+# Compiled files of all sessions: none is written beside a source, and no process compiles what
+# another one has compiled.
 BYTECODE = BUILD / "bytecode"
 LEFTOVERS_EXPECTED = (  # in the temporary directory of a session
     "containers-*",  # podman's, which keeps it between calls
@@ -232,6 +236,20 @@ class Checks:
         self.count(title, done.returncode, report_path)
         for test in sorted(set(re.findall(r"^RERUN (\S.*?)(?: - .*)?$", done.stdout, re.M))):
             self.result.notes.append(f"rerun: {title}: {test}")
+
+    def pytest_in_parallel(
+        self, title: str, name: str, tests: list[str], workers: str, seconds: int
+    ) -> None:
+        """Run tests in an environment, with runtime and lock directories of their own.
+
+        :param workers: how many run at once. :param seconds: limit of one test.
+        """
+        runtime = self.temporary / "run"
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        env = self.environment(XDG_RUNTIME_DIR=str(runtime))
+        options = [f"-n{WORKERS or workers}", "--dist=worksteal", f"--timeout={seconds}", *RERUNS]
+        self.pytest(title, setup.environment_python(name), [*options, *tests], env=env)
+        run(["rm", "-rf", runtime], check=False)
 
     def count(self, title: str, code: int, report_path: Path) -> None:
         """Take the cases of a JUnit report into the counts; of a test that ran again, the last

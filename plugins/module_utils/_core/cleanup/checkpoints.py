@@ -193,9 +193,7 @@ def _recognise(
             if kind == "dir" and layout.above and has(name, layout.above):
                 continue
             units.append(name)
-        if units and not all(layout.is_partial(name) for name in units):
-            return layout, units
-        if units and len(possible) == 1:
+        if units and (len(possible) == 1 or not all(map(layout.is_partial, units))):
             return layout, units
     return possible[0], []
 

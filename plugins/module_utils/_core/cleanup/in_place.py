@@ -6,7 +6,7 @@ cost of the removal.
 
 The order keeps what a move would. From before the files are looked at for the plan, the kernel
 reports which entries are opened, changed or replaced; before the removal the process table is read;
-and each file is removed in the system call after the one that says that nothing was reported since.
+and each file is removed in the system call right after the question for further reports.
 What was opened before the first look is in the process table or, closed again, was reported. A file
 that is opened or replaced between these two calls, a few microseconds, goes. Where reports were
 lost, files are compared with the plan and removed in two consecutive calls.

@@ -117,8 +117,7 @@ def _run(
     growth = options.brake is not None and options.brake.max_growth is not None
     facts.history = open_history(options.state_dir, world, growth, check)
     try:
-        if not check:
-            facts.watch = watch_trees()
+        facts.watch = watch_trees(wanted=not check)
         observe(options, world, facts, tell)
         plan = decide(options, facts)
         result = CleanupResult(

@@ -218,17 +218,31 @@ def survey(parent: int, name: str, look: Look) -> Survey:
     _count(unit, parent, name, "", state, look)
     if not stat.S_ISDIR(mode) or unit.veto == MOUNT or _is_fresh(unit, look):
         return unit
-    watch = look.watch
-    if watch is not None:
-        unit.watched = Watched()
-        unit.watched.inodes.append(state.st_ino)
-    _walk(unit, parent, name, state, look)
-    if watch is not None and unit.watched is not None:
-        if unit.veto is None and not unit.stopped and unit.linked is None:
-            watch.finished(unit.watched)
-        else:
-            _no_longer(unit, watch)
+    if look.watch is None:
+        _walk(unit, parent, name, state, look)
+    else:
+        _walk_watched(unit, parent, name, state, look, look.watch)
     return unit
+
+
+def _walk_watched(
+    unit: Survey, parent: int, name: str, state: os.stat_result, look: Look, watch: TreeWatch
+) -> None:
+    unit.watched = watched = Watched()
+    watched.inodes.append(state.st_ino)
+    _walk(unit, parent, name, state, look)
+    due = unit.veto is None and not unit.stopped and unit.linked is None
+    if due and unit.watched is watched:
+        watch.finished(watched)
+    else:
+        _no_longer(unit, watch)
+
+
+def _keep_by_name(unit: Survey, prefix: str, name: str, excluded: re.Pattern[str] | None) -> None:
+    if excluded is not None and excluded.match(name):
+        unit.keep(f"holds {prefix}{name}, which is excluded")
+    if _BACKUPS <= name < _AFTER and is_backup_file(name):
+        unit.keep(f"holds the backup {prefix}{name}")
 
 
 def _reported(mode: int) -> bool:
@@ -268,7 +282,7 @@ def list_files(
     files: list[Unit] = []
     device, inodes, excluded = look.device, look.inodes, look.excluded
     newest = look.stamp is _newest
-    append, new, share, last_mode = files.append, tuple.__new__, _common.setdefault, -1
+    append, new, share = files.append, tuple.__new__, _common.setdefault
     with os.scandir(fd) as entries:
         # There may be hundreds of thousands: what is frequent is done here without calls.
         for entry in entries:
@@ -297,11 +311,7 @@ def list_files(
             if newest and state.st_ctime_ns > own:
                 own = state.st_ctime_ns
             # Equal numbers are kept once: that is a seventh of the memory.
-            if mode == last_mode:
-                mode = last_mode
-            else:
-                last_mode = mode
-            size = state.st_blocks * BLOCK
+            mode, size = share(mode, mode), state.st_blocks * BLOCK
             size = share(size, size)
             append(new(PlainFile, (name, inode, own, mtime, mode, uid, size, device)))
     return names, files
@@ -327,7 +337,7 @@ def survey_again(parent: int, planned: Unit, look: Look) -> Unit:
 
 
 def _watched_unchanged(parent: int, planned: Unit, look: Look) -> bool:
-    """Return whether a unit is the one that is watched, nothing in it changed, and no process uses any of it."""
+    """Return whether a unit is still the watched one, unchanged, and no process uses any of it."""
     watch, watched = look.watch, planned.watched
     if watch is None or watched is None or look.hidden is not None:
         return False
@@ -502,10 +512,7 @@ def _list(unit: Survey, fd: int, path: list[str], look: Look) -> list[tuple[str,
                 files += 1
                 blocks += state.st_blocks
                 continue
-            if excluded is not None and excluded.match(name):
-                unit.keep(f"holds {prefix}{name}, which is excluded")
-            if _BACKUPS <= name < _AFTER and is_backup_file(name):
-                unit.keep(f"holds the backup {prefix}{name}")
+            _keep_by_name(unit, prefix, name, excluded)
             if regular and inode not in inodes and hidden is None:
                 files += 1
                 blocks += state.st_blocks

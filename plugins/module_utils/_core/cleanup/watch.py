@@ -174,10 +174,10 @@ class TreeWatch:
         os.close(self._fd)
 
 
-def watch_trees() -> TreeWatch | None:
-    """Return a watch for units; None where the kernel has none for us, or where changes may come past it, from clients of an NFS server."""
+def watch_trees(wanted: bool) -> TreeWatch | None:
+    """Return a watch for units; None where none is wanted, where the kernel has none for us, or where changes may come past it, from clients of an NFS server."""
     try:
-        if any(mount.fstype == "nfsd" for mount in mounts.read()):
+        if not wanted or any(mount.fstype == "nfsd" for mount in mounts.read()):
             return None
         return TreeWatch()
     except OSError:

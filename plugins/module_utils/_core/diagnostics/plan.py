@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,12 +12,9 @@ from .. import verdict
 from ..errors import Refused
 from ..system.text import human_count, human_size
 from ..verdict import Check
-from . import kernels, models
+from . import kernels, models, peers
 from .facts import Facts, Failure, GpuFacts, Outcome
 from .options import TESTS, DiagnosticsOptions, Expected, Level
-
-#: So many GPUs of one model make a median that a single slow one can't move.
-PEERS = 3
 
 
 class Plan(NamedTuple):
@@ -92,8 +88,8 @@ def evaluate(
             if figures is not None:
                 checks += _CHECKS[name](gpu, figures, expected, options)
         checks += _sensors(gpu, measured.sensors)
-    checks += _against_peers(plan, outcome, options)
-    checks += _peer_copies(outcome, expected, options)
+    checks += peers.compared(plan.gpus, outcome, options)
+    checks += peers.copies(outcome, expected, options)
     checks += _changed(plan, after)
     return checks
 
@@ -322,124 +318,6 @@ def _sensors(gpu: GpuFacts, readings: Mapping[str, Any]) -> list[Check]:
         message += ", slowed down by hardware or heat"
     details = dict(readings)
     return [_check("gpu_test_sensors", status, gpu, message, action=action, details=details)]
-
-
-#: Test, its figure, what it is called, and its unit.
-_COMPARED = (
-    ("device_bandwidth", "rate", "copies inside the GPU", "GB/s"),
-    ("host_bandwidth", "host_to_device", "copies from the host", "GB/s"),
-    ("host_bandwidth", "device_to_host", "copies to the host", "GB/s"),
-    ("compute", "tflops", "arithmetic", "TFLOP/s"),
-)
-
-
-def _against_peers(plan: Plan, outcome: Outcome, options: DiagnosticsOptions) -> list[Check]:
-    """Compare the GPUs of one model and name the slow ones."""
-    checks: list[Check] = []
-    for name in sorted({gpu.name for gpu in plan.gpus}):
-        same = {gpu.number: gpu for gpu in plan.gpus if gpu.name == name}
-        results = [measured for measured in outcome.gpus if measured.number in same]
-        for test, key, label, unit in _COMPARED:
-            rates = {one.number: one.figures[test][key] for one in results if test in one.figures}
-            checks += _slow(same, rates, label, unit, options.tolerance)
-    return checks
-
-
-def _slow(
-    same: Mapping[int, GpuFacts],
-    rates: Mapping[int, float],
-    label: str,
-    unit: str,
-    tolerance: float,
-) -> list[Check]:
-    if len(rates) < PEERS:
-        return []
-    median = statistics.median(rates.values())
-    limit = median * (1 - tolerance / 100)
-    return [
-        _check(
-            "gpu_test_peers",
-            verdict.WARNING,
-            same[index],
-            f"GPU {index}: {label} {rate:g} {unit}, its {len(rates) - 1} peers have a median of"
-            f" {median:g}",
-            value=rate,
-            unit=unit,
-            warn=round(limit, 1),
-            threshold_source="peers",
-            action="inspect",
-        )
-        for index, rate in rates.items()
-        if rate < limit
-    ]
-
-
-def _peer_copies(outcome: Outcome, expected: Expected, options: DiagnosticsOptions) -> list[Check]:
-    checks: list[Check] = []
-    if outcome.peer_failure is not None:
-        failure = outcome.peer_failure
-        action = "inspect"
-        if failure.stuck:
-            action = "reboot"
-        checks.append(
-            Check(
-                "gpu_test_peer",
-                verdict.CRITICAL,
-                f"Copies between GPUs: {failure.test}: {failure.text}",
-                subject=failure.test,
-                action=action,
-                domain="node",
-            )
-        )
-    typical = {
-        direct: statistics.median(
-            [pair["rate"] for pair in outcome.pairs if pair["direct"] == direct] or [0.0]
-        )
-        for direct in (True, False)
-    }
-    checks += [_pair(pair, typical[pair["direct"]], expected, options) for pair in outcome.pairs]
-    return checks
-
-
-def _pair(
-    pair: Mapping[str, Any], typical: float, expected: Expected, options: DiagnosticsOptions
-) -> Check:
-    subject = f"GPU {pair['source']} to GPU {pair['target']}"
-    way = "through the host"
-    if pair["direct"]:
-        way = "directly"
-    message = f"{subject}: {pair['rate']:g} GB/s {way}"
-    if pair["mismatches"]:
-        message = f"{subject}: {human_count(pair['mismatches'], 'word')} arrived wrong ({way})"
-        return Check(
-            "gpu_test_peer",
-            verdict.CRITICAL,
-            message,
-            subject=subject,
-            value=pair["mismatches"],
-            action="drain",
-            domain="node",
-        )
-    base, source = typical, "peers"
-    if expected.peer is not None:
-        base, source = expected.peer, "user"
-    limit = round(base * (1 - options.tolerance / 100), 1)
-    status, action = verdict.PASS, "none"
-    if pair["rate"] < limit:
-        status, action = verdict.WARNING, "inspect"
-        message += f", at least {limit:g} expected"
-    return Check(
-        "gpu_test_peer",
-        status,
-        message,
-        subject=subject,
-        value=pair["rate"],
-        unit="GB/s",
-        warn=limit,
-        threshold_source=source,
-        action=action,
-        domain="node",
-    )
 
 
 def _changed(plan: Plan, after: Facts) -> list[Check]:

@@ -87,6 +87,12 @@ class Facts(NamedTuple):
     others: tuple[OtherGpu, ...] = ()
 
 
+def _on_bus(world: World, contained: bool) -> tuple[tuple[PciGpu, ...], tuple[OtherGpu, ...]]:
+    if contained:
+        return (), ()
+    return pci_gpus(world), other_gpus(world)
+
+
 def observe(options: GpuOptions, world: World) -> Facts:
     """Ask driver, PCI bus and kernel log, within ``options.timeout`` seconds plus at most one.
 
@@ -96,17 +102,14 @@ def observe(options: GpuOptions, world: World) -> Facts:
     started = time.monotonic()
     # A container sees the whole machine's PCI bus, but has only its own share of GPUs, or none.
     contained = in_container(world)
-    pci: tuple[PciGpu, ...] = ()
-    others: tuple[OtherGpu, ...] = ()
-    if not contained:
-        pci, others = pci_gpus(world), other_gpus(world)
+    pci, others = _on_bus(world, contained)
     if options.backend == "amd_smi":
         answers, duration = _ask_amd(options.timeout, world, required=True)
     else:
         answers, duration = _driver_answers(options, pci, world)
         nothing = answers is None or answers.code == reading.LIBRARY_NOT_FOUND
-        amd_here = any(gpu.vendor == "AMD" for gpu in others)
-        if options.backend == "auto" and nothing and not pci and amd_here:
+        of_amd = any(gpu.vendor == "AMD" for gpu in others) and not pci
+        if options.backend == "auto" and nothing and of_amd:
             remaining_time = max(1.0, options.timeout - (time.monotonic() - started))
             theirs, their_duration = _ask_amd(remaining_time, world)
             if theirs is not None:
@@ -125,10 +128,8 @@ def observe(options: GpuOptions, world: World) -> Facts:
         return facts
     _place(answers, pci)
     reading.refuse_impossible(answers)
-    if answers.code == reading.LIBRARY_NOT_FOUND and not pci and not options.expected_count:
-        return facts
-
-    if answers.backend == "amd_smi":
+    no_gpu = answers.code == reading.LIBRARY_NOT_FOUND and not pci and not options.expected_count
+    if no_gpu or answers.backend == "amd_smi":
         return facts
 
     def remaining(least: float) -> float:

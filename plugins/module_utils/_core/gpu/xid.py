@@ -232,11 +232,15 @@ def events(
         if entry.name in chosen:
             _override(event, chosen[entry.name])
     for event in groups.values():
-        if event.last is None and event.active and event.source == "default":
-            event.text += ", at an unknown time"
-            if event.level == CRITICAL:
-                event.level = WARNING
+        _note_missing_time(event)
     return list(groups.values())
+
+
+def _note_missing_time(event: Event) -> None:
+    if event.last is None and event.active and event.source == "default":
+        event.text += ", at an unknown time"
+        if event.level == CRITICAL:
+            event.level = WARNING
 
 
 def _apart(before: float | None, after: float | None) -> bool:

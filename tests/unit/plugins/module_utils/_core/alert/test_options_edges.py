@@ -133,3 +133,23 @@ def test_what_only_a_server_needs(more, problem):
         return
     with pytest.raises(OptionError, match=problem):
         AlertOptions.from_mapping({"email": email, "msg": "x"})
+
+
+@pytest.mark.parametrize(
+    ("path", "good"),
+    [("/etc/key", True), (alert.CREDENTIALS + "key", True), ("key", False), ("./key", False)],
+)
+def test_a_file_with_a_secret_has_a_full_path_or_is_a_credential(path, good):
+    given = {"webhooks": [{"url_file": path}], "msg": "x"}
+    if good:
+        (hook,) = AlertOptions.from_mapping(given).webhooks
+        assert hook.url_file == path
+        return
+    with pytest.raises(OptionError, match="url_file"):
+        AlertOptions.from_mapping(given)
+
+
+@pytest.mark.parametrize("hook", [7, ["https://h/"], True])
+def test_a_webhook_is_an_address_or_a_mapping(hook):
+    with pytest.raises(OptionError, match=r"webhooks\[0\] must be a mapping with an url"):
+        AlertOptions.from_mapping({"webhooks": [hook], "msg": "x"})

@@ -418,3 +418,11 @@ def test_what_the_interlock_spares_says_so(moved):
 def test_what_leaves_quarantine_anyway_is_not_removed_for_space_again(until):
     decided = decide(place(target()), held=[hold(("q", 100, {}), until=until)])
     assert names(decided.remove) == ["q"] and len(decided.purge) == 1
+
+
+def test_a_checkpoint_without_a_metric_says_so():
+    rule = {"keep_best": 1, "metric": "loss", "keep_last": 1}
+    found, run = checkpoints(1, 2, 3, **rule)
+    run.checkpoints["checkpoint-1"] = Checkpoint(1)
+    (first, *_others) = decide(found).remove
+    assert first.reason.endswith("step 1 beyond the 1 newest and the 1 best (loss is unknown)")

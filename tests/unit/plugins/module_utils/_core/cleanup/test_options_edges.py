@@ -320,3 +320,35 @@ def test_less_space_starts_a_cleanup_than_it_leaves(free_to, when_below, target,
         return
     with pytest.raises(OptionError, match=problem):
         CleanupOptions.from_mapping(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "age_by"),
+    [
+        ({}, "newest"),
+        ({"age_by": "mtime"}, "mtime"),
+        ({"all_age_by": "atime"}, "atime"),
+        ({"age_by": "mtime", "all_age_by": "atime"}, "mtime"),
+    ],
+)
+def test_the_age_of_a_target_goes_before_that_of_all(given, age_by):
+    assert _target(retention_days=1, **given).age_by == age_by
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"path": "/backup"}, "/backup"),
+        ({"s3": {"bucket": "b", "prefix": "/n/"}}, "s3://b/n"),
+        ({"path": "/backup", "s3": {"bucket": "b"}}, "/backup and s3://b"),
+        ({"max_age_hours": 5}, None),
+    ],
+)
+def test_an_interlock_needs_a_place_of_backups(given, place):
+    targets = [{"path": "/data/x", "retention_days": 1}]
+    asked = {"targets": targets, "require_backup": given}
+    if place is not None:
+        assert CleanupOptions.from_mapping(asked).require_backup.place == place
+        return
+    with pytest.raises(OptionError, match=r"require_backup\.path is required"):
+        CleanupOptions.from_mapping(asked)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics import plan
+from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics import peers, plan
 from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.facts import (
     Facts,
     Failure,
@@ -16,6 +16,8 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.fact
     Outcome,
 )
 from ansible_collections.mlops.fleet.plugins.module_utils._core.diagnostics.options import (
+    LEVELS,
+    RESERVE,
     DiagnosticsOptions,
     Expected,
 )
@@ -128,8 +130,7 @@ def test_what_the_sensors_said(change, status, action, message):
     ],
 )
 def test_a_gpu_is_slow_below_the_median_of_three(rates, slow):
-    same = {gpu.number: gpu for gpu in numbered(*range(len(rates)))}
-    checks = plan._slow(same, dict(enumerate(rates)), "copies", "GB/s", 10)
+    checks = peers.slow(dict(enumerate(rates)), "copies", "GB/s", 10)
     assert [(check.subject, check.warn) for check in checks] == [
         (f"GPU {number}", warn) for number, warn in slow
     ]
@@ -156,7 +157,7 @@ PAIR = {"source": 0, "target": 1, "rate": 90.0, "direct": True, "mismatches": 0}
 )
 def test_copies_of_a_pair(pair, typical, status, action, warn, message):
     expected = Expected.from_mapping({})
-    check = plan._pair({**PAIR, **pair}, typical, expected, options(tolerance=10))
+    check = peers.pair_check({**PAIR, **pair}, typical, expected, options(tolerance=10))
     assert (check.status, check.action, check.warn) == (status, action, warn)
     assert check.message == f"GPU 0 to GPU 1: {message}"
 
@@ -175,3 +176,22 @@ def test_errors_that_appear_during_the_tests(later, status, value):
     after = Facts((GPU._replace(**later),), (), 2.0)
     (check,) = plan.evaluate(options(), decided, Outcome((), (), None), after)
     assert (check.status, check.value) == (status, value)
+
+
+def test_the_levels_and_what_stays_free_of_the_memory_are_as_documented():
+    assert RESERVE == 0.05
+    assert [
+        (
+            level.name,
+            level.memory_share,
+            level.patterns,
+            level.compute,
+            level.copy >> 20,
+            *level[6:],
+        )
+        for level in LEVELS
+    ] == [
+        ("quick", 0.5, 2, 2.0, 256, 5, 60.0),
+        ("standard", 0.95, 8, 20.0, 1024, 10, 300.0),
+        ("soak", 0.95, 8, 600.0, 1024, 10, 300.0),
+    ]

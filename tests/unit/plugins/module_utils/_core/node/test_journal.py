@@ -857,6 +857,28 @@ def test_the_id_of_restarts_is_systemds():
     )
 
 
+#: As systemd 252 wrote it on a booted Debian 12 with control groups version 2 and swap, when
+#: systemd-oomd killed a unit with ManagedOOMMemoryPressure=kill.
+OOMD_RECORDED = {
+    "__MONOTONIC_TIMESTAMP": "134301929",
+    "MESSAGE": "hog.service: systemd-oomd killed 1 process(es) in this unit.",
+    "UNIT": "hog.service",
+    "_BOOT_ID": "ca00ae5d0f0a4479a4b5683fadf27681",
+    "PRIORITY": "5",
+    "MESSAGE_ID": "d989611b15e44c9dbf31e3c81256e4ed",
+}
+
+
+def test_a_recorded_kill_by_systemd_oomd(machine, options):
+    machine.put("/var/log/journal/0123/system.journal", "")
+    stamp = str(int((machine.world.clock.now() - 60) * 1e6))
+    lines = [{**OOMD_RECORDED, "__REALTIME_TIMESTAMP": stamp}]
+    world = World(run=_journalctl(lines, []), clock=machine.world.clock, root=str(machine.root))
+    check = _checks(options(), journal.observe(world, options(), 4))[("oom_kills", None)]
+    assert (check.status, check.value) == ("warning", 1)
+    assert check.message.endswith("1 of them by systemd-oomd (hog.service)")
+
+
 def test_kills_by_systemd_oomd_count_beside_the_kernels(machine, options):
     machine.put("/var/log/journal/0123/system.journal", "")
     now = machine.world.clock.now()

@@ -14,7 +14,8 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.verdict import C
 
 #: 'label'=value[UOM];[warn];[crit];[min];[max]
 PERF = re.compile(
-    r"'(?P<label>[^'=|]+)'=(?P<value>-?[0-9.]+)(?P<unit>s|ms|us|%|[KMGT]?B|c)?(?P<limits>(?:;[-0-9.:@~]*){0,4})(?: |$)"
+    r"'(?P<label>[^'=|]+)'=(?P<value>-?[0-9.]+)(?P<unit>s|ms|us|%|[KMGT]?B|c)?"
+    r"(?P<limits>(?:;[-0-9.:@~]*){0,4})(?: |$)"
 )
 
 
