@@ -107,7 +107,7 @@ def typing(session: nox.Session) -> None:
     with start(session) as checks:
         mypy = setup.environment_bin("dev") / "mypy"
         checks.check("mypy: the core", [mypy, "--config-file", "mypy.ini"])
-        # On a node the command and the core lie in one package, whose name is the version.
+        # On a node the command and the core are one package, whose name is the version.
         package = BUILD / "typing" / "agent"
         package.mkdir(parents=True, exist_ok=True)
         (package / "__init__.py").touch()

@@ -32,8 +32,8 @@ RESULTS = BUILD / "results"
 # failed, and the summary says so.
 RERUNS = ["--reruns=2", "--reruns-delay=2"]
 WORKERS = os.environ.get("MLOPS_TEST_WORKERS", "")
-# Compiled files of all sessions: none lies beside a source, and no process compiles what another
-# one has compiled.
+# Compiled files of all sessions: none is written beside a source, and no process compiles what
+# another one has compiled.
 BYTECODE = BUILD / "bytecode"
 LEFTOVERS_EXPECTED = (  # in the temporary directory of a session
     "containers-*",  # podman's, which keeps it between calls

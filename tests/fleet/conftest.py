@@ -64,7 +64,8 @@ class Fleet:
     def up(self, nodes: dict[str, str]) -> None:
         self.names += nodes
         wanted = [f"{name}={release}" for name, release in nodes.items()]
-        command(sys.executable, ROOT / "scripts/nodes.py", "up", "--group", GROUP, *wanted)
+        if wanted:
+            command(sys.executable, ROOT / "scripts/nodes.py", "up", "--group", GROUP, *wanted)
 
     def on(self, name: str, script: str, check: bool = True) -> str:
         """Run a shell script on a node, past SSH; return its output."""

@@ -108,7 +108,7 @@ def test_an_interrupted_run_leaves_nothing_on_the_node(nodes, progress):
     out = process.communicate(timeout=60)[0]
     assert process.returncode != 0, out
     end = time.monotonic() + 180
-    while nodes.on("n2", "pgrep -fa 'AnsiballZ|ansible_|async_wrapper'", check=False):
+    while nodes.on("n2", "pgrep -fa '[A]nsiballZ|[a]nsible_|[a]sync_wrapper'", check=False):
         assert time.monotonic() < end, nodes.on("n2", "ps axo pid,etimes,args")
         time.sleep(1)
     assert nodes.on("n2", "ls -A /srv/ml/backups | grep tmp", check=False) == ""

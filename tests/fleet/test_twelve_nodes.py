@@ -122,8 +122,9 @@ def check_nodes(fleet) -> None:
     for name in [*GOOD, "gpu"]:
         archives, *experiments = fleet.on(name, count).split()
         assert archives == "1" and experiments and "old" not in " ".join(experiments), name
+    remains = "ls -A /srv/ml/backups | grep -v lock; pgrep -fa '[A]nsiballZ'"
     for name in ("dead", "disk", "full"):
-        left = fleet.on(name, "ls -A /srv/ml/backups | grep -v lock; pgrep -fa AnsiballZ", False)
+        left = fleet.on(name, remains, check=False)
         assert left == "", (name, left)
 
 

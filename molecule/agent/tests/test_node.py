@@ -30,6 +30,7 @@ CONFIG = "/etc/mlops-fleet/config.json"
         ("/var/log/ml-health-check.log", 0o640, "mlops-fleet", "mlops-fleet"),
         ("/run/lock/mlops-fleet/jobs.lock", 0o660, "root", "mlops-fleet"),
         ("/var/lib/mlops-fleet/alert", 0o700, "mlops-fleet", "mlops-fleet"),
+        ("/var/lib/mlops-fleet/last", 0o750, "mlops-fleet", "mlops-fleet"),
         ("/backup", 0o755, "root", "root"),
         ("/backup/models", 0o750, "root", "mlops-fleet"),
     ],

@@ -238,6 +238,7 @@ def test_the_unit_and_calls_by_hand_use_the_same_directory(host):
     archive = re.search(r"models_backup_\w+\.tar\.gz", printed_by_a_run(host, "ml-backup"))
     assert archive is not None and host.file(f"/srv/ml/backups/{archive[0]}").is_file
     assert host.run("ls /srv/ml/elsewhere/models_backup_*").rc != 0
+    assert host.file("/srv/ml/elsewhere").mode == 0o750  # the role created it for the jobs
     line = next(
         line
         for line in host.check_output("mlfleet config").splitlines()

@@ -201,13 +201,7 @@ class Channel:
                 receipt = receipt._replace(status=SKIPPED, detail=str(error))
             except Undelivered as error:
                 alone = error.alone
-                receipt = Receipt(
-                    QUEUED if error.outlook is Outlook.PASSING else FAILED,
-                    error.detail,
-                    message.keys,
-                    error.remaining,
-                    kept=error.outlook is Outlook.CURABLE,
-                )
+                receipt = _receipt_of(error, message)
             except Exception as error:  # noqa: BLE001  # a channel must never stop others; foreign texts may hold secrets
                 detail = f"unexpected {type(error).__name__} while sending"
                 receipt = receipt._replace(status=FAILED, detail=detail)
@@ -220,6 +214,13 @@ class Channel:
                 if not alone:
                     down = receipt._replace(remaining=(), incomplete="")
         return receipts
+
+
+def _receipt_of(error: Undelivered, message: Message) -> Receipt:
+    receipt = Receipt(FAILED, error.detail, message.keys, error.remaining)
+    if error.outlook is Outlook.PASSING:
+        return receipt._replace(status=QUEUED)
+    return receipt._replace(kept=error.outlook is Outlook.CURABLE)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ from .memory import (
 from .messages import Message
 from .options import AlertOptions
 
-#: A queued event is kept as long as its problem lasts. One that is over, or is no problem, is tried
+#: A queued event is kept as long as its problem lasts. After its end, or without one, it is tried
 #: for a day, or a month where somebody has to repair the channel first, and of these at most this
 #: many per channel are kept (the newest).
 QUEUE_SECONDS = 86400.0

@@ -67,7 +67,7 @@ class Store(Protocol):
         ...  # pylint: disable=unnecessary-ellipsis
 
     def local_path(self, backup: Backup) -> str | None:
-        """Return where the archive lies on this machine, None when it is elsewhere."""
+        """Return where the archive is on this machine, None when it is elsewhere."""
         ...  # pylint: disable=unnecessary-ellipsis
 
 

@@ -168,7 +168,7 @@ class Writer:
     def _hard_link(self, entry: ManifestEntry) -> None:
         """Link to a file of this restore (old archives only).
 
-        Both names lie below the tree and no link is on the way.
+        Both names are below the tree and no link is on the way.
         """
         if entry["target"] not in self.restored or entry["target"] in self._directories:
             raise VerificationFailed(

@@ -42,7 +42,7 @@ class Limit:
         return (self.low <= value <= self.high) is self.inside
 
     @property
-    def shown(self) -> Any:
+    def reported(self) -> Any:
         """The limit as a check reports it.
 
         A number where it is one (bad from there upwards), else the range as text, None when off.
@@ -214,8 +214,8 @@ def evaluate(
         message,
         value=value,
         unit=limits.rule.unit or None,
-        warn=limits.warning.shown,
-        crit=limits.critical.shown,
+        warn=limits.warning.reported,
+        crit=limits.critical.reported,
         threshold_source=limits.source,
         **more,
     )

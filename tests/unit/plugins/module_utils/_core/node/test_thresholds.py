@@ -38,7 +38,7 @@ def test_what_is_bad(text, good, bad):
 def test_a_plain_number_counts_downwards_where_small_is_bad():
     limit = thresholds.parse("7", below=True)
     assert limit.hit(7) and limit.hit(-3) and not limit.hit(7.1)
-    assert limit.shown == "7:", "readers of ranges would take 7 for the most that is allowed"
+    assert limit.reported == "7:", "readers of ranges would take 7 for the most that is allowed"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_source_says_who_set_the_limit():
         and found["cpu_load"].level(2) == "warning"
         and found["cpu_load"].level(3) == "critical"
     )
-    assert found["flapping_units"].critical.shown is None, "a limit that is off is not shown"
+    assert found["flapping_units"].critical.reported is None, "a limit that is off is not shown"
 
 
 @pytest.mark.parametrize(
@@ -169,11 +169,11 @@ def test_which_values_a_limit_hits(limit, below, bad, good):
 
 
 def test_limits_are_reported_as_they_are_read():
-    assert thresholds.parse("@5:10").shown == "@5:10"
-    assert thresholds.parse("~:").shown is None
-    assert thresholds.parse("7").shown == 7
-    assert isinstance(thresholds.parse("7.0").shown, int)
-    assert thresholds.parse("7.5").shown == 7.5
+    assert thresholds.parse("@5:10").reported == "@5:10"
+    assert thresholds.parse("~:").reported is None
+    assert thresholds.parse("7").reported == 7
+    assert isinstance(thresholds.parse("7.0").reported, int)
+    assert thresholds.parse("7.5").reported == 7.5
 
 
 @pytest.mark.parametrize("text", ["nan:5", "5:nan", "@nan:1", "10:5", "nan:nan"])
