@@ -226,6 +226,12 @@ def test_trial_runs(backend, start, ended, status, text):
     )
 
 
+def test_a_job_that_printed_nothing_has_no_last_line():
+    ended = trial.Ended("pass", "did its work")
+    check = plan.trial_run("systemd", plan.Started(plan.Start("gpu"), ended), True)
+    assert check.message == "gpu-monitor.service, started, did its work"
+
+
 def test_a_cleanup_for_real_is_not_called_a_rehearsal():
     check = plan.trial_run("systemd", plan.Started(plan.Start("cleanup"), DONE), False)
     assert "rehearsal" not in check.message

@@ -20,6 +20,8 @@ from ansible_collections.mlops.fleet.plugins.module_utils._core.gpu.options impo
         ({"xid_overrides": {"63": "ignore"}}, None),
         ({"xid_overrides": {"x": "ignore"}}, "not an Xid number"),
         ({"xid_overrides": {"63": "bad"}}, "must be one of"),
+        ({"keep_xids": True}, "needs state_file"),
+        ({"keep_xids": True, "state_file": "/var/lib/gpu.json"}, None),
         ({"temperature_critical": 50}, None),
         ({"temperature_warning": 50}, None),
         ({"temperature_warning": 50, "temperature_critical": 50}, None),
