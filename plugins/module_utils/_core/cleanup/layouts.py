@@ -33,9 +33,11 @@ _ORBAX_MARKER = r"(?:[^/]*[^/0-9]/)?(?:_CHECKPOINT_METADATA|_METADATA|commit_suc
 class Layout:
     """How one library names and writes its checkpoints.
 
-    ``names`` match the names of checkpoints, ``kind`` says what they are (``dir``, ``file`` or ``any``). A directory is recognised as
-    one when something in it matches ``recognised`` (empty: its name is enough), when its name matches ``partial``, which are the names
-    of checkpoints that are being written, or, where the target itself names the layout, when its name matches ``certain``. It is none, but holds some, when something in it matches ``above``.
+    ``names`` match the names of checkpoints, ``kind`` says what they are (``dir``, ``file`` or
+    ``any``). A directory is recognised as a checkpoint when something in it matches ``recognised``
+    (empty: its name is enough), when its name matches ``partial``, which are the names of
+    checkpoints that are being written, or, where the target itself names the layout, when its name
+    matches ``certain``. It is none, but holds some, when something in it matches ``above``.
 
     A checkpoint is complete when something in it matches ``marker`` (empty: nothing needed) and nothing matches ``unfinished``.
     ``archive``: files of torch.save(), whose end is checked. ``tracker`` is the name of a file beside the checkpoints, ``tracked``

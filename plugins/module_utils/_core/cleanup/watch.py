@@ -175,7 +175,11 @@ class TreeWatch:
 
 
 def watch_trees(wanted: bool) -> TreeWatch | None:
-    """Return a watch for units; None where none is wanted, where the kernel has none for us, or where changes may come past it, from clients of an NFS server."""
+    """Return a watch for units.
+
+    None where none is wanted, where the kernel has none for us, or where changes may come past it,
+    from clients of an NFS server.
+    """
     try:
         if not wanted or any(mount.fstype == "nfsd" for mount in mounts.read()):
             return None
