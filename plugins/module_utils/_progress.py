@@ -1,7 +1,7 @@
 # Copyright (c) 2026, mlops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the action plugin asks of a module that it runs in the background: progress, a time limit.
+"""What the action plugin asks of a module that it runs: progress, and an end before its own.
 
 Private to this collection; no interface is promised to others.
 """
@@ -15,6 +15,7 @@ import os
 import signal
 import time
 import typing as t
+from types import FrameType
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -49,21 +50,35 @@ def writer() -> Tell:
 
 
 @contextlib.contextmanager
-def within_limit(module: AnsibleModule) -> t.Iterator[None]:
-    """Interrupt the body, as Ctrl-C does, at the time limit that the action plugin sets, if it sets
-    one: the module then clears up behind itself, which it can't when it is killed.
+def stoppable(module: AnsibleModule) -> t.Iterator[None]:
+    """Interrupt the body, as Ctrl-C does, when it is to end early: it then clears up behind itself,
+    which it can't when it is killed.
 
-    The exit code of the result is that of coreutils' timeout.
+    That is at SIGTERM, at SIGHUP (the connection is lost), and at the time limit that the action
+    plugin sets, if it sets one. The return code of the last is that of coreutils' timeout.
     """
     seconds = float(os.environ.get("MLOPS_FLEET_TIME_LIMIT") or 0)
-    if not seconds:
-        yield
-        return
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    ends = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    reason, code = "", 0
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal reason, code
+        reason, code = signal.Signals(number).name, 128 + number
+        if number == signal.SIGALRM:
+            reason, code = f"the time limit of {seconds:g} s", 124
+        for end in ends:  # a second one must not interrupt the clearing up
+            signal.signal(end, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in ends:
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and so do we then
+            signal.signal(number, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     except KeyboardInterrupt:
-        module.fail_json(msg=f"The time limit of {seconds:g} s is over.", rc=124)
+        if not reason:
+            raise
+        module.fail_json(msg=f"Stopped by {reason}.", rc=code)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

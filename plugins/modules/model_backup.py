@@ -402,7 +402,7 @@ def main() -> None:
             }
         return data
 
-    with _progress.within_limit(module):
+    with _progress.stoppable(module):
         _shell.execute(module, work)
 
 

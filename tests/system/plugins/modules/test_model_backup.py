@@ -11,8 +11,10 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -214,3 +216,31 @@ def test_documentation_and_option_table_say_the_same(name):
     same(documented, spec)
     for secret in ("access_key", "secret_key", "session_token"):
         assert spec["s3"]["options"][secret]["no_log"] is True
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_a_backup_whose_connection_is_lost_leaves_nothing(tmp_path, ending):
+    """sshd hangs up when the controller is gone."""
+    source, destination = tmp_path / "source", tmp_path / "destination"
+    source.mkdir()
+    destination.mkdir()
+    with (source / "large.bin").open("wb") as stream:
+        for dummy in range(300):
+            stream.write(os.urandom(1_000_000))
+    arguments = {"source": str(source), "destination": str(destination), "compression_level": 9}
+    (tmp_path / "arguments").write_text(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
+    process = subprocess.Popen(
+        [sys.executable, "-m", model_backup.__name__, str(tmp_path / "arguments")],
+        env={**os.environ, "PYTHONPATH": str(ROOT / ".build" / "collections")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(ending, signal.SIG_DFL),  # a test run may ignore it
+    )
+    end = time.monotonic() + 60
+    while not list(destination.glob(".*.tmp")):
+        assert time.monotonic() < end and process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(ending)
+    result = json.loads(process.communicate(timeout=60)[0])
+    assert result["failed"] and result["msg"] == f"Stopped by {ending.name}.", result
+    assert [path.name for path in destination.iterdir()] == [".models_backup.lock"]
