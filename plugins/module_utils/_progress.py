@@ -23,6 +23,8 @@ from ._core.errors import FleetError
 from ._core.ports import Progress, Tell, silent
 from ._core.system.files import atomic_write
 
+#: Variables that the action plugin sets: the file for the progress, and seconds until the end.
+_FILE, _LIMIT = "MLOPS_FLEET_PROGRESS", "MLOPS_FLEET_TIME_LIMIT"
 #: Seconds between two writes.
 PAUSE = 1.0
 
@@ -31,7 +33,7 @@ def writer() -> Tell:
     """Return what writes progress, as JSON, to the file that the action plugin names, if it names
     one.
     """
-    path = os.environ.get("MLOPS_FLEET_PROGRESS")
+    path = os.environ.get(_FILE)
     if not path:
         return silent
     last = -PAUSE
@@ -57,7 +59,7 @@ def stoppable(module: AnsibleModule) -> t.Iterator[None]:
     That is at SIGTERM, at SIGHUP (the connection is lost), and at the time limit that the action
     plugin sets, if it sets one. The return code of the last is that of coreutils' timeout.
     """
-    seconds = float(os.environ.get("MLOPS_FLEET_TIME_LIMIT") or 0)
+    seconds = float(os.environ.get(_LIMIT) or 0)
     ends = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
     reason, code = "", 0
 
@@ -82,3 +84,5 @@ def stoppable(module: AnsibleModule) -> t.Iterator[None]:
         module.fail_json(msg=f"Stopped by {reason}.", rc=code)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        with contextlib.suppress(OSError):  # the controller may be gone
+            os.unlink(os.environ.get(_FILE, ""))

@@ -108,7 +108,7 @@ def test_an_interrupted_run_leaves_nothing_on_the_node(nodes, progress):
     out = process.communicate(timeout=60)[0]
     assert process.returncode != 0, out
     end = time.monotonic() + 180
-    while nodes.on("n2", "pgrep -fa '[A]nsiballZ|[a]nsible_|[a]sync_wrapper'", check=False):
+    while nodes.on("n2", "pgrep -a ^python", check=False):  # a module is not named by its process
         assert time.monotonic() < end, nodes.on("n2", "ps axo pid,etimes,args")
         time.sleep(1)
     assert nodes.on("n2", "ls -A /srv/ml/backups | grep tmp", check=False) == ""
@@ -119,4 +119,6 @@ def test_an_interrupted_run_leaves_nothing_on_the_node(nodes, progress):
     after = nodes.on("n2", "ls /srv/ml/backups/models_backup_*.tar.gz | wc -l")
     assert int(after) == int(before or 0) + 1
     left = nodes.on("n2", "ls -A /root/.ansible/tmp /root/.ansible_async 2>/dev/null", check=False)
-    assert "ansible-tmp" not in left and "mlops" not in left, left
+    assert "mlops" not in left, left
+    # Of a task in the background, Ansible keeps its own files.
+    assert progress or "ansible-tmp" not in left, left
