@@ -429,7 +429,7 @@ def test_a_checkpoint_without_a_metric_says_so():
 
 
 def test_an_incomplete_checkpoint_that_stays_is_no_anchor():
-    """What was kept instead of the others must be one that a training can resume from."""
+    """What was kept instead of the others must be a checkpoint from which a training can resume."""
     found, run = checkpoints(1, 2, 3, incomplete=(3,))
     found.containers[0].units[-1].keep("in use")
     decided = decide(found)
