@@ -210,8 +210,8 @@ def test_what_this_user_may_not_read_stays(age):
     """It may be a perfect backup, so the reason is not its age."""
     denied = dataclasses.replace(backup(age, "unknown"), unreadable="permission denied")
     decisions = retention.decide([backup(50), denied], Rules(days=30), NOW)
-    (one,) = [one for one in decisions if one.backup is denied]
-    assert (one.keep, one.reason) == (True, "this user may not read it")
+    (decision,) = [entry for entry in decisions if entry.backup is denied]
+    assert (decision.keep, decision.reason) == (True, "this user may not read it")
 
 
 def test_archives_of_the_old_scripts_count_for_the_rules():
